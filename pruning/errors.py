@@ -1,0 +1,110 @@
+"""Every error the workbench raises on purpose, and what each means.
+
+    PruningError
+    ├── RecipeError           a recipe that cannot be followed
+    │   ├── UnknownName       a name no registry has
+    │   ├── OutOfRange        a number outside what it may be
+    │   └── NewerVersion      written by a later workbench
+    ├── ModelError            a model that cannot be worked on
+    │   ├── NotFinite         NaN or infinite weights
+    │   └── NothingToPrune    no weights a technique could remove
+    ├── DataError             data that a technique needs and does not have
+    ├── FileRefused           a file that is not read, and why
+    └── RunError              work that could not go on
+        ├── Diverged          training left the finite numbers
+        ├── Stopped           somebody pressed Stop
+        └── Lost              its process died
+
+Each message names the thing, the value and the way out, in one sentence a page can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PruningError(Exception):
+    """The root: catch this to catch everything the workbench says on purpose."""
+
+
+class RecipeError(PruningError, ValueError):
+    """A recipe that cannot be followed."""
+
+
+class UnknownName(RecipeError):
+    """A name no registry has; the message lists the known ones."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        known = sorted(known)
+        near = get_close_matches(str(name), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        super().__init__(f"There is no {kind} called {name!r}: known are {', '.join(known)}{hint}")
+
+
+class OutOfRange(RecipeError):
+    """A number outside what it may be."""
+
+    def __init__(self, thing: str, value: object, allowed: str) -> None:
+        super().__init__(f"{thing} is {value!r}, but must be {allowed}.")
+
+
+class NewerVersion(RecipeError):
+    """A recipe written by a later workbench."""
+
+    def __init__(self, found: object, known: int) -> None:
+        super().__init__(
+            f"This recipe has version {found}, and this workbench reads up to version {known}: "
+            "update the workbench, or save the recipe again from the one that wrote it."
+        )
+
+
+class ModelError(PruningError):
+    """A model that cannot be worked on."""
+
+
+class NotFinite(ModelError, ValueError):
+    """NaN or infinite weights: zero times NaN is NaN, so a mask could not remove them."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(
+            f"{name} holds {count:,} weights that are NaN or infinite, and a mask cannot remove those: "
+            "load a checkpoint from before training diverged."
+        )
+
+
+class NothingToPrune(ModelError, ValueError):
+    """No weights a technique could remove."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} has nothing to prune: {why}")
+
+
+class DataError(PruningError):
+    """Data that a technique needs and does not have."""
+
+
+class FileRefused(PruningError):
+    """A file that is not read: the message says why and what to do instead."""
+
+
+class RunError(PruningError):
+    """Work that could not go on."""
+
+
+class Diverged(RunError):
+    """Training left the finite numbers."""
+
+    def __init__(self, step: int, epoch: int, lr: float) -> None:
+        super().__init__(
+            f"Training diverged in step {step}, epoch {epoch}: the loss is no longer a finite number at "
+            f"learning rate {lr:g}. Try a tenth of it."
+        )
+
+
+class Stopped(RunError):
+    """Somebody pressed Stop."""
+
+
+class Lost(RunError):
+    """The process doing the work died."""

@@ -1,0 +1,148 @@
+"""A run as plain data. The link, undo, the cache key, the report and the script are functions of it. No torch here."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from pruning import registry
+from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
+
+VERSION = 1
+STARTS = ("trained", "random")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to remove, by what score, where, when, and how to heal.
+
+    model: the name of a model (see `python -m pruning list models`); "" when the caller hands one over
+    start: "trained" weights as found, or "random": drawn afresh from the seed (training from scratch)
+    criterion, options: the score and its options; granularity, scope, schedule likewise
+    sparsity: share to remove of the covered weights, [0, 1)
+    ratios: for scope by_hand: layer name -> share to remove of that layer, [0, 1)
+    exclude: layers left dense
+    floor: units that every layer keeps at least
+    steps: rounds of pruning and healing; epochs: of fine-tuning after each round
+    optimizer: "sgd" (with momentum) or "adamw"; lr: at the start of each round, cosine to 0; batch: examples
+    seed: of everything drawn at random
+
+    Raises RecipeError (UnknownName, OutOfRange) for what cannot be followed.
+    """
+
+    model: str = ""
+    start: str = "trained"
+    criterion: str = "magnitude"
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    granularity: str = "weight"
+    granularity_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    scope: str = "global"
+    scope_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    sparsity: float = 0.5
+    ratios: dict[str, float] = field(default_factory=dict, hash=False)
+    exclude: tuple[str, ...] = ()
+    floor: int = 1
+    schedule: str = "one_shot"
+    schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
+    steps: int = 1
+    epochs: int = 0
+    optimizer: str = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        _one_of("start", self.start, STARTS)
+        _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        for kind in registry.KINDS:
+            name = getattr(self, kind)
+            registry.entry(kind, name)
+            registry.check_options(kind, name, getattr(self, "options" if kind == "criterion" else f"{kind}_options"))
+        _share("sparsity", self.sparsity)
+        for layer, ratio in self.ratios.items():
+            _share(f"The ratio of {layer}", ratio)
+        _whole("floor", self.floor, 1, 1_000_000)
+        _whole("steps", self.steps, 1, 1000)
+        _whole("epochs", self.epochs, 0, 10_000)
+        _whole("batch", self.batch, 2, 1_000_000)
+        _whole("seed", self.seed, 0, 2**63 - 1)
+        _number("lr", self.lr, 0, 100, open_low=True)
+        _number("momentum", self.momentum, 0, 0.9999)
+        _number("weight_decay", self.weight_decay, 0, 10)
+
+    @property
+    def id(self) -> str:
+        """A hash of the recipe: equal recipes have equal ids. 12 hexadecimal digits."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"version": VERSION, **dataclasses.asdict(self)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+
+    def short(self) -> dict[str, Any]:
+        """Only what differs from the defaults: what a link carries."""
+        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) != _default(f)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Recipe:
+        """Raises RecipeError: not an object, a field it does not know, NewerVersion."""
+        if not isinstance(data, dict):
+            raise RecipeError(f"A recipe is a JSON object with fields like criterion and sparsity; this is a {type(data).__name__}.")
+        rest = dict(data)
+        version = rest.pop("version", VERSION)
+        if not isinstance(version, int) or version > VERSION:
+            raise NewerVersion(version, VERSION)
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        for name, value in rest.items():
+            if name not in known:
+                raise UnknownName("field of a recipe", name, known)
+            wanted = _default(known[name])
+            if isinstance(wanted, (dict, str)) and not isinstance(value, type(wanted)):
+                raise RecipeError(f"{name} is {value!r}, but must be of kind {type(wanted).__name__}.")
+            if isinstance(wanted, tuple) and not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)):
+                raise RecipeError(f"{name} is {value!r}, but must be a list of names.")
+        return cls(**rest)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise RecipeError(f"This is not a recipe: it is not JSON ({error}). Save one with the page's Link or `--json`.") from None
+        return cls.from_dict(data)
+
+
+def _default(f: dataclasses.Field[Any]) -> Any:
+    return f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+
+
+def _one_of(thing: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UnknownName(thing, value, known)
+
+
+def _number(thing: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not fine or not (low < value if open_low else low <= value) or value > high:  # type: ignore[operator]
+        raise OutOfRange(thing, value, f"a number {'above' if open_low else 'from'} {low:g} {'and up' if open_low else ''} to {high:g}".replace("  ", " "))
+
+
+def _share(thing: str, value: object) -> None:
+    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not fine or not 0 <= value < 1:  # type: ignore[operator]
+        raise OutOfRange(thing, value, "a share from 0 up to, not including, 1 (0.9 removes 90 %)")
+
+
+def _whole(thing: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise OutOfRange(thing, value, f"a whole number from {low:,} to {high:,}")

@@ -1,0 +1,117 @@
+"""The nouns every room of the engine shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import DataError, NothingToPrune, NotFinite
+
+Scores = dict[str, Tensor]
+"""Parameter name -> one score for each weight, the weight's shape. Higher = keep."""
+
+Masks = dict[str, Tensor]
+"""Parameter name -> bool, the parameter's shape. True = keep. Names left out are dense."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(outputs, targets) -> a scalar, the mean over the batch."""
+
+PRUNED_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Examples as one pair of tensors, read in batches: several times faster than a loader of single items.
+
+    x: (n, ...) float; y: (n,) int64 for classification; batch: examples a batch.
+    """
+
+    x: Tensor
+    y: Tensor
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise DataError(f"There are {len(self.x)} examples but {len(self.y)} targets: give one target for each example.")
+        if len(self.x) == 0:
+            raise DataError("There are no examples: give at least one.")
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from zip(self.x.split(self.batch), self.y.split(self.batch), strict=True)
+
+    def __len__(self) -> int:
+        """How many batches."""
+        return -(-len(self.x) // self.batch)
+
+    def shuffled(self, generator: torch.Generator, batch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same examples in an order drawn from `generator`; a last batch of 1 joins its neighbour (BatchNorm needs 2)."""
+        size = batch or self.batch
+        order = torch.randperm(len(self.x), generator=generator)
+        parts = list(order.split(size))
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        for part in parts:
+            yield self.x[part], self.y[part]
+
+    def head(self, n: int) -> Batches:
+        """The first n examples."""
+        return Batches(self.x[:n], self.y[:n], self.batch)
+
+
+@dataclass(frozen=True)
+class Workpiece:
+    """What lies on the bench: a model and, where there is any, the data to judge it by.
+
+    Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen on
+    `validation`, results reported on `test`. `example` is one input batch, kept for tracing and timing.
+    """
+
+    name: str
+    model: nn.Module
+    train: Batches | None = None
+    validation: Batches | None = None
+    test: Batches | None = None
+    loss: Loss = nn.functional.cross_entropy
+    example: Tensor | None = None
+    classes: tuple[str, ...] = field(default=())
+
+    def need(self, split: str, why: str) -> Batches:
+        """The split, or a DataError that says what wanted it."""
+        data = getattr(self, split)
+        if data is None:
+            raise DataError(f"{why} needs {split} data, and {self.name} has none: choose a technique that needs no data, or give the data.")
+        return data  # type: ignore[no-any-return]
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights techniques may remove: of linear and convolution layers and packed attention projections.
+
+    Tied weights appear once, under the first name. Biases and norms are not covered: they are too few to matter
+    for size, and structured pruning takes them along with their channel.
+
+    Raises NotFinite for NaN or infinite weights, NothingToPrune when there are none.
+    """
+    found: dict[str, nn.Parameter] = {}
+    seen: set[tuple[int, int]] = set()
+    for path, module in model.named_modules():
+        names = ("weight",) if isinstance(module, PRUNED_KINDS) else ()
+        if isinstance(module, nn.MultiheadAttention):
+            names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+        for name in names:
+            weight = getattr(module, name, None)
+            if not isinstance(weight, nn.Parameter) or weight.is_meta:
+                continue
+            key = (weight.untyped_storage().data_ptr(), weight.storage_offset())
+            if key in seen:
+                continue
+            seen.add(key)
+            full = f"{path}.{name}" if path else name
+            if not torch.isfinite(weight.detach()).all():
+                raise NotFinite(full, int((~torch.isfinite(weight.detach())).sum()))
+            found[full] = weight
+    if not found:
+        raise NothingToPrune(type(model).__name__, "it has no linear, convolution or attention weights.")
+    return found
