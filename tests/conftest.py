@@ -1,0 +1,63 @@
+"""What every test stands on: a workspace of its own, one thread, and the same examples each time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from pruning import Workpiece
+
+# Before anything imports torch or the job store: they read these once.
+for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[threads] = "1"  # two tests at once on two cores; and the same thread count gives the same bits
+WORKSPACE = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
+os.environ["PRUNING_HOME"] = str(WORKSPACE)
+
+quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("here", deadline=None, suppress_health_check=quiet)
+settings.register_profile("ci", deadline=None, suppress_health_check=quiet, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(WORKSPACE, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What `run.py test` found before the tests, repeated where people look: at the end."""
+    found = os.environ.get("WORKBENCH_CHECKS")
+    if found:
+        terminalreporter.section("checks before the tests")
+        terminalreporter.line(found)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty workspace for this test alone."""
+    monkeypatch.setenv("PRUNING_HOME", str(tmp_path / "workspace"))
+    yield tmp_path / "workspace"
+
+
+@pytest.fixture
+def tiny() -> Workpiece:
+    """A two-layer network on 64 points a reader can picture: the class is the larger of two coordinates. 4·8 + 8·2 = 48 weights."""
+    import torch
+    from torch import nn
+
+    from pruning.types import Batches, Workpiece
+
+    chance = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=chance)
+    data = Batches(x, (x[:, 0] > x[:, 1]).long(), batch=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    return Workpiece(name="tiny", model=model, train=data, validation=data, test=data, example=x[:1], classes=("second", "first"))
