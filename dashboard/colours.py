@@ -1,0 +1,134 @@
+"""One colour, dash and marker for one technique, everywhere, in both themes; and the neutral tones of charts.
+
+Hues are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which people with any kind of colour vision tell apart;
+darkened on light ground and lightened on dark ground until a mark has a contrast of 3:1. Pure: no page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from zlib import crc32
+
+# name: (on light ground, on dark ground)
+HUES = {
+    "blue": ("#0072B2", "#4FA3DE"),
+    "orange": ("#B97A00", "#F0A92B"),
+    "green": ("#008A65", "#2FBF93"),
+    "purple": ("#B0538A", "#DE94BF"),
+    "sky": ("#2386BF", "#7CC6F0"),
+    "vermilion": ("#C65300", "#EE8342"),
+    "yellow": ("#8F8300", "#F0E442"),
+}
+DASHES = ("solid", "dash", "dashdot", "longdash")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "x")
+
+FIXED = {
+    "magnitude": ("blue", "solid", "circle"),
+    "taylor": ("orange", "solid", "square"),
+}
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a technique is drawn. dash and marker: plotly's names."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The tones of charts in one theme. kept, removed: weights that stay and go; dense: the reference; kinds: of layers."""
+
+    text: str
+    muted: str
+    grid: str
+    ground: str
+    panel: str
+    kept: str
+    removed: str
+    dense: str
+    random: str
+    error: str
+    highlight: str
+    kinds: dict[str, str]
+
+
+LIGHT = Palette(
+    text="#1B2733",
+    muted="#5A6875",
+    grid="#E3E8EC",
+    ground="#FFFFFF",
+    panel="#F4F6F8",
+    kept="#0072B2",
+    removed="#C3CDD6",
+    dense="#5A6875",
+    random="#7A7F85",
+    error="#B3261E",
+    highlight="#C65300",
+    kinds={"conv": "#0072B2", "depthwise": "#2386BF", "linear": "#008A65", "attention": "#B0538A", "other": "#6B7885"},
+)
+DARK = Palette(
+    text="#E6EAEE",
+    muted="#A3AFBA",
+    grid="#2C3640",
+    ground="#12181E",
+    panel="#1A222A",
+    kept="#4FA3DE",
+    removed="#4A5763",
+    dense="#A3AFBA",
+    random="#9AA1A8",
+    error="#FF8A80",
+    highlight="#EE8342",
+    kinds={"conv": "#4FA3DE", "depthwise": "#7CC6F0", "linear": "#2FBF93", "attention": "#DE94BF", "other": "#8A97A3"},
+)
+
+ACCURACY = "Cividis"
+"""The scale of accuracies."""
+WEIGHTS = ("#F7F9FB", "#0B4F7D"), ("#1A222A", "#8CCBF7")
+"""Pale to strong, for how large a weight is: on light and on dark ground."""
+DIFFERENCE = [[0.0, "#0072B2"], [0.5, "#F7F7F7"], [1.0, "#E69F00"]], [[0.0, "#4FA3DE"], [0.5, "#262E36"], [1.0, "#F0A92B"]]
+"""Blue, white (or dark), orange; centred on 0: signed values."""
+
+
+def palette(dark: bool) -> Palette:
+    return DARK if dark else LIGHT
+
+
+def technique(id: str, dark: bool = False) -> Style:
+    """A technique's colour, dash and marker. One it does not know gets its own, the same on every machine, from its name."""
+    if id == "random":  # the control
+        return Style(palette(dark).random, "dot", "cross")
+    if id == "dense":
+        return Style(palette(dark).dense, "solid", "circle")
+    if id in FIXED:
+        hue, dash, marker = FIXED[id]
+    else:
+        n = crc32(id.encode())
+        free = [name for name in HUES if name not in {hue for hue, *_ in FIXED.values()}]
+        hue, dash, marker = free[n % len(free)], DASHES[n // 7 % len(DASHES)], MARKERS[2 + n // 31 % (len(MARKERS) - 2)]
+    return Style(HUES[hue][dark], dash, marker)
+
+
+def kind(name: str, dark: bool = False) -> str:
+    """The colour of a kind of layer: conv, depthwise, linear, attention."""
+    kinds = palette(dark).kinds
+    return kinds.get(name, kinds["other"])
+
+
+def difference(dark: bool) -> list[list[object]]:
+    """Plotly's colour scale for signed values."""
+    return [list(stop) for stop in DIFFERENCE[dark]]
+
+
+def strength(dark: bool) -> list[list[object]]:
+    """Plotly's colour scale for how large a weight is."""
+    low, high = WEIGHTS[dark]
+    return [[0.0, low], [1.0, high]]
+
+
+def alpha(colour: str, opacity: float) -> str:
+    """`#0072B2` with an opacity, as CSS writes it."""
+    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({r},{g},{b},{opacity:g})"

@@ -1,0 +1,164 @@
+"""Client of the run queue: pages ask here, workers do the work in processes of their own. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dashboard import state
+from pruning.errors import PruningError
+from pruning.events import Event, Finished
+from pruning.recipe import Recipe
+from pruning.runs.results import Study, load_study
+from pruning.runs.store import Job, Store, home
+
+LIVE = ("queued", "running")
+
+
+class Pending(PruningError):
+    """A study that is not there yet; pages draw its skeleton."""
+
+
+def store() -> Store:
+    return _store(str(home()))
+
+
+@st.cache_resource(max_entries=4)
+def _store(place: str) -> Store:
+    return Store(Path(place))
+
+
+def ensure() -> None:
+    """See that a crew of workers is there; asked again now and then, so that a dead one is replaced."""
+    _ensure(str(home()))
+
+
+@st.cache_resource(ttl=15, max_entries=4)
+def _ensure(place: str) -> bool:
+    from pruning.runs import crew
+
+    crew.ensure()
+    return True
+
+
+# ---------------------------------------------------------------- runs
+
+
+def start(recipe: Recipe) -> str:
+    """Queue a run; the new job's id. Each press is a run of its own."""
+    ensure()
+    return store().submit("run", recipe.to_dict())
+
+
+def stop(id: str) -> None:
+    store().stop(id)
+
+
+def delete(id: str) -> None:
+    store().delete(id)
+
+
+def job(id: str) -> Job:
+    """Raises PruningError for an id the store does not have."""
+    return store().job(id)
+
+
+def events(id: str, after: int = 0) -> list[tuple[int, Event]]:
+    """(number, event) of the run's current attempt, past number `after`."""
+    return store().events(id, after)
+
+
+def runs(limit: int = 200) -> list[Job]:
+    """Newest first."""
+    return store().jobs("run", limit=limit)
+
+
+def live() -> list[Job]:
+    """Runs that wait or work, newest first."""
+    return store().jobs("run", LIVE)
+
+
+def recipe_of(held: Job) -> Recipe:
+    return Recipe.from_dict(held.spec)
+
+
+def finished(limit: int = 200) -> list[Job]:
+    """Runs with a result, newest first."""
+    return store().jobs("run", ("finished",), limit=limit)
+
+
+def result(held: Job) -> Finished | None:
+    """What a finished run ended with; None when it has no result."""
+    return _result(str(held.folder), held.attempt)
+
+
+@st.cache_resource(max_entries=512)
+def _result(folder: str, attempt: int) -> Finished | None:
+    from pruning.events import from_dict
+
+    file = Path(folder) / "result.json"
+    if not file.exists():
+        return None
+    event = from_dict({"event": "finished", **json.loads(file.read_text())})
+    return event if isinstance(event, Finished) else None
+
+
+# ---------------------------------------------------------------- studies
+
+
+def study(what: str, **spec: Any) -> Study | None:
+    """What a page needs to know about a model, worked out once and kept: None while it is worked on.
+
+    what: "card", "weights" or "scores". Raises PruningError, with the worker's sentence, when it failed.
+    """
+    asked = {"what": what, **spec}
+    key = _key(asked)
+    held = _asked(key, asked)
+    if held.state == "finished":
+        return _study(str(held.folder), held.id, held.attempt)
+    if held.state in LIVE:
+        state.expect(held.id)
+        return None
+    raise PruningError(held.message or "The work ended without saying why: try again.")
+
+
+def retry(what: str, **spec: Any) -> None:
+    """Forget that a study failed: the next asking works it out anew."""
+    _ids().pop(_key({"what": what, **spec}), None)
+
+
+def ended(ids: set[str]) -> bool:
+    """Whether any of these jobs no longer waits or works."""
+    found = {held.id for held in store().jobs("study", LIVE)}
+    return bool(ids - found)
+
+
+def _asked(key: str, spec: dict[str, Any]) -> Job:
+    ids = _ids()
+    if key in ids:
+        try:
+            return store().job(ids[key])
+        except PruningError:  # deleted meanwhile
+            del ids[key]
+    ensure()
+    ids[key] = store().submit("study", spec, key=key)
+    return store().job(ids[key])
+
+
+def _key(spec: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([str(home()), spec], sort_keys=True).encode()).hexdigest()[:24]
+
+
+@st.cache_resource
+def _ids() -> dict[str, str]:
+    """Study key -> job id, for this server."""
+    return {}
+
+
+@st.cache_resource(max_entries=64)
+def _study(folder: str, id: str, attempt: int) -> Study:
+    return load_study(Path(folder))

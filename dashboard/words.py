@@ -1,0 +1,269 @@
+"""Numbers and sentences, written the same way everywhere. Pure: no page, no model."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pruning import registry
+from pruning.errors import UnknownName
+from pruning.events import Accuracy, Latency
+from pruning.recipe import Recipe
+
+NOT_MEASURED = "not measured"
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def percent(value: Accuracy | float | None) -> str:
+    """An accuracy with its interval, `98.1 % ± 1.4` (half the width of Wilson's); a bare share, `98.1 %`; None, not measured."""
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, Accuracy):
+        low, high = value.interval
+        return f"{value.value * 100:.1f} % ± {(high - low) * 50:.1f}"
+    return f"{value * 100:.1f} %"
+
+
+def share(value: float) -> str:
+    """A share as short as it is exact to a hundredth of a percent: `90 %`, `93.5 %`."""
+    return f"{value * 100:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def points(after: Accuracy | float | None, before: Accuracy | float | None) -> str:
+    """The signed difference of two accuracies: `+0.3 points`, `−1.4 points`."""
+    if after is None or before is None:
+        return NOT_MEASURED
+    difference = (_share(after) - _share(before)) * 100
+    sign = "±" if abs(difference) < 0.05 else "+" if difference > 0 else "−"
+    return f"{sign}{abs(difference):.1f} points"
+
+
+def whole(n: int | None) -> str:
+    """Every digit: `61,706`."""
+    return NOT_MEASURED if n is None else f"{n:,}"
+
+
+def count(n: int | float | None) -> str:
+    """Three digits and a unit: `842`, `61.7 k`, `11.7 M`, `1.8 G`."""
+    return NOT_MEASURED if n is None else _short(float(n), ("", "k", "M", "G", "T"))
+
+
+def size(bytes: int | float | None) -> str:
+    """`812 B`, `247 kB`, `46.8 MB`; a kB is 1,000 bytes."""
+    return NOT_MEASURED if bytes is None else _short(float(bytes), ("B", "kB", "MB", "GB", "TB"))
+
+
+def ms(latency: Latency | None) -> str:
+    """Median and the middle half: `0.42 ms (0.40 to 0.45)`."""
+    if latency is None:
+        return NOT_MEASURED
+    digits = 2 if latency.median < 10 else 1 if latency.median < 100 else 0
+    return f"{latency.median:.{digits}f} ms ({latency.low:.{digits}f} to {latency.high:.{digits}f})"
+
+
+def times(ratio: float) -> str:
+    """How many times: `3.4×`, `12×`."""
+    return f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:,.0f}×"
+
+
+def seconds(value: float) -> str:
+    """How long: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`."""
+    if value < 9.95:
+        return f"{value:.1f} s"
+    rounded = round(value)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+
+
+def plural(n: int, noun: str) -> str:
+    """`1 epoch`, `8 epochs`, `1,024 examples`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def shape(dims: Sequence[int]) -> str:
+    """`16 × 1 × 3 × 3`."""
+    return " × ".join(map(str, dims))
+
+
+def _share(value: Accuracy | float) -> float:
+    return value.value if isinstance(value, Accuracy) else value
+
+
+def _short(value: float, units: Sequence[str]) -> str:
+    power = 0
+    while abs(value) >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    digits = 0 if power == 0 or abs(value) >= 99.95 else 1
+    return f"{value:,.{digits}f} {units[power]}".rstrip()
+
+
+# ---------------------------------------------------------------- sentences
+
+NOUNS = {"weight": "weights", "channel": "channels", "kernel": "kernels", "block": "blocks", "head": "heads"}
+CRITERIA = {
+    "magnitude": "smallest in magnitude",
+    "random": "drawn by lot",
+    "taylor": "that change the loss least",
+}
+SCOPES = {"global": "anywhere in the model", "per_layer": "the same share in each layer"}
+
+
+def sentence(recipe: Recipe) -> str:
+    """The recipe, in words, made from nothing else."""
+    trained = plural(recipe.epochs, "epoch")
+    start = " starting from random weights" if recipe.start == "random" else ""
+    if removes_nothing(recipe):
+        return f"Train all weights for {trained}{',' if start else ''}{start}." if recipe.epochs else "Remove nothing."
+    parts = [what(recipe), *_where(recipe), _when(recipe)]
+    if start:
+        parts.append(start.strip())
+    return ", ".join(parts) + "."
+
+
+def removes_nothing(recipe: Recipe) -> bool:
+    return not any(recipe.ratios.values()) if recipe.scope == "by_hand" else recipe.sparsity == 0
+
+
+def what(recipe: Recipe) -> str:
+    """`Remove the 90 % of weights smallest in magnitude`."""
+    units = NOUNS.get(recipe.granularity, f"{recipe.granularity} units")
+    by = CRITERIA.get(recipe.criterion, f"lowest by {technique(recipe.criterion)}")
+    if recipe.scope == "by_hand":
+        return f"Remove the {units} {by}"
+    return f"Remove the {share(recipe.sparsity)} of {units} {by}"
+
+
+def technique(name: str) -> str:
+    """A technique's name for people: `global` is global, `by_hand` is by hand."""
+    return name.replace("_", " ")
+
+
+def title(kind: str, name: str) -> str:
+    """The first line of a technique's help; its name when the registry does not have it."""
+    try:
+        return registry.entry(kind, name).title
+    except UnknownName:
+        return technique(name)
+
+
+def _where(recipe: Recipe) -> list[str]:
+    if recipe.scope == "by_hand":
+        set_ = {name: ratio for name, ratio in recipe.ratios.items() if ratio}
+        shown = ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in list(set_.items())[:3])
+        more = f" and {len(set_) - 3} more" if len(set_) > 3 else ""
+        where = [f"a share for each layer ({shown}{more})"]
+    else:
+        where = [SCOPES.get(recipe.scope, f"spread by {technique(recipe.scope)}")]
+    if recipe.exclude:
+        names = ", ".join(layer_name(name) for name in recipe.exclude[:3])
+        more = f" and {len(recipe.exclude) - 3} more" if len(recipe.exclude) > 3 else ""
+        where.append(f"but not in {names}{more}")
+    return where
+
+
+def _when(recipe: Recipe) -> str:
+    if recipe.steps == 1 or recipe.schedule == "one_shot":
+        rounds = "in one step"
+        total = recipe.steps * recipe.epochs
+        healing = f"healing {plural(total, 'epoch')}" if total else "without healing"
+        return f"{rounds}, {healing}"
+    kinds = {"linear": "equal steps", "cubic": "steps"}
+    rounds = f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
+    return f"{rounds}, " + (f"healing {plural(recipe.epochs, 'epoch')} each" if recipe.epochs else "without healing")
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it letter by letter: names from files and addresses carry no links, pictures or colours."""
+    return re.sub(r"([\\`*_{}\[\]()<>#~|$:!])", r"\\\1", " ".join(text.split()))
+
+
+def layer_name(name: str) -> str:
+    """A parameter's name without the `.weight` that all share: `conv1.weight` is conv1."""
+    return name.removesuffix(".weight") or name
+
+
+# ---------------------------------------------------------------- what differs
+
+FIELDS = {
+    "model": "model",
+    "start": "start",
+    "criterion": "technique",
+    "options": "technique options",
+    "granularity": "unit",
+    "granularity_options": "unit options",
+    "scope": "where",
+    "scope_options": "where, options",
+    "sparsity": "removed",
+    "ratios": "share by layer",
+    "exclude": "left dense",
+    "floor": "floor",
+    "schedule": "schedule",
+    "schedule_options": "schedule options",
+    "steps": "steps",
+    "epochs": "epochs each",
+    "optimizer": "optimizer",
+    "lr": "learning rate",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "batch": "batch",
+    "seed": "seed",
+}
+
+
+class Difference(NamedTuple):
+    """One field in which two recipes differ. what: its name for people; a, b: the values, in words."""
+
+    what: str
+    a: str
+    b: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.a} → {self.b}"
+
+
+def differences(a: Recipe, b: Recipe) -> list[Difference]:
+    """Every field in which the recipes differ, in the recipe's order; empty for equal recipes."""
+    fields = [f.name for f in dataclasses.fields(Recipe) if getattr(a, f.name) != getattr(b, f.name)]
+    return [Difference(FIELDS.get(name, technique(name)), value(name, getattr(a, name)), value(name, getattr(b, name))) for name in fields]
+
+
+def labels(recipes: Sequence[Recipe]) -> list[str]:
+    """A short name for each recipe, of what differs among them: for legends. Technique and ratio when nothing else does."""
+    names = [f.name for f in dataclasses.fields(Recipe)]
+    differ = [name for name in names if any(getattr(r, name) != getattr(recipes[0], name) for r in recipes)]
+    shown = dict.fromkeys(["criterion", *differ]) if len(differ) < 4 else dict.fromkeys(["criterion", "sparsity", *differ[:3]])
+    if not differ:
+        shown = {"criterion": None, "sparsity": None}
+    return [", ".join(_tagged(name, getattr(recipe, name)) for name in shown) for recipe in recipes]
+
+
+def value(field: str, held: Any) -> str:
+    """A recipe's field, in words."""
+    if field == "sparsity":
+        return share(held)
+    if field == "ratios":
+        return ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in held.items()) or "none"
+    if isinstance(held, dict):
+        return ", ".join(f"{technique(key)} {held[key]}" for key in held) or "as usual"
+    if isinstance(held, (tuple, list)):
+        return ", ".join(layer_name(name) for name in held) or "none"
+    if isinstance(held, float):
+        return f"{held:g}"
+    return technique(held) if isinstance(held, str) and field != "model" else str(held)
+
+
+def _tagged(field: str, held: Any) -> str:
+    plain = ("model", "criterion", "granularity", "scope", "sparsity", "schedule")
+    tags = {"steps": "steps", "epochs": "epochs each"}
+    if field in plain:
+        return value(field, held)
+    if field in tags:
+        return f"{held} {tags[field]}"
+    return f"{FIELDS.get(field, technique(field))} {value(field, held)}"
