@@ -60,7 +60,7 @@ _added: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 def _decorator(kind: str) -> Callable[..., Callable[[Function], Function]]:
     def with_tags(**tags: Any) -> Callable[[Function], Function]:
         def register(function: Function) -> Function:
-            _live[kind][function.__name__] = function
+            _live[kind][function.__name__.rstrip("_")] = function
             if not function.__module__.startswith("pruning."):  # added from outside: no file of ours to read
                 source = textwrap.dedent(inspect.getsource(function))
                 about = inspect.getdoc(inspect.getmodule(function)) or ""
@@ -151,7 +151,7 @@ def _read(kind: str, source: str, about: str, module: str) -> list[Entry]:
         found.append(
             Entry(
                 kind=kind,
-                name=node.name,
+                name=node.name.rstrip("_"),  # `global_`, because Python keeps `global`
                 title=help.split("\n")[0],
                 help=help,
                 about=about,

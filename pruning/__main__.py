@@ -1,0 +1,211 @@
+"""The workbench from a shell: `python -m pruning list | run | inspect`, each with --json."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pruning import events, registry
+from pruning.errors import PruningError, RecipeError
+from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+
+LISTS = ("criteria", "granularities", "scopes", "schedules", "models", "datasets")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Returns 0, or 2 after an error people can mend, said in one sentence on stderr."""
+    args = _parser().parse_args(argv)
+    try:
+        args.verb(args)
+    except PruningError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    except (BrokenPipeError, KeyboardInterrupt):
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pruning", description="See what a neural network can live without.")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb, help in (
+        ("list", _list, "the techniques, models and data sets there are"),
+        ("run", _run, "prune and heal a model; a line for each event, the last one the result"),
+        ("inspect", _inspect, "what a reading of a weights file would say, without trusting it"),
+    ):
+        sub = verbs.add_parser(name, help=help, description=(verb.__doc__ or "").split("\n")[0])
+        sub.set_defaults(verb=verb)
+        sub.add_argument("--json", action="store_true", help="lines of JSON")
+        _arguments[name](sub)
+    return parser
+
+
+def _list_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("what", choices=LISTS)
+
+
+def _run_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("recipe", nargs="?", type=Path, help="a recipe file (JSON); options given here win over it")
+    for field in dataclasses.fields(Recipe):
+        flag = "--" + field.name.replace("_", "-")
+        if field.name == "exclude":
+            sub.add_argument(flag, action="append", metavar="LAYER", help="leave this layer dense (again for more)")
+        elif field.name.endswith("options") or field.name == "ratios":
+            sub.add_argument(flag, action="append", metavar="NAME=VALUE", help="again for more")
+        else:
+            kind = {"int": int, "float": float}.get(str(field.type), str)
+            choices = {"start": STARTS, "optimizer": OPTIMIZERS}.get(field.name)
+            sub.add_argument(flag, type=kind, choices=choices, help=f"default {field.default!r}")
+    sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice; numbers repeat at the same count)")
+    sub.add_argument("--save", type=Path, metavar="FILE", help="write the pruned weights as safetensors")
+
+
+def _inspect_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", type=Path)
+
+
+_arguments = {"list": _list_arguments, "run": _run_arguments, "inspect": _inspect_arguments}
+
+
+def _list(args: argparse.Namespace) -> None:
+    """What there is, with one sentence on each."""
+    rows = _rows(args.what)
+    if args.json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        print(f"{row['name']:22} {row.get('title', '')}")
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    import sample_models
+
+    if what == "models":
+        return [dataclasses.asdict(sample_models.card(name)) for name in sample_models.names()]
+    if what == "datasets":
+        return sample_models.datasets()
+    kind = next(kind for kind, plural in registry.PLURAL.items() if plural == what)
+    return [dataclasses.asdict(entry) for entry in registry.entries(kind).values()]
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Prune and heal a model; a line for each event, the last one the result."""
+    recipe = _recipe(args)
+    if not recipe.model:
+        raise RecipeError("No model is named: add --model digits-mlp (`python -m pruning list models` shows them all).")
+    import torch
+
+    from pruning.run import run
+    from pruning.runs.resolve import resolve
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    for event in run(recipe, resolve(recipe.model), keep=_saver(args.save) if args.save else None):
+        print(json.dumps(_line(event)) if args.json else _words(event), flush=True)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe file, if any, with the flags laid over it."""
+    data: dict[str, Any] = {}
+    if args.recipe:
+        try:
+            data = json.loads(args.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{args.recipe} cannot be read as a recipe: {error}.") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{args.recipe} is not a recipe: a recipe is a JSON object.")
+    for field in dataclasses.fields(Recipe):
+        given = getattr(args, field.name)
+        if given is None:
+            continue
+        pairs = field.name.endswith("options") or field.name == "ratios"
+        data[field.name] = dict(map(_pair, given)) if pairs else given
+    return Recipe.from_dict(data)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.rpartition("=")
+    if not equals:
+        raise RecipeError(f"{text!r} is not NAME=VALUE.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _saver(file: Path) -> Any:
+    def keep(model: Any, masks: Any) -> None:
+        from safetensors.torch import save_model
+
+        save_model(model, str(file))
+
+    return keep
+
+
+def _line(event: events.Event) -> dict[str, Any]:
+    """An event as plain data; the result also flat, as scripts want it."""
+    data = events.to_dict(event)
+    if not isinstance(event, events.Finished):
+        return data
+    final = event.final
+    before, after = event.pruned or final, final
+    return data | {
+        "accuracy_before": _share(before.accuracy),
+        "accuracy_after": _share(after.accuracy),
+        "accuracy_dense": _share(event.dense.accuracy),
+        "weights": {"total": final.weights, "kept": final.kept},
+        "macs": {"dense": final.macs, "kept": final.macs_kept},
+        "bytes": dataclasses.asdict(final.size),
+        "latency": dataclasses.asdict(final.latency) if final.latency else None,
+    }
+
+
+def _share(accuracy: events.Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {"value": accuracy.value, "interval": accuracy.interval, "correct": accuracy.correct, "total": accuracy.total}
+
+
+def _words(event: events.Event) -> str:
+    match event:
+        case events.Started(recipe=recipe, epochs=epochs):
+            return f"{recipe['model']}: {recipe['criterion']} by {recipe['granularity']}, {recipe['scope']}, {epochs} epochs of fine-tuning"
+        case events.Measured(stage=stage, measurement=m):
+            return f"{stage:8} {_percent(m.accuracy)}, {m.kept:,} of {m.weights:,} weights, {m.size.sparse:,} bytes as a sparse file"
+        case events.Pruned(step=step, steps=steps, sparsity=sparsity):
+            return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights gone"
+        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, accuracy=accuracy, seconds=seconds):
+            return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}, validation {_percent(accuracy)}, {seconds:.2f} s"
+        case events.Notice(text=text):
+            return f"note     {text}"
+        case events.Finished(sparsity=sparsity, seconds=seconds):
+            return f"finished {sparsity:.2%} gone, {seconds:.1f} s"
+        case _:
+            return events.to_json(event)
+
+
+def _percent(accuracy: events.Accuracy | None) -> str:
+    if accuracy is None:
+        return "accuracy not measured (no data)"
+    low, high = accuracy.interval
+    return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    """What a reading of a weights file would say, without trusting it."""
+    from pruning.formats import inspect
+
+    reading = dataclasses.asdict(inspect(args.file))
+    if args.json:
+        print(json.dumps(reading, default=str))
+        return
+    for key, value in reading.items():
+        print(f"{key}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""Random: the control that every criterion has to beat.
+
+Uniform scores, see Blalock et al., 2020, https://arxiv.org/abs/2003.03033
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pruning.evidence import Evidence
+from pruning.registry import criterion
+from pruning.types import Scores
+
+
+@criterion(group="chance", needs="nothing", cost="nothing")
+def random(seen: Evidence) -> Scores:
+    """Remove weights drawn by lot, the same ones for the same seed."""
+    return {name: torch.rand(w.shape, generator=seen.random(name)) for name, w in seen.weights.items()}

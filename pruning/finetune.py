@@ -1,0 +1,125 @@
+"""One plain training loop. Masked weights stay exactly zero: they are zeroed after each step, and what the optimizer
+remembers of them is cleared, since momentum alone would revive them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import Diverged, RunError, Stopped
+from pruning.events import Epoch
+from pruning.masks import covered, sparsity
+from pruning.measure import evaluate
+from pruning.recipe import Recipe
+from pruning.types import Masks, Workpiece
+
+Stop = Callable[[], bool]
+
+
+def finetune(work: Workpiece, masks: Masks, recipe: Recipe, *, step: int = 1, stop: Stop | None = None) -> Iterator[Epoch]:
+    """Train `work.model` in place for `recipe.epochs`, under `masks`, and say how each epoch went.
+
+    The learning rate falls from `recipe.lr` to 0 along a cosine. Raises Diverged, Stopped, or DataError without training data.
+    """
+    data = work.need("train", "Fine-tuning")
+    keeper = Keeper(work.model, masks)
+    optimizer = _optimizer(recipe, work.model)
+    steps = recipe.epochs * -(-len(data.x) // recipe.batch)
+    share = sparsity(masks, covered(recipe, work)) if masks else 0.0
+    done = 0
+    for epoch in range(1, recipe.epochs + 1):
+        began, total = time.perf_counter(), 0.0
+        lr = _cosine(recipe.lr, done / steps)
+        order = torch.Generator().manual_seed(_seed(recipe.seed, step, epoch))
+        with torch.random.fork_rng(devices=[]):  # dropout and the like draw from the recipe's seed, not from the caller's
+            torch.manual_seed(_seed(recipe.seed, step, epoch))
+            work.model.train()
+            for x, y in data.shuffled(order, recipe.batch):
+                if stop is not None and stop():
+                    raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
+                _set_lr(optimizer, _cosine(recipe.lr, done / steps))
+                loss = _one(work, optimizer, x, y)
+                if not math.isfinite(loss):
+                    raise Diverged(step, epoch, recipe.lr)
+                keeper.hold(optimizer)
+                total += loss * len(x)
+                done += 1
+        work.model.eval()
+        keeper.check()
+        accuracy, loss_now = evaluate(work.model, work.validation, work.loss) if work.validation else (None, None)
+        yield Epoch(
+            step=step,
+            epoch=epoch,
+            epochs=recipe.epochs,
+            train_loss=total / len(data.x),
+            loss=loss_now,
+            accuracy=accuracy,
+            sparsity=share,
+            lr=lr,
+            seconds=time.perf_counter() - began,
+        )
+
+
+def _one(work: Workpiece, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+    optimizer.zero_grad()
+    loss = work.loss(work.model(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return float(loss.detach())
+
+
+class Keeper:
+    """Holds masked weights at exactly zero through training. A class because it keeps the masks as floats: several times faster."""
+
+    def __init__(self, model: nn.Module, masks: Masks) -> None:
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        open_ = {name: keep for name, keep in masks.items() if not bool(keep.all())}
+        self.names = list(open_)
+        self.weights = [parameters[name] for name in open_]
+        self.keep = [keep.to(parameters[name].dtype) for name, keep in open_.items()]
+        self.gone = [~keep for keep in open_.values()]
+
+    @torch.no_grad()
+    def hold(self, optimizer: torch.optim.Optimizer) -> None:
+        """Zero what is masked, in the weights and in what the optimizer remembers of them."""
+        if not self.weights:
+            return
+        torch._foreach_mul_(self.weights, self.keep)
+        for weight, keep in zip(self.weights, self.keep, strict=True):
+            for value in optimizer.state[weight].values():
+                if isinstance(value, Tensor) and value.shape == keep.shape:
+                    value.mul_(keep)
+
+    def check(self) -> None:
+        """Raises RunError when a masked weight is not exactly zero."""
+        for name, weight, gone in zip(self.names, self.weights, self.gone, strict=True):
+            alive = int(weight.detach()[gone].count_nonzero())
+            if alive:
+                raise RunError(f"{alive:,} pruned weights of {name} came back during training: please report this recipe.")
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def _cosine(start: float, progress: float) -> float:
+    return start * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def _seed(*parts: int) -> int:
+    """One seed of several numbers, so that each epoch draws its own order."""
+    mixed = 0
+    for part in parts:
+        mixed = (mixed * 1_000_003 + part + 1) % 2**63
+    return mixed

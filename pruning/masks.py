@@ -1,0 +1,160 @@
+"""A mask is data beside the model, never inside it: name -> bool, True = keep; names left out are dense."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning import registry
+from pruning.errors import ModelError, UnknownName
+from pruning.events import Layer
+from pruning.evidence import Evidence
+from pruning.granularity import Granularity
+from pruning.measure import dense_bytes, macs, output_layer
+from pruning.ranking import Ranking
+from pruning.recipe import Recipe
+from pruning.types import Masks, Scores, Workpiece, prunable
+
+
+def dense(model: nn.Module) -> Masks:
+    """A mask that keeps every prunable weight."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
+
+
+@torch.no_grad()
+def apply(masks: Masks, model: nn.Module) -> None:
+    """Write zeros where a mask says so, in place. Applying twice is applying once.
+
+    Raises UnknownName for a mask of a parameter the model does not have, ModelError for a wrong shape.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, keep in masks.items():
+        if name not in parameters:
+            raise UnknownName("parameter to mask", name, parameters)
+        weight = parameters[name]
+        if weight.shape != keep.shape:
+            raise ModelError(f"The mask of {name} has shape {tuple(keep.shape)}, its weights {tuple(weight.shape)}: it is for another model.")
+        weight.mul_(keep.to(weight.dtype))
+        weight.masked_fill_(~keep, 0)  # also the sign of -0.0, so that bytes compress
+
+
+def sparsity(masks: Masks, covered: Collection[str] | None = None) -> float:
+    """Share gone of the covered weights (all masked ones unless said; biases are not counted)."""
+    weights = [keep for name, keep in masks.items() if keep.dim() > 1 and (covered is None or name in covered)]
+    return 1 - sum(int(k.sum()) for k in weights) / sum(k.numel() for k in weights)
+
+
+def overlap(a: Masks, b: Masks) -> dict[str, float]:
+    """Intersection over union of what two masks keep, by name (1 = the same weights)."""
+    return {n: float((a[n] & b[n]).sum() / max(1, int((a[n] | b[n]).sum()))) for n in a if n in b}
+
+
+def by_layer(masks: Masks, positions: dict[str, int]) -> tuple[Layer, ...]:
+    """Kept weights and MACs of each layer. positions: how often one weight is used for one example."""
+    return tuple(
+        Layer(n, k.numel(), kept := int(k.sum()), k.numel() * positions.get(n, 0), kept * positions.get(n, 0))
+        for n, k in masks.items()
+        if k.dim() > 1
+    )
+
+
+@dataclass(frozen=True)
+class Units:
+    """Scores pooled into units: the scores in flat order (unsorted), and the ranking they give."""
+
+    scores: dict[str, Tensor]
+    granularity: Granularity
+    ranking: Ranking
+
+
+def score(recipe: Recipe, work: Workpiece) -> Scores:
+    """The criterion's scores, higher = keep. Raises DataError when it needs data there is none of."""
+    evidence = Evidence(work.model, work.train, work.loss, seed=recipe.seed)
+    scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
+    for name, values in scores.items():
+        if not torch.isfinite(values).all():
+            raise ModelError(f"{recipe.criterion} gives {name} scores that are not finite: its gradients may overflow; try another criterion.")
+    return scores
+
+
+def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None) -> Units:
+    """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
+    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    scores = score(recipe, work)
+    pooled = {name: form.pool(values.float()) for name, values in scores.items()}
+    for name, keep in (gone or {}).items():
+        if name in pooled:
+            pooled[name] = pooled[name].masked_fill(~_alive(form, keep), -torch.inf)
+    shapes = {name: tuple(values.shape) for name, values in scores.items()}
+    total = {name: values.numel() for name, values in scores.items()}
+    fixed = _fixed(form, work)
+    ranking = Ranking(
+        units={name: np.sort(values.numpy()) for name, values in pooled.items()},
+        sizes={name: total[name] // len(values) for name, values in pooled.items()},
+        shapes=shapes,
+        macs=macs(work.model, work.example) if work.example is not None else {},
+        other=dense_bytes(work.model) - 4 * sum(total.values()),
+        fixed=fixed,
+    )
+    return Units(pooled, form, ranking)
+
+
+def _fixed(form: Granularity, work: Workpiece) -> dict[str, str]:
+    """Layers the granularity leaves alone, with the reason."""
+    output = output_layer(work) if form.rows else None
+    return {output: "its outputs are the model's answers, one for each class."} if output else {}
+
+
+def covered(recipe: Recipe, work: Workpiece) -> set[str]:
+    """The layers a recipe may take from: its sparsity is a share of their weights."""
+    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    return set(prunable(work.model)) - set(_fixed(form, work)) - set(recipe.exclude)
+
+
+def _alive(form: Granularity, keep: Tensor) -> Tensor:
+    """Units with any weight left."""
+    return form.pool(keep.float()) > 0
+
+
+def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
+    """Masks that remove the lowest units of each layer, ties by flat index. Whole outputs take their bias along."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    masks: Masks = {}
+    for name, values in units.scores.items():
+        keep = _lose(values, units.ranking.units[name], drops[name])
+        masks[name] = units.granularity.spread(keep, parameters[name].shape)
+        bias = name.removesuffix("weight") + "bias"
+        if units.granularity.rows and bias in parameters and len(parameters[bias]) == len(keep):
+            masks[bias] = keep
+    return masks
+
+
+def _lose(scores: Tensor, ascending: np.ndarray, count: int) -> Tensor:  # type: ignore[type-arg]
+    """Which units stay when the `count` lowest go, equal scores by flat index, lowest first."""
+    if count == 0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    threshold = float(ascending[count - 1])
+    keep = scores > threshold
+    ties = (scores == threshold).nonzero().flatten()
+    below = int(np.searchsorted(ascending, ascending[count - 1], "left"))
+    keep[ties[count - below :]] = True
+    return keep
+
+
+def meet(a: Masks, b: Masks) -> Masks:
+    """What both keep: a later mask never revives."""
+    return {name: a[name] & b[name] if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}  # type: ignore[misc]
+
+
+def choose(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0) -> Masks:
+    """Which weights a recipe keeps, in one shot, at `share` of its sparsity. Touches nothing.
+
+    Raises RecipeError, ModelError or DataError; each says the way out.
+    """
+    units = rank(recipe, work, gone)
+    masks = verdict(units, units.ranking.drops(recipe, share=share), work.model)
+    return meet(masks, gone) if gone else masks

@@ -1,0 +1,143 @@
+"""The index that answers a slider without touching the weights again: every layer's unit scores, sorted once.
+
+Numpy only. Built where torch lives (`pruning.masks.rank`), saved as .npz, read by pages. Answers are exact, not estimated:
+the same scope functions that prune decide here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pruning.errors import OutOfRange, UnknownName
+from pruning.events import Layer
+from pruning.recipe import Recipe
+from pruning.scope import Ranked, spend
+
+
+@dataclass(frozen=True)
+class Left:
+    """What one shot of a recipe would leave. thresholds: layer -> the score at or below which units go, None if none go.
+
+    sparsity: share gone of the covered weights (layers not excluded). weights, kept, macs: of all prunable layers.
+    bytes: of the whole model. drops: units that each layer loses; units: units that it has.
+    """
+
+    sparsity: float
+    weights: int
+    kept: int
+    macs: int
+    macs_kept: int
+    bytes_dense: int
+    bytes_sparse: int
+    layers: tuple[Layer, ...]
+    thresholds: dict[str, float | None]
+    drops: dict[str, int]
+    units: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Sorted unit scores of one model under one criterion and granularity.
+
+    units: layer -> (units,) ascending; sizes: weights in a unit; shapes: of the weights; macs: of one example in the
+    layer, dense; other: bytes of the file that are not covered weights (biases, norms, header); fixed: layers that this
+    granularity leaves alone (the output layer, when units are whole outputs), with the reason.
+    """
+
+    units: dict[str, NDArray[Any]]
+    sizes: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    macs: dict[str, int]
+    other: int
+    fixed: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.shapes)
+
+    def total(self, name: str) -> int:
+        """Weights of a layer."""
+        return int(np.prod(self.shapes[name]))
+
+    def ranked(self, recipe: Recipe) -> Ranked:
+        """The layers that the recipe may take from. Raises UnknownName for a layer the model does not have."""
+        for name in (*recipe.exclude, *recipe.ratios):
+            if name not in self.shapes:
+                raise UnknownName("layer", name, self.shapes)
+        if recipe.scope == "by_hand":
+            for name in recipe.ratios:
+                if recipe.ratios[name] > 0 and name in self.fixed:
+                    raise OutOfRange(f"The ratio of {name}", recipe.ratios[name], f"0: {self.fixed[name]}")
+        open_ = [name for name in self.units if name not in self.fixed and name not in recipe.exclude]
+        ratios = {name: ratio for name, ratio in recipe.ratios.items() if name in open_}
+        pick = {name: self.units[name] for name in open_}
+        return Ranked(pick, {n: self.sizes[n] for n in pick}, recipe.floor, ratios, {n: self.shapes[n] for n in pick})
+
+    def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
+        """Units that each layer loses, at `share` (of a schedule) of the recipe's sparsity and ratios."""
+        layers = self.ranked(recipe)
+        for name, ratio in layers.ratios.items():
+            layers.ratios[name] = ratio * share
+        wanted = (recipe.sparsity if sparsity is None else sparsity) * share
+        taken = spend(recipe.scope, layers, wanted, recipe.scope_options)
+        return {name: taken.get(name, 0) for name in self.units}
+
+    def left(self, recipe: Recipe, sparsity: float | None = None) -> Left:
+        """What one shot at the recipe's final sparsity leaves, exactly."""
+        drops = self.drops(recipe, sparsity)
+        layers = tuple(self.layer(name, drops[name]) for name in self.names)
+        covered = self.ranked(recipe).units
+        total = sum(self.total(name) for name in covered)
+        gone = sum(drops[name] * self.sizes[name] for name in covered)
+        weights = sum(layer.total for layer in layers)
+        return Left(
+            sparsity=gone / total,
+            weights=weights,
+            kept=sum(layer.kept for layer in layers),
+            macs=sum(layer.macs for layer in layers),
+            macs_kept=sum(layer.macs_kept for layer in layers),
+            bytes_dense=4 * weights + self.other,
+            bytes_sparse=self.other + sum(sparse_bytes(layer.total, layer.kept) for layer in layers),
+            layers=layers,
+            thresholds={n: float(self.units[n][d - 1]) if (d := drops[n]) else None for n in self.names},
+            drops=drops,
+            units={name: len(values) for name, values in self.units.items()},
+        )
+
+    def layer(self, name: str, dropped: int) -> Layer:
+        total, macs = self.total(name), self.macs.get(name, 0)
+        kept = total - dropped * self.sizes[name]
+        return Layer(name, total, kept, macs, macs * kept // total)
+
+    def table(self, recipe: Recipe, stops: Sequence[float]) -> NDArray[np.int64]:
+        """Weights kept, (stops, layers), at each sparsity: what a control needs to answer a drag on its own."""
+        rows = []
+        for stop in stops:
+            drops = self.drops(recipe, stop)
+            rows.append([self.total(name) - drops[name] * self.sizes[name] for name in self.names])
+        return np.array(rows, np.int64).reshape(len(stops), len(self.names))
+
+    def save(self, file: Path) -> None:
+        head = {"sizes": self.sizes, "shapes": self.shapes, "macs": self.macs, "other": self.other, "fixed": self.fixed}
+        arrays = {f"units_{i}": values for i, values in enumerate(self.units.values())}
+        np.savez(file, allow_pickle=False, head=np.array(json.dumps({**head, "order": list(self.units)})), **arrays)
+
+    @classmethod
+    def load(cls, file: Path) -> Ranking:
+        with np.load(file, allow_pickle=False) as held:
+            head = json.loads(str(held["head"]))
+            units = {name: held[f"units_{i}"] for i, name in enumerate(head.pop("order"))}
+        shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
+        return cls(units=units, shapes=shapes, **head)
+
+
+def sparse_bytes(total: int, kept: int) -> int:
+    """Bytes of a float32 tensor as a bit for each weight and the values kept; dense where that is smaller."""
+    return min(4 * total, -(-total // 8) + 4 * kept)
