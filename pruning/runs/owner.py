@@ -1,0 +1,40 @@
+"""Who holds a lease: a process, named so that others can tell whether it lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+
+def me() -> str:
+    """host:pid:start of this process."""
+    return name(os.getpid())
+
+
+def name(pid: int) -> str:
+    """host:pid:start of a process on this machine. start: in clock ticks since boot, so that a recycled pid is another name."""
+    return f"{socket.gethostname()}:{pid}:{_start(pid)}"
+
+
+def dead(owner: str) -> bool:
+    """Whether the owner was a process on this machine and is gone; of other machines only the lease knows."""
+    host, pid, start = owner.rsplit(":", 2)
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it lives, under another user
+    return _start(int(pid)) != start
+
+
+def _start(pid: int) -> str:
+    """Clock ticks; empty for a zombie, which is as good as gone, and where there is no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,79 @@
+"""The tables of the job store, and how an older store becomes a newer one."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from pruning.errors import RunError
+
+MIGRATIONS = (
+    """
+    CREATE TABLE jobs (
+        id        TEXT PRIMARY KEY,
+        kind      TEXT NOT NULL,                    -- "run" or "study"
+        spec      TEXT NOT NULL,                    -- JSON object
+        key       TEXT,                             -- what makes two jobs the same work; NULL: never the same
+        state     TEXT NOT NULL DEFAULT 'queued',
+        attempt   INTEGER NOT NULL DEFAULT 0,       -- times claimed
+        owner     TEXT,                             -- host:pid:start of the process that holds the lease
+        lease     REAL,                             -- unix seconds at which the lease is over
+        submitted REAL NOT NULL,
+        started   REAL,
+        ended     REAL,
+        message   TEXT,
+        stopping  REAL,                             -- unix seconds at which somebody asked it to stop
+        priority  INTEGER NOT NULL DEFAULT 0,       -- higher first
+        parent    TEXT,                             -- the job that this one is part of
+        batch     TEXT                              -- the sweep that this one belongs to
+    );
+    CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL AND state IN ('queued', 'running', 'finished');
+    CREATE INDEX jobs_waiting ON jobs (state, kind, priority, submitted);
+    CREATE INDEX jobs_newest ON jobs (kind, submitted);
+    CREATE TABLE events (
+        job     TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        attempt INTEGER NOT NULL,
+        number  INTEGER NOT NULL,                   -- from 1, without gaps, in each attempt
+        at      REAL NOT NULL,
+        body    TEXT NOT NULL,                      -- pruning.events.to_json
+        PRIMARY KEY (job, attempt, number)
+    ) WITHOUT ROWID;
+    """,
+)
+"""Step i takes a store from version i to i + 1. Only ever add to the end: stores out there have run the earlier ones."""
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the store up to this workbench's version, once, whoever comes first. Raises RunError for a newer store."""
+    found = _version(db)
+    if found > len(MIGRATIONS):
+        raise RunError(
+            f"This workspace has version {found}, and this workbench reads up to version {len(MIGRATIONS)}: "
+            "update the workbench, or point PRUNING_HOME at another folder."
+        )
+    if found == len(MIGRATIONS):
+        return
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[_version(db) :]:  # read again: another process may have been first
+            for statement in _statements(step):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+    except BaseException:
+        db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> list[str]:
+    """One by one, because executescript would commit in between."""
+    found, held = [], ""
+    for line in script.splitlines():
+        held += line.split("--")[0] + "\n"
+        if sqlite3.complete_statement(held):
+            found.append(held)
+            held = ""
+    return found
