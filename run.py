@@ -239,7 +239,7 @@ def worth_showing(line: str) -> Optional[str]:
     if line.startswith("Successfully installed"):
         return "Installed %d packages" % (len(line.split()) - 2)
     if line.startswith(("Collecting", "Downloading", "  Downloading", "ERROR", "WARNING: Retrying")):
-        return line.strip()
+        return re.sub(r" \(from .*", "", line.strip())
     return None
 
 
@@ -342,7 +342,7 @@ def bench(words: List[str]) -> int:
     if strange:
         raise Trouble("There is no benchmark called %s: known are %s." % (", ".join(strange), ", ".join(known)))
     if not words:
-        print("Benchmarks: %s" % ", ".join(known), flush=True)
+        print("Benchmarks: %s" % (", ".join(known) or "none yet, in tests/bench"), flush=True)
     ensure(ALL)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     codes = []
