@@ -79,7 +79,7 @@ class Keeper:
         parameters = dict(model.named_parameters(remove_duplicate=False))
         open_ = {name: keep for name, keep in masks.items() if not bool(keep.all())}
         self.names = list(open_)
-        self.weights = [parameters[name] for name in open_]
+        self.weights: list[Tensor] = [parameters[name] for name in open_]
         self.keep = [keep.to(parameters[name].dtype) for name, keep in open_.items()]
         self.gone = [~keep for keep in open_.values()]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning import registry
@@ -37,7 +39,9 @@ def apply(masks: Masks, model: nn.Module) -> None:
             raise UnknownName("parameter to mask", name, parameters)
         weight = parameters[name]
         if weight.shape != keep.shape:
-            raise ModelError(f"The mask of {name} has shape {tuple(keep.shape)}, its weights {tuple(weight.shape)}: it is for another model.")
+            raise ModelError(
+                f"The mask of {name} has shape {tuple(keep.shape)}, its weights {tuple(weight.shape)}: it is for another model."
+            )
         weight.mul_(keep.to(weight.dtype))
         weight.masked_fill_(~keep, 0)  # also the sign of -0.0, so that bytes compress
 
@@ -77,7 +81,7 @@ def score(recipe: Recipe, work: Workpiece) -> Scores:
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     for name, values in scores.items():
         if not torch.isfinite(values).all():
-            raise ModelError(f"{recipe.criterion} gives {name} scores that are not finite: its gradients may overflow; try another criterion.")
+            raise ModelError(f"{recipe.criterion} gives {name} scores that are not finite: gradients may overflow; try another criterion.")
     return scores
 
 
@@ -133,7 +137,7 @@ def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
     return masks
 
 
-def _lose(scores: Tensor, ascending: np.ndarray, count: int) -> Tensor:  # type: ignore[type-arg]
+def _lose(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
     """Which units stay when the `count` lowest go, equal scores by flat index, lowest first."""
     if count == 0:
         return torch.ones_like(scores, dtype=torch.bool)
@@ -147,7 +151,7 @@ def _lose(scores: Tensor, ascending: np.ndarray, count: int) -> Tensor:  # type:
 
 def meet(a: Masks, b: Masks) -> Masks:
     """What both keep: a later mask never revives."""
-    return {name: a[name] & b[name] if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}  # type: ignore[misc]
+    return {name: a[name] & b[name] if name in a and name in b else {**a, **b}[name] for name in {**a, **b}}
 
 
 def choose(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0) -> Masks:

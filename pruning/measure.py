@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -106,11 +105,17 @@ def _watched(model: nn.Module, example: Tensor) -> list[tuple[str, int, tuple[in
     hooks = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, kinds)]
     try:
         with evaluating(model), torch.no_grad(), _slow_attention():
-            model(example[:1])
+            model(_fit(example[:1], model))
     finally:
         for hook in hooks:
             hook.remove()
     return [(name, times, shapes[name]) for name, times in uses.items()]
+
+
+def _fit(example: Tensor, model: nn.Module) -> Tensor:
+    """The example in the model's precision."""
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
+    return example.to(kind) if example.is_floating_point() else example
 
 
 @contextmanager
@@ -127,7 +132,7 @@ def _slow_attention() -> Iterator[None]:
 def _times(module: nn.Module, given: Tensor, output: Any) -> int:
     out = output[0] if isinstance(output, tuple) else output
     if isinstance(module, nn.Linear | nn.MultiheadAttention):
-        return out.numel() // out.shape[-1]
+        return int(out.numel() // out.shape[-1])
     spatial = given if "Transpose" in type(module).__name__ else out
     return int(np.prod(spatial.shape[2:], dtype=np.int64))
 
@@ -136,7 +141,8 @@ def dense_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as a safetensors file."""
     state = model.state_dict()
     head, offset = {}, 0
-    for name, value in state.items():
+    for name in sorted(state, key=lambda name: (-state[name].element_size(), name)):  # the order of the format
+        value = state[name]
         size = value.numel() * value.element_size()
         head[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [offset, offset + size]}
         offset += size
@@ -150,7 +156,7 @@ def size(model: nn.Module) -> Size:
     names = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in covered}
     packed, payload, plain = 0, [], dense_bytes(model)
     for name, value in model.state_dict().items():
-        array = value.detach().contiguous().view(torch.uint8).numpy() if value.dim() else np.frombuffer(struct.pack("<q", int(value)), np.uint8)
+        array = value.detach().reshape(-1).contiguous().view(torch.uint8).numpy()
         if name in names:
             keep = (value != 0).flatten()
             if -(-keep.numel() // 8) + int(keep.sum()) * value.element_size() < array.nbytes:
@@ -171,7 +177,7 @@ def latencies(models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, p
 
     Warm-up first; at most `budget` seconds for each model, at least 5 passes. On the threads torch has now.
     """
-    x = example[:1].expand(batch, *example.shape[1:]).contiguous()
+    x = _fit(example[:1].expand(batch, *example.shape[1:]).contiguous(), models[0])
     times: list[list[float]] = [[] for _ in models]
     with _many_evaluating(models), torch.inference_mode():
         for model in models:

@@ -66,8 +66,8 @@ class Ranking:
         """Weights of a layer."""
         return int(np.prod(self.shapes[name]))
 
-    def ranked(self, recipe: Recipe) -> Ranked:
-        """The layers that the recipe may take from. Raises UnknownName for a layer the model does not have."""
+    def ranked(self, recipe: Recipe, share: float = 1.0) -> Ranked:
+        """The layers that the recipe may take from, its ratios times `share`. Raises UnknownName for a layer the model does not have."""
         for name in (*recipe.exclude, *recipe.ratios):
             if name not in self.shapes:
                 raise UnknownName("layer", name, self.shapes)
@@ -76,15 +76,13 @@ class Ranking:
                 if recipe.ratios[name] > 0 and name in self.fixed:
                     raise OutOfRange(f"The ratio of {name}", recipe.ratios[name], f"0: {self.fixed[name]}")
         open_ = [name for name in self.units if name not in self.fixed and name not in recipe.exclude]
-        ratios = {name: ratio for name, ratio in recipe.ratios.items() if name in open_}
+        ratios = {name: ratio * share for name, ratio in recipe.ratios.items() if name in open_}
         pick = {name: self.units[name] for name in open_}
         return Ranked(pick, {n: self.sizes[n] for n in pick}, recipe.floor, ratios, {n: self.shapes[n] for n in pick})
 
     def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
         """Units that each layer loses, at `share` (of a schedule) of the recipe's sparsity and ratios."""
-        layers = self.ranked(recipe)
-        for name, ratio in layers.ratios.items():
-            layers.ratios[name] = ratio * share
+        layers = self.ranked(recipe, share)
         wanted = (recipe.sparsity if sparsity is None else sparsity) * share
         taken = spend(recipe.scope, layers, wanted, recipe.scope_options)
         return {name: taken.get(name, 0) for name in self.units}

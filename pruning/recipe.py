@@ -84,7 +84,7 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"version": VERSION, **dataclasses.asdict(self)}
+        return {"version": VERSION, **dataclasses.asdict(self), "exclude": list(self.exclude)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
@@ -134,7 +134,7 @@ def _one_of(thing: str, value: object, known: tuple[str, ...]) -> None:
 def _number(thing: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not fine or not (low < value if open_low else low <= value) or value > high:  # type: ignore[operator]
-        raise OutOfRange(thing, value, f"a number {'above' if open_low else 'from'} {low:g} {'and up' if open_low else ''} to {high:g}".replace("  ", " "))
+        raise OutOfRange(thing, value, f"a number {'above' if open_low else 'from'} {low:g}, up to {high:g}")
 
 
 def _share(thing: str, value: object) -> None:

@@ -126,5 +126,6 @@ def machine() -> dict[str, Any]:
 
 def _processor() -> str:
     file = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in file.read_text().splitlines() if line.startswith("model name")] if file.exists() else []
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pruning.errors import DataError, NothingToPrune, NotFinite
+from pruning.errors import DataError, NotFinite, NothingToPrune
 
 Scores = dict[str, Tensor]
 """Parameter name -> one score for each weight, the weight's shape. Higher = keep."""
@@ -40,7 +40,7 @@ class Batches:
             raise DataError("There are no examples: give at least one.")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(self.x.split(self.batch), self.y.split(self.batch), strict=True)
+        yield from zip(torch.split(self.x, self.batch), torch.split(self.y, self.batch), strict=True)
 
     def __len__(self) -> int:
         """How many batches."""
@@ -50,7 +50,7 @@ class Batches:
         """The same examples in an order drawn from `generator`; a last batch of 1 joins its neighbour (BatchNorm needs 2)."""
         size = batch or self.batch
         order = torch.randperm(len(self.x), generator=generator)
-        parts = list(order.split(size))
+        parts = list(torch.split(order, size))
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         for part in parts:
@@ -97,14 +97,14 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     seen: set[tuple[int, int]] = set()
     for path, module in model.named_modules():
-        names = ("weight",) if isinstance(module, PRUNED_KINDS) else ()
+        names: tuple[str, ...] = ("weight",) if isinstance(module, PRUNED_KINDS) else ()
         if isinstance(module, nn.MultiheadAttention):
             names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
         for name in names:
             weight = getattr(module, name, None)
             if not isinstance(weight, nn.Parameter) or weight.is_meta:
                 continue
-            key = (weight.untyped_storage().data_ptr(), weight.storage_offset())
+            key = (weight.untyped_storage().data_ptr(), int(weight.storage_offset()))
             if key in seen:
                 continue
             seen.add(key)

@@ -1,0 +1,85 @@
+"""Small models that the laws are tried on: each has something that has broken a pruner before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from pruning.types import Batches, Workpiece
+
+
+class Residual(nn.Module):
+    """Two convolutions with BatchNorm, the second added to the first; then a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.second, self.norm2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.first(x)).relu()
+        x = (x + self.norm2(self.second(x))).relu()
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+class Tied(nn.Module):
+    """One weight used twice, and dropout between: training draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.drop, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Dropout(0.5), nn.Linear(5, 3)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.drop(self.b(self.a(x).relu()).relu()))
+        return out
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 3))
+
+
+def one_unit() -> nn.Module:
+    """A layer of a single unit, which nothing may empty."""
+    return nn.Sequential(nn.Linear(5, 1), nn.Tanh(), nn.Linear(1, 9), nn.ReLU(), nn.Linear(9, 3))
+
+
+def ties() -> nn.Module:
+    """Every weight is one of three magnitudes: thresholds overspend here, ranks do not."""
+    model = mlp()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_((weight.sign() * (weight.abs() * 7).round().clamp(1, 3)) / 3)
+    return model
+
+
+def depthwise() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+
+
+TOYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (5,)),
+    "one_unit": (one_unit, (5,)),
+    "ties": (ties, (5,)),
+    "tied": (Tied, (5,)),
+    "residual": (Residual, (1, 6, 6)),
+    "depthwise": (depthwise, (1, 6, 6)),
+}
+
+
+def toy(name: str, seed: int = 0) -> Workpiece:
+    """A workpiece with 48 examples of 3 classes that a linear rule separates, nearly."""
+    make, shape = TOYS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make().eval()
+        x = torch.randn(48, *shape)
+        y = x.flatten(1)[:, :3].argmax(1)
+    data = Batches(x, y, batch=20)
+    return Workpiece(name, model, data, data, data, example=x[:1], classes=("a", "b", "c"))
