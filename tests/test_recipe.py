@@ -67,7 +67,7 @@ def test_different_recipes_have_different_ids() -> None:
 
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, 2, float("nan"), float("inf"), "0.5", True, None])
 def test_sparsity_out_of_range_names_the_value_and_the_range(value: object) -> None:
-    with pytest.raises(OutOfRange, match="sparsity is .*must be a share from 0 up to, not including, 1"):
+    with pytest.raises(OutOfRange, match=r"sparsity is .*must be a share from 0 up to, not including, 1"):
         Recipe(sparsity=value)  # type: ignore[arg-type]
 
 

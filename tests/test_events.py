@@ -1,0 +1,47 @@
+"""Every event survives JSON, and none of them needs torch."""
+
+from __future__ import annotations
+
+import json
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from pruning import events
+
+finite = some.floats(allow_nan=False, allow_infinity=False)
+shares = some.floats(0, 1)
+accuracies = some.integers(1, 10_000).flatmap(lambda n: some.builds(events.Accuracy, some.integers(0, n), some.just(n)))
+layers = some.lists(some.builds(events.Layer), max_size=3).map(tuple)
+measurements = some.builds(events.Measurement, accuracy=some.none() | accuracies, loss=some.none() | finite, layers=layers)
+plain = some.dictionaries(some.text(), some.integers() | some.text() | shares)
+said = some.one_of(
+    some.builds(events.Started, recipe=plain, machine=plain),
+    some.builds(events.Measured, measurement=measurements),
+    some.builds(events.Pruned, layers=layers, sparsity=shares),
+    some.builds(events.Epoch, accuracy=some.none() | accuracies, train_loss=finite, loss=some.none() | finite, lr=finite, seconds=finite),
+    some.builds(events.Notice),
+    some.builds(
+        events.Finished, dense=measurements, pruned=some.none() | measurements, final=measurements, seconds=finite, sparsity=shares
+    ),
+    some.builds(events.Failed),
+    some.builds(events.Halted),
+)
+some.register_type_strategy(float, finite)
+
+
+@given(said)
+def test_json_round_trip(event: events.Event) -> None:
+    assert events.from_json(events.to_json(event)) == event
+
+
+def test_every_kind_is_tried_above_and_named_in_its_json() -> None:
+    assert set(events.KINDS.values()) == set(get_args(events.Event))
+    assert json.loads(events.to_json(events.Notice("a"))) == {"event": "notice", "text": "a"}
+
+
+def test_unknown_kinds_are_not_taken_for_another() -> None:
+    with pytest.raises(KeyError):
+        events.from_dict({"event": "unheard of"})
