@@ -11,9 +11,9 @@ import streamlit as st
 
 from dashboard import state
 from pruning.errors import PruningError
-from pruning.events import Event, Finished
+from pruning.events import Event
 from pruning.recipe import Recipe
-from pruning.runs.results import Study, load_study
+from pruning.runs.results import RunResult, Study, load_run, load_study
 from pruning.runs.store import Job, Store, home
 
 LIVE = ("queued", "running")
@@ -91,20 +91,14 @@ def finished(limit: int = 200) -> list[Job]:
     return store().jobs("run", ("finished",), limit=limit)
 
 
-def result(held: Job) -> Finished | None:
-    """What a finished run ended with; None when it has no result."""
+def result(held: Job) -> RunResult:
+    """What a finished run left: `.finished`, `.histograms`, `.masks()`. Raises PruningError when its files are gone."""
     return _result(str(held.folder), held.attempt)
 
 
-@st.cache_resource(max_entries=512)
-def _result(folder: str, attempt: int) -> Finished | None:
-    from pruning.events import from_dict
-
-    file = Path(folder) / "result.json"
-    if not file.exists():
-        return None
-    event = from_dict({"event": "finished", **json.loads(file.read_text())})
-    return event if isinstance(event, Finished) else None
+@st.cache_resource(max_entries=128)
+def _result(folder: str, attempt: int) -> RunResult:
+    return load_run(Path(folder))
 
 
 # ---------------------------------------------------------------- studies

@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -147,6 +147,33 @@ def pick(ids: Iterable[str]) -> None:
     _write("c", ",".join(st.session_state["picked"]) or None)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the last file handed in. id: of the upload, None when it was refused; said: the report, or why not."""
+
+    name: str
+    id: str | None
+    said: str
+
+
+def upload() -> Outcome | None:
+    begin()
+    return st.session_state["upload"]
+
+
+def note_upload(outcome: Outcome) -> None:
+    """Remember it, and have the next uploader start empty, so that the file's copy in memory goes."""
+    begin()
+    st.session_state["upload"] = outcome
+    st.session_state["uploads"] += 1
+
+
+def uploads() -> int:
+    """Files handed in so far: a new key for a new uploader."""
+    begin()
+    return st.session_state["uploads"]
+
+
 def dark() -> bool:
     """Whether this tab shows the dark theme."""
     return st.context.theme.type == "dark"
@@ -183,7 +210,8 @@ def expected() -> set[str]:
 def begin() -> None:
     """Fill what a new tab has: the recipe of home, nothing to undo."""
     if "recipe" not in st.session_state:
-        st.session_state.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[], warnings=[], expected=set(), written={})
+        st.session_state.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
+        st.session_state.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
 
 
 def take_address() -> None:

@@ -1,0 +1,75 @@
+"""What is known of a model, from the card that ships with it or from the study of it. No page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sample_models
+from dashboard import jobs
+from dashboard.components.strip import Block
+from pruning.events import Accuracy
+from pruning.runs.results import Study
+
+TORCHVISION = "torchvision:"
+UPLOAD = "upload:"
+RUN = "run:"
+KINDS = ("conv", "depthwise", "linear", "attention")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """The lines at the side. accuracy: on test data, None where there is none; bytes: of the dense file."""
+
+    title: str
+    accuracy: Accuracy | None
+    weights: int
+    bytes: int
+    random: bool = False
+
+
+def is_sample(model: str) -> bool:
+    return model in sample_models.names()
+
+
+def title(model: str) -> str:
+    """A model's name for people."""
+    for prefix, said in ((UPLOAD, "your "), (RUN, "result of run "), (TORCHVISION, "")):
+        if model.startswith(prefix):
+            return said + model.removeprefix(prefix)
+    return model
+
+
+def facts(model: str) -> Facts | None:
+    """None while the study of it is under way. Raises PruningError for a model that cannot be had."""
+    if is_sample(model):
+        card = sample_models.card(model)
+        return Facts(card.name, card.accuracy, card.weights, card.bytes)
+    study = jobs.study("card", model=model)
+    if study is None:
+        return None
+    data = study.data
+    return Facts(title(model), accuracy(study), data["weights"], data["measurement"]["size"]["dense"], data["labelled_random"])
+
+
+def accuracy(study: Study) -> Accuracy | None:
+    """Of a "card" study, on test data."""
+    held = study.data["measurement"]["accuracy"]
+    return Accuracy(held["correct"], held["total"]) if held else None
+
+
+def blocks(study: Study, kept: dict[str, float] | None = None) -> list[Block]:
+    """The strip's blocks of a "card" study. kept: layer -> share that stays."""
+    return [
+        Block(layer["name"], layer["kind"], tuple(layer["shape"]), layer["weights"], kept.get(layer["name"], 1.0) if kept else None)
+        for layer in study.data["layers"]
+    ]
+
+
+def blocks_of(model: str, study: Study | None) -> list[Block]:
+    """The strip's blocks: from the study, or, while that is under way, from the card of a sample; none when neither is there."""
+    if study is not None:
+        return blocks(study)
+    if not is_sample(model):
+        return []
+    held = [block for block in sample_models.card(model).blocks if block.weights and block.kind in KINDS]
+    return [Block(f"{block.name}.weight", block.kind, block.shape, block.weights) for block in held]

@@ -1,0 +1,86 @@
+"""Model: what is on the bench, what it is made of, and what else could be there."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import bench, frames, gallery, jobs, state, words
+from dashboard.components.strip import strip
+from dashboard.views import frame
+
+TABLE, PICTURES = 330, 36  # pixels
+
+
+def example() -> None:
+    """A finished run, so that the first page has something to say."""
+    job = frames.latest_finished()
+    if job is None:
+        return
+    result = jobs.result(job).finished
+    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="medium"):
+        recipe = jobs.recipe_of(job)
+        kind = "A finished example" if frames.is_example(job) else "The latest finished run"
+        st.markdown(f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}", width="stretch")
+        for label, before, after in frames.headline(result):
+            st.markdown(f"{label}  \n**{before} → {after}**", width="content")
+        st.page_link(frame.page("compare"), label="Open in Compare", icon=":material/compare_arrows:", query_params={"c": job.id})
+
+
+def on_the_bench(model: str) -> None:
+    study = jobs.study("card", model=model)
+    blocks = bench.blocks_of(model, study)
+    if blocks:
+        strip(blocks, state.layer_among([block.name for block in blocks]), key="strip-model")
+    else:
+        st.skeleton(height=98)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        if study is None:
+            frame.waiting(f"Measuring {bench.title(model)}: its layers, and its answers on the test data. Usually two seconds.", TABLE)
+        else:
+            layer_table(study)
+    with right:
+        if study is None:
+            st.skeleton(height=TABLE)
+        else:
+            answers(study)
+
+
+def layer_table(study) -> None:
+    table = frames.layers(study)
+    share = st.column_config.ProgressColumn
+    columns = {
+        "weights": st.column_config.NumberColumn("weights", format="localized"),
+        "share of weights": share("share of weights", format="percent", min_value=0, max_value=1),
+        "MACs": st.column_config.NumberColumn("MACs", format="localized", help="Multiply-accumulates of one example."),
+        "share of MACs": share("share of MACs", format="percent", min_value=0, max_value=1),
+    }
+    alt = f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates."
+    height = min(TABLE, 37 + 35 * len(table))
+    st.dataframe(table, hide_index=True, column_config=columns, height=height, alt=alt, key="layers")
+    st.caption(words.plain(frames.totals(study)))
+
+
+def answers(study) -> None:
+    """Some test inputs and what the model says they are."""
+    shown = frames.answers(study, state.dark())
+    if not shown:
+        random = study.data["labelled_random"]
+        reason = "it has random weights, so there is nothing to ask it." if random else "there is no data to ask it about."
+        st.info(f"No answers to show: {reason}", icon=":material/image_not_supported:")
+        return
+    wrong = sum(not answer.right for answer in shown)
+    st.markdown(f"**Some test inputs and its answers**, {wrong} of these {len(shown)} wrong")
+    with st.grid(min_column_width=84, gap="small"):
+        for answer in shown:
+            st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
+
+
+frame.ask("Which model is on the bench, and what is it made of?")
+with frame.guarded():
+    example()
+with frame.guarded():
+    on_the_bench(state.recipe().model)
+st.subheader("Put another model on the bench", anchor="models")
+with frame.guarded():
+    gallery.choose()

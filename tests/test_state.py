@@ -1,0 +1,185 @@
+"""The recipe is the state: it survives the address, undo goes back, and hostile addresses are told, not followed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import colours, state
+from pruning.errors import RecipeError
+from pruning.recipe import Recipe
+
+
+def script() -> None:
+    """A page that shows the state and nothing else."""
+    import streamlit as st
+
+    from dashboard import state
+
+    state.take_address()
+    for text in state.warnings():
+        st.warning(text)
+    st.json(state.recipe().to_dict())
+    st.text(f"layer {state.layer()} run {state.run_id()} picked {','.join(state.picked())}")
+    if st.button("less"):
+        state.change(sparsity=0.25)
+    if st.button("other"):
+        state.change(model="digits-mlp")
+    if st.button("wrong"):
+        try:
+            state.change(sparsity=1.5)
+        except Exception as error:
+            st.error(str(error))
+    for action in (state.undo, state.redo, state.reset):
+        st.button(action.__name__, on_click=action)
+
+
+def open_page(**address: str) -> AppTest:
+    page = AppTest.from_function(script)
+    for key, value in address.items():
+        page.query_params[key] = value
+    return page.run()
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    next(button for button in page.button if button.label == label).click()
+    page.run()
+    return page.run()  # a press in the body of a script shows in the next run
+
+
+def shown(page: AppTest) -> Recipe:
+    return Recipe.from_dict(json.loads(page.json[0].value))
+
+
+ROUND_TRIPS = [
+    Recipe(),
+    state.HOME,
+    Recipe(model="torchvision:resnet18", criterion="taylor", options={"squared": True}, granularity="channel"),
+    Recipe(granularity="channel", granularity_options={"pool": "l2"}, sparsity=0.123456789, exclude=("a.weight",), seed=2**63 - 1),
+    Recipe(scope="by_hand", ratios={f"layer{i}.conv.weight": 0.5 for i in range(54)}),
+]
+
+
+@pytest.mark.parametrize("recipe", ROUND_TRIPS, ids=lambda r: r.id)
+def test_a_link_carries_the_exact_recipe(recipe):
+    assert state.decode(state.encode(recipe)) == recipe
+
+
+def test_a_link_is_short():
+    assert len(state.encode(state.HOME)) < 140
+    assert len(state.encode(ROUND_TRIPS[-1])) < 400
+
+
+def packed(data: object) -> str:
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(data).encode())).decode().rstrip("=")
+
+
+HOSTILE = {
+    "not base64": "%%%",
+    "empty zlib": base64.urlsafe_b64encode(b"junk").decode(),
+    "cut off": state.encode(state.HOME)[:10],
+    "a list": packed([1, 2]),
+    "a number": packed(7),
+    "unknown field": packed({"colour": "red"}),
+    "ratio out of range": packed({"sparsity": 1.5}),
+    "not a number": packed({"sparsity": float("nan")}),
+    "newer version": packed({"version": 99}),
+    "deep": packed("[" * 5000)[:7900],
+    "a bomb": base64.urlsafe_b64encode(zlib.compress(b" " * 4_000_000, 9)).decode(),
+    "too long": "A" * 9000,
+    "nested where a name belongs": packed({"model": {"a": 1}}),
+    "unhashable choice": packed({"options": {"norm": []}}),
+    "letters outside ASCII": "Ω" * 20,
+}
+
+
+@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_link_is_refused_in_one_sentence(said):
+    with pytest.raises(RecipeError) as told:
+        state.decode(said)
+    assert "\n" not in str(told.value) and str(told.value).endswith(".")
+
+
+@pytest.mark.parametrize("said", [HOSTILE["not base64"], HOSTILE["ratio out of range"], HOSTILE["newer version"]])
+def test_a_hostile_address_leaves_the_recipe_and_is_told(said):
+    page = open_page(r=said)
+    assert not page.exception
+    assert shown(page) == state.HOME
+    assert len(page.warning) == 1 and "cannot be followed" in page.warning[0].value
+
+
+def test_an_address_reopens_everything():
+    recipe = Recipe(model="digits-mlp", sparsity=0.7)
+    page = open_page(r=state.encode(recipe), layer="fc1.weight", run="0123456789ab", c="aa,bb,aa")
+    assert shown(page) == recipe
+    assert page.text[0].value == "layer fc1.weight run 0123456789ab picked aa,bb"
+    assert not page.warning
+
+
+def test_an_opened_link_has_nothing_to_undo():
+    page = open_page(r=state.encode(Recipe(sparsity=0.7)))
+    assert shown(press(page, "undo")) == Recipe(sparsity=0.7)
+
+
+def test_hostile_runs_and_picks_are_told():
+    page = open_page(run="../../etc/passwd\n", c="good,<img src=x>")
+    assert page.text[0].value == "layer None run None picked good"
+    assert len(page.warning) == 2
+
+
+def test_change_undo_redo_reset():
+    page = press(open_page(), "less")
+    assert shown(page).sparsity == 0.25
+    assert state.decode(page.query_params["r"]) == shown(page)
+    assert shown(press(page, "undo")) == state.HOME
+    assert shown(press(page, "redo")).sparsity == 0.25
+    assert shown(press(page, "reset")) == state.HOME
+    assert shown(press(page, "undo")).sparsity == 0.25
+
+
+def test_a_change_that_cannot_be_followed_changes_nothing():
+    page = open_page()
+    next(button for button in page.button if button.label == "wrong").click().run()
+    assert "sparsity is 1.5" in page.error[0].value
+    assert shown(page) == state.HOME
+
+
+def test_another_model_forgets_the_layers_of_the_former():
+    recipe = Recipe(model="digits-cnn", scope="by_hand", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",))
+    page = press(open_page(r=state.encode(recipe), layer="conv1.weight"), "other")
+    assert (shown(page).ratios, shown(page).exclude) == ({}, ())
+    assert page.text[0].value.startswith("layer None")
+
+
+# ---------------------------------------------------------------- colours
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    high, low = sorted((luminance(a), luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_marks_and_text_stand_out(dark):
+    tones = colours.palette(dark)
+    assert min(contrast(text, ground) for text in (tones.text, tones.muted) for ground in (tones.ground, tones.panel)) >= 4.5
+    marks = [pair[dark] for pair in colours.HUES.values()] + [tones.kept, tones.dense, tones.random, tones.highlight, *tones.kinds.values()]
+    assert min(contrast(mark, tones.ground) for mark in marks) >= 3
+
+
+def test_a_technique_looks_the_same_everywhere_and_random_is_grey_and_dotted():
+    assert colours.technique("wanda") == colours.technique("wanda")
+    assert colours.technique("magnitude").colour != colours.technique("taylor").colour
+    assert colours.technique("random").dash == "dot" and colours.technique("random").colour == colours.LIGHT.random
+    styles = {colours.technique(name) for name in ("snip", "grasp", "synflow", "hessian", "wanda", "fisher")}
+    assert len(styles) == 6

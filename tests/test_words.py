@@ -1,0 +1,117 @@
+"""Numbers and sentences are exactly those that people read on every page."""
+
+from __future__ import annotations
+
+import pytest
+
+from dashboard import words
+from pruning.events import Accuracy, Latency
+from pruning.recipe import Recipe
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Accuracy(353, 360), "98.1 % ± 1.5"),
+        (Accuracy(0, 360), "0.0 % ± 0.5"),
+        (Accuracy(9812, 10_000), "98.1 % ± 0.3"),
+        (0.981, "98.1 %"),
+        (None, "not measured"),
+    ],
+)
+def test_percent(value, said):
+    assert words.percent(value) == said
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.9, "90 %"), (0.935, "93.5 %"), (0.98765, "98.77 %"), (0.0, "0 %"), (1.0, "100 %")])
+def test_share(value, said):
+    assert words.share(value) == said
+
+
+def test_points_are_signed_and_never_minus_zero():
+    assert words.points(Accuracy(99, 100), Accuracy(98, 100)) == "+1.0 points"
+    assert words.points(0.5, 0.514) == "−1.4 points"
+    assert words.points(0.5, 0.50004) == "±0.0 points"
+    assert words.points(None, 0.5) == "not measured"
+
+
+COUNTS = {0: "0", 842: "842", 999: "999", 1000: "1.0 k", 61_706: "61.7 k", 999_960: "1.0 M", 11_689_512: "11.7 M", 446_000_000: "446 M"}
+
+
+@pytest.mark.parametrize(("n", "said"), COUNTS.items())
+def test_count(n, said):
+    assert words.count(n) == said
+
+
+@pytest.mark.parametrize(("n", "said"), [(812, "812 B"), (246_824, "247 kB"), (46_800_000, "46.8 MB"), (None, "not measured")])
+def test_size(n, said):
+    assert words.size(n) == said
+
+
+def test_whole_ms_times_seconds_plural_shape():
+    assert words.whole(61_706) == "61,706"
+    assert words.ms(Latency(0.4212, 0.4, 0.454, 1, 1, 50)) == "0.42 ms (0.40 to 0.45)"
+    assert words.ms(Latency(58.84, 58.1, 60.0, 1, 1, 50)) == "58.8 ms (58.1 to 60.0)"
+    assert words.ms(None) == "not measured"
+    assert (words.times(3.42), words.times(9.96), words.times(1234)) == ("3.4×", "10×", "1,234×")
+    assert [words.seconds(s) for s in (0.84, 42, 59.7, 200, 7500)] == ["0.8 s", "42 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+    assert (words.plural(1, "epoch"), words.plural(1024, "example")) == ("1 epoch", "1,024 examples")
+    assert words.shape((16, 1, 3, 3)) == "16 × 1 × 3 × 3"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (
+            Recipe(sparsity=0.9, schedule="linear", steps=4, epochs=2),
+            "Remove the 90 % of weights smallest in magnitude, anywhere in the model, in 4 equal steps, healing 2 epochs each.",
+        ),
+        (
+            Recipe(sparsity=0.9, schedule="cubic", steps=4, epochs=2),
+            "Remove the 90 % of weights smallest in magnitude, anywhere in the model, in 4 steps, healing 2 epochs each.",
+        ),
+        (
+            Recipe(sparsity=0.5, criterion="random", granularity="channel", scope="per_layer"),
+            "Remove the 50 % of channels drawn by lot, the same share in each layer, in one step, without healing.",
+        ),
+        (
+            Recipe(scope="by_hand", ratios={"conv1.weight": 0.25, "fc.weight": 0.9}, epochs=1, criterion="taylor"),
+            "Remove the weights that change the loss least, a share for each layer (conv1 25 %, fc 90 %), in one step, healing 1 epoch.",
+        ),
+        (
+            Recipe(sparsity=0.8, exclude=("fc.weight",), epochs=3),
+            "Remove the 80 % of weights smallest in magnitude, anywhere in the model, but not in fc, in one step, healing 3 epochs.",
+        ),
+        (Recipe(sparsity=0.0, epochs=10, start="random"), "Train all weights for 10 epochs, starting from random weights."),
+        (Recipe(sparsity=0.0), "Remove nothing."),
+    ],
+)
+def test_sentence(recipe, said):
+    assert words.sentence(recipe) == said
+
+
+def test_differences_tell_each_field_once():
+    a = Recipe(model="digits-cnn", sparsity=0.9)
+    b = Recipe(model="digits-cnn", sparsity=0.95, criterion="taylor", options={"squared": True})
+    assert [str(d) for d in words.differences(a, b)] == [
+        "technique: magnitude → taylor",
+        "technique options: as usual → squared True",
+        "removed: 90 % → 95 %",
+    ]
+    assert words.differences(a, a) == []
+
+
+def test_labels_say_what_differs_and_only_that():
+    a, b = Recipe(sparsity=0.9, epochs=2), Recipe(sparsity=0.9, epochs=5)
+    assert words.labels([a, b]) == ["magnitude, 2 epochs each", "magnitude, 5 epochs each"]
+    assert words.labels([a]) == ["magnitude, 90 %"]
+
+
+def test_every_field_of_a_recipe_has_a_name_for_people():
+    assert set(words.FIELDS) == set(Recipe().to_dict()) - {"version"}
+
+
+def test_plain_text_carries_no_markdown():
+    hostile = "![x](http://evil) **bold** :red[a] $x$ <b>"
+    assert words.plain(hostile) == r"\!\[x\]\(http\://evil\) \*\*bold\*\* \:red\[a\] \$x\$ \<b\>"
+    assert words.plain("two\nlines") == "two lines"
