@@ -7,6 +7,10 @@ import socket
 from pathlib import Path
 
 
+def host() -> str:
+    return socket.gethostname()
+
+
 def me() -> str:
     """host:pid:start of this process."""
     return name(os.getpid())
@@ -14,13 +18,13 @@ def me() -> str:
 
 def name(pid: int) -> str:
     """host:pid:start of a process on this machine. start: in clock ticks since boot, so that a recycled pid is another name."""
-    return f"{socket.gethostname()}:{pid}:{_start(pid)}"
+    return f"{host()}:{pid}:{_start(pid)}"
 
 
 def dead(owner: str) -> bool:
     """Whether the owner was a process on this machine and is gone; of other machines only the lease knows."""
-    host, pid, start = owner.rsplit(":", 2)
-    if host != socket.gethostname():
+    where, pid, start = owner.rsplit(":", 2)
+    if where != host():
         return False
     try:
         os.kill(int(pid), 0)

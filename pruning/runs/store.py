@@ -170,7 +170,11 @@ class Store:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
         now = time.time()
         lost = [row for row in rows if row["owner"] in owners or row["lease"] < now or _owner.dead(row["owner"])]
-        return [self._job(row) for row in lost if self._give_up(row)]
+        return [job for job in map(self._job, lost) if self._give_up(job, silent=job.owner not in owners)]
+
+    def give_up(self, job: Job) -> bool:
+        """End a running job without its worker, which is fenced off from now on. False: it has ended already."""
+        return self._give_up(job, silent=False)
 
     def waiting(self) -> dict[str, int]:
         """How many jobs are queued, by kind; a glance that takes no lock."""
@@ -260,12 +264,12 @@ class Store:
             self._append(db, row, event)
         db.execute("UPDATE jobs SET state = ?, message = ?, ended = ?, lease = NULL WHERE id = ?", (state, message, time.time(), row["id"]))
 
-    def _give_up(self, row: sqlite3.Row) -> bool:
-        """End one job of a lost owner, unless somebody was faster."""
+    def _give_up(self, job: Job, *, silent: bool) -> bool:
+        """End one job of a lost owner, unless somebody was faster. silent: unless its owner gave a sign of life meanwhile."""
         with self._write() as db:
-            asked = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ? AND lease = ?"
-            now = db.execute(asked, (row["id"], row["owner"], row["attempt"], row["lease"])).fetchone()
-            if now is None:
+            asked = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
+            now = db.execute(asked, (job.id, job.owner, job.attempt)).fetchone()
+            if now is None or (silent and now["lease"] >= time.time() and not _owner.dead(now["owner"])):
                 return False
             if now["stopping"] is not None:
                 self._end(db, now, "stopped", "Stopped.", self._halted(db, now))

@@ -1,0 +1,124 @@
+"""From the name of a model to the model: a sample, a torchvision architecture, an upload, or what a run left.
+
+digits-cnn · torchvision:resnet18 · upload:<id> · run:<id>
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruning.errors import RecipeError, UnknownName
+from pruning.recipe import Recipe
+from pruning.runs.keys import weights
+from pruning.runs.results import RunResult, load_run
+from pruning.runs.store import Job, Store, home
+
+if TYPE_CHECKING:
+    from pruning.types import Workpiece
+
+KEPT = 3
+"""Models that a worker holds on to: the one on the bench, and what it is compared with."""
+
+_kept: OrderedDict[tuple[str, str, str], Workpiece] = OrderedDict()
+
+
+def resolve(model: str, place: Path | None = None) -> Workpiece:
+    """The model of that name, with its data. It is shared: copy before you change it, as the engine does.
+
+    place: the workspace whose uploads and runs are meant. Raises UnknownName, or what loading raises.
+    """
+    place = place or home()
+    key = (model, str(place), weights(model, place))
+    if key not in _kept:
+        work = _load(model, place)
+        while len(_kept) >= KEPT:
+            _kept.popitem(last=False)
+        _kept[key] = work
+    _kept.move_to_end(key)
+    return _kept[key]
+
+
+def describe(model: str, place: Path | None = None) -> dict[str, Any]:
+    """What is known of a model without loading it, under "kind": its card, what the upload said, or the run's recipe and result."""
+    place = place or home()
+    kind, id = split(model)
+    if kind == "run":
+        job, result = _run(id, place)
+        finished = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
+        return {"kind": kind, "name": model, "recipe": job.spec, "result": finished}
+    if kind == "upload":
+        return {"kind": kind, "name": model, **_upload(id, place)}
+    if kind == "torchvision":
+        return {"kind": kind, "name": model, "architecture": id}
+    import sample_models
+
+    return {"kind": kind, **dataclasses.asdict(sample_models.card(id))}
+
+
+def split(model: str) -> tuple[str, str]:
+    """("sample" | "torchvision" | "upload" | "run", the rest). Raises UnknownName for another prefix."""
+    kind, colon, rest = model.partition(":")
+    if not colon:
+        return "sample", model
+    if kind not in ("torchvision", "upload", "run"):
+        raise UnknownName("source of models", kind, ("torchvision:<architecture>", "upload:<id>", "run:<id>"))
+    return kind, rest
+
+
+def _load(model: str, place: Path) -> Workpiece:
+    kind, id = split(model)
+    if kind == "run":
+        return _pruned(id, place)
+    if kind == "upload":
+        return _brought(id, place)
+    import sample_models
+
+    return sample_models.load(model)
+
+
+def _brought(id: str, place: Path) -> Workpiece:
+    """Somebody's weights in the architecture they chose, with that one's data."""
+    from pruning.formats import load_upload
+
+    architecture, state = load_upload(id, place)
+    base = resolve(architecture, place)
+    model = copy.deepcopy(base.model)
+    model.load_state_dict(state)
+    return replace(base, name=f"{_upload(id, place)['name']} as {architecture}", model=model)
+
+
+def _pruned(id: str, place: Path) -> Workpiece:
+    """The model that a run started from, with the weights that the run ended with."""
+    from safetensors.torch import load_model
+
+    job, result = _run(id, place)
+    base = resolve(Recipe.from_dict(_plain(job.spec)).model, place)
+    model = copy.deepcopy(base.model)
+    load_model(model, str(result.weights))
+    return replace(base, name=f"run {id} of {base.name}", model=model)
+
+
+def _run(id: str, place: Path) -> tuple[Job, RunResult]:
+    job = Store(place).job(id)
+    if job.kind != "run" or job.state != "finished":
+        raise RecipeError(f"Run {id} has no model to work on: it is {job.state}. Choose a finished run.")
+    return job, load_run(job.folder)
+
+
+def _upload(id: str, place: Path) -> dict[str, Any]:
+    file = place / "uploads" / id / "upload.json"
+    if not id.isalnum() or not file.is_file():
+        raise RecipeError(f"There is no upload {id!r} in this workspace: open the file again on the Model page.")
+    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return held
+
+
+def _plain(spec: dict[str, Any]) -> dict[str, Any]:
+    """A run's spec without what is not of its recipe."""
+    return {name: value for name, value in spec.items() if name != "threads"}
