@@ -1,0 +1,13 @@
+"""Files in: weights from strangers, read without trusting them. Nothing here imports torch until weights are loaded.
+
+A file passes: first bytes (kinds) → in a fresh process under limits (sandbox, child): the zip's directory (archive), the pickle
+as data (pickles), or the header (safe) → names, shapes and bytes judged (checkpoint, names) → matched with an architecture
+(match) → every number read, judged and written as safetensors (values) → kept (uploads). Everything later reads only that.
+"""
+
+from __future__ import annotations
+
+from pruning.formats.nouns import Listed, Reading
+from pruning.formats.uploads import Upload, accept, inspect, load_upload, uploads
+
+__all__ = ["Listed", "Reading", "Upload", "accept", "inspect", "load_upload", "uploads"]

@@ -1,0 +1,72 @@
+"""What a file is, by its first bytes: the first gate, which reads no further than they reach."""
+
+from __future__ import annotations
+
+from pruning.errors import FileRefused
+
+SAFETENSORS = "safetensors"
+TORCH = "PyTorch checkpoint"
+
+HEAD = 512
+"""How many bytes from the start are looked at."""
+
+WAY = "save model.state_dict() with torch.save, or as safetensors"
+
+MODULE = (
+    "holds a whole pickled module{which}, which is a program: "
+    "save model.state_dict() instead, e.g. torch.save(model.state_dict(), 'weights.pt')."
+)
+LEGACY = (
+    "is in PyTorch's format from before 1.6, a bare pickle, which is a program: "
+    "load it with a recent PyTorch and save it again with torch.save(model.state_dict(), 'weights.pt')."
+)
+UNREAD: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5 (Keras .h5)"),
+    (4, b"TFL3", "TensorFlow Lite"),
+    (0, b"GGUF", "GGUF"),
+    (0, b"\x93NUMPY", "NumPy"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\x00", "xz"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+    (0, b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (257, b"ustar", "tar"),
+)
+"""(offset, bytes, what it is), for formats that people have weights in and that are not read yet."""
+
+
+def kind(head: bytes, length: int) -> str:
+    """SAFETENSORS or TORCH, from a file's first HEAD bytes and its length in bytes; FileRefused for all else."""
+    if not head:
+        raise FileRefused("is empty: choose the file again, or save it again.")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:  # before the others: a header's length may look like their marks
+        return SAFETENSORS
+    if head.startswith(b"PK\x03\x04"):
+        return TORCH
+    for offset, mark, name in UNREAD:
+        if head[offset : offset + len(mark)] == mark:
+            raise FileRefused(f"is a {name} file, and that is not read yet: in PyTorch, {WAY}.")
+    if head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
+        raise FileRefused(LEGACY)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        raise FileRefused(MODULE.format(which=" or another Python pickle"))
+    raise FileRefused(f"is {_other(head, length)}: {WAY}.")
+
+
+def _other(head: bytes, length: int) -> str:
+    """In words, what a file is that holds no weights we read."""
+    if head.startswith(b"PK"):
+        return "an empty or damaged zip file"
+    if _protobuf(head):
+        return "an ONNX or TensorFlow file, and those are not read yet"
+    try:
+        text = head[: length if length <= HEAD else HEAD - 4].decode("utf-8")
+    except UnicodeDecodeError:
+        return "no file of weights that is known here"
+    readable = all(letter.isprintable() or letter in "\r\n\t\f" for letter in text)
+    return "a text file, not weights" if readable else "no file of weights that is known here"
+
+
+def _protobuf(head: bytes) -> bool:
+    """ONNX begins with its small version number as field 1, TensorFlow's SavedModel too; then a length-delimited field follows."""
+    return len(head) > 3 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
