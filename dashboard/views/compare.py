@@ -1,0 +1,172 @@
+"""Compare: finished runs beside each other, and what differs between their recipes."""
+
+from __future__ import annotations
+
+import time
+
+import streamlit as st
+
+from dashboard import bench, forms, frames, jobs, state, words
+from dashboard.charts import compare
+from dashboard.charts.compare import Entry
+from dashboard.views import frame
+from pruning.errors import PruningError
+from pruning.runs.results import Histogram, load_run
+from pruning.runs.store import Job
+
+MOST = 12  # runs side by side: more cannot be told apart
+
+
+def entries(held: list[Job]) -> list[Entry]:
+    """The runs with a result, named by what differs among them."""
+    read = [(job, jobs.recipe_of(job), end) for job in held if (end := jobs.result(job))]
+    labels = words.labels([recipe for _, recipe, _ in read]) if read else []
+    return [
+        Entry(job.id, compare.LETTERS[i], label, recipe, end)
+        for i, ((job, recipe, end), label) in enumerate(zip(read, labels, strict=True))
+    ]
+
+
+def chip(job: Job) -> str:
+    """A run's name in the list: what it is, and when it was."""
+    said = [job.spec.get("model", ""), words.technique(job.spec.get("criterion", "")), words.share(1 - kept(job)) + " gone"]
+    when = "example" if frames.is_example(job) else time.strftime("%d %b %H:%M", time.localtime(job.submitted))
+    return " · ".join([*said, f"{when} · {job.id[:4]}"])
+
+
+def kept(job: Job) -> float:
+    end = jobs.result(job)
+    return end.final.kept / max(1, end.final.weights) if end else 1.0
+
+
+def choose(known: dict[str, Job]) -> list[Job]:
+    """The picked runs, the reference first."""
+    held = [id for id in state.picked() if id in known] or [next(iter(known))]
+    missing = [id for id in state.picked() if id not in known]
+    if missing:
+        st.warning(
+            f"{words.plural(len(missing), 'run')} in the address cannot be shown: deleted, not finished, or of another workspace.",
+            icon=":material/warning:",
+        )
+    more = {"options": list(known), "format_func": lambda id: chip(known[id]), "max_selections": MOST, "placeholder": "Pick finished runs"}
+    left, right = st.columns([3, 1], gap="medium")
+    with left:
+        forms.bound(st.multiselect, "Runs", held, state.pick, key="compare-runs", **more)
+    with right:
+        more = {"options": held, "format_func": lambda id: f"{compare.LETTERS[held.index(id)]} · {chip(known[id])}"}
+        forms.bound(st.selectbox, "Reference", held[0], lambda id: state.pick([id, *held]), key="compare-reference", **more)
+    return [known[id] for id in held]
+
+
+def main_chart(held: list[Entry]) -> None:
+    kind = st.segmented_control(
+        "Against", list(compare.COSTS), format_func=compare.COSTS.get, default="weights", required=True, key="compare-cost"
+    )
+    if not any(entry.end.final.accuracy for entry in held):
+        st.info("None of these runs has an accuracy: there was no data to measure it on. The table has the rest.", icon=":material/info:")
+        return
+    figure = compare.scatter(held, held[0], kind, dark=state.dark())
+    alt = f"Accuracy on test data against {compare.COSTS[kind].lower()}. {compare.finding(held, held[0])}."
+    frame.chart(figure, alt=alt, table=compare.rows(held, held[0]), name=f"compare-{kind}", twin=False)
+
+
+def legend(held: list[Entry]) -> None:
+    """What each letter stands for, and what differs from the reference."""
+    reference = held[0]
+    for entry in held:
+        with st.container(border=True, gap="xsmall"):
+            st.markdown(f"**{entry.letter}** · {words.plain(bench.title(entry.recipe.model))} · {words.percent(entry.end.final.accuracy)}")
+            if entry.id == reference.id:
+                st.caption(f"Reference. {words.plain(words.sentence(entry.recipe))}")
+                continue
+            told = words.differences(reference.recipe, entry.recipe)
+            st.caption("; ".join(words.plain(str(part)) for part in told) if told else "The same recipe, run again.")
+
+
+def numbers(held: list[Entry]) -> None:
+    table = compare.rows(held, held[0])
+    columns = {
+        "weights": st.column_config.NumberColumn("weights", format="localized"),
+        "MACs": st.column_config.NumberColumn("MACs", format="localized"),
+        "bytes, packed": st.column_config.NumberColumn(
+            "bytes, packed", format="localized", help="A bit for each weight and the values kept."
+        ),
+        "bytes, deflated": st.column_config.NumberColumn("bytes, deflated", format="localized", help="That, as it travels in a zip file."),
+        "against reference": st.column_config.TextColumn("against reference", help="Difference of the accuracies, in points."),
+        "verdict": st.column_config.TextColumn("verdict", help="Within the interval: the test data cannot tell the two apart."),
+    }
+    st.dataframe(table, hide_index=True, column_config=columns, alt="The numbers of the runs that are compared.", key="compare-table")
+    with st.container(horizontal=True, gap="small"):
+        st.download_button("CSV", compare.csv(held, held[0]), "compare.csv", "text/csv", icon=":material/download:", on_click="ignore")
+        with st.popover("Delete a run", icon=":material/delete:"):
+            st.caption("A deleted run, its weights and its events cannot be had back.")
+            for entry in held:
+                said = f"Delete {entry.letter}, {entry.label}"
+                st.button(words.plain(said), key=f"delete-{entry.id}", on_click=delete, args=(entry.id,))
+
+
+def delete(id: str) -> None:
+    jobs.delete(id)
+    state.pick([other for other in state.picked() if other != id])
+    if state.run_id() == id:
+        state.open_run(None)
+
+
+def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
+    found = [(entry, read) for entry in held if (read := read_histograms(known[entry.id]))]
+    if not found:
+        return
+    names = list(dict.fromkeys(name for _, read in found for name in read))
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        chosen = state.layer() if state.layer() in names else names[0]
+        forms.bound(st.selectbox, "Layer", chosen, state.select_layer, key="compare-layer", options=names, format_func=words.layer_name)
+    with right:
+        log = st.toggle("Log counts", value=True, key="compare-log")
+    shown = [(entry, read[chosen]) for entry, read in found if chosen in read]
+    figure = compare.histograms(shown, chosen, dark=state.dark(), log=log)
+    alt = f"Histograms of {words.layer_name(chosen)} for {words.plural(len(shown), 'run')}, on the same axes: kept over dense."
+    frame.chart(figure, alt=alt, table=compare.bins(shown), name="compare-histograms")
+    left_out = [entry.letter for entry in held if entry.id not in {other.id for other, _ in shown}]
+    if left_out:
+        st.caption(f"{', '.join(left_out)} has no layer called {words.plain(words.layer_name(chosen))}.")
+
+
+def read_histograms(job: Job) -> dict[str, Histogram]:
+    try:
+        return load_run(job.folder).histograms
+    except PruningError as error:
+        st.warning(words.plain(str(error)), icon=":material/warning:")
+        return {}
+
+
+def nothing_yet() -> None:
+    st.info(
+        "No run has finished yet. A run takes a model and a recipe: start one on the Prune page, and it can be compared here.",
+        icon=":material/compare_arrows:",
+    )
+    st.page_link(frame.page("prune"), label="To the Prune page", icon=":material/content_cut:")
+
+
+def page() -> None:
+    frame.ask("Which of these runs is worth keeping?")
+    known = {job.id: job for job in jobs.finished() if jobs.result(job)}
+    if not known:
+        nothing_yet()
+        return
+    picked = choose(known)
+    held = entries(picked)
+    left, right = st.columns([7, 4], gap="medium")
+    with left, frame.guarded():
+        main_chart(held)
+    with right, frame.guarded():
+        legend(held)
+    with frame.guarded():
+        numbers(held)
+    with frame.guarded():
+        one_layer(held, known)
+    if len(known) == 1:
+        st.caption("One run so far: finish another on the Prune page, and both stand here.")
+
+
+page()

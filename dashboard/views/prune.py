@@ -1,0 +1,293 @@
+"""Prune: say what goes, see what is left while you say it, run it and watch."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from dashboard import bench, forms, jobs, state, words
+from dashboard.charts import budget, runs
+from dashboard.components.dial import dial
+from dashboard.components.live import live
+from dashboard.views import frame
+from pruning import registry
+from pruning.errors import PruningError
+from pruning.ranking import Ranking
+from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+from pruning.runs.store import Job
+
+DIAL = 420  # pixels
+TICK = 0.6  # seconds between two looks at a run
+NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
+ADVANCED = ("start", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch", "seed")
+STEPS = 4  # when a schedule that needs several is picked
+
+
+def asked(recipe: Recipe) -> dict[str, Any]:
+    """What the study of scores depends on."""
+    names = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
+    return {name: getattr(recipe, name) for name in names}
+
+
+def ranking(recipe: Recipe) -> Ranking | None:
+    study = jobs.study("scores", **asked(recipe))
+    return study.ranking if study else None
+
+
+@st.cache_resource(max_entries=64)
+def table(_ranking: Ranking, folder: str, rules: str) -> budget.Table:
+    """One table for each set of rules: turning the dial asks nothing anew."""
+    recipe = Recipe.from_json(rules)
+    return budget.table(_ranking, recipe, (recipe.sparsity,) if recipe.scope == "by_hand" else budget.STOPS)
+
+
+# ---------------------------------------------------------------- what goes
+
+
+def what_goes(recipe: Recipe, ranked: Ranking | None) -> None:
+    forms.pick("criterion", "Technique", short=False)
+    forms.about(registry.entry("criterion", recipe.criterion))
+    st.markdown("**What goes together**")
+    forms.pick("granularity", "What goes together")
+    st.markdown("**Where**")
+    forms.pick("scope", "Where", also=partial(hand_me_down, recipe, ranked))
+    if recipe.scope == "by_hand" and ranked is not None:
+        by_hand(recipe, ranked)
+
+
+def hand_me_down(recipe: Recipe, ranked: Ranking | None, scope: str) -> dict[str, Any]:
+    """By hand starts from what the dial said, the same for each layer."""
+    if scope != "by_hand" or recipe.ratios or ranked is None:
+        return {}
+    return {"ratios": budget.uniform(ranked, recipe, recipe.sparsity)}
+
+
+def by_hand(recipe: Recipe, ranked: Ranking) -> None:
+    names = list(ranked.ranked(recipe).units)
+    shown = {name: recipe.ratios.get(name, 0.0) for name in names}
+    same = next(iter(set(shown.values()))) if len(set(shown.values())) == 1 else None
+    fill = {"min_value": 0.0, "max_value": 99.9, "step": 1.0, "format": "%g", "placeholder": "differs"}
+    forms.bound(
+        st.number_input, "Same for all layers, %", None if same is None else round(same * 100, 6),
+        lambda value: forms.attempt(ratios=dict.fromkeys(names, round(value / 100, 6))), key="form-same", **fill,
+    )  # fmt: skip
+    forms.ratios(shown, lambda ratios: forms.attempt(ratios=ratios))
+
+
+def when(recipe: Recipe) -> None:
+    st.markdown("**When**")
+    forms.pick("schedule", "When", also=lambda name: {"steps": 1 if name == "one_shot" else max(recipe.steps, STEPS)})
+    steps, epochs, rate = st.columns(3, gap="small")
+    with steps:
+        forms.number(
+            "Steps", "steps", low=1, high=1000, step=1, disabled=recipe.schedule == "one_shot", help="Rounds of pruning and healing."
+        )
+    with epochs:
+        forms.number(
+            "Healing epochs", "epochs", low=0, high=10_000, step=1, help="Passes over the training data after each step; 0 heals nothing."
+        )
+    with rate:
+        forms.number("Learning rate", "lr", low=0.0, high=100.0, step=0.005, format="%g", help="At the start of each round, cosine to 0.")
+    advanced(recipe, Recipe())
+
+
+def advanced(recipe: Recipe, usual: Recipe) -> None:
+    changed = [field for field in ADVANCED if getattr(recipe, field) != getattr(usual, field)]
+    said = ", ".join(f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed)
+    with st.expander("Advanced" + (f": {said}" if said else ""), expanded=bool(changed), key="advanced"):
+        starts = {"trained": "the trained weights", "random": "random weights"}
+        forms.choice(
+            "Start from", "start", STARTS, starts, help="Random weights, nothing removed and enough epochs: training from scratch."
+        )
+        forms.layers("Leave dense", recipe, [block.name for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))])
+        left, right = st.columns(2, gap="small")
+        with left:
+            forms.choice("Optimiser", "optimizer", OPTIMIZERS, {"sgd": "SGD", "adamw": "AdamW"})
+            forms.number("Batch", "batch", low=2, high=1_000_000, step=16, help="Examples in one step of training.")
+            forms.number(
+                "Seed", "seed", low=0, high=2**53 - 1, step=1, help="Of everything drawn at random; the same seed gives the same run."
+            )
+        with right:
+            forms.number(
+                "Floor", "floor", low=1, high=1_000_000, step=1, help="Units that every layer keeps at least, so that none is emptied."
+            )
+            forms.number("Momentum", "momentum", low=0.0, high=0.9999, step=0.05, format="%g", disabled=recipe.optimizer != "sgd")
+            forms.number("Weight decay", "weight_decay", low=0.0, high=10.0, step=0.0001, format="%g")
+
+
+# ---------------------------------------------------------------- what is left
+
+
+def controls(recipe: Recipe) -> None:
+    """How much, as a number; and Run."""
+    amount, estimate, run = st.columns([3, 4, 2], vertical_alignment="bottom", gap="small")
+    with amount:
+        help = "Share of the covered weights to remove. The slider below edits the same number."
+        limits = {"low": 0.0, "high": 99.9, "step": 0.1, "scale": 100, "format": "%g", "disabled": recipe.scope == "by_hand"}
+        forms.number("Remove, %", "sparsity", help=help, **limits)
+    with estimate:
+        st.caption(words.plain(duration(recipe)), text_alignment="right")
+    with run:
+        st.button("Run", type="primary", icon=":material/play_arrow:", width="stretch", on_click=start, args=(recipe,), key="run")
+
+
+def start(recipe: Recipe) -> None:
+    try:
+        state.open_run(jobs.start(recipe))
+    except PruningError as error:
+        state.warn(str(error))
+
+
+def duration(recipe: Recipe) -> str:
+    """How long the run will take, from earlier ones on this machine."""
+    past = [(held.spec, end) for held in jobs.finished(40) if held.batch is None and (end := jobs.result(held))]
+    seconds = budget.duration(past, recipe)
+    return "How long it takes: not measured yet" if seconds is None else f"About {words.seconds(seconds)} (estimate)"
+
+
+def what_is_left(recipe: Recipe, ranked: Ranking | None) -> None:
+    if ranked is None:
+        frame.waiting(
+            f"Scoring every weight of {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. Usually two seconds.", DIAL
+        )
+        return
+    study = jobs.study("scores", **asked(recipe))
+    held = table(ranked, str(study.folder) if study else "", budget.rules(recipe).to_json())
+    dial(budget.dial(held, ranked, recipe, state.layer()), lambda ratio: forms.attempt(sparsity=ratio), state.select_layer, key="dial")
+    left = ranked.left(recipe)
+    warn(budget.thin(left, ranked, recipe), budget.missed(left, recipe))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(words.plain(budget.exactness(recipe)), width="stretch")
+        with st.popover("Table", icon=":material/table:", type="tertiary"):
+            share = st.column_config.NumberColumn("share left", format="percent")
+            st.dataframe(
+                budget.rows(left), hide_index=True, column_config={"share left": share}, alt="Weights and MACs left in each layer."
+            )
+
+
+def warn(thin: list[str], missed: str | None) -> None:
+    if missed:
+        st.caption(words.plain(missed))
+    if thin:
+        more = f", and {len(thin) - 3} more" if len(thin) > 3 else ""
+        said = f"{'; '.join(thin[:3])}{more}. So thin a layer may pass no signal: raise the floor, leave it dense, or remove less."
+        st.warning(words.plain(said), icon=":material/warning:")
+
+
+def without_data(recipe: Recipe) -> None:
+    """Some models come without data: say what that rules out, and what it does not."""
+    facts = bench.facts(recipe.model)
+    if facts is None or facts.accuracy is not None:
+        return
+    name = bench.title(recipe.model)
+    st.info(
+        f"There is no data for {words.plain(name)}: accuracy cannot be measured and nothing can be healed. "
+        "Removing weights by magnitude or by lot works, and so do counting weights, MACs and bytes, and timing.",
+        icon=":material/info:",
+    )
+    if recipe.epochs:
+        st.button("Heal nothing: 0 epochs", on_click=forms.attempt, kwargs={"epochs": 0})
+
+
+# ---------------------------------------------------------------- the run
+
+
+def the_run(id: str) -> None:
+    """The run in the address, live while it lives; the same in every tab that looks at it."""
+    alive = jobs.job(id).state in jobs.LIVE
+    st.fragment(watch, run_every=TICK if alive else None)(id, alive)
+
+
+def watch(id: str, alive: bool) -> None:
+    with frame.guarded():
+        job = jobs.job(id)
+        if alive and job.state not in jobs.LIVE:
+            st.rerun()
+        recipe = jobs.recipe_of(job)
+        told = runs.story(event for _, event in jobs.events(id))
+        head(job, recipe)
+        outcome(job, told)
+        if recipe.epochs:
+            dark = state.dark()
+            live(runs.curves(told, job.id, recipe.criterion, dark=dark, arrive=time.time() - job.submitted < NEW), key=f"live-{id}")
+            twin(told, id)
+
+
+def head(job: Job, recipe: Recipe) -> None:
+    st.markdown(f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(words.plain(words.sentence(recipe)), width="stretch")
+        if job.state in jobs.LIVE:
+            stopping = {"label": "Stopping" if job.stopping else "Stop", "disabled": job.stopping}
+            st.button(**stopping, icon=":material/stop_circle:", on_click=jobs.stop, args=(job.id,), key=f"stop-{job.id}")
+        else:
+            st.button("Run again", icon=":material/replay:", on_click=start, args=(recipe,), key=f"again-{job.id}")
+            if recipe != state.recipe():
+                st.button("Use its recipe", icon=":material/content_copy:", on_click=state.put, args=(recipe,), key=f"use-{job.id}")
+        if job.state == "finished":
+            st.page_link(frame.page("compare"), label="Compare", icon=":material/compare_arrows:", query_params=to_compare(job.id))
+        st.button("Close", icon=":material/close:", type="tertiary", on_click=state.open_run, args=(None,), key=f"close-{job.id}")
+
+
+def to_compare(id: str) -> dict[str, str]:
+    return {"c": ",".join(dict.fromkeys([*state.picked(), id]))}
+
+
+def outcome(job: Job, told: runs.Story) -> None:
+    match job.state:
+        case "failed":
+            st.error(words.plain(job.message or "It failed without saying why."), icon=":material/error:")
+        case "stopped":
+            reached = f"after {words.plural(told.now, 'epoch')}" if told.now else "before the first epoch was done"
+            st.info(f"Stopped {reached}. Nothing was lost: Run again starts it anew.", icon=":material/stop_circle:")
+        case "finished" if told.finished:
+            finished(told)
+        case _:
+            st.markdown(f":primary[●] {frame.progress(job)}")
+    for text in told.notices:
+        st.warning(words.plain(text), icon=":material/info:")
+
+
+def finished(told: runs.Story) -> None:
+    end = told.finished
+    assert end is not None
+    st.markdown(f"**{words.plain(runs.verdict(end))}**")
+    for column, (label, value, beside) in zip(st.columns(4, gap="medium"), runs.tiles(end), strict=True):
+        with column:
+            st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
+    not_better = runs.unimproved(end)
+    if not_better:
+        st.caption(words.plain(not_better))
+    st.table(runs.result(end).set_index("measured"), border="horizontal")
+
+
+def twin(told: runs.Story, id: str) -> None:
+    with st.popover("Table", icon=":material/table:", type="tertiary", key=f"twin-{id}"):
+        share = {name: st.column_config.NumberColumn(name, format="percent") for name in ("accuracy, validation", "from", "to", "sparsity")}
+        st.dataframe(runs.rows(told), hide_index=True, column_config=share, alt="Accuracy and loss after each epoch.")
+
+
+def page() -> None:
+    frame.ask("How much can go, and what is left?")
+    recipe = state.recipe()
+    left, right = st.columns([5, 7], gap="large")
+    ranked = None
+    with right, frame.guarded():
+        controls(recipe)
+        without_data(recipe)
+        ranked = ranking(recipe)
+        what_is_left(recipe, ranked)
+    with left, frame.guarded():
+        what_goes(recipe, ranked)
+        when(recipe)
+    id = state.run_id()
+    if id:
+        st.divider()
+        with frame.guarded():
+            the_run(id)
+
+
+page()
