@@ -1,0 +1,117 @@
+"""torchvision's classification architectures, by name: with trained weights where those are at hand, else with random ones that say so."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pruning.errors import DataError, FileRefused, UnknownName
+from pruning.types import Workpiece
+from sample_models.data import PATIENCE, Progress, patience
+
+WEIGHTS = ("auto", "trained", "random")
+RANDOM = "random weights"
+"""What a workpiece's name says when nothing was learnt: "resnet18 (random weights)"."""
+
+
+def load(name: str, *, weights: str = "auto", progress: Progress | None = None) -> Workpiece:
+    """The architecture with an example of noise and no data. Raises UnknownName, FileRefused."""
+    if weights not in WEIGHTS:
+        raise UnknownName("kind of weights", weights, WEIGHTS)
+    known = _weights(name)
+    if weights == "trained" and not _cached(known).is_file():
+        try:
+            fetch(name, progress=progress)
+        except DataError:
+            weights = "random"  # offline: the label says so
+    if weights == "random" or not _cached(known).is_file():
+        return Workpiece(f"{name} ({RANDOM})", build(name), example=_example(299 if name == "inception_v3" else 224))
+    example = _example(known.transforms.keywords["crop_size"])
+    return Workpiece(name, _trained(name, known), example=example, classes=tuple(known.meta["categories"]))
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """Weights drawn from the seed, in eval mode; torch's own random state is left as it was."""
+    from torchvision import models
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # inception_v3 and googlenet warn of a change of their initialisation
+        torch.manual_seed(seed)
+        model: nn.Module = models.get_model(name, weights=None, **_options(name))
+    return model.eval()
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """The file of trained weights in torch's hub cache, downloaded unless it is there. Raises DataError."""
+    known = _weights(name)
+    path = _cached(known)
+    if path.is_file():
+        return path
+    if progress:
+        progress(f"Weights of {name}", 0, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with patience(PATIENCE):
+            torch.hub.download_url_to_file(known.url, str(path), path.stem.rpartition("-")[2])
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"The trained weights of {name} could not be downloaded ({error}): connect to the internet, or put {path.name} into "
+            f"{path.parent}, or go on with random weights, which do for structure but not for accuracy."
+        ) from error
+    if progress:
+        progress(f"Weights of {name}", 1, 1)
+    return path
+
+
+def _weights(name: str) -> Any:
+    """The plainest trained weights: ImageNet from scratch, as in the paper, at the paper's size."""
+    from torchvision import models
+
+    known = {member.name: member for member in models.get_model_weights(name)}
+    return known.get("IMAGENET1K_V1") or known["IMAGENET1K_SWAG_LINEAR_V1"]
+
+
+def _cached(known: Any) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(known.url).name
+
+
+def _trained(name: str, known: Any) -> nn.Module:
+    from torchvision import models
+
+    try:
+        with torch.random.fork_rng(devices=[]), _data_only():
+            model: nn.Module = models.get_model(name, weights=known, **_options(name))
+    except Exception as error:  # a torn or foreign file shows as almost any kind of error
+        what = f"{_cached(known)} does not hold the weights of {name} ({type(error).__name__})"
+        raise FileRefused(f"{what}: delete it, and download it again.") from error
+    return model.eval()
+
+
+def _options(name: str) -> dict[str, Any]:
+    """Without the auxiliary heads, which only training uses: pruning them would look free."""
+    return {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+
+
+def _example(side: int) -> torch.Tensor:
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _data_only() -> Iterator[None]:
+    """torchvision reads its weights with torch.load as it was before weights_only: inside here, nothing in a file is run."""
+    key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(key)
+        if before is not None:
+            os.environ[key] = before

@@ -1,0 +1,204 @@
+"""The data sets as tensors, with splits that never change: train, validation (for choosing), test (for reporting).
+
+digits comes with scikit-learn and mnist1d is computed; MNIST and Fashion-MNIST are read from a folder laid out as
+torchvision does, or come by torchvision's own download.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.errors import DataError
+from pruning.types import Batches
+from sample_models.catalogue import Dataset, dataset
+
+Progress = Callable[[str, int, int], None]
+"""(what is being fetched, how much is done, of how much)"""
+
+Splits = tuple[Batches, Batches, Batches]
+
+FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+PATIENCE = 20.0  # seconds without an answer before a server counts as unreachable
+
+
+def splits(name: str, *, progress: Progress | None = None) -> Splits:
+    """Train, validation and test of a data set, normalised.
+
+    Raises UnknownName, and DataError when the data is not here and cannot be fetched.
+    """
+    data = dataset(name)
+    if name in FOLDERS:
+        return _idx(name, find(name) or fetch(name, progress=progress))
+    return _digits() if data.name == "digits" else _mnist1d()
+
+
+def find(name: str) -> Path | None:
+    """The folder that has all four files of an MNIST-like set: `PRUNING_DATA` is looked at first, then ./data."""
+    given = os.environ.get("PRUNING_DATA")
+    roots = ([Path(given).expanduser()] if given else []) + [Path("data")]
+    for root in roots:
+        raw = (root / FOLDERS[name] / "raw").absolute()
+        if all((raw / file).is_file() for file in FILES):
+            return raw
+    return None
+
+
+def fetch(name: str, *, progress: Progress | None = None) -> Path:
+    """Download an MNIST-like set into ./data, as torchvision does, and return its folder. Raises DataError, with the way on."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    source = getattr(datasets, FOLDERS[name])
+    raw = Path("data").absolute() / FOLDERS[name] / "raw"
+    with patience(PATIENCE):
+        for done, (file, md5) in enumerate(source.resources):
+            if progress:
+                progress(f"{dataset(name).title}: {file}", done, len(source.resources))
+            problem: Exception | None = None
+            for mirror in source.mirrors:
+                try:
+                    download_and_extract_archive(f"{mirror}{file}", str(raw), filename=file, md5=md5)
+                    break
+                except (OSError, RuntimeError, EOFError) as error:
+                    problem = error
+            else:
+                raise _unreachable(name, problem)
+    if progress:
+        progress(dataset(name).title, len(source.resources), len(source.resources))
+    return raw
+
+
+def _unreachable(name: str, problem: Exception | None) -> DataError:
+    return DataError(
+        f"{dataset(name).title} is not on this machine and could not be downloaded ({problem}): connect to the internet, or put "
+        f"{FOLDERS[name]}/raw/{FILES[0]} and its three companions into ./data or into the folder named by PRUNING_DATA, "
+        "or choose a digits or mnist1d model, which need no download."
+    )
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Downloads inside give up after so long without an answer: by default they would wait for minutes."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def read_idx(path: Path) -> Tensor:
+    """A file of the idx format (unsigned bytes) as a uint8 tensor. Raises DataError when it is torn or something else."""
+    raw = np.fromfile(path, dtype=np.uint8)
+    dims = int(raw[3]) if len(raw) >= 4 and raw[:3].tolist() == [0, 0, 8] else 0
+    start = 4 + 4 * dims
+    shape = raw[4:start].view(">u4").astype(int).tolist() if dims and len(raw) >= start else []
+    if not shape or len(raw) != start + int(np.prod(shape)):
+        raise DataError(f"{path.name} in {path.parent} is not a whole idx file: delete it, and load again to have it downloaded.")
+    return torch.from_numpy(raw[start:].reshape(shape))
+
+
+def order(labels: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
+    """Indices cut into parts of the given sizes, each with the classes in the same proportions; fixed by the seed.
+
+    Raises DataError when the sizes do not add up to the number of labels.
+    """
+    if sum(sizes) != len(labels):
+        raise DataError(f"The parts {sizes} add up to {sum(sizes):,}, but there are {len(labels):,} examples.")
+    shuffled = np.random.RandomState(seed).permutation(len(labels))  # RandomState: its stream is frozen for ever
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = shuffled[labels[shuffled] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+    queue = shuffled[np.argsort(rank[shuffled], kind="stable")]  # any stretch of it has the classes in proportion
+    return [np.sort(part) for part in np.split(queue, np.cumsum(sizes)[:-1])]
+
+
+def normalised(x: Tensor, data: Dataset) -> Tensor:
+    """Values in [0, 1] as the models want them."""
+    return (x - data.mean) / data.std
+
+
+def pictures(x: Tensor, data: Dataset) -> Tensor:
+    """The way back: normalised inputs as values to look at (in [0, 1] for pictures)."""
+    return x * data.std + data.mean
+
+
+@lru_cache(maxsize=1)
+def _digits() -> Splits:
+    from sklearn.datasets import load_digits
+
+    data, found = dataset("digits"), load_digits()
+    x = normalised(torch.from_numpy(found.images).float().unsqueeze(1) / 16, data)
+    return _cut(x, found.target, data.sizes)
+
+
+@lru_cache(maxsize=1)
+def _mnist1d() -> Splits:
+    """Test: the last 1,000 of the authors' 5,000, as in their own split."""
+    x, y = _curves()
+    data = dataset("mnist1d")
+    train, validation = order(y[:4000], data.sizes[:2])
+    parts = (train, validation, np.arange(4000, 5000))
+    train_set, validation_set, test_set = (_part(torch.from_numpy(x).float().unsqueeze(1), y, part) for part in parts)
+    return train_set, validation_set, test_set
+
+
+def _curves() -> tuple[np.ndarray, np.ndarray]:
+    """(5000, 40) float32 and (5000,) int64, computed once and kept in the workspace."""
+    kept = Path(os.environ.get("PRUNING_HOME") or "workspace") / "data" / "mnist1d-seed42.npz"
+    if kept.is_file():
+        try:
+            with np.load(kept, allow_pickle=False) as file:
+                return file["x"], file["y"]
+        except (OSError, ValueError, KeyError, EOFError):
+            kept.unlink(missing_ok=True)  # torn by a full disk: compute it again
+    x, y = compute_curves()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    fresh = kept.with_name(f"{kept.stem}.{os.getpid()}.npz")
+    np.savez(fresh, x=x, y=y)
+    fresh.replace(kept)
+    return x, y
+
+
+def compute_curves() -> tuple[np.ndarray, np.ndarray]:
+    """The authors' make_dataset with their own arguments and seed; the global random states are left as they were."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    states = random.getstate(), np.random.get_state()
+    try:
+        made = make_dataset(get_dataset_args())
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+    x = np.concatenate([made["x"], made["x_test"]]).astype(np.float32)
+    return x, np.concatenate([made["y"], made["y_test"]]).astype(np.int64)
+
+
+@lru_cache(maxsize=1)
+def _idx(name: str, raw: Path) -> Splits:
+    data = dataset(name)
+    x, y, x_test, y_test = (read_idx(raw / file) for file in FILES)
+    train, validation = order(y.numpy(), data.sizes[:2])
+    x, x_test = (normalised(part.float().div_(255).unsqueeze(1), data) for part in (x, x_test))
+    return _part(x, y.numpy(), train), _part(x, y.numpy(), validation), Batches(x_test, y_test.long(), batch=256)
+
+
+def _cut(x: Tensor, y: np.ndarray, sizes: tuple[int, int, int]) -> Splits:
+    train, validation, test = (_part(x, y, part) for part in order(y, sizes))
+    return train, validation, test
+
+
+def _part(x: Tensor, y: np.ndarray, part: np.ndarray) -> Batches:
+    return Batches(x[torch.from_numpy(part)].contiguous(), torch.from_numpy(y[part]).long(), batch=256)

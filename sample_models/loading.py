@@ -1,0 +1,64 @@
+"""Sample models with their shipped weights and their data. Imports torch; `sample_models` does not until asked to load."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pruning.errors import FileRefused
+from pruning.types import Workpiece
+from sample_models.cards import WEIGHTS
+from sample_models.catalogue import Sample, dataset, sample
+from sample_models.data import Progress, splits
+
+
+def build(name: str, seed: int = 0) -> nn.Module:
+    """The untrained model, its weights drawn from the seed; torch's own random state is left as it was.
+
+    Raises UnknownName.
+    """
+    file, function = sample(name).architecture.split(":")
+    make = getattr(import_module(f"sample_models.{file}"), function)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = make()
+    return model.eval()
+
+
+def load(name: str, *, data: bool = True, progress: Progress | None = None) -> Workpiece:
+    """The trained model in eval mode and float32, with its three splits unless `data` is False.
+
+    Raises UnknownName; DataError when the data is neither here nor to be had; FileRefused when the shipped file is damaged.
+    """
+    kind = sample(name)
+    about = dataset(kind.dataset)
+    model = with_weights(kind)
+    example = torch.zeros(2, *about.shape)
+    if not data:
+        return Workpiece(name, model, example=example, classes=about.classes)
+    train, validation, test = splits(kind.dataset, progress=progress)
+    return Workpiece(name, model, train, validation, test, example=test.x[:2].clone(), classes=about.classes)
+
+
+def with_weights(kind: Sample) -> nn.Module:
+    """The architecture with the shipped weights, as float32."""
+    path = WEIGHTS / f"{kind.name}.safetensors"
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FileRefused(
+            f"The weights of {kind.name} are damaged or missing ({error}): get sample_models/weights afresh, "
+            f"or train them with `python -m sample_models train {kind.name}`."
+        ) from error
+    model = build(kind.name)
+    model.load_state_dict({key: full(value) for key, value in stored.items()})
+    return model
+
+
+def full(value: Tensor) -> Tensor:
+    """Floating-point values as float32; counts as they are."""
+    return value.float() if value.is_floating_point() else value
