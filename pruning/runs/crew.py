@@ -17,32 +17,17 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from pruning.errors import RunError
-from pruning.runs import owner
-from pruning.runs.store import LIVE, Job, Store, home
+from pruning.runs import keys
+from pruning.runs.store import LIVE, Store, home
+from pruning.runs.supervisor import ROOT, Crew, say
 
 TICK = 0.2
-IDLE = 15 * 60.0
-"""Seconds without work or a page after which the crew leaves (PRUNING_CREW_IDLE overrides it)."""
-
-SPARE = 5 * 60.0
-"""Seconds without work after which a worker beyond the first makes way."""
-
-GRACE = 2.0
-"""Seconds that a worker has to stop by itself when it was asked to."""
-
-EARLY, TRIES = 20.0, 4
-"""A worker that ends by itself within EARLY seconds counts as one that cannot start; after TRIES of them queued jobs fail."""
-
 LOG = 1 << 20
 """Bytes after which the log is cut to its last quarter."""
-
-ROOT = Path(__file__).resolve().parents[2]
-BROKEN = "No worker can start, so nothing can be worked on: the reason is at the end of crew.log in the workspace; then try again."
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 """Crews that this process started: until they hold their lock, only it knows of them."""
@@ -104,121 +89,6 @@ def stop(place: Path | None = None, patience: float = 15.0) -> bool:
 # ---------------------------------------------------------------- the process
 
 
-@dataclass
-class Worker:
-    """A process of the crew. kinds: of jobs that it takes; core: kept even when nothing is to do."""
-
-    process: subprocess.Popen[bytes]
-    kinds: tuple[str, ...]
-    core: bool
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def owner(self) -> str:
-        return f"{owner.host()}:{self.process.pid}:"
-
-
-class Crew:
-    """Looks after the workers of one workspace. A class because it holds their processes."""
-
-    def __init__(self, store: Store, slots: int) -> None:
-        self.store, self.slots = store, slots
-        self.workers: list[Worker] = []
-        self.asked: dict[tuple[str, int], float] = {}
-        self.failures, self.resume, self.leaving = 0, 0.0, False
-        self.seen, self.listen = time.time(), 0.0
-
-    def tick(self) -> None:
-        """One look around: bury, replace, insist."""
-        running = self.store.jobs(states=("running",))
-        self._bury(running)
-        self._reap()
-        self._insist(running)
-        if time.monotonic() >= self.resume:
-            self._hire(running)
-
-    def close(self) -> None:
-        """Ask every worker to leave, then make it."""
-        for worker in self.workers:
-            worker.process.terminate()
-        until = time.monotonic() + GRACE
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        self.store.reap()
-
-    def _bury(self, running: list[Job]) -> None:
-        """Forget workers that ended, and give up at once what they were working on."""
-        for worker in [w for w in self.workers if w.process.poll() is not None]:
-            self.workers.remove(worker)
-            code, age = worker.process.returncode, time.monotonic() - worker.began
-            for job in running:
-                if (job.owner or "").startswith(worker.owner) and self.store.give_up(job):
-                    say(f"worker {worker.process.pid} ended with code {code} in the middle of job {job.id}")
-            self._count(code != 0 and age < EARLY)
-
-    def _count(self, early: bool) -> None:
-        """Workers that cannot start are tried ever more slowly, and what waits for them is told."""
-        self.failures = self.failures + 1 if early else 0
-        if early:
-            self.resume = time.monotonic() + min(60.0, 0.5 * 2**self.failures)
-        if self.failures >= TRIES:
-            self.store.fail_waiting(BROKEN)
-
-    def _hire(self, running: list[Job]) -> None:
-        if not any(worker.kinds == ("study",) for worker in self.workers):
-            self._start(("study",), core=True)
-        general = [worker for worker in self.workers if worker.kinds != ("study",)]
-        busy = sum((job.owner or "").startswith(tuple(worker.owner for worker in general)) for job in running) if general else 0
-        wanted = max(1, min(self.slots, busy + self.store.waiting().get("run", 0) + 1))
-        for _ in range(wanted - len(general)):
-            self._start(("run", "study"), core=not any(worker.core for worker in general))
-
-    def _start(self, kinds: tuple[str, ...], *, core: bool) -> None:
-        command = [sys.executable, "-m", "pruning.runs.worker", "--crew", str(os.getpid()), "--kinds", *kinds]
-        command += ["--nice", "5" if "run" in kinds else "0"] + ([] if core else ["--idle", str(SPARE)])
-        environment = {**os.environ, "PRUNING_HOME": str(self.store.home)}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
-        self.workers.append(Worker(process, kinds, core))
-
-    def _reap(self) -> None:
-        """Give up on silent owners, and end those of them that are workers of ours.
-
-        After a sleep of the machine everybody was silent: first let them speak.
-        """
-        now = time.time()
-        if now - self.seen > self.store.lease / 2:
-            self.listen = now + self.store.lease / 5
-        self.seen = now
-        for job in self.store.reap() if now >= self.listen else []:
-            self._end(job, "fell silent in the middle of")
-
-    def _insist(self, running: list[Job]) -> None:
-        """End workers that do not stop when asked. The job is fenced off first, so that nothing else is lost with the process."""
-        now = time.monotonic()
-        self.asked = {(j.id, j.attempt): self.asked.get((j.id, j.attempt), now) for j in running if j.stopping}
-        for job in running:
-            if now - self.asked.get((job.id, job.attempt), now) > GRACE and self.store.give_up(job):
-                self._end(job, "did not let go of")
-
-    def _end(self, job: Job, why: str) -> None:
-        for worker in self.workers:
-            if (job.owner or "").startswith(worker.owner):
-                say(f"worker {worker.process.pid} {why} job {job.id} and is ended")
-                worker.process.kill()
-
-    def idle(self) -> bool:
-        """Whether nobody needs a crew: no work, and no page that asked lately."""
-        try:
-            silence = time.time() - (self.store.home / "crew.alive").stat().st_mtime
-        except OSError:
-            return True
-        return silence > float(os.environ.get("PRUNING_CREW_IDLE", IDLE)) and not self.store.jobs(states=LIVE, limit=1)
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pruning.runs.crew", description="Keep workers for the workspace.")
     parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="runs at once (default: the processor's cores)")
@@ -235,12 +105,17 @@ def main(argv: list[str] | None = None) -> int:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        watch(Crew(Store(place), max(1, args.slots)), lock)
+        renew = watch(Crew(Store(place), max(1, args.slots)), lock)
+    if renew:
+        ensure(place)
     return 0
 
 
-def watch(crew: Crew, lock: IO[str]) -> None:
-    """Tick until told to leave, until idle, or until the workspace is gone."""
+def watch(crew: Crew, lock: IO[str]) -> bool:
+    """Tick until told to leave, until idle, or until the workspace is gone.
+
+    Returns True when it left because the source changed: a crew and workers of the new version should follow.
+    """
 
     def leave(*_: object) -> None:
         crew.leaving = True
@@ -248,6 +123,7 @@ def watch(crew: Crew, lock: IO[str]) -> None:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     say(f"crew {os.getpid()} looks after {crew.store.home}")
+    stamp = keys.stamp()
     try:
         while not crew.leaving and _there(crew.store.home, lock) and not crew.idle():
             try:
@@ -257,9 +133,12 @@ def watch(crew: Crew, lock: IO[str]) -> None:
                 time.sleep(1)
             _cut(crew.store.home / "crew.log")
             time.sleep(TICK)
+            if keys.stamp() != stamp and not crew.store.jobs(states=LIVE, limit=1):
+                return True
     finally:
         crew.close()
         say(f"crew {os.getpid()} leaves")
+    return False
 
 
 def _take(lock: IO[str]) -> bool:
@@ -291,11 +170,6 @@ def _cut(log: Path) -> None:
                 held.truncate(0)
                 held.seek(0)
                 held.write(tail)
-
-
-def say(line: str) -> None:
-    """A line for the log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,11 @@ class Store:
         with self._write(full=False) as db:
             return self._append(db, self._held(db, job), event)
 
+    def release(self, job: Job) -> None:
+        """Give the job back unharmed: it waits again, for whoever comes next. Raises Fenced."""
+        with self._write() as db:
+            self._requeue(db, self._held(db, job))
+
     def finish(self, job: Job, state: str, message: str | None = None, event: Event | None = None) -> None:
         """End the job, and say so with a last event in the same breath. Raises Fenced."""
         if state not in ENDED:
@@ -274,10 +279,13 @@ class Store:
             if now["stopping"] is not None:
                 self._end(db, now, "stopped", "Stopped.", self._halted(db, now))
             elif now["kind"] == "study" and now["attempt"] < 2:
-                db.execute("UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?", (now["id"],))
+                self._requeue(db, now)
             else:
                 self._end(db, now, "failed", GONE, Failed("Lost", GONE))
             return True
+
+    def _requeue(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
+        db.execute("UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?", (row["id"],))
 
     def _halted(self, db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
         """How far a job came, from its last event that says so."""

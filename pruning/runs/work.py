@@ -14,6 +14,7 @@ from torch import nn
 from pruning import studies
 from pruning.errors import OutOfRange, PruningError, Stopped
 from pruning.events import Finished
+from pruning.masks import choose
 from pruning.recipe import Recipe
 from pruning.run import run
 from pruning.runs.files import whole
@@ -65,12 +66,12 @@ def rehearse(*, train: bool) -> None:
     torch.set_num_threads(1)
     with suppress(PruningError):  # without data, or without shipped weights, the first job says so
         resolve(sample_models.names()[0])
-    if train:
-        chance = torch.Generator().manual_seed(0)
-        data = Batches(torch.randn(8, 4, generator=chance), torch.tensor([0, 1] * 4), batch=4)
-        work = Workpiece("rehearsal", nn.Linear(4, 2), train=data, validation=data, test=data, example=data.x[:1])
-        for _ in run(Recipe(criterion="taylor", epochs=1), work):
-            pass
+    chance = torch.Generator().manual_seed(0)
+    data = Batches(torch.randn(8, 4, generator=chance), torch.tensor([0, 1] * 4), batch=4)
+    work = Workpiece("rehearsal", nn.Linear(4, 2), train=data, validation=data, test=data, example=data.x[:1])
+    recipe = Recipe(criterion="taylor", epochs=1)
+    for _ in run(recipe, work) if train else choose(recipe, work):
+        pass
 
 
 def save(job: Job, found: nn.Module, final: nn.Module, masks: Masks) -> None:

@@ -149,8 +149,9 @@ def attend(store: Store, job: Job, leaving: Leaving) -> bool:
 def _end(store: Store, job: Job, reason: str, error: BaseException) -> bool:
     """Record what ended a job early. False when that is no longer this worker's to say."""
     try:
-        if reason == "leave" and job.kind == "study":
-            return store.give_up(job)  # back into the queue: whoever comes next does it
+        if reason == "leave" and not store.events(job.id):
+            store.release(job)  # a study, or a run nobody has seen begin: whoever comes next does it
+            return True
         state, message, event = ending(store, job, reason, error)
         store.finish(job, state, message, event)
     except Fenced:

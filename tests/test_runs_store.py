@@ -1,0 +1,448 @@
+"""The job store: what is said once is kept once, whoever dies. No torch here."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pruning.errors import RunError
+from pruning.events import Accuracy, Epoch, Event, Failed, Finished, Halted, Measurement, Notice, Pruned, Size, Started
+from pruning.runs import files, keys, owner, results, schema
+from pruning.runs.store import GONE, Fenced, Job, Store
+
+ROOT = Path(__file__).resolve().parents[1]
+SPEC = {"model": "digits-cnn", "sparsity": 0.9}
+MEASURED = Measurement(Accuracy(9, 10), 0.1, 100, 50, 110, 1000, 500, Size(480, 300, 200), None)
+FINISHED = Finished(0.5, MEASURED, None, MEASURED, 1.5)
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store()
+
+
+def claimed(store: Store, kind: str = "run", as_: str | None = None) -> Job:
+    id = store.submit(kind, SPEC)
+    job = store.claim(as_)
+    assert job is not None and job.id == id
+    return job
+
+
+def a_dead_process() -> str:
+    """The name of a process of this machine that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    name = owner.name(process.pid)
+    process.kill()
+    process.wait()
+    return name
+
+
+# ---------------------------------------------------------------- one after another
+
+
+def test_a_job_goes_its_way(store: Store) -> None:
+    id = store.submit("run", SPEC)
+    waiting = store.job(id)
+    assert (waiting.state, waiting.spec, waiting.attempt, waiting.owner) == ("queued", SPEC, 0, None)
+    assert waiting.folder == store.home / "jobs" / id
+    job = store.claim("here:1:1")
+    assert job is not None and (job.state, job.attempt, job.owner) == ("running", 1, "here:1:1")
+    assert store.claim() is None
+    store.append(job, Notice("a floor held"))
+    store.finish(job, "finished", event=FINISHED)
+    assert store.events(id) == [(1, Notice("a floor held")), (2, FINISHED)]
+    assert store.events(id, after=1) == [(2, FINISHED)]
+    done = store.job(id)
+    assert done.state == "finished" and done.submitted <= done.started <= done.ended  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Started(SPEC, {"threads": 1}, 5),
+        Pruned(1, 2, 0.45, ()),
+        Epoch(1, 2, 3, 0.5, None, Accuracy(3, 4), 0.9, 0.01, 0.2),
+        FINISHED,
+        Failed("Diverged", "The loss is no longer a finite number: try a tenth of it — “×”."),
+        Halted(1, 2),
+    ],
+)
+def test_every_event_comes_back_as_it_went_in(store: Store, event: Event) -> None:
+    job = claimed(store)
+    store.append(job, event)
+    assert [held for _, held in store.events(job.id)] == [event]
+
+
+def test_studies_come_before_runs_then_priority_then_first_come(store: Store) -> None:
+    first, second = store.submit("run", SPEC), store.submit("run", SPEC)
+    urgent, study = store.submit("run", SPEC, priority=1), store.submit("study", {"what": "card", **SPEC})
+    assert [job.id for _ in range(4) if (job := store.claim())] == [study, urgent, first, second]
+
+
+def test_a_worker_takes_only_the_kinds_it_does(store: Store) -> None:
+    store.submit("run", SPEC)
+    assert store.claim(kinds=("study",)) is None
+    assert store.claim(kinds=("study", "run")) is not None
+
+
+def test_jobs_are_listed_newest_first_by_kind_state_and_batch(store: Store) -> None:
+    a, b = store.submit("run", SPEC, batch="sweep"), store.submit("run", SPEC)
+    study = store.submit("study", {"what": "card", **SPEC})
+    assert [job.id for job in store.jobs()] == [study, b, a]
+    assert [job.id for job in store.jobs("run")] == [b, a]
+    assert [job.id for job in store.jobs("run", limit=1)] == [b]
+    assert [job.id for job in store.jobs(batch="sweep")] == [a]
+    assert store.jobs("run", ("finished",)) == []
+    assert store.jobs("run", ()) == []
+
+
+def test_an_unknown_job_is_named(store: Store) -> None:
+    with pytest.raises(RunError, match="no job 'abc'"):
+        store.job("abc")
+    with pytest.raises(RunError, match="kind of job called 'sweep'"):
+        store.submit("sweep", SPEC)
+
+
+@pytest.mark.parametrize("id", ["../../etc", "", "/", "a/b"])
+def test_an_id_from_outside_is_never_a_path(store: Store, id: str) -> None:
+    with pytest.raises(RunError, match="hexadecimal"):
+        store.delete(id)
+
+
+# ---------------------------------------------------------------- the same work once
+
+
+def test_the_same_study_is_the_same_job_while_it_is_an_answer(store: Store) -> None:
+    spec = {"what": "card", **SPEC}
+    id = store.submit("study", spec)
+    assert store.submit("study", dict(reversed(spec.items()))) == id
+    assert store.submit("study", {**spec, "what": "weights"}) != id
+    while (job := store.claim()) and job.id != id:
+        pass
+    assert job is not None and store.submit("study", spec) == id
+    results.save_study(job.folder, {"what": "card", "model": "digits-cnn"}, {})
+    store.finish(job, "finished")
+    assert store.submit("study", spec) == id, "finished: the answer is there"
+    (job.folder / "study.json").unlink()
+    assert store.submit("study", spec) != id, "its files are gone: the answer is not"
+
+
+@pytest.mark.parametrize("state", ["failed", "stopped"])
+def test_what_failed_or_was_stopped_is_tried_anew(store: Store, state: str) -> None:
+    id = store.submit("study", SPEC)
+    job = store.claim()
+    assert job is not None
+    store.finish(job, state, "It went wrong.")
+    assert store.submit("study", SPEC) != id
+
+
+def test_runs_without_a_key_are_each_their_own(store: Store) -> None:
+    assert store.submit("run", SPEC) != store.submit("run", SPEC)
+    assert store.submit("run", SPEC, key="k") == store.submit("run", SPEC, key="k")
+
+
+def test_a_studys_key_follows_the_weights_and_the_code(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = {"what": "card", "model": "upload:0123456789abcdef"}
+    folder = store.home / "uploads" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"one")
+    before = keys.complete(spec, None, store.home)
+    assert keys.complete(spec, None, store.home) == before
+    (folder / "model.safetensors").write_bytes(b"other")
+    changed = keys.complete(spec, None, store.home)
+    assert changed != before
+    monkeypatch.setattr(keys, "code", lambda: "a later version")
+    assert keys.complete(spec, None, store.home) != changed
+
+
+# ---------------------------------------------------------------- stopping and deleting
+
+
+def test_stop_ends_what_waits_and_asks_what_runs(store: Store) -> None:
+    waiting = store.submit("run", SPEC)
+    store.stop(waiting)
+    assert store.job(waiting).state == "stopped" and store.events(waiting) == [(1, Halted(0, 0))]
+    job = claimed(store)
+    assert store.beat(job) is False and store.stopping(job) is False
+    store.stop(job.id)
+    assert store.beat(job) is True and store.stopping(job) is True
+    assert store.job(job.id).state == "running" and store.job(job.id).stopping
+    store.finish(job, "stopped", "Stopped.", Halted(1, 2))
+    store.stop(job.id)
+    assert store.job(job.id).state == "stopped", "a second press changes nothing"
+
+
+def test_a_deleted_job_leaves_nothing_and_its_worker_notices(store: Store) -> None:
+    job = claimed(store)
+    store.append(job, Notice("one"))
+    files.write_json(job.folder / "result.json", {})
+    store.delete(job.id)
+    assert not job.folder.exists() and store.events(job.id) == [] and store.jobs() == []
+    for write in (lambda: store.append(job, Notice("two")), lambda: store.beat(job), lambda: store.finish(job, "finished")):
+        with pytest.raises(Fenced):
+            write()
+
+
+# ---------------------------------------------------------------- lost owners
+
+
+@pytest.mark.parametrize("kind, then", [("run", "failed"), ("study", "queued")])
+def test_a_dead_owner_is_given_up_at_once(store: Store, kind: str, then: str) -> None:
+    job = claimed(store, kind, a_dead_process())
+    assert [lost.id for lost in store.reap()] == [job.id]
+    assert store.job(job.id).state == then
+    assert store.reap() == []
+
+
+def test_a_lost_run_says_so_in_its_state_and_its_events(store: Store) -> None:
+    job = claimed(store, as_=a_dead_process())
+    store.append(job, Notice("one"))
+    store.reap()
+    assert store.job(job.id).message == GONE
+    assert store.events(job.id)[-1] == (2, Failed("Lost", GONE))
+
+
+def test_a_study_is_tried_twice_and_no_more(store: Store) -> None:
+    id = store.submit("study", SPEC)
+    for attempt, then in ((1, "queued"), (2, "failed")):
+        job = store.claim(a_dead_process())
+        assert job is not None and job.attempt == attempt
+        store.reap()
+        assert store.job(id).state == then
+
+
+def test_a_lost_run_that_was_asked_to_stop_is_stopped(store: Store) -> None:
+    job = claimed(store, as_=a_dead_process())
+    store.append(job, Epoch(2, 3, 5, 0.5, None, None, 0.9, 0.01, 0.2))
+    store.stop(job.id)
+    store.reap()
+    assert store.job(job.id).state == "stopped"
+    assert store.events(job.id)[-1] == (2, Halted(2, 3))
+
+
+def test_the_living_are_left_alone_until_their_lease_is_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr("pruning.runs.store.time.time", lambda: now[0])
+    job = claimed(store)
+    now[0] += 25
+    store.beat(job)
+    now[0] += 25
+    assert store.reap() == [], "the beat began the lease anew"
+    now[0] += 25
+    assert [lost.id for lost in store.reap()] == [job.id]
+
+
+def test_another_machines_owner_is_judged_by_its_lease_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.time()]
+    monkeypatch.setattr("pruning.runs.store.time.time", lambda: now[0])
+    claimed(store, as_="elsewhere:1:1")
+    assert store.reap() == []
+    now[0] += 31
+    assert len(store.reap()) == 1
+
+
+def test_a_worker_back_from_the_dead_changes_nothing(store: Store) -> None:
+    lost = claimed(store, "study", a_dead_process())
+    store.reap()
+    heir = store.claim("here:2:2")
+    assert heir is not None and heir.id == lost.id and heir.attempt == 2
+    store.append(heir, Notice("heir"))
+    for write in (lambda: store.append(lost, Notice("ghost")), lambda: store.beat(lost), lambda: store.finish(lost, "finished")):
+        with pytest.raises(Fenced):
+            write()
+    store.finish(heir, "finished")
+    assert store.events(heir.id) == [(1, Notice("heir"))]
+
+
+def test_a_recycled_process_number_is_another_owner() -> None:
+    mine = owner.me()
+    assert not owner.dead(mine)
+    assert owner.dead(mine.rsplit(":", 1)[0] + ":1")
+
+
+def test_giving_a_job_back_puts_it_into_the_queue(store: Store) -> None:
+    job = claimed(store)
+    store.release(job)
+    assert store.job(job.id).state == "queued"
+    with pytest.raises(Fenced):
+        store.append(job, Notice("late"))
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_threads_share_a_store(store: Store) -> None:
+    ids: list[str] = []
+
+    def submit() -> None:
+        for _ in range(20):
+            ids.append(store.submit("run", SPEC))
+
+    threads = [threading.Thread(target=submit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(ids)) == 160 == len(store.jobs())
+
+
+def test_a_newer_workspace_is_refused_with_the_way_out(store: Store) -> None:
+    with sqlite3.connect(store.file) as db:
+        db.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
+    with pytest.raises(RunError, match="update the workbench"):
+        Store(store.home)
+
+
+def test_an_older_workspace_is_brought_up_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = store.submit("run", SPEC)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; -- for the test"))
+    assert Store(store.home).job(id).spec == SPEC
+    Store(store.home)
+    with sqlite3.connect(store.file) as db:
+        assert [row[1] for row in db.execute("PRAGMA table_info(jobs)")].count("colour") == 1
+
+
+def test_a_damaged_file_is_named_with_the_way_out(home: Path) -> None:
+    home.mkdir()
+    (home / "runs.sqlite").write_bytes(b"this is no database" * 100)
+    with pytest.raises(RunError, match="move it aside"):
+        Store()
+
+
+def test_a_full_disk_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    script = """
+import resource, signal, sys
+from pathlib import Path
+from pruning.errors import RunError
+from pruning.runs.files import whole
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with whole(Path(sys.argv[1]) / "final.npz") as draft:
+        draft.write_bytes(b"x" * 5000)
+except RunError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "disk is full: final.npz" in said.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_halfway_leaves_the_old_file_whole(tmp_path: Path) -> None:
+    files.write_json(tmp_path / "study.json", {"a": 1})
+    with pytest.raises(ZeroDivisionError), files.whole(tmp_path / "study.json") as draft:
+        draft.write_text("{half")
+        raise ZeroDivisionError
+    assert json.loads((tmp_path / "study.json").read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["study.json"]
+
+
+# ---------------------------------------------------------------- what jobs leave
+
+
+def test_masks_and_histograms_come_back(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    masks = {"a.weight": chance.random((7, 3, 3)) > 0.5, "b": np.zeros((5,), bool)}
+    dense = chance.normal(size=1000)
+    bins = results.edges(dense)
+    assert bins[0] == -bins[-1] and len(bins) == 257 and results.counts(dense, bins).sum() == 1000
+    results.save_masks(tmp_path, masks)
+    results.save_histograms(tmp_path, {"a.weight": results.Histogram(bins, results.counts(dense, bins), results.counts(dense[:9], bins))})
+    results.save_result(tmp_path, FINISHED)
+    held = results.load_run(tmp_path)
+    assert held.finished == FINISHED
+    back = held.masks()
+    assert list(back) == list(masks) and all(np.array_equal(back[name], masks[name]) for name in masks)
+    assert held.histograms["a.weight"].final.sum() == 9 and np.array_equal(held.histograms["a.weight"].edges, bins)
+
+
+@pytest.mark.parametrize("name", ["result.json", "histograms.npz"])
+def test_a_damaged_result_is_one_sentence(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunError, match=r"has no result\.json"):
+        results.load_run(tmp_path)
+    results.save_result(tmp_path, FINISHED)
+    (tmp_path / name).write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(RunError, match="start it again"):
+        _ = results.load_run(tmp_path).histograms
+
+
+def test_an_all_zero_layer_has_bins_too() -> None:
+    bins = results.edges(np.zeros(4))
+    assert (np.diff(bins) > 0).all() and results.counts(np.zeros(4), bins).sum() == 4
+
+
+# ---------------------------------------------------------------- many processes, some of them killed
+
+BUSY = """
+import sys, time
+from pruning.events import Notice
+from pruning.runs.store import Store
+store = Store()
+me = int(sys.argv[1])
+for i in range(400):
+    print("submitted", store.submit("run", {"by": me, "i": i}, key=f"shared-{i % 40}" if i % 4 == 0 else None), flush=True)
+    job = store.claim()
+    if job is None:
+        continue
+    for k in range(5):
+        store.append(job, Notice(f"{me} {k}"))
+    store.finish(job, "finished", event=Notice("done"))
+    (job.folder).mkdir(parents=True, exist_ok=True)
+    (job.folder / "result.json").write_text("{}")
+    print("finished", job.id, flush=True)
+"""
+
+
+def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(store: Store, tmp_path: Path) -> None:
+    chance, killed = random.Random(0), 0
+    logs = [tmp_path / f"{i}.txt" for i in range(16)]
+    living: list[subprocess.Popen[bytes]] = []
+
+    def start(i: int) -> None:
+        with open(logs[i], "wb") as log:
+            living.append(subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log))
+
+    for i in range(4):
+        start(i)
+    for i in range(4, 16):
+        time.sleep(chance.uniform(0.15, 0.3))
+        victim = living.pop(chance.randrange(len(living)))
+        os.kill(victim.pid, signal.SIGKILL)
+        killed += victim.wait() == -signal.SIGKILL
+        start(i)
+        store.reap()
+    for process in living:
+        process.kill()
+        process.wait()
+    store.reap()
+
+    said = [line.split() for log in logs for line in log.read_text().splitlines() if len(line.split()) == 2]
+    submitted = {id for word, id in said if word == "submitted"}
+    finished = [id for word, id in said if word == "finished"]
+    jobs = {job.id: job for job in store.jobs(limit=100_000)}
+    assert killed == 12 and len(finished) > 100, "the test must have had something to lose"
+    assert submitted <= jobs.keys(), "an acknowledged job is there"
+    assert len(finished) == len(set(finished)) and all(jobs[id].state == "finished" for id in finished)
+    assert all(job.state in ("queued", "finished", "failed") and job.attempt <= 1 for job in jobs.values())
+    for job in jobs.values():
+        numbers, events = zip(*store.events(job.id), strict=True) if job.attempt else ((), ())
+        assert list(numbers) == list(range(1, len(numbers) + 1)), "no gap, no double"
+        if job.state == "finished":
+            assert len(events) == 6 and len({event.text.split()[0] for event in events[:5]}) == 1, "one worker did it"
+        if job.state == "failed":
+            assert events[-1] == Failed("Lost", GONE)
+    with sqlite3.connect(store.file) as db:
+        keyed = "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed' GROUP BY key)"
+        assert db.execute(keyed).fetchone()[0] == 1, "a key has one living job"
+        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
