@@ -33,6 +33,9 @@ def wanted(model: nn.Module) -> Expected:
     return Expected({n: tuple(t.shape) for n, t in state.items()}, frozenset(n for n, t in state.items() if not t.is_floating_point()))
 
 
+ASKED = architecture.expected
+
+
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The architecture "small" is the one above."""
@@ -272,3 +275,25 @@ def test_reading_imports_no_torch(home: Path) -> None:
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
     )
     assert done.stdout.split() == ["9", "False"]
+
+
+def test_sample_and_torchvision_architectures_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample's own weights come back; torchvision's shapes are known without making its weights."""
+    import sample_models
+
+    monkeypatch.setattr(architecture, "expected", ASKED)
+    path = home.parent / "mine.pt"
+    reference = sample_models.build("digits-resnet", seed=3)
+    torch.save({"state_dict": {f"module.{n}": t for n, t in reference.state_dict().items()}}, path)
+    _, state = formats.load_upload(formats.accept(path, "digits-resnet", home).id, home)
+    sample_models.build("digits-resnet").load_state_dict(state)
+    assert same(state, dict(reference.state_dict()))
+    with pytest.raises(FileRefused, match=r"mine\.pt does not fit torchvision:vit_h_14 \(392 missing"):
+        formats.accept(path, "torchvision:vit_h_14", home)
+
+
+def test_an_architecture_is_described_by_a_process_of_its_own() -> None:
+    """The page's way: the same answer as here, and an unknown name says which are known."""
+    assert architecture._ask("digits-mlp") == architecture._look("digits-mlp")
+    with pytest.raises(UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"):
+        ASKED("digits-mpl")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
-from pruning.errors import PruningError, RecipeError, RunError
+from pruning.errors import RunError, UnknownName
 from pruning.formats.nouns import Expected
 from pruning.formats.sandbox import ROOT
 
@@ -23,10 +23,19 @@ def ready(model: str) -> bool:
 
 
 def expected(model: str) -> Expected:
-    """Shapes by name of a sample or torchvision architecture; RecipeError for a name that is none."""
+    """Shapes by name of a sample or torchvision architecture; UnknownName for a name that is none."""
     if model not in _seen:
+        _judge(model)
         _seen[model] = _look(model) if "torch" in sys.modules else _ask(model)
     return _seen[model]
+
+
+def _judge(model: str) -> None:
+    import sample_models
+
+    samples, others = sample_models.names(), sample_models.torchvision_names()
+    if model not in samples and model.removeprefix("torchvision:") not in others:
+        raise UnknownName("architecture", model, [*samples, *others])
 
 
 def _ask(model: str) -> Expected:
@@ -36,8 +45,6 @@ def _ask(model: str) -> Expected:
         said = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         raise RunError(f"The architecture {model} could not be built to compare with: try it again, or choose another.") from None
-    if "error" in said:
-        raise RecipeError(said["error"])
     return Expected({name: tuple(shape) for name, shape in said["shapes"].items()}, frozenset(said["whole"]))
 
 
@@ -53,18 +60,15 @@ def _built(model: str) -> Any:
 
     import sample_models
 
-    if model.startswith("torchvision:"):
-        with torch.device("meta"):
-            return sample_models.build(model)
-    return sample_models.build(model)
+    if model in sample_models.names():
+        return sample_models.build(model)
+    with torch.device("meta"):
+        return sample_models.build(model)
 
 
 def main() -> None:
-    try:
-        found = _look(sys.argv[1])
-        print(json.dumps({"shapes": found.shapes, "whole": sorted(found.whole)}))
-    except PruningError as error:
-        print(json.dumps({"error": str(error)}))
+    found = _look(sys.argv[1])
+    print(json.dumps({"shapes": found.shapes, "whole": sorted(found.whole)}))
 
 
 if __name__ == "__main__":

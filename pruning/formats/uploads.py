@@ -72,7 +72,7 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
     """Checks the file, matches it with the architecture `model` (a sample's or torchvision's name), and keeps it.
 
     filename: what its owner calls it, where `path` is a spooled copy. Raises FileRefused in one sentence with the way out;
-    RecipeError for an architecture that is not known.
+    UnknownName for an architecture that is not known.
     """
     name = file_name(filename or Path(path).name)
     with sandbox.opened(Path(path), name) as file, _scratch(home, name) as folder:
