@@ -1,21 +1,29 @@
-"""The page's frame: navigation on top, what is on the bench at the side, the page, and work in progress at the bottom."""
+"""The page's frame: navigation on top, what is on the bench at the side, the page, and work in progress at the bottom.
+
+`streamlit run` imports this file for the server, and runs it as `__main__` for each tab.
+"""
 
 from __future__ import annotations
 
 import streamlit as st
+from starlette.middleware import Middleware
 
 from dashboard import server, state
 from dashboard.views import frame
 
-ICON = str(frame.MARKS / "mark.svg")
-st.set_page_config(page_title="Pruning Workbench", page_icon=ICON, layout="wide", menu_items={"About": frame.ABOUT})
-server.ensure()
-state.take_address()
-page = st.navigation(frame.pages(), position="top")
-frame.wordmark()
-frame.warnings()
-with st.sidebar, frame.guarded():
-    frame.bench()
-with frame.guarded():
-    page.run()
-frame.follow()
+if __name__ == "__main__":
+    mark = str(frame.MARKS / "mark.svg")
+    st.set_page_config(page_title="Pruning Workbench", page_icon=mark, layout="wide", menu_items={"About": frame.ABOUT})
+    server.ensure()
+    state.take_address()
+    page = st.navigation(frame.pages(), position="top")
+    frame.enter(state.room())
+    frame.wordmark()
+    frame.warnings()
+    with st.sidebar, frame.guarded():
+        frame.bench()
+    with frame.guarded():
+        page.run()
+    frame.follow()
+else:
+    app = st.App(__file__, middleware=[Middleware(server.Doorman, rooms=frame.NAMES)])

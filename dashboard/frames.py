@@ -16,8 +16,8 @@ from pruning.recipe import Recipe
 from pruning.runs.results import Study
 from pruning.runs.store import Job
 
-SIDE = 84  # pixels of an answer's picture
-MOST_ANSWERS = 15
+SIDE = 72  # pixels of an answer's picture
+MOST_ANSWERS = 12
 
 
 # ---------------------------------------------------------------- runs
@@ -49,15 +49,13 @@ def layers(study: Study) -> pd.DataFrame:
     """One row for each layer of a "card" study."""
     held = study.data["layers"]
     weights = [layer["weights"] for layer in held]
-    macs = [layer["macs"] or 0 for layer in held]
     return pd.DataFrame({
         "layer": [words.layer_name(layer["name"]) for layer in held],
         "kind": [layer["kind"] for layer in held],
         "shape": [words.shape(layer["shape"]) for layer in held],
         "weights": weights,
-        "share of weights": [n / max(sum(weights), 1) for n in weights],
-        "MACs": macs,
-        "share of MACs": [n / max(sum(macs), 1) for n in macs],
+        "share": [100 * n / max(sum(weights), 1) for n in weights],
+        "MACs": [layer["macs"] for layer in held],
     })  # fmt: skip
 
 
@@ -83,7 +81,7 @@ class Answer:
 def answers(study: Study, dark: bool) -> list[Answer]:
     """The wrong ones among the first, so that there is something to see."""
     held = study.arrays
-    if "predicted" not in held or "images" not in held or not len(held["predicted"]):
+    if "predicted" not in held:
         return []
     names = study.data["classes"]
     wrong = np.flatnonzero(held["predicted"] != held["targets"])[: MOST_ANSWERS // 3]
@@ -97,7 +95,8 @@ def _answer(held: dict[str, NDArray[Any]], i: int, names: list[str], dark: bool)
     named = [names[k] if k < len(names) else str(k) for k in (said, true)]
     caption = named[0] if said == true else f"{named[0]}, not {named[1]}"
     alt = f"A test input of class {named[1]}; the model says {named[0]}{sure}."
-    return Answer(picture(held["images"][i], said == true, dark), caption, alt, said == true)
+    inputs = held["images"] if "images" in held else held["series"]
+    return Answer(picture(inputs[i], said == true, dark), caption, alt, said == true)
 
 
 def picture(image: NDArray[Any], right: bool, dark: bool, side: int = SIDE) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ def _card(name: str) -> None:
     if card.data in INPUTS:
         st.image(PICTURES / INPUTS[card.data], width=200, alt=f"Six inputs of {card.data_title}.")
     st.markdown(f"**{card.title}**")
-    st.markdown(f"{words.percent(card.accuracy)} · {words.count(card.weights)} weights · {words.size(card.bytes)}")
+    st.markdown(words.glued(f"{words.percent(card.accuracy)} · {words.count(card.weights)} weights · {words.size(card.bytes)}"))
     st.caption(card.good_for)
     with st.container(horizontal=True, vertical_alignment="center"):
         if state.recipe().model == name:
@@ -97,12 +97,12 @@ def _take(file, model: str) -> None:
         file.close()
         try:
             with st.spinner(f"Checking {words.plain(file.name)} in a process of its own; usually a few seconds."):
-                upload = formats.accept(path, model)
+                upload = formats.accept(path, model, filename=file.name)
         except PruningError as error:
             state.note_upload(state.Outcome(file.name, None, str(error)))
         else:
-            state.note_upload(state.Outcome(file.name, upload.id, upload.report))
-            put(f"{bench.UPLOAD}{upload.id}")
+            state.note_upload(state.Outcome(upload.name, upload.id, " ".join(upload.notes)))
+            put(upload.model)
     st.rerun()
 
 

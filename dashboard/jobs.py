@@ -10,8 +10,8 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
-from pruning.errors import PruningError
-from pruning.events import Event
+from pruning.errors import PruningError, RunError
+from pruning.events import Event, Finished
 from pruning.recipe import Recipe
 from pruning.runs.results import RunResult, Study, load_run, load_study
 from pruning.runs.store import Job, Store, home
@@ -91,13 +91,21 @@ def finished(limit: int = 200) -> list[Job]:
     return store().jobs("run", ("finished",), limit=limit)
 
 
-def result(held: Job) -> RunResult:
-    """What a finished run left: `.finished`, `.histograms`, `.masks()`. Raises PruningError when its files are gone."""
-    return _result(str(held.folder), held.attempt)
+def result(held: Job) -> Finished | None:
+    """What a finished run ended with; None when its files are gone."""
+    try:
+        return left(held).finished
+    except RunError:
+        return None
+
+
+def left(held: Job) -> RunResult:
+    """What a finished run left: `.finished`, `.histograms`, `.masks()`. Raises RunError when its files are gone."""
+    return _left(str(held.folder), held.attempt)
 
 
 @st.cache_resource(max_entries=128)
-def _result(folder: str, attempt: int) -> RunResult:
+def _left(folder: str, attempt: int) -> RunResult:
     return load_run(Path(folder))
 
 

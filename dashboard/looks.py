@@ -47,6 +47,9 @@ class Look:
     def index(self, name: str) -> int:
         return self.study.data["names"].index(name)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.study.data["layers"][self.index(name)]["shape"])
+
     def histogram(self, name: str) -> tuple[Array, Array]:
         i = self.index(name)
         return self.study.arrays[f"edges_{i}"], self.study.arrays[f"counts_{i}"]
@@ -54,7 +57,7 @@ class Look:
     def layer(self, name: str) -> Layer:
         """What would be left of the layer; all of it while that is not known."""
         held = {layer.name: layer for layer in self.left.layers} if self.left else {}
-        total = math.prod(self.study.data["shapes"][self.index(name)])
+        total = math.prod(self.shape(name))
         return held.get(name, Layer(name, total, total))
 
     def threshold(self, name: str) -> float | None:
@@ -66,9 +69,8 @@ class Look:
 
     def picture(self, name: str) -> tuple[Array, int, int]:
         """(pooled mean |w|, rows, columns of the real matrix)."""
-        i = self.index(name)
-        shape = self.study.data["shapes"][i]
-        return self.study.arrays[f"picture_{i}"], shape[0], math.prod(shape[1:])
+        shape = self.shape(name)
+        return self.study.arrays[f"picture_{self.index(name)}"], shape[0], math.prod(shape[1:])
 
     def gone(self, name: str) -> Array | None:
         """Cells of the picture that the threshold takes; None where positions are not known from a threshold."""
@@ -79,8 +81,7 @@ class Look:
 
     def norms(self, name: str) -> Array:
         """(outputs,) mean |w| of each output's weights."""
-        i = self.index(name)
-        return self.study.arrays[f"norms_l1_{i}"] / max(math.prod(self.study.data["shapes"][i][1:]), 1)
+        return self.study.arrays[f"norms_l1_{self.index(name)}"] / max(math.prod(self.shape(name)[1:]), 1)
 
     @property
     def filters(self) -> Array | None:
@@ -107,7 +108,7 @@ def found_scores(name: str, gone: int, total: int, threshold: float | None, tech
     layer = words.layer_name(name)
     if not gone or threshold is None:
         return f"{layer}: nothing goes, {words.plural(total, 'weight')} stay"
-    return f"{layer}: {gone:,} of {total:,} weights ({words.share(gone / total)}) score at most {threshold:.3g} by {technique} and go"
+    return f"{layer}: {gone:,} of {total:,} weights ({words.percent(gone / total)}) score at most {threshold:.3g} by {technique} and go"
 
 
 def about_matrix(look: Look, name: str, gone: Array | None, pooled: bool, layer: Layer) -> str:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import threading
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import plotly.io
 import streamlit as st
+from starlette.requests import Request
+from starlette.responses import RedirectResponse
 
 from dashboard import example, jobs
 
+Asgi = Callable[..., Awaitable[None]]
 COLLECT_EVERY = 60.0  # seconds
 
 
@@ -35,3 +40,22 @@ def _collect() -> None:
     while True:
         time.sleep(COLLECT_EVERY)
         gc.collect()
+
+
+class Doorman:
+    """Sends a page opened by its own address in by the front door, which then leads there.
+
+    Opened at /inspect, Streamlit's client first asks for its server below /inspect, and each asking ends as an error in the
+    browser's console. Opened at /?room=inspect, it finds the server at once.
+    """
+
+    def __init__(self, app: Asgi, rooms: tuple[str, ...]) -> None:
+        self.app, self.rooms = app, rooms
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        room = scope.get("path", "").strip("/")
+        if scope["type"] == "http" and scope["method"] == "GET" and room in self.rooms:
+            url = Request(scope).url.replace(path="/").include_query_params(room=room)
+            await RedirectResponse(f"/?{url.query}", status_code=307)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)

@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -106,15 +106,15 @@ def layer() -> str | None:
     return st.session_state["layer"]
 
 
-def layer_among(names: Sequence[str]) -> str:
-    """The selected layer, or the first of `names` when there is none or the model does not have it (which is told)."""
-    wanted = layer()
-    if wanted in names:
+def layer_among(weights: Mapping[str, int]) -> str:
+    """The selected layer; the largest when none is selected or the model does not have it (which is told). weights: of each layer."""
+    wanted, largest = layer(), max(weights, key=lambda name: weights[name])
+    if wanted in weights:
         return str(wanted)
     if wanted is not None:
-        warn(f"This model has no layer called {_quoted(wanted)}: showing {names[0]}. Click another layer to change it.")
+        warn(f"This model has no layer called {_quoted(wanted)}: showing {largest}. Click another layer to change it.")
         select_layer(None)
-    return names[0]
+    return largest
 
 
 def select_layer(name: str | None) -> None:
@@ -172,6 +172,11 @@ def uploads() -> int:
     """Files handed in so far: a new key for a new uploader."""
     begin()
     return st.session_state["uploads"]
+
+
+def widget(key: str) -> Any:
+    """What a control holds, for the callback that it calls."""
+    return st.session_state[key]
 
 
 def dark() -> bool:
@@ -232,6 +237,11 @@ def take_address() -> None:
     if fresh:
         st.session_state["undo"] = []  # a link is where its reader starts
     _write("r", encode(st.session_state["recipe"]))
+
+
+def room() -> str | None:
+    """The page that the address asks for by name, once: the front door leads there."""
+    return st.query_params.pop("room", None)
 
 
 def link() -> str:

@@ -181,7 +181,12 @@ def _when(recipe: Recipe) -> str:
 
 def plain(text: str) -> str:
     """Text as Markdown that shows it letter by letter: names from files and addresses carry no links, pictures or colours."""
-    return re.sub(r"([\\`*_{}\[\]()<>#~|$:!])", r"\\\1", " ".join(text.split()))
+    return glued(re.sub(r"([\\`*_{}\[\]()<>#~|$:!])", r"\\\1", " ".join(text.split())))
+
+
+def glued(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=(?:%|± ?\d|[kMGT]?B\b|[kMGT]\b|m?s\b|points?\b))|(?<=±) (?=\d)", "\u00a0", text)
 
 
 def layer_name(name: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.weights import layout
+from dashboard.charts.weights import coarser, layout
 
 CELL, LABEL = 118, 24  # pixels: a panel's height, and of it the label's
 BINS = 64
@@ -41,7 +41,8 @@ def multiples(panels: Sequence[Panel], chosen: str, *, title: str, dark: bool, a
         x, y = i % across, down - 1 - i // across
         _draw(panel, x, y, kept, removed, log)
         shapes += _frame(panel, x, y, panel.name == chosen, tones)
-        said = f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>−{words.share(panel.gone)}</span>"
+        gone = f"−{words.percent(panel.gone)}" if panel.gone else "all stay"
+        said = f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>{gone}</span>"
         weight = 700 if panel.name == chosen else 400
         notes.append({
             "x": x + 0.05, "y": y + 0.99, "xanchor": "left", "yanchor": "top", "text": said, "showarrow": False,
@@ -61,7 +62,7 @@ def _empty() -> dict[str, list[Any]]:
 
 def _draw(panel: Panel, x: int, y: int, kept: dict[str, list[Any]], removed: dict[str, list[Any]], log: bool) -> None:
     """Bars of one panel, scaled into its cell."""
-    edges, counts = _coarse(panel.edges, panel.counts)
+    edges, counts = coarser(*_coarse(panel.edges, panel.counts))
     middle = (edges[:-1] + edges[1:]) / 2
     tall = np.log10(counts + 1) if log else counts.astype(float)
     high = tall / max(tall.max(initial=0), 1e-9) * (1 - LABEL / CELL - 0.06)

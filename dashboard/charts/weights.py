@@ -12,7 +12,7 @@ from dashboard import colours, words
 
 Array = NDArray[Any]
 Figure = dict[str, Any]
-HEIGHT = 380
+HEIGHT = 340
 HATCH = {"shape": "/", "size": 5, "solidity": 0.35}
 
 
@@ -51,6 +51,7 @@ def counts_axis(log: bool, top: float, noun: str = "weights") -> dict[str, Any]:
 
 def histogram(edges: Array, counts: Array, *, title: str, dark: bool, threshold: float | None, log: bool, x: str = "weight") -> Figure:
     """Weights of a layer; what lies within ±threshold is pale. edges: (bins + 1,), counts: (bins,)."""
+    edges, counts = coarser(edges, counts)
     middle = (edges[:-1] + edges[1:]) / 2
     gone = np.abs(middle) <= threshold if threshold is not None else np.zeros(len(middle), bool)
     tones = colours.palette(dark)
@@ -60,6 +61,7 @@ def histogram(edges: Array, counts: Array, *, title: str, dark: bool, threshold:
     }
     if threshold is not None:
         figure["layout"] |= _lines((-threshold, threshold), tones, [f"−{threshold:.3g}", f"+{threshold:.3g}"])
+        figure["layout"]["shapes"].append(_band(-threshold, threshold, tones))
     return figure
 
 
@@ -87,13 +89,14 @@ def scores(values: Array, *, title: str, dark: bool, threshold: float | None, lo
 def before_after(edges: Array, dense: Array, final: Array, *, title: str, dark: bool, log: bool) -> Figure:
     """A layer's weights before, as a line, and those kept after, filled. The same bins for both."""
     tones = colours.palette(dark)
-    middle = (edges[:-1] + edges[1:]) / 2
+    (wide, dense), final = coarser(edges, dense), coarser(edges, final, int(dense.sum()))[1]
+    middle = (wide[:-1] + wide[1:]) / 2
     line = {
         "type": "scatter", "mode": "lines", "x": middle.tolist(), "y": dense.tolist(), "name": "dense",
         "line": {"shape": "hvh", "color": tones.dense, "width": 1.5}, "hovertemplate": "%{y:,} weights near %{x:.3g} before<extra></extra>",
     }  # fmt: skip
     bars = {
-        "type": "bar", "x": middle.tolist(), "y": final.tolist(), "width": float(edges[1] - edges[0]), "name": "kept",
+        "type": "bar", "x": middle.tolist(), "y": final.tolist(), "width": float(wide[1] - wide[0]), "name": "kept",
         "marker": {"color": tones.kept, "line": {"width": 0}}, "hovertemplate": "%{y:,} weights near %{x:.3g} after<extra></extra>",
     }  # fmt: skip
     axes = {"xaxis": {"title": {"text": "weight"}}, "yaxis": counts_axis(log, max(dense.max(initial=1), final.max(initial=1)))}
@@ -125,18 +128,17 @@ def matrix(picture: Array, gone: Array | None, *, title: str, dark: bool, rows: 
     """A layer's weights as a picture: one row for each output, stronger = larger. gone: (same shape) bool, drawn pale."""
     tones = colours.palette(dark)
     xs, ys = _cells(picture.shape[1], columns), _cells(picture.shape[0], rows)
-    shown = picture.astype(float) if gone is None else np.where(gone, np.nan, picture)
     grid = {"type": "heatmap", "x": xs, "y": ys}
     bar = {"title": {"text": "mean |w|" if picture.size < rows * columns else "|w|"}, "thickness": 10, "outlinewidth": 0, "len": 0.8}
     strong = {
-        **grid, "z": _rounded(shown), "colorscale": colours.strength(dark), "zmin": 0, "zmax": float(np.quantile(picture, 0.995)) or 1.0,
+        **grid, "z": _rounded(picture), "colorscale": colours.strength(dark), "zmin": 0, "zmax": float(np.quantile(picture, 0.995)) or 1.0,
         "colorbar": bar, "hoverongaps": False, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: %{z:.3g}<extra></extra>",
     }  # fmt: skip
     data = [strong]
     if gone is not None and gone.any():
         flat = [[0, tones.removed], [1, tones.removed]]
         hole = {**grid, "z": np.where(gone, 1.0, np.nan).tolist(), "colorscale": flat, "showscale": False, "hoverongaps": False}
-        data.append({**hole, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>", "opacity": 0.75})
+        data.append({**hole, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>", "opacity": 0.72})
     axes = {
         "xaxis": {"title": {"text": "inputs"}, "showgrid": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "outputs"}, "showgrid": False, "autorange": "reversed"},
@@ -145,9 +147,8 @@ def matrix(picture: Array, gone: Array | None, *, title: str, dark: bool, rows: 
 
 
 def filters(kernels: Array, *, title: str, dark: bool, most: int = 64) -> Figure:
-    """First-layer kernels as tiles, blue below zero and orange above. kernels: (out, in, k, k) or (out, in, k); inputs are averaged."""
-    flat = kernels[:most].mean(1)
-    flat = flat[:, None, :] if flat.ndim == 2 else flat
+    """First-layer kernels as tiles, blue below zero and orange above. kernels: (n, h, w), or (n, h, w, 3), whose colours are averaged."""
+    flat = kernels[:most].mean(-1) if kernels.ndim == 4 else kernels[:most]
     n, high, wide = flat.shape
     across = min(n, max(1, math.ceil(math.sqrt(n * 1.6 * high / wide))))
     down = math.ceil(n / across)
@@ -171,11 +172,10 @@ def _bars(edges: Array, counts: Array, gone: Array, dark: bool, what: str, noun:
     real = 10**middle if log_scale else middle
     bars = []
     for part, colour, said in ((gone, tones.removed, "removed"), (~gone, tones.kept, "kept")):
-        pattern = {"pattern": HATCH} if said == "removed" else {}
         bars.append({
             "type": "bar", "x": middle[part].tolist(), "y": counts[part].tolist(), "width": width, "name": said,
             "customdata": [f"{value:.3g}" for value in real[part]],
-            "marker": {"color": colour, "line": {"width": 0}, **pattern},
+            "marker": {"color": colour, "line": {"width": 0}},
             "hovertemplate": f"%{{y:,}} {noun} with a {what} near %{{customdata}}: {said}<extra></extra>",
         })  # fmt: skip
     return bars
@@ -187,8 +187,23 @@ def _lines(at: tuple[float, ...], tones: colours.Palette, names: list[str]) -> d
         {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": tones.highlight, "width": 2}} for x in at
     ]
     above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"color": tones.highlight, "size": 13}}
-    notes = [{"x": x, "text": name, **above} for x, name in zip(at, names, strict=True)]
+    sides = ("right", "left") if len(at) == 2 else ("center",)
+    notes = [{"x": x, "text": name, "xanchor": side, **above} for x, name, side in zip(at, names, sides, strict=True)]
     return {"shapes": shapes, "annotations": notes}
+
+
+def _band(low: float, high: float, tones: colours.Palette) -> dict[str, Any]:
+    """The ground between two lines, tinted."""
+    fill = {"fillcolor": colours.alpha(tones.removed, 0.18), "line": {"width": 0}, "layer": "below"}
+    return {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", **fill}
+
+
+def coarser(edges: Array, counts: Array, weights: int | None = None) -> tuple[Array, Array]:
+    """Bins joined in pairs until a layer of so many weights (by default, all counted) has some in most of them; 32 at least."""
+    weights = int(counts.sum()) if weights is None else weights
+    while len(counts) > 32 and len(counts) % 2 == 0 and weights < 12 * len(counts):
+        edges, counts = edges[::2], counts.reshape(-1, 2).sum(1)
+    return edges, counts
 
 
 def _cells(shown: int, real: int) -> list[float]:
@@ -212,4 +227,4 @@ def found(name: str, gone: int, total: int, threshold: float | None) -> str:
     layer = words.layer_name(name)
     if not gone or threshold is None:
         return f"{layer}: nothing goes, {words.plural(total, 'weight')} stay"
-    return f"{layer}: {gone:,} of {total:,} weights ({words.share(gone / total)}) lie within ±{threshold:.3g} and go"
+    return f"{layer}: {gone:,} of {total:,} weights ({words.percent(gone / total)}) lie within ±{threshold:.3g} and go"

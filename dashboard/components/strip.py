@@ -47,17 +47,21 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
         "legend": _legend(blocks, dark),
         "tones": {"pale": tones.removed, "paler": tones.panel, "ink": tones.ground, "muted": tones.muted, "ground": tones.ground},
     }
-    picked = _control()(key=key, data=data, on_picked_change=lambda: None).picked
-    if picked and picked != chosen and any(block.name == picked for block in blocks):
-        state.select_layer(picked)
-        st.rerun()
+    known = {block.name for block in blocks}
+
+    def picked() -> None:
+        name = state.widget(key).picked
+        if name in known:
+            state.select_layer(name)
+
+    _control()(key=key, data=data, on_picked_change=picked)
 
 
 def _drawn(block: Block, total: int, dark: bool) -> dict[str, object]:
     said = [words.layer_name(block.name), block.kind, words.shape(block.shape), f"{words.plural(block.weights, 'weight')}"]
-    said.append(f"{block.weights / total:.1%} of all".replace("%", " %"))
+    said.append(f"{words.percent(block.weights / total)} of all")
     if block.kept is not None:
-        said.append(f"{words.share(block.kept)} kept")
+        said.append(f"{words.percent(block.kept)} kept")
     label = words.layer_name(block.name)
     return {
         "id": block.name,

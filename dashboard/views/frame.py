@@ -29,8 +29,17 @@ ROOMS = (
 )
 
 
+NAMES = tuple(name for name, *_ in ROOMS)
+
+
 def pages() -> list[Any]:
     return [st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model") for name, title, icon in ROOMS]
+
+
+def enter(room: str | None) -> None:
+    """Go to the page that the address names; the first page is here already."""
+    if room in NAMES[1:]:
+        st.switch_page(page(str(room)))
 
 
 def page(name: str) -> str:
@@ -83,10 +92,10 @@ def bench() -> None:
     st.caption("THE RECIPE")
     st.markdown(words.plain(words.sentence(recipe)))
     with st.container(horizontal=True, gap="small"):
-        _step("Undo", ":material/undo:", state.undo, state.can_undo())
-        _step("Redo", ":material/redo:", state.redo, state.can_redo())
-        _step("Reset", ":material/restart_alt:", state.reset, True)
-        with st.popover("Link", icon=":material/link:", type="tertiary"):
+        _step("Undo", state.undo, state.can_undo())
+        _step("Redo", state.redo, state.can_redo())
+        _step("Reset", state.reset, True)
+        with st.popover("Link", type="tertiary"):
             st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
             st.code(state.link(), language=None, wrap_lines=True)
 
@@ -107,8 +116,8 @@ def _facts(model: str) -> None:
     st.markdown(f"{words.whole(facts.weights)} weights · {words.size(facts.bytes)}")
 
 
-def _step(label: str, icon: str, action: Callable[[], None], possible: bool) -> None:
-    st.button(label, icon=icon, on_click=action, disabled=not possible, type="tertiary", key=f"step-{label}")
+def _step(label: str, action: Callable[[], None], possible: bool) -> None:
+    st.button(label, on_click=action, disabled=not possible, type="tertiary", key=f"step-{label}")
 
 
 # ---------------------------------------------------------------- work in progress

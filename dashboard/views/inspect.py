@@ -15,7 +15,7 @@ from dashboard.views import frame
 from pruning.errors import PruningError
 from pruning.runs.store import Job
 
-SIDES = ("What the recipe removes", "Before and after a run")
+SIDES = ("By the recipe", "Before and after")
 BEHIND = ("Matrix", "Units", "Filters")
 
 
@@ -29,7 +29,7 @@ def page() -> None:
         _skeleton(recipe.model)
         return
     look = looks.look(recipe, held, scores)
-    chosen = state.layer_among([block.name for block in blocks])
+    chosen = state.layer_among({block.name: block.weights for block in blocks})
     if look.left is not None:
         kept = {layer.name: layer.kept / layer.total for layer in look.left.layers}
         blocks = [replace(block, kept=kept.get(block.name, 1.0)) for block in blocks]
@@ -125,7 +125,7 @@ def _before_after(look: looks.Look, chosen: str, log: bool) -> None:
 
 
 def _compared(job: Job, chosen: str, log: bool) -> None:
-    held = jobs.result(job).histograms.get(chosen)
+    held = jobs.left(job).histograms.get(chosen)
     if held is None:
         raise PruningError(f"Run {job.id} has no layer called {chosen}: choose another run.")
     kept, total = int(held.final.sum()), int(held.dense.sum())
@@ -189,15 +189,15 @@ def _all(look: looks.Look, chosen: str, log: bool) -> None:
     panels = look.panels()
     if not panels:
         return
-    title = "Every layer on its own scale: which would lose most?" if look.left else "Every layer on its own scale"
+    most = max(panels, key=lambda panel: panel.gone)
+    takeaway = f"{words.layer_name(most.name)} would lose most, {words.percent(most.gone)}" if most.gone else "no layer would lose anything"
+    title = f"All layers, each on its own scale: {takeaway}"
     figure = layers.multiples(panels, chosen, title=title, dark=state.dark(), log=log)
     table = pd.DataFrame({
         "layer": [words.layer_name(panel.name) for panel in panels],
         "removed": [panel.gone for panel in panels],
         "threshold": [panel.threshold for panel in panels],
     })  # fmt: skip
-    most = max(panels, key=lambda panel: panel.gone)
-    takeaway = f"{words.layer_name(most.name)} would lose most, {words.share(most.gone)}" if most.gone else "no layer would lose anything"
     frame.chart(figure, alt=f"A small histogram for each of {len(panels)} layers; {takeaway}.", table=table, name="all-layers")
 
 

@@ -14,23 +14,24 @@ TABLE, PICTURES = 330, 36  # pixels
 def example() -> None:
     """A finished run, so that the first page has something to say."""
     job = frames.latest_finished()
-    if job is None:
+    result = jobs.result(job) if job else None
+    if job is None or result is None:
         return
-    result = jobs.result(job).finished
-    with st.container(border=True, horizontal=True, vertical_alignment="center", gap="medium"):
-        recipe = jobs.recipe_of(job)
-        kind = "A finished example" if frames.is_example(job) else "The latest finished run"
-        st.markdown(f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}", width="stretch")
-        for label, before, after in frames.headline(result):
-            st.markdown(f"{label}  \n**{before} → {after}**", width="content")
-        st.page_link(frame.page("compare"), label="Open in Compare", icon=":material/compare_arrows:", query_params={"c": job.id})
+    recipe = jobs.recipe_of(job)
+    kind = "A finished example" if frames.is_example(job) else "The latest finished run"
+    with st.container(border=True):
+        left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
+        left.markdown(f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}")
+        left.page_link(frame.page("compare"), label="Open it in Compare", icon=":material/compare_arrows:", query_params={"c": job.id})
+        lines = [f"{label} **{words.plain(before)} → {words.plain(after)}**" for label, before, after in frames.headline(result)]
+        right.markdown("  \n".join(lines))
 
 
 def on_the_bench(model: str) -> None:
     study = jobs.study("card", model=model)
     blocks = bench.blocks_of(model, study)
     if blocks:
-        strip(blocks, state.layer_among([block.name for block in blocks]), key="strip-model")
+        strip(blocks, state.layer_among({block.name: block.weights for block in blocks}), key="strip-model")
     else:
         st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
@@ -48,12 +49,10 @@ def on_the_bench(model: str) -> None:
 
 def layer_table(study) -> None:
     table = frames.layers(study)
-    share = st.column_config.ProgressColumn
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
-        "share of weights": share("share of weights", format="percent", min_value=0, max_value=1),
+        "share": st.column_config.ProgressColumn("share of weights", format="%.1f %%", min_value=0, max_value=100),
         "MACs": st.column_config.NumberColumn("MACs", format="localized", help="Multiply-accumulates of one example."),
-        "share of MACs": share("share of MACs", format="percent", min_value=0, max_value=1),
     }
     alt = f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates."
     height = min(TABLE, 37 + 35 * len(table))
@@ -71,7 +70,7 @@ def answers(study) -> None:
         return
     wrong = sum(not answer.right for answer in shown)
     st.markdown(f"**Some test inputs and its answers**, {wrong} of these {len(shown)} wrong")
-    with st.grid(min_column_width=84, gap="small"):
+    with st.grid(min_column_width=60, gap="small"):
         for answer in shown:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
 
