@@ -1,0 +1,283 @@
+"""From a press of Run to its result, through a real crew and real worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pruning import Workpiece
+from pruning.errors import PruningError, RecipeError, UnknownName
+from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Pruned, Started
+from pruning.recipe import Recipe
+from pruning.runs import crew, resolve, results, supervisor, worker
+from pruning.runs.store import GONE, Job, Store
+
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = "digits-mlp"
+
+
+def until(met: Callable[[], bool], seconds: float = 30.0) -> float:
+    """Wait; how long it took."""
+    began = time.monotonic()
+    while not met():
+        assert time.monotonic() - began < seconds, "it never came"
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def ended(store: Store, id: str, seconds: float = 60.0) -> Job:
+    until(lambda: store.job(id).state in ("finished", "failed", "stopped"), seconds)
+    return store.job(id)
+
+
+# ---------------------------------------------------------------- in this process
+
+
+@pytest.fixture
+def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store whose every model is the tiny one."""
+    monkeypatch.setattr("pruning.runs.work.resolve", lambda model, place: tiny)
+    yield Store()
+
+
+def attend(store: Store, spec: dict[str, object], kind: str = "run", leaving: worker.Leaving | None = None) -> Job:
+    store.submit(kind, spec)
+    job = store.claim()
+    assert job is not None
+    assert worker.attend(store, job, leaving or worker.Leaving())
+    return store.job(job.id)
+
+
+def test_a_run_leaves_events_weights_masks_histograms_and_a_result(bench: Store, tiny: Workpiece) -> None:
+    from safetensors.numpy import load_file
+
+    before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
+    job = attend(bench, Recipe(model="tiny", sparsity=0.5, epochs=2).to_dict())
+    events = [event for _, event in bench.events(job.id)]
+    assert job.state == "finished" and job.message is None
+    assert [type(e) for e in events] == [Started, Measured, Pruned, Measured, Epoch, Epoch, Measured, Finished]
+    held = results.load_run(job.folder)
+    assert held.finished == events[-1]
+    weights, masks = load_file(held.weights), held.masks()
+    assert sum(int(masks[name].sum()) for name in ("0.weight", "2.weight")) == 24 == held.finished.final.kept
+    for name, keep in masks.items():
+        assert (weights[name][~keep] == 0).all()
+    for name, histogram in held.histograms.items():
+        assert histogram.dense.sum() == weights[name].size and histogram.final.sum() == masks[name].sum()
+    assert all(before[name].equal(value) for name, value in tiny.model.state_dict().items())
+    assert not [file for file in job.folder.iterdir() if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "spec, said",
+    [
+        ({"sparsity": 1.5}, "sparsity is 1.5"),
+        ({"criterion": "magnitud"}, "did you mean 'magnitude'"),
+        ({"version": 99}, "update the workbench"),
+        ({"exclude": ["no.such"]}, "no.such"),
+        ({"threads": 10_000}, "threads is 10000"),
+        ({"epochs": 50, "lr": 99.0, "weight_decay": 10.0}, "diverged"),
+    ],
+)
+def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(bench: Store, spec: dict[str, object], said: str) -> None:
+    job = attend(bench, {"model": "tiny", **spec})
+    last = bench.events(job.id)[-1][1]
+    assert job.state == "failed" and job.message and said in job.message
+    assert isinstance(last, Failed) and last.message == job.message
+    assert not (job.folder / "error.txt").exists()
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_a_file(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: str, place: Path) -> Workpiece:
+        raise KeyError("deep inside")
+
+    monkeypatch.setattr("pruning.runs.work.resolve", broken)
+    job = attend(bench, Recipe(model="tiny").to_dict())
+    assert job.state == "failed" and job.message is not None
+    assert "KeyError" in job.message and "deep inside" not in job.message and f"jobs/{job.id}/error.txt" in job.message
+    assert "deep inside" in (job.folder / "error.txt").read_text()
+
+
+def test_too_little_memory_is_said_in_plain_words(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(model: str, place: Path) -> Workpiece:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes")
+
+    monkeypatch.setattr("pruning.runs.work.resolve", broken)
+    assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.MEMORY
+
+
+def test_a_stop_is_heard_within_an_epoch(bench: Store, tiny: Workpiece) -> None:
+    bench.submit("run", Recipe(model="tiny", epochs=10_000, batch=2).to_dict())
+    job = bench.claim()
+    assert job is not None
+    watch = worker.Watch(bench, job, worker.Leaving())
+    bench.stop(job.id)
+    watch.start()
+    until(watch.asked, 5)
+    watch.close()
+    assert worker.attend(bench, job, worker.Leaving())
+    last = bench.events(job.id)[-1][1]
+    assert bench.job(job.id).state == "stopped" and isinstance(last, Halted) and last.epoch < 10_000
+
+
+def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pruning.runs.work.studies.make", lambda spec, work: time.sleep(1) or ({}, {}))
+    study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Leaving(told=True))
+    assert study.state == "queued"
+    bench.delete(study.id)
+    run = attend(bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(crew=-1))
+    assert run.state == "failed" and run.message == worker.LEFT
+
+
+def test_a_worker_whose_job_was_given_up_writes_nothing_more(bench: Store) -> None:
+    bench.submit("run", Recipe(model="tiny", epochs=10_000).to_dict())
+    job = bench.claim()
+    assert job is not None and bench.give_up(job)
+    assert worker.attend(bench, job, worker.Leaving()) is False
+    assert [type(event) for _, event in bench.events(job.id)] == [Failed] and not job.folder.exists()
+
+
+# ---------------------------------------------------------------- names of models
+
+
+def test_the_model_a_run_left_can_be_worked_on(bench: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = attend(bench, Recipe(model="tiny", sparsity=0.5).to_dict())
+    monkeypatch.setattr("sample_models.load", lambda name: tiny)
+    work = resolve.resolve(f"run:{job.id}")
+    assert sum(int((p == 0).sum()) for n, p in work.model.named_parameters() if n.endswith("weight")) == 24
+    assert work.model is not tiny.model and resolve.resolve(f"run:{job.id}") is work, "kept for the next time"
+    assert resolve.describe(f"run:{job.id}")["recipe"]["sparsity"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "model, kind", [("digits-mlpp", UnknownName), ("ftp:x", UnknownName), ("run:abc", PruningError), ("upload:../x", RecipeError)]
+)
+def test_unknown_models_are_named(home: Path, model: str, kind: type[PruningError]) -> None:
+    for ask in (resolve.resolve, resolve.describe):
+        with pytest.raises(kind):
+            ask(model)
+
+
+def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
+    id = Store().submit("run", Recipe(model=MODEL).to_dict())
+    with pytest.raises(RecipeError, match="queued"):
+        resolve.resolve(f"run:{id}")
+
+
+# ---------------------------------------------------------------- with a real crew
+
+
+def test_the_page_never_imports_torch() -> None:
+    lines = (
+        "from pruning.runs import crew, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
+    store = Store()
+    assert crew.ensure() and not crew.ensure(), "one crew for a workspace"
+    try:
+        study = store.submit("study", {"what": "card", "model": MODEL})
+        first = store.submit("run", Recipe(model=MODEL, sparsity=0.9, epochs=2).to_dict())
+        done = ended(store, first, 120)
+        assert done.state == "finished" and isinstance(store.events(first)[-1][1], Finished), done.message
+        assert ended(store, study).state == "finished"
+        assert results.load_study(store.job(study).folder).data["weights"] == results.load_run(done.folder).finished.final.weights
+        assert crew.pid() not in (None, os.getpid())
+
+        long = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
+        until(lambda: any(isinstance(event, Epoch) for _, event in store.events(long)))
+        store.stop(long)
+        took = until(lambda: store.job(long).state == "stopped")
+        assert isinstance(store.events(long)[-1][1], Halted) and took < supervisor.GRACE + 3
+
+        doomed = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
+        until(lambda: any(isinstance(event, Epoch) for _, event in store.events(doomed)))
+        owner = store.job(doomed).owner
+        assert owner is not None
+        os.kill(int(owner.split(":")[1]), signal.SIGKILL)
+        lost = ended(store, doomed)
+        assert (lost.state, lost.message) == ("failed", GONE) and store.events(doomed)[-1][1] == Failed("Lost", GONE)
+
+        again = ended(store, store.submit("run", Recipe(model=MODEL, sparsity=0.5).to_dict()))
+        assert again.state == "finished" and again.owner != owner, "another worker took over"
+        assert np.isclose(results.load_run(again.folder).finished.sparsity, 0.5, atol=1e-3)
+    finally:
+        assert crew.stop()
+    assert crew.pid() is None
+    assert all(isinstance(store.events(id)[-1][1], ENDS) for id in (first, long, doomed))
+
+
+@pytest.mark.slow
+def test_a_crew_without_its_workspace_leaves(home: Path) -> None:
+    crew.ensure()
+    until(lambda: bool(crew.pid()), 20)
+    found = crew.pid()
+    assert found
+    (home / "crew.lock").unlink()
+    process = crew._started[home]
+    assert process.wait(20) == 0 and process.pid == found
+
+
+def test_what_waits_is_told_when_no_worker_can_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    id = store.submit("run", Recipe(model=MODEL).to_dict())
+    monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
+    hands = supervisor.Crew(store, slots=2)
+    for _ in range(100):
+        hands.resume = 0.0  # without its pauses
+        hands.tick()
+        time.sleep(0.02)
+        if store.job(id).state == "failed":
+            break
+    assert "crew.log" in (store.job(id).message or "")
+
+
+def test_a_worker_that_does_not_let_go_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    deaf = supervisor.Worker(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]), ("run", "study"), True)
+    monkeypatch.setattr(supervisor, "GRACE", 0.1)
+    hands = supervisor.Crew(store, slots=1)
+    monkeypatch.setattr(hands, "_hire", lambda running: None)
+    hands.workers.append(deaf)
+    id = store.submit("run", Recipe(model=MODEL).to_dict())
+    store.claim(supervisor.owner.name(deaf.process.pid))
+    store.stop(id)
+    hands.tick()
+    time.sleep(0.2)
+    hands.tick()
+    assert deaf.process.wait(5) == -signal.SIGKILL
+    assert store.job(id).state == "stopped"
+
+
+def test_after_a_sleep_of_the_machine_workers_may_speak_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    hands = supervisor.Crew(store, slots=1)
+    monkeypatch.setattr(hands, "_hire", lambda running: None)
+    job = store.submit("run", Recipe(model=MODEL).to_dict()) and store.claim()
+    assert job is not None
+    now = [time.time() + 3600]
+    monkeypatch.setattr("time.time", lambda: now[0])
+    hands.tick()
+    assert store.job(job.id).state == "running"
+    now[0] += store.lease / 4
+    hands.tick()
+    assert store.job(job.id).state == "failed", "it did not speak"
+
+
+def test_the_log_keeps_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "crew.log"
+    log.write_text("old\n" * 400_000 + "new\n")
+    crew._cut(log)
+    assert log.stat().st_size == crew.LOG // 4 and log.read_text().endswith("new\n")
