@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from torch import nn
 
 from pruning import formats
 from pruning.errors import FileRefused
-from pruning.formats import architecture, door, limits, values
+from pruning.formats import architecture, door, limits, sandbox, values
 from pruning.formats.nouns import Expected
 
 Made = Callable[[Path], bytes]
@@ -314,3 +315,24 @@ for what in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE):
     memory, cpu = limits.MEMORY, limits.CPU
     assert done.stdout.split() == ["refused", str(memory), str(memory), str(cpu), str(cpu), "0", "0"]
     assert resource.getrlimit(resource.RLIMIT_CORE) is not None
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here the writing fails at its end, when the record is put beside the weights."""
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    home.mkdir()
+    (home / "file.pt").write_bytes(saved(OrderedDict(w=torch.ones(2))))
+    monkeypatch.setattr(architecture, "expected", lambda model: Expected({"w": (2,)}))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileRefused, match=r"^file\.pt could not be read or kept \(No space left on device\): check the disk"):
+        formats.accept(home / "file.pt", "small", home)
+    assert list((home / "uploads").iterdir()) == []
+
+
+def test_a_reading_process_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file.pt").write_bytes(saved(OrderedDict(w=torch.ones(2))))
+    monkeypatch.setattr(sandbox, "_run", lambda command, file: -11)
+    assert formats.inspect(tmp_path / "file.pt").refusal == f"file.pt {door.OUT_OF_MEMORY}"

@@ -17,6 +17,8 @@ from pruning.formats import door, limits
 from pruning.formats.nouns import file_name
 
 ROOT = Path(__file__).resolve().parents[2]
+OVERTIME = tuple(-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name))
+"""Exit codes of a process that its own limits of time ended."""
 
 
 def opened(path: Path, name: str) -> BinaryIO:
@@ -33,11 +35,11 @@ def opened(path: Path, name: str) -> BinaryIO:
 
 def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
     """What the reading process answers about `file`; see child.py for the question. Its output, if any, lies in `folder`."""
-    (folder / "ask.json").write_text(json.dumps(question))
-    file.seek(0)
-    code = _run([sys.executable, "-m", "pruning.formats.child", str(folder.resolve()), file_name(name)], file)
     with door.guarded(name):
-        if code is None or code in (-signal.SIGALRM, -signal.SIGXCPU):
+        (folder / "ask.json").write_text(json.dumps(question))
+        file.seek(0)
+        code = _run([sys.executable, "-m", "pruning.formats.child", str(folder.resolve()), file_name(name)], file)
+        if code is None or code in OVERTIME:
             raise FileRefused(f"took longer to read than the {limits.WALL:.0f} seconds it may: save only the model's state_dict().")
         return _answer(folder / "answer.json")
     raise AssertionError("guarded either returns or raises")

@@ -77,7 +77,9 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
     name = file_name(filename or Path(path).name)
     with sandbox.opened(Path(path), name) as file, _scratch(home, name) as folder:
         length = os.fstat(file.fileno()).st_size
-        id = _id(file, model)
+        with door.guarded(name):
+            door.kind(file, length)  # too large, or nothing of ours: before all of it is read
+            id = _id(file, model)
         kept = _kept(folder.parent / id)
         if kept is not None:
             return kept
@@ -87,7 +89,9 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
         question = {"model": model, "shapes": expected.shapes, "whole": sorted(expected.whole)}
         said = _asked(file, name, length, folder, question)
         _refuse(said)
-        return _keep(folder, _upload(id, model, name, said, folder / WEIGHTS, expected))
+        with door.guarded(name):
+            return _keep(folder, _upload(id, model, said, name, folder / WEIGHTS, expected))
+    raise AssertionError("guarded either returns or raises")
 
 
 def uploads(home: Path | None = None) -> list[Upload]:
@@ -154,10 +158,10 @@ def _reading(name: str, length: int, said: dict[str, Any]) -> Reading:
     return Reading(name, length, said.get("format"), tensors, wrappers, notes, said.get("refusal"))
 
 
-def _upload(id: str, model: str, name: str, said: dict[str, Any], weights: Path, expected: Expected) -> Upload:
+def _upload(id: str, model: str, said: dict[str, Any], name: str, weights: Path, expected: Expected) -> Upload:
     """What is known of `weights`, which our own process wrote and which is judged again, by the same reader."""
     length = weights.stat().st_size
-    with weights.open("rb") as file, door.guarded(name):
+    with weights.open("rb") as file:
         entries = safe.contents(file, length).entries
         if {entry.name: entry.shape for entry in entries} != expected.shapes:
             raise ValueError("what was written is not what was asked for")
