@@ -5,10 +5,11 @@ names() lists them without importing anything heavy; load("digits-cnn") gives a 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from pruning.errors import UnknownName
-from sample_models.cards import Card, card
+from sample_models.cards import CARDS, Card, card
 from sample_models.catalogue import ARCHITECTURES, DATASETS, SAMPLES, Dataset
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ PREFIX = "torchvision:"
 
 
 def names() -> list[str]:
-    """The sample models, the easiest first."""
-    return list(SAMPLES)
+    """The sample models that are trained and shipped, the easiest first."""
+    return [name for name in SAMPLES if (CARDS / f"{name}.json").is_file()]
 
 
-def datasets() -> list[Dataset]:
-    """The data sets, described."""
-    return list(DATASETS.values())
+def datasets() -> list[dict[str, Any]]:
+    """The data sets, described in plain data (the fields of `Dataset`)."""
+    return [dataclasses.asdict(data) for data in DATASETS.values()]
 
 
 def torchvision_names() -> list[str]:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import FileRefused
 from pruning.events import Accuracy
 from sample_models.catalogue import dataset, sample
 
@@ -71,10 +72,10 @@ class Card:
 
 @cache
 def card(name: str) -> Card:
-    """Raises UnknownName, which lists the known ones."""
+    """Raises UnknownName, which lists the known ones; FileRefused when its file is damaged or missing."""
     kind = sample(name)
     data = dataset(kind.dataset)
-    facts = json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
+    facts = _facts(name)
     return Card(
         name=name,
         title=kind.title,
@@ -104,6 +105,17 @@ def card(name: str) -> Card:
         versions=facts["versions"],
         blocks=tuple(_block(block) for block in facts["blocks"]),
     )
+
+
+def _facts(name: str) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((CARDS / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileRefused(
+            f"The card of {name} is damaged or missing ({error}): get sample_models/cards afresh, "
+            f"or train the model with `python -m sample_models train {name}`."
+        ) from error
+    return facts
 
 
 def _block(facts: dict[str, Any]) -> Block:

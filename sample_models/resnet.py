@@ -29,7 +29,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of residual blocks, a mean over the picture, one linear layer. Each stage after the first halves the picture.
+    """A 3x3 convolution, stages of residual blocks, a mean over the picture, one linear layer. Later stages halve the picture.
 
     (n, 1, height, width) -> (n, 10)
     """

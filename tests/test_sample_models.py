@@ -1,0 +1,465 @@
+"""The sample models are what their cards say, their data never moves, and what cannot be had is said plainly."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import sample_models
+from pruning.errors import DataError, FileRefused, UnknownName
+from pruning.types import Batches, Workpiece, prunable
+from sample_models import __main__ as shell
+from sample_models import architectures, cards, catalogue, data, loading, making
+from sample_models.blocks import blocks
+from sample_models.cards import WEIGHTS
+from sample_models.training import augment, correct, pace, shifted, train
+
+ROOT = Path(__file__).parent.parent
+NAMES = sample_models.names()
+SMALL = "squeezenet1_1"
+RESNET18 = "resnet18-f37072fd.pth"
+
+# The splits, for ever: a change here would compare new runs with old ones on other examples.
+DIGITS_SPLITS = ["df32bddf96bd6179", "7000df3333fe39c5", "59b6ebe40fb9098d"]
+MNIST1D_SPLITS = ["903467383eef6d92", "073174795f51fb52", "8de99be3ff9dab15"]
+MNIST1D_MEANS = [0.73969943, 0.73901874, 0.74944694]
+LARGE_SPLIT = "253326dc3e5871f8"
+
+
+def digest(*tensors: Tensor) -> str:
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def work(request: pytest.FixtureRequest) -> Workpiece:
+    return sample_models.load(request.param, data=False)
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine with no data, no weights of others and no network."""
+
+    def offline(*_args: object, **_options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNING_DATA", str(tmp_path / "data-dir"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", offline)
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    yield tmp_path
+    data._idx.cache_clear()
+
+
+# What is shipped
+
+
+def test_a_loaded_model_is_ready_to_use(work: Workpiece) -> None:
+    assert not work.model.training
+    assert all(p.dtype is torch.float32 and bool(p.isfinite().all()) for p in work.model.parameters())
+    assert work.example is not None
+    answers = work.model(work.example)
+    assert answers.shape == (2, len(work.classes))
+    assert bool(answers.isfinite().all())
+    assert (work.train, work.validation, work.test) == (None, None, None)
+
+
+def test_the_card_counts_what_is_there(work: Workpiece) -> None:
+    card = sample_models.card(work.name)
+    assert card.weights == sum(w.numel() for w in prunable(work.model).values())
+    assert card.parameters == sum(p.numel() for p in work.model.parameters())
+    assert card.shipped == (WEIGHTS / f"{work.name}.safetensors").stat().st_size < 1_000_000
+    assert card.bytes > 4 * card.parameters
+    assert card.test == card.accuracy.total
+    assert card.classes == work.classes
+    for text in (card.title, card.good_for, card.about, card.data_about, card.licence, card.versions["torch"]):
+        assert text
+
+
+def test_the_strip_has_every_prunable_weight_in_order(work: Workpiece) -> None:
+    assert work.example is not None
+    strip = blocks(work.model, work.example[:1])
+    assert strip == sample_models.card(work.name).blocks
+    held = [f"{block.name}.weight" for block in strip if block.kind in ("conv", "depthwise", "linear", "attention")]
+    assert sorted(held) == sorted(prunable(work.model))
+    assert strip[-1].output == (10,)
+    assert all(block.weights == int(np.prod(block.shape)) for block in strip if block.shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_accuracy_on_the_card_is_that_of_the_shipped_file(name: str) -> None:
+    kind = catalogue.sample(name)
+    if kind.dataset in data.FOLDERS and data.find(kind.dataset) is None:
+        pytest.skip(f"{kind.dataset} is not on this machine: set PRUNING_DATA to a folder that has it")
+    loaded = sample_models.load(name)
+    assert loaded.test is not None
+    found, said = correct(loaded.model, loaded.test), sample_models.card(name).accuracy
+    assert len(loaded.test.x) == said.total
+    assert abs(found - said.correct) <= said.total // 5000  # another processor may round one of 5,000 the other way
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("digits-mlp", 0.97),
+        ("digits-vit", 0.97),
+        ("mnist1d-cnn", 0.9),
+        ("mnist-lenet300", 0.982),
+        ("mnist-lenet5", 0.99),
+        ("fashion-lenet5", 0.895),
+        ("fashion-resnet20", 0.92),
+    ],
+)
+def test_models_are_trained_well_enough_to_show_something(name: str, least: float) -> None:
+    assert sample_models.card(name).accuracy.value >= least
+
+
+@pytest.mark.parametrize("name", ["digits-resnet", "digits-depthwise", "digits-vit", "mnist1d-cnn"])
+def test_models_can_be_traced(name: str) -> None:
+    """Structure work reads the graph; no branch may depend on the data."""
+    found = sample_models.load(name, data=False)
+    assert found.example is not None
+    answers = found.model(found.example)
+    exported = torch.export.export(found.model, (found.example,)).module()
+    torch.testing.assert_close(exported(found.example), answers)
+    torch.testing.assert_close(torch.fx.symbolic_trace(found.model)(found.example), answers)
+
+
+def test_everything_in_the_catalogue_is_shipped() -> None:
+    assert list(catalogue.SAMPLES) == NAMES
+
+
+def test_a_card_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sample_models.cards.CARDS", tmp_path)
+    (tmp_path / "digits-mlp.json").write_text('{"torn": ')
+    for name in ("digits-mlp", "digits-cnn"):
+        with pytest.raises(FileRefused, match=f"sample_models train {name}"):
+            cards.card.__wrapped__(name)
+
+
+def test_lists_and_cards_come_without_torch() -> None:
+    lists = "s.names(); [s.card(n) for n in s.names()]; s.datasets(); s.torchvision_names()"
+    script = f"import sys, sample_models as s\n{lists}\nprint(sorted({{'torch', 'torchvision', 'numpy', 'sklearn'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    for refused in (sample_models.load, sample_models.build, sample_models.card):
+        with pytest.raises(UnknownName, match="digits-cnn"):
+            refused("digits-cn")
+    with pytest.raises(UnknownName, match="did you mean 'resnet18'"):
+        sample_models.load("torchvision:resnet-18")
+    with pytest.raises(UnknownName, match="fashion-mnist"):
+        sample_models.fetch("fashion")
+
+
+def test_a_damaged_weights_file_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
+    (tmp_path / "digits-mlp.safetensors").write_bytes(b"torn")
+    for name in ("digits-mlp", "digits-cnn"):
+        with pytest.raises(FileRefused, match=f"sample_models train {name}"):
+            sample_models.load(name)
+
+
+def test_building_is_drawn_from_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again, other = (list(sample_models.build("digits-cnn", seed).parameters()) for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+# Data
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist1d"])
+def test_splits_share_no_example_and_hold_every_class(name: str) -> None:
+    parts = data.splits(name)
+    assert tuple(len(part.x) for part in parts) == catalogue.dataset(name).sizes
+    rows = [{row.numpy().tobytes() for row in part.x} for part in parts]
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert not rows[a] & rows[b]
+    for part in parts:
+        counts = part.y.bincount(minlength=10)
+        assert len(counts) == 10
+        assert counts.max() - counts.min() <= 0.35 * counts.max()
+        assert bool(part.x.isfinite().all())
+        assert part.x.shape[1:] == catalogue.dataset(name).shape
+
+
+def test_the_splits_of_digits_never_change() -> None:
+    found = catalogue.dataset("digits")
+    values = [(data.pictures(part.x, found) * 16).round().to(torch.uint8) for part in data.splits("digits")]
+    assert [digest(x, part.y) for x, part in zip(values, data.splits("digits"), strict=True)] == DIGITS_SPLITS
+    train_set = data.splits("digits")[0].x
+    assert abs(float(train_set.mean())) < 0.01
+    assert float(train_set.std()) == pytest.approx(1, abs=0.01)
+
+
+def test_the_splits_of_mnist1d_never_change() -> None:
+    """Labels bit by bit; the curves to 5 digits, since they come from sines and interpolations of this machine's libraries."""
+    parts = data.splits("mnist1d")
+    assert [digest(part.y) for part in parts] == MNIST1D_SPLITS
+    assert [float(part.x.abs().double().mean()) for part in parts] == pytest.approx(MNIST1D_MEANS, rel=1e-5)
+
+
+def test_the_split_of_mnist_like_labels_never_changes() -> None:
+    labels = np.arange(60_000) * 7919 % 10
+    first, second = data.order(labels, (55_000, 5_000))
+    assert digest(torch.from_numpy(first), torch.from_numpy(second)) == LARGE_SPLIT
+
+
+def test_a_split_keeps_the_proportions_of_the_classes() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    parts = data.order(labels, (50, 30, 20))
+    assert [np.bincount(labels[part]).tolist() for part in parts] == [[30, 15, 5], [18, 9, 3], [12, 6, 2]]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(100))
+    with pytest.raises(DataError, match="add up to 99"):
+        data.order(labels, (50, 49))
+
+
+def test_curves_are_kept_and_computing_them_disturbs_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [np.full((2, 40), 0.5, np.float32), np.array([1, 2])]
+    calls: list[int] = []
+
+    def compute() -> tuple[np.ndarray, np.ndarray]:
+        calls.append(1)
+        return made[0], made[1]
+
+    monkeypatch.setattr(data, "compute_curves", compute)
+    for _ in range(2):
+        x, y = data._curves()
+        assert (x == made[0]).all()
+        assert (y == made[1]).all()
+    assert len(calls) == 1
+    next(home.rglob("*.npz")).write_bytes(b"torn")
+    data._curves()
+    assert len(calls) == 2
+
+
+def test_making_curves_leaves_the_random_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    import mnist1d.data
+
+    arguments = mnist1d.data.get_dataset_args()
+    arguments.num_samples = 20
+    monkeypatch.setattr(mnist1d.data, "get_dataset_args", lambda: arguments)
+    np.random.seed(3)
+    random.seed(3)
+    states = np.random.get_state()[1].tolist(), random.getstate()
+    x, y = data.compute_curves()
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((20, 40), np.float32, (20,), np.int64)
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == states
+
+
+def write_idx(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sizes = b"".join(n.to_bytes(4, "big") for n in values.shape)
+    path.write_bytes(bytes([0, 0, 8, values.ndim]) + sizes + values.astype(np.uint8).tobytes())
+
+
+def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path) -> None:
+    values = np.arange(24).reshape(2, 3, 4)
+    path = tmp_path / "images"
+    write_idx(path, values)
+    assert data.read_idx(path).tolist() == values.tolist()
+    for torn in (path.read_bytes()[:-1], b"", b"<html>not found</html>", bytes([0, 0, 8])):
+        path.write_bytes(torn)
+        with pytest.raises(DataError, match=r"images in .* is not a whole idx file: delete it"):
+            data.read_idx(path)
+
+
+@pytest.mark.parametrize("place", ["PRUNING_DATA", "./data"])
+def test_mnist_is_read_from_a_folder_as_it_is(nowhere: Path, place: str) -> None:
+    raw = nowhere / ("data-dir" if place == "PRUNING_DATA" else "data") / "MNIST" / "raw"
+    for prefix, count in (("train", 60_000), ("t10k", 10_000)):
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[:, 0, :3] = np.stack([np.arange(count) >> shift & 255 for shift in (0, 8, 16)], 1)
+        write_idx(raw / f"{prefix}-images-idx3-ubyte", pixels)
+        write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
+    parts = data.splits("mnist")
+    found = catalogue.dataset("mnist")
+    assert tuple(len(part.x) for part in parts) == found.sizes == (55_000, 5_000, 10_000)
+    numbers = [(data.pictures(part.x[:, 0, 0, :3], found) * 255).round().long() @ torch.tensor([1, 256, 65536]) for part in parts]
+    assert sorted(torch.cat(numbers[:2]).tolist()) == list(range(60_000))
+    assert all(torch.equal(n % 10, part.y) for n, part in zip(numbers, parts, strict=True))
+
+
+def test_absent_data_is_said_with_the_way_on(nowhere: Path) -> None:
+    with pytest.raises(DataError, match=r"MNIST is not on this machine .*PRUNING_DATA.*digits"):
+        sample_models.load("mnist-lenet300")
+    assert sample_models.load("mnist-lenet300", data=False).test is None
+    assert sample_models.card("mnist-lenet300").needs == "download"
+
+
+def test_a_download_tells_how_far_it_is(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(url: str, folder: str, filename: str, md5: str) -> None:
+        write_idx(Path(folder) / filename.removesuffix(".gz"), np.zeros((3, 2), np.uint8))
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", download)
+    seen: list[tuple[str, int, int]] = []
+    raw = sample_models.fetch("fashion-mnist", progress=lambda *step: seen.append(step))
+    assert raw == nowhere / "data" / "FashionMNIST" / "raw" == data.find("fashion-mnist")
+    assert [(done, total) for _, done, total in seen] == [(n, 4) for n in range(5)]
+    assert sample_models.fetch("fashion-mnist", progress=None) == raw
+
+
+# torchvision's architectures
+
+
+def test_the_list_of_architectures_is_torchvisions() -> None:
+    assert sample_models.torchvision_names() == torchvision.models.list_models(module=torchvision.models)
+
+
+def test_offline_an_architecture_has_random_weights_that_say_so_and_repeat(nowhere: Path) -> None:
+    first = sample_models.load(f"torchvision:{SMALL}")
+    again = sample_models.load(SMALL, weights="trained")
+    assert first.name == again.name == f"{SMALL} (random weights)"
+    assert first.example is not None
+    assert again.example is not None
+    assert first.example.shape == (2, 3, 224, 224)
+    assert torch.equal(first.example, again.example)
+    assert first.test is None
+    assert not first.model.training
+    pairs = zip(first.model.state_dict().values(), again.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(DataError, match="random weights"):
+        sample_models.fetch(SMALL)
+    with pytest.raises(UnknownName, match="auto, random, trained"):
+        sample_models.load(SMALL, weights="best")
+
+
+def test_heads_that_only_training_uses_are_left_out() -> None:
+    for name in ("inception_v3", "googlenet"):
+        with torch.device("meta"):
+            model = sample_models.build(name)
+        assert not [path for path, _ in model.named_modules() if "aux" in path.lower()]
+
+
+def test_trained_weights_at_hand_are_used(nowhere: Path) -> None:
+    path = nowhere / "torch" / "hub" / "checkpoints" / RESNET18
+    path.parent.mkdir(parents=True)
+    stored = sample_models.build("resnet18", seed=9).state_dict()
+    torch.save(stored, path)
+    found = sample_models.load("resnet18")
+    assert found.name == "resnet18"
+    assert len(found.classes) == 1000
+    assert all(torch.equal(value, stored[key]) for key, value in found.model.state_dict().items())
+    assert sample_models.load("resnet18", weights="random").name == "resnet18 (random weights)"
+    assert sample_models.fetch("resnet18") == path
+
+
+def test_a_planted_file_in_the_cache_is_refused_and_not_run(nowhere: Path) -> None:
+    path = nowhere / "torch" / "hub" / "checkpoints" / RESNET18
+    path.parent.mkdir(parents=True)
+    for planted in (pickle.dumps(Planted(nowhere / "ran")), b"torn"):
+        path.write_bytes(planted)
+        with pytest.raises(FileRefused, match="delete it"):
+            sample_models.load("resnet18")
+    torch.save({"state_dict": Planted(nowhere / "ran")}, path)
+    with pytest.raises(FileRefused, match="delete it"):
+        sample_models.load("resnet18")
+    assert not (nowhere / "ran").exists()
+
+
+@dataclasses.dataclass
+class Planted:
+    """Reading this as a pickle makes a file."""
+
+    target: Path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (self.target,)  # type: ignore[return-value]
+
+
+# Training them again
+
+
+def test_the_pace_rises_then_falls_to_nothing() -> None:
+    assert [round(pace(p), 6) for p in (0.05, 0.1, 0.55, 1)] == [0.5, 1, 0.5, 0]
+
+
+def test_pictures_are_moved_whole() -> None:
+    x = torch.zeros(200, 1, 5, 5)
+    x[:, 0, 2, 2] = 1
+    moved = shifted(x, 1, torch.Generator().manual_seed(0))
+    where = moved.flatten(1).argmax(1)
+    assert moved.shape == x.shape
+    assert bool((moved.sum((1, 2, 3)) == 1).all())
+    assert set(where.tolist()) == {5 * r + c for r in (1, 2, 3) for c in (1, 2, 3)}
+
+
+def test_about_half_of_the_pictures_are_mirrored() -> None:
+    x = torch.zeros(400, 1, 2, 2)
+    x[..., 0] = 1
+    mirrored = augment(x, catalogue.Training(epochs=1, flip=True), torch.Generator().manual_seed(0))[:, 0, 0, 1]
+    assert 150 < int(mirrored.sum()) < 250
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_training_learns_and_repeats(optimizer: str) -> None:
+    whole, validation, _ = data.splits("digits")
+    part = Batches(whole.x[:600], whole.y[:600])
+    how = catalogue.Training(epochs=4, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 3e-3, shift=1)
+    said: list[str] = []
+    first, again = (train(sample_models.build("digits-mlp"), part, validation, how, seed, said.append) for seed in (1, 1))
+    assert correct(first, validation) > 90
+    assert not first.training
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert said[3].startswith("epoch 4/4")
+
+
+def test_the_command_trains_ships_and_describes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for room in (making, loading):
+        monkeypatch.setattr(room, "WEIGHTS", tmp_path)
+    monkeypatch.setattr(making, "CARDS", tmp_path)
+    quick = dataclasses.replace(catalogue.sample("digits-mlp"), training=catalogue.Training(epochs=2), half=True)
+    monkeypatch.setitem(catalogue.SAMPLES, "digits-mlp", quick)
+    assert shell.main(["train", "digits-mlp", "--seed", "3"]) == 0
+    assert "digits-mlp:" in capsys.readouterr().out
+    shipped = sample_models.load("digits-mlp")
+    assert shipped.test is not None
+    facts = making.measured(shipped, quick)
+    assert facts["accuracy"]["correct"] == correct(shipped.model, shipped.test)
+    assert facts["shipped"] < facts["bytes"] * 0.6
+    assert all(p.dtype is torch.float32 for p in shipped.model.parameters())
+
+
+def test_the_command_lists_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.main(["list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(NAMES)
+    assert shell.main(["train", "digits-mlpp"]) == 1
+    assert "did you mean 'digits-mlp'" in capsys.readouterr().err
+
+
+def test_a_weight_too_large_for_half_precision_is_not_shipped() -> None:
+    layer = nn.Linear(2, 2)
+    nn.init.constant_(layer.weight, 1e6)
+    with pytest.raises(OverflowError, match="float16"):
+        making._stored(layer.weight, half=True)
+    assert torch.equal(making._stored(layer.weight, half=False), layer.weight)
+
+
+def test_an_architecture_wants_its_own_size(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(architectures, "build", lambda name: nn.Identity())
+    sizes = {name: architectures.load(name).example for name in ("inception_v3", "vit_h_14")}
+    assert {name: example.shape[-1] for name, example in sizes.items() if example is not None} == {"inception_v3": 299, "vit_h_14": 224}
