@@ -91,5 +91,7 @@ def _architecture(name: str, others: list[str] | None = None) -> str:
     known = torchvision_names()
     bare = name.removeprefix(PREFIX)
     if bare not in known:
-        raise UnknownName("model", name, known if name.startswith(PREFIX) else [*(others or names()), *known])
+        if name.startswith(PREFIX):
+            raise UnknownName("torchvision architecture", bare, known)
+        raise UnknownName("model", name, [*(others or names()), *known])
     return bare

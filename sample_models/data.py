@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,27 +58,36 @@ def find(name: str) -> Path | None:
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
     """Download an MNIST-like set into ./data, as torchvision does, and return its folder. Raises DataError, with the way on."""
+    raw = Path("data").absolute() / FOLDERS[name] / "raw"
+    fresh = raw.with_name(f"raw-{os.getpid()}")  # beside it, so that nobody reads half a file
+    try:
+        _download(name, fresh, progress or (lambda *_: None))
+        raw.mkdir(parents=True, exist_ok=True)
+        for file in FILES:
+            (fresh / file).replace(raw / file)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return raw
+
+
+def _download(name: str, folder: Path, progress: Progress) -> None:
     from torchvision import datasets
     from torchvision.datasets.utils import download_and_extract_archive
 
-    source = getattr(datasets, FOLDERS[name])
-    raw = Path("data").absolute() / FOLDERS[name] / "raw"
-    with patience(PATIENCE):
-        for done, (file, md5) in enumerate(source.resources):
-            if progress:
-                progress(f"{dataset(name).title}: {file}", done, len(source.resources))
-            problem: Exception | None = None
-            for mirror in source.mirrors:
-                try:
-                    download_and_extract_archive(f"{mirror}{file}", str(raw), filename=file, md5=md5)
-                    break
-                except (OSError, RuntimeError, EOFError) as error:
-                    problem = error
-            else:
-                raise _unreachable(name, problem)
-    if progress:
-        progress(dataset(name).title, len(source.resources), len(source.resources))
-    return raw
+    source, title = getattr(datasets, FOLDERS[name]), dataset(name).title
+    for done, (file, md5) in enumerate(source.resources):
+        progress(f"{title}: {file}", done, len(source.resources))
+        problem: Exception | None = None
+        for mirror in source.mirrors:
+            try:
+                with patience(PATIENCE):
+                    download_and_extract_archive(f"{mirror}{file}", str(folder), filename=file, md5=md5)
+                break
+            except (OSError, RuntimeError, EOFError) as error:
+                problem = error
+        else:
+            raise _unreachable(name, problem)
+    progress(title, len(source.resources), len(source.resources))
 
 
 def _unreachable(name: str, problem: Exception | None) -> DataError:
@@ -137,11 +148,24 @@ def pictures(x: Tensor, data: Dataset) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _digits() -> Splits:
-    from sklearn.datasets import load_digits
+    data = dataset("digits")
+    rows = digits_table()
+    x = normalised(torch.from_numpy(rows[:, :64]).float().view(-1, *data.shape) / 16, data)
+    y = rows[:, 64].astype(np.int64)
+    train, validation, test = (_part(x, y, part) for part in order(y, data.sizes))
+    return train, validation, test
 
-    data, found = dataset("digits"), load_digits()
-    x = normalised(torch.from_numpy(found.images).float().unsqueeze(1) / 16, data)
-    return _cut(x, found.target, data.sizes)
+
+def digits_table() -> np.ndarray:
+    """(1797, 65): 64 pixels from 0 to 16, then the digit. The file of scikit-learn's load_digits, without the second its import takes.
+
+    Raises DataError when scikit-learn is not installed.
+    """
+    package = find_spec("sklearn")
+    path = Path((package.submodule_search_locations or [""])[0] if package else "") / "datasets" / "data" / "digits.csv.gz"
+    if not path.is_file():
+        raise DataError("The digits come with scikit-learn, and it is not installed whole: start with `python3 run.py`, which installs it.")
+    return np.loadtxt(path, delimiter=",")
 
 
 @lru_cache(maxsize=1)
@@ -193,11 +217,6 @@ def _idx(name: str, raw: Path) -> Splits:
     train, validation = order(y.numpy(), data.sizes[:2])
     x, x_test = (normalised(part.float().div_(255).unsqueeze(1), data) for part in (x, x_test))
     return _part(x, y.numpy(), train), _part(x, y.numpy(), validation), Batches(x_test, y_test.long(), batch=256)
-
-
-def _cut(x: Tensor, y: np.ndarray, sizes: tuple[int, int, int]) -> Splits:
-    train, validation, test = (_part(x, y, part) for part in order(y, sizes))
-    return train, validation, test
 
 
 def _part(x: Tensor, y: np.ndarray, part: np.ndarray) -> Batches:

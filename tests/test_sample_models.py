@@ -205,6 +205,17 @@ def test_splits_share_no_example_and_hold_every_class(name: str) -> None:
         assert part.x.shape[1:] == catalogue.dataset(name).shape
 
 
+def test_the_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.datasets import load_digits
+
+    found, rows = load_digits(), data.digits_table()
+    assert (rows[:, :64] == found.data).all()
+    assert (rows[:, 64] == found.target).all()
+    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"scikit-learn, and it is not installed whole.*run\.py"):
+        data.digits_table()
+
+
 def test_the_splits_of_digits_never_change() -> None:
     found = catalogue.dataset("digits")
     values = [(data.pictures(part.x, found) * 16).round().to(torch.uint8) for part in data.splits("digits")]
@@ -307,6 +318,7 @@ def test_absent_data_is_said_with_the_way_on(nowhere: Path) -> None:
         sample_models.load("mnist-lenet300")
     assert sample_models.load("mnist-lenet300", data=False).test is None
     assert sample_models.card("mnist-lenet300").needs == "download"
+    assert not list(nowhere.rglob("raw*"))
 
 
 def test_a_download_tells_how_far_it_is(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,6 +331,7 @@ def test_a_download_tells_how_far_it_is(nowhere: Path, monkeypatch: pytest.Monke
     assert raw == nowhere / "data" / "FashionMNIST" / "raw" == data.find("fashion-mnist")
     assert [(done, total) for _, done, total in seen] == [(n, 4) for n in range(5)]
     assert sample_models.fetch("fashion-mnist", progress=None) == raw
+    assert [path.name for path in raw.parent.iterdir()] == ["raw"]
 
 
 # torchvision's architectures
@@ -369,7 +382,7 @@ def test_trained_weights_at_hand_are_used(nowhere: Path) -> None:
 def test_a_planted_file_in_the_cache_is_refused_and_not_run(nowhere: Path) -> None:
     path = nowhere / "torch" / "hub" / "checkpoints" / RESNET18
     path.parent.mkdir(parents=True)
-    for planted in (pickle.dumps(Planted(nowhere / "ran")), b"torn"):
+    for planted in (pickle.dumps(Planted(nowhere / "ran"), protocol=2), b"torn"):
         path.write_bytes(planted)
         with pytest.raises(FileRefused, match="delete it"):
             sample_models.load("resnet18")
