@@ -74,7 +74,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
 
 def _random(model: str, work: Workpiece) -> bool:
     """Whether the weights were drawn and not trained: loading says so in the name, where the trained ones could not be had."""
-    return not model.startswith("upload:") and "random" in work.name
+    return not model.startswith("upload:") and "random weights" in work.name
 
 
 def layers(work: Workpiece) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ def _kinds(model: nn.Module) -> dict[str, str]:
 
 @torch.inference_mode()
 def examples(model: nn.Module, data: Batches) -> Arrays:
-    """Up to 24 examples: the wrong answers the model is surest of, at most a third, then right ones, one of each class in turn."""
+    """Up to 24 examples: a third wrong answers, those the model is surest of, then right ones, one of each class in turn."""
     looked = data.head(512)
     with evaluating(model):
         out = torch.cat([model(x) for x, _ in looked]).softmax(1)
@@ -129,9 +129,8 @@ def examples(model: nn.Module, data: Batches) -> Arrays:
 
 def _pick(predicted: NDArray[Any], targets: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.int64]:
     """Which examples to show, wrong ones first."""
-    wrong = np.flatnonzero(predicted != targets)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: SHOWN // 3]
-    right = np.flatnonzero(predicted == targets)
+    right, wrong = np.flatnonzero(predicted == targets), np.flatnonzero(predicted != targets)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: max(SHOWN // 3, SHOWN - len(right))]
     turn = np.zeros(len(targets), np.int64)  # how many of the same class come before
     for label in np.unique(targets[right]):
         same = right[targets[right] == label]

@@ -385,12 +385,12 @@ def test_an_all_zero_layer_has_bins_too() -> None:
 # ---------------------------------------------------------------- many processes, some of them killed
 
 BUSY = """
-import sys, time
+import itertools, sys
 from pruning.events import Notice
 from pruning.runs.store import Store
 store = Store()
 me = int(sys.argv[1])
-for i in range(400):
+for i in itertools.count():
     print("submitted", store.submit("run", {"by": me, "i": i}, key=f"shared-{i % 40}" if i % 4 == 0 else None), flush=True)
     job = store.claim()
     if job is None:

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pruning import Workpiece
-from pruning.errors import PruningError, RecipeError, UnknownName
-from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Pruned, Started
+from pruning.errors import DataError, PruningError, RecipeError, UnknownName
+from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
 from pruning.runs import crew, resolve, results, supervisor, worker
 from pruning.runs.store import GONE, Job, Store
@@ -24,16 +25,21 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "digits-mlp"
 
 
-def until(met: Callable[[], bool], seconds: float = 30.0) -> float:
+def until(met: Callable[[], bool], seconds: float = 120.0) -> float:
     """Wait; how long it took."""
     began = time.monotonic()
     while not met():
         assert time.monotonic() - began < seconds, "it never came"
-        time.sleep(0.01)
+        time.sleep(0.02)
     return time.monotonic() - began
 
 
-def ended(store: Store, id: str, seconds: float = 60.0) -> Job:
+def trained(store: Store, id: str) -> bool:
+    """Whether it is in the middle of training."""
+    return any(isinstance(event, Epoch) for _, event in store.events(id, after=2)[:5])
+
+
+def ended(store: Store, id: str, seconds: float = 120.0) -> Job:
     until(lambda: store.job(id).state in ("finished", "failed", "stopped"), seconds)
     return store.job(id)
 
@@ -44,7 +50,7 @@ def ended(store: Store, id: str, seconds: float = 60.0) -> Job:
 @pytest.fixture
 def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store whose every model is the tiny one."""
-    monkeypatch.setattr("pruning.runs.work.resolve", lambda model, place: tiny)
+    monkeypatch.setattr("pruning.runs.work.resolve", lambda model, place, **ways: tiny)
     yield Store()
 
 
@@ -96,7 +102,7 @@ def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(bench: Sto
 
 
 def test_what_nobody_foresaw_is_one_sentence_and_a_file(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: str, place: Path) -> Workpiece:
+    def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise KeyError("deep inside")
 
     monkeypatch.setattr("pruning.runs.work.resolve", broken)
@@ -107,7 +113,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_file(bench: Store, monkeypatc
 
 
 def test_too_little_memory_is_said_in_plain_words(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: str, place: Path) -> Workpiece:
+    def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes")
 
     monkeypatch.setattr("pruning.runs.work.resolve", broken)
@@ -145,12 +151,27 @@ def test_a_worker_whose_job_was_given_up_writes_nothing_more(bench: Store) -> No
     assert [type(event) for _, event in bench.events(job.id)] == [Failed] and not job.folder.exists()
 
 
+def test_a_run_that_needs_no_data_goes_on_without_it(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, *, data: bool, progress: object) -> Workpiece:
+        if data:
+            raise DataError("MNIST is not on this machine.")
+        return replace(tiny, train=None, validation=None, test=None)
+
+    monkeypatch.setattr("sample_models.load", load)
+    store = Store()
+    done = attend(store, Recipe(model="mnist-lenet5", sparsity=0.5).to_dict())
+    first, last = store.events(done.id)[0][1], store.events(done.id)[-1][1]
+    assert first == Notice("MNIST is not on this machine.") and isinstance(last, Finished) and last.final.accuracy is None
+    failed = attend(store, Recipe(model="mnist-lenet5", epochs=1).to_dict())
+    assert failed.message == "MNIST is not on this machine.", "and what needs it says why there is none"
+
+
 # ---------------------------------------------------------------- names of models
 
 
 def test_the_model_a_run_left_can_be_worked_on(bench: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> None:
     job = attend(bench, Recipe(model="tiny", sparsity=0.5).to_dict())
-    monkeypatch.setattr("sample_models.load", lambda name: tiny)
+    monkeypatch.setattr("sample_models.load", lambda name, **ways: tiny)
     work = resolve.resolve(f"run:{job.id}")
     assert sum(int((p == 0).sum()) for n, p in work.model.named_parameters() if n.endswith("weight")) == 24
     assert work.model is not tiny.model and resolve.resolve(f"run:{job.id}") is work, "kept for the next time"
@@ -190,20 +211,20 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
     try:
         study = store.submit("study", {"what": "card", "model": MODEL})
         first = store.submit("run", Recipe(model=MODEL, sparsity=0.9, epochs=2).to_dict())
-        done = ended(store, first, 120)
+        done = ended(store, first)
         assert done.state == "finished" and isinstance(store.events(first)[-1][1], Finished), done.message
         assert ended(store, study).state == "finished"
         assert results.load_study(store.job(study).folder).data["weights"] == results.load_run(done.folder).finished.final.weights
         assert crew.pid() not in (None, os.getpid())
 
         long = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
-        until(lambda: any(isinstance(event, Epoch) for _, event in store.events(long)))
+        until(lambda: trained(store, long))
         store.stop(long)
         took = until(lambda: store.job(long).state == "stopped")
         assert isinstance(store.events(long)[-1][1], Halted) and took < supervisor.GRACE + 3
 
         doomed = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
-        until(lambda: any(isinstance(event, Epoch) for _, event in store.events(doomed)))
+        until(lambda: trained(store, doomed))
         owner = store.job(doomed).owner
         assert owner is not None
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)

@@ -25,7 +25,9 @@ from pruning.runs import keys
 from pruning.runs.store import LIVE, Store, home
 from pruning.runs.supervisor import ROOT, Crew, say
 
-TICK = 0.2
+TICK, LOOK = 0.2, 2.0
+"""Seconds between looks at the workers, and at the source."""
+
 LOG = 1 << 20
 """Bytes after which the log is cut to its last quarter."""
 
@@ -123,7 +125,7 @@ def watch(crew: Crew, lock: IO[str]) -> bool:
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
     say(f"crew {os.getpid()} looks after {crew.store.home}")
-    stamp = keys.stamp()
+    stamp, looked = keys.stamp(), time.monotonic()
     try:
         while not crew.leaving and _there(crew.store.home, lock) and not crew.idle():
             try:
@@ -133,8 +135,10 @@ def watch(crew: Crew, lock: IO[str]) -> bool:
                 time.sleep(1)
             _cut(crew.store.home / "crew.log")
             time.sleep(TICK)
-            if keys.stamp() != stamp and not crew.store.jobs(states=LIVE, limit=1):
-                return True
+            if time.monotonic() - looked > LOOK:
+                looked = time.monotonic()
+                if keys.stamp() != stamp and not crew.store.jobs(states=LIVE, limit=1):
+                    return True
     finally:
         crew.close()
         say(f"crew {os.getpid()} leaves")

@@ -1,9 +1,10 @@
-"""What an answer depends on, as short hashes: the question, the weights, the code."""
+"""What an answer depends on, as short hashes: the question, the weights, the data, the code."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,35 @@ SAMPLES = PACKAGE.parent / "sample_models"
 
 
 def complete(spec: dict[str, Any], key: str | None, home: Path) -> str:
-    """The key of a study: equal for equal questions about equal weights, asked of equal code."""
-    parts = [key, spec, weights(str(spec.get("model", "")), home), code()]
+    """The key of a study: equal for equal questions about equal weights and data, asked of equal code."""
+    parts = [key, spec, facts(str(spec.get("model", "")), home), code()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def weights(model: str, home: Path) -> str:
-    """A fingerprint of a model's weights file, cheap: size and time of change. "" where the reference says it all."""
-    name = model.replace(":", "_").replace("/", "_")
-    files = sorted((SAMPLES / "weights").glob(f"{name}*")) if ":" not in model else []
-    kind, _, id = model.partition(":")
+def facts(model: str, home: Path) -> str:
+    """A cheap fingerprint of what a model's name stands for on this machine: weights files (size and time), data that is here."""
+    kind, colon, id = model.rpartition(":")
+    files: list[Path] = []
     if kind == "upload" and id.isalnum():
         files = sorted((home / "uploads" / id).glob("*.safetensors"))
-    return ";".join(f"{file.name}:{(seen := file.stat()).st_size}:{seen.st_mtime_ns}" for file in files)
+    elif kind == "torchvision" and id.isidentifier():
+        files = sorted(_hub().glob(f"{id}-*"))
+    elif not colon:
+        files = [file for file in (SAMPLES / "weights" / f"{model}.safetensors",) if file.is_file()]
+    seen = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
+    return ";".join(seen + _data())
+
+
+def _data() -> list[str]:
+    """The data files that are here: more of them, and there is more to say of a model."""
+    roots = [Path(given).expanduser() for given in (os.environ.get("PRUNING_DATA"),) if given]
+    return [f"{file.parent.parent.name}/{file.name}" for root in (*roots, Path("data")) for file in sorted(root.glob("*/raw/*-ubyte"))]
+
+
+def _hub() -> Path:
+    """Where torch keeps weights it downloaded."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub" / "checkpoints"
 
 
 @cache

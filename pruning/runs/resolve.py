@@ -9,13 +9,14 @@ import copy
 import dataclasses
 import json
 from collections import OrderedDict
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError, UnknownName
 from pruning.recipe import Recipe
-from pruning.runs.keys import weights
+from pruning.runs import keys
 from pruning.runs.results import RunResult, load_run
 from pruning.runs.store import Job, Store, home
 
@@ -25,23 +26,35 @@ if TYPE_CHECKING:
 KEPT = 3
 """Models that a worker holds on to: the one on the bench, and what it is compared with."""
 
-_kept: OrderedDict[tuple[str, str, str], Workpiece] = OrderedDict()
+Progress = Callable[[str, int, int], None]
+"""(what is being fetched, how much is done, of how much)"""
+
+_kept: OrderedDict[tuple[object, ...], Workpiece] = OrderedDict()
 
 
-def resolve(model: str, place: Path | None = None) -> Workpiece:
+def resolve(model: str, place: Path | None = None, *, fetch: bool = True, progress: Progress | None = None) -> Workpiece:
     """The model of that name, with its data. It is shared: copy before you change it, as the engine does.
 
-    place: the workspace whose uploads and runs are meant. Raises UnknownName, or what loading raises.
+    place: the workspace whose uploads and runs are meant; fetch: download data that is not here (else do without it).
+    Raises UnknownName, DataError when fetching fails, or what loading raises.
     """
     place = place or home()
-    key = (model, str(place), weights(model, place))
+    key = (model, place, keys.facts(model, place), fetch)
     if key not in _kept:
-        work = _load(model, place)
+        work = _load(model, place, _Ways(fetch, progress))
         while len(_kept) >= KEPT:
             _kept.popitem(last=False)
         _kept[key] = work
     _kept.move_to_end(key)
     return _kept[key]
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How to come by data."""
+
+    fetch: bool
+    progress: Progress | None
 
 
 def describe(model: str, place: Path | None = None) -> dict[str, Any]:
@@ -71,34 +84,45 @@ def split(model: str) -> tuple[str, str]:
     return kind, rest
 
 
-def _load(model: str, place: Path) -> Workpiece:
+def _load(model: str, place: Path, ways: _Ways) -> Workpiece:
     kind, id = split(model)
     if kind == "run":
-        return _pruned(id, place)
+        return _pruned(id, place, ways)
     if kind == "upload":
-        return _brought(id, place)
+        return _brought(id, place, ways)
     import sample_models
 
-    return sample_models.load(model)
+    return sample_models.load(model, data=ways.fetch or _here(model), progress=ways.progress)
 
 
-def _brought(id: str, place: Path) -> Workpiece:
+def _here(model: str) -> bool:
+    """Whether a model's data can be had without the network."""
+    import sample_models
+
+    if model not in sample_models.names() or sample_models.card(model).needs == "nothing":
+        return True
+    from sample_models.data import find
+
+    return find(sample_models.card(model).data) is not None
+
+
+def _brought(id: str, place: Path, ways: _Ways) -> Workpiece:
     """Somebody's weights in the architecture they chose, with that one's data."""
     from pruning.formats import load_upload
 
     architecture, state = load_upload(id, place)
-    base = resolve(architecture, place)
+    base = resolve(architecture, place, fetch=ways.fetch, progress=ways.progress)
     model = copy.deepcopy(base.model)
     model.load_state_dict(state)
     return replace(base, name=f"{_upload(id, place)['name']} as {architecture}", model=model)
 
 
-def _pruned(id: str, place: Path) -> Workpiece:
+def _pruned(id: str, place: Path, ways: _Ways) -> Workpiece:
     """The model that a run started from, with the weights that the run ended with."""
     from safetensors.torch import load_model
 
     job, result = _run(id, place)
-    base = resolve(Recipe.from_dict(_plain(job.spec)).model, place)
+    base = resolve(Recipe.from_dict(_plain(job.spec)).model, place, fetch=ways.fetch, progress=ways.progress)
     model = copy.deepcopy(base.model)
     load_model(model, str(result.weights))
     return replace(base, name=f"run {id} of {base.name}", model=model)

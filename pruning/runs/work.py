@@ -12,8 +12,8 @@ from safetensors.torch import save_model
 from torch import nn
 
 from pruning import studies
-from pruning.errors import OutOfRange, PruningError, Stopped
-from pruning.events import Finished
+from pruning.errors import DataError, OutOfRange, PruningError, Stopped
+from pruning.events import Finished, Notice
 from pruning.masks import choose
 from pruning.recipe import Recipe
 from pruning.run import run
@@ -35,24 +35,40 @@ def do(store: Store, job: Job, stop: Stop) -> None:
 def _run(store: Store, job: Job, stop: Stop) -> None:
     """Drain the engine into the store. The files come first, then the row that says they are there."""
     recipe = Recipe.from_dict({name: value for name, value in job.spec.items() if name != "threads"})
-    work = resolve(recipe.model, store.home)
+    work, missing = _bench(store, job, recipe.model)
 
     def keep(model: nn.Module, masks: Masks) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
         save(job, work.model, model, masks)
 
-    for event in run(recipe, work, stop=stop, keep=keep):
-        if isinstance(event, Finished):
-            save_result(job.folder, event)
-            store.finish(job, "finished", event=event)
-            return
-        store.append(job, event)
-        if stop():
-            raise Stopped("Stopped.")
+    try:
+        for event in run(recipe, work, stop=stop, keep=keep):
+            if isinstance(event, Finished):
+                save_result(job.folder, event)
+                store.finish(job, "finished", event=event)
+                return
+            store.append(job, event)
+            if stop():
+                raise Stopped("Stopped.")
+    except DataError as error:  # why there is no data says more than that there is none
+        raise (missing or error) from None
+
+
+def _bench(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | None]:
+    """The model with its data, downloaded if need be; without, and why, when it cannot be had: some recipes need none."""
+
+    def said(what: str, done: int, of: int) -> None:
+        store.append(job, Notice(f"Downloading {what} ({done} of {of} done)."))
+
+    try:
+        return resolve(model, store.home, progress=said), None
+    except DataError as error:
+        store.append(job, Notice(str(error)))
+        return resolve(model, store.home, fetch=False), error
 
 
 def _study(store: Store, job: Job, stop: Stop) -> None:
-    data, arrays = studies.make(job.spec, resolve(job.spec["model"], store.home))
+    data, arrays = studies.make(job.spec, resolve(job.spec["model"], store.home, fetch=False))
     if stop():
         raise Stopped("Stopped.")
     save_study(job.folder, data, arrays)

@@ -1,0 +1,184 @@
+"""Studies: the plain numbers that pages draw, against what torch says directly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruning import Batches, Workpiece, choose, studies
+from pruning.errors import DataError, NotFinite, RunError, UnknownName
+from pruning.events import Measurement, from_dict
+from pruning.recipe import Recipe
+from pruning.runs.results import Study, load_study, save_study
+
+SAMPLES = ("digits-cnn", "mnist1d-cnn")
+
+
+def made(folder: Path, work: Workpiece, what: str, **spec: Any) -> Study:
+    """The study, through its files."""
+    save_study(folder, *studies.make({"what": what, "model": work.name, **spec}, work))
+    return load_study(folder)
+
+
+@pytest.fixture
+def pictures() -> Workpiece:
+    """A convolution, a depthwise one and a linear layer on 40 pictures of 12×12, some of which it gets wrong."""
+    chance = torch.Generator().manual_seed(1)
+    x, y = torch.randn(40, 3, 12, 12, generator=chance), torch.randint(0, 4, (40,), generator=chance)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        layers = (nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+        model = nn.Sequential(*layers).eval()
+    data = Batches(x, y, batch=16)
+    return Workpiece("pictures", model, data, data, data, example=x[:1], classes=tuple("abcd"))
+
+
+def test_a_card_lists_layers_with_shapes_macs_and_outputs(tmp_path: Path, pictures: Workpiece) -> None:
+    card = made(tmp_path, pictures, "card").data
+    assert [(row["name"], row["kind"], row["shape"], row["macs"], row["output"]) for row in card["layers"]] == [
+        ("0.weight", "conv", [6, 3, 3, 3], 162 * 100, [6, 10, 10]),
+        ("2.weight", "depthwise", [6, 1, 3, 3], 54 * 64, [6, 8, 8]),
+        ("5.weight", "linear", [4, 6], 24, [4]),
+    ]
+    assert card["weights"] == 162 + 54 + 24 and card["parameters"] == 240 + 6 + 6 + 4
+    assert card["classes"] == list("abcd") and card["labelled_random"] is False
+
+
+def test_a_cards_measurement_is_one(tmp_path: Path, tiny: Workpiece) -> None:
+    card = made(tmp_path, tiny, "card").data
+    event = from_dict({"event": "measured", "stage": "dense", "measurement": card["measurement"]})
+    measured = event.measurement  # type: ignore[union-attr]
+    right = int((tiny.model(tiny.test.x).argmax(1) == tiny.test.y).sum())  # type: ignore[union-attr]
+    assert isinstance(measured, Measurement) and measured.accuracy is not None
+    assert (measured.accuracy.correct, measured.accuracy.total) == (right, 64)
+
+
+def test_a_card_shows_right_and_wrong_answers_as_pictures(tmp_path: Path, pictures: Workpiece) -> None:
+    held = made(tmp_path, pictures, "card").arrays
+    assert held["images"].shape == (24, 12, 12, 3) and held["images"].min() == 0 and held["images"].max() == 1
+    wrong = held["predicted"] != held["targets"]
+    assert wrong.any() and wrong[: wrong.sum()].all(), "wrong ones first"
+    assert ((held["confidence"] >= 0.25) & (held["confidence"] <= 1)).all()
+    again = studies.examples(pictures.model, pictures.test)  # type: ignore[arg-type]
+    assert all(np.array_equal(again[name], held[name]) for name in held)
+
+
+def test_right_answers_come_one_of_each_class_in_turn() -> None:
+    targets = np.array([0] * 30 + [1] * 30 + [2] * 30)
+    chosen = studies._pick(targets.copy(), targets, np.ones(90))
+    assert targets[chosen].tolist() == [0, 1, 2] * 8
+    predicted = targets.copy()
+    predicted[:20] = 1
+    confidence = np.linspace(0, 1, 90)
+    assert studies._pick(predicted, targets, confidence)[:8].tolist() == [19, 18, 17, 16, 15, 14, 13, 12], (
+        "the surest mistakes, a third at most"
+    )
+
+
+@pytest.mark.parametrize(
+    "shape, name, shown",
+    [((5, 1, 8, 8), "images", (5, 8, 8)), ((5, 64), "images", (5, 8, 8)), ((5, 1, 40), "series", (5, 40)), ((5, 4), "series", (5, 4))],
+)
+def test_inputs_are_shown_as_what_they_are(shape: tuple[int, ...], name: str, shown: tuple[int, ...]) -> None:
+    held = studies._pictures(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    assert list(held) == [name] and held[name].shape == shown
+
+
+def test_a_model_without_data_has_a_card_without_accuracy(tmp_path: Path, pictures: Workpiece) -> None:
+    bare = replace(pictures, train=None, validation=None, test=None)
+    card = made(tmp_path, bare, "card")
+    assert card.data["measurement"]["accuracy"] is None and card.arrays == {}
+    assert "not measured" in card.data["notes"][0]
+
+
+def test_a_card_without_an_example_knows_no_macs(tmp_path: Path, pictures: Workpiece) -> None:
+    rows = made(tmp_path, replace(pictures, example=None), "card").data["layers"]
+    assert all(row["macs"] is None and row["output"] is None for row in rows) and len(rows) == 3
+
+
+def test_weights_are_counted_whole(tmp_path: Path, pictures: Workpiece) -> None:
+    study = made(tmp_path, pictures, "weights")
+    assert study.data["names"] == ["0.weight", "2.weight", "5.weight"]
+    for i, (name, row) in enumerate(zip(study.data["names"], study.data["layers"], strict=True)):
+        weight = pictures.model.get_parameter(name).detach()
+        edges = study.arrays[f"edges_{i}"]
+        assert edges.shape == (257,) and np.allclose(edges, -edges[::-1]) and study.arrays[f"counts_{i}"].sum() == weight.numel()
+        assert row["shape"] == list(weight.shape) and np.isclose(row["mean"], weight.mean().item(), atol=1e-6)
+        assert np.allclose(study.arrays[f"norms_l1_{i}"], weight.flatten(1).abs().sum(1), atol=1e-5)
+        assert np.allclose(study.arrays[f"norms_l2_{i}"], weight.flatten(1).norm(dim=1), atol=1e-5)
+        assert np.allclose(study.arrays[f"picture_{i}"], weight.flatten(1).abs(), atol=1e-6), "small enough to show whole"
+    assert study.arrays["filters"].shape == (6, 3, 3, 3)
+
+
+def test_a_large_matrix_is_pooled_to_the_mean() -> None:
+    matrix = np.random.default_rng(0).normal(size=(256, 640))
+    shown = studies.picture(matrix)
+    assert shown.shape == (128, 128)
+    assert np.allclose(shown, np.abs(matrix).reshape(128, 2, 128, 5).mean((1, 3)), atol=1e-6)
+    odd = studies.picture(np.ones((300, 129)))
+    assert odd.shape == (128, 128) and np.allclose(odd, 1)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "random", "taylor"])
+@pytest.mark.parametrize("granularity", ["weight", "channel"])
+def test_scores_answer_a_slider_exactly(tmp_path: Path, pictures: Workpiece, criterion: str, granularity: str) -> None:
+    study = made(tmp_path, pictures, "scores", criterion=criterion, granularity=granularity, seed=3)
+    for sparsity in (0.0, 0.3, 0.75):
+        recipe = Recipe(criterion=criterion, granularity=granularity, sparsity=sparsity, seed=3)
+        kept = {name: int(mask.sum()) for name, mask in choose(recipe, pictures).items()}
+        assert {layer.name: layer.kept for layer in study.ranking.left(recipe).layers} == {
+            n: k for n, k in kept.items() if n in study.data["names"]
+        }
+    assert study.data["criterion"] == criterion and set(study.data["fixed"]) == ({"5.weight"} if granularity == "channel" else set())
+
+
+def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
+    before = {name: value.clone() for name, value in pictures.model.state_dict().items()}
+    pictures.model.train()
+    for what in ("card", "weights", "scores"):
+        studies.make({"what": what, "model": "pictures", **({"criterion": "taylor"} if what == "scores" else {})}, pictures)
+    assert pictures.model.training and all(p.grad is None for p in pictures.model.parameters())
+    assert all(before[name].equal(value) for name, value in pictures.model.state_dict().items())
+
+
+def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
+    with pytest.raises(UnknownName, match="known are card, scores, weights"):
+        studies.make({"what": "cards", "model": "pictures"}, pictures)
+    with pytest.raises(UnknownName, match="did you mean 'taylor'"):
+        studies.make({"what": "scores", "model": "pictures", "criterion": "tailor"}, pictures)
+    with pytest.raises(DataError, match="training data"):
+        studies.make({"what": "scores", "model": "pictures", "criterion": "taylor"}, replace(pictures, train=None))
+    with torch.no_grad():
+        pictures.model.get_parameter("0.weight")[0] = torch.nan
+    for what in ("card", "weights", "scores"):
+        with pytest.raises(NotFinite, match="27 weights"):
+            studies.make({"what": what, "model": "pictures"}, pictures)
+
+
+def test_a_missing_study_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no study\.json"):
+        load_study(tmp_path)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_real_models_have_all_three(tmp_path: Path, name: str) -> None:
+    import sample_models
+
+    work, card = sample_models.load(name), sample_models.card(name)
+    held = made(tmp_path / "card", work, "card")
+    assert held.data["weights"] == card.weights and held.data["parameters"] == card.parameters
+    assert held.data["measurement"]["accuracy"] == {"correct": card.accuracy.correct, "total": card.accuracy.total}
+    assert len(held.arrays["images" if name.startswith("digits") else "series"]) == 24
+    assert (held.arrays["predicted"] != held.arrays["targets"]).any(), "some wrong ones to look at"
+    assert (
+        sum(made(tmp_path / "weights", work, "weights").arrays[f"counts_{i}"].sum() for i in range(len(held.data["layers"])))
+        == card.weights
+    )
+    left = made(tmp_path / "scores", work, "scores").ranking.left(Recipe(sparsity=0.9))
+    assert left.weights - left.kept == round(0.9 * card.weights)
