@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from pruning.errors import Lost, PruningError, RunError, Stopped
@@ -23,8 +24,12 @@ from pruning.runs import keys, owner
 from pruning.runs.files import whole
 from pruning.runs.store import KINDS, Fenced, Job, Store
 
-POLL = 0.025
-"""Seconds between glances at the queue, and at whether to stop."""
+POLL, DOZE = 0.025, 0.1
+"""Seconds between glances at the queue, and at whether to stop; the same after RESTING seconds without a job."""
+
+RESTING = 60.0
+HEAVY, HUGE = 1 << 30, 4 << 30
+"""Bytes of memory beyond which a worker makes way for a fresh one, once it rests; at once."""
 
 LEFT = "The workers were stopped while this was running: start it again."
 MEMORY = "There is not enough memory for this model and recipe: close other programs, take a smaller batch, or a smaller model."
@@ -43,7 +48,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         beaten = time.monotonic()
-        while not self._done.wait(POLL) and not self.reason:
+        while not self._done.wait(2 * POLL) and not self.reason:
             try:
                 if time.monotonic() - beaten > self.store.lease / 10:
                     self.store.beat(self.job)
@@ -108,12 +113,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def serve(store: Store, leaving: Leaving, *, kinds: list[str], share: int, idle: float, stamp: int | None = None) -> None:
-    """Take jobs until the share is done, nothing came for `idle` seconds, the source changed, or it is time to leave."""
+    """Take jobs until the share is done, nothing came for `idle` seconds, the source changed, memory ran up, or it is time to leave."""
     last, me = time.monotonic(), owner.me()
     while share and not leaving.now() and time.monotonic() - last < idle:
         try:
             if not any(store.waiting().get(kind) for kind in kinds):
-                time.sleep(POLL)
+                rest = time.monotonic() - last
+                if memory() > HEAVY and rest > RESTING:
+                    return
+                time.sleep(POLL if rest < RESTING else DOZE)
                 continue
             if stamp is not None and keys.stamp() != stamp:
                 return  # the engine was updated: the next worker imports it afresh
@@ -127,6 +135,8 @@ def serve(store: Store, leaving: Leaving, *, kinds: list[str], share: int, idle:
         if not attend(store, job, leaving):
             return  # who was given up once steps back: the crew may be about to end this process
         last, share = time.monotonic(), share - 1
+        if memory() > HUGE:
+            return
 
 
 def attend(store: Store, job: Job, leaving: Leaving) -> bool:
@@ -201,6 +211,14 @@ def warm(store: Store, kinds: list[str]) -> None:
 
     if not any(store.waiting().get(kind) for kind in kinds):
         work.rehearse(train="run" in kinds)
+
+
+def memory() -> int:
+    """Bytes of this process that are resident; 0 where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def say(line: str) -> None:
