@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.error import URLError
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -61,3 +62,22 @@ def tiny() -> Workpiece:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
     return Workpiece(name="tiny", model=model, train=data, validation=data, test=data, example=x[:1], classes=("second", "first"))
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine with no data, no weights of others and no network."""
+
+    def offline(*_args: object, **_options: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNING_DATA", str(tmp_path / "data-dir"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("torchvision.datasets.utils.download_and_extract_archive", offline)
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    yield tmp_path
+
+    from sample_models import data
+
+    data._idx.cache_clear()
