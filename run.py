@@ -238,7 +238,9 @@ def worth_showing(line: str) -> Optional[str]:
         return "Unpacking %d packages; this is the slow part" % len(line.split(","))
     if line.startswith("Successfully installed"):
         return "Installed %d packages" % (len(line.split()) - 2)
-    if line.startswith(("Collecting", "Downloading", "  Downloading", "ERROR", "WARNING: Retrying")):
+    if line.startswith("WARNING: Retrying"):
+        return "The connection failed; trying again"
+    if line.startswith(("Collecting", "Downloading", "  Downloading", "ERROR")):
         return re.sub(r" \(from .*", "", line.strip())
     return None
 

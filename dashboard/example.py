@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pruning.events import Finished, Started, from_json
+from pruning.events import Finished, Started, from_json, to_json
 from pruning.runs.store import Job, Store
 
 EXAMPLE = Path(__file__).parent / "examples" / "digits-cnn"
@@ -32,6 +32,16 @@ def ensure(store: Store) -> None:
     for event in events[:-1]:
         store.append(job, event)
     store.finish(job, "finished", event=result)
+
+
+def record(store: Store, id: str, folder: Path = EXAMPLE) -> None:
+    """Make a finished run of a workspace the example that is shipped."""
+    job = store.job(id)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in job.folder.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    lines = [to_json(event) for _, event in store.events(id)]
+    (folder / "events.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def is_example(job: Job) -> bool:

@@ -9,6 +9,7 @@ import streamlit as st
 
 import sample_models
 from dashboard import bench, state, words
+from dashboard.views import frame
 from pruning.errors import PruningError
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -28,7 +29,7 @@ def choose() -> None:
 def samples() -> None:
     with st.grid(min_column_width=250, border=True, vertical_alignment="top"):
         for name in sample_models.names():
-            with st.container():
+            with st.container(), frame.guarded():
                 _card(name)
 
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
 from dashboard import example, jobs
+from pruning.runs.store import home
 
 Asgi = Callable[..., Awaitable[None]]
 COLLECT_EVERY = 60.0  # seconds
@@ -22,16 +23,23 @@ COLLECT_EVERY = 60.0  # seconds
 def ensure() -> None:
     """Cheap after the first call."""
     _start()
+    _open(str(home()))
     jobs.ensure()
 
 
 @st.cache_resource
 def _start() -> bool:
     plotly.io.json.config.default_engine = "orjson"
-    example.ensure(jobs.store())
     gc.collect()
     gc.freeze()  # modules and classes live as long as the server: no collection has to walk them again
     threading.Thread(target=_collect, name="collector", daemon=True).start()
+    return True
+
+
+@st.cache_resource(max_entries=4)
+def _open(place: str) -> bool:
+    """The workspace, with something in it."""
+    example.ensure(jobs.store())
     return True
 
 

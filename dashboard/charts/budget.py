@@ -135,7 +135,7 @@ def exactness(recipe: Recipe) -> str:
     if recipe.scope == "global" and (recipe.steps > 1 or recipe.start == "random"):
         again = "each step scores again" if recipe.steps > 1 else "the run starts from other weights"
         return f"Weights and file: exact. Shares of the layers and MACs: estimate, for {again}."
-    return "Exact: counted by what will do the pruning."
+    return "Exact, to the weight."
 
 
 def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) -> float | None:

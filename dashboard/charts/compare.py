@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.runs import within
+from dashboard.charts.results import within
 from dashboard.charts.weights import counts_axis, layout
 from pruning.events import Finished, Measurement
 from pruning.recipe import Recipe
@@ -127,7 +127,7 @@ def _point(entry: Entry, kind: str, dark: bool, pinned: bool, named: bool) -> di
     return {
         "type": "scatter", "mode": "markers+text", "x": [cost(final, kind)], "y": [_height(entry)],
         "text": [f"{entry.letter} {words.technique(entry.recipe.criterion)}" if named else entry.letter],
-        "textposition": "middle right", "textfont": {"color": tones.text, "size": 14},
+        "textposition": "top right", "textfont": {"color": tones.text, "size": 14},
         "marker": {"color": style.colour, "symbol": style.marker, "size": 14 if pinned else 11, "line": line},
         "error_y": {"type": "data", "symmetric": False, "array": [100 * high - _height(entry)], "arrayminus": [_height(entry) - 100 * low],
                     "color": style.colour, "thickness": 1.5, "width": 5},
@@ -188,6 +188,7 @@ def _dense(entries: Sequence[Entry], tones: colours.Palette) -> tuple[list[dict[
 
 def histograms(held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: bool, log: bool) -> dict[str, Any]:
     """One layer of each run on shared axes: what was kept, filled; the dense model, as a line."""
+    held = [(entry, coarse(part)) for entry, part in held]
     across = min(3, len(held))
     down = math.ceil(len(held) / across)
     tones = colours.palette(dark)
@@ -219,6 +220,15 @@ def histograms(held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: boo
     title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
     figure = layout(title, dark, 60 + 250 * down, annotations=notes, barmode="overlay")
     return {"data": data, "layout": {**figure, **{key: {**figure.get(key, {}), **axis} for key, axis in axes.items()}}}
+
+
+def coarse(part: Histogram) -> Histogram:
+    """Fewer, wider bins where there are few weights, so that a shape shows and not single weights."""
+    wanted = max(16, 2 * math.isqrt(int(part.dense.sum())))
+    step = 1
+    while len(part.dense) % (2 * step) == 0 and len(part.dense) // (2 * step) >= wanted:
+        step *= 2
+    return Histogram(part.edges[::step], part.dense.reshape(-1, step).sum(1), part.final.reshape(-1, step).sum(1))
 
 
 def _shape(part: Histogram, name: str, colour: str, tones: colours.Palette) -> list[dict[str, Any]]:

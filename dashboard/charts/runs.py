@@ -98,9 +98,7 @@ def _accuracy(told: Story) -> dict[str, Any]:
     title = f"Accuracy: {words.percent(newest[1])}" if newest else "Accuracy"
     lines = [{"style": "line", "points": [_point(*p) for p in by_epoch]}, {"style": "test", "points": [_point(*p) for p in tested]}]
     alt = f"{title}; dense {words.percent(dense)}." if newest else "Accuracy: no epoch is done yet."
-    return _panel(
-        "accuracy", "percent", title, alt, lines, [dense.value * 100, f"dense {words.percent(dense.value)} (test)"] if dense else None
-    )
+    return _panel("accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None)
 
 
 def _point(at: int, accuracy: Accuracy, text: str) -> list[Any]:
@@ -116,9 +114,7 @@ def _loss(told: Story) -> dict[str, Any]:
     dense = told.dense.loss if told.dense else None
     title = f"Loss: {held[-1][1]:.3f}" if held else "Loss"
     lines = [{"style": "line", "points": held}, {"style": "train", "points": train}]
-    return _panel(
-        "loss", "number", title, f"{title}.", lines, [dense, f"dense {dense:.3f} (test)"] if dense is not None else None, zero=True
-    )
+    return _panel("loss", "number", title, f"{title}.", lines, [dense, "dense"] if dense is not None else None, zero=True)
 
 
 def _left(told: Story) -> dict[str, Any]:
@@ -127,7 +123,7 @@ def _left(told: Story) -> dict[str, Any]:
         for at, e in told.steps
     ]
     title = f"Weights left: {words.percent(points[-1][1] / 100)}" if points else "Weights left"
-    return _panel("left", "percent", title, f"{title}.", [_stairs(points, 100.0, told.now)], [100.0, "dense 100 %"], zero=True)
+    return _panel("left", "percent", title, f"{title}.", [_stairs(points, 100.0, told.now)], [100.0, "dense"], zero=True)
 
 
 def _size(told: Story) -> dict[str, Any]:
@@ -146,7 +142,7 @@ def _size(told: Story) -> dict[str, Any]:
         title,
         f"{title}; dense {words.size(dense)}.",
         [_stairs(drawn, dense, told.now)],
-        [dense, f"dense {words.size(dense)}"],
+        [dense, "dense"],
         zero=True,
     )
 
@@ -184,88 +180,3 @@ def rows(told: Story) -> pd.DataFrame:
         "learning rate": [e.lr for _, e in told.trained],
         "seconds": [e.seconds for _, e in told.trained],
     })  # fmt: skip
-
-
-# ---------------------------------------------------------------- results
-
-
-def within(a: Accuracy | None, b: Accuracy | None) -> bool:
-    """Whether two accuracies cannot be told apart: one lies in the other's interval."""
-    if a is None or b is None:
-        return False
-    return a.interval[0] <= b.value <= a.interval[1] or b.interval[0] <= a.value <= b.interval[1]
-
-
-def result(end: Finished) -> pd.DataFrame:
-    """What each stage measured, in words: a column for each stage, and the change from dense to the end."""
-    stages = {
-        "dense": end.dense,
-        **({"pruned, before healing": end.pruned} if end.pruned else {}),
-        "after healing" if end.pruned else "pruned": end.final,
-    }
-    lines: dict[str, list[str]] = {
-        "measured": ["accuracy (test)", "loss (test)", "weights", "MACs", "file, packed", "packed and deflated", "latency, one example"]
-    }
-    for name, held in stages.items():
-        lines[name] = [
-            words.percent(held.accuracy),
-            f"{held.loss:.3f}" if held.loss is not None else words.NOT_MEASURED,
-            words.whole(held.kept),
-            words.count(held.macs_kept),
-            words.size(held.size.sparse),
-            words.size(held.size.compressed),
-            words.ms(held.latency) if held.latency else ("as dense" if name.startswith("pruned,") else words.NOT_MEASURED),
-        ]
-    lines["change"] = _changes(end)
-    return pd.DataFrame(lines)
-
-
-def _changes(end: Finished) -> list[str]:
-    a, b = end.dense, end.final
-    loss = f"{b.loss - a.loss:+.3f}".replace("-", "−") if a.loss is not None and b.loss is not None else ""
-    fewer = [(a.kept, b.kept), (a.macs_kept or 0, b.macs_kept or 0), (a.size.sparse, b.size.sparse), (a.size.compressed, b.size.compressed)]
-    ratios = [f"{words.times(x / y)} less" if y and x / y >= 1.05 else "no change" for x, y in fewer]
-    speed = f"{words.times(b.latency.median / a.latency.median)} the time" if a.latency and b.latency else ""
-    moved = words.points(b.accuracy, a.accuracy) if a.accuracy and b.accuracy else ""
-    return [moved, loss, *ratios, speed]
-
-
-def verdict(end: Finished) -> str:
-    """The finding, in one sentence: what was gained and what it cost."""
-    a, b = end.dense, end.final
-    gone = f"{words.share(round(end.sparsity, 4))} of the weights are gone" if end.sparsity else "No weight was removed"
-    if not a.accuracy or not b.accuracy:
-        return f"{gone}; accuracy was not measured, for there is no test data."
-    moved = words.points(b.accuracy, a.accuracy)
-    told = ", which is within the interval" if within(a.accuracy, b.accuracy) else ""
-    healed = f" ({words.percent(end.pruned.accuracy)} before healing)" if end.pruned and end.pruned.accuracy else ""
-    return f"{gone}, and accuracy is {words.percent(b.accuracy)}{healed}: {moved} from dense{told}."
-
-
-def unimproved(end: Finished) -> str | None:
-    """What did not get better, and why, in one sentence; None where nothing was promised."""
-    a, b = end.dense.latency, end.final.latency
-    if not end.sparsity or a is None or b is None or b.median < 0.8 * a.median:
-        return None
-    threads = words.plural(b.threads, "CPU thread")
-    return (
-        f"Not faster: {b.median:.2f} ms against {a.median:.2f} ms for one example on {threads}, "
-        "because what was removed is kept as zeros, and zeros are multiplied like any number."
-    )
-
-
-def tiles(end: Finished) -> list[tuple[str, str, str]]:
-    """(label, value, what stands beside it): the four numbers to read from three metres."""
-    a, b = end.dense, end.final
-    moved = words.points(b.accuracy, a.accuracy) if a.accuracy and b.accuracy else ""
-    moved += ", within the interval" if within(a.accuracy, b.accuracy) and moved else ""
-    return [
-        ("Accuracy, test", words.percent(b.accuracy), moved and f"{moved}"),
-        ("Weights", words.count(b.kept), f"{words.times(a.kept / max(1, b.kept))} fewer than {words.count(a.kept)}"),
-        ("File, packed", words.size(b.size.sparse), f"{words.times(a.size.dense / b.size.sparse)} smaller than {words.size(a.size.dense)}"),
-        (
-            "Latency",
-            f"{b.latency.median:.2f} ms" if b.latency else words.NOT_MEASURED,
-            f"dense {a.latency.median:.2f} ms" if a.latency else "",
-        ),
-    ]

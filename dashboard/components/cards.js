@@ -69,6 +69,12 @@ function card(held, group) {
   return label;
 }
 
+// Side by side there is room for one sentence: that of the chosen card.
+function tell(root, data) {
+  const chosen = data.groups.flatMap(({ cards }) => cards).find(({ id }) => id === data.chosen);
+  root.querySelector(".said").textContent = chosen ? `${chosen.text} ${chosen.more}`.trim() : "";
+}
+
 function build(root, data) {
   root.setAttribute("aria-label", data.label);
   root.replaceChildren(...data.groups.map(({ title, cards }) => {
@@ -77,6 +83,7 @@ function build(root, data) {
     const deck = element("div", data.short ? "deck short" : "deck");
     deck.append(...cards.map((held) => card(held, data.label)));
     group.append(deck);
+    if (data.short) group.append(element("p", "said"));
     return group;
   }));
 }
@@ -90,6 +97,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     held.built = built;
   }
   for (const input of root.querySelectorAll("input")) input.checked = input.value === data.chosen;
+  if (data.short) tell(root, data);
   root.onchange = (event) => {
     clearTimeout(held.timer);
     held.timer = setTimeout(() => setTriggerValue("picked", event.target.value), held.keyboard ? 250 : 0);

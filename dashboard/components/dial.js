@@ -36,9 +36,7 @@ function buildRows(root, data, choose) {
     name.onclick = () => choose(id);
     const track = element("div", "track");
     track.append(element("div", "kept"));
-    const figure = element("div", "figure");
-    figure.append(element("span", "count"), element("span", "share"));
-    row.append(name, track, figure);
+    row.append(name, track, element("div", "count"), element("div", "share"));
     return row;
   }));
 }

@@ -3,7 +3,7 @@
 //        lines: [{style: "line" | "train" | "test" | "steps", points: [[x, y, low, high, text, shown]]}]}]}
 
 const NS = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 14, right: 14, bottom: 34, left: 52 };
+const MARGIN = { top: 14, right: 44, bottom: 34, left: 52 };
 
 function svg(tag, attributes, text) {
   const made = document.createElementNS(NS, tag);
@@ -36,7 +36,8 @@ function label(kind, value, step) {
 function range(panel, held) {
   const values = panel.lines.flatMap((line) => line.points.flatMap(([, y, low, high]) => [y, low ?? y, high ?? y]));
   if (panel.dense) values.push(panel.dense[0]);
-  if (panel.zero || !values.length) values.push(0);
+  if (!values.length) return held ?? (panel.kind === "percent" ? [0, 100] : [0, 1]);
+  if (panel.zero) values.push(0);
   let low = Math.min(...values), high = Math.max(...values);
   if (held) { low = Math.min(low, held[0]); high = Math.max(high, held[1]); }
   if (high - low < 1e-9) { high += panel.kind === "percent" ? 1 : Math.abs(high) || 1; }
@@ -80,15 +81,15 @@ function drawDense(root, panel, box, y) {
   if (!panel.dense) return;
   const [value, text] = panel.dense;
   root.append(svg("line", { class: "dense", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }));
-  const above = y(value) - 6 > box.top + 4;
-  root.append(svg("text", { class: "dense halo", x: box.right, y: above ? y(value) - 6 : y(value) + 15, "text-anchor": "end" }, text));
+  root.append(svg("text", { class: "dense", x: box.right + 6, y: y(value) + 4 }, text));
 }
 
 function drawPanel(root, panel, data, held, say) {
   const { width, height } = root.getBoundingClientRect();
   if (!width) return;
   const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
-  const span = (held.ranges[panel.id] = range(panel, held.ranges[panel.id]));
+  const span = range(panel, held.ranges[panel.id]);
+  if (panel.dense || panel.lines.some((line) => line.points.length)) held.ranges[panel.id] = span;
   const x = (at) => box.left + ((box.right - box.left) * at) / Math.max(1, data.end);
   const y = (at) => box.bottom - ((box.bottom - box.top) * (at - span[0])) / (span[1] - span[0]);
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -187,7 +188,7 @@ export default function ({ data, parentElement }) {
   if (held.shape !== shape) {
     Object.assign(held, { shape, ranges: {} });
     build(panels, data);
-    if (data.arrive) live.scrollIntoView({ block: "nearest", behavior: "smooth" });
+    if (data.arrive) live.scrollIntoView({ block: "start", behavior: "smooth" });
   }
   live.querySelector(".alt").textContent = data.alt;
   panels.querySelectorAll("figcaption span").forEach((title, i) => (title.textContent = data.panels[i].title));

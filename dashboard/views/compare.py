@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import streamlit as st
 
 from dashboard import bench, forms, frames, jobs, state, words
@@ -27,11 +25,11 @@ def entries(held: list[Job]) -> list[Entry]:
     ]
 
 
-def chip(job: Job) -> str:
-    """A run's name in the list: what it is, and when it was."""
-    said = [job.spec.get("model", ""), words.technique(job.spec.get("criterion", "")), words.share(1 - kept(job)) + " gone"]
-    when = "example" if frames.is_example(job) else time.strftime("%d %b %H:%M", time.localtime(job.submitted))
-    return " · ".join([*said, f"{when} · {job.id[:4]}"])
+def chip(job: Job, several: bool) -> str:
+    """A run's name in the list: what it is, and which. several: there are runs of more than one model."""
+    model = [bench.title(job.spec.get("model", ""))] if several else []
+    said = [*model, f"{words.technique(job.spec.get('criterion', ''))} {words.share(round(1 - kept(job), 3))}"]
+    return " · ".join([*said, "example" if frames.is_example(job) else job.id[:4]])
 
 
 def kept(job: Job) -> float:
@@ -48,12 +46,18 @@ def choose(known: dict[str, Job]) -> list[Job]:
             f"{words.plural(len(missing), 'run')} in the address cannot be shown: deleted, not finished, or of another workspace.",
             icon=":material/warning:",
         )
-    more = {"options": list(known), "format_func": lambda id: chip(known[id]), "max_selections": MOST, "placeholder": "Pick finished runs"}
+    several = len({job.spec.get("model") for job in known.values()}) > 1
+    more = {
+        "options": list(known),
+        "format_func": lambda id: chip(known[id], several),
+        "max_selections": MOST,
+        "placeholder": "Pick finished runs",
+    }
     left, right = st.columns([3, 1], gap="medium")
     with left:
         forms.bound(st.multiselect, "Runs", held, state.pick, key="compare-runs", **more)
     with right:
-        more = {"options": held, "format_func": lambda id: f"{compare.LETTERS[held.index(id)]} · {chip(known[id])}"}
+        more = {"options": held, "format_func": lambda id: f"{compare.LETTERS[held.index(id)]} · {chip(known[id], several)}"}
         forms.bound(st.selectbox, "Reference", held[0], lambda id: state.pick([id, *held]), key="compare-reference", **more)
     return [known[id] for id in held]
 
@@ -73,14 +77,16 @@ def main_chart(held: list[Entry]) -> None:
 def legend(held: list[Entry]) -> None:
     """What each letter stands for, and what differs from the reference."""
     reference = held[0]
+    several = len({entry.recipe.model for entry in held}) > 1
     for entry in held:
-        with st.container(border=True, gap="xsmall"):
-            st.markdown(f"**{entry.letter}** · {words.plain(bench.title(entry.recipe.model))} · {words.percent(entry.end.final.accuracy)}")
-            if entry.id == reference.id:
-                st.caption(f"Reference. {words.plain(words.sentence(entry.recipe))}")
-                continue
+        model = f" · {words.plain(bench.title(entry.recipe.model))}" if several else ""
+        said = f"Reference. {words.sentence(entry.recipe)}"
+        if entry.id != reference.id:
             told = words.differences(reference.recipe, entry.recipe)
-            st.caption("; ".join(words.plain(str(part)) for part in told) if told else "The same recipe, run again.")
+            said = "; ".join(map(str, told)) if told else "The same recipe, run again."
+        with st.container(gap="xxsmall"):
+            st.markdown(f"**{entry.letter}**{model} · {words.percent(entry.end.final.accuracy)}")
+            st.caption(words.plain(said))
 
 
 def numbers(held: list[Entry]) -> None:

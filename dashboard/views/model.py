@@ -68,8 +68,8 @@ def answers(study) -> None:
         reason = "it has random weights, so there is nothing to ask it." if random else "there is no data to ask it about."
         st.info(f"No answers to show: {reason}", icon=":material/image_not_supported:")
         return
-    wrong = sum(not answer.right for answer in shown)
-    st.markdown(f"**Some test inputs and its answers**, {wrong} of these {len(shown)} wrong")
+    wrong = "wrong ones first, framed" if any(not answer.right for answer in shown) else "all of these right"
+    st.markdown(f"**Its answers to some test inputs**, {wrong}")
     with st.grid(min_column_width=60, gap="small"):
         for answer in shown:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)

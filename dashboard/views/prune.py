@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import bench, forms, jobs, state, words
-from dashboard.charts import budget, runs
+from dashboard.charts import budget, results, runs
 from dashboard.components.dial import dial
 from dashboard.components.live import live
 from dashboard.views import frame
@@ -97,7 +97,7 @@ def when(recipe: Recipe) -> None:
 def advanced(recipe: Recipe, usual: Recipe) -> None:
     changed = [field for field in ADVANCED if getattr(recipe, field) != getattr(usual, field)]
     said = ", ".join(f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed)
-    with st.expander("Advanced" + (f": {said}" if said else ""), expanded=bool(changed), key="advanced"):
+    with st.expander("Advanced" + (f": {said}" if said else ""), expanded=bool(changed), key="form-advanced"):
         starts = {"trained": "the trained weights", "random": "random weights"}
         forms.choice(
             "Start from", "start", STARTS, starts, help="Random weights, nothing removed and enough epochs: training from scratch."
@@ -131,7 +131,7 @@ def controls(recipe: Recipe) -> None:
     with estimate:
         st.caption(words.plain(duration(recipe)), text_alignment="right")
     with run:
-        st.button("Run", type="primary", icon=":material/play_arrow:", width="stretch", on_click=start, args=(recipe,), key="run")
+        st.button("Run", type="primary", icon=":material/play_arrow:", width="stretch", on_click=start, args=(recipe,), key="run-now")
 
 
 def start(recipe: Recipe) -> None:
@@ -145,7 +145,7 @@ def duration(recipe: Recipe) -> str:
     """How long the run will take, from earlier ones on this machine."""
     past = [(held.spec, end) for held in jobs.finished(40) if held.batch is None and (end := jobs.result(held))]
     seconds = budget.duration(past, recipe)
-    return "How long it takes: not measured yet" if seconds is None else f"About {words.seconds(seconds)} (estimate)"
+    return "Time: not measured yet" if seconds is None else f"Takes about {words.seconds(seconds)} (estimate)"
 
 
 def what_is_left(recipe: Recipe, ranked: Ranking | None) -> None:
@@ -210,16 +210,18 @@ def watch(id: str, alive: bool) -> None:
         told = runs.story(event for _, event in jobs.events(id))
         head(job, recipe)
         outcome(job, told)
+        if job.state != "failed" or told.dense:
+            tiles(told)
         if recipe.epochs:
-            dark = state.dark()
-            live(runs.curves(told, job.id, recipe.criterion, dark=dark, arrive=time.time() - job.submitted < NEW), key=f"live-{id}")
+            arrive = time.time() - job.submitted < NEW
+            live(runs.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive), key=f"live-{id}")
             twin(told, id)
+        ending(told)
 
 
 def head(job: Job, recipe: Recipe) -> None:
-    st.markdown(f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(words.plain(words.sentence(recipe)), width="stretch")
+        st.markdown(f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}", width="stretch")
         if job.state in jobs.LIVE:
             stopping = {"label": "Stopping" if job.stopping else "Stop", "disabled": job.stopping}
             st.button(**stopping, icon=":material/stop_circle:", on_click=jobs.stop, args=(job.id,), key=f"stop-{job.id}")
@@ -230,6 +232,7 @@ def head(job: Job, recipe: Recipe) -> None:
         if job.state == "finished":
             st.page_link(frame.page("compare"), label="Compare", icon=":material/compare_arrows:", query_params=to_compare(job.id))
         st.button("Close", icon=":material/close:", type="tertiary", on_click=state.open_run, args=(None,), key=f"close-{job.id}")
+    st.markdown(words.plain(words.sentence(recipe)))
 
 
 def to_compare(id: str) -> dict[str, str]:
@@ -237,6 +240,7 @@ def to_compare(id: str) -> dict[str, str]:
 
 
 def outcome(job: Job, told: runs.Story) -> None:
+    """Where it stands, in one line; it keeps its place from the first moment to the last."""
     match job.state:
         case "failed":
             st.error(words.plain(job.message or "It failed without saying why."), icon=":material/error:")
@@ -244,24 +248,25 @@ def outcome(job: Job, told: runs.Story) -> None:
             reached = f"after {words.plural(told.now, 'epoch')}" if told.now else "before the first epoch was done"
             st.info(f"Stopped {reached}. Nothing was lost: Run again starts it anew.", icon=":material/stop_circle:")
         case "finished" if told.finished:
-            finished(told)
+            st.markdown(f"**{words.plain(results.verdict(told.finished))}**")
         case _:
             st.markdown(f":primary[●] {frame.progress(job)}")
-    for text in told.notices:
-        st.warning(words.plain(text), icon=":material/info:")
 
 
-def finished(told: runs.Story) -> None:
-    end = told.finished
-    assert end is not None
-    st.markdown(f"**{words.plain(runs.verdict(end))}**")
-    for column, (label, value, beside) in zip(st.columns(4, gap="medium"), runs.tiles(end), strict=True):
+def tiles(told: runs.Story) -> None:
+    for column, (label, value, beside) in zip(st.columns(4, gap="medium"), results.tiles(told), strict=True):
         with column:
             st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
-    not_better = runs.unimproved(end)
-    if not_better:
-        st.caption(words.plain(not_better))
-    st.table(runs.result(end).set_index("measured"), border="horizontal")
+
+
+def ending(told: runs.Story) -> None:
+    for text in told.notices:
+        st.warning(words.plain(text), icon=":material/info:")
+    if told.finished:
+        not_better = results.unimproved(told.finished)
+        if not_better:
+            st.info(words.plain(not_better), icon=":material/speed:")
+        st.table(results.result(told.finished).set_index("measured"), border="horizontal")
 
 
 def twin(told: runs.Story, id: str) -> None:
@@ -282,6 +287,7 @@ def page() -> None:
         what_is_left(recipe, ranked)
     with left, frame.guarded():
         what_goes(recipe, ranked)
+    with right, frame.guarded():
         when(recipe)
     id = state.run_id()
     if id:

@@ -1,0 +1,19 @@
+"""How benchmarks report: medians with quartiles, beside their limits."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+
+def report(times: Mapping[str, Sequence[float]], *, limit: float, what: str) -> int:
+    """Print a row of milliseconds for each name; 1 when a median is over the limit (ms), else 0."""
+    print(f"{what}; limit of the median {limit:g} ms\n")
+    print(f"{'':28}{'median':>9}{'quartiles':>16}{'slowest':>10}{'times':>7}")
+    over = 0
+    for name, row in times.items():
+        low, median, high = statistics.quantiles(row, n=4, method="inclusive")
+        over |= median > limit
+        said = "  over the limit" if median > limit else ""
+        print(f"{name:28}{median:6.0f} ms{f'{low:.0f} to {high:.0f} ms':>16}{max(row):7.0f} ms{len(row):7}{said}")
+    return int(over)

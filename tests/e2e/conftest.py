@@ -1,0 +1,73 @@
+"""One server and one browser for all end-to-end tests; a fresh tab for each, whose console is watched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e import served
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+PICTURES = Path(__file__).parent / "pictures"
+
+expect.set_options(timeout=20_000)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All on one worker, in order: they share a server. Skipped with the reason where there is no browser."""
+    reason = served.missing()
+    for item in items:
+        if Path(item.path).parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.xdist_group("e2e"))
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
+    running = served.serve(tmp_path_factory.mktemp("e2e") / "workspace")
+    yield running
+    running.end()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as play:
+        chromium = play.chromium.launch(executable_path=str(served.CHROMIUM), args=served.FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def tab(browser: Browser, scheme: str) -> Iterator[Page]:
+    """A tab of 1280 by 800 in the scheme. At its end nothing may have gone wrong in the browser's console."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    wrong: list[str] = []
+
+    def heard(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(f"{message.text} ({message.location.get('url')})")
+
+    page.on("console", heard)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    yield page
+    if os.environ.get("CI") is None:
+        picture(page, f"last-{scheme}")
+    context.close()
+    assert wrong == []
+
+
+def picture(page: Page, name: str) -> None:
+    """For looking: what the page shows now, beside the tests (git ignores it)."""
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)

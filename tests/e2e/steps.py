@@ -1,0 +1,78 @@
+"""What a person does on the page, in their words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from e2e.served import READY
+from playwright.sync_api import Locator, Page, expect
+
+
+def settled(page: Page) -> None:
+    """Until the script has run and what it waited for is there."""
+    page.wait_for_selector(READY, state="attached")
+    expect(page.get_by_test_id(re.compile("stSkeleton"))).to_have_count(0)
+    page.wait_for_selector(READY, state="attached")
+
+
+def open_at(page: Page, url: str) -> None:
+    page.goto(url)
+    settled(page)
+
+
+def go(page: Page, name: str) -> None:
+    """To a page, by the navigation on top."""
+    page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()
+    page.wait_for_url(re.compile(r"//[^/]+/" + ("" if name == "Model" else name.lower()) + r"(\?|$)"))
+    settled(page)
+
+
+def choose_model(page: Page, name: str) -> None:
+    page.locator(f".st-key-choose-{name}").get_by_role("button", name="Put on the bench").click()
+    expect(bench(page).get_by_role("heading", name=name)).to_be_visible()
+    settled(page)
+
+
+def bench(page: Page) -> Locator:
+    return page.get_by_test_id("stSidebar")
+
+
+def upload(page: Page, file: Path) -> None:
+    page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(file)
+
+
+def slider(page: Page) -> Locator:
+    return page.get_by_role("slider", name="Share of the weights to remove")
+
+
+def weights_left(page: Page) -> str:
+    return page.locator('.dial .large[data-kind="weights"]').inner_text()
+
+
+def set_number(page: Page, label: str, value: str) -> None:
+    box = page.get_by_role("spinbutton", name=label, exact=True)
+    box.fill(value)
+    box.press("Enter")
+    settled(page)
+
+
+def start_run(page: Page) -> str:
+    """Press Run; the id of the run that the address now names."""
+    before = run_in(page.url)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_function("before => new URL(location).searchParams.get('run') !== before", arg=before)
+    found = run_in(page.url)
+    assert found
+    expect(page.get_by_role("heading", name=f"Run {found[:6]}")).to_be_visible()
+    return found
+
+
+def run_in(url: str) -> str | None:
+    found = re.search(r"[?&]run=([^&]+)", url)
+    return found.group(1) if found else None
+
+
+def points(page: Page) -> int:
+    """Points of the first curve, accuracy."""
+    return page.locator(".live figure").first.locator("circle").count()

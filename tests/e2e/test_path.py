@@ -1,0 +1,167 @@
+"""The path from a cold start to two compared runs, as a person takes it, in both themes."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from e2e import steps
+from e2e.conftest import picture
+from e2e.served import Served
+from playwright.sync_api import Page, expect
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state_dict of a digits-mlp as DataParallel names it, in the wrapper trainers write."""
+    import torch
+
+    import sample_models
+
+    path = tmp_path_factory.mktemp("upload") / "epoch-3.pt"
+    state = sample_models.build("digits-mlp", seed=3).state_dict()
+    torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import torch
+
+    path = tmp_path_factory.mktemp("refused") / "whole.pt"
+    torch.save(torch.nn.Sequential(torch.nn.Linear(64, 10)), path)
+    return path
+
+
+def test_from_a_cold_start_to_two_compared_runs(app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path) -> None:
+    steps.open_at(tab, app.url)
+    expect(tab.get_by_role("heading", name="Which model is on the bench")).to_be_visible()
+    picture(tab, f"model-{scheme}")
+    steps.choose_model(tab, "digits-mlp")
+    upload_own_weights(tab, checkpoint, whole_module, scheme)
+    steps.choose_model(tab, "digits-mlp")
+
+    steps.go(tab, "Inspect")
+    picture(tab, f"inspect-{scheme}")
+    steps.go(tab, "Prune")
+    turn_the_slider(tab)
+    first = run_and_watch(tab, scheme)
+    reopen(tab, first)
+    second = stop_another(tab)
+    third = run_at_random(tab)
+    compare(tab, first, third, second, scheme)
+
+
+def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: str) -> None:
+    tab.get_by_role("radio", name="Your own weights").click()
+    steps.settled(tab)
+    box = tab.get_by_role("combobox", name="Architecture to fill")
+    box.fill("digits-mlp")
+    box.press("Enter")
+    steps.settled(tab)
+    steps.upload(tab, checkpoint)
+    expect(tab.get_by_text("epoch-3.pt is on the bench")).to_be_visible()
+    expect(tab.get_by_test_id("stAlert").filter(has_text="module.")).to_be_visible()
+    steps.settled(tab)
+    steps.upload(tab, whole_module)
+    refusal = tab.get_by_test_id("stAlert").filter(has_text="whole.pt was refused")
+    expect(refusal).to_be_visible()
+    expect(refusal).to_contain_text("state_dict")
+    steps.settled(tab)
+    picture(tab, f"upload-{scheme}")
+    tab.get_by_role("radio", name="Samples").click()
+    steps.settled(tab)
+
+
+def turn_the_slider(tab: Page) -> None:
+    slider = steps.slider(tab)
+    before, address, share = steps.weights_left(tab), tab.url, slider.input_value()
+    for _ in range(5):
+        slider.press("ArrowLeft")
+    assert steps.weights_left(tab) != before, "the estimate follows while the slider moves"
+    tab.wait_for_function("before => location.href !== before", arg=address)
+    steps.settled(tab)
+    assert slider.input_value() != share
+    moved = steps.weights_left(tab)
+    steps.bench(tab).get_by_role("button", name="Undo").click()
+    expect(slider).to_have_value(share)
+    steps.bench(tab).get_by_role("button", name="Redo").click()
+    expect(slider).not_to_have_value(share)
+    steps.settled(tab)
+    assert steps.weights_left(tab) == moved
+
+
+def run_and_watch(tab: Page, scheme: str) -> str:
+    """At least three times a new point must be seen to arrive while the run is live."""
+    steps.set_number(tab, "Healing epochs", "25")
+    run = steps.start_run(tab)
+    seen: list[int] = []
+    until = time.monotonic() + 60
+    while tab.locator(f".st-key-stop-{run}").count() and time.monotonic() < until:
+        now = steps.points(tab)
+        if now and (not seen or now > seen[-1]):
+            seen.append(now)
+        if len(seen) == 3:
+            picture(tab, f"live-{scheme}")
+        tab.wait_for_timeout(100)
+    assert len(seen) >= 3, f"points arrived at once, or not at all: {seen}"
+    steps.settled(tab)
+    expect(tab.get_by_role("link", name="Compare").nth(1)).to_be_visible()
+    picture(tab, f"prune-{scheme}")
+    return run
+
+
+def reopen(tab: Page, run: str) -> None:
+    """The address alone brings back recipe and run, in a tab that knows nothing."""
+    share, left = steps.slider(tab).input_value(), steps.weights_left(tab)
+    sentence = steps.bench(tab).get_by_text("Remove the").inner_text()
+    other = tab.context.new_page()
+    steps.open_at(other, tab.url)
+    expect(steps.slider(other)).to_have_value(share)
+    expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+    expect(steps.bench(other).get_by_text(sentence)).to_be_visible()
+    assert steps.weights_left(other) == left
+    other.close()
+    tab.reload()
+    steps.settled(tab)
+    expect(steps.slider(tab)).to_have_value(share)
+
+
+def stop_another(tab: Page) -> str:
+    steps.set_number(tab, "Healing epochs", "5000")
+    run = steps.start_run(tab)
+    expect(tab.get_by_role("group", name="Curves of the run").get_by_role("status")).to_contain_text(
+        re.compile(r"[1-9]\d* of 20000 epochs")
+    )
+    tab.locator(f".st-key-stop-{run}").get_by_role("button").click()
+    expect(tab.get_by_text(re.compile(r"Stopped after \d+ epoch"))).to_be_visible()
+    return run
+
+
+def run_at_random(tab: Page) -> str:
+    steps.set_number(tab, "Healing epochs", "1")
+    before = tab.url
+    tab.get_by_role("radio", name="Random: Remove").check(force=True)
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.settled(tab)
+    run = steps.start_run(tab)
+    expect(tab.locator(f".st-key-again-{run}")).to_be_visible()
+    return run
+
+
+def compare(tab: Page, first: str, other: str, stopped: str, scheme: str) -> None:
+    steps.go(tab, "Compare")
+    picked = tab.get_by_role("combobox", name="Runs")
+    for run in (first, other):
+        picked.fill(run[:4])
+        picked.press("Enter")
+        steps.settled(tab)
+    chips = tab.get_by_test_id("stMultiSelect")
+    expect(chips).to_contain_text(first[:4])
+    expect(chips).to_contain_text(other[:4])
+    expect(chips).not_to_contain_text(stopped[:4])
+    expect(tab.get_by_test_id("stPlotlyChart").first).to_be_visible()
+    expect(tab.get_by_test_id("stDataFrame").first).to_be_visible()
+    picture(tab, f"compare-{scheme}")

@@ -1,0 +1,114 @@
+"""Model: opens on something finished, shows what a model is made of, and takes another."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from dashboard import frames, jobs, state
+from pruning.recipe import Recipe
+from pruning.runs.store import Store
+from tests.pages import opened, said, settle, settled
+
+
+@pytest.fixture(autouse=True)
+def no_crew(home, monkeypatch):
+    from pruning.runs import crew
+
+    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+
+
+def test_the_first_page_is_never_empty():
+    page = opened()
+    text = said(page)
+    assert not page.exception and not page.error
+    assert "digits-cnn" in text and "98.1 % ± 1.5" in text
+    assert "A finished example, on digits-cnn" in text and "Remove the 90 % of weights smallest in magnitude" in text
+    assert "Measuring digits-cnn" in text  # a skeleton says what it waits for
+    assert all(f"choose-{name}" in {button.key for button in page.button} for name in ("digits-mlp", "mnist-lenet5"))
+
+
+def test_the_example_is_a_finished_run_with_everything_a_run_leaves():
+    opened()
+    (job,) = Store().jobs("run")
+    held = jobs.left(job)
+    assert job.state == "finished" and frames.is_example(job)
+    assert held.finished.sparsity == pytest.approx(0.9, abs=1 / 40_208)
+    assert sum(int(h.final.sum()) for h in held.histograms.values()) == held.finished.final.kept == 4021
+    kept = {layer.name: layer.kept for layer in held.finished.final.layers}
+    assert {name: int(mask.sum()) for name, mask in held.masks().items()} == kept
+    assert held.weights.exists()
+    opened()  # a second start records it once
+    assert len(Store().jobs("run")) == 1
+
+
+def test_a_workspace_with_runs_gets_no_example():
+    Store().submit("run", Recipe(model="digits-mlp").to_dict())
+    opened()
+    assert len(Store().jobs("run")) == 1
+
+
+def test_layers_and_answers():
+    page = settled()
+    table = page.dataframe[0].value
+    assert list(table["layer"]) == ["conv1", "conv2", "conv3", "fc1", "fc2"]
+    assert list(table["weights"]) == [144, 4608, 18432, 16384, 640]
+    assert table["share"].sum() == pytest.approx(100)
+    assert "40,208 weights that techniques may remove, of 40,394 parameters" in said(page)
+    assert "Its answers to some test inputs" in said(page)
+
+
+def test_another_model():
+    page = opened()
+    page.button(key="choose-digits-mlp").click()
+    settle(page.run())
+    assert state.decode(page.query_params["r"]).model == "digits-mlp"
+    assert "97.5 %" in page.metric[0].value
+    assert list(page.dataframe[0].value["layer"]) == ["fc1", "fc2", "fc3"]
+
+
+def test_a_torchvision_architecture_is_labelled_random():
+    page = settled(r=state.encode(Recipe(model="torchvision:squeezenet1_1")))
+    text = said(page)
+    assert "random weights" in text and "Accuracy not measured" in text and "No answers to show" in text
+
+
+def test_an_unknown_model_is_one_sentence_and_the_page_goes_on():
+    page = settled(r=state.encode(Recipe(model="digits-cn")))
+    assert not page.exception
+    assert page.error and all("digits-cn" in error.value for error in page.error)
+    assert page.button(key="choose-digits-mlp")
+
+
+class Planted:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('it was run')",))
+
+
+def test_a_pickled_program_is_refused_and_the_page_goes_on():
+    page = opened()
+    page.segmented_control(key="way").set_value("Your own weights").run()
+    page.file_uploader[0].upload("model.pt", pickle.dumps(Planted())).run()
+    page.run()
+    assert not page.exception
+    assert any("refused" in error.value and "model.pt" in error.value for error in page.error)
+    assert state.decode(page.query_params["r"]).model == "digits-cnn"
+
+
+def test_prefixed_weights_are_matched_and_put_on_the_bench(tmp_path):
+    import torch
+
+    import sample_models
+
+    weights = sample_models.build("digits-mlp", seed=3).state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "mine.pt")
+    page = opened()
+    page.segmented_control(key="way").set_value("Your own weights").run()
+    page.selectbox(key="own-architecture").set_value("digits-mlp").run()
+    page.file_uploader[0].upload("mine.pt", (tmp_path / "mine.pt").read_bytes()).run()
+    settle(page.run())
+    assert not page.exception and not page.error
+    assert any("is on the bench" in told.value and "module" in told.value for told in page.success)
+    assert state.decode(page.query_params["r"]).model.startswith("upload:")
+    assert list(page.dataframe[0].value["weights"]) == [19200, 30000, 1000]
