@@ -52,6 +52,7 @@ def choose(known: dict[str, Job]) -> list[Job]:
         "format_func": lambda id: chip(known[id], several),
         "max_selections": MOST,
         "placeholder": "Pick finished runs",
+        "wrap": True,
     }
     left, right = st.columns([3, 1], gap="medium")
     with left:
