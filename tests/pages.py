@@ -56,5 +56,5 @@ def said(page: AppTest) -> str:
 
 def figures(page: AppTest) -> dict[str, dict[str, Any]]:
     """The charts, by title."""
-    held = [json.loads(element.proto.figure.spec or element.proto.spec) for element in page.get("plotly_chart")]
+    held = [json.loads(element.proto.spec) for element in page.get("plotly_chart")]
     return {figure["layout"]["title"]["text"]: figure for figure in held}

@@ -1,0 +1,141 @@
+"""Inspect: the pictures say what the engine would do, exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dashboard import frames, jobs, state
+from dashboard.charts import layers, weights
+from pruning.ranking import Left
+from pruning.recipe import Recipe
+from tests.pages import figures, opened, said, settle, settled
+
+
+@pytest.fixture(autouse=True)
+def no_crew(home, monkeypatch):
+    from pruning.runs import crew
+
+    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+
+
+def left(recipe: Recipe) -> Left:
+    """What the engine would leave, from the same study that the page asked for."""
+    study = jobs.study("scores", **frames.scores_spec(recipe))
+    assert study is not None
+    return study.ranking.left(recipe)
+
+
+def lines(figure: dict) -> list[float]:
+    return [shape["x0"] for shape in figure["layout"]["shapes"] if shape["type"] == "line"]
+
+
+def test_while_it_reads_it_says_what_it_waits_for():
+    assert "Reading every weight of digits-cnn" in said(opened("inspect"))
+
+
+def test_the_largest_layer_comes_first_with_the_exact_threshold():
+    page = settled("inspect")
+    assert not page.exception and not page.error
+    layer = next(layer for layer in left(state.HOME).layers if layer.name == "conv3.weight")
+    title = next(title for title in figures(page) if title.startswith("conv3:"))
+    assert f"{layer.total - layer.kept:,} of {layer.total:,} weights" in title
+    threshold = left(state.HOME).thresholds["conv3.weight"]
+    assert lines(figures(page)[title]) == pytest.approx([-threshold, threshold])
+
+
+def test_the_squared_norm_draws_its_threshold_on_the_weights():
+    recipe = replace(state.HOME, options={"norm": "l2"})
+    page = settled("inspect", r=state.encode(recipe))
+    title = next(title for title in figures(page) if title.startswith("conv3:"))
+    assert lines(figures(page)[title])[1] == pytest.approx(left(recipe).thresholds["conv3.weight"] ** 0.5)
+
+
+def test_every_layer_has_its_panel_and_share():
+    page = settled("inspect")
+    title = next(title for title in figures(page) if title.startswith("All layers"))
+    notes = " ".join(note["text"] for note in figures(page)[title]["layout"]["annotations"])
+    for layer in left(state.HOME).layers:
+        assert f"−{(1 - layer.kept / layer.total) * 100:.1f} %" in notes
+
+
+def test_the_address_selects_a_layer_and_an_unknown_one_is_told():
+    assert any(title.startswith("fc1:") for title in figures(settled("inspect", layer="fc1.weight")))
+    page = settled("inspect", layer="<b>nowhere</b>")
+    assert not page.exception
+    assert any(title.startswith("conv3:") for title in figures(page))
+
+
+def test_a_criterion_with_its_own_score_shows_that_score():
+    recipe = replace(state.HOME, criterion="taylor")
+    page = settled("inspect", r=state.encode(recipe), layer="fc1.weight")
+    title = next(title for title in figures(page) if title.startswith("fc1:"))
+    assert "score at most" in title and "by taylor" in title
+    assert "judges by its own score" in said(page)
+    assert "is seen after a run" in said(page)  # no mask is claimed over the matrix
+
+
+def test_channels_stand_in_line_and_those_that_go_are_pale():
+    recipe = replace(state.HOME, granularity="channel", sparsity=0.5)
+    page = settled("inspect", r=state.encode(recipe), layer="conv2.weight")
+    drops = left(recipe).drops["conv2.weight"]
+    figure = figures(page)[f"conv2: {drops} of 32 channels go"]
+    assert [len(bars["x"]) for bars in figure["data"]] == [drops, 32 - drops]
+    page = settled("inspect", r=state.encode(recipe), layer="fc2.weight")
+    assert any("fc2 stays whole" in told.value for told in page.info)
+
+
+def test_before_and_after_shows_the_finished_example():
+    page = settled("inspect", layer="conv3.weight")
+    page.segmented_control(key="side").set_value("Before and after").run()
+    assert "conv3: 1,250 of 18,432 weights left after the run" in figures(page)
+
+
+def test_a_model_without_finished_runs_says_where_to_start_one():
+    page = settled("inspect", r=state.encode(replace(state.HOME, model="digits-mlp")))
+    page.segmented_control(key="side").set_value("Before and after").run()
+    assert any("No finished run of this model yet" in told.value for told in page.info)
+
+
+def test_units_and_filters():
+    page = settled("inspect", layer="conv1.weight")
+    page.segmented_control(key="behind").set_value("Units").run()
+    assert "conv1: 16 outputs by mean |w|" in figures(page)
+    page.segmented_control(key="behind").set_value("Filters").run()
+    assert "16 filters of the first convolution" in figures(page)
+
+
+def test_a_recipe_for_layers_of_another_model_is_one_sentence():
+    page = settled("inspect", r=state.encode(replace(state.HOME, exclude=("nowhere.weight",))))
+    assert not page.exception
+    assert any("nowhere.weight" in error.value for error in page.error)
+    settle(page.switch_page("views/model.py").run())
+    assert len(page.dataframe) and not page.exception
+
+
+# ---------------------------------------------------------------- the charts themselves
+
+
+@pytest.mark.parametrize("total", [10, 144, 5_000, 10_000_000])
+def test_joined_bins_keep_every_weight_and_the_reach(total):
+    counts, edges = np.histogram(np.random.default_rng(0).normal(size=min(total, 5000)), 256, (-4, 4))
+    counts = counts * (total // counts.sum() or 1)
+    wide, fewer = weights.coarser(edges, counts)
+    assert fewer.sum() == counts.sum() and (wide[0], wide[-1]) == (edges[0], edges[-1])
+    assert len(fewer) >= 32 and len(wide) == len(fewer) + 1
+
+
+def test_sixty_layers_are_two_traces():
+    edges, counts = np.linspace(-1, 1, 257), np.arange(256)
+    panels = [layers.Panel(f"layer{i}.weight", edges, counts, 0.3, 0.5) for i in range(60)]
+    figure = layers.multiples(panels, "layer3.weight", title="", dark=False)
+    assert len(figure["data"]) == 2 and len(figure["layout"]["annotations"]) == 60
+
+
+def test_a_layer_without_any_weight_left_or_spread_draws():
+    assert weights.matrix(np.zeros((4, 4)), None, title="", dark=True, rows=4, columns=4)["data"]
+    assert weights.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
+    assert weights.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")["data"]
+    assert weights.scores(np.array([0.0, 1e-9, 1.0]), title="", dark=False, threshold=0.0, log=True, x="score")["data"]
