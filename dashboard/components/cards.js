@@ -98,9 +98,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   for (const input of root.querySelectorAll("input")) input.checked = input.value === data.chosen;
   if (data.short) tell(root, data);
-  root.onchange = (event) => {
+  root.onchange = ({ target }) => { // taken out now: an event forgets its target once it is over
     clearTimeout(held.timer);
-    held.timer = setTimeout(() => setTriggerValue("picked", event.target.value), held.keyboard ? 250 : 0);
+    held.timer = setTimeout(() => setTriggerValue("picked", target.value), held.keyboard ? 250 : 0);
   };
   root.onkeydown = () => (held.keyboard = true);
   root.onpointerdown = () => (held.keyboard = false);
