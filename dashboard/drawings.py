@@ -10,13 +10,15 @@ from pruning import registry
 SIDE = 6  # cells of a grid
 POINTS = 17  # of a curve
 
-CRITERIA = {
+Bars = list[list[float]]
+
+CRITERIA: dict[str, Bars] = {
     # weights as bars: [how large, share that stays]
     "magnitude": [[0.95, 1], [0.3, 0], [0.7, 1], [0.15, 0], [0.55, 1], [0.22, 0], [0.85, 1]],
     "taylor": [[0.95, 0], [0.3, 1], [0.7, 1], [0.15, 0], [0.55, 1], [0.22, 0], [0.85, 1]],
     "random": [[0.95, 0], [0.3, 1], [0.7, 0], [0.15, 1], [0.55, 0], [0.22, 1], [0.85, 1]],
 }
-SCOPES = {
+SCOPES: dict[str, Bars] = {
     # layers as bars of one height: share that stays
     "global": [[1, 0.85], [1, 0.25], [1, 0.5], [1, 0.9]],
     "per_layer": [[1, 0.5]] * 4,
