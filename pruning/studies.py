@@ -9,9 +9,8 @@ The readers are in pruning.runs.results; they need no torch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning.errors import UnknownName
-from pruning.events import Measurement
 from pruning.evidence import evaluating
 from pruning.masks import rank
-from pruning.measure import latencies, macs, measure, output_shapes
+from pruning.measure import macs, measure, output_shapes
 from pruning.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.runs.results import counts, edges
@@ -60,7 +58,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
     """json: name, layers, parameters, weights, measurement (on test), classes, labelled_random, notes;
     npz: images (n, H, W[, C]) or series (n, L) in [0, 1], targets, predicted, confidence (n,).
     """
-    measured, pictures = _measured(work)
+    measured = measure(work)
     data = {
         "name": work.name,
         "layers": layers(work),
@@ -71,21 +69,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
         "labelled_random": _random(spec["model"], work),
         "notes": _notes(work),
     }
-    return data, pictures
-
-
-def _measured(work: Workpiece) -> tuple[Measurement, Arrays]:
-    """Right answers on every core, since somebody waits for them; latency on one, as runs measure it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(os.cpu_count() or 1)
-    try:
-        measured = measure(work, latency=False)
-        pictures = examples(work.model, work.test) if work.test is not None else {}
-    finally:
-        torch.set_num_threads(threads)
-    if work.example is not None:
-        measured = replace(measured, latency=latencies([work.model], work.example)[0])
-    return measured, pictures
+    return data, examples(work.model, work.test) if work.test is not None else {}
 
 
 def _random(model: str, work: Workpiece) -> bool:
