@@ -125,7 +125,7 @@ def _point(entry: Entry, kind: str, dark: bool, pinned: bool, named: bool) -> di
     said += f"<br>{COSTS[kind]}: {write(kind, cost(final, kind))}"
     line = {"width": 2 if pinned else 0, "color": tones.text}
     return {
-        "type": "scatter", "mode": "markers+text", "x": [cost(final, kind)], "y": [_height(entry)],
+        "type": "scatter", "mode": "markers+text", "cliponaxis": False, "x": [cost(final, kind)], "y": [_height(entry)],
         "text": [f"{entry.letter} {words.technique(entry.recipe.criterion)}" if named else entry.letter],
         "textposition": "top right", "textfont": {"color": tones.text, "size": 14},
         "marker": {"color": style.colour, "symbol": style.marker, "size": 14 if pinned else 11, "line": line},

@@ -9,7 +9,7 @@ from dashboard.charts import compare
 from dashboard.charts.compare import Entry
 from dashboard.views import frame
 from pruning.errors import PruningError
-from pruning.runs.results import Histogram, load_run
+from pruning.runs.results import Histogram
 from pruning.runs.store import Job
 
 MOST = 12  # runs side by side: more cannot be told apart
@@ -141,7 +141,7 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
 
 def read_histograms(job: Job) -> dict[str, Histogram]:
     try:
-        return load_run(job.folder).histograms
+        return jobs.left(job).histograms
     except PruningError as error:
         st.warning(words.plain(str(error)), icon=":material/warning:")
         return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import bench, forms, jobs, state, words
+from dashboard import bench, forms, frames, jobs, state, words
 from dashboard.charts import budget, results, runs
 from dashboard.components.dial import dial
 from dashboard.components.live import live
@@ -17,6 +17,7 @@ from pruning import registry
 from pruning.errors import PruningError
 from pruning.ranking import Ranking
 from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+from pruning.runs.results import Study
 from pruning.runs.store import Job
 
 DIAL = 420  # pixels
@@ -26,15 +27,14 @@ ADVANCED = ("start", "exclude", "floor", "optimizer", "momentum", "weight_decay"
 STEPS = 4  # when a schedule that needs several is picked
 
 
-def asked(recipe: Recipe) -> dict[str, Any]:
-    """What the study of scores depends on."""
-    names = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
-    return {name: getattr(recipe, name) for name in names}
-
-
-def ranking(recipe: Recipe) -> Ranking | None:
-    study = jobs.study("scores", **asked(recipe))
-    return study.ranking if study else None
+def scores(recipe: Recipe) -> Study | None:
+    """Every unit's score, sorted: what answers the dial. None while a worker works it out."""
+    spec = frames.scores_spec(recipe)
+    try:
+        return jobs.study("scores", **spec)
+    except PruningError:
+        st.button("Score again", icon=":material/replay:", on_click=jobs.retry, args=("scores",), kwargs=spec)
+        raise
 
 
 @st.cache_resource(max_entries=64)
@@ -148,14 +148,14 @@ def duration(recipe: Recipe) -> str:
     return "Time: not measured yet" if seconds is None else f"Takes about {words.seconds(seconds)} (estimate)"
 
 
-def what_is_left(recipe: Recipe, ranked: Ranking | None) -> None:
-    if ranked is None:
+def what_is_left(recipe: Recipe, study: Study | None) -> None:
+    if study is None:
         frame.waiting(
             f"Scoring every weight of {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. Usually two seconds.", DIAL
         )
         return
-    study = jobs.study("scores", **asked(recipe))
-    held = table(ranked, str(study.folder) if study else "", budget.rules(recipe).to_json())
+    ranked = study.ranking
+    held = table(ranked, str(study.folder), budget.rules(recipe).to_json())
     dial(budget.dial(held, ranked, recipe, state.layer()), lambda ratio: forms.attempt(sparsity=ratio), state.select_layer, key="dial")
     left = ranked.left(recipe)
     warn(budget.thin(left, ranked, recipe), budget.missed(left, recipe))
@@ -279,14 +279,14 @@ def page() -> None:
     frame.ask("How much can go, and what is left?")
     recipe = state.recipe()
     left, right = st.columns([5, 7], gap="large")
-    ranked = None
+    study = None
     with right, frame.guarded():
         controls(recipe)
         without_data(recipe)
-        ranked = ranking(recipe)
-        what_is_left(recipe, ranked)
+        study = scores(recipe)
+        what_is_left(recipe, study)
     with left, frame.guarded():
-        what_goes(recipe, ranked)
+        what_goes(recipe, study.ranking if study else None)
     with right, frame.guarded():
         when(recipe)
     id = state.run_id()
