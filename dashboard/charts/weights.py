@@ -20,7 +20,7 @@ def layout(title: str, dark: bool, height: int = HEIGHT, **more: Any) -> dict[st
     """What all charts have in common: a title that says something, quiet axes, no box."""
     tones = colours.palette(dark)
     axis = {"gridcolor": tones.grid, "zeroline": False, "linecolor": tones.grid, "automargin": True}
-    held = {
+    held: dict[str, Any] = {
         "title": {"text": title, "x": 0, "xref": "container", "font": {"size": 16, "weight": 600, "color": tones.text}, "pad": {"t": 2}},
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 44, "b": 8},
@@ -55,7 +55,7 @@ def histogram(edges: Array, counts: Array, *, title: str, dark: bool, threshold:
     middle = (edges[:-1] + edges[1:]) / 2
     gone = np.abs(middle) <= threshold if threshold is not None else np.zeros(len(middle), bool)
     tones = colours.palette(dark)
-    figure = {
+    figure: Figure = {
         "data": _bars(edges, counts, gone, dark, x, "weights"),
         "layout": layout(title, dark, xaxis={"title": {"text": x}}, yaxis=counts_axis(log, counts.max(initial=1)), barmode="overlay"),
     }
@@ -77,7 +77,7 @@ def scores(values: Array, *, title: str, dark: bool, threshold: float | None, lo
     if wide:
         powers = list(range(math.ceil(edges[0]), math.floor(edges[-1]) + 1))
         axis |= {"tickvals": powers, "ticktext": [f"10<sup>{power}</sup>" for power in powers]}
-    figure = {
+    figure: Figure = {
         "data": _bars(edges, counts, gone, dark, "score", "units", log_scale=wide),
         "layout": layout(title, dark, xaxis=axis, yaxis=counts_axis(log, counts.max(initial=1), "units"), barmode="overlay"),
     }
@@ -99,8 +99,9 @@ def before_after(edges: Array, dense: Array, final: Array, *, title: str, dark: 
         "type": "bar", "x": middle.tolist(), "y": final.tolist(), "width": float(wide[1] - wide[0]), "name": "kept",
         "marker": {"color": tones.kept, "line": {"width": 0}}, "hovertemplate": "%{y:,} weights near %{x:.3g} after<extra></extra>",
     }  # fmt: skip
-    axes = {"xaxis": {"title": {"text": "weight"}}, "yaxis": counts_axis(log, max(dense.max(initial=1), final.max(initial=1)))}
-    legend = {"showlegend": True, "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}}
+    top = max(dense.max(initial=1), final.max(initial=1))
+    axes: dict[str, Any] = {"xaxis": {"title": {"text": "weight"}}, "yaxis": counts_axis(log, top)}
+    legend: dict[str, Any] = {"showlegend": True, "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}}
     return {"data": [bars, line], "layout": layout(title, dark, **axes, **legend)}
 
 
@@ -118,7 +119,7 @@ def units(values: Array, drops: int, *, title: str, dark: bool, noun: str, y: st
         for part, colour, said in parts
     ]  # fmt: skip
     axis = {"title": {"text": f"{noun}s, lowest score first"}, "range": [0.3, len(values) + 0.7]}
-    figure = {"data": bars, "layout": layout(title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12)}
+    figure: Figure = {"data": bars, "layout": layout(title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12)}
     if 0 < drops < len(values):
         figure["layout"] |= _lines((drops + 0.5,), tones, [f"{drops} go"])
     return figure
@@ -139,7 +140,7 @@ def matrix(picture: Array, gone: Array | None, *, title: str, dark: bool, rows: 
         flat = [[0, tones.removed], [1, tones.removed]]
         hole = {**grid, "z": np.where(gone, 1.0, np.nan).tolist(), "colorscale": flat, "showscale": False, "hoverongaps": False}
         data.append({**hole, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>", "opacity": 0.72})
-    axes = {
+    axes: dict[str, Any] = {
         "xaxis": {"title": {"text": "inputs"}, "showgrid": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "outputs"}, "showgrid": False, "autorange": "reversed"},
     }

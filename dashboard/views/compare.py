@@ -64,8 +64,9 @@ def choose(known: dict[str, Job]) -> list[Job]:
 
 
 def main_chart(held: list[Entry]) -> None:
+    costs = list(compare.COSTS)
     kind = st.segmented_control(
-        "Against", list(compare.COSTS), format_func=compare.COSTS.get, default="weights", required=True, key="compare-cost"
+        "Against", costs, format_func=lambda kind: compare.COSTS[kind], default=costs[0], required=True, key="compare-cost"
     )
     if not any(entry.end.final.accuracy for entry in held):
         st.info("None of these runs has an accuracy: there was no data to measure it on. The table has the rest.", icon=":material/info:")
@@ -126,7 +127,8 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
     names = list(dict.fromkeys(name for _, read in found for name in read))
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        chosen = state.layer() if state.layer() in names else names[0]
+        wanted = state.layer()
+        chosen = wanted if wanted in names else names[0]
         forms.bound(st.selectbox, "Layer", chosen, state.select_layer, key="compare-layer", options=names, format_func=words.layer_name)
     with right:
         log = st.toggle("Log counts", value=True, key="compare-log")

@@ -119,8 +119,8 @@ def _before_after(look: looks.Look, chosen: str, log: bool) -> None:
         return
     names = dict(zip([job.id for job in runs], words.labels([jobs.recipe_of(job) for job in runs]), strict=True))
     start = next((i for i, job in enumerate(runs) if job.id == state.run_id()), 0)
-    said = {job.id: f"{names[job.id]} ({job.id[:6]})" for job in runs}
-    job = st.selectbox("Run", runs, index=start, format_func=lambda job: said[job.id], key="after", label_visibility="collapsed")
+    called = {job.id: f"{names[job.id]} ({job.id[:6]})" for job in runs}
+    job = st.selectbox("Run", runs, index=start, format_func=lambda job: called[job.id], key="after", label_visibility="collapsed")
     _compared(job, chosen, log)
 
 

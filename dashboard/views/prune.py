@@ -126,8 +126,8 @@ def controls(recipe: Recipe) -> None:
     amount, estimate, run = st.columns([3, 4, 2], vertical_alignment="bottom", gap="small")
     with amount:
         help = "Share of the covered weights to remove. The slider below edits the same number."
-        limits = {"low": 0.0, "high": 99.9, "step": 0.1, "scale": 100, "format": "%g", "disabled": recipe.scope == "by_hand"}
-        forms.number("Remove, %", "sparsity", help=help, **limits)
+        limits: dict[str, Any] = {"low": 0.0, "high": 99.9, "step": 0.1, "scale": 100, "format": "%g"}
+        forms.number("Remove, %", "sparsity", help=help, disabled=recipe.scope == "by_hand", **limits)
     with estimate:
         st.caption(words.plain(duration(recipe)), text_alignment="right")
     with run:
@@ -223,7 +223,7 @@ def head(job: Job, recipe: Recipe) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}", width="stretch")
         if job.state in jobs.LIVE:
-            stopping = {"label": "Stopping" if job.stopping else "Stop", "disabled": job.stopping}
+            stopping: dict[str, Any] = {"label": "Stopping" if job.stopping else "Stop", "disabled": job.stopping}
             st.button(**stopping, icon=":material/stop_circle:", on_click=jobs.stop, args=(job.id,), key=f"stop-{job.id}")
         else:
             st.button("Run again", icon=":material/replay:", on_click=start, args=(recipe,), key=f"again-{job.id}")
