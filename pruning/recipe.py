@@ -66,6 +66,8 @@ class Recipe:
             name = getattr(self, kind)
             registry.entry(kind, name)
             registry.check_options(kind, name, getattr(self, "options" if kind == "criterion" else f"{kind}_options"))
+        if reason := registry.misfit(self.criterion, self.granularity):
+            raise RecipeError(reason)
         _share("sparsity", self.sparsity)
         for layer, ratio in self.ratios.items():
             _share(f"The ratio of {layer}", ratio)

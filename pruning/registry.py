@@ -119,6 +119,20 @@ def check_options(kind: str, name: str, options: dict[str, Any]) -> None:
             raise RecipeError(f"Option {key} of {name} is {value!r}, but must be of kind {option.kind}.")
 
 
+def misfit(criterion: str, granularity: str) -> str | None:
+    """Why a criterion has no meaning for a granularity, and the way out; None where it has one.
+
+    A criterion that is not for all lists those it is for, and says why: `@criterion(granularities=("channel",), why="it ...")`.
+    """
+    tags = entry("criterion", criterion).tags
+    fits = tags.get("granularities")
+    if fits is None or granularity in fits:
+        return None
+    offered = " or ".join(name for name in fits if name in names("granularity"))
+    way_out = f"Choose granularity {offered}, or another criterion, such as magnitude."
+    return f"{criterion} does not work by {granularity}: {tags['why']}. {way_out}"
+
+
 def forget(kind: str, name: str) -> None:
     """Take back a technique that was added from outside."""
     _added[kind].pop(name, None)

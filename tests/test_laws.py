@@ -12,6 +12,7 @@ from torch import nn
 
 import pruning
 from pruning import events, masks, registry
+from pruning.errors import RecipeError
 from pruning.evidence import Evidence
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
@@ -21,6 +22,8 @@ CRITERIA = registry.names("criterion")
 GRANULARITIES = registry.names("granularity")
 SCOPES = registry.names("scope")
 SCHEDULES = registry.names("schedule")
+PAIRS = [(c, g) for c in CRITERIA for g in GRANULARITIES if not registry.misfit(c, g)]
+MISFITS = [(c, g) for c in CRITERIA for g in GRANULARITIES if registry.misfit(c, g)]
 RATIOS = (0.0, 0.1, 0.5, 0.9, 0.99)
 
 
@@ -113,9 +116,8 @@ def test_single_weights_go_exactly_and_no_layer_is_emptied(name: str, scope: str
         assert gone == {n: min(round(ratio * s), s - 1) for n, s in sizes.items()}
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("scope", SCOPES)
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(("criterion", "granularity"), PAIRS)
 def test_budget_is_never_overspent_and_the_preview_says_what_happens(criterion: str, scope: str, granularity: str) -> None:
     for name in TOYS:
         work = toy(name)
@@ -134,8 +136,7 @@ def test_budget_is_never_overspent_and_the_preview_says_what_happens(criterion: 
             assert left.sparsity == pytest.approx(masks.sparsity(keep, covered), abs=1e-12)
 
 
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(("criterion", "granularity"), PAIRS)
 def test_a_later_mask_never_revives_and_applying_twice_is_once(criterion: str, granularity: str) -> None:
     work = toy("residual")
     gone = None
@@ -151,9 +152,19 @@ def test_a_later_mask_never_revives_and_applying_twice_is_once(criterion: str, g
         gone = keep
 
 
+@pytest.mark.parametrize(("criterion", "granularity"), MISFITS)
+def test_what_has_no_meaning_is_refused_with_the_reason_and_the_way_out(criterion: str, granularity: str) -> None:
+    tags = registry.entry("criterion", criterion).tags
+    with pytest.raises(RecipeError, match=f"^{criterion} does not work by {granularity}: ") as caught:
+        Recipe(criterion=criterion, granularity=granularity)
+    assert tags["why"] in str(caught.value)
+    way_out = next(name for name in tags["granularities"] if name in GRANULARITIES)
+    assert f"Choose granularity {way_out}" in str(caught.value)
+    Recipe(criterion=criterion, granularity=way_out)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize(("criterion", "granularity"), PAIRS)
 def test_a_run_leaves_the_callers_model_alone_and_keeps_zeros_through_training(criterion: str, granularity: str, optimizer: str) -> None:
     work = toy("residual")
     before, chance = snapshot(work.model), torch.get_rng_state()

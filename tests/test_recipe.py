@@ -12,12 +12,12 @@ from pruning import registry
 from pruning.errors import NewerVersion, OutOfRange, PruningError, RecipeError, UnknownName
 from pruning.recipe import Recipe
 
+PAIRS = [(c, g) for c in registry.names("criterion") for g in registry.names("granularity") if not registry.misfit(c, g)]
 recipes = some.builds(
-    Recipe,
+    lambda pair, **rest: Recipe(criterion=pair[0], granularity=pair[1], **rest),
+    pair=some.sampled_from(PAIRS),
     model=some.text(max_size=20),
     start=some.sampled_from(["trained", "random"]),
-    criterion=some.sampled_from(registry.names("criterion")),
-    granularity=some.sampled_from(registry.names("granularity")),
     scope=some.sampled_from(registry.names("scope")),
     sparsity=some.floats(0, 0.999),
     ratios=some.dictionaries(some.text(max_size=8), some.floats(0, 0.999), max_size=3),
