@@ -56,6 +56,8 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
             sub.add_argument(flag, action="append", metavar="LAYER", help="leave this layer dense (again for more)")
         elif field.name.endswith("options") or field.name == "ratios":
             sub.add_argument(flag, action="append", metavar="NAME=VALUE", help="again for more")
+        elif field.type == "bool":
+            sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"default {field.default!r}")
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
             choices = {"start": STARTS, "optimizer": OPTIMIZERS}.get(field.name)
@@ -178,8 +180,11 @@ def _words(event: events.Event) -> str:
             return f"{stage:8} {_percent(m.accuracy)}, {m.kept:,} of {m.weights:,} weights, {m.size.sparse:,} bytes as a sparse file"
         case events.Pruned(step=step, steps=steps, sparsity=sparsity):
             return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights gone"
-        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, accuracy=accuracy, seconds=seconds):
-            return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}, validation {_percent(accuracy)}, {seconds:.2f} s"
+        case events.Recalibrated(layers=layers, examples=examples, seconds=seconds):
+            return f"norms    {layers} BatchNorm layers recalibrated on {examples:,} examples, {seconds:.2f} s"
+        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds):
+            told = f", against the dense model {teacher:.4f}" if teacher is not None else ""
+            return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
         case events.Notice(text=text):
             return f"note     {text}"
         case events.Finished(sparsity=sparsity, seconds=seconds):

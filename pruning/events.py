@@ -103,7 +103,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Measured:
-    """stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned) or "final"; on test data."""
+    """stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated" or "final"; on test data."""
 
     stage: str
     measurement: Measurement
@@ -120,8 +120,21 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class Recalibrated:
+    """BatchNorm's running statistics were estimated anew. step: after which pruning; layers: how many; examples: seen for it."""
+
+    step: int
+    layers: int
+    examples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Epoch:
-    """One pass over the training data is over. accuracy and loss: on validation data; seconds: this epoch took."""
+    """One pass over the training data is over. accuracy and loss: on validation data; seconds: this epoch took.
+
+    train_loss: the task's own, whatever else was trained on; teacher: the term that compares with the dense model, None without one.
+    """
 
     step: int
     epoch: int
@@ -132,6 +145,7 @@ class Epoch:
     sparsity: float
     lr: float
     seconds: float
+    teacher: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,13 +157,18 @@ class Notice:
 
 @dataclass(frozen=True)
 class Finished:
-    """The result. dense, pruned and final are measured on the same test data; pruned is None when nothing was trained after pruning."""
+    """The result. dense, pruned, recalibrated and final are measured on the same test data.
+
+    pruned is None when nothing was done after pruning; recalibrated when BatchNorm was not recalibrated, or nothing was trained
+    after that: then final is it.
+    """
 
     sparsity: float
     dense: Measurement
     pruned: Measurement | None
     final: Measurement
     seconds: float
+    recalibrated: Measurement | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +187,7 @@ class Halted:
     epoch: int
 
 
-Event = Started | Measured | Pruned | Epoch | Notice | Finished | Failed | Halted
+Event = Started | Measured | Pruned | Recalibrated | Epoch | Notice | Finished | Failed | Halted
 
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from pruning.distill import against
 from pruning.errors import Diverged, RunError, Stopped
 from pruning.events import Epoch
 from pruning.masks import covered, sparsity
@@ -20,9 +21,12 @@ from pruning.types import Masks, Workpiece
 Stop = Callable[[], bool]
 
 
-def finetune(work: Workpiece, masks: Masks, recipe: Recipe, *, step: int = 1, stop: Stop | None = None) -> Iterator[Epoch]:
+def finetune(
+    work: Workpiece, masks: Masks, recipe: Recipe, *, step: int = 1, stop: Stop | None = None, teacher: Tensor | None = None
+) -> Iterator[Epoch]:
     """Train `work.model` in place for `recipe.epochs`, under `masks`, and say how each epoch went.
 
+    teacher: the dense model's logits for the training examples in order, (n, classes), where `recipe.distill` wants them.
     The learning rate falls from `recipe.lr` to 0 along a cosine. Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
@@ -32,21 +36,21 @@ def finetune(work: Workpiece, masks: Masks, recipe: Recipe, *, step: int = 1, st
     share = sparsity(masks, covered(recipe, work)) if masks else 0.0
     done = 0
     for epoch in range(1, recipe.epochs + 1):
-        began, total = time.perf_counter(), 0.0
+        began, total, told = time.perf_counter(), 0.0, 0.0
         lr = _cosine(recipe.lr, done / steps)
         order = torch.Generator().manual_seed(_seed(recipe.seed, step, epoch))
         with torch.random.fork_rng(devices=[]):  # dropout and the like draw from the recipe's seed, not from the caller's
             torch.manual_seed(_seed(recipe.seed, step, epoch))
             work.model.train()
-            for x, y in data.shuffled(order, recipe.batch):
+            for part in data.order(order, recipe.batch):
                 if stop is not None and stop():
                     raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
                 _set_lr(optimizer, _cosine(recipe.lr, done / steps))
-                loss = _one(work, optimizer, x, y)
-                if not math.isfinite(loss):
+                loss, apart = _one(work, optimizer, data.x[part], data.y[part], recipe, None if teacher is None else teacher[part])
+                if not math.isfinite(loss + apart):
                     raise Diverged(step, epoch, recipe.lr)
                 keeper.hold(optimizer)
-                total += loss * len(x)
+                total, told = total + loss * len(part), told + apart * len(part)
                 done += 1
         work.model.eval()
         keeper.check()
@@ -61,15 +65,22 @@ def finetune(work: Workpiece, masks: Masks, recipe: Recipe, *, step: int = 1, st
             sparsity=share,
             lr=lr,
             seconds=time.perf_counter() - began,
+            teacher=None if teacher is None else told / len(data.x),
         )
 
 
-def _one(work: Workpiece, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> float:
+def _one(
+    work: Workpiece, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, recipe: Recipe, teacher: Tensor | None
+) -> tuple[float, float]:
+    """One step of training: the task's loss, and the distance to the teacher (0 without one)."""
     optimizer.zero_grad()
-    loss = work.loss(work.model(x), y)
-    loss.backward()  # type: ignore[no-untyped-call]
+    out = work.model(x)
+    loss = work.loss(out, y)
+    apart = against(out, teacher, recipe.temperature) if teacher is not None else torch.zeros(())
+    trained = loss if teacher is None else (1 - recipe.distill) * loss + recipe.distill * apart
+    trained.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    return float(loss.detach())
+    return float(loss.detach()), float(apart.detach())
 
 
 class Keeper:

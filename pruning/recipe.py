@@ -29,7 +29,9 @@ class Recipe:
     exclude: layers left dense
     floor: units that every layer keeps at least
     steps: rounds of pruning and healing; epochs: of fine-tuning after each round
+    recalibrate: after each pruning, estimate BatchNorm's running statistics anew on training data
     optimizer: "sgd" (with momentum) or "adamw"; lr: at the start of each round, cosine to 0; batch: examples
+    distill: share of the loss that compares with the dense model's answers, [0, 1]; temperature: that softens both
     seed: of everything drawn at random
 
     Raises RecipeError (UnknownName, OutOfRange) for what cannot be followed.
@@ -51,11 +53,14 @@ class Recipe:
     schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
     steps: int = 1
     epochs: int = 0
+    recalibrate: bool = False
     optimizer: str = "sgd"
     lr: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch: int = 64
+    distill: float = 0.0
+    temperature: float = 4.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +84,10 @@ class Recipe:
         _number("lr", self.lr, 0, 100, open_low=True)
         _number("momentum", self.momentum, 0, 0.9999)
         _number("weight_decay", self.weight_decay, 0, 10)
+        _number("distill", self.distill, 0, 1)
+        _number("temperature", self.temperature, 0, 1000, open_low=True)
+        if not isinstance(self.recalibrate, bool):
+            raise OutOfRange("recalibrate", self.recalibrate, "true or false")
 
     @property
     def id(self) -> str:

@@ -16,10 +16,12 @@ from torch import nn
 
 from pruning import masks as _masks
 from pruning import registry
+from pruning.distill import answers
 from pruning.errors import Stopped
-from pruning.events import Event, Finished, Layer, Measured, Notice, Pruned, Started
+from pruning.events import Event, Finished, Layer, Measured, Notice, Pruned, Recalibrated, Started
 from pruning.finetune import Stop, finetune
 from pruning.measure import latencies, measure, positions
+from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
 from pruning.types import Masks, Workpiece
 
@@ -34,7 +36,7 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
-    began, original, pruned = time.perf_counter(), work.model, None
+    began, original, pruned, recalibrated = time.perf_counter(), work.model, None, None
     yield Started(recipe.to_dict(), machine(), recipe.epochs * recipe.steps)
     dense = measure(work, latency=False)
     yield Measured("dense", dense)
@@ -42,17 +44,25 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
     used = positions(work.model, work.example) if work.example is not None else {}
     covered = _masks.covered(recipe, work)
     gone = _masks.dense(work.model)
+    teacher = answers(original, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
+    yield from _idle(recipe, work)
     for step in range(1, recipe.steps + 1):
         _ask(stop, f"before step {step}")
         gone = _prune(recipe, work, gone, step)
         layers = _masks.by_layer(gone, used)
         yield Pruned(step, recipe.steps, _masks.sparsity(gone, covered), layers)
-        if recipe.epochs and step == recipe.steps:
+        mends = recipe.recalibrate and bool(norms(work.model))
+        if (recipe.epochs or mends) and step == recipe.steps:
             yield from _notices(recipe, layers, covered, _masks.sparsity(gone, covered))
             pruned = measure(work, latency=False)
             yield Measured("pruned", pruned)
+        if mends:
+            yield _recalibrate(recipe, work, step)
+        if mends and recipe.epochs and step == recipe.steps:
+            recalibrated = measure(work, latency=False)
+            yield Measured("recalibrated", recalibrated)
         if recipe.epochs:
-            yield from finetune(work, gone, recipe, step=step, stop=stop)
+            yield from finetune(work, gone, recipe, step=step, stop=stop, teacher=teacher)
     _ask(stop, "before the last measurement")
     if keep is not None:
         keep(work.model, gone)
@@ -61,7 +71,22 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
         before, after = latencies([original, work.model], work.example)
         dense, final = replace(dense, latency=before), replace(final, latency=after)
     yield Measured("final", final)
-    yield Finished(_masks.sparsity(gone, covered), dense, pruned, final, time.perf_counter() - began)
+    yield Finished(_masks.sparsity(gone, covered), dense, pruned, final, time.perf_counter() - began, recalibrated)
+
+
+def _idle(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
+    """What the recipe asks for and this run has no use for."""
+    if recipe.recalibrate and not norms(work.model):
+        yield Notice(f"Nothing was recalibrated: {work.name} has no BatchNorm with running statistics.")
+    if recipe.distill and not recipe.epochs:
+        yield Notice("Nothing was distilled: the dense model teaches while the pruned one is healed, and this recipe heals 0 epochs.")
+
+
+def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
+    """BatchNorm's statistics after this pruning, of the network that is left."""
+    data, began = work.need("train", "Recalibrating BatchNorm"), time.perf_counter()
+    layers = recalibrate(work.model, data, seed=recipe.seed, batch=max(recipe.batch, data.batch))
+    return Recalibrated(step, layers, len(data.x), time.perf_counter() - began)
 
 
 def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:

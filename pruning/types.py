@@ -48,13 +48,15 @@ class Batches:
 
     def shuffled(self, generator: torch.Generator, batch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The same examples in an order drawn from `generator`; a last batch of 1 joins its neighbour (BatchNorm needs 2)."""
-        size = batch or self.batch
-        order = torch.randperm(len(self.x), generator=generator)
-        parts = list(torch.split(order, size))
+        for part in self.order(generator, batch):
+            yield self.x[part], self.y[part]
+
+    def order(self, generator: torch.Generator, batch: int | None = None) -> list[Tensor]:
+        """Which examples each batch of `shuffled` holds."""
+        parts = list(torch.split(torch.randperm(len(self.x), generator=generator), batch or self.batch))
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
-        for part in parts:
-            yield self.x[part], self.y[part]
+        return parts
 
     def head(self, n: int) -> Batches:
         """The first n examples."""

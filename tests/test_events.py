@@ -22,6 +22,7 @@ said = some.one_of(
     some.builds(events.Measured, measurement=measurements),
     some.builds(events.Pruned, layers=layers, sparsity=shares),
     some.builds(events.Epoch, accuracy=some.none() | accuracies, train_loss=finite, loss=some.none() | finite, lr=finite),
+    some.builds(events.Recalibrated, seconds=finite),
     some.builds(events.Notice),
     some.builds(
         events.Finished, dense=measurements, pruned=some.none() | measurements, final=measurements, seconds=finite, sparsity=shares
