@@ -171,12 +171,17 @@ def _where(recipe: Recipe) -> list[str]:
 def _when(recipe: Recipe) -> str:
     if recipe.steps == 1 or recipe.schedule == "one_shot":
         rounds = "in one step"
-        total = recipe.steps * recipe.epochs
-        healing = f"healing {plural(total, 'epoch')}" if total else "without healing"
-        return f"{rounds}, {healing}"
+        return f"{rounds}, {_healing(recipe, recipe.steps * recipe.epochs)}"
     kinds = {"linear": "equal steps", "cubic": "steps"}
     rounds = f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
-    return f"{rounds}, " + (f"healing {plural(recipe.epochs, 'epoch')} each" if recipe.epochs else "without healing")
+    return f"{rounds}, {_healing(recipe, recipe.epochs, ' each')}"
+
+
+def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
+    """`recalibrating BatchNorm, healing 2 epochs each with the dense model as teacher`."""
+    first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
+    taught = " with the dense model as teacher" if recipe.distill else ""
+    return first + (f"healing {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing")
 
 
 def plain(text: str) -> str:
@@ -213,11 +218,14 @@ FIELDS = {
     "schedule_options": "schedule options",
     "steps": "steps",
     "epochs": "epochs each",
+    "recalibrate": "BatchNorm recalibrated",
     "optimizer": "optimizer",
     "lr": "learning rate",
     "momentum": "momentum",
     "weight_decay": "weight decay",
     "batch": "batch",
+    "distill": "weight of the teacher",
+    "temperature": "temperature",
     "seed": "seed",
 }
 
@@ -251,8 +259,10 @@ def labels(recipes: Sequence[Recipe]) -> list[str]:
 
 def value(field: str, held: Any) -> str:
     """A recipe's field, in words."""
-    if field == "sparsity":
+    if field in ("sparsity", "distill"):
         return share(held)
+    if isinstance(held, bool):
+        return "yes" if held else "no"
     if field == "ratios":
         return ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in held.items()) or "none"
     if isinstance(held, dict):

@@ -23,6 +23,7 @@ from pruning.evidence import evaluating
 from pruning.masks import rank
 from pruning.measure import macs, measure, output_shapes
 from pruning.ranking import Ranking
+from pruning.recalibrate import norms
 from pruning.recipe import Recipe
 from pruning.runs.results import counts, edges
 from pruning.types import Batches, Workpiece, prunable
@@ -55,13 +56,14 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
 
 
 def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
-    """json: name, layers, parameters, weights, measurement (on test), classes, labelled_random, notes;
+    """json: name, layers, norms (BatchNorm layers), parameters, weights, measurement (on test), classes, labelled_random, notes;
     npz: images (n, H, W[, C]) or series (n, L) in [0, 1], targets, predicted, confidence (n,).
     """
     measured = measure(work)
     data = {
         "name": work.name,
         "layers": layers(work),
+        "norms": len(norms(work.model)),
         "parameters": measured.parameters,
         "weights": measured.weights,
         "measurement": asdict(measured),

@@ -84,6 +84,11 @@ def test_whole_ms_times_seconds_plural_shape():
         ),
         (Recipe(sparsity=0.0, epochs=10, start="random"), "Train all weights for 10 epochs, starting from random weights."),
         (Recipe(sparsity=0.0), "Remove nothing."),
+        (
+            Recipe(sparsity=0.5, epochs=2, schedule="cubic", steps=3, recalibrate=True, distill=0.5),
+            "Remove the 50 % of weights smallest in magnitude, anywhere in the model, in 3 steps, recalibrating BatchNorm, "
+            "healing 2 epochs each with the dense model as teacher.",
+        ),
     ],
 )
 def test_sentence(recipe, said):

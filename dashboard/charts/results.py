@@ -6,7 +6,7 @@ import pandas as pd
 
 from dashboard import words
 from dashboard.charts.runs import Story, packed
-from pruning.events import Accuracy, Finished
+from pruning.events import Accuracy, Finished, Measurement
 
 
 def within(a: Accuracy | None, b: Accuracy | None) -> bool:
@@ -16,17 +16,20 @@ def within(a: Accuracy | None, b: Accuracy | None) -> bool:
     return a.interval[0] <= b.value <= a.interval[1] or b.interval[0] <= a.value <= b.interval[1]
 
 
-def result(end: Finished) -> pd.DataFrame:
+def stages(end: Finished, healed: bool) -> dict[str, Measurement]:
+    """What was measured on the way, by its name for people, in order. healed: something was trained after pruning."""
+    last = "after healing" if healed else "recalibrated" if end.pruned else "pruned"
+    before = "pruned, before healing" if healed and not end.recalibrated else "pruned"
+    between = {before: end.pruned, "recalibrated": end.recalibrated if healed else None}
+    return {"dense": end.dense, **{name: held for name, held in between.items() if held}, last: end.final}
+
+
+def result(end: Finished, healed: bool = True) -> pd.DataFrame:
     """What each stage measured, in words: a column for each stage, and the change from dense to the end."""
-    stages = {
-        "dense": end.dense,
-        **({"pruned, before healing": end.pruned} if end.pruned else {}),
-        "after healing" if end.pruned else "pruned": end.final,
-    }
     lines: dict[str, list[str]] = {
         "measured": ["accuracy (test)", "loss (test)", "weights", "MACs", "file, packed", "packed and deflated", "latency, one example"]
     }
-    for name, held in stages.items():
+    for name, held in stages(end, healed).items():
         lines[name] = [
             words.percent(held.accuracy),
             f"{held.loss:.3f}" if held.loss is not None else words.NOT_MEASURED,
@@ -34,7 +37,7 @@ def result(end: Finished) -> pd.DataFrame:
             words.count(held.macs_kept),
             words.size(held.size.sparse),
             words.size(held.size.compressed),
-            words.ms(held.latency) if held.latency else ("as dense" if name.startswith("pruned,") else words.NOT_MEASURED),
+            words.ms(held.latency) if held.latency else ("as dense" if held is not end.final and name != "dense" else words.NOT_MEASURED),
         ]
     lines["change"] = _changes(end)
     return pd.DataFrame(lines)
@@ -51,7 +54,7 @@ def _changes(end: Finished) -> list[str]:
     return [moved, loss, *ratios, speed]
 
 
-def verdict(end: Finished) -> str:
+def verdict(end: Finished, healed: bool = True) -> str:
     """The finding, in one sentence: what was gained and what it cost."""
     a, b = end.dense, end.final
     gone = f"{words.share(round(end.sparsity, 4))} of the weights are gone" if end.sparsity else "No weight was removed"
@@ -59,8 +62,9 @@ def verdict(end: Finished) -> str:
         return f"{gone}; accuracy was not measured, for there is no test data."
     moved = words.points(b.accuracy, a.accuracy)
     told = ", which is within the interval" if within(a.accuracy, b.accuracy) else ""
-    healed = f" ({words.percent(end.pruned.accuracy)} before healing)" if end.pruned and end.pruned.accuracy else ""
-    return f"{gone}, and accuracy is {words.percent(b.accuracy)}{healed}: {moved} from dense{told}."
+    before = [f"{words.percent(held.accuracy)} {name}" for name, held in list(stages(end, healed).items())[1:-1]]
+    way = f" ({', '.join(before).replace('pruned, before', 'before')})" if before else ""
+    return f"{gone}, and accuracy is {words.percent(b.accuracy)}{way}: {moved} from dense{told}."
 
 
 def unimproved(end: Finished) -> str | None:

@@ -87,7 +87,7 @@ def _accuracy(told: Story) -> dict[str, Any]:
         for at, e in told.trained
         if e.accuracy
     ]
-    names = {"pruned": "Pruned, before healing", "final": "At the end"}
+    names = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final": "At the end"}
     tested = [
         (at, e.measurement.accuracy, f"{names.get(e.stage, e.stage)}: {words.percent(e.measurement.accuracy)} of the test examples right.")
         for at, e in told.measured
@@ -168,6 +168,8 @@ def packed(dense: Measurement, layers: Sequence[Layer]) -> int:
 
 def rows(told: Story) -> pd.DataFrame:
     """The table twin of the curves: one row an epoch."""
+    taught = any(e.teacher is not None for _, e in told.trained)
+    teacher = {"loss, teacher": [e.teacher for _, e in told.trained]} if taught else {}
     return pd.DataFrame({
         "epoch": [at for at, _ in told.trained],
         "step": [e.step for _, e in told.trained],
@@ -176,6 +178,7 @@ def rows(told: Story) -> pd.DataFrame:
         "to": [e.accuracy.interval[1] if e.accuracy else None for _, e in told.trained],
         "loss, validation": [e.loss for _, e in told.trained],
         "loss, training": [e.train_loss for _, e in told.trained],
+        **teacher,
         "sparsity": [e.sparsity for _, e in told.trained],
         "learning rate": [e.lr for _, e in told.trained],
         "seconds": [e.seconds for _, e in told.trained],

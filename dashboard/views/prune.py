@@ -23,7 +23,7 @@ from pruning.runs.store import Job
 DIAL = 420  # pixels
 TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
-ADVANCED = ("start", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch", "seed")
+ADVANCED = ("start", "recalibrate", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch", "seed")
 STEPS = 4  # when a schedule that needs several is picked
 
 
@@ -116,6 +116,28 @@ def advanced(recipe: Recipe, usual: Recipe) -> None:
             )
             forms.number("Momentum", "momentum", low=0.0, high=0.9999, step=0.05, format="%g", disabled=recipe.optimizer != "sgd")
             forms.number("Weight decay", "weight_decay", low=0.0, high=10.0, step=0.0001, format="%g")
+        after_pruning(recipe)
+
+
+def after_pruning(recipe: Recipe) -> None:
+    """What helps a network over its loss: fresh statistics for BatchNorm, the dense model as teacher."""
+    card = jobs.study("card", model=recipe.model)
+    has = card is None or card.data["norms"] > 0
+    fresh = "Estimate BatchNorm's running statistics anew on training data after each pruning. Weights stay as they are."
+    said = fresh if has else "This model has no BatchNorm: there is nothing to recalibrate."
+    more = {"help": said, "disabled": not has and not recipe.recalibrate}
+    forms.bound(
+        st.toggle, "Recalibrate BatchNorm", recipe.recalibrate,
+        lambda value: forms.attempt(recalibrate=value), key="form-recalibrate", **more,
+    )  # fmt: skip
+    left, right = st.columns(2, gap="small")
+    with left:
+        said = "Share of the loss that compares with the dense model's answers while healing (Hinton et al., 2015); 0 uses labels alone."
+        off = not recipe.epochs and not recipe.distill
+        forms.number("Weight of the teacher, %", "distill", low=0.0, high=100.0, step=10.0, scale=100, format="%g", help=said, disabled=off)
+    with right:
+        said = "Softens both models' answers before they are compared, so that the small ones count too."
+        forms.number("Temperature", "temperature", low=0.1, high=1000.0, step=1.0, format="%g", help=said, disabled=not recipe.distill)
 
 
 # ---------------------------------------------------------------- what is left
@@ -248,7 +270,7 @@ def outcome(job: Job, told: runs.Story) -> None:
             reached = f"after {words.plural(told.now, 'epoch')}" if told.now else "before the first epoch was done"
             st.info(f"Stopped {reached}. Nothing was lost: Run again starts it anew.", icon=":material/stop_circle:")
         case "finished" if told.finished:
-            st.markdown(f"**{words.plain(results.verdict(told.finished))}**")
+            st.markdown(f"**{words.plain(results.verdict(told.finished, told.epochs > 0))}**")
         case _:
             st.markdown(f":primary[●] {frame.progress(job)}")
 
@@ -266,7 +288,7 @@ def ending(told: runs.Story) -> None:
         not_better = results.unimproved(told.finished)
         if not_better:
             st.info(words.plain(not_better), icon=":material/speed:")
-        st.table(results.result(told.finished).set_index("measured"), border="horizontal")
+        st.table(results.result(told.finished, told.epochs > 0).set_index("measured"), border="horizontal")
 
 
 def twin(told: runs.Story, id: str) -> None:
