@@ -102,6 +102,6 @@ export default function ({ data, parentElement, setTriggerValue }) {
     clearTimeout(held.timer);
     held.timer = setTimeout(() => setTriggerValue("picked", target.value), held.keyboard ? 250 : 0);
   };
-  root.onkeydown = () => (held.keyboard = true);
-  root.onpointerdown = () => (held.keyboard = false);
+  root.onkeydown = () => { held.keyboard = true; };
+  root.onpointerdown = () => { held.keyboard = false; };
 }

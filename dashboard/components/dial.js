@@ -102,7 +102,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     clearTimeout(held.timer);
     held.timer = setTimeout(release, held.keyboard ? 250 : 0);
   };
-  parts.range.onkeydown = () => (held.keyboard = true);
-  parts.range.onpointerdown = () => (held.keyboard = false);
+  parts.range.onkeydown = () => { held.keyboard = true; };
+  parts.range.onpointerdown = () => { held.keyboard = false; }; // a handler that returned false would forbid the drag
   if (!held.dragging) show(parts, data, data.index);
 }

@@ -17,8 +17,9 @@ LIMIT = 300.0  # ms
 # Starts the clock at the mouse's release; stops it in the first frame that shows the new share with no script running.
 WATCH = """() => {
     const before = document.querySelector('[data-testid=stSidebar]').innerText;
-    window.__took = new Promise(done => window.addEventListener('pointerup', () => {
+    window.__took = new Promise((done, fail) => window.addEventListener('pointerup', () => {
         const start = performance.now();
+        setTimeout(() => fail(new Error('nothing followed the release within 10 s')), 10_000);
         const look = () => {
             const state = document.querySelector('[data-testid=stApp]').dataset.testScriptState;
             const now = document.querySelector('[data-testid=stSidebar]').innerText;
@@ -31,15 +32,8 @@ WATCH = """() => {
 
 
 def release(page: Page, share: float) -> float:
-    """Drag the slider's thumb to a share of its width and let go; milliseconds until the picture is new."""
-    handle = steps.slider(page)
-    box = handle.bounding_box()
-    assert box
-    at = float(handle.input_value()) / float(handle.get_attribute("max") or 1)
-    level, inner = box["y"] + box["height"] / 2, box["width"] - 22  # the thumb is 22 pixels wide
-    page.mouse.move(box["x"] + 11 + at * inner, level)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 11 + share * inner, level, steps=4)
+    """Drag the slider to a share of its width and let go; milliseconds until the picture is new."""
+    steps.drag_slider(page, share)
     page.evaluate(WATCH)
     page.mouse.up()
     return float(page.evaluate("() => window.__took"))

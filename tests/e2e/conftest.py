@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 from e2e import served
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
-
-expect.set_options(timeout=20_000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from e2e.served import READY
 from playwright.sync_api import Locator, Page, expect
 
+expect.set_options(timeout=20_000)  # a first page on a cold server works its studies out
+
 
 def settled(page: Page) -> None:
     """Until the script has run and what it waited for is there."""
@@ -44,6 +46,19 @@ def upload(page: Page, file: Path) -> None:
 
 def slider(page: Page) -> Locator:
     return page.get_by_role("slider", name="Share of the weights to remove")
+
+
+def drag_slider(page: Page, share: float) -> None:
+    """Take the slider's thumb with the mouse to a share of its width; the button stays down."""
+    handle = slider(page)
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    assert box
+    at = float(handle.input_value()) / float(handle.get_attribute("max") or 1)
+    level, inner = box["y"] + box["height"] / 2, box["width"] - 22  # the thumb is 22 pixels wide
+    page.mouse.move(box["x"] + 11 + at * inner, level)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 11 + share * inner, level, steps=4)
 
 
 def weights_left(page: Page) -> str:

@@ -77,6 +77,12 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
 
 def turn_the_slider(tab: Page) -> None:
     slider = steps.slider(tab)
+    dragged = steps.weights_left(tab), tab.url
+    steps.drag_slider(tab, 0.5)
+    expect(tab.locator('.dial .large[data-kind="weights"]')).not_to_have_text(dragged[0])  # while the button is down
+    tab.mouse.up()
+    tab.wait_for_function("before => location.href !== before", arg=dragged[1])
+    steps.settled(tab)
     before, address, share = steps.weights_left(tab), tab.url, slider.input_value()
     for _ in range(5):
         slider.press("ArrowLeft")
