@@ -1,4 +1,4 @@
-"""Which weights of one tensor live or die together: a pair `(pool, spread)`.
+"""Which weights live or die together: a pair `(pool, spread)`.
 
 pool: scores of the weight's shape -> one score for each unit; spread: units -> the weight's shape, constant inside
 a unit. Law: `spread(pool(x), x.shape)` has x's shape. Units keep flat order, so ties fall by flat index.
@@ -10,22 +10,173 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from pruning.attention import blocks
+from pruning.errors import OutOfRange
 from pruning.registry import granularity
 
 
 class Granularity(NamedTuple):
+    """fit: (model, parameter) -> the granularity as it fits that layer, or the reason why the layer stays dense."""
+
     pool: Callable[[Tensor], Tensor]
     spread: Callable[[Tensor, torch.Size], Tensor]
     rows: bool = False
-    """Units are whole output rows: their bias goes with them, and the model's output layer is left alone."""
+    """Units are made of whole output rows: their bias goes with them, and the model's output layer is left alone."""
+    lost: Callable[[torch.Size], int | Tensor] | None = None
+    """Weights that go with a unit, one number or (units,); None: units share the weights equally and go whole."""
+    inside: Callable[[Tensor], Tensor] | None = None
+    """scores -> True for the weights that go when their unit goes; None: all of them."""
+    fit: Callable[[nn.Module, str], Granularity | str] | None = None
+    leader: str = ""
+    """The layer whose units this layer's go with, one by one; pool is given both, one under the other."""
+
+
+def fitted(form: Granularity, model: nn.Module, name: str) -> Granularity | str:
+    """The granularity as it fits a layer, or the reason why not."""
+    return form.fit(model, name) if form.fit else form
+
+
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x.mean(1),
+    "sum": lambda x: x.sum(1),
+    "max": lambda x: x.amax(1),
+    "l2": lambda x: torch.linalg.vector_norm(x, dim=1),
+}
+"""(units, weights in a unit) -> (units,)"""
 
 
 @granularity(removes="single weights", structured=False)
 def weight() -> Granularity:
     """Each weight on its own: the most zeros for the least harm, and no faster without a runtime that skips them."""
     return Granularity(lambda x: x.flatten(), lambda units, shape: units.reshape(shape))
+
+
+@granularity(removes="n of m neighbours", structured=False)
+def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
+    """Of every m consecutive inputs of an output, only n keep their weight: the pattern that sparse tensor cores skip.
+
+    A unit is such a group; what goes with it are its m - n lowest weights, and their sum is its score. So a sparsity below
+    1 - n/m is the share of groups that carry the pattern, and at 1 - n/m all of them do: more cannot go.
+    Mishra et al., 2021, https://arxiv.org/abs/2104.08378
+
+    n: weights that stay in a group.
+    m: inputs in a group; a layer whose inputs it does not divide stays dense.
+    """
+    if not 1 <= n < m:
+        raise OutOfRange("Option n of n_of_m", n, f"from 1 to m - 1, which is {m - 1}: n of m weights stay")
+
+    def groups(x: Tensor) -> Tensor:  # (out, in, ...) -> (out, in/m, ..., m)
+        return x.reshape(x.shape[0], -1, m, *x.shape[2:]).movedim(2, -1)
+
+    def inside(x: Tensor) -> Tensor:
+        order = groups(x).argsort(dim=-1, stable=True)[..., : m - n]
+        lowest = torch.zeros_like(groups(x), dtype=torch.bool).scatter(-1, order, True)
+        return lowest.movedim(-1, 2).flatten(1, 2)
+
+    def fit(model: nn.Module, name: str) -> Granularity | str:
+        inputs = model.get_parameter(name).shape[1]
+        return form if inputs % m == 0 else f"its {inputs:,} inputs do not come in groups of {m}."
+
+    def spread(units: Tensor, shape: torch.Size) -> Tensor:
+        kept = units.reshape(shape[0], shape[1] // m, *shape[2:])
+        return kept.repeat_interleave(m, 1)
+
+    form = Granularity(
+        lambda x: groups(x).sort(-1).values[..., : m - n].sum(-1).flatten(), spread, lost=lambda _: m - n, inside=inside, fit=fit
+    )
+    return form
+
+
+@granularity(removes="kernels of convolutions", structured=True)
+def kernel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+    """The k×k kernel that leads from one input channel to one output channel of a convolution.
+
+    Mao et al., 2017, https://arxiv.org/abs/1705.08922
+
+    pool: how the scores of a kernel's weights become one score.
+    """
+
+    def fit(model: nn.Module, name: str) -> Granularity | str:
+        return form if model.get_parameter(name).dim() > 2 else "it is no convolution, so it has no kernels."
+
+    form = Granularity(
+        lambda x: WAYS[pool](x.flatten(0, 1).flatten(1)),
+        lambda units, shape: units.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape).clone(),
+        fit=fit,
+    )
+    return form
+
+
+@granularity(removes="rectangles of the weight matrix", structured=True)
+def block(*, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+    """A rectangle of the weight matrix (outputs × inputs·k·k): few indices to store, and dense inside.
+
+    Blocks at the right and lower edge are as small as the layer makes them.
+    Narang et al., 2017, https://arxiv.org/abs/1711.02782
+
+    rows: outputs in a block.
+    columns: inputs in a block; each of a kernel's k·k places counts as one.
+    pool: how the scores of a block's weights become one score.
+    """
+    for name, value in (("rows", rows), ("columns", columns)):
+        if value < 1:
+            raise OutOfRange(f"Option {name} of block", value, "1 or more")
+
+    def tiles(x: Tensor, edge: float) -> Tensor:  # (units, rows * columns)
+        flat = x.flatten(1)
+        full = pad(flat, (0, -flat.shape[1] % columns, 0, -flat.shape[0] % rows), value=edge)
+        return full.reshape(full.shape[0] // rows, rows, -1, columns).transpose(1, 2).reshape(-1, rows * columns)
+
+    def lost(shape: torch.Size) -> Tensor:
+        return tiles(torch.ones(shape), 0.0).sum(1).long()
+
+    def pooled(x: Tensor) -> Tensor:
+        if pool == "mean":
+            return tiles(x, 0.0).sum(1) / lost(x.shape)
+        return WAYS[pool](tiles(x, -torch.inf if pool == "max" else 0.0))
+
+    def spread(units: Tensor, shape: torch.Size) -> Tensor:
+        high, wide = shape[0], shape[1:].numel()
+        grid = units.reshape(-(-high // rows), -(-wide // columns))
+        return grid.repeat_interleave(rows, 0)[:high].repeat_interleave(columns, 1)[:, :wide].reshape(shape).contiguous()
+
+    return Granularity(pooled, spread, lost=lost)
+
+
+@granularity(removes="rows of the weight matrix", structured=True)
+def row(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+    """All weights that lead to one output of a layer, and its bias; what reads that output stays.
+
+    Wen et al., 2016, https://arxiv.org/abs/1608.03665
+
+    pool: how the scores of a row's weights become one score.
+    """
+    plain = _rows(pool)
+    return plain._replace(fit=lambda model, name: _transposed(model, name) or plain)
+
+
+@granularity(removes="columns of the weight matrix", structured=True)
+def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+    """All weights of a layer that read one of its inputs: a pixel, a neuron or a channel that it stops listening to.
+
+    Wen et al., 2016, https://arxiv.org/abs/1608.03665
+
+    pool: how the scores of a column's weights become one score.
+    """
+
+    def fit(model: nn.Module, name: str) -> Granularity | str:
+        grouped = getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1) > 1
+        return "it is a grouped convolution: each group reads inputs of its own." if grouped else _transposed(model, name) or form
+
+    form = Granularity(
+        lambda x: WAYS[pool](x.transpose(0, 1).flatten(1)),
+        lambda units, shape: units.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).clone(),
+        fit=fit,
+    )
+    return form
 
 
 @granularity(removes="whole output channels or neurons", structured=True)
@@ -36,14 +187,47 @@ def channel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularit
 
     pool: how the scores of a channel's weights become one score.
     """
-    ways: dict[str, Callable[[Tensor], Tensor]] = {
-        "mean": lambda x: x.mean(1),
-        "sum": lambda x: x.sum(1),
-        "max": lambda x: x.amax(1),
-        "l2": lambda x: torch.linalg.vector_norm(x, dim=1),
-    }
+    return _rows(pool)
+
+
+@granularity(removes="heads of attention", structured=True)
+def head(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+    """An attention head: its rows of queries, keys and values with their biases, so that it passes nothing on.
+
+    Michel et al., 2019, https://arxiv.org/abs/1905.10650
+
+    pool: how the scores of a head's weights become one score.
+    """
+
+    def fit(model: nn.Module, name: str) -> Granularity | str:
+        held = blocks(model)
+        own = next((part for part in held if name in part.parts), None)
+        if own is None:
+            return "its weights belong to no attention head." if held else "the model has no attention."
+        return own.reason or heads(own.heads, own.size, "" if name == own.parts[0] else own.parts[0])
+
+    def heads(count: int, size: int, leader: str) -> Granularity:
+        def split(x: Tensor) -> Tensor:  # (parts · heads · size, in) -> (heads, parts · size · in)
+            return x.reshape(-1, count, size, x.shape[1]).transpose(0, 1).flatten(1)
+
+        def spread(units: Tensor, shape: torch.Size) -> Tensor:
+            parts = shape[0] // (count * size)
+            return units.reshape(1, -1, 1, 1).expand(parts, count, size, shape[1]).reshape(shape)
+
+        return Granularity(lambda x: WAYS[pool](split(x)), spread, rows=True, leader=leader)
+
+    return _rows(pool)._replace(fit=fit)
+
+
+def _rows(pool: str) -> Granularity:
     return Granularity(
-        lambda x: ways[pool](x.flatten(1)),
+        lambda x: WAYS[pool](x.flatten(1)),
         lambda units, shape: units.reshape(-1, *[1] * (len(shape) - 1)).expand(shape).clone(),
         rows=True,
     )
+
+
+def _transposed(model: nn.Module, name: str) -> str:
+    """Why a transposed convolution has neither rows nor columns here: its weights lie by input, then output."""
+    kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
+    return "it is a transposed convolution, whose weights lie by input." if "Transpose" in kind else ""

@@ -15,7 +15,7 @@ from pruning import registry
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
 from pruning.evidence import Evidence
-from pruning.granularity import Granularity
+from pruning.granularity import Granularity, fitted
 from pruning.measure import dense_bytes, macs, output_layer
 from pruning.ranking import Ranking
 from pruning.recipe import Recipe
@@ -68,11 +68,15 @@ def by_layer(masks: Masks, positions: dict[str, int]) -> tuple[Layer, ...]:
 
 @dataclass(frozen=True)
 class Units:
-    """Scores pooled into units: the scores in flat order (unsorted), and the ranking they give."""
+    """Scores pooled into units: the scores in flat order (unsorted), and the ranking they give.
+
+    forms: layer -> the granularity as it fits it; inside: layer -> True for weights that go when their unit goes, where not all do.
+    """
 
     scores: dict[str, Tensor]
-    granularity: Granularity
+    forms: dict[str, Granularity]
     ranking: Ranking
+    inside: Masks
 
 
 def score(recipe: Recipe, work: Workpiece) -> Scores:
@@ -87,53 +91,99 @@ def score(recipe: Recipe, work: Workpiece) -> Scores:
 
 def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None) -> Units:
     """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
-    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    forms, fixed = fit(recipe, work)
     scores = score(recipe, work)
-    pooled = {name: form.pool(values.float()) for name, values in scores.items()}
-    for name, keep in (gone or {}).items():
-        if name in pooled:
-            pooled[name] = pooled[name].masked_fill(~_alive(form, keep), -torch.inf)
-    shapes = {name: tuple(values.shape) for name, values in scores.items()}
+    inside: Masks = {}
+    for name, form in forms.items():
+        if form.inside:
+            scores[name] = scores[name].float().masked_fill(~gone[name], -torch.inf) if gone else scores[name]
+            inside[name] = form.inside(scores[name])
+    pooled = _pooled(forms, scores, gone or {})
+    costs, sizes = _costs(forms, scores, pooled)
+    order = {name: np.argsort(pooled[name].numpy(), kind="stable") for name in costs}
     total = {name: values.numel() for name, values in scores.items()}
-    fixed = _fixed(form, work)
     ranking = Ranking(
         units={name: np.sort(values.numpy()) for name, values in pooled.items()},
-        sizes={name: total[name] // len(values) for name, values in pooled.items()},
-        shapes=shapes,
+        sizes=sizes,
+        shapes={name: tuple(values.shape) for name, values in scores.items()},
         macs=macs(work.model, work.example) if work.example is not None else {},
         other=dense_bytes(work.model) - 4 * sum(total.values()),
         fixed=fixed,
+        costs={name: costs[name][order[name]] for name in costs},
+        leaders={name: form.leader for name, form in forms.items() if form.leader},
+        output=output_layer(work),
     )
-    return Units(pooled, form, ranking)
+    return Units(pooled, forms, ranking, inside)
 
 
-def _fixed(form: Granularity, work: Workpiece) -> dict[str, str]:
-    """Layers the granularity leaves alone, with the reason."""
+def _pooled(forms: dict[str, Granularity], scores: Scores, gone: Masks) -> dict[str, Tensor]:
+    """Layer -> one score for each unit, -inf for those that are gone. Layers that go together are pooled together."""
+    pooled: dict[str, Tensor] = {}
+    for name, form in forms.items():
+        if form.leader:
+            pooled[name] = pooled[form.leader]
+            continue
+        group = [name, *(other for other, held in forms.items() if held.leader == name)]
+        values = form.pool(_under(scores, group))
+        if gone:
+            values = values.masked_fill(form.pool(_under(gone, group)) <= 0, -torch.inf)
+        pooled[name] = values
+    return pooled
+
+
+def _under(held: dict[str, Tensor], names: list[str]) -> Tensor:
+    """One tensor under the other."""
+    parts = [held[name].float() for name in names]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _costs(forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tensor]) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+    """Weights that go with each unit of a layer, where that differs; and the most of any unit."""
+    costs, sizes = {}, {}
+    for name, form in forms.items():
+        shape = scores[name].shape
+        lost = form.lost(shape) if form.lost else shape.numel() // len(pooled[name])
+        if isinstance(lost, Tensor) and bool((lost != lost[0]).any()):
+            costs[name] = lost.numpy()
+        sizes[name] = int(lost.max()) if isinstance(lost, Tensor) else lost
+    return costs, sizes
+
+
+def fit(recipe: Recipe, work: Workpiece) -> tuple[dict[str, Granularity], dict[str, str]]:
+    """Layer -> the granularity as it fits it; and layers that it leaves alone, with the reason."""
+    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    found = {name: fitted(form, work.model, name) for name in prunable(work.model)}
+    fixed = {name: why for name, why in found.items() if isinstance(why, str)}
     output = output_layer(work) if form.rows else None
-    return {output: "its outputs are the model's answers, one for each class."} if output else {}
+    if output in found and output not in fixed:
+        fixed[output] = "its outputs are the model's answers, one for each class."
+    return {name: held for name, held in found.items() if isinstance(held, Granularity)}, fixed
 
 
 def covered(recipe: Recipe, work: Workpiece) -> set[str]:
     """The layers a recipe may take from: its sparsity is a share of their weights."""
-    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
-    return set(prunable(work.model)) - set(_fixed(form, work)) - set(recipe.exclude)
-
-
-def _alive(form: Granularity, keep: Tensor) -> Tensor:
-    """Units with any weight left."""
-    return form.pool(keep.float()) > 0
+    forms, fixed = fit(recipe, work)
+    closed = {*fixed, *recipe.exclude}
+    leaders = {name: form.leader or name for name, form in forms.items()}
+    closed |= {leaders.get(name, name) for name in closed}
+    return {name for name, leader in leaders.items() if leader not in closed and name not in fixed}
 
 
 def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
     """Masks that remove the lowest units of each layer, ties by flat index. Whole outputs take their bias along."""
     parameters = dict(model.named_parameters(remove_duplicate=False))
     masks: Masks = {}
-    for name, values in units.scores.items():
-        keep = _lose(values, units.ranking.units[name], drops[name])
-        masks[name] = units.granularity.spread(keep, parameters[name].shape)
+    for name in units.ranking.names:
+        if name not in units.forms or not drops[name]:
+            masks[name] = torch.ones(units.ranking.shapes[name], dtype=torch.bool)
+            continue
+        form = units.forms[name]
+        keep = form.spread(_lose(units.scores[name], units.ranking.units[name], drops[name]), parameters[name].shape)
+        masks[name] = keep | ~units.inside[name] if name in units.inside else keep
+    for name in [name for name, form in units.forms.items() if form.rows]:
         bias = name.removesuffix("weight") + "bias"
-        if units.granularity.rows and bias in parameters and len(parameters[bias]) == len(keep):
-            masks[bias] = keep
+        if bias in parameters and len(parameters[bias]) == len(masks[name]):
+            masks[bias] = masks[name].flatten(1)[:, 0].clone()
     return masks
 
 

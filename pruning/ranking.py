@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import OutOfRange, UnknownName
+from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.events import Layer
 from pruning.recipe import Recipe
 from pruning.scope import Ranked, spend
@@ -46,9 +46,11 @@ class Left:
 class Ranking:
     """Sorted unit scores of one model under one criterion and granularity.
 
-    units: layer -> (units,) ascending; sizes: weights in a unit; shapes: of the weights; macs: of one example in the
+    units: layer -> (units,) ascending; sizes: weights that go with a unit; shapes: of the weights; macs: of one example in the
     layer, dense; other: bytes of the file that are not covered weights (biases, norms, header); fixed: layers that this
     granularity leaves alone (the output layer, when units are whole outputs), with the reason.
+    costs: weights that go with each unit, in the order of `units`, where they differ; leaders: layer -> the layer whose units
+    its own go with (keys with their queries); output: the layer that gives the model's answers.
     """
 
     units: dict[str, NDArray[Any]]
@@ -57,6 +59,9 @@ class Ranking:
     macs: dict[str, int]
     other: int
     fixed: dict[str, str]
+    costs: dict[str, NDArray[Any]] = field(default_factory=dict)
+    leaders: dict[str, str] = field(default_factory=dict)
+    output: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -66,34 +71,62 @@ class Ranking:
         """Weights of a layer."""
         return int(np.prod(self.shapes[name]))
 
-    def ranked(self, recipe: Recipe, share: float = 1.0) -> Ranked:
-        """The layers that the recipe may take from, its ratios times `share`. Raises UnknownName for a layer the model does not have."""
+    def gone(self, name: str, dropped: int) -> int:
+        """Weights of a layer that go with its `dropped` lowest units."""
+        return int(self.costs[name][:dropped].sum()) if name in self.costs else dropped * self.sizes.get(name, 0)
+
+    def group(self, name: str) -> list[str]:
+        """A layer and those whose units go with its own."""
+        return [name, *(other for other, leader in self.leaders.items() if leader == name)]
+
+    def open(self, recipe: Recipe) -> list[str]:
+        """The layers that the recipe may take from; one that is excluded keeps its group. Raises RecipeError where there is none."""
         for name in (*recipe.exclude, *recipe.ratios):
             if name not in self.shapes:
                 raise UnknownName("layer", name, self.shapes)
+        closed = {*self.fixed, *recipe.exclude}
+        closed |= {self.leaders.get(name, name) for name in closed}
+        found = [name for name in self.units if self.leaders.get(name, name) not in closed]
+        if not found and not recipe.exclude:
+            told = "; ".join(f"{name}: {why}" for name, why in list(self.fixed.items())[:3])
+            raise RecipeError(f"{recipe.granularity} fits no layer of this model ({told.rstrip('.')}): choose another granularity.")
+        return found
+
+    def ranked(self, recipe: Recipe, share: float = 1.0) -> Ranked:
+        """The layers that the recipe may take from, its ratios times `share`. Raises UnknownName for a layer the model does not have."""
+        pick = [name for name in self.open(recipe) if name not in self.leaders]
         if recipe.scope == "by_hand":
-            for name in recipe.ratios:
-                if recipe.ratios[name] > 0 and name in self.fixed:
-                    raise OutOfRange(f"The ratio of {name}", recipe.ratios[name], f"0: {self.fixed[name]}")
-        open_ = [name for name in self.units if name not in self.fixed and name not in recipe.exclude]
-        ratios = {name: ratio * share for name, ratio in recipe.ratios.items() if name in open_}
-        pick = {name: self.units[name] for name in open_}
-        return Ranked(pick, {n: self.sizes[n] for n in pick}, recipe.floor, ratios, {n: self.shapes[n] for n in pick})
+            for name, ratio in recipe.ratios.items():
+                if ratio > 0 and name in self.fixed:
+                    raise OutOfRange(f"The ratio of {name}", ratio, f"0: {self.fixed[name]}")
+                if ratio > 0 and name in self.leaders:
+                    raise OutOfRange(f"The ratio of {name}", ratio, f"0: its units go with those of {self.leaders[name]}, set it there.")
+        groups = {name: self.group(name) for name in pick}
+        return Ranked(
+            units={name: self.units[name] for name in pick},
+            sizes={name: sum(self.sizes[part] for part in group) for name, group in groups.items()},
+            floor=recipe.floor,
+            ratios={name: ratio * share for name, ratio in recipe.ratios.items() if name in pick},
+            shapes={name: self.shapes[name] for name in pick},
+            totals={name: sum(map(self.total, group)) for name, group in groups.items()},
+            costs={name: self.costs[name] for name in pick if name in self.costs},
+            output=self.output,
+        )
 
     def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
         """Units that each layer loses, at `share` (of a schedule) of the recipe's sparsity and ratios."""
         layers = self.ranked(recipe, share)
         wanted = (recipe.sparsity if sparsity is None else sparsity) * share
         taken = spend(recipe.scope, layers, wanted, recipe.scope_options)
-        return {name: taken.get(name, 0) for name in self.units}
+        return {name: taken.get(self.leaders.get(name, name), 0) for name in self.names}
 
     def left(self, recipe: Recipe, sparsity: float | None = None) -> Left:
         """What one shot at the recipe's final sparsity leaves, exactly."""
         drops = self.drops(recipe, sparsity)
         layers = tuple(self.layer(name, drops[name]) for name in self.names)
-        covered = self.ranked(recipe).units
+        covered = self.open(recipe)
         total = sum(self.total(name) for name in covered)
-        gone = sum(drops[name] * self.sizes[name] for name in covered)
+        gone = sum(self.gone(name, drops[name]) for name in covered)
         weights = sum(layer.total for layer in layers)
         return Left(
             sparsity=gone / total,
@@ -111,7 +144,7 @@ class Ranking:
 
     def layer(self, name: str, dropped: int) -> Layer:
         total, macs = self.total(name), self.macs.get(name, 0)
-        kept = total - dropped * self.sizes[name]
+        kept = total - self.gone(name, dropped)
         return Layer(name, total, kept, macs, macs * kept // total)
 
     def table(self, recipe: Recipe, stops: Sequence[float]) -> NDArray[np.int64]:
@@ -119,21 +152,24 @@ class Ranking:
         rows = []
         for stop in stops:
             drops = self.drops(recipe, stop)
-            rows.append([self.total(name) - drops[name] * self.sizes[name] for name in self.names])
+            rows.append([self.total(name) - self.gone(name, drops[name]) for name in self.names])
         return np.array(rows, np.int64).reshape(len(stops), len(self.names))
 
     def save(self, file: Path) -> None:
-        head = {"sizes": self.sizes, "shapes": self.shapes, "macs": self.macs, "other": self.other, "fixed": self.fixed}
+        plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output")
+        head = {**{name: getattr(self, name) for name in plain}, "order": list(self.units), "uneven": list(self.costs)}
         arrays = {f"units_{i}": values for i, values in enumerate(self.units.values())}
-        np.savez(file, allow_pickle=False, head=np.array(json.dumps({**head, "order": list(self.units)})), **arrays)
+        arrays |= {f"costs_{i}": values for i, values in enumerate(self.costs.values())}
+        np.savez(file, allow_pickle=False, head=np.array(json.dumps(head)), **arrays)
 
     @classmethod
     def load(cls, file: Path) -> Ranking:
         with np.load(file, allow_pickle=False) as held:
             head = json.loads(str(held["head"]))
             units = {name: held[f"units_{i}"] for i, name in enumerate(head.pop("order"))}
+            costs = {name: held[f"costs_{i}"] for i, name in enumerate(head.pop("uneven", []))}
         shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
-        return cls(units=units, shapes=shapes, **head)
+        return cls(units=units, shapes=shapes, costs=costs, **head)
 
 
 def sparse_bytes(total: int, kept: int) -> int:

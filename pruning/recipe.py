@@ -90,6 +90,16 @@ class Recipe:
             raise OutOfRange("recalibrate", self.recalibrate, "true or false")
 
     @property
+    def budgeted(self) -> bool:
+        """Whether `sparsity` says how much goes; some scopes have a rule of their own."""
+        return bool(registry.entry("scope", self.scope).tags.get("budget", True))
+
+    @property
+    def removes(self) -> bool:
+        """Whether anything is asked to go."""
+        return any(self.ratios.values()) if self.scope == "by_hand" else self.sparsity > 0 or not self.budgeted
+
+    @property
     def id(self) -> str:
         """A hash of the recipe: equal recipes have equal ids. 12 hexadecimal digits."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from pruning import masks as _masks
-from pruning import registry
 from pruning.distill import answers
 from pruning.errors import Stopped
 from pruning.events import Event, Finished, Layer, Measured, Notice, Pruned, Recalibrated, Started
@@ -23,6 +22,7 @@ from pruning.finetune import Stop, finetune
 from pruning.measure import latencies, measure, positions
 from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
+from pruning.schedules import grow
 from pruning.types import Masks, Workpiece
 
 Keep = Callable[[nn.Module, Masks], None]
@@ -91,9 +91,10 @@ def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
 
 def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:
     """Masks after this step, applied to the model. Nothing is scored when nothing is to go."""
-    share = registry.get("schedule", recipe.schedule)(step / recipe.steps, **recipe.schedule_options)
-    if recipe.sparsity == 0 and not any(recipe.ratios.values()):
+    if not recipe.removes:
         return gone
+    final = max(recipe.ratios.values(), default=0.0) if recipe.scope == "by_hand" else recipe.sparsity
+    share = grow(recipe.schedule, step / recipe.steps, final, recipe.schedule_options)
     gone = _masks.choose(recipe, work, gone, share)
     _masks.apply(gone, work.model)
     return gone
@@ -124,8 +125,14 @@ def _draw(module: nn.Module) -> None:
 def _notices(recipe: Recipe, layers: tuple[Layer, ...], covered: set[str], gone: float) -> Iterator[Notice]:
     """What people should know: a target that floors kept out of reach, layers that all but vanished."""
     total = sum(layer.total for layer in layers if layer.name in covered)
-    if recipe.scope != "by_hand" and recipe.granularity == "weight" and recipe.sparsity - gone > 1 / total:
-        yield Notice(f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: every layer keeps at least {recipe.floor:,}.")
+    if not recipe.budgeted and recipe.scope != "by_hand":
+        yield Notice(f"{gone:.1%} of the weights went: {recipe.scope} says what goes, and the recipe's sparsity is not used.")
+    elif recipe.budgeted and recipe.granularity == "n_of_m" and recipe.sparsity - gone > 1 / total:
+        yield Notice(f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: of every group, n weights stay whatever is asked.")
+    elif recipe.budgeted and recipe.granularity == "weight" and recipe.sparsity - gone > 1 / total:
+        slow = recipe.scope == "per_layer" and recipe.scope_options.get("output", 1.0) != 1.0
+        why = "the output layer is pruned more slowly" if slow else f"every layer keeps at least {recipe.floor:,}"
+        yield Notice(f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: {why}.")
     thin = [layer for layer in layers if layer.name in covered and layer.kept < 0.02 * layer.total]
     if thin:
         names = ", ".join(f"{layer.name} ({layer.kept:,} of {layer.total:,})" for layer in thin)

@@ -1,7 +1,14 @@
-"""How sparsity grows over the steps: progress in (0, 1] -> share of the final sparsity, 1 at progress 1."""
+"""How sparsity grows over the steps: progress in (0, 1] -> share of the final sparsity, 1 at progress 1.
+
+A schedule that needs to know the final sparsity takes it as a keyword without a default.
+"""
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
+from pruning import registry
 from pruning.registry import schedule
 
 
@@ -24,3 +31,19 @@ def cubic(progress: float) -> float:
     1 - (1 - t)^3, Zhu & Gupta, 2017, https://arxiv.org/abs/1710.01878
     """
     return 1 - (1 - progress) ** 3
+
+
+@schedule(glyph="curve")
+def geometric(progress: float, *, sparsity: float) -> float:
+    """The same share of what is left in every step: 20 % a round, as lottery tickets are drawn.
+
+    (1 - (1 - s)^t) / s, Frankle & Carbin, 2019, https://arxiv.org/abs/1803.03635
+    """
+    return (1 - (1 - sparsity) ** progress) / sparsity if sparsity > 0 and progress < 1 else progress
+
+
+def grow(name: str, progress: float, sparsity: float, options: dict[str, Any] | None = None) -> float:
+    """Share of the final sparsity that is gone at `progress`, by the schedule called `name`. Raises UnknownName."""
+    found = registry.get("schedule", name)
+    more = {"sparsity": sparsity} if "sparsity" in inspect.signature(found).parameters else {}
+    return float(found(progress, **more, **(options or {})))

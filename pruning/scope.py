@@ -7,13 +7,14 @@ lowest first. No layer is ever emptied: `floor` units of each stay whatever is a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.errors import RecipeError, UnknownName
+from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.registry import scope
 
 Array = NDArray[Any]
@@ -23,8 +24,10 @@ Array = NDArray[Any]
 class Ranked:
     """The layers a budget is spent on.
 
-    units: layer -> scores of its units, ascending; sizes: weights in one unit of the layer; floor: units that stay;
-    ratios: for by_hand, layer -> share; shapes: of the weights, for scopes that look at them.
+    units: layer -> scores of its units, ascending, -inf for what has gone before; sizes: weights that go with one unit of the
+    layer; floor: units that stay; ratios: for by_hand, layer -> share; shapes: of the weights, for scopes that look at them.
+    totals: weights of the layer, where that is not units times size; costs: weights that go with each unit, in the order of
+    `units`, where they differ; output: the layer that gives the model's answers, if it is among them.
     """
 
     units: dict[str, Array]
@@ -32,20 +35,51 @@ class Ranked:
     floor: int = 1
     ratios: dict[str, float] = field(default_factory=dict)
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, Array] = field(default_factory=dict)
+    output: str | None = None
+
+    def total(self, name: str) -> int:
+        """Weights of the layer, those that go with no unit too."""
+        return self.totals.get(name, len(self.units[name]) * self.sizes[name])
+
+    def gone(self, name: str, dropped: int) -> int:
+        """Weights that go with the `dropped` lowest units."""
+        return int(self.costs[name][:dropped].sum()) if name in self.costs else dropped * self.sizes[name]
 
     def spare(self, name: str) -> int:
-        """Units the layer can lose."""
-        return max(0, len(self.units[name]) - self.floor)
+        """Units the layer can lose: all but the floor, or all where no unit takes the last of its weights along (2 of 4 stay)."""
+        count = len(self.units[name])
+        return count if self.gone(name, count) < self.total(name) else max(0, count - self.floor)
+
+    def lost(self, name: str) -> int:
+        """Units that went before."""
+        return min(int(np.searchsorted(self.units[name], -np.inf, "right")), self.spare(name))
+
+    def nearest(self, name: str, share: float) -> int:
+        """Units whose weights come nearest to a share of the layer's, the spare ones at most."""
+        wanted = share * (self.total(name) / self.sizes[name])  # in units
+        if name in self.costs:
+            spent = np.concatenate([[0], self.costs[name].cumsum()])
+            wanted = int(np.abs(spent - share * self.total(name)).argmin())
+        return min(round(wanted), self.spare(name))
 
     @property
     def weights(self) -> int:
-        return sum(len(u) * self.sizes[n] for n, u in self.units.items())
+        return sum(map(self.total, self.units))
 
 
 @scope(compares="units inside one layer")
-def per_layer(layers: Ranked, sparsity: float) -> dict[str, int]:
-    """The same share from each layer."""
-    return {name: min(round(sparsity * len(units)), layers.spare(name)) for name, units in layers.units.items()}
+def per_layer(layers: Ranked, sparsity: float, *, output: float = 1.0) -> dict[str, int]:
+    """The same share from each layer.
+
+    output: how fast the output layer is pruned beside the others, of which s goes: it keeps (1 - s) ** output.
+        1 treats all alike, 0 leaves it dense; at 0.47 it loses 10 % where the others lose 20 %, as in lottery tickets.
+    """
+    if not 0 <= output <= 1:
+        raise OutOfRange("Option output of per_layer", output, "a number from 0 to 1")
+    slow = sparsity if output == 1 else 1 - (1 - sparsity) ** output
+    return {name: layers.nearest(name, slow if name == layers.output else sparsity) for name in layers.units}
 
 
 @scope(compares="units of all layers")
@@ -54,13 +88,89 @@ def global_(layers: Ranked, sparsity: float) -> dict[str, int]:
     return lowest(layers, layers.units, round(sparsity * layers.weights))
 
 
+@scope(compares="units of all layers, each beside the larger ones of its layer")
+def lamp(layers: Ranked, sparsity: float, *, power: float = 2.0) -> dict[str, int]:
+    """The lowest scores anywhere, each as a share of what its layer would still hold: no layer runs dry, and no rate is set by hand.
+
+    score² / Σ score² of all at or above it in the layer, Lee et al., 2021, https://arxiv.org/abs/2010.07611
+
+    power: to which scores are raised: 2 for |w|, as in the paper; 1 for scores that are squares already.
+    """
+    if not 0 < power <= 8:
+        raise OutOfRange("Option power of lamp", power, "a number above 0, up to 8")
+    return lowest(layers, {name: _lamp(units, power) for name, units in layers.units.items()}, round(sparsity * layers.weights))
+
+
+def _lamp(units: Array, power: float) -> Array:
+    """Ascending scores -> ascending shares of what is left of the layer; -inf stays. Negative scores count from the lowest."""
+    gone = int(np.searchsorted(units, -np.inf, "right"))
+    alive = units[gone:].astype(np.float64)
+    alive = (alive - min(0.0, float(alive[0]) if len(alive) else 0.0)) / (float(np.abs(alive).max(initial=0)) or 1.0)
+    powers = alive**power
+    left = powers[::-1].cumsum()[::-1]
+    shares = np.divide(powers, left, out=np.zeros_like(powers), where=left > 0)
+    return np.concatenate([np.full(gone, -np.inf), np.maximum.accumulate(shares) if len(shares) else shares])
+
+
 @scope(compares="units inside one layer")
+def erk(layers: Ranked, sparsity: float) -> dict[str, int]:
+    """Large layers lose more than small ones, by their width alone: what is kept is in proportion to a layer's inputs and outputs.
+
+    density ∝ (in + out + k + k) / (in · out · k · k), the Erdős-Rényi-kernel of Evci et al., 2020, https://arxiv.org/abs/1911.11134
+    """
+    density = {name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units}
+    budget = round(sparsity * layers.weights)
+    limits = {name: (layers.gone(name, layers.lost(name)), layers.gone(name, layers.spare(name))) for name in layers.units}
+
+    def wanted(scale: float) -> dict[str, float]:
+        """Weights that each layer loses at densities times `scale`: none where that is above 1, no more than it can spare."""
+        return {n: float(np.clip((1 - scale * d) * layers.total(n), *limits[n])) for n, d in density.items()}
+
+    low, high = 0.0, 1 / min(density.values())
+    for _ in range(100):  # what goes falls as the scale grows
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(wanted(middle).values()) > budget else (low, middle)
+    return handed_out(layers, wanted(high), budget)
+
+
+@scope(compares="units inside one layer", budget=False)
 def by_hand(layers: Ranked, sparsity: float) -> dict[str, int]:
     """A share for each layer, set by you; layers without one stay dense."""
     for name in layers.ratios:
         if name not in layers.units:
             raise UnknownName("layer to prune", name, layers.units)
-    return {name: min(round(layers.ratios.get(name, 0.0) * len(units)), layers.spare(name)) for name, units in layers.units.items()}
+    return {name: layers.nearest(name, layers.ratios.get(name, 0.0)) for name in layers.units}
+
+
+@scope(compares="each unit with a fixed number", budget=False)
+def threshold(layers: Ranked, sparsity: float, *, value: float = 0.05) -> dict[str, int]:
+    """Every unit that scores below a number you set, wherever it is: what share that comes to is seen, not asked for.
+
+    Han et al., 2015, https://arxiv.org/abs/1506.02626
+
+    value: units with a lower score go. With magnitude it is a weight's size, or that in standard deviations of its layer.
+    """
+    if not math.isfinite(value):
+        raise OutOfRange("Option value of threshold", value, "a finite number")
+    return {name: min(int(np.searchsorted(units, value, "left")), layers.spare(name)) for name, units in layers.units.items()}
+
+
+def handed_out(layers: Ranked, wanted: dict[str, float], budget: int) -> dict[str, int]:
+    """Whole units for the weights that each layer should lose: rounded down, then the rest of `budget` by the largest remainder."""
+    spent = {name: np.concatenate([[0], _costs(layers, name).cumsum()]) for name in wanted}
+    drops = {name: max(layers.lost(name), int(np.searchsorted(spent[name], wanted[name] + 1e-6, "right")) - 1) for name in wanted}
+    left = budget - sum(int(spent[name][count]) for name, count in drops.items())
+    for name in sorted(wanted, key=lambda name: spent[name][drops[name]] - wanted[name]):
+        while drops[name] < layers.spare(name) and (cost := int(spent[name][drops[name] + 1] - spent[name][drops[name]])) <= left:
+            drops[name], left = drops[name] + 1, left - cost
+            if spent[name][drops[name]] >= wanted[name]:
+                break
+    return drops
+
+
+def _costs(layers: Ranked, name: str) -> Array:
+    """(units,) weights that go with each."""
+    return layers.costs[name] if name in layers.costs else np.full(len(layers.units[name]), layers.sizes[name], np.int64)
 
 
 def lowest(layers: Ranked, scores: dict[str, Array], budget: int) -> dict[str, int]:
@@ -69,12 +179,12 @@ def lowest(layers: Ranked, scores: dict[str, Array], budget: int) -> dict[str, i
     scores: layer -> ascending scores that can be compared between layers, in the order of `layers.units`.
     """
     scores = {name: values[: layers.spare(name)] for name, values in scores.items()}
-    if len(set(layers.sizes.values())) == 1:
+    if len(set(layers.sizes.values())) == 1 and not layers.costs:
         size = next(iter(layers.sizes.values()))
         return _lowest_of_equal_size(scores, budget // size)
     owner = np.repeat(np.arange(len(scores)), [len(values) for values in scores.values()])
     order = np.concatenate(list(scores.values())).argsort(kind="stable")
-    spent = np.fromiter(layers.sizes.values(), np.int64)[owner[order]].cumsum()
+    spent = np.concatenate([_costs(layers, name)[: len(values)] for name, values in scores.items()])[order].cumsum()
     dropped = np.bincount(owner[order][spent <= budget], minlength=len(scores))
     return dict(zip(scores, dropped.tolist(), strict=True))
 

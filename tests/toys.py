@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.types import Batches, Workpiece
+from sample_models.vit import Attention
 
 
 class Residual(nn.Module):
@@ -36,6 +37,21 @@ class Tied(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.drop(self.b(self.a(x).relu()).relu()))
+        return out
+
+
+class Attending(nn.Module):
+    """Two attention blocks of two heads: one with queries, keys and values apart, one that packs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.apart, self.packed = Attention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.apart(x)
+        x = x + self.packed(x, x, x, need_weights=False)[0]
+        out: Tensor = self.head(x.mean(1))
         return out
 
 
@@ -70,6 +86,7 @@ TOYS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tied": (Tied, (5,)),
     "residual": (Residual, (1, 6, 6)),
     "depthwise": (depthwise, (1, 6, 6)),
+    "attention": (Attending, (3, 8)),
 }
 
 
