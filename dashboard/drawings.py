@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from pruning import registry
+from pruning.schedules import grow
 
 SIDE = 6  # cells of a grid
 POINTS = 17  # of a curve
@@ -22,6 +22,9 @@ SCOPES: dict[str, Bars] = {
     # layers as bars of one height: share that stays
     "global": [[1, 0.85], [1, 0.25], [1, 0.5], [1, 0.9]],
     "per_layer": [[1, 0.5]] * 4,
+    "erk": [[0.3, 0.95], [0.65, 0.55], [1, 0.3], [0.5, 0.75]],
+    "lamp": [[1, 0.7], [1, 0.35], [1, 0.5], [1, 0.8]],
+    "threshold": [[0.9, 1], [0.3, 0], [0.6, 1], [0.2, 0], [0.75, 1], [0.35, 0]],
     "by_hand": [[1, 1], [1, 0.2], [1, 0.7], [1, 0.4]],
 }
 
@@ -45,8 +48,10 @@ def grid(granularity: str) -> list[list[int]] | None:
             chance = random.Random(4)
             gone = set(chance.sample(range(SIDE * SIDE), SIDE * SIDE // 2))
             return [[int(y * SIDE + x not in gone) for x in cells] for y in cells]
-        case "channel":
+        case "channel" | "row":
             return [[int(y not in (1, 2, 4)) for _ in cells] for y in cells]
+        case "column":
+            return [[int(x not in (1, 4)) for x in cells] for _ in cells]
         case "kernel":
             return [[int((x // 2 + y // 2 * 2) % 3 != 1) for x in cells] for y in cells]
         case "block":
@@ -60,5 +65,4 @@ def grid(granularity: str) -> list[list[int]] | None:
 
 def curve(schedule: str) -> list[float]:
     """Share of the final sparsity over the run, as the schedule itself says."""
-    grow = registry.get("schedule", schedule)
-    return [0.0, *(float(grow(i / (POINTS - 1))) for i in range(1, POINTS))]
+    return [0.0, *(grow(schedule, i / (POINTS - 1), 0.9) for i in range(1, POINTS))]

@@ -106,20 +106,34 @@ def _short(value: float, units: Sequence[str]) -> str:
 
 # ---------------------------------------------------------------- sentences
 
-NOUNS = {"weight": "weights", "channel": "channels", "kernel": "kernels", "block": "blocks", "head": "heads"}
+NOUNS = {
+    "weight": "weights",
+    "channel": "channels",
+    "row": "rows",
+    "column": "columns",
+    "kernel": "kernels",
+    "block": "blocks",
+    "head": "heads",
+}
 CRITERIA = {
     "magnitude": "smallest in magnitude",
     "random": "drawn by lot",
     "taylor": "that change the loss least",
 }
-SCOPES = {"global": "anywhere in the model", "per_layer": "the same share in each layer"}
+SCOPES = {
+    "global": "anywhere in the model",
+    "per_layer": "the same share in each layer",
+    "erk": "more in large layers than in small ones (ERK)",
+    "lamp": "anywhere in the model, beside what its layer still holds (LAMP)",
+    "threshold": "wherever they are",
+}
 
 
 def sentence(recipe: Recipe) -> str:
     """The recipe, in words, made from nothing else."""
     trained = plural(recipe.epochs, "epoch")
     start = " starting from random weights" if recipe.start == "random" else ""
-    if removes_nothing(recipe):
+    if not recipe.removes:
         return f"Train all weights for {trained}{',' if start else ''}{start}." if recipe.epochs else "Remove nothing."
     parts = [what(recipe), *_where(recipe), _when(recipe)]
     if start:
@@ -127,17 +141,34 @@ def sentence(recipe: Recipe) -> str:
     return ", ".join(parts) + "."
 
 
-def removes_nothing(recipe: Recipe) -> bool:
-    return not any(recipe.ratios.values()) if recipe.scope == "by_hand" else recipe.sparsity == 0
-
-
 def what(recipe: Recipe) -> str:
     """`Remove the 90 % of weights smallest in magnitude`."""
-    units = NOUNS.get(recipe.granularity, f"{recipe.granularity} units")
     by = CRITERIA.get(recipe.criterion, f"lowest by {technique(recipe.criterion)}")
+    noun = units(recipe)
     if recipe.scope == "by_hand":
-        return f"Remove the {units} {by}"
-    return f"Remove the {share(recipe.sparsity)} of {units} {by}"
+        return f"Remove the {noun} {by}"
+    if recipe.scope == "threshold":
+        limit = option("scope", "threshold", recipe.scope_options, "value")
+        return f"Remove the {noun} that score below {limit:g} by {technique(recipe.criterion)}"
+    return f"Remove the {share(recipe.sparsity)} of {noun} {by}"
+
+
+def units(recipe: Recipe) -> str:
+    """What goes as one, in the plural: `weights`, `4 × 4 blocks`, `weights, 2 of every 4 neighbours,`."""
+
+    def held(name: str) -> Any:
+        return option("granularity", recipe.granularity, recipe.granularity_options, name)
+
+    if recipe.granularity == "n_of_m":
+        return f"weights, {held('m') - held('n')} of every {held('m')} neighbours,"
+    if recipe.granularity == "block":
+        return f"{held('rows')} × {held('columns')} blocks"
+    return NOUNS.get(recipe.granularity, f"{technique(recipe.granularity)} units")
+
+
+def option(kind: str, name: str, held: dict[str, Any], key: str) -> Any:
+    """An option's value, or its default."""
+    return held.get(key, next(known.default for known in registry.entry(kind, name).options if known.name == key))
 
 
 def technique(name: str) -> str:
@@ -161,6 +192,8 @@ def _where(recipe: Recipe) -> list[str]:
         where = [f"a share for each layer ({shown}{more})"]
     else:
         where = [SCOPES.get(recipe.scope, f"spread by {technique(recipe.scope)}")]
+        if recipe.scope_options.get("output", 1) != 1:
+            where[0] += ", less in the output layer"
     if recipe.exclude:
         names = ", ".join(layer_name(name) for name in recipe.exclude[:3])
         more = f" and {len(recipe.exclude) - 3} more" if len(recipe.exclude) > 3 else ""
@@ -172,7 +205,7 @@ def _when(recipe: Recipe) -> str:
     if recipe.steps == 1 or recipe.schedule == "one_shot":
         rounds = "in one step"
         return f"{rounds}, {_healing(recipe, recipe.steps * recipe.epochs)}"
-    kinds = {"linear": "equal steps", "cubic": "steps"}
+    kinds = {"linear": "equal steps", "cubic": "steps", "geometric": "rounds of one rate"}
     rounds = f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
     return f"{rounds}, {_healing(recipe, recipe.epochs, ' each')}"
 

@@ -28,6 +28,7 @@ TORCH_FREE = (
     "pruning.runs.crew",
     "pruning.runs.results",
     "pruning.runs.store",
+    "pruning.schedules",
     "pruning.scope",
     "sample_models",
 )

@@ -82,7 +82,7 @@ def dial(held: Table, ranking: Ranking, recipe: Recipe, chosen: str | None) -> d
         "kept": held.kept.tolist(),
         "low": [max(floor, int(THIN * total)) for floor, total in zip(floors, totals, strict=True)],
         "chosen": chosen,
-        "fixed": recipe.scope == "by_hand",
+        "fixed": not recipe.budgeted,
     }
 
 
@@ -119,9 +119,18 @@ def rows(left: Left) -> pd.DataFrame:
 
 def missed(left: Left, recipe: Recipe) -> str | None:
     """Why what goes is not what was asked for; None where it is."""
-    if recipe.scope == "by_hand" or abs(left.sparsity - recipe.sparsity) < 0.0005:
+    if not recipe.budgeted:
+        return f"{words.percent(left.sparsity)} go: the threshold decides, not the slider." if recipe.scope == "threshold" else None
+    if abs(left.sparsity - recipe.sparsity) < 0.0005:
         return None
-    why = "floors hold the rest" if left.sparsity < recipe.sparsity and recipe.granularity == "weight" else "units go whole or not at all"
+    if left.sparsity < recipe.sparsity and recipe.granularity == "n_of_m":
+        why = f"no more can, for {words.option('granularity', 'n_of_m', recipe.granularity_options, 'n')} of every group stay"
+    elif recipe.scope == "per_layer" and recipe.scope_options.get("output", 1) != 1:
+        why = "the output layer loses less"
+    elif left.sparsity < recipe.sparsity and recipe.granularity == "weight":
+        why = "floors hold the rest"
+    else:
+        why = "units go whole or not at all"
     return f"{words.percent(left.sparsity)} go, not {words.share(recipe.sparsity)}: {why}."
 
 

@@ -41,7 +41,7 @@ def scores(recipe: Recipe) -> Study | None:
 def table(_ranking: Ranking, folder: str, rules: str) -> budget.Table:
     """One table for each set of rules: turning the dial asks nothing anew."""
     recipe = Recipe.from_json(rules)
-    return budget.table(_ranking, recipe, (recipe.sparsity,) if recipe.scope == "by_hand" else budget.STOPS)
+    return budget.table(_ranking, recipe, budget.STOPS if recipe.budgeted else (recipe.sparsity,))
 
 
 # ---------------------------------------------------------------- what goes
@@ -149,7 +149,7 @@ def controls(recipe: Recipe) -> None:
     with amount:
         help = "Share of the covered weights to remove. The slider below edits the same number."
         limits: dict[str, Any] = {"low": 0.0, "high": 99.9, "step": 0.1, "scale": 100, "format": "%g"}
-        forms.number("Remove, %", "sparsity", help=help, disabled=recipe.scope == "by_hand", **limits)
+        forms.number("Remove, %", "sparsity", help=help, disabled=not recipe.budgeted, **limits)
     with estimate:
         st.caption(words.plain(duration(recipe)), text_alignment="right")
     with run:
