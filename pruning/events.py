@@ -7,89 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Right answers among examples, with the 95 % Wilson interval (Wilson, 1927, https://doi.org/10.2307/2276774).
-
-    Shares in [0, 1].
-    """
-
-    correct: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.correct / self.total
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        z, n, p = 1.959963984540054, self.total, self.value
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One prunable weight: how many of its weights are left, and the multiply-accumulates of one example."""
-
-    name: str
-    total: int
-    kept: int
-    macs: int = 0
-    macs_kept: int = 0
-
-
-@dataclass(frozen=True)
-class Size:
-    """Bytes on disk. dense: float weights in a safetensors file; sparse: a bit for each weight and the values kept,
-    for what is pruned; compressed: that, deflated (what travels)."""
-
-    dense: int
-    sparse: int
-    compressed: int
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds for one forward pass of `batch` examples: quartiles over `passes`, on `threads` CPU threads."""
-
-    median: float
-    low: float
-    high: float
-    threads: int
-    batch: int
-    passes: int
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """A model, measured. What could not be measured is None: shown as "not measured", never as 0.
-
-    weights, kept: covered weights; parameters: all parameters; macs: multiply-accumulates of one example in every
-    covered layer; macs_kept: those whose weight is not zero (what a runtime that skips zeros would do).
-    """
-
-    accuracy: Accuracy | None
-    loss: float | None
-    weights: int
-    kept: int
-    parameters: int
-    macs: int | None
-    macs_kept: int | None
-    size: Size
-    latency: Latency | None
-    layers: tuple[Layer, ...] = ()
-
-    @property
-    def sparsity(self) -> float:
-        return 1 - self.kept / self.weights
+from pruning.figures import Accuracy as Accuracy
+from pruning.figures import Latency as Latency
+from pruning.figures import Layer as Layer
+from pruning.figures import Measurement as Measurement
+from pruning.figures import Size as Size
 
 
 @dataclass(frozen=True)

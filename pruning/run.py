@@ -19,7 +19,7 @@ from pruning.distill import answers
 from pruning.errors import Stopped
 from pruning.events import Event, Finished, Layer, Measured, Notice, Pruned, Recalibrated, Started
 from pruning.finetune import Stop, finetune
-from pruning.measure import latencies, measure, positions
+from pruning.measure import look, positions, settle
 from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
 from pruning.schedules import grow
@@ -36,15 +36,15 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
-    began, original, pruned, recalibrated = time.perf_counter(), work.model, None, None
+    began, pruned, recalibrated = time.perf_counter(), None, None
     yield Started(recipe.to_dict(), machine(), recipe.epochs * recipe.steps)
-    dense = measure(work, latency=False)
-    yield Measured("dense", dense)
-    work = replace(work, model=_fresh(recipe, original))
+    found = look(work)
+    yield Measured("dense", found.figures)
+    work = replace(work, model=_fresh(recipe, work.model))
     used = positions(work.model, work.example) if work.example is not None else {}
     covered = _masks.covered(recipe, work)
     gone = _masks.dense(work.model)
-    teacher = answers(original, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
+    teacher = answers(found.work.model, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
     yield from _idle(recipe, work)
     for step in range(1, recipe.steps + 1):
         _ask(stop, f"before step {step}")
@@ -54,22 +54,19 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
         mends = recipe.recalibrate and bool(norms(work.model))
         if (recipe.epochs or mends) and step == recipe.steps:
             yield from _notices(recipe, layers, covered, _masks.sparsity(gone, covered))
-            pruned = measure(work, latency=False)
+            pruned = look(work).figures
             yield Measured("pruned", pruned)
         if mends:
             yield _recalibrate(recipe, work, step)
         if mends and recipe.epochs and step == recipe.steps:
-            recalibrated = measure(work, latency=False)
+            recalibrated = look(work).figures
             yield Measured("recalibrated", recalibrated)
         if recipe.epochs:
             yield from finetune(work, gone, recipe, step=step, stop=stop, teacher=teacher)
     _ask(stop, "before the last measurement")
     if keep is not None:
         keep(work.model, gone)
-    final = measure(work, latency=False)
-    if work.example is not None:  # interleaved, so that both meet the same machine
-        before, after = latencies([original, work.model], work.example)
-        dense, final = replace(dense, latency=before), replace(final, latency=after)
+    dense, final = settle([found, look(work)])
     yield Measured("final", final)
     yield Finished(_masks.sparsity(gone, covered), dense, pruned, final, time.perf_counter() - began, recalibrated)
 

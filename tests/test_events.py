@@ -9,13 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pruning import events
+from pruning import events, figures
 
 finite = some.floats(allow_nan=False, allow_infinity=False)
 shares = some.floats(0, 1)
 accuracies = some.integers(1, 10_000).flatmap(lambda n: some.builds(events.Accuracy, some.integers(0, n), some.just(n)))
 layers = some.lists(some.builds(events.Layer), max_size=3).map(tuple)
-measurements = some.builds(events.Measurement, accuracy=some.none() | accuracies, loss=some.none() | finite, layers=layers)
+spreads = some.builds(figures.Spread, finite, finite, finite)
+later = {
+    "memory": some.none() | some.builds(figures.Memory),
+    "energy": some.none() | some.builds(figures.Energy, finite, finite, measured=some.none() | finite),
+    "timings": some.lists(some.builds(figures.Timing, speedup=some.none() | spreads, control=some.none() | finite), max_size=2).map(tuple),
+    "behaviour": some.none() | some.builds(figures.Behaviour, train=some.none() | accuracies, noisy=accuracies, calibration=spreads),
+    "paired": some.none() | some.builds(figures.Paired),
+}
+measurements = some.builds(events.Measurement, accuracy=some.none() | accuracies, loss=some.none() | finite, layers=layers, **later)
 plain = some.dictionaries(some.text(), some.integers() | some.text() | shares)
 said = some.one_of(
     some.builds(events.Started, recipe=plain, machine=plain),
@@ -46,3 +54,22 @@ def test_every_kind_is_tried_above_and_named_in_its_json() -> None:
 def test_unknown_kinds_are_not_taken_for_another() -> None:
     with pytest.raises(KeyError):
         events.from_dict({"event": "unheard of"})
+
+
+def test_what_was_stored_before_a_figure_existed_still_loads() -> None:
+    """The shipped example and older workspaces: what they lack is not measured."""
+    size = {"dense": 8, "sparse": 4, "compressed": 2}
+    held = {
+        "accuracy": None,
+        "loss": None,
+        "weights": 2,
+        "kept": 1,
+        "parameters": 2,
+        "macs": 2,
+        "macs_kept": 1,
+        "size": size,
+        "latency": None,
+    }
+    found = events.from_dict({"event": "measured", "stage": "dense", "measurement": held})
+    assert isinstance(found, events.Measured)
+    assert (found.measurement.memory, found.measurement.timings, found.measurement.size.coded) == (None, (), None)

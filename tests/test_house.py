@@ -22,6 +22,7 @@ TORCH_FREE = (
     "pruning",
     "pruning.errors",
     "pruning.events",
+    "pruning.figures",
     "pruning.ranking",
     "pruning.recipe",
     "pruning.registry",
@@ -30,6 +31,7 @@ TORCH_FREE = (
     "pruning.runs.store",
     "pruning.schedules",
     "pruning.scope",
+    "pruning.told",
     "sample_models",
 )
 SURFACE = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run"]
