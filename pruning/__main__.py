@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pruning import events, registry, told
+from pruning import events, registry, wording
 from pruning.errors import PruningError, RecipeError
 from pruning.recipe import OPTIMIZERS, STARTS, Recipe
 
@@ -163,7 +163,7 @@ def _line(event: events.Event) -> dict[str, Any]:
         "macs": {"dense": final.macs, "kept": final.macs_kept},
         "bytes": dataclasses.asdict(final.size),
         "latency": dataclasses.asdict(final.latency) if final.latency else None,
-        **told.flat(final),
+        **wording.flat(final),
     }
 
 
@@ -189,7 +189,7 @@ def _words(event: events.Event) -> str:
         case events.Notice(text=text):
             return f"note     {text}"
         case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
-            return "\n".join([*told.words(final), f"finished {sparsity:.2%} gone, {seconds:.1f} s"])
+            return "\n".join([*wording.lines(final), f"finished {sparsity:.2%} gone, {seconds:.1f} s"])
         case _:
             return events.to_json(event)
 

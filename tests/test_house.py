@@ -31,7 +31,7 @@ TORCH_FREE = (
     "pruning.runs.store",
     "pruning.schedules",
     "pruning.scope",
-    "pruning.told",
+    "pruning.wording",
     "sample_models",
 )
 SURFACE = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run"]

@@ -65,23 +65,23 @@ def _timing(t: Timing) -> dict[str, Any]:
 # ---------------------------------------------------------------- words
 
 
-def words(m: Measurement) -> list[str]:
+def lines(m: Measurement) -> list[str]:
     """A few aligned lines for people."""
-    lines = [f"weights  {m.kept:,} of {m.weights:,}", f"file     {m.size.dense:,} bytes dense"]
+    said = [f"weights  {m.kept:,} of {m.weights:,}", f"file     {m.size.dense:,} bytes dense"]
     if m.size.coded is not None:
-        lines[-1] += f", {m.size.coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
+        said[-1] += f", {m.size.coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
     if m.memory:
         peak = f", {m.memory.activations:,} of activations at most" if m.memory.activations is not None else ""
-        lines.append(f"memory   {m.memory.weights:,} bytes of weights{peak} at run time")
-    lines += [f"time     {_took(timing)}" for timing in m.timings]
+        said.append(f"memory   {m.memory.weights:,} bytes of weights{peak} at run time")
+    said += [f"time     {_took(timing)}" for timing in m.timings]
     if m.energy:
-        lines.append(
+        said.append(
             f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped"
         )
-        lines[-1] += f"; {m.energy.measured:.3g} J measured" if m.energy.measured is not None else ""
+        said[-1] += f"; {m.energy.measured:.3g} J measured" if m.energy.measured is not None else ""
     if (b := m.behaviour) is not None:
-        lines.append("answers  " + ", ".join(_answers(m, b.noisy, b.sigma, b.calibration)))
-    return lines
+        said.append("answers  " + ", ".join(_answers(m, b.noisy, b.sigma, b.calibration)))
+    return said
 
 
 def _took(t: Timing) -> str:
