@@ -43,11 +43,12 @@ def size(model: nn.Module) -> Size:
         kept = int(value.count_nonzero()) if name in names else value.numel()
         packed += min(plain, -(-value.numel() // 8) + kept * width) if name in names else plain
         limit += min(plain, entropy(kept, value.numel()) / 8 + kept * width)
+    coded = len(pack(state, names))
     return Size(
         dense=dense,
         sparse=dense - payload + int(packed),
-        compressed=len(pack(state, names, deflate=True)),
-        coded=len(pack(state, names)),
+        compressed=min(coded, len(pack(state, names, deflate=True))),
+        coded=coded,
         limit=math.ceil(limit),
     )
 
