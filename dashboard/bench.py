@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import sample_models
 from dashboard import jobs
 from dashboard.components.strip import Block
+from pruning.errors import PruningError
 from pruning.events import Accuracy
+from pruning.runs.resolve import describe
 from pruning.runs.results import Study
+from pruning.runs.store import home
 
 TORCHVISION = "torchvision:"
 UPLOAD = "upload:"
@@ -32,11 +37,20 @@ def is_sample(model: str) -> bool:
 
 
 def title(model: str) -> str:
-    """A model's name for people."""
-    for prefix, said in ((UPLOAD, "your "), (RUN, "result of run "), (TORCHVISION, "")):
-        if model.startswith(prefix):
-            return said + model.removeprefix(prefix)
-    return model
+    """A model's name for people: of an upload, its file's."""
+    if model.startswith(UPLOAD):
+        return _file_name(model, home())
+    if model.startswith(RUN):
+        return f"result of run {model.removeprefix(RUN)[:6]}"
+    return model.removeprefix(TORCHVISION)
+
+
+@lru_cache(maxsize=256)
+def _file_name(model: str, place: Path) -> str:
+    try:
+        return str(describe(model, place)["name"])
+    except PruningError:  # of another workspace, or deleted
+        return f"upload {model.removeprefix(UPLOAD)[:6]}"
 
 
 def facts(model: str) -> Facts | None:

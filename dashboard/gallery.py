@@ -82,7 +82,7 @@ def own() -> None:
     with left:
         into = st.selectbox("Architecture to fill", [*samples_, *others], key="own-architecture", format_func=bench.title)
     with right:
-        file = st.file_uploader("Weights", type=TYPES, key=f"own-{state.uploads()}", max_upload_size=600)
+        file = st.file_uploader("Weights", type=TYPES, key=f"own-{state.uploads()}", max_upload_size=1024)
     if file is not None:
         _take(file, str(into))
     _report()

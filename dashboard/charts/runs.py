@@ -96,7 +96,10 @@ def _accuracy(told: Story) -> dict[str, Any]:
     dense = told.dense.accuracy if told.dense else None
     newest = tested[-1] if told.finished and tested else by_epoch[-1] if by_epoch else tested[-1] if tested else None
     title = f"Accuracy: {words.percent(newest[1])}" if newest else "Accuracy"
-    lines = [{"style": "line", "points": [_point(*p) for p in by_epoch]}, {"style": "test", "points": [_point(*p) for p in tested]}]
+    lines = [
+        {"style": "line", "name": "validation", "points": [_point(*p) for p in by_epoch]},
+        {"style": "test", "name": "test", "points": [_point(*p) for p in tested]},
+    ]
     alt = f"{title}; dense {words.percent(dense)}." if newest else "Accuracy: no epoch is done yet."
     return _panel("accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None)
 
@@ -113,7 +116,7 @@ def _loss(told: Story) -> dict[str, Any]:
     train = [[at, e.train_loss, None, None, f"Loss in epoch {at}: {e.train_loss:.3f} on training data (dashed)."] for at, e in told.trained]
     dense = told.dense.loss if told.dense else None
     title = f"Loss: {held[-1][1]:.3f}" if held else "Loss"
-    lines = [{"style": "line", "points": held}, {"style": "train", "points": train}]
+    lines = [{"style": "line", "name": "validation", "points": held}, {"style": "train", "name": "training", "points": train}]
     return _panel("loss", "number", title, f"{title}.", lines, [dense, "dense"] if dense is not None else None, zero=True)
 
 

@@ -1,9 +1,10 @@
 // Live curves: small panels that share an x axis (epochs). The element stays; each batch of data only redraws its marks.
 // data: {run, colour, dash, end, xlabel, alt, arrive, panels: [{id, title, alt, kind: "percent" | "bytes" | "number", zero, dense: [y, label] | null,
-//        lines: [{style: "line" | "train" | "test" | "steps", points: [[x, y, low, high, text, shown]]}]}]}
+//        lines: [{style: "line" | "train" | "test" | "steps", name, points: [[x, y, low, high, text, shown]]}]}]}
 
 const NS = "http://www.w3.org/2000/svg";
-const MARGIN = { top: 14, right: 44, bottom: 34, left: 52 };
+const MARGIN = { top: 26, right: 44, bottom: 34, left: 52 };
+const MANY = 40; // points beyond which intervals are a band, and marks give way to the line
 
 function svg(tag, attributes, text) {
   const made = document.createElementNS(NS, tag);
@@ -66,14 +67,41 @@ function drawLine(root, line, data, x, y) {
     const more = line.style === "train" ? {} : { "stroke-dasharray": data.dash };
     root.append(svg("path", { class: `line ${line.style}`, d: path, stroke: colour, ...more }));
   }
-  for (const [at, value, low, high, , shown] of line.points) {
+  const many = line.style !== "test" && line.points.length > MANY;
+  if (many) drawBand(root, line, colour, x, y);
+  for (const [at, value, low, high, , shown] of many ? [] : line.points) {
     if (low !== null && low !== undefined) root.append(svg("line", { class: "whisker", x1: x(at), x2: x(at), y1: y(low), y2: y(high), stroke: colour }));
     if (line.style === "test") {
-      const px = x(at), py = y(value);
-      root.append(svg("path", { d: `M${px - 6},${py}L${px},${py - 6}L${px + 6},${py}L${px},${py + 6}Z`, fill: "var(--st-background-color)", stroke: colour, "stroke-width": 2 }));
+      root.append(diamond(x(at), y(value), 6, colour));
     } else if (line.style !== "train" && shown !== false) {
       root.append(svg("circle", { cx: x(at), cy: y(value), r: 3.5, fill: colour }));
     }
+  }
+}
+
+function drawBand(root, line, colour, x, y) {
+  const held = line.points.filter(([, , low]) => low !== null && low !== undefined);
+  if (!held.length) return;
+  const edge = (points, i) => points.map((p) => `${x(p[0]).toFixed(1)},${y(p[i]).toFixed(1)}`).join("L");
+  root.prepend(svg("path", { class: "band", d: `M${edge(held, 2)}L${edge([...held].reverse(), 3)}Z`, fill: colour }));
+}
+
+function diamond(px, py, r, colour) {
+  const d = `M${px - r},${py}L${px},${py - r}L${px + r},${py}L${px},${py + r}Z`;
+  return svg("path", { class: "diamond", d, fill: "var(--st-background-color)", stroke: colour });
+}
+
+// What the marks stand for, where a panel has more than one kind.
+function drawKey(root, panel, data, box) {
+  const named = panel.lines.filter((line) => line.name && line.points.length);
+  if (named.length < 2) return;
+  let at = box.left;
+  for (const { style, name } of named) {
+    if (style === "test") root.append(diamond(at + 10, 8, 5, data.colour));
+    else root.append(svg("path", { class: `line ${style}`, d: `M${at},8h20`, stroke: style === "train" ? "var(--quiet)" : data.colour }));
+    const text = svg("text", { x: at + 26, y: 12 }, name);
+    root.append(text);
+    at += 42 + (text.getComputedTextLength() || 7 * name.length);
   }
 }
 
@@ -98,6 +126,7 @@ function drawPanel(root, panel, data, held, say) {
   axes(root, panel, data, box, x, y, span);
   for (const line of panel.lines) drawLine(root, line, data, x, y);
   drawDense(root, panel, box, y);
+  drawKey(root, panel, data, box);
   const points = panel.lines.flatMap((line) => line.points.filter((p) => p[4]).map((p) => ({ x: x(p[0]), y: y(p[1]), text: p[4] }))).sort((a, b) => a.x - b.x);
   listen(root, points, say);
 }

@@ -90,4 +90,6 @@ def run_in(url: str) -> str | None:
 
 def points(page: Page) -> int:
     """Points of the first curve, accuracy."""
-    return page.locator(".live figure").first.locator("circle").count()
+    curve = page.locator(".live figure").first.locator("path.line").first
+    drawn = curve.get_attribute("d") if curve.count() else ""
+    return len(re.findall("[ML]", drawn or ""))

@@ -65,6 +65,7 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
     expect(tab.get_by_text("epoch-3.pt is on the bench")).to_be_visible()
     expect(tab.get_by_test_id("stAlert").filter(has_text="module.")).to_be_visible()
     steps.settled(tab)
+    expect(steps.bench(tab).get_by_role("heading", name="epoch-3.pt")).to_be_visible()
     steps.upload(tab, whole_module)
     refusal = tab.get_by_test_id("stAlert").filter(has_text="whole.pt was refused")
     expect(refusal).to_be_visible()
