@@ -98,6 +98,50 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One cell of a sensitivity map: the model on validation data when this layer alone loses `level` of its units.
+
+    units, kept: of the layer; tier: "estimate" (predicted from gradients), "progressive" (measured on the images so far)
+    or "exact" (measured on all of them). loss, loss_dense: mean over the same images. lost, won: answers that were right and
+    became wrong, and the other way round; interval: 95 % of the change in accuracy, a share, paired with the dense model
+    on the same images. final: the cell is not refined any further.
+    """
+
+    layer: str
+    level: float
+    units: int
+    kept: int
+    tier: str
+    accuracy: Accuracy | None
+    loss: float
+    loss_dense: float
+    lost: int = 0
+    won: int = 0
+    interval: tuple[float, float] | None = None
+    final: bool = True
+
+    @property
+    def change(self) -> float | None:
+        """Of accuracy, against the dense model on the same images; a share."""
+        return None if self.accuracy is None else (self.won - self.lost) / self.accuracy.total
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a sensitivity map predicted of this step's pruning, and what came, before healing; on the map's validation images.
+
+    loss: change of the mean loss; drop: of accuracy, a share, positive when it falls. Predictions add up what each layer does alone.
+    """
+
+    step: int
+    loss: float
+    drop: float
+    loss_achieved: float
+    drop_achieved: float
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
 class Failed:
     """The run could not go on. kind: the error's class; message: one sentence with the way out."""
 
@@ -113,7 +157,7 @@ class Halted:
     epoch: int
 
 
-Event = Started | Measured | Pruned | Recalibrated | Epoch | Notice | Finished | Failed | Halted
+Event = Started | Measured | Pruned | Recalibrated | Epoch | Notice | Finished | Point | Forecast | Failed | Halted
 
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)
