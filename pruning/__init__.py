@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pruning.measure import measure
     from pruning.recipe import Recipe
     from pruning.run import run
+    from pruning.sensitivity import sensitivity
     from pruning.types import Batches, Masks, Scores, Workpiece
 
 _PLACES = {
@@ -36,9 +37,10 @@ _PLACES = {
     "choose": "masks",
     "measure": "measure",
     "run": "run",
+    "sensitivity": "sensitivity",
 }
 
-__all__ = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run"]
+__all__ = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run", "sensitivity"]
 
 
 def __getattr__(name: str) -> Any:

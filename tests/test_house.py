@@ -34,7 +34,7 @@ TORCH_FREE = (
     "pruning.wording",
     "sample_models",
 )
-SURFACE = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run"]
+SURFACE = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run", "sensitivity"]
 
 
 def named(path: Path) -> str:
@@ -118,7 +118,7 @@ def test_the_public_surface() -> None:
 
     assert sorted(pruning.__all__) == SURFACE
     assert all(getattr(pruning, name) is not None for name in SURFACE)
-    assert callable(pruning.run)
+    assert callable(pruning.run) and callable(pruning.sensitivity)
     with pytest.raises(AttributeError, match="no attribute 'prune'"):
         pruning.prune  # noqa: B018
 

@@ -47,8 +47,8 @@ class Sandbox:
     def __init__(self, model: nn.Module, sample: Tensor) -> None:
         self.model = copy.deepcopy(model).eval()
         for module in self.model.modules():
-            if getattr(module, "inplace", False) is True:
-                module.inplace = False  # the same numbers, and values at the cut stay what they were
+            if module.__dict__.get("inplace") is True:
+                module.__dict__["inplace"] = False  # the same numbers, and values at the cut stay what they were
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         try:
             self.chain: _Chain | None = _Chain(self.model, sample)
@@ -233,7 +233,8 @@ def _function(node: fx.Node, model: nn.Module, modules: dict[str, nn.Module]) ->
 def _folds(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> tuple[list[_Fold], dict[fx.Node, Callable[..., Any]]]:
     """Convolutions whose only reader is a BatchNorm with fixed statistics, each called once."""
     calls = [str(node.target) for node in nodes if node.op == "call_module"]
-    folds, replaced = [], {}
+    folds: list[_Fold] = []
+    replaced: dict[fx.Node, Callable[..., Any]] = {}
     for node in nodes:
         reader = next(iter(node.users), None)
         if node.op != "call_module" or len(node.users) != 1 or reader is None or reader.op != "call_module":
