@@ -16,7 +16,6 @@ from typing import Any
 from pruning.errors import NothingToPrune, OutOfRange, RecipeError, UnknownName
 from pruning.events import Point
 from pruning.masks import rank
-from pruning.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.sensitivity import cells as _cells
 from pruning.sensitivity.estimate import estimates
@@ -79,14 +78,6 @@ def sensitivity(
     return _points(recipe, work, data, tier, plan, _folder(keep))
 
 
-def rows(ranking: Ranking, exclude: Collection[str] = ()) -> list[str]:
-    """The layers, or groups of layers, that a map has rows for. Raises NothingToPrune."""
-    open_ = [name for name in ranking.units if name not in ranking.fixed and name not in exclude]
-    if not open_:
-        raise NothingToPrune("This model", "every layer is excluded or left alone by this granularity.")
-    return open_
-
-
 def free() -> int:
     """Threads worth using now: 2 where two processors are idle, else 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -96,10 +87,10 @@ def free() -> int:
 
 def _points(recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Plan, folder: Path | None) -> Iterator[Point]:
     units = rank(recipe, work)
-    unknown = [name for name in recipe.exclude if name not in units.ranking.shapes]
-    if unknown:
-        raise UnknownName("layer", unknown[0], units.ranking.shapes)
-    found = _cells.cells(units, plan.levels, rows(units.ranking, recipe.exclude), recipe.floor, len(data.x))
+    layers = units.ranking.ranked(recipe)
+    if not layers.units:
+        raise NothingToPrune(work.name, "every layer is excluded: leave at least one.")
+    found = _cells.cells(layers, plan.levels, len(data.x))
     if tier == "estimate":
         yield from estimates(units, work, data, found, plan.stop)
         return

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pruning.events import Accuracy, Point
 from pruning.masks import Units, verdict
 from pruning.recipe import Recipe
 from pruning.runs.files import write_json
+from pruning.scope import Ranked
 from pruning.types import Batches, Masks, Workpiece
 
 Z = 1.959963984540054
@@ -85,21 +86,21 @@ def paired(lost: int, won: int, n: int) -> tuple[float, float]:
     return max(-1.0, middle - Z * spread), min(1.0, middle + Z * spread)
 
 
-def cells(units: Units, levels: Iterable[float], layers: Collection[str], floor: int, total: int) -> list[Cell]:
+def cells(layers: Ranked, levels: Iterable[float], total: int) -> list[Cell]:
     """Every layer at every level; levels that remove the same units share a cell. Layers keep their order."""
     found: dict[tuple[str, int], Cell] = {}
-    for layer in layers:
-        many = len(units.ranking.units[layer])
+    for layer, units in layers.units.items():
         for level in sorted(set(levels)):
-            drop = max(0, min(round(level * many), many - floor))
-            found.setdefault((layer, drop), Cell(layer, drop, many, total)).levels.append(level)
+            drop = layers.nearest(layer, level)
+            found.setdefault((layer, drop), Cell(layer, drop, len(units), total)).levels.append(level)
     return list(found.values())
 
 
 def masks(cell: Cell, units: Units, model: nn.Module) -> Masks:
     """What the cell removes: masks of the tensors that it changes. Made when needed, so that memory does not grow with the map."""
-    alone = replace(units, scores={cell.layer: units.scores[cell.layer]})
-    return {name: keep for name, keep in verdict(alone, {cell.layer: cell.drop}, model).items() if not bool(keep.all())}
+    leaders = units.ranking.leaders
+    drops = {name: cell.drop if leaders.get(name, name) == cell.layer else 0 for name in units.ranking.names}
+    return {name: keep for name, keep in verdict(units, drops, model).items() if not bool(keep.all())}
 
 
 # ---------------------------------------------------------------- kept for the next time
