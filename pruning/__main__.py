@@ -1,4 +1,4 @@
-"""The workbench from a shell: `python -m pruning list | run | inspect`, each with --json."""
+"""The workbench from a shell: `python -m pruning list | run | truth | inspect`, each with --json."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, verb, help in (
         ("list", _list, "the techniques, models and data sets there are"),
         ("run", _run, "prune and heal a model; a line for each event, the last one the result"),
+        ("truth", _truth, "whether a criterion's score tells how the loss changes when a unit is removed"),
         ("inspect", _inspect, "what a reading of a weights file would say, without trusting it"),
     ):
         sub = verbs.add_parser(name, help=help, description=(verb.__doc__ or "").split("\n")[0])
@@ -70,7 +71,20 @@ def _inspect_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", type=Path)
 
 
-_arguments = {"list": _list_arguments, "run": _run_arguments, "inspect": _inspect_arguments}
+def _truth_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--layer", action="append", default=[], help="again for more (default: every layer that has such units)")
+    sub.add_argument("--criteria", nargs="+", default=["magnitude", "taylor", "random"], help="default: %(default)s")
+    sub.add_argument("--options", action="append", default=[], metavar="CRITERION.NAME=VALUE", help="again for more")
+    sub.add_argument("--granularity", default="weight")
+    sub.add_argument("--granularity-options", action="append", default=[], metavar="NAME=VALUE", help="again for more")
+    sub.add_argument("--units", type=int, default=64, help="of each layer, at most (default %(default)s)")
+    sub.add_argument("--examples", type=int, default=1024, help="of the validation data, at most (default %(default)s)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
+
+
+_arguments = {"list": _list_arguments, "run": _run_arguments, "truth": _truth_arguments, "inspect": _inspect_arguments}
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -199,6 +213,56 @@ def _percent(accuracy: events.Accuracy | None) -> str:
         return "accuracy not measured (no data)"
     low, high = accuracy.interval
     return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _truth(args: argparse.Namespace) -> None:
+    """Scores against the true change in loss: a line for each unit, the last one the rank correlations."""
+    import torch
+
+    from pruning.runs.resolve import resolve
+    from pruning.truth import Plan, Question, truth
+    from pruning.types import prunable
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    work = resolve(args.model)
+    short = {name.removesuffix(".weight"): name for name in prunable(work.model)}
+    layers = tuple(short.get(name, name) for name in args.layer)
+    question = Question(layers, args.granularity, dict(map(_pair, args.granularity_options)), args.units, args.seed)
+    criteria: dict[str, dict[str, Any]] = {name: {} for name in args.criteria}
+    for key, value in map(_pair, args.options):
+        name, _, option = key.partition(".")
+        if name not in criteria or not option:
+            raise RecipeError(f"{key!r} is not CRITERION.NAME with one of the criteria {', '.join(criteria)}.")
+        criteria[name][option] = value
+    for said in truth(work, question, criteria, examples=args.examples):
+        if args.json:
+            print(json.dumps({"event": type(said).__name__.lower(), **dataclasses.asdict(said)}), flush=True)
+        else:
+            _tell(said, f"{args.model} by {args.granularity}") if isinstance(said, Plan) else _tell(said)
+
+
+def _tell(said: Any, what: str = "") -> None:
+    """A plan and its end, in words; single units are for --json."""
+    from pruning.truth import Plan, Told
+
+    if isinstance(said, Plan):
+        units = sum(n for n, _ in said.units.values())
+        print(f"{what}: {units:,} units, loss {said.loss:.4f} on {said.examples:,} validation examples, about {said.seconds:.1f} s")
+        for name, why in said.refused.items():
+            print(f"left out {name}: {why}")
+    if isinstance(said, Told):
+        print("Spearman's ρ (95 % interval) of the score with the size of the true change in loss, and with the signed change:")
+        for held in said.layers:
+            print(f"{held.layer or 'all of them together'}, {held.units:,} units")
+            for name in held.criteria:
+                print(f"  {name:18} {_rho(held.size[name]):24} {_rho(held.harm[name])}")
+
+
+def _rho(held: Any) -> str:
+    if held.value is None:
+        return "no order: all the same"
+    return f"{held.value:+.2f} " + ("(few units)" if held.low is None else f"({held.low:+.2f} to {held.high:+.2f})")
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -79,9 +79,12 @@ class Units:
     inside: Masks
 
 
-def score(recipe: Recipe, work: Workpiece) -> Scores:
-    """The criterion's scores, higher = keep. Raises DataError when it needs data there is none of."""
-    evidence = Evidence(work.model, work.train, work.loss, seed=recipe.seed)
+def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scores:
+    """The criterion's scores, higher = keep. seen: what was gathered for another criterion already.
+
+    Raises DataError when it needs data there is none of.
+    """
+    evidence = seen or Evidence(work.model, work.train, work.loss, seed=recipe.seed)
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     for name, values in scores.items():
         if not torch.isfinite(values).all():
@@ -89,10 +92,10 @@ def score(recipe: Recipe, work: Workpiece) -> Scores:
     return scores
 
 
-def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None) -> Units:
+def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evidence | None = None) -> Units:
     """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
     forms, fixed = fit(recipe, work)
-    scores = score(recipe, work)
+    scores = score(recipe, work, seen)
     inside: Masks = {}
     for name, form in forms.items():
         if form.inside:

@@ -3,12 +3,14 @@
 card: what the model is, layer by layer, with examples that it gets right and wrong
 weights: how each layer's weights are distributed, as histograms, norms and pictures
 scores: how a criterion ranks them, as the index that answers a slider (pruning.ranking.Ranking)
+units: what a criterion says of a sample of units, by layer; truth: how the loss changes when one of those units of a layer is removed
 
 The readers are in pruning.runs.results; they need no torch.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -20,12 +22,13 @@ from torch import Tensor, nn
 
 from pruning.errors import UnknownName
 from pruning.evidence import evaluating
-from pruning.masks import rank
+from pruning.masks import fit, rank
 from pruning.measure import macs, measure, output_shapes
 from pruning.ranking import Ranking
 from pruning.recalibrate import norms
 from pruning.recipe import Recipe
 from pruning.runs.results import counts, edges
+from pruning.truth import EXAMPLES, Oracle, Question, sampled, unit_scores
 from pruning.types import Batches, Workpiece, prunable
 
 Arrays = dict[str, NDArray[Any]]
@@ -45,7 +48,7 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
 
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what it looks at.
     """
-    kinds: dict[str, Maker] = {"card": card, "weights": weights, "scores": scores}
+    kinds: dict[str, Maker] = {"card": card, "weights": weights, "scores": scores, "units": units, "truth": truth}
     if spec.get("what") not in kinds:
         raise UnknownName("study", spec.get("what"), kinds)
     data, arrays = kinds[spec["what"]](spec, work)
@@ -244,3 +247,36 @@ def scores(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Ranki
     ranking = rank(recipe, work).ranking
     asked = {name: getattr(recipe, name) for name in fields}
     return {**asked, "names": ranking.names, "fixed": ranking.fixed}, ranking
+
+
+# ---------------------------------------------------------------- truth
+
+
+def _question(spec: dict[str, Any], *layers: str) -> Question:
+    names = ("granularity", "granularity_options", "units", "seed")
+    return Question(layers=layers, **{name: spec[name] for name in names if name in spec})
+
+
+def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
+    """json: names, of the layers that have units; fixed: layers that have none, with the reason; npz, by the layer's number i:
+    scores_i (n,), as pruning would rank them, of the units that the truth of this layer is measured for.
+    """
+    question = _question(spec)
+    recipe = question.recipe(spec["criterion"], spec.get("options"))
+    chosen = sampled(work, question)
+    scores = unit_scores(work, recipe, chosen)
+    arrays: Arrays = {f"scores_{i}": np.array(scores[layer]) for i, layer in enumerate(chosen)}
+    return {"criterion": spec["criterion"], "names": list(chosen), "fixed": fit(recipe, work)[1]}, arrays
+
+
+def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
+    """json: layer, of (units that it has), examples, loss (of the whole model), seconds; npz: units (n,) their numbers,
+    weights (n,) that go with each, change (n,) of the loss on validation data when that unit alone is removed.
+    """
+    layer, question = spec["layer"], _question(spec, spec["layer"])
+    chosen = sampled(work, question)[layer]
+    oracle, began = Oracle(work, question, spec.get("examples", EXAMPLES)), time.perf_counter()
+    found = list(oracle.changes(layer, chosen))
+    data = {"layer": layer, "of": oracle.count(layer), "examples": len(oracle.data.x), "loss": oracle.loss}
+    numbers, weights, changes = (np.array(column) for column in zip(*found, strict=True))
+    return {**data, "seconds": time.perf_counter() - began}, {"units": numbers, "weights": weights, "change": changes}

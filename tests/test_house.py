@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(p for room in ("pruning", "dashboard", "sample_models") for p in (ROOT / room).rglob("*.py"))
 TORCH_FREE = (
     "pruning",
+    "pruning.agreement",
     "pruning.errors",
     "pruning.events",
     "pruning.figures",

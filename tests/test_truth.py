@@ -1,0 +1,358 @@
+"""Does the score tell the truth? Leave-one-out, exact and without a trace; and the rank correlations that sum it up."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as some
+from scipy import stats
+from torch import Tensor, nn
+
+import pruning
+import sample_models
+from pruning import agreement, masks, registry
+from pruning.__main__ import main
+from pruning.errors import DataError, OutOfRange, RecipeError, Stopped, UnknownName
+from pruning.measure import evaluate
+from pruning.rerun import Rerun
+from pruning.truth import Oracle, Plan, Point, Question, Told, sampled, truth
+from pruning.types import Batches, Masks, Workpiece, prunable
+from tests.test_laws import same, snapshot
+from tests.test_studies import made
+from tests.toys import TOYS, toy
+
+# ---------------------------------------------------------------- agreement of orders
+
+
+@given(some.lists(some.tuples(some.integers(-5, 5), some.integers(-5, 5)), min_size=3, max_size=30))
+def test_spearman_is_scipys(pairs: list[tuple[int, int]]) -> None:
+    a, b = map(list, zip(*pairs, strict=True))
+    ours = agreement.spearman(a, b)
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert ours is None
+    else:
+        assert ours == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert agreement.ranks(a).tolist() == stats.rankdata(a).tolist()
+
+
+def test_spearman_by_hand() -> None:
+    """1 2 3 4 against 1 3 2 4: squared differences of ranks sum to 2, so ρ = 1 − 6·2 / (4·15) = 0.8."""
+    assert agreement.spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert agreement.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert agreement.spearman([1, 2], [1, 2]) is None
+    assert agreement.correlation([1, 1, 1], [1, 2, 3]) == agreement.Correlation(None)
+    assert agreement.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == agreement.Correlation(pytest.approx(0.8), None, None)
+
+
+def test_a_draw_counts_units_as_often_as_it_holds_them() -> None:
+    """The bootstrap never builds its samples: ranks of units that are there so many times, against scipy on the sample itself."""
+    chance = np.random.default_rng(1)
+    x, y = chance.normal(size=12), chance.integers(0, 4, 12).astype(float)
+    counts = chance.multinomial(12, np.full(12, 1 / 12), size=20)
+    ours = agreement._correlate(x, y, counts.astype(float))
+    for rho, row in zip(ours, counts, strict=True):
+        assert rho == pytest.approx(stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Normal pairs with correlation r have Spearman (6/π)·asin(r/2): in 200 samples of 64 it lies inside about 95 % of the time."""
+    chance, r = np.random.default_rng(0), 0.6
+    true = 6 / np.pi * np.arcsin(r / 2)
+    inside = 0
+    for i in range(200):
+        a = chance.normal(size=64)
+        b = r * a + np.sqrt(1 - r * r) * chance.normal(size=64)
+        found = agreement.correlation(a, b, seed=i, draws=300)
+        assert found.low is not None and found.high is not None and found.value is not None
+        assert found.low <= found.value <= found.high
+        inside += found.low <= true <= found.high
+    assert 175 <= inside <= 200
+
+
+def test_matrix_is_symmetric_and_repeats() -> None:
+    columns = {name: np.random.default_rng(i).normal(size=20) for i, name in enumerate("abc")}
+    held = agreement.matrix(columns)
+    assert all(held[i][i] == pytest.approx(1) for i in range(3))
+    assert all(held[i][j] == pytest.approx(held[j][i]) for i in range(3) for j in range(3))
+    a, b = columns["a"], columns["b"]
+    assert agreement.correlation(a, b, seed=3) == agreement.correlation(a, b, seed=3)
+
+
+# ---------------------------------------------------------------- running again
+
+
+class Shared(nn.Module):
+    """One convolution called twice, an addition in place, a parameter used bare, and a branch that no weight of `late` reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.late = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)
+        self.scale, self.act, self.head = nn.Parameter(torch.ones(2, 1, 1)), nn.ReLU(inplace=True), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x * self.scale)
+        other = self.norm(x)
+        x = self.act(self.late(x))
+        other += x
+        x = torch.relu_(self.conv(other))
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+class Forking(nn.Module):
+    """Control flow on values: it cannot be traced, and runs whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        out: Tensor = self.b(h.relu() if h.sum() > 0 else h.tanh())
+        return out
+
+
+def odd(model: nn.Module, *shape: int) -> Workpiece:
+    x = torch.randn(30, *shape, generator=torch.Generator().manual_seed(0))
+    data = Batches(x, torch.arange(30) % 3, batch=8)
+    return Workpiece(type(model).__name__, model, data, data, data, example=x[:1])
+
+
+def works() -> list[Workpiece]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [*map(toy, TOYS), odd(Shared(), 2, 4, 4), odd(Forking(), 5)]
+
+
+@pytest.mark.parametrize("work", works(), ids=lambda work: work.name)
+def test_running_again_is_exact_to_the_bit(work: Workpiece) -> None:
+    model = copy.deepcopy(work.model).eval()
+    assert work.validation is not None
+    rerun = Rerun(model, work.validation)
+    assert bool(rerun.nodes) == (work.name != "Forking")
+    with torch.no_grad():
+        for weight in prunable(model).values():
+            again = rerun.after([weight])
+            for _ in range(2):
+                weight.view(-1)[torch.randint(weight.numel(), (3,))] += 0.5
+                assert all(map(torch.equal, again(), rerun.whole()))
+            assert rerun.seconds([weight]) > 0
+
+
+def test_only_what_a_weight_reaches_is_run_again() -> None:
+    work = toy("residual")
+    assert work.validation is not None
+    rerun = Rerun(copy.deepcopy(work.model).eval(), work.validation)
+    calls: list[str] = []
+    for name, module in rerun.modules.items():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    with torch.no_grad():
+        again = rerun.after([rerun.model.get_parameter("second.weight")])
+        calls.clear()
+        again()
+    assert set(calls) == {"second", "norm2", "head"}
+
+
+# ---------------------------------------------------------------- the true change
+
+
+def masked(work: Workpiece, gone: Masks) -> float:
+    """The loss without what a mask removes, by masking a copy and measuring it: what the oracle must agree with."""
+    model = copy.deepcopy(work.model)
+    pruning.apply(gone, model)
+    assert work.validation is not None
+    return evaluate(model, work.validation, work.loss)[1]
+
+
+def without(work: Workpiece, question: Question, layer: str, unit: int) -> Masks:
+    """The mask that pruning makes when this unit scores lowest and one unit goes."""
+    units = masks.rank(question.recipe(), work)
+    group = [layer, *(name for name, form in units.forms.items() if form.leader == layer)]
+    scores = {name: torch.arange(len(values)) + 1.0 for name, values in units.scores.items()}
+    for name in group:
+        scores[name][unit] = 0
+    ranking = replace(units.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()})
+    drops = {name: int(name in group) for name in units.ranking.names}
+    return masks.verdict(replace(units, scores=scores, ranking=ranking), drops, work.model)
+
+
+@pytest.mark.parametrize("granularity", [name for name in registry.names("granularity") if name != "n_of_m"])
+@pytest.mark.parametrize("name", TOYS)
+def test_the_change_is_that_of_masking_the_unit(name: str, granularity: str) -> None:
+    work = toy(name)
+    before, chance = snapshot(work.model), torch.get_rng_state()
+    question = Question(granularity=granularity, units=3)
+    try:
+        chosen = sampled(work, question)
+    except RecipeError as error:
+        assert "Choose another granularity" in str(error)
+        return
+    oracle, dense = Oracle(work, question), masked(work, {})
+    assert oracle.loss == pytest.approx(dense, abs=1e-6)
+    for layer, units in chosen.items():
+        assert 1 <= len(units) <= oracle.count(layer)
+        for unit, weights, change in oracle.changes(layer, units):
+            gone = without(work, question, layer, unit)
+            assert weights == sum(int((~keep).sum()) for name, keep in gone.items() if keep.dim() > 1)
+            assert change == pytest.approx(masked(work, gone) - dense, abs=2e-6)
+    assert same(before, snapshot(work.model))
+    assert same(dict(oracle.model.state_dict()), dict(work.model.state_dict()))
+    assert torch.equal(chance, torch.get_rng_state())
+
+
+def test_an_unused_unit_changes_nothing() -> None:
+    work = toy("mlp")
+    with torch.no_grad():
+        work.model.get_parameter("2.weight")[:, 4] = 0  # nobody reads unit 4 of the first layer
+    change = {unit: change for unit, _, change in Oracle(work, Question(granularity="channel")).changes("0.weight", range(12))}
+    assert change[4] == 0
+    assert all(change[unit] != 0 for unit in change if unit != 4)
+
+
+def quadratic() -> Workpiece:
+    """L = ½ Σ h (w − w*)² at w = w*: without w_i it is ½ h_i w_i². h = 4, 1, 9 and w = 1, −3, 0.5: 2, 4.5, 1.125."""
+    model = nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, -3.0, 0.5]]))
+    x = torch.diag(torch.tensor([4.0, 1.0, 9.0]).sqrt() * 3**0.5)  # three examples, one for each weight
+    y = x @ torch.tensor([1.0, -3.0, 0.5])
+    data = Batches(x, y)
+    return Workpiece("quadratic", model, data, data, data, loss=lambda out, y: 0.5 * (out[:, 0] - y).square().mean(), example=x[:1])
+
+
+def linear() -> Workpiece:
+    """L = mean of outputs: linear in the weights, so that the first order is all there is."""
+    model = nn.Linear(6, 4, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 6, generator=torch.Generator().manual_seed(2)))
+    x = torch.rand(10, 6, generator=torch.Generator().manual_seed(3)) + 0.1
+    data = Batches(x, torch.zeros(10).long())
+    return Workpiece("linear", model, data, data, data, loss=lambda out, y: out.mean(), example=x[:1])
+
+
+def told(work: Workpiece, criteria: dict[str, dict[str, Any]], **question: Any) -> tuple[Plan, list[Point], Told]:
+    plan, *points, end = truth(work, Question(**question), criteria)
+    assert isinstance(plan, Plan) and isinstance(end, Told)
+    return plan, [point for point in points if isinstance(point, Point)], end
+
+
+def test_on_a_quadratic_by_hand() -> None:
+    changes = [change for _, _, change in Oracle(quadratic(), Question()).changes("weight", [0, 1, 2])]
+    assert changes == pytest.approx([2, 4.5, 1.125])
+
+
+def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
+    _, points, end = told(linear(), {"taylor": {}, "magnitude": {}})
+    assert len(points) == 24
+    for point in points:
+        assert point.scores["taylor"] == pytest.approx(abs(point.change), rel=1e-4)
+    assert end.layers[0].size["taylor"].value == pytest.approx(1)
+    assert end.layers[0].size["magnitude"].value < 1  # type: ignore[operator]
+
+
+def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
+    plan, points, end = told(toy("residual"), {"taylor": {}, "random": {}}, granularity="channel", units=4)
+    assert [t.layer for t in end.layers] == ["first.weight", "second.weight", ""]
+    assert plan.units == {"first.weight": (4, 6), "second.weight": (4, 6)}
+    assert (plan.examples, plan.refused) == (48, {})
+    for held in end.layers:
+        mine = [p for p in points if held.layer in ("", p.layer)]
+        assert held.units == len(mine)
+        scores = {name: [p.scores[name] for p in mine] for name in held.criteria}
+        for name in held.criteria:
+            assert held.size[name].value == agreement.spearman(scores[name], [abs(p.change) for p in mine])
+            assert held.harm[name].value == agreement.spearman(scores[name], [p.change for p in mine])
+        assert held.agreement[0][1] == agreement.spearman(scores["taylor"], scores["random"])
+
+
+def test_scores_are_those_that_prune() -> None:
+    work = toy("residual")
+    _, points, _ = told(work, {"taylor": {"squared": True}}, granularity="channel", layers=("first.weight",))
+    recipe = pruning.Recipe(criterion="taylor", options={"squared": True}, granularity="channel")
+    ranking = masks.rank(recipe, work).ranking.units["first.weight"]
+    assert sorted(p.scores["taylor"] for p in points) == ranking.tolist()
+
+
+def test_it_repeats_and_leaves_no_trace_even_when_left_halfway() -> None:
+    work = toy("tied")
+    work.model.train()
+    before = snapshot(work.model)
+    first, again = (told(work, {"random": {}}, units=7, seed=5) for _ in range(2))
+    assert first[1] == again[1] and replace(first[2], seconds=0) == replace(again[2], seconds=0)
+    assert first[1] != told(work, {"random": {}}, units=7, seed=6)[1]
+    going = truth(work, Question(), {"random": {}})
+    next(going), next(going)
+    going.close()
+    assert same(before, snapshot(work.model))
+    with pytest.raises(Stopped, match="after 0 units"):
+        list(truth(work, Question(), {"random": {}}, stop=lambda: True))
+
+
+def test_what_cannot_be_asked_says_why() -> None:
+    work = toy("residual")
+    with pytest.raises(UnknownName, match=r"no layer called 'firs\.weight'.*did you mean 'first\.weight'"):
+        told(work, {"magnitude": {}}, layers=("firs.weight",))
+    with pytest.raises(RecipeError, match=r"head\.weight stays whole by channel: its outputs"):
+        told(work, {"magnitude": {}}, layers=("head.weight",), granularity="channel")
+    with pytest.raises(RecipeError, match="which weights of a unit go depends on the criterion"):
+        told(toy("depthwise"), {"magnitude": {}}, granularity="n_of_m", granularity_options={"n": 1, "m": 2})
+    with pytest.raises(RecipeError, match="No layer has units by head: the model has no attention"):
+        told(work, {"magnitude": {}}, granularity="head")
+    with pytest.raises(OutOfRange, match="units is 2"):
+        Question(units=2)
+    with pytest.raises(RecipeError, match="No criterion is named"):
+        told(work, {})
+    with pytest.raises(DataError, match="The true change in loss needs validation data"):
+        told(replace(work, validation=None), {"magnitude": {}})
+    bare = replace(work, train=None)
+    plan, points, _ = told(bare, {"magnitude": {}, "taylor": {}})
+    assert "training data" in plan.refused["taylor"] and list(points[0].scores) == ["magnitude"]
+    with pytest.raises(DataError, match="training data"):
+        told(bare, {"taylor": {}})
+
+
+# ---------------------------------------------------------------- as studies, and from a shell
+
+
+def test_studies_join_to_what_the_generator_says(tmp_path: Path) -> None:
+    work = toy("residual")
+    _, points, _ = told(work, {"taylor": {}}, granularity="channel", units=4, seed=2)
+    asked = {"model": work.name, "granularity": "channel", "units": 4, "seed": 2}
+    scores = made(tmp_path / "units", work, "units", criterion="taylor", **asked)
+    assert scores.data["names"] == ["first.weight", "second.weight"]
+    assert "the model's answers" in scores.data["fixed"]["head.weight"]
+    for i, layer in enumerate(scores.data["names"]):
+        held = made(tmp_path / layer, work, "truth", layer=layer, **asked)
+        mine = [p for p in points if p.layer == layer]
+        assert scores.arrays[f"scores_{i}"].tolist() == [p.scores["taylor"] for p in mine]
+        assert held.arrays["units"].tolist() == [p.unit for p in mine]
+        assert held.arrays["change"].tolist() == [p.change for p in mine]
+        assert (held.data["of"], held.data["examples"]) == (6, 48)
+
+
+def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["truth", "--model", "digits-mlp", "--layer", named("digits-mlp")[1], "--criteria", "magnitude", "taylor"]
+    more = ["--granularity", "channel", "--units", "8", "--options", "taylor.squared=true", "--seed", "1"]
+    assert main([*words, *more, "--json"]) == 0
+    plan, *points, end = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (plan["event"], len(points), end["event"]) == ("plan", 8, "told")
+    assert {p["layer"] for p in points} == {named("digits-mlp")[1]}
+    scores, changes = [p["scores"]["magnitude"] for p in points], [abs(p["change"]) for p in points]
+    assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(stats.spearmanr(scores, changes).statistic)
+    assert main([*words, *more]) == 0
+    said = capsys.readouterr().out
+    assert "8 units" in said and "taylor" in said and " to " in said
+    assert main([*words, "--options", "wanda.x=1"]) == 2
+    assert "'wanda.x' is not CRITERION.NAME" in capsys.readouterr().err
+
+
+def named(model: str) -> list[str]:
+    return list(prunable(sample_models.build(model)))
