@@ -174,21 +174,21 @@ def to_json(event: Event) -> str:
 
 def from_dict(data: dict[str, Any]) -> Event:
     rest = dict(data)
-    return _build(KINDS[rest.pop("event")], rest)  # type: ignore[no-any-return]
+    return build(KINDS[rest.pop("event")], rest)  # type: ignore[no-any-return]
 
 
 def from_json(text: str) -> Event:
     return from_dict(json.loads(text))
 
 
-def _build(kind: Any, value: Any) -> Any:
+def build(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated `kind`."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: _build(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+        return kind(**{name: build(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
     if get_origin(kind) in (Union, UnionType):
         options = [a for a in get_args(kind) if a is not type(None)]
-        return None if value is None else _build(options[0], value)
+        return None if value is None else build(options[0], value)
     if get_origin(kind) is tuple:
-        return tuple(_build(get_args(kind)[0], part) for part in value)
+        return tuple(build(get_args(kind)[0], part) for part in value)
     return value
