@@ -11,7 +11,7 @@ from typing import Any
 
 from pruning import events, registry, wording
 from pruning.errors import PruningError, RecipeError
-from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+from pruning.recipe import CONTROLS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 
 LISTS = ("criteria", "granularities", "scopes", "schedules", "models", "datasets")
 
@@ -56,13 +56,15 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
         flag = "--" + field.name.replace("_", "-")
         if field.name == "exclude":
             sub.add_argument(flag, action="append", metavar="LAYER", help="leave this layer dense (again for more)")
+        elif field.name == "controls":
+            sub.add_argument(flag, action="append", choices=CONTROLS, help="train this beside each lottery ticket (again for more)")
         elif field.name.endswith("options") or field.name == "ratios":
             sub.add_argument(flag, action="append", metavar="NAME=VALUE", help="again for more")
         elif field.type == "bool":
             sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"default {field.default!r}")
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
-            choices = {"start": STARTS, "optimizer": OPTIMIZERS}.get(field.name)
+            choices = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}.get(field.name)
             sub.add_argument(flag, type=kind, choices=choices, help=f"default {field.default!r}")
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice; numbers repeat at the same count)")
     sub.add_argument("--save", type=Path, metavar="FILE", help="write the pruned weights as safetensors")
@@ -215,6 +217,8 @@ def _words(event: events.Event) -> str:
         case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds):
             told = f", against the dense model {teacher:.4f}" if teacher is not None else ""
             return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
+        case events.Ticket(step=step, steps=steps, kind=kind, kept=kept, sparsity=sparsity, accuracy=accuracy):
+            return f"{kind:11} round {step} of {steps}: {kept:,} weights kept ({1 - sparsity:.2%}), test {_percent(accuracy)}"
         case events.Notice(text=text):
             return f"note     {text}"
         case events.Finished(sparsity=sparsity, seconds=seconds, final=final):

@@ -60,6 +60,7 @@ class Epoch:
     """One pass over the training data is over. accuracy and loss: on validation data; seconds: this epoch took.
 
     train_loss: the task's own, whatever else was trained on; teacher: the term that compares with the dense model, None without one.
+    step 0 is the dense network's first training; branch: the control that was trained, "" for the network that is pruned.
     """
 
     step: int
@@ -72,6 +73,27 @@ class Epoch:
     lr: float
     seconds: float
     teacher: float | None = None
+    branch: str = ""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A network of a lottery has been trained to its end, and measured on test data.
+
+    step: round, 0 for the dense network; kind: "dense", "ticket", or the control "reinit" or "random_mask"; kept: covered weights.
+    overlap: of the weights that are kept with those of the round before; shared: with those that one shot would have kept of the
+    dense network at this sparsity; both as intersection over union, in [0, 1], for tickets alone.
+    """
+
+    step: int
+    steps: int
+    kind: str
+    sparsity: float
+    kept: int
+    accuracy: Accuracy | None
+    loss: float | None
+    overlap: float | None = None
+    shared: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +179,7 @@ class Halted:
     epoch: int
 
 
-Event = Started | Measured | Pruned | Recalibrated | Epoch | Notice | Finished | Point | Forecast | Failed | Halted
+Event = Started | Measured | Pruned | Recalibrated | Epoch | Ticket | Notice | Finished | Point | Forecast | Failed | Halted
 
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)
