@@ -163,9 +163,7 @@ def compare(tab: Page, first: str, other: str, stopped: str, scheme: str) -> Non
     chips = tab.get_by_test_id("stMultiSelect")
     for run in (first, other):
         if run[:4] not in chips.inner_text():  # the newest is picked already
-            chips.get_by_role("combobox", name="Runs").fill(run[:4])
-            tab.get_by_role("option", name=re.compile(run[:4])).click()
-            steps.settled(tab)
+            steps.pick(tab, chips.get_by_role("combobox", name="Runs"), run[:4])
         expect(chips).to_contain_text(run[:4])
     expect(chips).not_to_contain_text(stopped[:4])
     expect(tab.get_by_test_id("stPlotlyChart").first).to_be_visible()
