@@ -84,7 +84,7 @@ def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scor
 
     Raises DataError when it needs data there is none of.
     """
-    evidence = seen or Evidence(work.model, work.train, work.loss, seed=recipe.seed)
+    evidence = seen or Evidence.of(work, seed=recipe.seed)
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     for name, values in scores.items():
         if not torch.isfinite(values).all():
@@ -153,10 +153,12 @@ def _costs(forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tens
 
 
 def fit(recipe: Recipe, work: Workpiece) -> tuple[dict[str, Granularity], dict[str, str]]:
-    """Layer -> the granularity as it fits it; and layers that it leaves alone, with the reason."""
+    """Layer -> the granularity as it fits it; and layers that it or the criterion leaves alone, with the reason."""
     form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
     found = {name: fitted(form, work.model, name) for name in prunable(work.model)}
     fixed = {name: why for name, why in found.items() if isinstance(why, str)}
+    spares = registry.companion(recipe.criterion, "spares")
+    fixed = (spares(Evidence.of(work, seed=recipe.seed)) if spares else {}) | fixed
     output = output_layer(work) if form.rows else None
     if output in found and output not in fixed:
         fixed[output] = "its outputs are the model's answers, one for each class."
@@ -205,6 +207,21 @@ def _lose(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
 def meet(a: Masks, b: Masks) -> Masks:
     """What both keep: a later mask never revives."""
     return {name: a[name] & b[name] if name in a and name in b else {**a, **b}[name] for name in {**a, **b}}
+
+
+def compensation(recipe: Recipe, work: Workpiece, masks: Masks) -> dict[str, Tensor]:
+    """What the criterion makes of weights that stay, so that they make up for those that go; empty for most. Touches nothing."""
+    compensate = registry.companion(recipe.criterion, "compensate")
+    return compensate(Evidence.of(work, seed=recipe.seed), masks, **recipe.options) if compensate else {}
+
+
+@torch.no_grad()
+def remove(recipe: Recipe, work: Workpiece, masks: Masks) -> None:
+    """Take out of `work.model`, in place, what `masks` say, after the criterion's compensation."""
+    parameters = dict(work.model.named_parameters(remove_duplicate=False))
+    for name, values in compensation(recipe, work, masks).items():
+        parameters[name].copy_(values)
+    apply(masks, work.model)
 
 
 def choose(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0) -> Masks:

@@ -11,6 +11,7 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -103,6 +104,19 @@ def get(kind: str, name: str) -> Callable[..., Any]:
     if name not in _live[kind]:
         importlib.import_module(found.module)
     return _live[kind][name]
+
+
+def companion(name: str, what: str) -> Callable[..., Any] | None:
+    """A function that stands beside a criterion in its file and that its tags announce; None where it has none.
+
+    `compensates=True`: compensate(seen, masks, **options) -> name -> weights to set before the masks are applied.
+    `spares=True`: spares(seen) -> name of a layer that the criterion leaves dense -> why, a clause that ends in a full stop.
+    """
+    tag = {"compensate": "compensates", "spares": "spares"}[what]
+    if not entry("criterion", name).tags.get(tag):
+        return None
+    found: Callable[..., Any] = getattr(sys.modules[get("criterion", name).__module__], what)
+    return found
 
 
 def check_options(kind: str, name: str, options: dict[str, Any]) -> None:

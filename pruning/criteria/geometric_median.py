@@ -16,7 +16,7 @@ from pruning.types import Scores
     group="weights",
     needs="nothing",
     cost="compares each filter with every other of its layer",
-    granularities=("channel",),
+    granularities=("channel", "row"),
     why="it compares whole filters, and gives all weights of a filter one score",
 )
 def geometric_median(seen: Evidence) -> Scores:

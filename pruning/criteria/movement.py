@@ -1,0 +1,56 @@
+"""Movement: keep the weights that training moves away from zero, remove those it moves towards it.
+
+S = −Σ w · ∂L/∂w over the steps of training, Sanh et al., 2020, https://arxiv.org/abs/2005.07683
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from pruning.errors import ModelError
+from pruning.evidence import Evidence
+from pruning.registry import criterion
+from pruning.types import Scores, prunable
+
+
+@criterion(group="gradients", needs="data", cost="trains a copy for as many epochs as you ask, on all training data")
+def movement(seen: Evidence, *, epochs: int = 2, lr: float = 0.01, batch: int = 64) -> Scores:
+    """Remove the weights that shrink while a copy of the model is trained on.
+
+    epochs: of training that the movement is added up over; what is zero already stays zero.
+    lr: learning rate of that training, plain gradient descent; at 0 nothing moves and only the first pull counts.
+    batch: examples in a step.
+    """
+    model = copy.deepcopy(seen.model).train()
+    weights = prunable(model)
+    alive = {name: w.detach() != 0 for name, w in weights.items()}
+    total = {name: torch.zeros_like(w) for name, w in weights.items()}
+    order = torch.Generator().manual_seed(seen.seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seen.seed)
+        for _ in range(epochs):
+            for x, y in seen.all_data.shuffled(order, batch):
+                model.zero_grad()
+                seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+                _step(model, weights, alive, total, lr)
+    if not all(torch.isfinite(values).all() for values in total.values()):
+        raise ModelError(f"Training for movement diverged at learning rate {lr:g}: try a tenth of it (option lr).")
+    return total
+
+
+@torch.no_grad()
+def _step(
+    model: nn.Module, weights: dict[str, nn.Parameter], alive: dict[str, torch.Tensor], total: dict[str, torch.Tensor], lr: float
+) -> None:
+    """Add up −w · ∂L/∂w, then go down the gradient."""
+    for name, w in weights.items():
+        if w.grad is not None:
+            total[name] -= w * w.grad
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.sub_(parameter.grad, alpha=lr)
+    for name, w in weights.items():
+        w.mul_(alive[name])

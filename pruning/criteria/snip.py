@@ -1,0 +1,24 @@
+"""SNIP: how much each connection matters to the loss, found before training.
+
+|w · ∂L/∂w| / Σ |w · ∂L/∂w|, Lee et al., 2019, https://arxiv.org/abs/1810.02340
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pruning.evidence import Evidence
+from pruning.registry import criterion
+from pruning.types import Scores
+
+
+@criterion(group="gradients", needs="data", cost="one backward pass over a batch")
+def snip(seen: Evidence, *, examples: int = 128) -> Scores:
+    """Remove the connections that the loss depends on least: meant for weights not yet trained (start from random).
+
+    examples: looked at; the paper takes one batch of about 10 for each class.
+    """
+    few = seen.fewer(examples)
+    change = {name: (w * few.gradients[name]).abs() for name, w in few.weights.items()}
+    total = torch.stack([c.sum() for c in change.values()]).sum()
+    return {name: c / total.clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}

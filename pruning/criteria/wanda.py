@@ -1,0 +1,32 @@
+"""Wanda: a weight matters as much as what it is multiplied with.
+
+|w| · ‖x‖₂, x the weight's input over all examples, Sun et al., 2023, https://arxiv.org/abs/2306.11695
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pruning.evidence import Evidence
+from pruning.registry import criterion
+from pruning.types import Scores
+
+
+@criterion(group="activations", needs="data", cost="one forward pass over 1,024 examples")
+def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> Scores:
+    """Remove the weights that are small and multiply small inputs.
+
+    compare: by output the weights of each output are ranked among themselves, as the paper does for language models, so all lose alike.
+    """
+    scores = {name: w.abs() * seen.input_norms[name] for name, w in seen.weights.items()}
+    return scores if compare == "layer" else {name: _places(values) for name, values in scores.items()}
+
+
+def _places(values: Tensor) -> Tensor:
+    """Each weight's place among those of its output, from 0 (lowest) up to, not including, 1."""
+    order = values.flatten(1).argsort(dim=1, stable=True)
+    places = torch.arange(order.shape[1], dtype=torch.float32).expand(order.shape) / order.shape[1]
+    return torch.empty_like(places).scatter_(1, order, places).reshape(values.shape)
