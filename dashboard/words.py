@@ -214,7 +214,18 @@ def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
     """`recalibrating BatchNorm, healing 2 epochs each with the dense model as teacher`."""
     first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
     taught = " with the dense model as teacher" if recipe.distill else ""
+    if recipe.rewind != "none":
+        return f"{_rewinding(recipe)}{taught}"
     return first + (f"healing {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing")
+
+
+def _rewinding(recipe: Recipe) -> str:
+    """`each time going back to the first weights and training 5 epochs`."""
+    again = f"training {plural(recipe.epochs, 'epoch')}"
+    if recipe.rewind == "learning_rate":
+        return f"each time {again} at the learning rates of the first training"
+    where = "the first weights" if recipe.rewind == "init" or not recipe.rewind_step else f"the weights after step {recipe.rewind_step:,}"
+    return f"each time going back to {where} and {again}"
 
 
 def plain(text: str) -> str:
@@ -259,6 +270,10 @@ FIELDS = {
     "batch": "batch",
     "distill": "weight of the teacher",
     "temperature": "temperature",
+    "decay": "learning rate over a round",
+    "rewind": "rewound to",
+    "rewind_step": "rewound to step",
+    "controls": "controls",
     "seed": "seed",
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from pruning import events, registry, wording
 from pruning.errors import PruningError, RecipeError
-from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+from pruning.recipe import CONTROLS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 
 LISTS = ("criteria", "granularities", "scopes", "schedules", "models", "datasets")
 
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         ("list", _list, "the techniques, models and data sets there are"),
         ("run", _run, "prune and heal a model; a line for each event, the last one the result"),
         ("truth", _truth, "whether a criterion's score tells how the loss changes when a unit is removed"),
+        ("measure", _measure, "what a model costs: file, memory, time in two runtimes, energy; and how it answers"),
         ("inspect", _inspect, "what a reading of a weights file would say, without trusting it"),
     ):
         sub = verbs.add_parser(name, help=help, description=(verb.__doc__ or "").split("\n")[0])
@@ -55,16 +56,26 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
         flag = "--" + field.name.replace("_", "-")
         if field.name == "exclude":
             sub.add_argument(flag, action="append", metavar="LAYER", help="leave this layer dense (again for more)")
+        elif field.name == "controls":
+            sub.add_argument(flag, action="append", choices=CONTROLS, help="train this beside each lottery ticket (again for more)")
         elif field.name.endswith("options") or field.name == "ratios":
             sub.add_argument(flag, action="append", metavar="NAME=VALUE", help="again for more")
         elif field.type == "bool":
             sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"default {field.default!r}")
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
-            choices = {"start": STARTS, "optimizer": OPTIMIZERS}.get(field.name)
+            choices = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}.get(field.name)
             sub.add_argument(flag, type=kind, choices=choices, help=f"default {field.default!r}")
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice; numbers repeat at the same count)")
     sub.add_argument("--save", type=Path, metavar="FILE", help="write the pruned weights as safetensors")
+
+
+def _measure_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True, help="a sample model, or torchvision:<architecture>")
+    sub.add_argument(
+        "--weights", type=Path, metavar="FILE", help="weights of the same architecture (safetensors, PyTorch), measured beside it"
+    )
+    sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
 
 
 def _inspect_arguments(sub: argparse.ArgumentParser) -> None:
@@ -84,7 +95,13 @@ def _truth_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
 
 
-_arguments = {"list": _list_arguments, "run": _run_arguments, "truth": _truth_arguments, "inspect": _inspect_arguments}
+_arguments = {
+    "list": _list_arguments,
+    "run": _run_arguments,
+    "truth": _truth_arguments,
+    "measure": _measure_arguments,
+    "inspect": _inspect_arguments,
+}
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -200,6 +217,8 @@ def _words(event: events.Event) -> str:
         case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds):
             told = f", against the dense model {teacher:.4f}" if teacher is not None else ""
             return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
+        case events.Ticket(step=step, steps=steps, kind=kind, kept=kept, sparsity=sparsity, accuracy=accuracy):
+            return f"{kind:11} round {step} of {steps}: {kept:,} weights kept ({1 - sparsity:.2%}), test {_percent(accuracy)}"
         case events.Notice(text=text):
             return f"note     {text}"
         case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
@@ -263,6 +282,38 @@ def _rho(held: Any) -> str:
     if held.value is None:
         return "no order: all the same"
     return f"{held.value:+.2f} " + ("(few units)" if held.low is None else f"({held.low:+.2f} to {held.high:+.2f})")
+
+
+def _measure(args: argparse.Namespace) -> None:
+    """What a model costs and how it answers; with --weights, theirs beside the model's own, in the same rounds."""
+    import torch
+
+    from pruning.measure import elsewhere, look, settle
+    from pruning.runs.resolve import resolve
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    works = {"dense": resolve(args.model)}
+    if args.weights:
+        works[args.weights.name] = _brought(args.weights, args.model)
+    settled = settle([look(work) for work in works.values()])
+    for name, found, more in zip(works, settled, elsewhere(list(works.values())), strict=True):
+        found = dataclasses.replace(found, timings=(*found.timings, *more))
+        if args.json:
+            print(json.dumps({"model": args.model, "weights": name, "accuracy": _share(found.accuracy), **wording.flat(found)}))
+        else:
+            print("\n".join([f"{args.model}, {name}: {_percent(found.accuracy)}", *wording.lines(found)]))
+
+
+def _brought(file: Path, model: str) -> Any:
+    """A file's weights in the architecture, through the door that all files from outside pass."""
+    import tempfile
+
+    from pruning.formats import accept
+    from pruning.runs.resolve import resolve
+
+    with tempfile.TemporaryDirectory(prefix="pruning-measure-") as home:
+        return resolve(accept(file, model, Path(home)).model, Path(home))
 
 
 def _inspect(args: argparse.Namespace) -> None:

@@ -60,6 +60,7 @@ class Epoch:
     """One pass over the training data is over. accuracy and loss: on validation data; seconds: this epoch took.
 
     train_loss: the task's own, whatever else was trained on; teacher: the term that compares with the dense model, None without one.
+    step 0 is the dense network's first training; branch: the control that was trained, "" for the network that is pruned.
     """
 
     step: int
@@ -72,6 +73,27 @@ class Epoch:
     lr: float
     seconds: float
     teacher: float | None = None
+    branch: str = ""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A network of a lottery has been trained to its end, and measured on test data.
+
+    step: round, 0 for the dense network; kind: "dense", "ticket", or the control "reinit" or "random_mask"; kept: covered weights.
+    overlap: of the weights that are kept with those of the round before; shared: with those that one shot would have kept of the
+    dense network at this sparsity; both as intersection over union, in [0, 1], for tickets alone.
+    """
+
+    step: int
+    steps: int
+    kind: str
+    sparsity: float
+    kept: int
+    accuracy: Accuracy | None
+    loss: float | None
+    overlap: float | None = None
+    shared: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +179,7 @@ class Halted:
     epoch: int
 
 
-Event = Started | Measured | Pruned | Recalibrated | Epoch | Notice | Finished | Point | Forecast | Failed | Halted
+Event = Started | Measured | Pruned | Recalibrated | Epoch | Ticket | Notice | Finished | Point | Forecast | Failed | Halted
 
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)
@@ -174,21 +196,21 @@ def to_json(event: Event) -> str:
 
 def from_dict(data: dict[str, Any]) -> Event:
     rest = dict(data)
-    return _build(KINDS[rest.pop("event")], rest)  # type: ignore[no-any-return]
+    return build(KINDS[rest.pop("event")], rest)  # type: ignore[no-any-return]
 
 
 def from_json(text: str) -> Event:
     return from_dict(json.loads(text))
 
 
-def _build(kind: Any, value: Any) -> Any:
+def build(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated `kind`."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: _build(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+        return kind(**{name: build(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
     if get_origin(kind) in (Union, UnionType):
         options = [a for a in get_args(kind) if a is not type(None)]
-        return None if value is None else _build(options[0], value)
+        return None if value is None else build(options[0], value)
     if get_origin(kind) is tuple:
-        return tuple(_build(get_args(kind)[0], part) for part in value)
+        return tuple(build(get_args(kind)[0], part) for part in value)
     return value

@@ -14,7 +14,10 @@ from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
 
 VERSION = 1
 STARTS = ("trained", "random")
-OPTIMIZERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw", "adam")
+DECAYS = ("cosine", "constant")
+REWINDS = ("none", "init", "early", "learning_rate")
+CONTROLS = ("reinit", "random_mask")
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,12 @@ class Recipe:
     floor: units that every layer keeps at least
     steps: rounds of pruning and healing; epochs: of fine-tuning after each round
     recalibrate: after each pruning, estimate BatchNorm's running statistics anew on training data
-    optimizer: "sgd" (with momentum) or "adamw"; lr: at the start of each round, cosine to 0; batch: examples
+    optimizer: "sgd" (with momentum), "adamw" or "adam"; lr: at the start of each round; decay: "cosine" to 0 or "constant"; batch: examples
     distill: share of the loss that compares with the dense model's answers, [0, 1]; temperature: that softens both
+    rewind: lottery tickets: the dense network is trained first, and after each pruning the kept weights go back to where they were
+        at the start ("init") or after `rewind_step` optimizer steps ("early"), or stay while only the schedule of the learning rate goes
+        back there ("learning_rate"); then training is done again from there to its end. "none" heals what was pruned
+    controls: trained beside each ticket: "reinit" (its mask, other weights), "random_mask" (its weights, another mask)
     seed: of everything drawn at random
 
     Raises RecipeError (UnknownName, OutOfRange) for what cannot be followed.
@@ -61,12 +68,21 @@ class Recipe:
     batch: int = 64
     distill: float = 0.0
     temperature: float = 4.0
+    decay: str = "cosine"
+    rewind: str = "none"
+    rewind_step: int = 0
+    controls: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "exclude", tuple(self.exclude))
+        object.__setattr__(self, "controls", tuple(self.controls))
         _one_of("start", self.start, STARTS)
         _one_of("optimizer", self.optimizer, OPTIMIZERS)
+        _one_of("decay", self.decay, DECAYS)
+        _one_of("rewind", self.rewind, REWINDS)
+        for control in self.controls:
+            _one_of("control", control, CONTROLS)
         for kind in registry.KINDS:
             name = getattr(self, kind)
             registry.entry(kind, name)
@@ -86,8 +102,26 @@ class Recipe:
         _number("weight_decay", self.weight_decay, 0, 10)
         _number("distill", self.distill, 0, 1)
         _number("temperature", self.temperature, 0, 1000, open_low=True)
+        _whole("rewind_step", self.rewind_step, 0, 100_000_000)
+        self._can_rewind()
         if not isinstance(self.recalibrate, bool):
             raise OutOfRange("recalibrate", self.recalibrate, "true or false")
+
+    def _can_rewind(self) -> None:
+        if len(set(self.controls)) < len(self.controls):
+            raise RecipeError(f"controls are {', '.join(self.controls)}: name each once.")
+        if self.rewind == "none" and self.controls:
+            raise RecipeError("Controls are trained beside lottery tickets: set rewind to init, or name no controls.")
+        if self.rewind in ("init", "early") and self.start != "random":
+            way_out = "set start to random, so that the run draws the first weights itself."
+            raise RecipeError(f"Rewinding goes back to the weights before training, and those of a trained model are gone: {way_out}")
+        if self.rewind != "none" and self.epochs == 0:
+            raise OutOfRange("epochs", 0, f"1 or more where rewind is {self.rewind}: after a rewind the network has to be trained")
+
+    @property
+    def trains_first(self) -> bool:
+        """Whether the dense network is trained before anything is removed."""
+        return self.rewind != "none" and self.start == "random"
 
     @property
     def budgeted(self) -> bool:
@@ -105,7 +139,7 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"version": VERSION, **dataclasses.asdict(self), "exclude": list(self.exclude)}
+        return {"version": VERSION, **dataclasses.asdict(self), "exclude": list(self.exclude), "controls": list(self.controls)}
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))

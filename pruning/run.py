@@ -6,26 +6,37 @@ import copy
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from pruning import lottery
 from pruning import masks as _masks
 from pruning.distill import answers
 from pruning.errors import Stopped
-from pruning.events import Event, Finished, Layer, Measured, Notice, Pruned, Recalibrated, Started
+from pruning.events import Event, Finished, Layer, Measured, Measurement, Notice, Pruned, Recalibrated, Started, Ticket
 from pruning.finetune import Stop, finetune
-from pruning.measure import look, positions, settle
+from pruning.measure import Seen, evaluate, look, positions, settle
 from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
 from pruning.schedules import grow
 from pruning.types import Masks, Workpiece
 
 Keep = Callable[[nn.Module, Masks], None]
+
+
+@dataclass
+class Outcome:
+    """Where the steps led: the dense model's look, what is kept, and what was measured on the way."""
+
+    found: Seen
+    gone: Masks
+    pruned: Measurement | None = None
+    recalibrated: Measurement | None = None
 
 
 def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep | None = None) -> Iterator[Event]:
@@ -36,44 +47,105 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
-    began, pruned, recalibrated = time.perf_counter(), None, None
-    yield Started(recipe.to_dict(), machine(), recipe.epochs * recipe.steps)
-    found = look(work)
-    yield Measured("dense", found.figures)
-    work = replace(work, model=_fresh(recipe, work.model))
-    used = positions(work.model, work.example) if work.example is not None else {}
-    covered = _masks.covered(recipe, work)
-    gone = _masks.dense(work.model)
-    teacher = answers(found.work.model, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
-    yield from _idle(recipe, work)
-    for step in range(1, recipe.steps + 1):
-        _ask(stop, f"before step {step}")
-        gone = _prune(recipe, work, gone, step)
-        layers = _masks.by_layer(gone, used)
-        yield Pruned(step, recipe.steps, _masks.sparsity(gone, covered), layers)
-        mends = recipe.recalibrate and bool(norms(work.model))
-        if (recipe.epochs or mends) and step == recipe.steps:
-            yield from _notices(recipe, layers, covered, _masks.sparsity(gone, covered))
-            pruned = look(work).figures
-            yield Measured("pruned", pruned)
-        if mends:
-            yield _recalibrate(recipe, work, step)
-        if mends and recipe.epochs and step == recipe.steps:
-            recalibrated = look(work).figures
-            yield Measured("recalibrated", recalibrated)
-        if recipe.epochs:
-            yield from finetune(work, gone, recipe, step=step, stop=stop, teacher=teacher)
+    began = time.perf_counter()
+    yield Started(recipe.to_dict(), machine(), lottery.epochs(recipe, work))
+    teacher = answers(work.model, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
+    steps = _heal if recipe.rewind == "none" else _draw_tickets
+    copied = replace(work, model=copy.deepcopy(work.model) if recipe.start == "trained" else lottery.drawn(work.model, recipe.seed))
+    outcome = yield from steps(recipe, work, copied, stop, teacher)
     _ask(stop, "before the last measurement")
     if keep is not None:
-        keep(work.model, gone)
-    dense, final = settle([found, look(work)])
+        keep(copied.model, outcome.gone)
+    dense, final = settle([outcome.found, look(copied)])
     yield Measured("final", final)
-    yield Finished(_masks.sparsity(gone, covered), dense, pruned, final, time.perf_counter() - began, recalibrated)
+    gone = _masks.sparsity(outcome.gone, _masks.covered(recipe, copied))
+    yield Finished(gone, dense, outcome.pruned, final, time.perf_counter() - began, outcome.recalibrated)
+
+
+def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None) -> Generator[Event, None, Outcome]:
+    """Step by step: score, remove, recalibrate, fine-tune what is left."""
+    outcome = Outcome(look(found), _masks.dense(work.model))
+    yield Measured("dense", outcome.found.figures)
+    yield from _idle(recipe, work)
+    mends = recipe.recalibrate and bool(norms(work.model))
+    for step in range(1, recipe.steps + 1):
+        last = step == recipe.steps
+        yield from _remove(recipe, work, outcome, step, stop, measured=last and bool(recipe.epochs or mends))
+        if mends:
+            yield _recalibrate(recipe, work, step)
+        if mends and recipe.epochs and last:
+            outcome.recalibrated = look(work).figures
+            yield Measured("recalibrated", outcome.recalibrated)
+        if recipe.epochs:
+            yield from finetune(work, outcome.gone, recipe, step=step, stop=stop, teacher=teacher)
+    return outcome
+
+
+def _draw_tickets(
+    recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None
+) -> Generator[Event, None, Outcome]:
+    """Train the dense network from its start, then round by round: score the trained weights, remove, rewind, train again from there.
+
+    Controls are trained after each ticket, on copies: they leave the ticket, and the rounds to come, as they are.
+    """
+    dense, begin = _masks.dense(work.model), lottery.resumes(recipe, work)
+    start = lottery.snapshot(work.model)
+    if recipe.trains_first:
+        remembers = begin if recipe.rewind == "early" else None
+        start = (yield from finetune(work, dense, recipe, step=0, stop=stop, remember=remembers)) or start
+    if recipe.rewind == "learning_rate":
+        start = lottery.snapshot(work.model)
+    outcome = Outcome(look(replace(work, model=copy.deepcopy(work.model))), dense)
+    covered = _masks.covered(recipe, work)
+    yield Measured("dense", outcome.found.figures)
+    yield _ticket("dense", recipe, work, dense, covered, 0)
+    yield from _idle(recipe, work)
+    first = _masks.rank(recipe, work) if recipe.removes else None
+    for step in range(1, recipe.steps + 1):
+        before = outcome.gone
+        yield from _remove(recipe, work, outcome, step, stop, measured=step == recipe.steps)
+        if recipe.rewind != "learning_rate":
+            lottery.put_back(start, outcome.gone, work.model)
+        yield from finetune(work, outcome.gone, recipe, step=step, stop=stop, teacher=teacher, begin=begin)
+        shot = _masks.verdict(first, first.ranking.drops(recipe, share=_share(recipe, step)), work.model) if first else dense
+        yield _ticket("ticket", recipe, work, outcome.gone, covered, step, (before, shot))
+        for kind in recipe.controls:
+            other, masks = lottery.control(kind, recipe, work, start, outcome.gone, step)
+            again = 0 if kind == "reinit" else begin
+            yield from finetune(other, masks, recipe, step=step, stop=stop, teacher=teacher, begin=again, branch=kind)
+            yield _ticket(kind, recipe, other, masks, covered, step)
+    return outcome
+
+
+def _remove(recipe: Recipe, work: Workpiece, outcome: Outcome, step: int, stop: Stop | None, *, measured: bool) -> Iterator[Event]:
+    """One step's pruning. measured: look at what it did before anything mends it."""
+    _ask(stop, f"before step {step}")
+    covered = _masks.covered(recipe, work)
+    outcome.gone = _prune(recipe, work, outcome.gone, step)
+    used = positions(work.model, work.example) if work.example is not None else {}
+    layers, share = _masks.by_layer(outcome.gone, used), _masks.sparsity(outcome.gone, covered)
+    yield Pruned(step, recipe.steps, share, layers)
+    if measured:
+        yield from _notices(recipe, layers, covered, share)
+        outcome.pruned = look(work).figures
+        yield Measured("pruned", outcome.pruned)
+
+
+def _ticket(
+    kind: str, recipe: Recipe, work: Workpiece, masks: Masks, covered: set[str], step: int, beside: tuple[Masks, Masks] | None = None
+) -> Ticket:
+    """A network that was trained to its end, on test data. beside: the masks of the round before and of one shot."""
+    accuracy, loss = evaluate(work.model, work.test, work.loss) if work.test else (None, None)
+    kept = sum(int(masks[name].sum()) for name in covered)
+    shares = [lottery.overlap(masks, other, covered) for other in beside or ()]
+    return Ticket(step, recipe.steps, kind, _masks.sparsity(masks, covered), kept, accuracy, loss, *shares)
 
 
 def _idle(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
     """What the recipe asks for and this run has no use for."""
-    if recipe.recalibrate and not norms(work.model):
+    if recipe.recalibrate and recipe.rewind != "none":
+        yield Notice("Nothing was recalibrated: after a rewind, training sets BatchNorm's statistics anyway.")
+    elif recipe.recalibrate and not norms(work.model):
         yield Notice(f"Nothing was recalibrated: {work.name} has no BatchNorm with running statistics.")
     if recipe.distill and not recipe.epochs:
         yield Notice("Nothing was distilled: the dense model teaches while the pruned one is healed, and this recipe heals 0 epochs.")
@@ -90,33 +162,15 @@ def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:
     """Masks after this step, applied to the model. Nothing is scored when nothing is to go."""
     if not recipe.removes:
         return gone
-    final = max(recipe.ratios.values(), default=0.0) if recipe.scope == "by_hand" else recipe.sparsity
-    share = grow(recipe.schedule, step / recipe.steps, final, recipe.schedule_options)
-    gone = _masks.choose(recipe, work, gone, share)
+    gone = _masks.choose(recipe, work, gone, _share(recipe, step))
     _masks.remove(recipe, work, gone)
     return gone
 
 
-def _fresh(recipe: Recipe, model: nn.Module) -> nn.Module:
-    """A copy to work on: with the weights as found, or drawn anew from the seed."""
-    copied = copy.deepcopy(model)
-    if recipe.start == "random":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            for module in copied.modules():
-                _draw(module)
-    return copied
-
-
-@torch.no_grad()
-def _draw(module: nn.Module) -> None:
-    """A module's own initialisation; parameters of modules that have none are drawn from a normal of deviation 0.02."""
-    reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
-    if reset is not None:
-        reset()
-        return
-    for parameter in module.parameters(recurse=False):
-        parameter.normal_(0, 0.02)
+def _share(recipe: Recipe, step: int) -> float:
+    """Of the final sparsity, after this step."""
+    final = max(recipe.ratios.values(), default=0.0) if recipe.scope == "by_hand" else recipe.sparsity
+    return grow(recipe.schedule, step / recipe.steps, final, recipe.schedule_options)
 
 
 def _notices(recipe: Recipe, layers: tuple[Layer, ...], covered: set[str], gone: float) -> Iterator[Notice]:

@@ -4,6 +4,7 @@ card: what the model is, layer by layer, with examples that it gets right and wr
 weights: how each layer's weights are distributed, as histograms, norms and pictures
 scores: how a criterion ranks them, as the index that answers a slider (pruning.ranking.Ranking)
 units: what a criterion says of a sample of units, by layer; truth: how the loss changes when one of those units of a layer is removed
+runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
 
 The readers are in pruning.runs.results; they need no torch.
 """
@@ -23,10 +24,11 @@ from torch import Tensor, nn
 from pruning.errors import UnknownName
 from pruning.evidence import evaluating
 from pruning.masks import fit, rank
-from pruning.measure import macs, measure, output_shapes
+from pruning.measure import elsewhere, macs, measure, output_shapes
 from pruning.ranking import Ranking
 from pruning.recalibrate import norms
 from pruning.recipe import Recipe
+from pruning.runs.resolve import resolve
 from pruning.runs.results import counts, edges
 from pruning.truth import EXAMPLES, Oracle, Question, sampled, unit_scores
 from pruning.types import Batches, Workpiece, prunable
@@ -48,7 +50,7 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
 
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what it looks at.
     """
-    kinds: dict[str, Maker] = {"card": card, "weights": weights, "scores": scores, "units": units, "truth": truth}
+    kinds: dict[str, Maker] = {"card": card, "weights": weights, "scores": scores, "units": units, "truth": truth, "runtimes": runtimes}
     if spec.get("what") not in kinds:
         raise UnknownName("study", spec.get("what"), kinds)
     data, arrays = kinds[spec["what"]](spec, work)
@@ -280,3 +282,13 @@ def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     data = {"layer": layer, "of": oracle.count(layer), "examples": len(oracle.data.x), "loss": oracle.loss}
     numbers, weights, changes = (np.array(column) for column in zip(*found, strict=True))
     return {**data, "seconds": time.perf_counter() - began}, {"units": numbers, "weights": weights, "change": changes}
+
+
+# ---------------------------------------------------------------- runtimes
+
+
+def runtimes(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
+    """spec["run"]: the id of a finished run that started from `work`. json: dense and final, each a list of timings."""
+    final = resolve(f"run:{spec['run']}", fetch=False)
+    dense, masked = elsewhere([work, final])
+    return {"run": spec["run"], "dense": [asdict(one) for one in dense], "final": [asdict(one) for one in masked]}, {}

@@ -75,9 +75,7 @@ def lines(m: Measurement) -> list[str]:
         said.append(f"memory   {m.memory.weights:,} bytes of weights{peak} at run time")
     said += [f"time     {_took(timing)}" for timing in m.timings]
     if m.energy:
-        said.append(
-            f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped"
-        )
+        said.append(f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped")
         said[-1] += f"; {m.energy.measured:.3g} J measured" if m.energy.measured is not None else ""
     if (b := m.behaviour) is not None:
         said.append("answers  " + ", ".join(_answers(m, b.noisy, b.sigma, b.calibration)))

@@ -40,20 +40,26 @@ def story(events: Iterable[Event]) -> Story:
     for event in events:
         match event:
             case Started():
-                told.epochs = event.epochs
+                told.epochs = event.epochs - of_controls(event)
             case Measured(stage="dense"):
                 told.dense = event.measurement
             case Measured():
                 told.measured.append((told.now, event))
             case Pruned():
                 told.steps.append((told.now, event))
-            case Epoch():
+            case Epoch(branch=""):
                 told.trained.append((told.now + 1, event))
             case Notice():
                 told.notices.append(event.text)
             case Finished():
                 told.finished = event
     return told
+
+
+def of_controls(event: Started) -> int:
+    """Epochs that train controls of a lottery, which are no part of the pruned network's own curve."""
+    recipe = event.recipe
+    return len(recipe.get("controls", ())) * int(recipe.get("steps", 1)) * int(recipe.get("epochs", 0))
 
 
 # ---------------------------------------------------------------- curves

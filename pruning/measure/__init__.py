@@ -22,6 +22,7 @@ from pruning.types import Batches, Workpiece, prunable
 __all__ = [
     "Seen",
     "dense_bytes",
+    "elsewhere",
     "evaluate",
     "latencies",
     "layer_counts",
@@ -96,6 +97,16 @@ def settle(seen: Sequence[Seen]) -> list[Measurement]:
         )
         for one, timed in zip(seen, _times([one.work for one in seen]), strict=True)
     ]
+
+
+def elsewhere(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
+    """For each model, what it takes in ONNX Runtime, at every batch size; the first is the reference. Takes seconds: not for an ending."""
+    from pruning.measure.exported import onnx_timings
+
+    example = works[0].example
+    if example is None:
+        return [() for _ in works]
+    return [tuple(timed) for timed in onnx_timings([work.model for work in works], example, batches=BATCHES)]
 
 
 def _energy(seen: Seen) -> Energy | None:

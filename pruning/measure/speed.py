@@ -53,7 +53,7 @@ def timings(models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, bud
     x = examples(example, models[0], batch)
     threads = torch.get_num_threads()
     with _ready(every):
-        taken = _seconds(_pass(models[0], x))
+        taken = seconds(_pass(models[0], x))
         if taken > SLOW and batch > 1:
             why = f"One pass of {batch} examples takes {taken:.1f} s here: too long to repeat at a run's end."
             return [[Timing("torch", batch, threads, why=why)] for _ in models]
@@ -78,7 +78,7 @@ def interleaved(passes: Sequence[Pass], *, least: int, most: int, budget: float,
     while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - began < budget):
         order = range(len(passes)) if len(times[0]) % 2 == 0 else range(len(passes) - 1, -1, -1)
         for i in order:
-            times[i].append(_seconds(passes[i]) * 1000)
+            times[i].append(seconds(passes[i]) * 1000)
     return times
 
 
@@ -110,7 +110,8 @@ def examples(example: Tensor, model: nn.Module, batch: int) -> Tensor:
     return fit(example[:1].expand(batch, *example.shape[1:]).contiguous(), model)
 
 
-def _seconds(one: Pass) -> float:
+def seconds(one: Pass) -> float:
+    """How long one pass takes."""
     start = time.perf_counter()
     one()
     return time.perf_counter() - start

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from e2e.served import READY
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 expect.set_options(timeout=20_000)  # a first page on a cold server works its studies out
 
@@ -38,6 +38,20 @@ def choose_model(page: Page, name: str) -> None:
 
 def bench(page: Page) -> Locator:
     return page.get_by_test_id("stSidebar")
+
+
+def pick(page: Page, box: Locator, text: str) -> None:
+    """Choose the option with `text` from a list that filters while one types; again when the page closed it meanwhile."""
+    option = page.get_by_role("option").filter(has_text=text)
+    for _ in range(4):
+        box.click()
+        box.fill(text)
+        try:
+            option.first.click(timeout=5_000)
+            break
+        except TimeoutError:
+            page.keyboard.press("Escape")
+    settled(page)
 
 
 def upload(page: Page, file: Path) -> None:
