@@ -26,6 +26,7 @@ ROOMS = (
     ("inspect", "Inspect", ":material/query_stats:"),
     ("prune", "Prune", ":material/content_cut:"),
     ("compare", "Compare", ":material/compare_arrows:"),
+    ("scores", "Scores", ":material/rule:"),
 )
 
 

@@ -1,0 +1,211 @@
+"""Scores: does what a criterion says of a unit come true when that unit is removed?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+from numpy.typing import NDArray
+
+from dashboard import bench, jobs, state, words
+from dashboard.charts import truth
+from dashboard.charts.truth import Judged
+from dashboard.components.strip import strip
+from dashboard.views import frame
+from pruning import registry
+from pruning.agreement import Correlation, best, correlation
+from pruning.errors import PruningError
+from pruning.recipe import Recipe
+from pruning.runs.results import Study
+
+USUAL = ("magnitude", "taylor", "random")
+UNITS = (16, 32, 64, 128, 256)
+
+
+@st.cache_data(max_entries=1024)
+def rho(score: NDArray[Any], true: NDArray[Any]) -> Correlation:
+    return correlation(score, true)
+
+
+def correlations(held: Judged, against: str) -> dict[str, Correlation]:
+    return {name: rho(values, held.true(against)) for name, values in held.scores.items()}
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def controls(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
+    """Criteria, and the question that all studies share."""
+    wide, unit, many = st.columns([6, 2, 1.5], gap="small")
+    with unit:
+        forms = [name for name, entry in registry.entries("granularity").items() if entry.name != "n_of_m"]
+        start = forms.index(recipe.granularity) if recipe.granularity in forms else 0
+        granularity = st.selectbox("Unit", forms, index=start, format_func=words.technique, key="truth-unit", persist_state="session")
+    with wide:
+        fits = [name for name in registry.names("criterion") if registry.misfit(name, granularity) is None]
+        usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in fits]
+        more: dict[str, Any] = {"placeholder": "Pick criteria", "key": f"truth-criteria-{granularity}", "wrap": True}
+        more |= {"format_func": words.technique, "persist_state": "session"}
+        criteria = st.multiselect("Criteria", fits, default=usual, help=left_out(granularity), **more)
+    with many:
+        help = "Removed one at a time, each measured on validation data. All of a layer where it has no more; else drawn by the seed."
+        units = st.selectbox("Units", UNITS, index=2, key="truth-units", help=help, persist_state="session")
+    same = granularity == recipe.granularity
+    question = {
+        "model": recipe.model,
+        "granularity": granularity,
+        "granularity_options": recipe.granularity_options if same else {},
+        "units": units,
+        "seed": recipe.seed,
+    }
+    return criteria, question
+
+
+def left_out(granularity: str) -> str:
+    """Criteria that have no meaning for this unit."""
+    out = [words.technique(name) for name in registry.names("criterion") if registry.misfit(name, granularity)]
+    return (
+        f"Not listed, for they have no meaning by {words.technique(granularity)}: {', '.join(out)}."
+        if out
+        else "Each orders the same units."
+    )
+
+
+def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dict[str, Study]:
+    """The criteria's studies that are there; what failed is told with the reason, what is under way is named."""
+    found, waits = {}, []
+    for name in criteria:
+        spec = {**question, "criterion": name, "options": recipe.options if name == recipe.criterion else {}}
+        try:
+            study = jobs.study("units", **spec)
+        except PruningError as error:
+            st.info(words.plain(f"{words.technique(name).capitalize()} is left out. {error}"), icon=":material/info:")
+            continue
+        if study is None:
+            waits.append(words.technique(name))
+        else:
+            found[name] = study
+    if waits:
+        st.caption(words.plain(f"Scoring by {', '.join(waits)}. Usually a second each."))
+    return found
+
+
+def measured(layer: str, question: dict[str, Any]) -> Study | None:
+    """The true changes of a layer's units. None while they are measured."""
+    spec = {**question, "layer": layer}
+    try:
+        return jobs.study("truth", **spec)
+    except PruningError:
+        st.button("Measure again", icon=":material/replay:", on_click=jobs.retry, args=("truth",), kwargs=spec)
+        raise
+
+
+# ---------------------------------------------------------------- what came out
+
+
+def look(held: Judged) -> tuple[str, str, bool]:
+    """What orders are held against, the criterion that is drawn, and whether as ranks."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        help = "Most formulas estimate how much the loss changes. But a change for the better does no harm: then order by the rise."
+        more: dict[str, Any] = {"key": "truth-against", "help": help, "persist_state": "session"}
+        against = st.segmented_control(
+            "True is", list(truth.AGAINST), format_func=truth.AGAINST.__getitem__, default="size", required=True, **more
+        )
+        order = list(best(correlations(held, str(against))))
+        shown = st.selectbox("Criterion drawn", order, format_func=words.technique, key="truth-shown", width=200)
+        ranked = st.toggle("As ranks", value=True, key="truth-ranks", help="The place in the order instead of the score itself.")
+    return str(against), shown, ranked
+
+
+def one_layer(held: Judged) -> str:
+    """The finding, and the two pictures; what orders are held against."""
+    place = st.container()
+    against, shown, ranked = look(held)
+    found = correlations(held, against)
+    said = truth.finding(held, found, against)
+    place.markdown(f"#### {words.plain(said)}.")
+    place.caption(words.plain(
+        f"{len(held.units):,} of {words.plural(held.of, held.noun)}, each removed alone; loss {held.loss:.4f} on {held.examples:,} "
+        "validation examples. ρ: Spearman's rank correlation, 1 is the true order, 0 is chance."
+    ))  # fmt: skip
+    left, right = st.columns(2, gap="medium")
+    with left:
+        figure = truth.scatter(held, shown, found[shown], against, ranked=ranked, dark=state.dark())
+        alt = f"Score by {words.technique(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
+        frame.chart(figure, alt=alt, table=truth.rows(held), name=f"truth-{words.layer_name(held.layer)}-{shown}")
+    with right:
+        names, values = truth.agreement(held, found, against)
+        alt = f"Rank correlation of every pair of orders, the true change first. {truth.alike(names, values)}."
+        frame.chart(truth.grid(names, values, dark=state.dark()), alt=alt, table=truth.pairs(names, values), name="agreement")
+    return against
+
+
+def below(held: Judged, seconds: float) -> bool:
+    """The numbers as a file, and whether every layer is to be measured."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        name = f"truth-{words.layer_name(held.layer)}.csv"
+        st.download_button("CSV", truth.rows(held).to_csv(index=False), name, "text/csv", icon=":material/download:", type="tertiary")
+        every = st.toggle(
+            "Every layer", key="truth-all", help="Measures the other layers too, one after the other; what is measured stays."
+        )
+        st.caption(words.plain(f"takes about {words.seconds(seconds)} (estimate)"))
+    return every
+
+
+def all_layers(held: Judged, layers: list[str], question: dict[str, Any], scores: dict[str, Study], against: str) -> None:
+    found, waits = {}, []
+    for layer in layers:
+        with frame.guarded():
+            study = measured(layer, question)
+            if study is None:
+                waits.append(words.layer_name(layer))
+            else:
+                found[layer] = correlations(truth.judged(study, scores, held.noun), against)
+    if waits:
+        st.caption(words.plain(f"Measuring {', '.join(waits[:4])}{f' and {len(waits) - 4} more' if len(waits) > 4 else ''}."))
+    figure = truth.by_layer(found, held.layer, dark=state.dark())
+    frame.chart(
+        figure, alt=f"Correlation with the truth by layer and criterion. {truth.nearest(found)}.", table=truth.table(found), name="truth"
+    )
+
+
+def page() -> None:
+    recipe = state.recipe()
+    blocks = bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+    place = st.container()
+    criteria, question = controls(recipe)
+    if not criteria:
+        st.info("Pick one or more criteria to hold against the truth.", icon=":material/info:")
+        return
+    scores = scored(criteria, question, recipe)
+    if not blocks or not scores:
+        frame.waiting(f"Scoring the {question['granularity']} units of {bench.title(recipe.model)}.", truth.HEIGHT)
+        return
+    known = next(iter(scores.values())).data
+    weights = {block.name: block.weights for block in blocks if block.name in known["names"]}
+    wanted = state.layer()
+    chosen = wanted if wanted is not None and wanted in known["fixed"] else state.layer_among(weights)
+    with place:
+        strip(blocks, chosen, key="strip-scores")
+    if chosen in known["fixed"]:
+        why = (
+            f"{words.layer_name(chosen)} has no units to remove by {question['granularity']}: {known['fixed'][chosen]} Click another layer."
+        )
+        st.info(words.plain(why), icon=":material/info:")
+        return
+    noun = words.NOUNS.get(question["granularity"], "units").removesuffix("s")
+    study = measured(chosen, question)
+    if study is None:
+        layer = words.layer_name(chosen)
+        frame.waiting(f"Removing {question['units']} {noun}s of {layer}, one at a time, and measuring the loss without each.", truth.HEIGHT)
+        return
+    held = truth.judged(study, scores, noun)
+    against = one_layer(held)
+    layers = list(known["names"])
+    if below(held, study.data["seconds"] * len(layers)):
+        all_layers(held, layers, question, scores, against)
+
+
+frame.ask("Does the score tell the truth: does removing what scores low really cost little?")
+with frame.guarded():
+    page()

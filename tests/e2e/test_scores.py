@@ -1,0 +1,29 @@
+"""Whether scores tell the truth, as a person asks it: a layer, then another criterion, then every layer."""
+
+from __future__ import annotations
+
+import re
+
+from e2e import steps
+from e2e.conftest import picture
+from e2e.served import Served
+from playwright.sync_api import Page, expect
+
+
+def test_a_score_is_held_against_the_truth(app: Served, tab: Page, scheme: str) -> None:
+    steps.open_at(tab, app.url)
+    steps.go(tab, "Scores")
+    finding = tab.get_by_role("heading", name=re.compile("as the true loss does"))
+    expect(finding).to_contain_text("conv3")
+    tab.get_by_role("group", name="Layers").get_by_role("button", name=re.compile("^conv2")).click()
+    expect(finding).to_contain_text("conv2")
+    steps.settled(tab)
+    expect(tab.get_by_test_id("stPlotlyChart")).to_have_count(2)
+    picture(tab, f"scores-{scheme}")
+    tab.get_by_text("Rise of the loss").click()
+    steps.settled(tab)
+    expect(tab.get_by_text("change in loss without it, signed")).to_be_visible()
+    tab.get_by_text("Every layer").click()
+    expect(tab.get_by_text(re.compile(r"nearest to the truth in \d of 5 layers"))).to_be_visible()
+    steps.settled(tab)
+    picture(tab, f"scores-layers-{scheme}")
