@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import colours, drawings, state, words
+from dashboard import colours, drawings, fits, state, words
 from dashboard.components.cards import Card, cards
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.registry import Entry, Option
+from pruning.runs.results import Study
 
 FIELDS = {"criterion": "options", "granularity": "granularity_options", "scope": "scope_options", "schedule": "schedule_options"}
 """Kind of technique -> the field of the recipe that holds its options."""
@@ -77,35 +78,45 @@ def choice(label: str, field: str, options: Sequence[Any], names: dict[Any, str]
 # ---------------------------------------------------------------- techniques as cards
 
 
-def pick(kind: str, label: str, *, short: bool = True, also: Callable[[str], dict[str, Any]] | None = None) -> None:
-    """The techniques of a kind as cards; the options of the chosen one under them. also: fields that change with the choice."""
+def pick(
+    kind: str,
+    label: str,
+    *,
+    look: Literal["long", "short", "chips"] = "short",
+    also: Callable[[str], dict[str, Any]] | None = None,
+    study: Study | None = None,
+) -> None:
+    """The techniques of a kind as cards; the options of the chosen one under them. also: fields that change with the choice.
+
+    study: the model's card, which says what fits it.
+    """
     recipe = state.recipe()
-    groups = grouped(kind, state.dark())
+    groups = grouped(kind, state.dark(), lambda entry: fits.why_not(kind, entry, recipe, study.data if study else None))
     field = FIELDS[kind]
 
     def picked(name: str) -> None:
         attempt(**{kind: name, field: {}, **(also(name) if also else {})})
 
-    cards(label, groups, getattr(recipe, kind), picked, key=f"cards-{kind}", short=short)
+    cards(label, groups, getattr(recipe, kind), picked, key=f"cards-{kind}", look=look)
     entry = registry.entry(kind, getattr(recipe, kind))
     if entry.options:
         options(entry, getattr(recipe, field))
 
 
-def grouped(kind: str, dark: bool) -> list[tuple[str, list[Card]]]:
+def grouped(kind: str, dark: bool, why_not: Callable[[Entry], str] = lambda entry: "") -> list[tuple[str, list[Card]]]:
     """The cards of a kind, in groups by what they look at; the control last."""
     found: dict[str, list[Card]] = {}
     for entry in registry.entries(kind).values():
-        found.setdefault(str(entry.tags.get("group", "")), []).append(card(entry, dark))
+        found.setdefault(str(entry.tags.get("group", "")), []).append(card(entry, dark, why_not(entry)))
     order = [group for group in GROUPS if group != "chance"]
     rank = {group: i for i, group in enumerate([*order, *(group for group in found if group not in GROUPS), "chance"])}
     return [(GROUPS.get(group, group.capitalize()), found[group]) for group in sorted(found, key=rank.__getitem__)]
 
 
-def card(entry: Entry, dark: bool) -> Card:
+def card(entry: Entry, dark: bool, off: str = "") -> Card:
     swatch = colours.technique(entry.name, dark).colour if entry.kind == "criterion" else ""
-    name = words.technique(entry.name).capitalize()
-    return Card(entry.name, name, entry.title, costs(entry), swatch, drawings.of(entry.kind, entry.name))
+    name = words.called(entry.name)
+    return Card(entry.name, name, entry.title, costs(entry), swatch, drawings.of(entry.kind, entry.name), off)
 
 
 def costs(entry: Entry) -> str:

@@ -176,6 +176,18 @@ def technique(name: str) -> str:
     return name.replace("_", " ")
 
 
+CALLED = {
+    **{"n_of_m": "N of M", "erk": "ERK", "lamp": "LAMP", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow", "obd": "OBD"},
+    **{"obs": "OBS", "bn_scale": "BatchNorm scale"},
+}
+"""Names that are more than their first letter in capitals."""
+
+
+def called(name: str) -> str:
+    """A technique's name at the head of something: `Per layer`, `ERK`."""
+    return CALLED.get(name) or technique(name).capitalize()
+
+
 def title(kind: str, name: str) -> str:
     """The first line of a technique's help; its name when the registry does not have it."""
     try:

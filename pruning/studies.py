@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning import registry
 from pruning.errors import UnknownName
 from pruning.evidence import evaluating
-from pruning.masks import fit, rank
+from pruning.masks import covered, fit, rank
 from pruning.measure import elsewhere, macs, measure, output_shapes
 from pruning.ranking import Ranking
 from pruning.recalibrate import norms
@@ -61,7 +62,7 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
 
 
 def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
-    """json: name, layers, norms (BatchNorm layers), parameters, weights, measurement (on test), classes, labelled_random, notes;
+    """json: name, layers, norms (BatchNorm layers), fits, parameters, weights, measurement (on test), classes, labelled_random, notes;
     npz: images (n, H, W[, C]) or series (n, L) in [0, 1], targets, predicted, confidence (n,).
     """
     measured = measure(work)
@@ -69,6 +70,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
         "name": work.name,
         "layers": layers(work),
         "norms": len(norms(work.model)),
+        "fits": fits(work),
         "parameters": measured.parameters,
         "weights": measured.weights,
         "measurement": asdict(measured),
@@ -77,6 +79,16 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
         "notes": _notes(work),
     }
     return data, examples(work.model, work.test) if work.test is not None else {}
+
+
+def fits(work: Workpiece) -> dict[str, str]:
+    """Granularities that the model has no units of -> why, by its first layer."""
+    found = {}
+    for name in registry.names("granularity"):
+        recipe = Recipe(granularity=name)
+        if not covered(recipe, work):
+            found[name] = next(iter(fit(recipe, work)[1].values()))
+    return found
 
 
 def _random(model: str, work: Workpiece) -> bool:

@@ -1,5 +1,7 @@
 // A choice as cards: radio buttons in groups, each with a drawing, a name and a sentence. Arrows move, as in any radio group.
-// data: {label, chosen, short, groups: [{title, cards: [{id, name, text, more, swatch, drawing: {kind, values} | null}]}]}
+// data: {label, chosen, look, groups: [{title, cards: [{id, name, text, more, off, swatch, drawing: {kind, values} | null}]}]}
+// look: "long", a sentence on each; "short", drawings side by side; "chips", names side by side. The sentence of the chosen one, or of
+// the one that is pointed at, then stands below. off: why it cannot be chosen.
 
 const NS = "http://www.w3.org/2000/svg";
 const SIDE = 44;
@@ -50,11 +52,11 @@ function draw(drawing) {
   return root;
 }
 
-function card(held, group) {
-  const label = element("label");
+function card(held, group, look) {
+  const label = element("label", held.off ? "out" : "");
   const input = element("input");
-  Object.assign(input, { type: "radio", name: group, value: held.id });
-  input.setAttribute("aria-label", `${held.name}: ${held.text} ${held.more}`.trim());
+  Object.assign(input, { type: "radio", name: group, value: held.id, disabled: Boolean(held.off) });
+  input.setAttribute("aria-label", `${held.name}: ${held.text} ${held.off || held.more}`.trim());
   const name = element("span", "name");
   if (held.swatch) {
     const dot = element("i");
@@ -62,17 +64,31 @@ function card(held, group) {
     name.append(dot);
   }
   name.append(held.name);
-  const text = element("span", "text", held.text);
-  if (held.more) text.append(element("span", "more", held.more));
-  label.append(input, ...(held.drawing ? [draw(held.drawing)] : []), name, text);
-  if (!held.drawing) for (const part of [name, text]) part.style.gridColumn = "1 / -1";
+  label.append(input);
+  if (held.drawing && look !== "chips") label.append(draw(held.drawing));
+  label.append(name);
+  if (look === "long") label.append(sentences(held, element("span", "text")));
+  if (look === "long" && !held.drawing) for (const part of label.querySelectorAll(".name, .text")) part.style.gridColumn = "1 / -1";
   return label;
 }
 
-// Side by side there is room for one sentence: that of the chosen card.
-function tell(root, data) {
-  const chosen = data.groups.flatMap(({ cards }) => cards).find(({ id }) => id === data.chosen);
-  root.querySelector(".said").textContent = chosen ? `${chosen.text} ${chosen.more}`.trim() : "";
+function sentences(held, into) {
+  into.replaceChildren(held.text);
+  const more = held.off || held.more;
+  if (more) into.append(element("span", held.off ? "more why" : "more", more));
+  return into;
+}
+
+// Side by side there is room for one sentence: that of the chosen card, or of the one pointed at.
+function tell(root, data, id) {
+  const all = data.groups.flatMap(({ cards }) => cards);
+  const shown = all.find((held) => held.id === id) ?? all.find((held) => held.id === data.chosen);
+  const said = root.querySelector(".said");
+  if (!said) return;
+  said.replaceChildren();
+  if (!shown) return;
+  if (shown.drawing && data.look === "chips") said.append(draw(shown.drawing));
+  said.append(sentences(shown, element("span", "text")));
 }
 
 function build(root, data) {
@@ -80,24 +96,26 @@ function build(root, data) {
   root.replaceChildren(...data.groups.map(({ title, cards }) => {
     const group = element("fieldset");
     if (title) group.append(element("legend", "", title));
-    const deck = element("div", data.short ? "deck short" : "deck");
-    deck.append(...cards.map((held) => card(held, data.label)));
+    const deck = element("div", `deck ${data.look}`);
+    deck.append(...cards.map((held) => card(held, data.label, data.look)));
     group.append(deck);
-    if (data.short) group.append(element("p", "said"));
     return group;
   }));
+  if (data.look !== "long") root.append(element("div", "said"));
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".cards");
   const held = (parentElement.__cards ??= {});
-  const built = JSON.stringify([data.groups, data.label, data.short]);
+  const built = JSON.stringify([data.groups, data.label, data.look]);
   if (held.built !== built) {
     build(root, data);
     held.built = built;
   }
   for (const input of root.querySelectorAll("input")) input.checked = input.value === data.chosen;
-  if (data.short) tell(root, data);
+  tell(root, data);
+  root.onpointerover = ({ target }) => tell(root, data, target.closest("label")?.querySelector("input").value);
+  root.onpointerleave = () => tell(root, data);
   root.onchange = ({ target }) => { // taken out now: an event forgets its target once it is over
     clearTimeout(held.timer);
     held.timer = setTimeout(() => setTriggerValue("picked", target.value), held.keyboard ? 250 : 0);

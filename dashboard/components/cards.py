@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 
@@ -18,6 +18,7 @@ HTML = '<div class="cards" role="radiogroup"></div>'
 class Card:
     """id: what is picked; text: one sentence; more: a second, quieter one; swatch: the colour it has in charts.
 
+    off: why it cannot be picked now, in a sentence; "" where it can.
     drawing: {"kind": "grid", "bars" or "curve", "values": ...} as cards.js draws it, or None.
     """
 
@@ -27,6 +28,7 @@ class Card:
     more: str = ""
     swatch: str = ""
     drawing: dict[str, Any] | None = None
+    off: str = ""
 
 
 @cache
@@ -36,18 +38,24 @@ def _control() -> Any:
 
 
 def cards(
-    label: str, groups: Sequence[tuple[str, Sequence[Card]]], chosen: str, on_pick: Callable[[str], None], *, key: str, short: bool = False
+    label: str,
+    groups: Sequence[tuple[str, Sequence[Card]]],
+    chosen: str,
+    on_pick: Callable[[str], None],
+    *,
+    key: str,
+    look: Literal["long", "short", "chips"] = "long",
 ) -> None:
     """Draw them; `on_pick` is told the id that was picked, before the page is drawn anew.
 
-    groups: (title, cards); short: side by side where there is room.
+    groups: (title, cards); look: a sentence on each, or side by side as drawings or as names, with one sentence below.
     """
     drawn = [{"title": title, "cards": [asdict(card) for card in held]} for title, held in groups]
-    known = {card.id for _, held in groups for card in held}
+    known = {card.id for _, held in groups for card in held if not card.off}
 
     def picked() -> None:
         id = st.session_state[key].picked
         if id in known and id != chosen:
             on_pick(id)
 
-    _control()(key=key, data={"label": label, "chosen": chosen, "short": short, "groups": drawn}, on_picked_change=picked)
+    _control()(key=key, data={"label": label, "chosen": chosen, "look": look, "groups": drawn}, on_picked_change=picked)

@@ -16,14 +16,17 @@ from dashboard.views import frame
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.ranking import Ranking
-from pruning.recipe import OPTIMIZERS, STARTS, Recipe
+from pruning.recipe import DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 from pruning.runs.results import Study
 from pruning.runs.store import Job
 
 DIAL = 420  # pixels
 TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
-ADVANCED = ("start", "recalibrate", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch", "seed")
+ADVANCED = (
+    *("start", "recalibrate", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch"),
+    *("rewind", "rewind_step", "controls", "decay", "seed"),
+)
 STEPS = 4  # when a schedule that needs several is picked
 
 
@@ -48,10 +51,12 @@ def table(_ranking: Ranking, folder: str, rules: str) -> budget.Table:
 
 
 def what_goes(recipe: Recipe, ranked: Ranking | None) -> None:
-    forms.pick("criterion", "Technique", short=False)
+    study = jobs.study("card", model=recipe.model)
+    st.markdown("**By what score**")
+    forms.pick("criterion", "Technique", look="chips", study=study)
     forms.about(registry.entry("criterion", recipe.criterion))
     st.markdown("**What goes together**")
-    forms.pick("granularity", "What goes together")
+    forms.pick("granularity", "What goes together", study=study)
     st.markdown("**Where**")
     forms.pick("scope", "Where", also=partial(hand_me_down, recipe, ranked))
     if recipe.scope == "by_hand" and ranked is not None:
@@ -105,7 +110,7 @@ def advanced(recipe: Recipe, usual: Recipe) -> None:
         forms.layers("Leave dense", recipe, [block.name for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))])
         left, right = st.columns(2, gap="small")
         with left:
-            forms.choice("Optimiser", "optimizer", OPTIMIZERS, {"sgd": "SGD", "adamw": "AdamW"})
+            forms.choice("Optimiser", "optimizer", OPTIMIZERS, {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"})
             forms.number("Batch", "batch", low=2, high=1_000_000, step=16, help="Examples in one step of training.")
             forms.number(
                 "Seed", "seed", low=0, high=2**53 - 1, step=1, help="Of everything drawn at random; the same seed gives the same run."
@@ -117,6 +122,29 @@ def advanced(recipe: Recipe, usual: Recipe) -> None:
             forms.number("Momentum", "momentum", low=0.0, high=0.9999, step=0.05, format="%g", disabled=recipe.optimizer != "sgd")
             forms.number("Weight decay", "weight_decay", low=0.0, high=10.0, step=0.0001, format="%g")
         after_pruning(recipe)
+        after_rewinding(recipe)
+
+
+def after_rewinding(recipe: Recipe) -> None:
+    """Lottery tickets: where the kept weights go back to after each pruning."""
+    names = {"none": "nothing", "init": "the first weights", "early": "an early step", "learning_rate": "the learning rate"}
+    help = "After each pruning, train again from there instead of healing. The Lottery page runs a whole set, with controls."
+
+    def take(where: str) -> None:
+        more: dict[str, Any] = {} if where == "none" else {"epochs": max(1, recipe.epochs)}
+        more |= {"start": "random"} if where in ("init", "early") else {}
+        forms.attempt(rewind=where, controls=() if where == "none" else recipe.controls, **more)
+
+    def named(where: str) -> str:
+        return names[where]
+
+    forms.bound(
+        st.segmented_control, "Rewind", recipe.rewind, take,
+        key="form-rewind", options=REWINDS, format_func=named, help=help, required=True,
+    )  # fmt: skip
+    if recipe.rewind in ("early", "learning_rate"):
+        forms.number("Back to step", "rewind_step", low=0, high=100_000_000, step=10, help="Optimizer steps from the start of training.")
+    forms.choice("Learning rate over a round", "decay", DECAYS, {"cosine": "cosine to 0", "constant": "constant"})
 
 
 def after_pruning(recipe: Recipe) -> None:
