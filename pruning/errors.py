@@ -7,7 +7,9 @@
     │   └── NewerVersion      written by a later workbench
     ├── ModelError            a model that cannot be worked on
     │   ├── NotFinite         NaN or infinite weights
-    │   └── NothingToPrune    no weights a technique could remove
+    │   ├── NothingToPrune    no weights a technique could remove
+    │   ├── NotCaptured       operations that cannot be recorded
+    │   └── NotTheSame        a slimmed model that does not compute what the masked one does
     ├── DataError             data that a technique needs and does not have
     ├── FileRefused           a file that is not read, and why
     └── RunError              work that could not go on
@@ -78,6 +80,20 @@ class NothingToPrune(ModelError, ValueError):
 
     def __init__(self, what: str, why: str) -> None:
         super().__init__(f"{what} has nothing to prune: {why}")
+
+
+class NotCaptured(ModelError):
+    """Operations that neither torch.export nor torch.fx can record."""
+
+    def __init__(self, what: str, line: str, said: str) -> None:
+        super().__init__(
+            f"{what} cannot be followed from its inputs to its outputs: {line} stops both torch.export and torch.fx ({said}). "
+            "Write that line without Python branches on values (torch.where, torch.cond), or prune it by single weights."
+        )
+
+
+class NotTheSame(ModelError):
+    """A slimmed model that does not compute what the masked one does; it is never handed out."""
 
 
 class DataError(PruningError):

@@ -19,6 +19,44 @@ from pruning.figures import Size as Size
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """A group that keeps its channels in the slimmed model, as zeros, because without them it would not compute the same."""
+
+    group: str
+    units: int
+    why: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far a slimmed model is from the masked one: max |masked - slim| / max |masked|, in float64, the worst of all checks.
+
+    limit: what is refused above it; checks: what was compared (weights, inputs, batch); control: the same distance to the model
+    before masking, with drawn weights (0 would mean that nothing was compared); removed: units gone, of units; parameters: of the
+    whole model, before and left; frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left out.
+    """
+
+    error: float
+    limit: float
+    checks: tuple[str, ...]
+    control: float
+    removed: int
+    units: int
+    parameters: int
+    left: int
+    frozen: tuple[Frozen, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Certificate:
+        made: Certificate = _build(cls, data)
+        return made
+
+
+@dataclass(frozen=True)
 class Started:
     """The work begins. recipe: as plain data; machine: versions, threads, processor; epochs: how many will be trained in all."""
 

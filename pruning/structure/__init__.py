@@ -1,0 +1,1 @@
+"""Coupled channels, physically smaller models, and certificates that they compute the same."""

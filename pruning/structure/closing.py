@@ -1,0 +1,45 @@
+"""Between units and masks: which weights close with a unit, and which units masks close as a whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pruning.structure.coupling import Coupling
+from pruning.types import Masks
+
+
+def close(coupling: Coupling, gone: NDArray[np.bool_], model: nn.Module) -> Masks:
+    """Masks without the units that are `gone`: their rows, biases, scales and shifts, and the weights that read them.
+
+    gone: (units,) True = removed. Every parameter that any group touches has a mask.
+    """
+    parameters = dict(model.named_parameters())
+    masks: Masks = {}
+    lost = np.append(gone, False)  # what always stays has unit -1, the last
+    for name, dim in {(m.parameter, m.dim): None for group in coupling.groups for m in group.members}:
+        keep = masks.setdefault(name, torch.ones(parameters[name].shape, dtype=torch.bool))
+        keep.index_fill_(dim, torch.from_numpy(np.flatnonzero(lost[coupling.places[name, dim]])), False)
+    return masks
+
+
+def dead(coupling: Coupling, masks: Masks) -> NDArray[np.bool_]:
+    """Which units masks close as a whole. (units,) No group is emptied: its first unit stays."""
+    named = {coupling.first.get(name, name): keep for name, keep in masks.items()}
+    gone = np.ones(coupling.units + 1, bool)
+    for name, dim in {(m.parameter, m.dim): None for group in coupling.groups for m in group.members}:
+        units = coupling.places[name, dim]
+        gone[units[_any(named[name], dim)] if name in named else units] = False
+    gone = gone[:-1]
+    for start, end in zip(coupling.starts, coupling.starts[1:], strict=False):
+        if gone[start:end].all():
+            gone[start] = False
+    return gone
+
+
+def _any(keep: Tensor, dim: int) -> NDArray[np.bool_]:
+    """Along one dimension of a mask, where anything is kept."""
+    kept = keep.transpose(0, dim).reshape(keep.shape[dim], -1).any(1)
+    return kept.numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,5 @@
+"""How labels pass through ATen operations. What has no rule blocks the labels that reach it, and says so."""
+
+from pruning.structure.rules import contract, convolve, elementwise, lookup, moves, norms, reduce
+
+__all__ = ["contract", "convolve", "elementwise", "lookup", "moves", "norms", "reduce"]

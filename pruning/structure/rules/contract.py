@@ -1,0 +1,132 @@
+"""Operations that sum over what two operands share: linear layers, matrix products, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from pruning.structure.labels import Factor, varies
+from pruning.structure.tools import match, summed, unsqueezed
+from pruning.structure.walk import Value, Walk, rule
+
+INPUT = "what it reads cannot lose channels"
+
+
+def _sum_of_products(walk: Walk, operands: Sequence[Value], shape: Sequence[int], dims: Sequence[int], why: str) -> tuple[Factor, ...]:
+    return summed(walk, match(walk, shape, operands, why), dims, False, why, exact=True)
+
+
+@rule("linear")
+def linear(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
+    """x (..., in) times w (out, in): inputs meet the weight's columns, its rows are new channels."""
+    x, weight, bias = given["input"], given["weight"], given["bias"]
+    for factor in weight.factors:
+        if 0 in varies(factor):
+            walk.labels.mark("source", factor)
+    shape = [*x.shape[:-1], *weight.shape]  # (..., out, in)
+    value = Value(meta, _sum_of_products(walk, [unsqueezed(x, -2), weight], shape, [len(shape) - 1], INPUT))
+    return value if bias is None else Value(meta, match(walk, meta.shape, [value, bias], INPUT))
+
+
+@rule("matmul", "bmm", "mm", "baddbmm", "addmm")
+def product(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Any:
+    a, b = (given[name] for name in (("batch1", "batch2") if "batch1" in given else ("mat1", "mat2") if "mat1" in given else _pair(given)))
+    if a.meta.dim() < 2 or b.meta.dim() < 2:
+        return walk.give_up([a, b], meta)
+    value = Value(meta, matrix(walk, a, b))
+    if "mat1" in given or "batch1" in given:
+        return Value(meta, match(walk, meta.shape, [value, given["self"]], INPUT))
+    return value
+
+
+def _pair(given: dict[str, Any]) -> tuple[str, str]:
+    return ("self", "mat2") if "mat2" in given else ("self", "other")
+
+
+def matrix(walk: Walk, a: Value, b: Value) -> tuple[Factor, ...]:
+    """a (..., n, k) times b (..., k, m)."""
+    for operand, dim in ((a, -2), (b, -1)):
+        if operand.kind == "parameter":
+            for factor in operand.factors:
+                if operand.meta.dim() + dim in varies(factor):
+                    walk.labels.mark("source", factor)
+    both = a.kind == b.kind == "activation"
+    a, b = unsqueezed(a, -1), unsqueezed(b, -3)
+    shape = list(torch.broadcast_shapes(a.shape, b.shape))  # (..., n, k, m)
+    factors = match(walk, shape, [a, b], INPUT)
+    if both:
+        for factor in factors:
+            if len(shape) - 2 in varies(factor):
+                walk.labels.mark("head", factor)
+    return summed(walk, factors, [len(shape) - 2], False, INPUT, exact=True)
+
+
+@rule("einsum")
+def einsum(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Any:
+    """Each letter is a dimension; those not in the result are summed over."""
+    equation, operands = given["equation"].replace(" ", ""), given["tensors"]
+    if "..." in equation or "->" not in equation:
+        return walk.give_up(operands, meta)
+    left, right = equation.split("->")
+    terms = left.split(",")
+    if any(len(set(term)) < len(term) for term in terms):
+        return walk.give_up(operands, meta)
+    letters = right + "".join(sorted(set(left) - set(right) - {","}))
+    size = {letter: n for term, value in zip(terms, operands, strict=True) for letter, n in zip(term, value.shape, strict=True)}
+    laid = [_laid(value, term, letters) for value, term in zip(operands, terms, strict=True)]
+    if sum(v.kind == "parameter" for v in operands) == 1:
+        for value in operands:
+            if value.kind == "parameter":
+                for factor in value.factors:
+                    walk.labels.mark("source", factor)
+    dims = list(range(len(right), len(letters)))
+    return Value(meta, _sum_of_products(walk, laid, [size[letter] for letter in letters], dims, INPUT))
+
+
+def _laid(value: Value, term: str, letters: str) -> Value:
+    """A value with its dimensions in the order of `letters`, 1 long where it has none."""
+
+    def lay(x: Tensor) -> Tensor:
+        x = x.permute([term.index(letter) for letter in letters if letter in term])
+        for i, letter in enumerate(letters):
+            if letter not in term:
+                x = x.unsqueeze(i)
+        return x
+
+    return Value(lay(value.meta), tuple(lay(f) for f in value.factors), None, value.kind)
+
+
+@rule("scaled_dot_product_attention")
+def attention(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
+    """softmax(q kᵀ) v. Whole heads fall out: a head's queries meet its keys, and the result meets its values."""
+    q, k, v = given["query"], given["key"], given["value"]
+    turned = Value(k.meta.transpose(-1, -2), tuple(f.transpose(-1, -2) for f in k.factors), None, k.kind)
+    tokens = [*torch.broadcast_shapes(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]]
+    weights = Value(torch.empty(tokens, device="meta"), matrix(walk, q, turned))
+    if isinstance(given["attn_mask"], Value):
+        weights = Value(weights.meta, match(walk, tokens, [weights, given["attn_mask"]], "its mask cannot lose heads"))
+    kept = []
+    for factor in weights.factors:
+        if len(tokens) - 1 in varies(factor):
+            walk.block(factor, "softmax runs over it")
+        else:
+            kept.append(factor)
+            walk.labels.mark("head", factor)
+    return Value(meta, matrix(walk, Value(weights.meta, tuple(kept)), v))
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
+def softmax(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
+    """What goes would change the sum that the others are divided by."""
+    dim, kept = given["dim"] % meta.dim(), []
+    for factor in given["self"].factors:
+        if dim in varies(factor):
+            walk.block(factor, "softmax runs over it")
+        else:
+            kept.append(factor)
+    return Value(meta, tuple(kept))
+
+
