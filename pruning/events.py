@@ -52,7 +52,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Certificate:
-        made: Certificate = _build(cls, data)
+        made: Certificate = build(cls, data)
         return made
 
 

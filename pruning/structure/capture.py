@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class Whole(nn.Module):
         self.path = path
 
     def forward(self, x: Tensor) -> Tensor:
-        return whole(x, self.path)
+        return torch.ops.pruning.whole(x, self.path)  # type: ignore[no-any-return]
 
 
 def inputs(example: Example, batch: int | None = None) -> tuple[Tensor, ...]:
@@ -105,13 +106,21 @@ def _prepared(model: nn.Module) -> nn.Module:
 
 
 def _export(model: nn.Module, given: tuple[Tensor, ...]) -> fx.GraphModule:
-    program = torch.export.export(model, given, dynamic_shapes=tuple({0: Dim.DYNAMIC} for _ in given), strict=False)
-    module: fx.GraphModule = program.module()  # type: ignore[assignment]
+    program = torch.export.export(model, given, dynamic_shapes=_any_batch(model, len(given)), strict=False)
+    module: fx.GraphModule = program.module()
     for node in list(module.graph.nodes):
         if node.op == "call_module" and "guard" in str(node.target):
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()  # weights that attention averages and nobody reads would block its heads
     return module
+
+
+def _any_batch(model: nn.Module, count: int) -> tuple[Any, ...]:
+    """The first dimension of each input is free; inputs that forward takes as *args are one tuple to torch.export."""
+    kinds = [parameter.kind for parameter in signature(model.forward).parameters.values()]
+    alone = kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else count
+    free: list[Any] = [{0: Dim.DYNAMIC} for _ in range(count)]
+    return tuple(free) if count <= alone else (*free[:alone], tuple(free[alone:]))
 
 
 @contextmanager

@@ -146,9 +146,9 @@ def _doubled(given: Any) -> Any:
 @contextmanager
 def _lent(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The module in eval mode with other tensors in place of its own, for a while."""
-    mode, held = module.training, []
-    for store in [s for m in module.modules() for s in (m._parameters, m._buffers)]:
-        held.append((store, dict(store)))
+    mode = module.training
+    stores: list[dict[str, Any]] = [s for m in module.modules() for s in (m._parameters, m._buffers)]
+    held = [(store, dict(store)) for store in stores]
     try:
         for name, value in tensors.items():
             parent, _, short = name.rpartition(".")

@@ -41,5 +41,4 @@ def dead(coupling: Coupling, masks: Masks) -> NDArray[np.bool_]:
 
 def _any(keep: Tensor, dim: int) -> NDArray[np.bool_]:
     """Along one dimension of a mask, where anything is kept."""
-    kept = keep.transpose(0, dim).reshape(keep.shape[dim], -1).any(1)
-    return kept.numpy()  # type: ignore[no-any-return]
+    return keep.transpose(0, dim).reshape(keep.shape[dim], -1).any(1).numpy()

@@ -94,20 +94,21 @@ def _groups(
     for place, found in held.items():
         for one, count in zip(*np.unique(found[open_[found]], return_counts=True), strict=True):
             touched.setdefault(int(one), []).append((place, int(count)))
-    first = {}  # class -> where it first stands in its first place, for the order of units
-    for place, found in held.items():
+    first: dict[int, int] = {}  # class -> where it first stands in its first place, for the order of units
+    for found in held.values():
         for position, one in enumerate(found.tolist()):
             if open_[one]:
                 first.setdefault(one, position)
     together: dict[tuple[Any, ...], list[int]] = {}
     for one, members in touched.items():
         together.setdefault(tuple(members), []).append(one)
-    unit_of_class, groups, start = np.full(len(open_), -1, np.int64), [], 0
-    for members, ones in together.items():
+    unit_of_class, start = np.full(len(open_), -1, np.int64), 0
+    groups: list[Group] = []
+    for signature, ones in together.items():
         ones.sort(key=first.__getitem__)
         unit_of_class[ones] = np.arange(start, start + len(ones))
         start += len(ones)
-        groups.append(_group(walk, members, len(ones), bool(heads[ones[0]]), {g.name for g in groups}))
+        groups.append(_group(walk, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups}))
     return tuple(groups), unit_of_class
 
 

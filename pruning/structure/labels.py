@@ -92,7 +92,7 @@ class Labels:
 
     def join(self, a: Factor, b: Factor) -> None:
         """a and b, broadcast, live and die together."""
-        a, b = torch.broadcast_tensors(a, b)
+        a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
         dims = [d for d in range(a.dim()) if a.stride(d) != 0 or b.stride(d) != 0]
         self.edges.append((narrowed(a, dims).reshape(-1), narrowed(b, dims).reshape(-1)))
 
@@ -115,7 +115,8 @@ class Labels:
 
     def solve(self) -> NDArray[np.int64]:
         """Label -> class. (count,)"""
-        ends = [np.concatenate([e[side].numpy() for e in self.edges]) if self.edges else np.zeros(0, np.int64) for side in (0, 1)]
-        graph = coo_matrix((np.ones(len(ends[0]), np.int8), tuple(ends)), shape=(self.count, self.count))
+        none = np.zeros(0, np.int64)
+        a, b = (np.concatenate([none, *(edge[side].numpy() for edge in self.edges)]) for side in (0, 1))
+        graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
         found: Any = connected_components(graph, directed=False)[1]
         return np.asarray(found, np.int64)

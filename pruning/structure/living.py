@@ -52,7 +52,7 @@ class Living:
         """The dead labels of a value."""
         found = [flat(f) for f in value.factors]
         every = torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
-        return every[~self.keep[every]].unique()
+        return every[~self.keep[every]]
 
     def _look(self, value: Value) -> tuple[list[Tensor | None], Tensor | None]:
         if id(value) not in self._answers:

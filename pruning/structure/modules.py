@@ -216,7 +216,8 @@ class _Modules:
         weight, padding = self.root.get_parameter(f"{path}.weight"), given["padding_idx"]
 
         def make() -> nn.Module:
-            return self._fill(path, nn.Embedding(*weight.shape, padding_idx=padding if padding >= 0 else None, device="meta"))
+            rows, width = weight.shape
+            return self._fill(path, nn.Embedding(rows, width, padding_idx=padding if padding >= 0 else None, device="meta"))
 
         return self._call_module(node, path, make, (given["indices"],))
 
@@ -238,7 +239,7 @@ class _Modules:
         """Layer and RMS norms, as they were or remembering how wide they were."""
         widened = not hasattr(node.target, "_schema")
         names = ["input", "shape", "weight", *(["bias"] if operation(node) == "layer_norm" else []), "eps", "width"]
-        given = dict(zip(names, node.args, strict=True)) if widened else bound(node)
+        given: dict[str, Any] = dict(zip(names, node.args, strict=True)) if widened else bound(node)
         layer = operation(node) == "layer_norm"
         path = self._owned(node, given, ("weight", "bias") if layer else ("weight",))
         if path is None:
@@ -277,15 +278,13 @@ class _Modules:
         return self._call_module(node, f"attention_{self.dropouts}", lambda: wide.Attention(float(p)), args)
 
     def _plain(self, node: fx.Node) -> fx.Node | None:
-        call = _call(node)
-        path = call.split("@")[0]
+        path = place(node)
         old = self.old.get(path)
-        if type(old) not in PLAIN or self.calls[call] != 1 or len(node.all_input_nodes) != 1:
+        if old is None or type(old) not in PLAIN or self.calls[_call(node)] != 1 or len(node.all_input_nodes) != 1:
             return None
         return self._call_module(node, path, lambda: copy.deepcopy(old), (node.all_input_nodes[0],))
 
 
 def _call(node: fx.Node) -> str:
-    """Which call of which module a node comes from: "relu", "relu@1"."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
+    """Which call of which module a node comes from: "L__self__relu", "L__self__relu@1"."""
+    return next(reversed(node.meta.get("nn_module_stack") or {}), "")

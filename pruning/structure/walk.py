@@ -137,8 +137,9 @@ class Walk:
         """What no labelled value reaches is computed for real."""
         function: Any = node.target
         result = function(*self.real(node.args), **self.real({k: v for k, v in node.kwargs.items() if k != "device"}))
-        wrap = lambda r: Value(r.to("meta"), (), r, "constant") if isinstance(r, Tensor) else r  # noqa: E731
-        return [wrap(r) for r in result] if isinstance(result, (tuple, list)) else wrap(result)
+        parts = result if isinstance(result, (tuple, list)) else [result]
+        values: list[Any] = [Value(r.to("meta"), (), r, "constant") if isinstance(r, Tensor) else r for r in parts]
+        return values if isinstance(result, (tuple, list)) else values[0]
 
     def _size(self, node: fx.Node) -> Any:
         """Sizes are whole numbers: those of the example, one example long."""

@@ -55,13 +55,17 @@ def matrix(walk: Walk, a: Value, b: Value) -> tuple[Factor, ...]:
                     walk.labels.mark("source", factor)
     both = a.kind == b.kind == "activation"
     a, b = unsqueezed(a, -1), unsqueezed(b, -3)
-    shape = list(torch.broadcast_shapes(a.shape, b.shape))  # (..., n, k, m)
+    shape = list(broadcast(a.shape, b.shape))  # (..., n, k, m)
     factors = match(walk, shape, [a, b], INPUT)
     if both:
         for factor in factors:
             if len(shape) - 2 in varies(factor):
                 walk.labels.mark("head", factor)
     return summed(walk, factors, [len(shape) - 2], False, INPUT, exact=True)
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
 
 
 @rule("einsum")
@@ -104,7 +108,7 @@ def attention(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) ->
     """softmax(q kᵀ) v. Whole heads fall out: a head's queries meet its keys, and the result meets its values."""
     q, k, v = given["query"], given["key"], given["value"]
     turned = Value(k.meta.transpose(-1, -2), tuple(f.transpose(-1, -2) for f in k.factors), None, k.kind)
-    tokens = [*torch.broadcast_shapes(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]]
+    tokens = [*broadcast(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]]
     weights = Value(torch.empty(tokens, device="meta"), matrix(walk, q, turned))
     if isinstance(given["attn_mask"], Value):
         weights = Value(weights.meta, match(walk, tokens, [weights, given["attn_mask"]], "its mask cannot lose heads"))

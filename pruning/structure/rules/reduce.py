@@ -15,12 +15,14 @@ EXACT = ("sum", "linalg_vector_norm", "norm")
 
 KINDS = ("max", "avg", "adaptive_avg", "adaptive_max", "lp")
 POOLS = tuple(f"{kind}_pool{n}d{extra}" for kind in KINDS for n in (1, 2, 3) for extra in ("", "_with_indices"))
-RESIZES = tuple(f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d"))
+RESIZES = tuple(
+    f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d")
+)
 
 
 @rule(*EXACT, "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "prod", "argmax", "argmin", "logsumexp", "any", "all")
 def reduction(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
-    source = given.get("self", given.get("x"))
+    source: Value = given["self" if "self" in given else "x"]
     if isinstance(given.get("other"), Value):  # max and min of two tensors
         return walk.give_up(walk.inputs(node), meta)
     first = meta[0] if isinstance(meta, (tuple, list)) else meta

@@ -1,0 +1,339 @@
+"""Coupling, slimming and certificates, on nets that can be checked in the head."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as some
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from pruning import masks as engine
+from pruning.errors import NotCaptured, NotTheSame
+from pruning.events import Certificate
+from pruning.structure import shrink as shrinking
+from pruning.structure.certify import outputs
+from pruning.structure.closing import close, dead
+from pruning.structure.coupling import Coupling, analyse
+from pruning.structure.modules import cut
+from pruning.structure.shrink import certified, shrink
+from tests.nets import NETS, Net, branching, conv, linear, net
+
+
+def some_gone(coupling: Coupling, share: float = 0.5, seed: int = 0) -> np.ndarray[Any, Any]:
+    """A random share of each group."""
+    chance, gone = np.random.default_rng(seed), np.zeros(coupling.units, bool)
+    for start, group in zip(coupling.starts, coupling.groups, strict=False):
+        gone[start + chance.permutation(group.units)[: int(group.units * share)]] = True
+    return gone
+
+
+def halved(model: nn.Module, example: Any, seed: int = 0) -> tuple[Coupling, np.ndarray[Any, Any], engine.Masks]:
+    coupling = analyse(model, example)
+    gone = some_gone(coupling, seed=seed)
+    return coupling, gone, close(coupling, gone, model)
+
+
+def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
+    copied = copy.deepcopy(model)
+    engine.apply(masks, copied)
+    return copied
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_groups_are_those_written_beside_the_net(name: str) -> None:
+    model, example = net(name)
+    assert {group.name: (group.kind, group.units) for group in analyse(model, example).groups} == NETS[name][2]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
+    model, example = net(name)
+    before = copy.deepcopy(model.state_dict())
+    coupling, gone, masks = halved(model, example)
+    assert np.array_equal(dead(coupling, masks), gone)
+    slim, certificate = certified(model, masks, example)
+    assert certificate.error <= 1e-12
+    assert certificate.removed == gone.sum()
+    assert certificate.frozen == ()
+    assert (certificate.control > 1e-3) == bool(gone.any())  # the same comparison with the dense model finds a difference
+    assert certificate.left < certificate.parameters or not gone.any()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    given = example if isinstance(example, tuple) else (example,)
+    for a, b in zip(outputs(masked(model, masks), given), outputs(slim, given), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    assert set(slim.state_dict()) == set(model.state_dict())
+    assert all(0 not in p.shape for p in slim.parameters())  # no dimension of any tensor is emptied
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str) -> None:
+    model, example = net(name)
+    coupling = analyse(model, example)
+    masks = close(coupling, np.ones(coupling.units, bool), model)
+    slim, certificate = certified(model, masks, example)
+    assert certificate.removed == coupling.units - len(coupling.groups)
+    assert certificate.error <= 1e-12
+    assert all(0 not in p.shape for p in slim.parameters())
+
+
+def reasons(name: str) -> dict[tuple[str, int], str]:
+    model, example = net(name)
+    return {(b.parameter, b.dim): f"{b.operation}: {b.why}" for b in analyse(model, example).blocked}
+
+
+def test_what_cannot_go_says_why() -> None:
+    assert reasons("concat")["h.weight", 0] == "output: it is an output of the model"
+    assert reasons("two_in_two_out")["a.weight", 1] == "linear: what it reads cannot lose channels"
+    assert "lstm" in reasons("recurrent")["l.weight_hh_l0", 1]
+    assert "lstm" in reasons("recurrent")["e.weight", 1]
+    assert reasons("looked_up")["e.weight", 0] == "embedding: rows are looked up by number"
+    assert reasons("mixer")["i.weight", 0] == "layer_norm: its statistics count what is dead but not zero"
+    assert "b.weight" not in {name for name, _ in reasons("concat")}
+
+
+def test_members_by_hand() -> None:
+    model, example = net("flatten")
+    first = analyse(model, example).groups[0]
+    assert [(m.parameter, m.dim, m.each) for m in first.members] == [("a.weight", 0, 1), ("a.bias", 0, 1), ("b.weight", 1, 9)]
+    model, example = net("packed_attention")
+    heads = analyse(model, example).groups[1]
+    assert [(m.parameter, m.dim, m.each) for m in heads.members] == [
+        ("m.in_proj_weight", 0, 12),
+        ("m.in_proj_bias", 0, 12),
+        ("m.out_proj.weight", 1, 4),
+    ]
+
+
+def test_a_model_with_a_branch_on_values_is_refused_with_its_line() -> None:
+    with pytest.raises(NotCaptured, match=r"line \d+ of nets.py, `if x.sum\(\) > 0:` stops both"):
+        analyse(branching(), torch.randn(1, 4))
+
+
+def test_what_export_refuses_is_traced_instead() -> None:
+    class Counting(nn.Module):
+        """Keeps a number of its calls, which torch.export will not have changed."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.h, self.seen = nn.Linear(4, 6), nn.Linear(6, 2), []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.append(x)
+            out: Tensor = self.h(self.a(x).relu())
+            return out
+
+    model, example = Counting().eval(), torch.randn(1, 4)
+    coupling = analyse(model, example)
+    assert [group.units for group in coupling.groups] == [6]
+    model.seen.clear()
+    assert certified(model, close(coupling, some_gone(coupling), model), example)[1].error <= 1e-12
+
+
+def test_an_architecture_is_analysed_once_and_another_is_not_taken_for_it() -> None:
+    model, example = net("residual")
+    assert analyse(model, example) is analyse(copy.deepcopy(model), example)
+    one = Net({"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()))
+    other = Net({"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()) + m.a(x)[:, :2])
+    given = torch.randn(1, 4)
+    assert analyse(one, given) is not analyse(other, given)
+    assert all(p.is_meta for p in analyse(one, given).captured.graph.parameters())  # a cached graph holds no weights
+
+
+def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewriting that goes wrong for one group: it is found, frozen and named, and the rest is slimmed."""
+    model, example = net("separate_attention")
+    _, gone, masks = halved(model, example)
+    right = shrinking.build
+
+    def wrong(masked: nn.Module, work: Any) -> Any:
+        slim = right(masked, work)
+        if slim.q.weight.shape[0] < 12:
+            for node in slim.graph.nodes:
+                if node.op == "call_function" and node.target is torch.ops.aten.div.Tensor:
+                    node.args = (node.args[0], 3)
+            slim.recompile()
+        return slim
+
+    monkeypatch.setattr(shrinking, "build", wrong)
+    slim, certificate = certified(model, masks, example)
+    assert [(f.group, f.units) for f in certificate.frozen] == [("q.weight", 1)]
+    assert certificate.error <= 1e-12
+    assert certificate.removed == gone.sum() - 1
+    assert slim.q.weight.shape == (12, 6)  # type: ignore[union-attr]
+
+    monkeypatch.setattr(shrinking, "build", lambda masked, work: _scaled(right(masked, work)))
+    with pytest.raises(NotTheSame, match="it is not handed out"):
+        certified(model, masks, example)
+
+
+def _scaled(slim: Any) -> Any:
+    for node in slim.graph.nodes:
+        if node.op == "call_function" and node.target is torch.ops.aten.div.Tensor:
+            node.args = (node.args[0], 3)
+    slim.recompile()
+    return slim
+
+
+def test_certificates_survive_their_file() -> None:
+    model, example = net("residual")
+    certificate = certified(model, halved(model, example)[2], example)[1]
+    assert Certificate.from_dict(certificate.to_dict()) == certificate
+
+
+def test_masks_of_single_weights_stay_as_zeros() -> None:
+    model, example = net("residual")
+    masks = {"b.weight": torch.rand(4, 6, 1, 1) > 0.5}
+    slim, certificate = certified(model, masks, example)
+    assert certificate.removed == 0
+    assert torch.equal(slim.b.weight != 0, masks["b.weight"])  # type: ignore[union-attr]
+
+
+# ---------------------------------------------------------------- it trains, copies, saves, exports
+
+
+class Trained(nn.Module):
+    """What acts in training alone: BatchNorm, stochastic depth, dropouts as modules and as functions."""
+
+    def __init__(self, p: float = 0.0) -> None:
+        super().__init__()
+        self.a, self.n, self.drop = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout2d(p)
+        self.b, self.depth, self.h, self.p = nn.Conv2d(8, 8, 3, padding=1), StochasticDepth(0.4, "row"), nn.Linear(8, 3), p
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.n(self.a(x)))
+        x = x + self.depth(self.b(self.drop(x)))
+        out: Tensor = self.h(nn.functional.dropout(self.relu(x).mean((2, 3)), self.p, self.training))
+        return out
+
+
+def step(model: nn.Module, x: Tensor) -> float:
+    torch.manual_seed(3)
+    model.train()
+    model.zero_grad()
+    loss = model(x).square().mean()
+    loss.backward()
+    return float(loss)
+
+
+def test_masked_and_slim_train_alike() -> None:
+    torch.manual_seed(0)
+    model, x = Trained().eval(), torch.randn(6, 1, 6, 6)
+    _, _, masks = halved(model, x)
+    slim, dense = shrink(model, masks, x), masked(model, masks)
+    assert step(dense, x) == pytest.approx(step(slim, x), abs=1e-6)
+    living = shrinking.Living(analyse(model, x), dead(analyse(model, x), masks))
+    theirs = dict(dense.named_parameters())
+    assert {name for name, _ in slim.named_parameters()} == set(theirs)
+    for name, parameter in slim.named_parameters():
+        grad = theirs[name].grad
+        assert grad is not None
+        assert torch.allclose(cut(living, name, grad), parameter.grad, atol=1e-6)  # type: ignore[arg-type]
+    for name, buffer in slim.named_buffers():  # the statistics moved alike
+        assert torch.allclose(cut(living, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6)
+
+
+def test_dropout_and_stochastic_depth_act_in_training_alone() -> None:
+    torch.manual_seed(0)
+    model, x = Trained(0.5).eval(), torch.randn(6, 1, 6, 6)
+    slim = shrink(model, halved(model, x)[2], x)
+    assert not slim.training
+    assert torch.equal(slim(x), slim(x))
+    slim.train()
+    assert not torch.equal(slim(x), slim(x))
+    kinds = {name: type(module).__name__ for name, module in slim.named_modules()}
+    assert (kinds["drop"], kinds["depth"], kinds["n"], kinds["relu"]) == ("Dropout2d", "StochasticDepth", "BatchNorm2d", "ReLU")
+    assert [m.p for name, m in slim.named_modules() if name.startswith("dropout")] == [0.5]
+    attention = nn.Sequential(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True), 1)).eval()
+    words = torch.randn(2, 5, 8)
+    slim = shrink(attention, halved(attention, words)[2], words)
+    assert {m.p for m in slim.modules() if hasattr(m, "p")} == {0.3}
+    assert sum(type(m).__name__ == "Attention" for m in slim.modules()) == 1
+
+
+def test_it_copies_saves_loads_and_exports() -> None:
+    torch.manual_seed(0)
+    model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
+    _, _, masks = halved(model, x)
+    slim = shrink(model, masks, x)
+    wanted = slim(x)
+    assert torch.equal(copy.deepcopy(slim)(x), wanted)
+    file = io.BytesIO()
+    torch.save(slim.state_dict(), file)
+    file.seek(0)
+    again = shrink(Trained().eval(), masks, x)  # another model of the architecture, the same masks
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(again(x), wanted)
+    program = torch.export.export(slim, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert torch.allclose(program.module()(torch.cat([x, x])), torch.cat([wanted, wanted]), atol=1e-6)
+
+
+def test_it_runs_in_onnx_runtime() -> None:
+    import onnxruntime
+
+    torch.manual_seed(0)
+    model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
+    slim = shrink(model, halved(model, x)[2], x)
+    file = io.BytesIO()
+    torch.onnx.export(slim, (x,), dynamo=True, verbose=False).save(file)  # type: ignore[union-attr]
+    session = onnxruntime.InferenceSession(file.getvalue())
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert np.abs(found - slim(x).detach().numpy()).max() < 1e-5
+
+
+def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
+    model, example = net("residual")
+    coupling = analyse(model, example)
+    first, more = some_gone(coupling, 0.3), some_gone(coupling, 0.7, seed=1)
+    masks = engine.meet(close(coupling, more, model), close(coupling, first, model))
+    gone = dead(coupling, masks)
+    assert np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()  # unless that empties a group
+    assert certified(model, masks, example)[1].error <= 1e-12
+
+
+# ---------------------------------------------------------------- random nets
+
+
+@settings(max_examples=12)
+@given(
+    some.lists(some.tuples(some.sampled_from(["plain", "residual", "concat", "depthwise"]), some.integers(2, 5)), min_size=1, max_size=4),
+    some.integers(0, 99),
+)
+def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> None:
+    layers: dict[str, Any] = {"stem": conv(1, 4)}
+    width = 4
+    for i, (kind, n) in enumerate(blocks):
+        if kind == "plain":
+            layers[f"b{i}"] = conv(width, n)
+            width = n
+        elif kind == "residual":
+            layers[f"b{i}"] = conv(width, width, 3, padding=1)
+        elif kind == "concat":
+            layers[f"b{i}"] = conv(width, n)
+            width += n
+        else:
+            layers[f"b{i}"] = conv(width, width, 3, padding=1, groups=width)
+    layers["h"] = linear(width, 3)
+
+    def run(m: Any, x: Tensor) -> Any:
+        x = m.stem(x).relu()
+        for i, (kind, _) in enumerate(blocks):
+            y = getattr(m, f"b{i}")(x)
+            x = (x + y if kind == "residual" else torch.cat([x, y], 1) if kind == "concat" else y).sigmoid()
+        return m.h(x.mean((2, 3)))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Net(layers, run).eval()
+        x = torch.randn(1, 1, 4, 4)
+    _, gone, masks = halved(model, x, seed)
+    certificate = certified(model, masks, x)[1]
+    assert certificate.error <= 1e-12
+    assert certificate.removed == gone.sum()
