@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pruning.recipe import Recipe
     from pruning.run import run
     from pruning.sensitivity import sensitivity
+    from pruning.structure.shrink import shrink
     from pruning.types import Batches, Masks, Scores, Workpiece
 
 _PLACES = {
@@ -38,9 +39,24 @@ _PLACES = {
     "measure": "measure",
     "run": "run",
     "sensitivity": "sensitivity",
+    "shrink": "structure.shrink",
 }
 
-__all__ = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run", "sensitivity"]
+__all__ = [
+    "Batches",
+    "Event",
+    "Masks",
+    "Measurement",
+    "Recipe",
+    "Scores",
+    "Workpiece",
+    "apply",
+    "choose",
+    "measure",
+    "run",
+    "sensitivity",
+    "shrink",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,10 +32,25 @@ TORCH_FREE = (
     "pruning.runs.store",
     "pruning.schedules",
     "pruning.scope",
+    "pruning.structure.groups",
     "pruning.wording",
     "sample_models",
 )
-SURFACE = ["Batches", "Event", "Masks", "Measurement", "Recipe", "Scores", "Workpiece", "apply", "choose", "measure", "run", "sensitivity"]
+SURFACE = [
+    "Batches",
+    "Event",
+    "Masks",
+    "Measurement",
+    "Recipe",
+    "Scores",
+    "Workpiece",
+    "apply",
+    "choose",
+    "measure",
+    "run",
+    "sensitivity",
+    "shrink",
+]
 
 
 def named(path: Path) -> str:
@@ -119,7 +134,7 @@ def test_the_public_surface() -> None:
 
     assert sorted(pruning.__all__) == SURFACE
     assert all(getattr(pruning, name) is not None for name in SURFACE)
-    assert callable(pruning.run) and callable(pruning.sensitivity)
+    assert callable(pruning.run) and callable(pruning.sensitivity) and callable(pruning.shrink)
     with pytest.raises(AttributeError, match="no attribute 'prune'"):
         pruning.prune  # noqa: B018
 
