@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -116,7 +116,12 @@ def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evide
         leaders={name: form.leader for name, form in forms.items() if form.leader},
         output=output_layer(work),
     )
-    return Units(pooled, forms, ranking, inside)
+    units = Units(pooled, forms, ranking, inside)
+    if recipe.scope != "by_sensitivity" or not ranking.open(recipe):
+        return units
+    from pruning.sensitivity.descent import route  # measures with what is ranked here
+
+    return replace(units, ranking=replace(ranking, route=route(recipe, work, units)))
 
 
 def _pooled(forms: dict[str, Granularity], scores: Scores, gone: Masks) -> dict[str, Tensor]:

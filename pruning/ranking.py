@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.events import Layer
 from pruning.recipe import Recipe
+from pruning.route import Route
 from pruning.scope import Ranked, spend
 
 
@@ -50,7 +51,7 @@ class Ranking:
     layer, dense; other: bytes of the file that are not covered weights (biases, norms, header); fixed: layers that this
     granularity leaves alone (the output layer, when units are whole outputs), with the reason.
     costs: weights that go with each unit, in the order of `units`, where they differ; leaders: layer -> the layer whose units
-    its own go with (keys with their queries); output: the layer that gives the model's answers.
+    its own go with (keys with their queries); output: the layer that gives the model's answers; route: measured, for by_sensitivity.
     """
 
     units: dict[str, NDArray[Any]]
@@ -62,6 +63,7 @@ class Ranking:
     costs: dict[str, NDArray[Any]] = field(default_factory=dict)
     leaders: dict[str, str] = field(default_factory=dict)
     output: str | None = None
+    route: Route | None = None
 
     @property
     def names(self) -> list[str]:
@@ -111,6 +113,8 @@ class Ranking:
             totals={name: sum(map(self.total, group)) for name, group in groups.items()},
             costs={name: self.costs[name] for name in pick if name in self.costs},
             output=self.output,
+            macs={name: sum(self.macs.get(part, 0) for part in group) for name, group in groups.items()},
+            route=self.route,
         )
 
     def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
@@ -142,6 +146,13 @@ class Ranking:
             units={name: len(values) for name, values in self.units.items()},
         )
 
+    def foretold(self, recipe: Recipe) -> tuple[float, float] | None:
+        """(change of the mean loss, fall of accuracy as a share) that the route foretells of one shot; None without a route."""
+        if self.route is None:
+            return None
+        layers, drops = self.ranked(recipe), self.drops(recipe)
+        return self.route.foretold(sum(layers.gone(name, drops[name]) for name in layers.units))
+
     def layer(self, name: str, dropped: int) -> Layer:
         total, macs = self.total(name), self.macs.get(name, 0)
         kept = total - self.gone(name, dropped)
@@ -158,6 +169,7 @@ class Ranking:
     def save(self, file: Path) -> None:
         plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output")
         head = {**{name: getattr(self, name) for name in plain}, "order": list(self.units), "uneven": list(self.costs)}
+        head["route"] = self.route.to_dict() if self.route else None
         arrays = {f"units_{i}": values for i, values in enumerate(self.units.values())}
         arrays |= {f"costs_{i}": values for i, values in enumerate(self.costs.values())}
         np.savez(file, allow_pickle=False, head=np.array(json.dumps(head)), **arrays)
@@ -169,7 +181,8 @@ class Ranking:
             units = {name: held[f"units_{i}"] for i, name in enumerate(head.pop("order"))}
             costs = {name: held[f"costs_{i}"] for i, name in enumerate(head.pop("uneven", []))}
         shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
-        return cls(units=units, shapes=shapes, costs=costs, **head)
+        route = head.pop("route", None)
+        return cls(units=units, shapes=shapes, costs=costs, route=Route.from_dict(route) if route else None, **head)
 
 
 def sparse_bytes(total: int, kept: int) -> int:

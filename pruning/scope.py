@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.registry import scope
+from pruning.route import Route
 
 Array = NDArray[Any]
 
@@ -27,7 +28,8 @@ class Ranked:
     units: layer -> scores of its units, ascending, -inf for what has gone before; sizes: weights that go with one unit of the
     layer; floor: units that stay; ratios: for by_hand, layer -> share; shapes: of the weights, for scopes that look at them.
     totals: weights of the layer, where that is not units times size; costs: weights that go with each unit, in the order of
-    `units`, where they differ; output: the layer that gives the model's answers, if it is among them.
+    `units`, where they differ; output: the layer that gives the model's answers, if it is among them. macs: of one example in the
+    layer, dense; route: for by_sensitivity.
     """
 
     units: dict[str, Array]
@@ -38,6 +40,8 @@ class Ranked:
     totals: dict[str, int] = field(default_factory=dict)
     costs: dict[str, Array] = field(default_factory=dict)
     output: str | None = None
+    macs: dict[str, int] = field(default_factory=dict)
+    route: Route | None = None
 
     def total(self, name: str) -> int:
         """Weights of the layer, those that go with no unit too."""
@@ -131,6 +135,54 @@ def erk(layers: Ranked, sparsity: float) -> dict[str, int]:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(wanted(middle).values()) > budget else (low, middle)
     return handed_out(layers, wanted(high), budget)
+
+
+@scope(compares="layers, by how far the answers move without part of them", needs="data", cost="each layer is tried before each leg")
+def by_sensitivity(
+    layers: Ranked, sparsity: float, *, of: Literal["weights", "macs", "bytes"] = "weights", tolerate: float = 100.0
+) -> dict[str, int]:
+    """Layers that the model can do without give most, as measured on validation data, and measured anew as more is gone.
+
+    Greedy in the manner of NetAdapt, Yang et al., 2018, https://arxiv.org/abs/1804.03230
+
+    of: what the share is a share of: weights, multiply-accumulates, or bytes of a sparse file.
+    tolerate: stop earlier, where accuracy is foretold to have fallen by more than so many points; 100 never does.
+    """
+    if layers.route is None:
+        raise RecipeError("by_sensitivity follows what was measured of the layers, and these scores hold no measurements: score again.")
+    if not 0 <= tolerate <= 100:
+        raise OutOfRange("Option tolerate of by_sensitivity", tolerate, "a number of points from 0 to 100")
+    budget = round(sparsity * layers.weights) if of == "weights" else _worth(layers, layers.route, sparsity, of)
+    budget = min(budget, int(layers.route.within(tolerate / 100))) if tolerate < 100 else budget
+    return _along(layers, layers.route, budget)
+
+
+def _along(layers: Ranked, route: Route, budget: int) -> dict[str, int]:
+    """Along the route as far as the budget goes; the lowest scores anywhere make up what is left of it."""
+    drops = route.walk(layers, budget)
+    scores = {n: np.concatenate([np.full(drops[n], -np.inf, units.dtype), units[drops[n] :]]) for n, units in layers.units.items()}
+    return lowest(layers, scores, budget)
+
+
+def _worth(layers: Ranked, route: Route, share: float, of: str) -> int:
+    """The most weights whose going takes no more than a share of the MACs, or of the bytes."""
+    from pruning.ranking import sparse_bytes
+
+    if of == "macs" and not any(layers.macs.values()):
+        raise RecipeError("The MACs of this model are not known, for it has no example input: let by_sensitivity count weights.")
+
+    def taken(budget: int) -> float:
+        gone = {name: layers.gone(name, count) / layers.total(name) for name, count in _along(layers, route, budget).items()}
+        if of == "macs":
+            return sum(layers.macs[name] * part for name, part in gone.items()) / sum(layers.macs.values())
+        left = sum(sparse_bytes(layers.total(name), layers.total(name) - round(part * layers.total(name))) for name, part in gone.items())
+        return 1 - left / (4 * layers.weights)
+
+    low, high = 0, layers.weights
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if taken(middle) <= share else (low, middle - 1)
+    return low
 
 
 @scope(compares="units inside one layer", budget=False)

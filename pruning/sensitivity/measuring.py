@@ -59,13 +59,16 @@ class Bench:
         return self._judge(self.sandbox.model(x), y)
 
     def answers(self, x: Tensor, y: Tensor, asked: list[Cell]) -> Iterator[Answer]:
-        """Each cell's answers, in the order of layers: the dense values before a layer are computed once for all its cells.
+        for cell, out in self.outputs(x, asked):
+            yield cell, *self._judge(out, y)
 
-        Bit for bit those of the plain model wherever they could matter: see `_near`.
+    def outputs(self, x: Tensor, asked: list[Cell]) -> Iterator[tuple[Cell, Tensor]]:
+        """What the model says without each cell, in the order of layers: what comes before a layer is computed once for all its cells.
+
+        Bit for bit the plain model's wherever that could decide about an answer: see `_near`.
         """
         walks = [self.sandbox.walk(part) for part in (torch.split(x, PART) if self.sandbox.traced else [x])]
-        gone = {id(cell): masks(cell, self.units, self.original) for cell in _first_of_layers(asked)}
-        steps = {cell.layer: self.sandbox.step(gone[id(cell)]) for cell in _first_of_layers(asked)}
+        steps = {cell.layer: self.sandbox.step(masks(cell, self.units, self.original)) for cell in _first_of_layers(asked)}
         for cell in sorted(asked, key=lambda cell: steps[cell.layer]):
             with torch.inference_mode():
                 for walk in walks:
@@ -74,9 +77,9 @@ class Bench:
                     out = torch.cat([walk.end() for walk in walks])
                     if self.sandbox.traced and self._near(out):
                         out = self.sandbox.model(x)
-                answer = self._judge(out, y)
-            yield cell, *answer
+            yield cell, out
 
+    @torch.inference_mode()
     def _judge(self, out: Tensor, y: Tensor) -> tuple[Tensor, float]:
         return out.argmax(1) == y, float(self.loss(out, y)) * len(y)
 
