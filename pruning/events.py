@@ -188,17 +188,18 @@ class Point:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a sensitivity map predicted of this step's pruning, and what came, before healing; on the map's validation images.
+    """What by_sensitivity foretold of this step's pruning, and what came of it before anything mended it; on validation images.
 
-    loss: change of the mean loss; drop: of accuracy, a share, positive when it falls. Predictions add up what each layer does alone.
+    loss: change of the mean loss; drop: of accuracy, a share, positive when it falls; both against the model before this step.
+    achieved: the same, measured; accuracy: after the step, on the same images (None where nothing was measured yet).
     """
 
     step: int
     loss: float
     drop: float
-    loss_achieved: float
-    drop_achieved: float
-    accuracy: Accuracy
+    loss_achieved: float | None = None
+    drop_achieved: float | None = None
+    accuracy: Accuracy | None = None
 
 
 @dataclass(frozen=True)

@@ -234,6 +234,11 @@ def choose(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: fl
 
     Raises RecipeError, ModelError or DataError; each says the way out.
     """
+    return decide(recipe, work, gone, share)[0]
+
+
+def decide(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0) -> tuple[Masks, Ranking]:
+    """`choose`, and the ranking that it went by."""
     units = rank(recipe, work, gone)
     masks = verdict(units, units.ranking.drops(recipe, share=share), work.model)
-    return meet(masks, gone) if gone else masks
+    return meet(masks, gone) if gone else masks, units.ranking

@@ -146,11 +146,11 @@ class Ranking:
             units={name: len(values) for name, values in self.units.items()},
         )
 
-    def foretold(self, recipe: Recipe) -> tuple[float, float] | None:
+    def foretold(self, recipe: Recipe, share: float = 1.0) -> tuple[float, float] | None:
         """(change of the mean loss, fall of accuracy as a share) that the route foretells of one shot; None without a route."""
         if self.route is None:
             return None
-        layers, drops = self.ranked(recipe), self.drops(recipe)
+        layers, drops = self.ranked(recipe), self.drops(recipe, share=share)
         return self.route.foretold(sum(layers.gone(name, drops[name]) for name in layers.units))
 
     def layer(self, name: str, dropped: int) -> Layer:

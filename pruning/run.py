@@ -24,6 +24,7 @@ from pruning.measure import Seen, evaluate, look, positions, settle
 from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
 from pruning.schedules import grow
+from pruning.sensitivity.forecast import Foretold, achieved, forecast
 from pruning.types import Masks, Workpiece
 
 Keep = Callable[[nn.Module, Masks], None]
@@ -121,10 +122,12 @@ def _remove(recipe: Recipe, work: Workpiece, outcome: Outcome, step: int, stop: 
     """One step's pruning. measured: look at what it did before anything mends it."""
     _ask(stop, f"before step {step}")
     covered = _masks.covered(recipe, work)
-    outcome.gone = _prune(recipe, work, outcome.gone, step)
+    outcome.gone, foretold = _prune(recipe, work, outcome.gone, step)
     used = positions(work.model, work.example) if work.example is not None else {}
     layers, share = _masks.by_layer(outcome.gone, used), _masks.sparsity(outcome.gone, covered)
     yield Pruned(step, recipe.steps, share, layers)
+    if foretold is not None:
+        yield achieved(foretold, work)
     if measured:
         yield from _notices(recipe, layers, covered, share)
         outcome.pruned = look(work).figures
@@ -158,13 +161,14 @@ def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
     return Recalibrated(step, layers, len(data.x), time.perf_counter() - began)
 
 
-def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:
-    """Masks after this step, applied to the model. Nothing is scored when nothing is to go."""
+def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> tuple[Masks, Foretold | None]:
+    """Masks after this step, applied to the model; what was foretold of it. Nothing is scored when nothing is to go."""
     if not recipe.removes:
-        return gone
-    gone = _masks.choose(recipe, work, gone, _share(recipe, step))
+        return gone, None
+    share = _share(recipe, step)
+    gone, ranking = _masks.decide(recipe, work, gone, share)
     _masks.remove(recipe, work, gone)
-    return gone
+    return gone, forecast(recipe, ranking, step, share)
 
 
 def _share(recipe: Recipe, step: int) -> float:
