@@ -139,7 +139,7 @@ def _rgb(colour: str) -> list[float]:
 
 def scores_spec(recipe: Recipe) -> dict[str, Any]:
     """What a "scores" study depends on: nothing that a slider moves. The seed only where scores are drawn by lot or from data."""
-    return {
+    asked = {
         "model": recipe.model,
         "criterion": recipe.criterion,
         "options": recipe.options,
@@ -147,6 +147,9 @@ def scores_spec(recipe: Recipe) -> dict[str, Any]:
         "granularity_options": recipe.granularity_options,
         "seed": recipe.seed,
     }
+    if recipe.scope == "by_sensitivity":  # what is measured depends on which layers may give
+        asked |= {"scope": recipe.scope, "exclude": list(recipe.exclude), "floor": recipe.floor}
+    return asked
 
 
 def finished_of(model: str) -> list[Job]:

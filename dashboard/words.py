@@ -126,6 +126,7 @@ SCOPES = {
     "erk": "more in large layers than in small ones (ERK)",
     "lamp": "anywhere in the model, beside what its layer still holds (LAMP)",
     "threshold": "wherever they are",
+    "by_sensitivity": "most in the layers that the answers depend on least",
 }
 
 

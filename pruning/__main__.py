@@ -1,4 +1,4 @@
-"""The workbench from a shell: `python -m pruning list | run | truth | inspect`, each with --json."""
+"""The workbench from a shell: `python -m pruning list | run | sensitivity | truth | measure | inspect`, each with --json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pruning import events, registry, wording
+from pruning import events, maps, registry, wording
 from pruning.errors import PruningError, RecipeError
 from pruning.recipe import CONTROLS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, verb, help in (
         ("list", _list, "the techniques, models and data sets there are"),
         ("run", _run, "prune and heal a model; a line for each event, the last one the result"),
+        ("sensitivity", _sensitivity, "which layers can give: each alone, at every ratio; the last line sums up"),
         ("truth", _truth, "whether a criterion's score tells how the loss changes when a unit is removed"),
         ("measure", _measure, "what a model costs: file, memory, time in two runtimes, energy; and how it answers"),
         ("inspect", _inspect, "what a reading of a weights file would say, without trusting it"),
@@ -98,6 +99,7 @@ def _truth_arguments(sub: argparse.ArgumentParser) -> None:
 _arguments = {
     "list": _list_arguments,
     "run": _run_arguments,
+    "sensitivity": maps.arguments,
     "truth": _truth_arguments,
     "measure": _measure_arguments,
     "inspect": _inspect_arguments,
@@ -232,6 +234,11 @@ def _percent(accuracy: events.Accuracy | None) -> str:
         return "accuracy not measured (no data)"
     low, high = accuracy.interval
     return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _sensitivity(args: argparse.Namespace) -> None:
+    """Which layers can give: a line for each layer and ratio, the last one what a point of accuracy buys."""
+    maps.show(args, _pair)
 
 
 def _truth(args: argparse.Namespace) -> None:

@@ -119,9 +119,10 @@ def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evide
     units = Units(pooled, forms, ranking, inside)
     if recipe.scope != "by_sensitivity" or not ranking.open(recipe):
         return units
-    from pruning.sensitivity.descent import route  # measures with what is ranked here
+    from pruning.sensitivity import kept  # measures with what is ranked here
+    from pruning.sensitivity.descent import route
 
-    return replace(units, ranking=replace(ranking, route=route(recipe, work, units)))
+    return replace(units, ranking=replace(ranking, route=route(recipe, work, units, folder=kept())))
 
 
 def _pooled(forms: dict[str, Granularity], scores: Scores, gone: Masks) -> dict[str, Tensor]:

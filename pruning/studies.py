@@ -45,6 +45,9 @@ PICTURE = 128
 
 FILTERS = 64
 
+FARTHEST = 0.99
+"""Sparsity that a slider may ask for; how far by_sensitivity measures for it."""
+
 
 def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays | Ranking]:
     """The study that `spec` asks for: its plain data, and its arrays (a Ranking for "scores").
@@ -257,7 +260,8 @@ def filters(weight: Tensor) -> NDArray[np.float32]:
 def scores(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Ranking]:
     """npz: the Ranking. json: names, and the layers that this granularity leaves alone, with the reason."""
     fields = ("criterion", "options", "granularity", "granularity_options", "seed")
-    recipe = Recipe(model=spec["model"], **{name: spec[name] for name in fields if name in spec})
+    measured = {name: spec[name] for name in ("scope", "exclude", "floor") if name in spec}
+    recipe = Recipe(model=spec["model"], sparsity=FARTHEST, **{name: spec[name] for name in fields if name in spec}, **measured)
     ranking = rank(recipe, work).ranking
     asked = {name: getattr(recipe, name) for name in fields}
     return {**asked, "names": ranking.names, "fixed": ranking.fixed}, ranking

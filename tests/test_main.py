@@ -123,3 +123,20 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits-mlp: magnitude by weight, global, 2 epochs")
     assert lines[-1].startswith("finished 50.00% gone")
+
+
+def test_the_sensitivity_map_is_a_line_for_each_cell_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sensitivity", "--model", "digits-mlp", "--levels", "0.5", "0.9", "--threads", "1"]
+    assert main([*words, "--json"]) == 0
+    *points, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(p["event"], p["layer"], p["level"]) for p in points] == [
+        ("point", layer, level) for layer in named("digits-mlp") for level in (0.5, 0.9)
+    ]
+    assert all(p["tier"] == "exact" and p["accuracy"]["total"] == 180 for p in points)
+    assert all(p["kept"] == p["units"] - round(p["level"] * p["units"]) for p in points)
+    assert (end["event"], end["cells"], end["layers"], end["tier"]) == ("summary", 6, 3, "exact")
+    assert set(end["within_1_point"]) == set(named("digits-mlp"))
+    assert main([*words, "--tier", "estimate", "--granularity", "channel"]) == 0
+    assert "(estimate)" in capsys.readouterr().out
+    assert main(["sensitivity", "--model", "digits-mlp", "--levels", "1"]) == 2
+    assert "A level is 1.0" in capsys.readouterr().err

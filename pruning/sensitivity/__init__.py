@@ -75,7 +75,7 @@ def sensitivity(
     data = work.need("validation", "A sensitivity map")
     data = data if examples is None else data.head(examples)
     plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
-    return _points(recipe, work, data, tier, plan, _folder(keep))
+    return _points(recipe, work, data, tier, plan, kept() if keep is AUTO else keep)
 
 
 def free() -> int:
@@ -99,9 +99,8 @@ def _points(recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Pla
     yield from measured(units, work, data, found, plan, shelf, order)
 
 
-def _folder(keep: Path | None) -> Path | None:
-    if keep is not AUTO:
-        return keep
+def kept() -> Path | None:
+    """Where what was measured is kept: in the workspace, if there is one."""
     from pruning.runs.store import home
 
     return home() / "maps" if home().is_dir() else None

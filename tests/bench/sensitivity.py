@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
 
 import pruning
 import sample_models
@@ -31,10 +33,25 @@ PARTS, PART = 4, 256
 RESULT = Path(__file__).parent / "results" / "sensitivity.md"
 
 
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """Images as torchvision's own data sets give them: bytes, a PIL picture, ToTensor, Normalize, one at a time."""
+
+    def __init__(self, data: Batches, mean: float, std: float) -> None:
+        self.bytes = ((data.x * std + mean) * 255).round().to(torch.uint8)[:, 0].numpy()
+        self.targets = data.y.tolist()
+        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([mean], [std])])
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.bytes[i])), self.targets[i]
+
+
 def distiller_like(work: Workpiece, layers: list[str]) -> dict[tuple[str, float], int]:
     """Right answers of each cell, the plain way: for each layer and ratio a deep copy, pruned, and all images through a DataLoader."""
-    assert work.validation is not None
-    loader = DataLoader(TensorDataset(work.validation.x, work.validation.y), batch_size=256)
+    about = sample_models.cards.dataset("fashion-mnist")
+    loader = DataLoader(Pictures(work.need("validation", "The loop"), about.mean, about.std), batch_size=256)
     found = {}
     for layer in layers:
         for level in LEVELS:
@@ -107,27 +124,28 @@ def main() -> int:
     wide = [p for p, half in zip(cells, halves, strict=True) if half > 0.02]
     images = sum(p.accuracy.total for p in cells if p.accuracy) / len(cells)
     few, all_ = memory("few"), memory("all")
+    parts = ", ".join(f"{a / b:.1f}" for a, b in times)
     lowest = max((p.change or 0.0 for p in wide), default=0.0)
     lines = [
         "# The sensitivity map against a plain loop",
         "",
-        f"`python3 run.py bench sensitivity`: {MODEL}, trained, {len(cells) // len(LEVELS)} layers × {len(LEVELS)} ratios = {len(cells)} cells. "
+        f"`python3 run.py bench sensitivity`: {MODEL}, trained, {len(cells) // len(LEVELS)} layers × {len(LEVELS)} ratios. "
         f"One process, one thread ({machine()['processor']}, torch {torch.__version__.split('+')[0]}). "
-        f"The loop makes a deep copy for each cell and reads images through a DataLoader (batch 256); "
+        f"The loop makes a deep copy for each cell and reads images through a DataLoader (batch 256, torchvision's transforms); "
         f"the two take turns on {PARTS} parts of {PART} validation images.",
         "",
         "| | seconds | against the loop | wanted |",
         "|---|---|---|---|",
         f"| loop, {seen:,} images | {loop:.1f} | 1 | |",
-        f"| exact, {seen:,} images | {exact:.1f} | {loop / exact:.1f}× (parts: {', '.join(f'{a / b:.1f}' for a, b in times)}) | 3×, goal 5× |",
+        f"| exact, {seen:,} images | {exact:.1f} | {loop / exact:.1f}× (parts: {parts}) | 3×, goal 5× |",
         f"| loop, all {len(data.x):,} images (from the {seen:,}) | {whole:.0f} | 1 | |",
         f"| progressive, ±2 points, paired | {sure:.1f} | {whole / sure:.0f}× | 8×, goal 20× |",
         f"| estimate | {guess:.1f} | {exact / guess:.0f}× less than exact on the same images | 5× |",
         "",
         f"- Exact: {differ} of {len(cells) * PARTS} cells (each part counted) differ from the loop in their right answers.",
         f"- Estimate: Spearman with the exact change of the loss {rank:.3f} (wanted 0.6, goal 0.8).",
-        f"- Progressive: {images:.0f} images a cell on average. {len(wide)} cells stayed wider than ±2 points because they or a lower ratio of "
-        f"their row had surely collapsed (by more than 25 points); the least of them lost {-100 * lowest:.0f} points.",
+        f"- Progressive: {images:.0f} images a cell on average. {len(wide)} cells stayed wider than ±2 points, because they or a lower "
+        f"ratio of their row had surely collapsed (by more than 25 points); the least of them lost {-100 * lowest:.0f} points.",
         f"- Memory at its highest: {few:.0f} MB for a map of 2 layers × 1 ratio, {all_:.0f} MB for {len(cells)} cells.",
     ]
     RESULT.parent.mkdir(exist_ok=True)

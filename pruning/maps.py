@@ -1,0 +1,95 @@
+"""`python -m pruning sensitivity`: the map, a line for each point as soon as it is known, and a summary as the last."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pruning import events, registry
+from pruning.events import Accuracy, Point
+
+TOLERATED = 0.01
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--criterion", default="magnitude", help="default %(default)s")
+    sub.add_argument("--options", action="append", default=[], metavar="NAME=VALUE", help="of the criterion; again for more")
+    sub.add_argument("--granularity", default="weight", help="default %(default)s")
+    sub.add_argument("--granularity-options", action="append", default=[], metavar="NAME=VALUE", help="again for more")
+    sub.add_argument("--tier", default="exact", choices=("estimate", "progressive", "exact"), help="default %(default)s")
+    sub.add_argument("--levels", nargs="+", type=float, metavar="SHARE", help="shares of each layer to remove (default: nine)")
+    sub.add_argument("--within", type=float, default=2.0, help="progressive: points on either side at which a cell is sure enough (2)")
+    sub.add_argument("--exclude", action="append", default=[], metavar="LAYER", help="again for more")
+    sub.add_argument("--examples", type=int, help="validation images looked at, at most (default: all)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--threads", type=int, default=0, help="of one processor each (default: 2 where two are idle, else 1)")
+
+
+def show(args: argparse.Namespace, pair: Callable[[str], tuple[str, Any]]) -> None:
+    """Which layers can give: a line for each layer and ratio, the last one what a point of accuracy buys."""
+    import torch
+
+    from pruning.runs.resolve import resolve
+    from pruning.sensitivity import LEVELS, free, sensitivity
+
+    registry.entry("criterion", args.criterion)
+    work, began = resolve(args.model), time.perf_counter()
+    torch.set_num_threads(1)
+    points = []
+    for point in sensitivity(
+        work, args.criterion, tuple(args.levels or LEVELS), options=dict(map(pair, args.options)), granularity=args.granularity,
+        granularity_options=dict(map(pair, args.granularity_options)), exclude=tuple(args.exclude), seed=args.seed, tier=args.tier,
+        within=args.within / 100, examples=args.examples, workers=args.threads or free(),
+    ):  # fmt: skip
+        points.append(point)
+        print(json.dumps(line(point)) if args.json else words(point), flush=True)
+    asked = {"model": args.model, "criterion": args.criterion, "granularity": args.granularity, "tier": args.tier}
+    found = summary(points) | {"seconds": time.perf_counter() - began}
+    print(json.dumps({"event": "summary", **asked, **found}) if args.json else told(found))
+
+
+def line(point: Point) -> dict[str, Any]:
+    """A point as plain data, with its change of accuracy and loss against the dense model."""
+    accuracy = None
+    if point.accuracy:
+        accuracy = {"value": point.accuracy.value, **dataclasses.asdict(point.accuracy)}
+    return events.to_dict(point) | {"accuracy": accuracy, "change": point.change, "loss_change": point.loss - point.loss_dense}
+
+
+def words(point: Point) -> str:
+    share = f"{point.layer:28} {point.level:5.0%} gone, {point.kept:,} of {point.units:,} left: "
+    if point.accuracy is None or point.interval is None or point.change is None:
+        return f"{share}loss {point.loss_dense:.3f} → {point.loss:.3f} (estimate)"
+    low, high = (100 * bound for bound in point.interval)
+    return f"{share}{point.accuracy.value:.1%} of {point.accuracy.total:,}, {100 * point.change:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
+def summary(points: Sequence[Point]) -> dict[str, Any]:
+    """Cells, the dense model's accuracy, and for each layer the highest ratio that costs at most a point of accuracy by itself."""
+    layers = list(dict.fromkeys(point.layer for point in points))
+    measured = [point for point in points if point.accuracy]
+    most: dict[str, float] = dict.fromkeys(layers, 0.0)
+    for layer in layers:
+        for point in sorted((p for p in measured if p.layer == layer), key=lambda p: p.level):
+            if point.change is None or point.change < -TOLERATED:
+                break
+            most[layer] = point.level
+    dense = None
+    if measured and (widest := max(measured, key=lambda p: p.accuracy.total if p.accuracy else 0)).accuracy:
+        held = Accuracy(widest.accuracy.correct + widest.lost - widest.won, widest.accuracy.total)
+        dense = {"value": held.value, **dataclasses.asdict(held)}
+    return {"cells": len(points), "layers": len(layers), "accuracy_dense": dense, "within_1_point": most if measured else None}
+
+
+def told(found: dict[str, Any]) -> str:
+    dense, most = found["accuracy_dense"], found["within_1_point"]
+    said = f"{found['cells']} cells of {found['layers']} layers in {found['seconds']:.1f} s"
+    if not dense:
+        return f"{said}, estimated from gradients: the order of cells is worth more than their numbers"
+    lines = [f"  {layer:28} {level:.0%}" for layer, level in most.items()]
+    return "\n".join([f"{said}; dense {dense['value']:.1%} of {dense['total']:,}. Within 1 point, each layer by itself:", *lines])
