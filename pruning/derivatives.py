@@ -48,14 +48,14 @@ def curved(
     return diagonal, product
 
 
-def squares(model: nn.Module, weights: Named, data: Batches, loss: Loss) -> Named:
-    """Mean over examples of the squared gradient of the example's own loss: the diagonal of the empirical Fisher matrix."""
+def moments(model: nn.Module, weights: Named, data: Batches, loss: Loss) -> tuple[Named, Named]:
+    """Means over examples of the size and of the square of the gradient of each example's own loss."""
 
     def one(leaves: Named, x: Tensor, y: Tensor) -> Tensor:
         found: Tensor = loss(functional_call(model, leaves, (x[None],)), y[None])
         return found
 
-    return _squared(one, weights, data, lambda x, y: y)
+    return _moments(one, weights, data, lambda x, y: y)
 
 
 def gauss_newton(model: nn.Module, weights: Named, data: Batches, probes: int, chance: torch.Generator) -> Named:
@@ -82,7 +82,7 @@ def gauss_newton(model: nn.Module, weights: Named, data: Batches, probes: int, c
                 return nn.functional.one_hot(torch.full((len(x),), i), classes).to(x.dtype)
             return torch.randint(0, 2, (len(x), classes), generator=chance).to(x.dtype) * 2 - 1
 
-        _add(total, _squared(one, weights, data, signs), 1.0 if exact else 1 / probes)
+        _add(total, _moments(one, weights, data, signs)[1], 1.0 if exact else 1 / probes)
     return total
 
 
@@ -91,18 +91,19 @@ def signs(weights: Named, chance: torch.Generator) -> Named:
     return {name: torch.randint(0, 2, w.shape, generator=chance).to(w.dtype) * 2 - 1 for name, w in weights.items()}
 
 
-def _squared(
+def _moments(
     one: Callable[[Named, Tensor, Tensor], Tensor], weights: Named, data: Batches, second: Callable[[Tensor, Tensor], Tensor]
-) -> Named:
-    """Mean of squared gradients of `one(weights, x, second)` over examples, as many at once as memory is meant to hold."""
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+) -> tuple[Named, Named]:
+    """Mean size and square of the gradients of `one(weights, x, second)`, as many examples at once as memory is meant to hold."""
+    sizes, squares = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
     leaves = {name: weight.clone() for name, weight in weights.items()}
     size = max(1, min(data.batch, CHUNK // sum(w.numel() for w in weights.values())))
     each = vmap(grad(one), in_dims=(None, 0, 0))
     for x, y in Batches(data.x, data.y, size):
         parts = each(leaves, x, second(x, y))
-        _add(total, {name: part.square().sum(0) for name, part in parts.items()}, 1 / len(data.x))
-    return total
+        _add(sizes, {name: part.abs().sum(0) for name, part in parts.items()}, 1 / len(data.x))
+        _add(squares, {name: part.square().sum(0) for name, part in parts.items()}, 1 / len(data.x))
+    return sizes, squares
 
 
 def _grad(value: Tensor, leaves: Named, *, create_graph: bool = False) -> Named:

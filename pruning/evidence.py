@@ -87,8 +87,17 @@ class Evidence:
     @cached_property
     def squared_gradients(self) -> dict[str, Tensor]:
         """Mean over examples of each example's squared gradient: the diagonal of the empirical Fisher matrix. 1.5 gradients."""
+        return self._moments[1]
+
+    @cached_property
+    def gradient_sizes(self) -> dict[str, Tensor]:
+        """Mean over examples of the size of each example's gradient. 1.5 gradients."""
+        return self._moments[0]
+
+    @cached_property
+    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with looking(self.model):
-            return derivatives.squares(self.model, self.weights, self.data, self.loss)
+            return derivatives.moments(self.model, self.weights, self.data, self.loss)
 
     def gauss_newton(self, probes: int) -> dict[str, Tensor]:
         """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, exact from as many probes as classes on. 1.5 gradients each."""

@@ -31,7 +31,7 @@ SCHEDULES = registry.names("schedule")
 PAIRS = [(c, g) for c in CRITERIA for g in GRANULARITIES if not registry.misfit(c, g)]
 MISFITS = [(c, g) for c in CRITERIA for g in GRANULARITIES if registry.misfit(c, g)]
 TOGETHER = ("global", "erk", "lamp", "by_sensitivity")  # scopes that spend one budget over all layers
-QUICK = {"synflow": {"rounds": 4}, "hutchinson": {"probes": 1}, "obd": {"probes": 1}, "movement": {"epochs": 1}}
+QUICK = {"synflow": {"rounds": 4}, "hutchinson": {"probes": 1}, "obd": {"probes": 1}, "movement": {"steps": 3}}
 UNSUITED = {"bn_scale": {*TOYS} - {"residual"}, "synflow": {"attention"}}  # no BatchNorm to look at; norms that subtract
 RATIOS = (0.0, 0.1, 0.5, 0.9, 0.99)
 

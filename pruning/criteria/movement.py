@@ -6,6 +6,8 @@ S = −Σ w · ∂L/∂w over the steps of training, Sanh et al., 2020, https://
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import nn
@@ -13,15 +15,15 @@ from torch import nn
 from pruning.errors import ModelError
 from pruning.evidence import Evidence
 from pruning.registry import criterion
-from pruning.types import Scores, prunable
+from pruning.types import Batches, Scores, prunable
 
 
-@criterion(group="gradients", needs="data", cost="trains a copy for as many epochs as you ask, on all training data")
-def movement(seen: Evidence, *, epochs: int = 2, lr: float = 0.01, batch: int = 64) -> Scores:
+@criterion(group="gradients", needs="data", cost="trains a copy for as many steps as you ask: 200 forward and backward passes")
+def movement(seen: Evidence, *, steps: int = 200, lr: float = 0.1, batch: int = 64) -> Scores:
     """Remove the weights that shrink while a copy of the model is trained on.
 
-    epochs: of training that the movement is added up over; what is zero already stays zero.
-    lr: learning rate of that training, plain gradient descent; at 0 nothing moves and only the first pull counts.
+    steps: of training that the movement is added up over, on all training data; a model that has settled needs many. What is zero stays so.
+    lr: learning rate of that training, by plain gradient descent.
     batch: examples in a step.
     """
     model = copy.deepcopy(seen.model).train()
@@ -31,14 +33,19 @@ def movement(seen: Evidence, *, epochs: int = 2, lr: float = 0.01, batch: int = 
     order = torch.Generator().manual_seed(seen.seed)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seen.seed)
-        for _ in range(epochs):
-            for x, y in seen.all_data.shuffled(order, batch):
-                model.zero_grad()
-                seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
-                _step(model, weights, alive, total, lr)
+        for x, y in islice(_endless(seen.all_data, order, batch), steps):
+            model.zero_grad()
+            seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+            _step(model, weights, alive, total, lr)
     if not all(torch.isfinite(values).all() for values in total.values()):
         raise ModelError(f"Training for movement diverged at learning rate {lr:g}: try a tenth of it (option lr).")
     return total
+
+
+def _endless(data: Batches, order: torch.Generator, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Epoch after epoch."""
+    while True:
+        yield from data.shuffled(order, batch)
 
 
 @torch.no_grad()

@@ -1,0 +1,426 @@
+"""Each criterion on numbers worked out by hand, and held against an oracle where there is one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+import pruning
+from pruning import masks, registry, solving
+from pruning.criteria.synflow import flows, positive
+from pruning.errors import DataError, ModelError
+from pruning.evidence import Evidence
+from pruning.types import Batches, Scores, Workpiece, prunable
+from tests.toys import toy
+
+
+def half_square(out: Tensor, y: Tensor) -> Tensor:
+    """½ (out − y)², a mean over the examples, a sum over the outputs: its gradient by out is out − y."""
+    return (out - y).square().sum(1).mean() / 2
+
+
+def linear(rows: list[list[float]]) -> nn.Linear:
+    """A linear layer without bias, of these weights (out, in)."""
+    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rows))
+    return layer.eval()
+
+
+def seen(model: nn.Module, x: list[list[float]], y: object = None, loss: object = half_square) -> Evidence:
+    """What is known of a model on a few examples; without targets, of a model alone."""
+    inputs = torch.tensor(x)
+    data = Batches(inputs, torch.tensor(y)) if y is not None else None
+    return Evidence(model, data, loss, example=inputs)  # type: ignore[arg-type]
+
+
+def scored(criterion: str, evidence: Evidence, name: str = "weight", **options: object) -> list[float]:
+    scores: Scores = registry.get("criterion", criterion)(evidence, **options)
+    return scores[name].flatten().tolist()
+
+
+VECTORS: dict[str, Callable[[], None]] = {}
+
+
+def vector(check: Callable[[], None]) -> Callable[[], None]:
+    """Numbers worked out by hand for the criterion that the function is named after."""
+    VECTORS[check.__name__] = check
+    return check
+
+
+# One layer, w = [2, −3], one example x = [1, 2], y = 1: out = 2 − 6 = −4, ∂L/∂out = −5, ∂L/∂w = −5·x = [−5, −10].
+def one_example() -> Evidence:
+    return seen(linear([[2.0, -3.0]]), [[1.0, 2.0]], [[1.0]])
+
+
+# The same with a second example x = [1, 0], y = 1: out = 2, ∂L/∂w = [1, 0]. Mean gradient [−2, −5].
+def two_examples() -> Evidence:
+    return seen(linear([[2.0, -3.0]]), [[1.0, 2.0], [1.0, 0.0]], [[1.0], [1.0]])
+
+
+@vector
+def magnitude() -> None:
+    evidence = seen(linear([[1.0, -3.0], [0.0, 2.0]]), [[0.0, 0.0]])
+    assert scored("magnitude", evidence) == [1, 3, 0, 2]
+    assert scored("magnitude", evidence, norm="l2") == [1, 9, 0, 4]
+    # those left are 1, −3, 2: mean 0, σ = √(14/3)
+    assert scored("magnitude", evidence, scale="deviation") == pytest.approx([v / math.sqrt(14 / 3) for v in (1, 3, 0, 2)])
+    assert scored("magnitude", seen(linear([[2.0, 2.0]]), [[0.0, 0.0]]), scale="deviation") == [2, 2]  # σ = 0: left as they are
+
+
+@vector
+def random() -> None:
+    model = linear([[1.0, 2.0], [3.0, 4.0]])
+    first, other = (scored("random", Evidence(model, seed=seed)) for seed in (3, 4))
+    assert first == torch.rand(2, 2, generator=torch.Generator().manual_seed(3 * 1_000_003)).flatten().tolist()
+    assert first != other
+
+
+@vector
+def gradient() -> None:
+    assert scored("gradient", one_example()) == [5, 10]
+    assert scored("gradient", two_examples()) == [2, 5]
+
+
+@vector
+def taylor() -> None:
+    # |w · g| of each example: [10, 30] and [2, 0]; means [6, 15], of squares [(100 + 4)/2, 900/2]
+    assert scored("taylor", two_examples()) == [6, 15]
+    assert scored("taylor", two_examples(), squared=True) == [52, 450]
+    # of the mean gradient [−2, −5]: |2·−2|, |−3·−5|
+    assert scored("taylor", two_examples(), over="mean") == [4, 15]
+    assert scored("taylor", two_examples(), over="mean", squared=True) == [16, 225]
+
+
+@vector
+def fisher() -> None:
+    # ½ w² E[g²]: E[g²] = [(25 + 1)/2, (100 + 0)/2] = [13, 50]; ½·4·13, ½·9·50
+    assert scored("fisher", two_examples()) == [26, 225]
+
+
+@vector
+def snip() -> None:
+    # |w · g| = [4, 15], of 19 in all; with one example |2·−5|, |−3·−10| of 40
+    assert scored("snip", two_examples()) == pytest.approx([4 / 19, 15 / 19])
+    assert scored("snip", two_examples(), examples=1) == pytest.approx([10 / 40, 30 / 40])
+
+
+# Two classes, w = 0: p = (½, ½), diag p − ppᵀ = [[¼, −¼], [−¼, ¼]], so ∂²L/∂w_ci² = ¼ x_i² for one example x = [1, 2]; but w = 0 would
+# score 0. Both rows [a, b] give equal logits, so p stays (½, ½): rows [2, −3].
+def two_classes() -> Evidence:
+    return seen(linear([[2.0, -3.0], [2.0, -3.0]]), [[1.0, 2.0]], [0], nn.functional.cross_entropy)
+
+
+@vector
+def obd() -> None:
+    # ½ h w², h = ¼ [1, 4]: ½·¼·4, ½·1·9, for both rows
+    assert scored("obd", two_classes(), probes=2) == pytest.approx([0.5, 4.5, 0.5, 4.5])
+    # ½ (out − y)² bends by x² = [1, 4] along w, whatever out is; off the diagonal 2, and v ⊙ Hv = [1 ± 2, 4 ± 2], the same sign
+    h = scored("obd", one_example(), diagonal="hessian", probes=1)
+    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx([0.5 * 4 * -1, 0.5 * 9 * 2])
+
+
+@vector
+def hutchinson() -> None:
+    # H = xxᵀ = [[1, 2], [2, 4]]: one probe says 1 ± 2 and 4 ± 2; by size 3 or 1, and 6 or 2
+    h = scored("hutchinson", one_example(), probes=1)
+    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx([0.5 * 4 * 1, 0.5 * 9 * 2])
+
+
+@vector
+def grasp() -> None:
+    # H g = xxᵀ g with x = [1, 2], g = [−5, −10]: xᵀg = −25, Hg = [−25, −50]; w ⊙ Hg = [−50, 150]
+    assert scored("grasp", one_example(), temperature=1.0) == [-50, 150]
+    # outputs halved: out = −2, g = (−3)·x/2 = [−1.5, −3], H = xxᵀ/4, xᵀg = −7.5, Hg = [−1.875, −3.75]
+    assert scored("grasp", one_example(), temperature=2.0) == [-3.75, 11.25]
+
+
+@vector
+def synflow() -> None:
+    # R = Σ_h |v_h| (|u_h1| + |u_h2|): u = [[1, −2], [3, 0]], v = [[−1, 2]]: R = 1·3 + 2·3 = 9
+    # u's scores are |v_h u_hi|: [1, 2, 6, 0]; v's |v_h| Σ_i |u_hi|: [3, 6]; both layers sum to R; given as shares of R
+    model = nn.Sequential(linear([[1.0, -2.0], [3.0, 0.0]]), linear([[-1.0, 2.0]]))
+    evidence = seen(model, [[0.0, 0.0]])
+    assert scored("synflow", evidence, "0.weight", rounds=1) == pytest.approx([1 / 9, 2 / 9, 6 / 9, 0])
+    assert scored("synflow", evidence, "1.weight", rounds=1) == pytest.approx([3 / 9, 6 / 9])
+    # in rounds of one weight: the 0 goes first, then 1, then (R = 2 + 6 now) u_12 and v_1 share 2, and u_12 stands first; v_1 is idle now
+    assert scored("synflow", evidence, "0.weight", rounds=100) == pytest.approx([1 / 6, 2 / 6, 4 / 6, 0])
+    assert scored("synflow", evidence, "1.weight", rounds=100) == pytest.approx([3 / 6, 5 / 6])
+
+
+@vector
+def wanda() -> None:
+    # x: [3, 0], [4, 1]: norms [5, 1]; |w| · norm
+    evidence = seen(linear([[1.0, -2.0], [0.5, 4.0]]), [[3.0, 0.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]])
+    assert scored("wanda", evidence) == [5, 2, 2.5, 4]
+    assert scored("wanda", evidence, compare="output") == [0.5, 0, 0, 0.5]
+
+
+@vector
+def movement() -> None:
+    # lr 0.1, twice over one example. First g = [−5, −10]: −w·g = [10, −30], then w = [2.5, −2];
+    # out = −1.5, g = −2.5·x = [−2.5, −5]: −w·g = [6.25, −10]. Sums [16.25, −40]: the first grows, the second shrinks.
+    assert scored("movement", one_example(), steps=2, lr=0.1) == pytest.approx([16.25, -40])
+    assert scored("movement", one_example(), steps=1, lr=0.1) == [10, -30]
+    # what is zero stays zero: w = [0, −3]; out = −6, g = [−7, −14], w = [0, −1.6]; out = −3.2, g = [−4.2, −8.4]: −42 − 13.44
+    pruned = seen(linear([[0.0, -3.0]]), [[1.0, 2.0]], [[1.0]])
+    assert scored("movement", pruned, steps=2, lr=0.1) == pytest.approx([0, -55.44])
+
+
+@vector
+def bn_scale() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([-3.0, 0.5]))  # type: ignore[operator, arg-type]
+    evidence = Evidence(model, example=torch.ones(1, 1, 1, 1))
+    assert scored("bn_scale", evidence, "0.weight") == [3, 0.5]
+    assert scored("bn_scale", evidence, "4.weight") == [0] * 6
+    assert registry.companion("bn_scale", "spares")(evidence) == {  # type: ignore[misc]
+        "4.weight": "no BatchNorm follows it, so it has no scale to go by."
+    }
+
+
+@vector
+def geometric_median() -> None:
+    # filters (0, 0), (3, 4), (0, 1): distances 5, 1, √18; sums 6, 5 + √18, 1 + √18
+    scores = scored("geometric_median", seen(linear([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [[0.0, 0.0]]))
+    far = math.sqrt(18)
+    assert scores == pytest.approx([6, 6, 5 + far, 5 + far, 1 + far, 1 + far])
+
+
+@vector
+def activation() -> None:
+    # outputs for x = 1 and x = −3: unit 0 (w = 2) 2, −6; unit 1 (w = −1) −1, 3; after ReLU 2, 0 and 0, 3
+    model = nn.Sequential(linear([[2.0], [-1.0]]), nn.ReLU(), linear([[1.0, 1.0]]))
+    evidence = seen(model, [[1.0], [-3.0]], [[0.0], [0.0]])
+    assert scored("activation", evidence, "0.weight") == [1, 1.5]
+    assert scored("activation", evidence, "0.weight", measure="apoz") == [0.5, 0.5]
+    assert scored("activation", evidence, "2.weight") == [2.5, 2.5]  # nothing bends it: (2 + 3)/2
+
+
+@vector
+def obs() -> None:
+    # x = (1, 0), (1, 1): XXᵀ/2 = ½ [[2, 1], [1, 1]] = [[1, ½], [½, ½]]; inverse [[2, −2], [−2, 4]]. w = [2, 3]:
+    # w²/(2 [H⁻¹]): 4/4 = 1 and 9/8. The first goes; w₂ becomes 3 − 2/2·(−2) = 5; the last alone costs ½·½·25 = 6.25.
+    evidence = seen(linear([[2.0, 3.0]]), [[1.0, 0.0], [1.0, 1.0]], [[0.0], [0.0]])
+    assert scored("obs", evidence, error="layer", damping=0.0) == pytest.approx([1, 6.25], rel=1e-4)
+    keep = {"weight": torch.tensor([[False, True]])}
+    made = registry.companion("obs", "compensate")(evidence, keep, damping=0.0)  # type: ignore[misc]
+    assert made["weight"].tolist() == [[0, pytest.approx(5, rel=1e-4)]]
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_by_hand(name: str) -> None:
+    VECTORS[name]()
+
+
+def test_every_criterion_has_numbers_worked_out_by_hand() -> None:
+    assert set(registry.names("criterion")) == set(VECTORS)
+
+
+# ---------------------------------------------------------------- oracles
+
+
+class Bent(nn.Module):
+    """5 -> 4 -> 3 with tanh or ReLU and biases: 32 weights, whose Hessian autograd gives exactly."""
+
+    def __init__(self, bend: nn.Module) -> None:
+        super().__init__()
+        self.one, self.bend, self.two = nn.Linear(5, 4), bend, nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.two(self.bend(self.one(x)))
+        return out
+
+
+def bent(bend: nn.Module) -> Workpiece:
+    work = toy("mlp", seed=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = Bent(bend).eval().double()
+    data = Batches(work.train.x.double(), work.train.y, batch=7)  # type: ignore[union-attr]
+    return Workpiece("bent", model, data, data, data, example=data.x[:1])
+
+
+def hessian(work: Workpiece, temperature: float = 1.0) -> Tensor:
+    """The exact Hessian of the mean loss by all prunable weights, in order."""
+    weights = {name: w.detach() for name, w in prunable(work.model).items()}
+    sizes, data = [w.numel() for w in weights.values()], work.train
+    assert data is not None
+
+    def mean_loss(flat: Tensor) -> Tensor:
+        parts = zip(weights, torch.split(flat, sizes), strict=True)
+        held = {name: part.reshape(weights[name].shape) for name, part in parts}
+        return work.loss(functional_call(work.model, held, (data.x,)) / temperature, data.y)
+
+    found: Tensor = torch.autograd.functional.hessian(mean_loss, flat(weights))
+    return found
+
+
+def flat(held: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in held.values()])
+
+
+def test_with_relu_the_gauss_newton_diagonal_is_the_hessians() -> None:
+    work = bent(nn.ReLU())
+    exact = hessian(work).diagonal()
+    assert torch.allclose(flat(Evidence.of(work).gauss_newton(3)), exact, atol=1e-12)
+    w = flat(Evidence.of(work).weights)
+    assert torch.allclose(flat(registry.get("criterion", "obd")(Evidence.of(work), probes=3)), exact * w**2 / 2, atol=1e-12)
+
+
+def test_gauss_newton_by_probes_comes_to_the_same() -> None:
+    work = bent(nn.Tanh())
+    seen = Evidence.of(work)
+    exact, probed = flat(seen.gauss_newton(3)), torch.stack([flat(Evidence.of(work, seed=s).gauss_newton(2)) for s in range(60)])
+    error = probed.std(0) / math.sqrt(60)
+    assert ((probed.mean(0) - exact).abs() <= 5 * error + 1e-9).all()
+    p = work.model(seen.data.x).softmax(1)  # the true Fisher: labels drawn from the model's own answers
+    fisher = torch.zeros_like(exact)
+    for x, chances in zip(seen.data.x, p, strict=True):
+        for label, chance in enumerate(chances):
+            parts = torch.autograd.grad(work.loss(work.model(x[None]), torch.tensor([label])), list(prunable(work.model).values()))
+            fisher += chance.detach() * torch.cat([part.flatten() for part in parts]).square() / len(p)
+    assert torch.allclose(exact, fisher, atol=1e-10)
+
+
+def test_hutchinson_converges_to_the_hessians_diagonal() -> None:
+    work = bent(nn.Tanh())
+    exact = hessian(work).diagonal()
+    errors = [(flat(Evidence.of(work, seed=1).hessian_diagonal(probes)) - exact).norm() / exact.norm() for probes in (2, 32, 256)]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.15
+    scores = flat(registry.get("criterion", "hutchinson")(Evidence.of(work, seed=1), probes=256))
+    assert torch.corrcoef(torch.stack([scores, exact.abs() * flat(Evidence.of(work).weights) ** 2 / 2]))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("temperature", [1.0, 200.0])
+def test_grasp_is_weight_times_hessian_times_gradient(temperature: float) -> None:
+    work = bent(nn.Tanh())
+    w = {name: p for name, p in prunable(work.model).items()}
+    loss = work.loss(work.model(work.train.x) / temperature, work.train.y)  # type: ignore[union-attr]
+    slope = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(w.values()))])
+    exact = flat({n: p.detach() for n, p in w.items()}) * (hessian(work, temperature) @ slope)
+    scores = registry.get("criterion", "grasp")(Evidence.of(work), temperature=temperature)
+    assert torch.allclose(flat(scores), exact, rtol=1e-6, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise", "tied", "attention"])
+def test_fisher_is_what_a_loop_over_examples_says(name: str) -> None:
+    work = toy(name)
+    weights = prunable(work.model)
+    total = {n: torch.zeros_like(w) for n, w in weights.items()}
+    assert work.train is not None
+    for x, y in zip(work.train.x, work.train.y, strict=True):
+        parts = torch.autograd.grad(work.loss(work.model(x[None]), y[None]), list(weights.values()))
+        total = {n: total[n] + part.square() / len(work.train.x) for n, part in zip(weights, parts, strict=True)}
+    scores = registry.get("criterion", "fisher")(Evidence.of(work))
+    for n, w in weights.items():
+        assert torch.allclose(scores[n], total[n] * w.detach() ** 2 / 2, rtol=1e-4, atol=1e-9)
+
+
+def test_snip_ranks_as_taylor_does_on_the_same_examples_and_sums_to_one() -> None:
+    work = toy("residual")
+    snip = registry.get("criterion", "snip")(Evidence.of(work))
+    taylor = registry.get("criterion", "taylor")(Evidence.of(work), over="mean")
+    whole = flat(taylor).sum()
+    assert flat(snip).sum() == pytest.approx(1)
+    assert all(torch.allclose(snip[n] * whole, taylor[n], rtol=1e-4) for n in taylor)
+
+
+def test_synflow_conserves_the_flow_from_layer_to_layer() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2, padding=1, bias=False), nn.ReLU(), nn.Flatten(),
+            nn.Linear(64, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False),
+        )  # fmt: skip
+    evidence = Evidence(model, example=torch.zeros(1, 2, 6, 6))
+    weights = {name: w.double().abs() for name, w in evidence.weights.items()}
+    sums = [float(part.sum()) for part in flows(positive(model), weights, evidence.example).values()]
+    assert sums == pytest.approx([1.0] * 4)  # each layer carries all of R
+
+
+@pytest.mark.parametrize("share", [0.99, 0.999])
+def test_synflow_leaves_every_layer_open_where_its_one_look_and_magnitude_close_one(share: float) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(*(nn.Linear(100, 100, bias=False) for _ in range(6)))
+        model[3].weight.data *= 0.01
+    evidence = Evidence(model, example=torch.zeros(1, 100))
+
+    def least(criterion: str, **options: object) -> int:
+        scores = registry.get("criterion", criterion)(evidence, **options)
+        line = flat(scores).sort().values[round(share * 60_000)]
+        return min(int((values >= line).sum()) for values in scores.values())
+
+    assert least("synflow") > 0
+    assert least("magnitude") == 0
+
+
+# ---------------------------------------------------------------- data
+
+
+def without_data(name: str) -> Workpiece:
+    work = toy(name)
+    return Workpiece(name, work.model, loss=work.loss, example=work.example)
+
+
+@pytest.mark.parametrize("criterion", registry.names("criterion"))
+def test_what_a_criterion_says_it_needs_is_what_it_needs(criterion: str) -> None:
+    needs = registry.entry("criterion", criterion).tags["needs"]
+    score = registry.get("criterion", criterion)
+    if needs == "data":
+        with pytest.raises(DataError, match="choose one that looks at weights alone"):
+            score(Evidence.of(without_data("residual")))
+    else:
+        score(Evidence.of(without_data("residual")))
+    if needs == "nothing":
+        score(Evidence(toy("residual").model))
+    elif needs != "data":
+        with pytest.raises(DataError, match="there is no example input"):
+            score(Evidence(toy("residual").model))
+
+
+def test_models_a_criterion_cannot_read_are_refused_with_the_way_out() -> None:
+    with pytest.raises(ModelError, match=r"no layer of this model is followed by BatchNorm: choose magnitude"):
+        registry.get("criterion", "bn_scale")(Evidence.of(toy("mlp")))
+    with pytest.raises(ModelError, match=r"norms subtract a mean: choose magnitude or snip"):
+        registry.get("criterion", "synflow")(Evidence.of(toy("attention")))
+    work = toy("mlp")
+    with pytest.raises(ModelError, match=r"diverged at learning rate 1e\+30"):
+        registry.get("criterion", "movement")(Evidence.of(work), lr=1e30)
+
+
+# ---------------------------------------------------------------- compensation
+
+
+@pytest.mark.parametrize("name", ["mlp", "residual", "depthwise", "tied", "attention", "one_unit"])
+def test_compensation_keeps_what_stays_zero_and_brings_each_layer_closer(name: str) -> None:
+    work = toy(name)
+    recipe = pruning.Recipe(criterion="obs", sparsity=0.6, scope="per_layer")
+    keep, before = pruning.choose(recipe, work), copy.deepcopy(work.model.state_dict())
+    made = masks.compensation(recipe, work, keep)
+    assert all(torch.equal(before[n], value) for n, value in work.model.state_dict().items())
+    seen = Evidence.of(work)
+    for layer, grams in seen.grams():
+        if layer not in made:
+            assert bool(keep[layer].all())
+            continue
+        layout, w = seen.layouts[layer], seen.weights[layer]
+        assert not made[layer][~keep[layer]].any()
+        for old, new, on, gram in zip(*map(layout.matrices, (w, made[layer], keep[layer])), grams, strict=True):
+            h = solving.damped(gram, 0.01)
+            assert (solving.loss(old, new, h) <= solving.loss(old, old * on, h) * (1 + 1e-5) + 1e-9).all()
+
+
+def test_most_criteria_make_up_for_nothing() -> None:
+    work = toy("mlp")
+    recipe = pruning.Recipe(criterion="magnitude", sparsity=0.6)
+    assert masks.compensation(recipe, work, pruning.choose(recipe, work)) == {}

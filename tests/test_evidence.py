@@ -1,0 +1,153 @@
+"""What is seen of a model is what happens in it: each weight times the inputs it is said to read gives the outputs it gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import DataError
+from pruning.evidence import Evidence
+from pruning.types import Batches
+from pruning.watching import Use, Watch, layouts
+from tests.toys import toy
+
+
+class Cross(nn.Module):
+    """Attention whose queries come from elsewhere than its keys and values."""
+
+    def __init__(self, **more: object) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **more)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        kv = x.flip(1) * 2
+        if self.attention.kdim != 8:
+            kv = kv[..., : self.attention.kdim]
+        out: Tensor = self.attention(x, kv, kv, need_weights=False)[0]
+        return out
+
+
+LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "linear": (nn.Linear(5, 3), (4, 5)),
+    "linear on tokens": (nn.Linear(5, 3), (4, 6, 5)),
+    "linear without bias": (nn.Linear(5, 3, bias=False), (4, 6, 5)),
+    "linear, input turned": (nn.Sequential(nn.Flatten(2), nn.Linear(6, 3)), (4, 2, 2, 3)),
+    "conv1d": (nn.Conv1d(3, 4, 3, stride=2, padding=1), (2, 3, 9)),
+    "conv2d": (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 5, 6)),
+    "strided and dilated": (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1)), (2, 3, 8, 7)),
+    "grouped": (nn.Conv2d(4, 6, 3, groups=2), (2, 4, 5, 5)),
+    "depthwise": (nn.Conv2d(4, 8, 3, groups=4, padding=1), (2, 4, 5, 5)),
+    "padded round": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 2, 5, 5)),
+    "padded to the same size": (nn.Conv2d(2, 3, 3, padding="same", dilation=2), (2, 2, 6, 6)),
+    "conv3d": (nn.Conv3d(2, 3, 2, stride=2), (2, 2, 4, 4, 4)),
+    "transposed": (nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1), (2, 3, 4, 5)),
+    "transposed and grouped": (nn.ConvTranspose2d(4, 6, 2, stride=3, groups=2, dilation=2), (2, 4, 3, 3)),
+    "transposed, padded wide": (nn.ConvTranspose1d(2, 3, 2, stride=1, padding=2), (2, 2, 9)),
+    "packed attention": (Cross(), (2, 5, 8)),
+    "attention of other sizes": (Cross(kdim=6, vdim=6), (2, 5, 8)),
+    "batch second": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=False), (5, 2, 8)),
+    "bfloat16": (nn.Conv2d(3, 4, 3).bfloat16(), (2, 3, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_times_inputs_are_the_outputs(name: str) -> None:
+    model, shape = LAYERS[name]
+    model.eval()
+    kind = next(model.parameters()).dtype
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(kind)
+    held, weights, seen = layouts(model), dict(model.named_parameters()), set()
+
+    def check(use: Use) -> None:
+        seen.add(use.name)
+        w = weights[use.name]
+        matrices = held[use.name].matrices(w)[use.groups].float()
+        assert torch.equal(held[use.name].weight(held[use.name].matrices(w), w.shape), w)  # there and back
+        inputs = torch.cat(list(use.inputs(w.shape))).float()  # (positions, groups or 1, inputs)
+        made = torch.einsum("gri,ngi->ngr", matrices, inputs.expand(-1, len(matrices), -1)).flatten(1)
+        out = use.out.movedim(1, -1).reshape(made.shape).float() if use.convolution else use.out.float()
+        rest = out - made  # the bias, the same at every position; or nothing
+        assert torch.allclose(rest, rest[:1].expand_as(rest), atol=0.05 if kind == torch.bfloat16 else 1e-5)
+
+    with torch.no_grad(), Watch(model, check):
+        model(x)
+    assert seen == set(held)
+
+
+def test_input_norms_and_grams_are_those_of_the_inputs() -> None:
+    layer = nn.Conv2d(4, 6, 3, groups=2, padding=1, bias=False)
+    x = torch.randn(5, 4, 5, 5)
+    evidence = Evidence(layer, Batches(x, torch.zeros(5, dtype=torch.long), batch=2))
+    parts = [torch.nn.functional.unfold(part, 3, padding=1).transpose(1, 2).flatten(0, 1) for part in x.split(2, dim=1)]
+    grams = dict(evidence.grams())["weight"]
+    assert grams.shape == (2, 18, 18)
+    for part, gram, norms in zip(parts, grams, evidence.input_norms["weight"].reshape(2, 3, 18), strict=True):
+        assert torch.allclose(gram, part.T @ part / 5, atol=1e-4)
+        assert torch.allclose(norms, part.norm(dim=0).expand(3, 18), atol=1e-4)
+
+
+def test_a_weight_used_twice_reads_both_inputs() -> None:
+    work = toy("tied")
+    evidence = Evidence.of(work)
+    assert work.train is not None
+    first = work.train.x
+    second = work.model.a(first).relu().detach()  # type: ignore[operator, union-attr]
+    expected = (first.square().sum(0) + second.square().sum(0)).sqrt()
+    assert torch.allclose(evidence.input_norms["a.weight"][0], expected, rtol=1e-5)
+
+
+def test_grams_that_do_not_fit_are_gathered_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dict(Evidence.of(toy("mlp")).grams())
+    monkeypatch.setattr("pruning.evidence.GRAMS", 150)
+    parts = dict(Evidence.of(toy("mlp")).grams())
+    assert list(parts) == list(whole)
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    assert list(dict(Evidence.of(toy("mlp")).grams(leave={"2.weight"}))) == ["0.weight", "4.weight"]
+
+
+def test_what_follows_a_layer_is_found() -> None:
+    work = toy("residual")
+    model = work.model
+    evidence = Evidence.of(work)
+    assert {name: scale is not None for name, scale in evidence.batch_scales.items()} == {"first.weight": True, "second.weight": True}
+    assert torch.equal(evidence.batch_scales["second.weight"], model.norm2.weight)  # type: ignore[union-attr, arg-type]
+    answers, share = next(iter(evidence.activations()))
+    x = work.train.x[:20]  # type: ignore[union-attr]
+    with torch.no_grad():
+        one = model.norm1(model.first(x)).relu()  # type: ignore[operator, union-attr]
+        two = (one + model.norm2(model.second(one))).relu()  # type: ignore[operator]
+        out = model(x)
+    assert share == pytest.approx(20 / 48)
+    assert torch.allclose(answers["first.weight"], one, atol=1e-6)
+    assert torch.allclose(answers["second.weight"], two, atol=1e-6)  # through the sum, to what bends it
+    assert torch.allclose(answers["head.weight"], out, atol=1e-6)
+
+
+def test_evidence_is_gathered_once() -> None:
+    work = toy("residual")
+    calls = []
+    evidence = Evidence.of(work)
+    work.model.register_forward_hook(lambda *_: calls.append(1))
+    for ask in (lambda: evidence.gradients, lambda: evidence.squared_gradients, lambda: evidence.input_norms):
+        first, before = ask(), len(calls)
+        assert ask() is first
+        assert len(calls) == before
+    assert evidence.hessian_diagonal(2) is evidence.hessian_diagonal(2)
+    assert evidence.gauss_newton(1) is evidence.gauss_newton(1)
+
+
+def test_memory_of_examples_gradients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = toy("mlp")
+    whole = Evidence.of(work).squared_gradients
+    monkeypatch.setattr("pruning.derivatives.CHUNK", 1)  # one example at a time
+    single = Evidence.of(work).squared_gradients
+    assert all(torch.allclose(whole[name], single[name], rtol=1e-4) for name in whole)
+
+
+def test_targets_that_are_no_classes_are_refused_where_classes_are_meant() -> None:
+    x = torch.randn(6, 5)
+    evidence = Evidence(toy("mlp").model, Batches(x, torch.randn(6, 3)), nn.functional.mse_loss)
+    assert evidence.gradients
+    with pytest.raises(DataError, match="choose fisher"):
+        evidence.gauss_newton(2)
