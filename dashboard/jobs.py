@@ -128,6 +128,13 @@ def study(what: str, **spec: Any) -> Study | None:
     raise PruningError(held.message or "The work ended without saying why: try again.")
 
 
+def known(what: str, **spec: Any) -> bool:
+    """Whether that study was asked for before, here or in another session: `study` then begins nothing."""
+    asked = {"what": what, **spec}
+    key = _key(asked)
+    return key in _ids() or store().known(asked, key)
+
+
 def retry(what: str, **spec: Any) -> None:
     """Forget that a study failed: the next asking works it out anew."""
     _ids().pop(_key({"what": what, **spec}), None)

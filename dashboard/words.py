@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pruning import registry
 from pruning.errors import UnknownName
 from pruning.events import Accuracy, Latency
+from pruning.figures import Spread
 from pruning.recipe import Recipe
 
 NOT_MEASURED = "not measured"
@@ -68,6 +69,41 @@ def ms(latency: Latency | None) -> str:
 def times(ratio: float) -> str:
     """How many times: `3.4×`, `12×`."""
     return f"{ratio:.1f}×" if ratio < 9.95 else f"{ratio:,.0f}×"
+
+
+def ratio(value: float) -> str:
+    """A ratio that may be near one, to two digits there: `0.98×`, `1.63×`, `8.4×`, `12×`."""
+    return f"{value:.2f}×" if value < 1.995 else times(value)
+
+
+def span(value: Spread | None) -> str:
+    """A share with its interval, in points: `2.3 points (1.0 to 3.0)`."""
+    if value is None:
+        return NOT_MEASURED
+    return f"{signed(value.value, plus=False)} points ({signed(value.low, plus=False)} to {signed(value.high, plus=False)})"
+
+
+def moved(change: Spread) -> str:
+    """A signed difference of shares with its interval: `+0.6 points (−1.1 to +2.3)`."""
+    return f"{signed(change.value)} points ({signed(change.low)} to {signed(change.high)})"
+
+
+def signed(share: float, plus: bool = True) -> str:
+    """A share as signed points, without the word: `+0.6`, `−1.4`, `0.0`."""
+    text = f"{abs(share) * 100:.1f}"
+    if text == "0.0":
+        return text
+    return ("−" if share < 0 else "+" if plus else "") + text
+
+
+def energy(picojoules: float | int | None) -> str:
+    """`231 nJ`, `2.8 µJ`, `8.4 mJ`."""
+    return NOT_MEASURED if picojoules is None else _short(float(picojoules), ("pJ", "nJ", "µJ", "mJ", "J"))
+
+
+def runtime(name: str) -> str:
+    """A runtime's name for people."""
+    return {"torch": "PyTorch", "torch CSR": "PyTorch sparse"}.get(name, name)
 
 
 def seconds(value: float) -> str:

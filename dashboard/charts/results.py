@@ -67,18 +67,6 @@ def verdict(end: Finished, healed: bool = True) -> str:
     return f"{gone}, and accuracy is {words.percent(b.accuracy)}{way}: {moved} from dense{told}."
 
 
-def unimproved(end: Finished) -> str | None:
-    """What did not get better, and why, in one sentence; None where nothing was promised."""
-    a, b = end.dense.latency, end.final.latency
-    if not end.sparsity or a is None or b is None or b.median < 0.8 * a.median:
-        return None
-    threads = words.plural(b.threads, "CPU thread")
-    return (
-        f"Not faster: {b.median:.2f} ms against {a.median:.2f} ms for one example on {threads}, "
-        "because what was removed is kept as zeros, and zeros are multiplied like any number."
-    )
-
-
 def tiles(told: Story) -> list[tuple[str, str, str]]:
     """(label, value, what stands beside it): the four numbers to read from three metres, while it runs and when it has ended."""
     if told.finished is None:

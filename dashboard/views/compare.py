@@ -5,9 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import bench, forms, frames, jobs, state, words
-from dashboard.charts import compare
+from dashboard.charts import compare, together
 from dashboard.charts.compare import Entry
+from dashboard.charts.together import Run
 from dashboard.views import frame
+from dashboard.views.truth_panel import onnx, panel_of
 from pruning.errors import PruningError
 from pruning.runs.results import Histogram
 from pruning.runs.store import Job
@@ -120,6 +122,17 @@ def delete(id: str) -> None:
         state.open_run(None)
 
 
+def gained(held: list[Entry], known: dict[str, Job]) -> None:
+    """Every promise for every run, each against its own dense model."""
+    runs = []
+    for entry in held:
+        elsewhere, _ = onnx(known[entry.id], entry.recipe)
+        runs.append(Run(entry.letter, entry.recipe.criterion, panel_of(entry.end, entry.recipe, elsewhere)))
+    if together.figures(runs):
+        alt = f"How many times better than its own dense model each run is. {together.finding(runs)}."
+        frame.chart(together.chart(runs, dark=state.dark()), alt=alt, table=together.table(runs), name="compare-gains")
+
+
 def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
     found = [(entry, read) for entry in held if (read := read_histograms(known[entry.id]))]
     if not found:
@@ -172,6 +185,8 @@ def page() -> None:
         legend(held)
     with frame.guarded():
         numbers(held)
+    with frame.guarded():
+        gained(held, known)
     with frame.guarded():
         one_layer(held, known)
     if len(known) == 1:

@@ -13,6 +13,7 @@ from dashboard.charts import budget, results, runs
 from dashboard.components.dial import dial
 from dashboard.components.live import live
 from dashboard.views import frame
+from dashboard.views.truth_panel import truth_panel
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.ranking import Ranking
@@ -266,7 +267,7 @@ def watch(id: str, alive: bool) -> None:
             arrive = time.time() - job.submitted < NEW
             live(runs.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive), key=f"live-{id}")
             twin(told, id)
-        ending(told)
+        ending(job, recipe, told)
 
 
 def head(job: Job, recipe: Recipe) -> None:
@@ -309,14 +310,13 @@ def tiles(told: runs.Story) -> None:
             st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
 
 
-def ending(told: runs.Story) -> None:
+def ending(job: Job, recipe: Recipe, told: runs.Story) -> None:
     for text in told.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if told.finished:
-        not_better = results.unimproved(told.finished)
-        if not_better:
-            st.info(words.plain(not_better), icon=":material/speed:")
-        st.table(results.result(told.finished, told.epochs > 0).set_index("measured"), border="horizontal")
+        truth_panel(job, told.finished, recipe)
+        with st.expander("Every stage", icon=":material/steps:"):
+            st.table(results.result(told.finished, told.epochs > 0).set_index("measured"), border="horizontal")
 
 
 def twin(told: runs.Story, id: str) -> None:

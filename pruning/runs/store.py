@@ -116,6 +116,13 @@ class Store:
             db.execute("INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
         return id
 
+    def known(self, spec: dict[str, Any], key: str | None) -> bool:
+        """Whether that study waits, works or is done: asking for it would begin nothing."""
+        key = complete(spec, key, self.home)
+        with self._read() as db:
+            held = db.execute("SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')", (key,)).fetchone()
+        return held is not None and self._worth(held)
+
     def job(self, id: str) -> Job:
         """Raises RunError for an id the store does not have."""
         with self._read() as db:
