@@ -127,19 +127,17 @@ def scatter(held: Judged, criterion: str, found: Correlation, against: str, *, r
     rises, mark = held.change > 0, {"color": style.colour, "size": 9, "line": {"width": 1.6, "color": style.colour}}
     data = [
         _marks(held, criterion, x, y, part, name, {**mark, "symbol": style.marker + hollow})
-        for part, name, hollow in ((rises, "loss rises", ""), (~rises, "loss falls or stays", "-open"))
+        for part, name, hollow in ((rises, "the loss rises", ""), (~rises, "it does not", "-open"))
         if part.any()
     ]  # fmt: skip
     if ranked:
         data.insert(0, _perfect(np.sort(y), tones))
     title = f"{words.technique(criterion).capitalize()} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
     y_title = "change in loss without it" + (", size (log)" if log else ", signed")
-    more: dict[str, Any] = {"margin": {"l": 8, "r": 12, "t": 66, "b": 8}, "showlegend": True}
-    more |= {"legend": {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 13}}}
-    return {
-        "data": data,
-        "layout": layout(title, dark, HEIGHT, xaxis=axis, yaxis=_heights(y, log, y_title), **more),
-    }  # fmt: skip
+    figure = layout(title, dark, HEIGHT, xaxis=axis, yaxis=_heights(y, log, y_title), margin={"l": 8, "r": 12, "t": 66, "b": 8})
+    key = "filled: the loss rises without it; hollow: it does not" + ("; line: the true order" if ranked else "")
+    figure["title"]["subtitle"] = {"text": key, "font": {"size": 13, "color": tones.muted}}
+    return {"data": data, "layout": figure}
 
 
 def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Array, dict[str, Any]]:
@@ -150,7 +148,7 @@ def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Arra
     positive = score[score > 0]
     if len(positive) == len(score) and score.max() > 20 * score.min():
         return score, {"title": {"text": f"score by {name} (log)"}, "type": "log", "exponentformat": "power", "showgrid": True}
-    return score, {"title": {"text": f"score by {name}"}, "tickformat": "~g", "showgrid": True}
+    return score, {"title": {"text": f"score by {name}"}, "exponentformat": "power", "showgrid": True}
 
 
 def _heights(y: Array, log: bool, title: str) -> dict[str, Any]:
@@ -257,7 +255,8 @@ def by_layer(found: Mapping[str, Found], chosen: str, *, dark: bool) -> Figure:
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": i + 0.5, "y1": i + 0.5, "line": {"color": tones.grid, "width": 1}}
         for i in range(len(layers) - 1)
     ]
-    legend = {"showlegend": True, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}}}
+    beside = {"x": 1.01, "y": 1} if len(names) > 6 else {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
+    legend = {"showlegend": True, "legend": {**beside, "font": {"size": 13}}}
     height = 130 + len(layers) * max(34, 15 * len(names))
     margin = {"l": 8, "r": 12, "t": 76, "b": 8}
     return {"data": data, "layout": layout(nearest(found), dark, height, shapes=lines, margin=margin, **axes, **legend)}
