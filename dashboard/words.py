@@ -225,6 +225,11 @@ def called(name: str) -> str:
     return CALLED.get(name) or technique(name).capitalize()
 
 
+def named(name: str) -> str:
+    """A technique's name within a sentence: `per layer`, `ERK`."""
+    return CALLED.get(name) or technique(name)
+
+
 def title(kind: str, name: str) -> str:
     """The first line of a technique's help; its name when the registry does not have it."""
     try:

@@ -197,7 +197,7 @@ def _scored(
     """Criterion -> layer -> scores of the chosen units; and the criteria that cannot be asked, with the reason."""
     scores: dict[str, dict[str, list[float]]] = {}
     refused: dict[str, PruningError] = {}
-    seen = Evidence(work.model, work.train, work.loss, seed=question.seed)
+    seen = Evidence.of(work, seed=question.seed)
     for name, options in criteria.items():
         try:
             scores[name] = unit_scores(work, question.recipe(name, options), chosen, seen)

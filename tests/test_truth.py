@@ -258,6 +258,13 @@ def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
     assert end.layers[0].size["magnitude"].value < 1  # type: ignore[operator]
 
 
+def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
+    _, points, end = told(quadratic(), {"obd": {"diagonal": "hessian", "probes": 1}, "magnitude": {}})
+    for point in points:  # at the minimum the gradient is 0, and the Hessian is diagonal: one probe reads it off
+        assert point.scores["obd"] == pytest.approx(point.change, rel=1e-5)
+    assert end.layers[0].harm["obd"].value == 1 and end.layers[0].harm["magnitude"].value == 0.5
+
+
 def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
     plan, points, end = told(toy("residual"), {"taylor": {}, "random": {}}, granularity="channel", units=4)
     assert [t.layer for t in end.layers] == ["first.weight", "second.weight", ""]

@@ -73,17 +73,17 @@ def test_what_has_no_units_or_no_meaning_is_said():
     page = settled("scores", r=state.encode(CHANNELS), layer="fc2.weight")
     assert any("fc2 has no units to remove by channel: its outputs are the model" in told.value.replace("\\", "") for told in page.info)
     page = settled("scores", r=state.encode(replace(state.HOME, criterion="geometric_median", granularity="channel")))
-    assert "geometric_median" in page.multiselect(key="truth-criteria-channel").value
-    page.selectbox(key="truth-unit").set_value("weight").run()
+    assert "geometric_median" in page.multiselect(key="truth-criteria-digits-cnn-channel").value
+    page.selectbox(key="truth-unit-digits-cnn").set_value("weight").run()
     settle(page)
-    assert "geometric_median" not in page.multiselect(key="truth-criteria-weight").options
+    assert "geometric_median" not in page.multiselect(key="truth-criteria-digits-cnn-weight").options
     assert not page.exception and not page.error
 
 
 def test_nothing_picked_and_nothing_there_yet():
     page = opened("scores")
     assert "Scoring the weight units of digits-cnn" in said(page)
-    page.multiselect(key="truth-criteria-weight").set_value([]).run()
+    page.multiselect(key="truth-criteria-digits-cnn-weight").set_value([]).run()
     assert any("Pick one or more criteria" in told.value for told in page.info)
 
 

@@ -76,11 +76,10 @@ def finding(held: Judged, found: Found, against: str) -> str:
     if not order:
         return f"No criterion here tells the {held.noun}s of {layer} apart, or nothing changes without them"
     first = found[order[0]]
-    name = words.technique(order[0]).capitalize()
+    name = words.called(order[0])
     if first.low is not None and first.low <= 0:
-        return (
-            f"No criterion here orders the {held.noun}s of {layer} as the true loss does: the best, {order[0]}, has ρ = {interval(first)}"
-        )
+        name = words.named(order[0])
+        return f"No criterion here orders the {held.noun}s of {layer} as the true loss does: the best, {name}, has ρ = {interval(first)}"
     said = f"{name} orders the {held.noun}s of {layer} {_how(first.value or 0)} the true loss does (ρ = {rho(first.value)})"
     return said + _others(order, found)
 
@@ -96,13 +95,13 @@ def _others(order: Sequence[str], found: Found) -> str:
     near = [name for name in order[1:] if name not in apart]
     said = []
     if near:
-        names = " and ".join(words.technique(name) for name in near) if len(near) < 3 else f"{len(near)} others"
+        names = " and ".join(words.named(name) for name in near) if len(near) < 3 else f"{len(near)} others"
         values = " and ".join(rho(found[name].value) for name in near) if len(near) < 3 else f"{rho(found[near[-1]].value)} or more"
         said.append(f"{names} cannot be told from it ({values})")
     if apart:
         last = apart[-1]
         weak = (found[last].value or 0) < 0.5
-        said.append(f"{words.technique(last)} does {'not' if weak else 'less'} ({rho(found[last].value)})")
+        said.append(f"{words.named(last)} does {'not' if weak else 'less'} ({rho(found[last].value)})")
     return "".join(f"; {part}" for part in said)
 
 
@@ -132,9 +131,9 @@ def scatter(held: Judged, criterion: str, found: Correlation, against: str, *, r
     ]  # fmt: skip
     if ranked:
         data.insert(0, _perfect(np.sort(y), tones))
-    title = f"{words.technique(criterion).capitalize()} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
+    title = f"{words.called(criterion)} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
     y_title = "change in loss without it" + (", size (log)" if log else ", signed")
-    figure = layout(title, dark, HEIGHT, xaxis=axis, yaxis=_heights(y, log, y_title), margin={"l": 8, "r": 12, "t": 66, "b": 8})
+    figure = layout(title, dark, HEIGHT, xaxis=axis, yaxis=_heights(y, log, y_title), margin={"l": 8, "r": 12, "t": 76, "b": 8})
     key = "filled: the loss rises without it; hollow: it does not" + ("; line: the true order" if ranked else "")
     figure["title"]["subtitle"] = {"text": key, "font": {"size": 13, "color": tones.muted}}
     return {"data": data, "layout": figure}
@@ -142,7 +141,7 @@ def scatter(held: Judged, criterion: str, found: Correlation, against: str, *, r
 
 def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Array, dict[str, Any]]:
     """Where units stand on the x axis."""
-    name = words.technique(criterion)
+    name = words.named(criterion)
     if ranked:
         return ranks(score), {"title": {"text": f"{noun}s ranked by {name}, lowest score first"}, "range": [0, len(score) + 1]}
     positive = score[score > 0]
@@ -194,7 +193,7 @@ def agreement(held: Judged, found: Found, against: str) -> tuple[list[str], list
 
 def grid(names: Sequence[str], values: Sequence[Sequence[float | None]], *, dark: bool) -> Figure:
     """The matrix as a picture, blue where orders are opposed, orange where they agree."""
-    shown = [words.technique(name) for name in names]
+    shown = [words.named(name) for name in names]
     small = len(names) > 9
     cells = {
         "type": "heatmap", "x": shown, "y": shown, "z": [list(row) for row in values], "zmin": -1, "zmax": 1,
@@ -208,7 +207,7 @@ def grid(names: Sequence[str], values: Sequence[Sequence[float | None]], *, dark
     line = {"type": "rect", "xref": "x", "yref": "y", "x0": -0.5, "x1": len(names) - 0.5, "y0": -0.5, "y1": 0.5}
     frame = {**line, "line": {"color": colours.palette(dark).text, "width": 1.5}}
     notes = [_number(shown[x], shown[y], v, small, dark) for y, row in enumerate(values) for x, v in enumerate(row) if v is not None]
-    more: dict[str, Any] = {**axes, "shapes": [frame], "annotations": notes, "margin": {"l": 8, "r": 8, "t": 66, "b": 8}}
+    more: dict[str, Any] = {**axes, "shapes": [frame], "annotations": notes, "margin": {"l": 8, "r": 8, "t": 76, "b": 8}}
     return {"data": [cells], "layout": layout(alike(names, values), dark, max(HEIGHT, 150 + 26 * len(names)), **more)}
 
 
@@ -227,12 +226,12 @@ def alike(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> str
     if not pairs:
         return "How far the orders agree"
     v, a, b = max(pairs)
-    return f"Most alike: {words.technique(names[a])} and {words.technique(names[b])} ({rho(v)})"
+    return f"Most alike: {words.named(names[a])} and {words.named(names[b])} ({rho(v)})"
 
 
 def pairs(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> pd.DataFrame:
     """The table twin of the matrix."""
-    shown = [words.technique(name) for name in names]
+    shown = [words.named(name) for name in names]
     return pd.DataFrame({"": shown, **{name: [row[i] for row in values] for i, name in enumerate(shown)}})
 
 
@@ -269,9 +268,9 @@ def _across(name: str, i: int, of: int, found: Mapping[str, Found], dark: bool) 
         (y + shift, layer, part[name]) for y, (layer, part) in enumerate(found.items()) if name in part and part[name].value is not None
     ]
     values = [float(part.value or 0) for _, _, part in held]
-    said = [f"{words.technique(name)} on {words.layer_name(layer)}: ρ = {interval(part)}" for _, layer, part in held]
+    said = [f"{words.named(name)} on {words.layer_name(layer)}: ρ = {interval(part)}" for _, layer, part in held]
     return {
-        "type": "scatter", "mode": "markers", "x": values, "y": [y for y, *_ in held], "name": words.technique(name),
+        "type": "scatter", "mode": "markers", "x": values, "y": [y for y, *_ in held], "name": words.named(name),
         "marker": {"color": style.colour, "symbol": style.marker, "size": 10},
         "error_x": {"type": "data", "symmetric": False, "color": style.colour, "thickness": 1.5, "width": 3,
                     "array": [0 if part.high is None else part.high - v for v, (_, _, part) in zip(values, held, strict=True)],
@@ -290,7 +289,7 @@ def nearest(found: Mapping[str, Found]) -> str:
     if not wins:
         return "No layer has an order to compare"
     name = max(wins, key=lambda name: wins[name])
-    return f"{words.technique(name).capitalize()} is nearest to the truth in {wins[name]} of {words.plural(len(found), 'layer')}"
+    return f"{words.called(name)} is nearest to the truth in {wins[name]} of {words.plural(len(found), 'layer')}"
 
 
 # ---------------------------------------------------------------- tables
@@ -298,14 +297,14 @@ def nearest(found: Mapping[str, Found]) -> str:
 
 def rows(held: Judged) -> pd.DataFrame:
     """A row for each unit, the numbers as measured."""
-    columns = {f"score, {words.technique(name)}": values for name, values in held.scores.items()}
+    columns = {f"score, {words.named(name)}": values for name, values in held.scores.items()}
     return pd.DataFrame({held.noun: held.units, "weights": held.weights, "change in loss": held.change, **columns})
 
 
 def table(found: Mapping[str, Found]) -> pd.DataFrame:
     """A row for each layer and criterion."""
     return pd.DataFrame([
-        {"layer": words.layer_name(layer), "criterion": words.technique(name), "ρ": part.value, "from": part.low, "to": part.high}
+        {"layer": words.layer_name(layer), "criterion": words.named(name), "ρ": part.value, "from": part.low, "to": part.high}
         for layer, held in found.items()
         for name, part in held.items()
     ])  # fmt: skip

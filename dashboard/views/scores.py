@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import bench, jobs, state, words
+from dashboard import bench, fits, jobs, state, words
 from dashboard.charts import truth
 from dashboard.charts.truth import Judged
 from dashboard.components.strip import strip
@@ -34,41 +35,44 @@ def correlations(held: Judged, against: str) -> dict[str, Correlation]:
 # ---------------------------------------------------------------- what is asked
 
 
-def controls(recipe: Recipe) -> tuple[list[str], dict[str, Any]]:
-    """Criteria, and the question that all studies share."""
+def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], dict[str, Any]]:
+    """Criteria, and the question that all studies share. card: of the model, None while it is worked out."""
     wide, unit, many = st.columns([6, 2, 1.5], gap="small")
+    kept: dict[str, Any] = {"persist_state": "session"}
+    plain = replace(recipe, criterion="magnitude", options={})  # which goes with every unit
     with unit:
-        forms = [name for name, entry in registry.entries("granularity").items() if entry.name != "n_of_m"]
+        forms = units(plain, card)
         start = forms.index(recipe.granularity) if recipe.granularity in forms else 0
-        granularity = st.selectbox("Unit", forms, index=start, format_func=words.technique, key="truth-unit", persist_state="session")
+        granularity = st.selectbox("Unit", forms, index=start, format_func=words.named, key=f"truth-unit-{recipe.model}", **kept)
     with wide:
-        fits = [name for name in registry.names("criterion") if registry.misfit(name, granularity) is None]
-        usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in fits]
-        more: dict[str, Any] = {"placeholder": "Pick criteria", "key": f"truth-criteria-{granularity}", "wrap": True}
-        more |= {"format_func": words.technique, "persist_state": "session"}
-        criteria = st.multiselect("Criteria", fits, default=usual, help=left_out(granularity), **more)
+        found, help = criteria(replace(plain, granularity=granularity, granularity_options={}), card)
+        usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in found]
+        key = f"truth-criteria-{recipe.model}-{granularity}"
+        picked = st.multiselect("Criteria", found, usual, words.named, key, help, placeholder="Pick criteria", wrap=True, **kept)
     with many:
         help = "Removed one at a time, each measured on validation data. All of a layer where it has no more; else drawn by the seed."
-        units = st.selectbox("Units", UNITS, index=2, key="truth-units", help=help, persist_state="session")
-    same = granularity == recipe.granularity
+        most = st.selectbox("Units", UNITS, index=2, key="truth-units", help=help, **kept)
     question = {
         "model": recipe.model,
         "granularity": granularity,
-        "granularity_options": recipe.granularity_options if same else {},
-        "units": units,
+        "granularity_options": recipe.granularity_options if granularity == recipe.granularity else {},
+        "units": most,
         "seed": recipe.seed,
     }
-    return criteria, question
+    return picked, question
 
 
-def left_out(granularity: str) -> str:
-    """Criteria that have no meaning for this unit."""
-    out = [words.technique(name) for name in registry.names("criterion") if registry.misfit(name, granularity)]
-    return (
-        f"Not listed, for they have no meaning by {words.technique(granularity)}: {', '.join(out)}."
-        if out
-        else "Each orders the same units."
-    )
+def units(recipe: Recipe, card: dict[str, Any] | None) -> list[str]:
+    """Granularities that fit the model and whose units are the same whatever the criterion."""
+    known = registry.entries("granularity").values()
+    return [entry.name for entry in known if entry.name != "n_of_m" and not fits.why_not("granularity", entry, recipe, card)]
+
+
+def criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
+    """Those that fit the model and the unit; and why the others do not."""
+    reasons = {name: fits.why_not("criterion", entry, recipe, card) for name, entry in registry.entries("criterion").items()}
+    out = [f"{words.called(name)}: {why}" for name, why in reasons.items() if why]
+    return [name for name, why in reasons.items() if not why], "\n\n".join(["Each orders the same units.", *out])
 
 
 def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dict[str, Study]:
@@ -79,10 +83,10 @@ def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dic
         try:
             study = jobs.study("units", **spec)
         except PruningError as error:
-            st.info(words.plain(f"{words.technique(name).capitalize()} is left out. {error}"), icon=":material/info:")
+            st.info(words.plain(f"{words.called(name)} is left out. {error}"), icon=":material/info:")
             continue
         if study is None:
-            waits.append(words.technique(name))
+            waits.append(words.named(name))
         else:
             found[name] = study
     if waits:
@@ -112,7 +116,7 @@ def look(held: Judged) -> tuple[str, str, bool]:
             "True is", list(truth.AGAINST), format_func=truth.AGAINST.__getitem__, default="size", required=True, **more
         )
         order = list(best(correlations(held, str(against))))
-        shown = st.selectbox("Criterion drawn", order, format_func=words.technique, key="truth-shown", width=200)
+        shown = st.selectbox("Criterion drawn", order, format_func=words.named, key="truth-shown", width=200)
         ranked = st.toggle("As ranks", value=True, key="truth-ranks", help="The place in the order instead of the score itself.")
     return str(against), shown, ranked
 
@@ -131,7 +135,7 @@ def one_layer(held: Judged) -> str:
     left, right = st.columns(2, gap="medium")
     with left:
         figure = truth.scatter(held, shown, found[shown], against, ranked=ranked, dark=state.dark())
-        alt = f"Score by {words.technique(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
+        alt = f"Score by {words.named(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
         frame.chart(figure, alt=alt, table=truth.rows(held), name=f"truth-{words.layer_name(held.layer)}-{shown}")
     with right:
         names, values = truth.agreement(held, found, against)
@@ -171,13 +175,14 @@ def all_layers(held: Judged, layers: list[str], question: dict[str, Any], scores
 
 def page() -> None:
     recipe = state.recipe()
-    blocks = bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+    card = jobs.study("card", model=recipe.model)
+    blocks = bench.blocks_of(recipe.model, card)
     place = st.container()
-    criteria, question = controls(recipe)
-    if not criteria:
+    picked, question = controls(recipe, card.data if card else None)
+    if not picked:
         st.info("Pick one or more criteria to hold against the truth.", icon=":material/info:")
         return
-    scores = scored(criteria, question, recipe)
+    scores = scored(picked, question, recipe)
     if not blocks or not scores:
         frame.waiting(f"Scoring the {question['granularity']} units of {bench.title(recipe.model)}.", truth.HEIGHT)
         return
