@@ -1,6 +1,6 @@
 """A state as one short file: which weights are kept, coded, and their values. `unpack` gives back every bit.
 
-Layout: 8 bytes, the length of the head; the head, deflated JSON, one line a tensor; the tensors' bytes, one after another.
+Layout: 4 bytes, the length of the head; the head, deflated JSON, a column for each thing said of the tensors; their bytes.
 Which weights of a pruned tensor are kept is written in the shortest of three ways: "bits", one a weight; "deflated", those
 deflated, for zeros that lie together (channels); "gaps", how many are gone before each that is kept, in Rice's code (Rice,
 1979; here the unary and the binary parts apart, as Elias and Fano do), which for zeros anywhere comes within 3 % of the entropy.
@@ -25,7 +25,7 @@ State = Mapping[str, Tensor]
 
 def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> bytes:
     """The file. pruned: names whose zeros need not be stored; deflate: values too, byte by byte of each number (slower, smaller)."""
-    head: list[list[Any]] = []
+    rows: list[tuple[Any, ...]] = []
     body: list[bytes] = []
     for name, value in state.items():
         flat = value.detach().reshape(-1).contiguous()
@@ -33,24 +33,28 @@ def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> byt
         how, places = _places(kept) if name in pruned else ("all", b"")
         if len(places) + int(kept.sum()) * flat.element_size() >= flat.numel() * flat.element_size():
             how, places = "all", b""
-        values = _values(flat if how == "all" else flat[torch.from_numpy(kept)], deflate)
-        head.append([name, str(value.dtype).removeprefix("torch."), list(value.shape), how, len(places), len(values)])
+        some = flat if how == "all" else flat[torch.from_numpy(kept)]
+        values = _values(some, deflate)
+        rows.append((name, str(value.dtype).removeprefix("torch."), list(value.shape), how, len(some), len(places), len(values)))
         body += [places, values]
-    told = zlib.compress(json.dumps([deflate, head], separators=(",", ":")).encode(), 9)
-    return b"".join([len(told).to_bytes(8, "little"), told, *body])
+    columns = [list(column) for column in zip(*rows, strict=True)]  # what is alike lies together, and deflates
+    told = zlib.compress(json.dumps([deflate, columns if deflate else columns[:-1]], separators=(",", ":")).encode(), 9)
+    return b"".join([len(told).to_bytes(4, "little"), told, *body])
 
 
 def unpack(file: bytes) -> dict[str, Tensor]:
     """The state that was packed, bit by bit (a packed -0.0 is a zero like any other)."""
-    end = 8 + int.from_bytes(file[:8], "little")
-    deflated, head = json.loads(zlib.decompress(file[8:end]))
+    end = 4 + int.from_bytes(file[:4], "little")
+    deflated, columns = json.loads(zlib.decompress(file[4:end]))
     state = {}
-    for name, kind, shape, how, places, length in head:
-        kept = _kept(how, file[end : end + places], math.prod(shape))
-        values = _numbers(file[end + places : end + places + length], getattr(torch, kind), deflated)
-        flat = torch.zeros(math.prod(shape), dtype=values.dtype)
+    for name, kind, shape, how, count, places, *length in zip(*columns, strict=True):
+        dtype, total = getattr(torch, kind), math.prod(shape)
+        size = length[0] if deflated else count * dtype.itemsize
+        kept = _kept(how, file[end : end + places], total, count)
+        values = _numbers(file[end + places : end + places + size], dtype, deflated)
+        flat = torch.zeros(total, dtype=dtype)
         flat[torch.from_numpy(kept)] = values
-        state[name], end = flat.reshape(shape), end + places + length
+        state[name], end = flat.reshape(shape), end + places + size
     return state
 
 
@@ -72,12 +76,12 @@ def _places(kept: Bools) -> tuple[str, bytes]:
     return how, ways[how]
 
 
-def _kept(how: str, places: bytes, total: int) -> Bools:
+def _kept(how: str, places: bytes, total: int, count: int) -> Bools:
     if how == "all":
         return np.ones(total, bool)
     if how == "gaps":
         kept = np.zeros(total, bool)
-        kept[np.cumsum(_unrice(places) + 1) - 1] = True
+        kept[np.cumsum(_unrice(places, count) + 1) - 1] = True
         return kept
     bits = places if how == "bits" else zlib.decompress(places)
     return np.unpackbits(np.frombuffer(bits, np.uint8), count=total).astype(bool)
@@ -89,19 +93,19 @@ def _gaps(kept: Bools) -> NDArray[np.int64]:
 
 
 def _rice(gaps: NDArray[np.int64]) -> bytes:
-    """Each gap g as g >> k ones and a zero, all of those first, then the low k bits of each. 9 bytes ahead: how many, and k."""
+    """A byte for k; then each gap g as g >> k ones and a zero, all of those first; then the low k bits of each."""
     k = min(range(24), key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k))
     ends = np.cumsum((gaps >> k) + 1) - 1
     unary = np.ones(int(ends[-1]) + 1 if len(ends) else 0, bool)
     unary[ends] = False
     low = ((gaps[:, None] >> np.arange(k - 1, -1, -1)) & 1).astype(bool)
-    return len(gaps).to_bytes(8, "little") + bytes([k]) + np.packbits(unary).tobytes() + np.packbits(low).tobytes()
+    return bytes([k]) + np.packbits(unary).tobytes() + np.packbits(low).tobytes()
 
 
-def _unrice(code: bytes) -> NDArray[np.int64]:
-    n, k = int.from_bytes(code[:8], "little"), code[8]
+def _unrice(code: bytes, n: int) -> NDArray[np.int64]:
+    k = code[0]
     low_bytes = -(-n * k // 8)
-    unary = np.unpackbits(np.frombuffer(code[9 : len(code) - low_bytes], np.uint8))
+    unary = np.unpackbits(np.frombuffer(code[1 : len(code) - low_bytes], np.uint8))
     high = np.diff(np.flatnonzero(unary == 0)[:n], prepend=-1) - 1
     low = np.unpackbits(np.frombuffer(code[len(code) - low_bytes :], np.uint8), count=n * k).reshape(n, k)
     return (high << k) + low.astype(np.int64) @ (1 << np.arange(k - 1, -1, -1))

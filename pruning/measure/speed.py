@@ -156,7 +156,8 @@ def to_sparse(model: nn.Module) -> nn.Module | None:
         for name, module in model.named_modules()
         if type(module) is nn.Linear
         and id(module.weight) in covered
-        and int(module.weight.detach().count_nonzero()) <= (1 - SPARSE) * module.weight.numel()
+        and int(module.weight.detach().count_nonzero())
+        <= (1 - SPARSE) * module.weight.numel() + 1  # a share of weights is a whole number of them
     ]
     if not names:
         return None

@@ -124,9 +124,7 @@ def _group(walk: Walk, members: tuple[tuple[Place, int], ...], units: int, head:
     return Group(name, "heads" if head else "channels" if convolves else "neurons", units, held)
 
 
-def _blocked(
-    walk: Walk, held: dict[Place, NDArray[np.int64]], open_: NDArray[np.bool_], reasons: dict[int, Reason]
-) -> tuple[Blocked, ...]:
+def _blocked(walk: Walk, held: dict[Place, NDArray[np.int64]], open_: NDArray[np.bool_], reasons: dict[int, Reason]) -> tuple[Blocked, ...]:
     """What of each parameter cannot go, dimension by dimension, with the first reason met."""
     unread = Reason("nothing", "no layer makes it, or its operations never meet it", "")
     found = []

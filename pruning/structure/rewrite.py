@@ -107,7 +107,6 @@ class Rewrite:
                     cut = self.graph.call_function(aten.index_select.default, (self.new[source], d, places))
                 user.replace_input_with(self.new[source], cut)
 
-
     # ---------------------------------------------------------------- shuffles
 
     def _shuffle(self, node: fx.Node) -> None:
@@ -284,5 +283,3 @@ def operands(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) 
     for source in dict.fromkeys(node.all_input_nodes):
         if isinstance(work.walk.results[source], Value):
             work.trim(node, source, kept)
-
-

@@ -150,5 +150,3 @@ def _certificate(
         frozen=tuple(frozen),
         unused=tuple(name for name, _ in model.named_parameters(remove_duplicate=False) if name not in held),
     )
-
-

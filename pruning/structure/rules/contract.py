@@ -132,5 +132,3 @@ def softmax(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> V
         else:
             kept.append(factor)
     return Value(meta, tuple(kept))
-
-

@@ -37,5 +37,3 @@ def index(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Any
 @rule("gather", "index_add", "scatter", "index_put", "index_put_", "masked_scatter")
 def by_values(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
     return walk.give_up(walk.inputs(node), meta)
-
-
