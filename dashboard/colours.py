@@ -25,7 +25,21 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "penta
 FIXED = {
     "magnitude": ("blue", "solid", "circle"),
     "taylor": ("orange", "solid", "square"),
+    "obs": ("green", "solid", "diamond"),
+    "fisher": ("purple", "solid", "triangle-up"),
+    "obd": ("vermilion", "solid", "triangle-down"),
+    "wanda": ("sky", "solid", "pentagon"),
+    "movement": ("yellow", "solid", "star"),
+    "synflow": ("blue", "dash", "x"),
+    "snip": ("orange", "dash", "diamond"),
+    "grasp": ("green", "dash", "triangle-up"),
+    "hutchinson": ("purple", "dash", "circle"),
+    "gradient": ("vermilion", "dash", "square"),
+    "geometric_median": ("sky", "dash", "star"),
+    "bn_scale": ("yellow", "dash", "triangle-down"),
+    "activation": ("blue", "dashdot", "pentagon"),
 }
+"""Seven hues and more techniques: a hue comes again with another dash and another marker."""
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,8 @@ def costs(entry: Entry) -> str:
     needs, cost = str(entry.tags.get("needs", "nothing")), str(entry.tags.get("cost", "nothing"))
     said = [f"needs {needs}"] if needs != "nothing" else []
     said += [cost] if cost != "nothing" else []
-    return "; ".join(said).capitalize() + "." if said else ""
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def about(entry: Entry) -> None:

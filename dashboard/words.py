@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from dashboard.phrases import CRITERIA
 from pruning import registry
 from pruning.errors import UnknownName
 from pruning.events import Accuracy, Latency
@@ -151,11 +152,6 @@ NOUNS = {
     "block": "blocks",
     "head": "heads",
 }
-CRITERIA = {
-    "magnitude": "smallest in magnitude",
-    "random": "drawn by lot",
-    "taylor": "that change the loss least",
-}
 SCOPES = {
     "global": "anywhere in the model",
     "per_layer": "the same share in each layer",
@@ -172,7 +168,8 @@ def sentence(recipe: Recipe) -> str:
     start = " starting from random weights" if recipe.start == "random" else ""
     if not recipe.removes:
         return f"Train all weights for {trained}{',' if start else ''}{start}." if recipe.epochs else "Remove nothing."
-    parts = [what(recipe), *_where(recipe), _when(recipe)]
+    slimmed = [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
+    parts = [what(recipe), *_where(recipe), *slimmed, _when(recipe)]
     if start:
         parts.append(start.strip())
     return ", ".join(parts) + "."
@@ -322,6 +319,7 @@ FIELDS = {
     "momentum": "momentum",
     "weight_decay": "weight decay",
     "batch": "batch",
+    "slimming": "slimming",
     "distill": "weight of the teacher",
     "temperature": "temperature",
     "decay": "learning rate over a round",

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.distill import against
 from pruning.errors import Diverged, RunError, Stopped
@@ -44,7 +45,7 @@ def finetune(
     The learning rate falls from `recipe.lr` to 0 along a cosine, or stays. Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
-    keeper = Keeper(work.model, masks)
+    keeper, slim = Keeper(work.model, masks), _scales(work.model) if recipe.slimming and step == 0 else []
     optimizer = _optimizer(recipe, work.model)
     each = -(-len(data.x) // recipe.batch)
     steps = recipe.epochs * each
@@ -61,7 +62,7 @@ def finetune(
                 if stop is not None and stop():
                     raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
                 _set_lr(optimizer, _rate(recipe, done / steps))
-                loss, apart = _one(work, optimizer, data.x[part], data.y[part], recipe, None if teacher is None else teacher[part])
+                loss, apart = _one(work, optimizer, data.x[part], data.y[part], recipe, None if teacher is None else teacher[part], slim)
                 if not math.isfinite(loss + apart):
                     raise Diverged(step, epoch, recipe.lr)
                 keeper.hold(optimizer)
@@ -79,17 +80,32 @@ def finetune(
 
 
 def _one(
-    work: Workpiece, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, recipe: Recipe, teacher: Tensor | None
+    work: Workpiece,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    teacher: Tensor | None,
+    slim: list[nn.Parameter],
 ) -> tuple[float, float]:
-    """One step of training: the task's loss, and the distance to the teacher (0 without one)."""
+    """One step of training: the task's loss, and the distance to the teacher (0 without one). slim: pulled towards zero besides."""
     optimizer.zero_grad()
     out = work.model(x)
     loss = work.loss(out, y)
     apart = against(out, teacher, recipe.temperature) if teacher is not None else torch.zeros(())
     trained = loss if teacher is None else (1 - recipe.distill) * loss + recipe.distill * apart
     trained.backward()  # type: ignore[no-untyped-call]
+    for scale in slim:  # the gradient of slimming · Σ|γ|: network slimming, Liu et al., 2017, https://arxiv.org/abs/1708.06519
+        if scale.grad is not None:
+            scale.grad.add_(scale.detach().sign(), alpha=recipe.slimming)
     optimizer.step()
     return float(loss.detach()), float(apart.detach())
+
+
+def _scales(model: nn.Module) -> list[nn.Parameter]:
+    """BatchNorm's γ."""
+    found = [module.weight for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [scale for scale in found if isinstance(scale, nn.Parameter)]
 
 
 class Keeper:

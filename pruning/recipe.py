@@ -34,6 +34,7 @@ class Recipe:
     steps: rounds of pruning and healing; epochs: of fine-tuning after each round
     recalibrate: after each pruning, estimate BatchNorm's running statistics anew on training data
     optimizer: "sgd" (with momentum), "adamw" or "adam"; lr: at the start of each round; decay: "cosine" to 0 or "constant"; batch: examples
+    slimming: weight of an L1 penalty on BatchNorm's scales, in a training of `epochs` before anything is removed; 0: no such training
     distill: share of the loss that compares with the dense model's answers, [0, 1]; temperature: that softens both
     rewind: lottery tickets: the dense network is trained first, and after each pruning the kept weights go back to where they were
         at the start ("init") or after `rewind_step` optimizer steps ("early"), or stay while only the schedule of the learning rate goes
@@ -66,6 +67,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch: int = 64
+    slimming: float = 0.0
     distill: float = 0.0
     temperature: float = 4.0
     decay: str = "cosine"
@@ -100,6 +102,7 @@ class Recipe:
         _number("lr", self.lr, 0, 100, open_low=True)
         _number("momentum", self.momentum, 0, 0.9999)
         _number("weight_decay", self.weight_decay, 0, 10)
+        _number("slimming", self.slimming, 0, 10)
         _number("distill", self.distill, 0, 1)
         _number("temperature", self.temperature, 0, 1000, open_low=True)
         _whole("rewind_step", self.rewind_step, 0, 100_000_000)
@@ -121,7 +124,7 @@ class Recipe:
     @property
     def trains_first(self) -> bool:
         """Whether the dense network is trained before anything is removed."""
-        return self.rewind != "none" and self.start == "random"
+        return (self.rewind != "none" and self.start == "random") or (self.slimming > 0 and self.epochs > 0)
 
     @property
     def budgeted(self) -> bool:

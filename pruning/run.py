@@ -64,10 +64,12 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
 
 
 def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None) -> Generator[Event, None, Outcome]:
-    """Step by step: score, remove, recalibrate, fine-tune what is left."""
+    """Step by step: score, remove, recalibrate, fine-tune what is left; before all that, slim BatchNorm where that is asked for."""
     outcome = Outcome(look(found), _masks.dense(work.model))
     yield Measured("dense", outcome.found.figures)
     yield from _idle(recipe, work)
+    if recipe.trains_first:
+        yield from finetune(work, outcome.gone, recipe, step=0, stop=stop, teacher=teacher)
     mends = recipe.recalibrate and bool(norms(work.model))
     for step in range(1, recipe.steps + 1):
         last = step == recipe.steps
@@ -150,6 +152,9 @@ def _idle(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
         yield Notice("Nothing was recalibrated: after a rewind, training sets BatchNorm's statistics anyway.")
     elif recipe.recalibrate and not norms(work.model):
         yield Notice(f"Nothing was recalibrated: {work.name} has no BatchNorm with running statistics.")
+    if recipe.slimming and not (recipe.epochs and norms(work.model)):
+        why = f"{work.name} has no BatchNorm with running statistics" if recipe.epochs else "this recipe trains 0 epochs"
+        yield Notice(f"Nothing was slimmed: {why}.")
     if recipe.distill and not recipe.epochs:
         yield Notice("Nothing was distilled: the dense model teaches while the pruned one is healed, and this recipe heals 0 epochs.")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard import words
+from dashboard import colours, drawings, forms, phrases, words
+from pruning import registry
 from pruning.events import Accuracy, Latency
 from pruning.recipe import Recipe
 
@@ -82,6 +83,11 @@ def test_whole_ms_times_seconds_plural_shape():
             Recipe(sparsity=0.8, exclude=("fc.weight",), epochs=3),
             "Remove the 80 % of weights smallest in magnitude, anywhere in the model, but not in fc, in one step, healing 3 epochs.",
         ),
+        (
+            Recipe(sparsity=0.5, criterion="bn_scale", granularity="channel", slimming=0.03, epochs=4),
+            "Remove the 50 % of channels with the smallest BatchNorm scale, anywhere in the model, after 4 epochs of slimming BatchNorm, "
+            "in one step, healing 4 epochs.",
+        ),
         (Recipe(sparsity=0.0, epochs=10, start="random"), "Train all weights for 10 epochs, starting from random weights."),
         (Recipe(sparsity=0.0), "Remove nothing."),
         (
@@ -120,3 +126,14 @@ def test_plain_text_carries_no_markdown():
     hostile = "![x](http://evil) **bold** :red[a] $x$ <b>"
     assert words.plain(hostile) == r"\!\[x\]\(http\://evil\) \*\*bold\*\* \:red\[a\] \$x\$ \<b\>"
     assert words.plain("two\nlines") == "two lines"
+
+
+def test_every_criterion_has_words_a_drawing_and_a_look_of_its_own() -> None:
+    known = registry.names("criterion")
+    assert set(known) <= set(phrases.CRITERIA)
+    assert set(known) <= set(drawings.CRITERIA)
+    looks = {name: colours.technique(name) for name in known}
+    assert set(known) - {"random"} <= set(colours.FIXED)
+    assert len({(look.colour, look.dash) for look in looks.values()}) == len(known)
+    assert len({(look.colour, look.marker) for look in looks.values()}) == len(known)
+    assert {entry.tags["group"] for entry in registry.entries("criterion").values()} <= set(forms.GROUPS)

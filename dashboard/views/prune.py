@@ -25,7 +25,7 @@ DIAL = 420  # pixels
 TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
 ADVANCED = (
-    *("start", "recalibrate", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch"),
+    *("start", "recalibrate", "slimming", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch"),
     *("rewind", "rewind_step", "controls", "decay", "seed"),
 )
 STEPS = 4  # when a schedule that needs several is picked
@@ -159,6 +159,9 @@ def after_pruning(recipe: Recipe) -> None:
         st.toggle, "Recalibrate BatchNorm", recipe.recalibrate,
         lambda value: forms.attempt(recalibrate=value), key="form-recalibrate", **more,
     )  # fmt: skip
+    slim = "L1 penalty on BatchNorm's scales in a training of as many epochs before anything goes (network slimming): 0.03 suits digits."
+    off = not (has and recipe.epochs) and not recipe.slimming
+    forms.number("Slimming", "slimming", low=0.0, high=10.0, step=0.01, format="%g", help=slim, disabled=off)
     left, right = st.columns(2, gap="small")
     with left:
         said = "Share of the loss that compares with the dense model's answers while healing (Hinton et al., 2015); 0 uses labels alone."
