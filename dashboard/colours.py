@@ -120,8 +120,9 @@ def technique(id: str, dark: bool = False) -> Style:
         hue, dash, marker = FIXED[id]
     else:
         n = crc32(id.encode())
-        free = [name for name in HUES if name not in {hue for hue, *_ in FIXED.values()}]
-        hue, dash, marker = free[n % len(free)], DASHES[n // 7 % len(DASHES)], MARKERS[2 + n // 31 % (len(MARKERS) - 2)]
+        taken = {(hue, dash) for hue, dash, _ in FIXED.values()}
+        free = [(hue, dash) for dash in DASHES for hue in HUES if (hue, dash) not in taken]
+        (hue, dash), marker = free[n % len(free)], MARKERS[n // 31 % len(MARKERS)]
     return Style(HUES[hue][dark], dash, marker)
 
 

@@ -1,0 +1,141 @@
+"""Masks equal those of torch.nn.utils.prune where no two weights are of one size; with ties the count is exact and falls by flat index."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import pruning
+import sample_models
+from pruning import masks
+from pruning.measure import output_layer
+from pruning.recipe import Recipe
+from pruning.types import Workpiece, prunable
+from tests.toys import TOYS, toy
+
+RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99)
+SAMPLES = ("digits-mlp", "digits-cnn", "digits-resnet", "digits-depthwise", "digits-vit", "mnist1d-cnn")
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def untied(model: nn.Module, rows: bool = False, seed: int = 0) -> nn.Module:
+    """The same model, the sizes of its weights all different: the n-th of N floats from 2⁻⁸ on, in an order drawn from the seed."""
+    chance = torch.Generator().manual_seed(seed)
+    held = prunable(model)
+    total = sum(w.numel() for w in held.values())
+    kind = next(iter(held.values())).dtype
+    bits = torch.int16 if kind == torch.bfloat16 else torch.int32
+    first = int(torch.tensor(2.0**-8, dtype=kind).view(bits))
+    sizes = (first + torch.randperm(total, generator=chance)).to(bits).view(kind)
+    assert len(sizes.unique()) == total and torch.isfinite(sizes).all()
+    signs = torch.randint(0, 2, (total,), generator=chance).to(kind) * 2 - 1
+    with torch.no_grad():
+        for part, w in zip(torch.split(sizes * signs, [w.numel() for w in held.values()]), held.values(), strict=True):
+            w.copy_(part.reshape(w.shape))
+            if rows:  # norms that differ by more than rounding
+                w *= (1 + torch.randperm(len(w), generator=chance)).reshape(-1, *[1] * (w.dim() - 1))
+    return model
+
+
+def layers(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
+    """(prunable name, its module, the parameter's name there)."""
+    split = [name.rpartition(".") for name in prunable(model)]
+    return [(f"{path}{dot}{name}", model.get_submodule(path), name) for path, dot, name in split]
+
+
+def peers(model: nn.Module, how: str, ratio: float) -> dict[str, Tensor]:
+    """The masks torch makes, on a copy; in float32 for norms, which it would else round to the weights' precision."""
+    copied = copy.deepcopy(model)
+    copied = copied.float() if how.startswith("ln") else copied
+    held = layers(copied)
+    if how == "global":
+        prune.global_unstructured([(module, name) for _, module, name in held], prune.L1Unstructured, amount=ratio)
+    for _, module, name in held:
+        if how == "l1":
+            prune.l1_unstructured(module, name, amount=ratio)
+        elif how == "random":
+            prune.random_unstructured(module, name, amount=ratio)
+        elif how.startswith("ln"):
+            prune.ln_structured(module, name, amount=ratio, n=int(how[-1]), dim=0)
+    return {full: getattr(module, f"{name}_mask").bool() for full, module, name in held}
+
+
+RECIPES = {
+    "l1": Recipe(scope="per_layer"),
+    "global": Recipe(scope="global"),
+    "random": Recipe(criterion="random", scope="per_layer"),
+    "ln1": Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"}),
+    "ln2": Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"}, options={"norm": "l2"}),
+}
+
+
+def agree(work: Workpiece, how: str, ratios: Sequence[float] = RATIOS) -> None:
+    """Equal masks; for random ones equal counts. Where they empty a layer and we keep a unit, there is nothing to compare."""
+    units, compared = masks.rank(RECIPES[how], work), 0
+    for ratio in ratios:
+        ours = masks.verdict(units, units.ranking.drops(replace(RECIPES[how], sparsity=ratio)), work.model)
+        theirs = {name: mask for name, mask in peers(work.model, how, ratio).items() if name not in units.ranking.fixed}
+        emptied = {name for name, mask in theirs.items() if not mask.any()}
+        if how == "global" and emptied:
+            continue
+        for name in theirs.keys() - emptied:
+            same = torch.equal(ours[name], theirs[name]) if how != "random" else int(ours[name].sum()) == int(theirs[name].sum())
+            assert same, (name, ratio)
+            compared += 1
+    assert compared >= len(ratios) / 2
+
+
+@pytest.mark.parametrize("how", RECIPES)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_sample_models(name: str, how: str) -> None:
+    work = sample_models.load(name, data=False)
+    agree(replace(work, model=untied(work.model, how.startswith("ln"))), how)
+
+
+@pytest.mark.parametrize("how", RECIPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_shapes_and_dtypes(dtype: torch.dtype, how: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv1d(3, 5, 3), nn.Conv2d(2, 7, (1, 3)), nn.Conv3d(2, 3, 2), nn.Conv2d(6, 6, 3, groups=3),
+            nn.Linear(11, 1), nn.Linear(1, 13), nn.Linear(17, 9),
+        )  # fmt: skip
+    agree(Workpiece("shapes", untied(model.to(dtype), how.startswith("ln"))), how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["l1", "global"])
+def test_resnet18(how: str) -> None:
+    """At one ratio; `python3 run.py bench peers` takes all ten."""
+    work = sample_models.load("torchvision:resnet18", weights="random")
+    agree(replace(work, model=untied(work.model, how.startswith("ln"))), how, ratios=(0.9,))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", [name for name in TOYS if name != "attention"])
+def test_ties_fall_by_flat_index_and_the_count_is_exact(name: str, dtype: torch.dtype) -> None:
+    work = toy(name)
+    with torch.no_grad():
+        for w in prunable(work.model).values():
+            w.copy_(w.sign() * 0.5)
+    work = replace(work, model=work.model.to(dtype))
+    total = sum(w.numel() for w in prunable(work.model).values())
+    for ratio in RATIOS:
+        keep = pruning.choose(Recipe(scope="per_layer", sparsity=ratio), work)
+        for mask in keep.values():
+            gone = min(round(ratio * mask.numel()), mask.numel() - 1)
+            assert mask.flatten().tolist() == [False] * gone + [True] * (mask.numel() - gone)
+        spare = total - len(keep)
+        assert sum(int((~k).sum()) for k in pruning.choose(Recipe(sparsity=ratio), work).values()) == min(round(ratio * total), spare)
+
+
+def test_the_output_layer_is_the_one_left_alone_by_rows() -> None:
+    work = sample_models.load("digits-cnn", data=False)
+    assert set(masks.rank(RECIPES["ln1"], work).ranking.fixed) == {output_layer(work)}
