@@ -63,7 +63,7 @@ def ms(latency: Latency | None) -> str:
     """Median and the middle half: `0.42 ms (0.40 to 0.45)`."""
     if latency is None:
         return NOT_MEASURED
-    digits = 2 if latency.median < 10 else 1 if latency.median < 100 else 0
+    digits = 3 if latency.median < 0.3 else 2 if latency.median < 10 else 1 if latency.median < 100 else 0
     return f"{latency.median:.{digits}f} ms ({latency.low:.{digits}f} to {latency.high:.{digits}f})"
 
 

@@ -47,7 +47,7 @@ def line(held: Panel, name: str) -> Line:
 def test_what_came_is_told_with_how_much() -> None:
     said = gains.came(read(run()))
     assert said[0] == "Accuracy kept: +0.6 points (−0.8 to +2.1), within the interval"
-    assert "File: 8.4× less" in said  # 162,000 / 19,200
+    assert "File: 8.4× smaller" in said  # 162,000 / 19,200
     assert "Bytes that travel: 8.1× less" in said  # 140,000 / 17,300
     assert "Operations, zeros skipped: 6.2× less, modelled" in said
     assert not [text for text in said if "PyTorch" in text or "memory" in text]
@@ -126,7 +126,7 @@ def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
     assert list(shown) == ["promise", "figure", "dense", "masked", "slimmed", "change", "verdict"]
     assert list(shown["promise"].drop_duplicates()) == ["Accuracy", "Size", "Memory", "Speed", "Energy", "Bandwidth", "Generalisation"]
     row = shown.set_index("figure").loc["file"]
-    assert (row["dense"], row["masked"], row["change"], row["verdict"]) == ("162 kB", "19.2 kB", "8.4× less", "gained")
+    assert (row["dense"], row["masked"], row["change"], row["verdict"]) == ("162 kB", "19.2 kB", "8.4× smaller", "gained")
     raw = pd.read_csv(io.BytesIO(promises.csv(held))).set_index(["figure", "state"])
     assert raw.loc[("file", "masked"), "value"] == 19_200
     assert raw.loc[("entropy limit of the file", "masked"), "value"] == 19_000

@@ -256,7 +256,7 @@ def _which(state: str, held: Panel) -> str:
 
 
 def amount(line: Line, gain: Gain) -> str:
-    """`8.4× less`, `1.6× as fast (1.5 to 1.7)`, `+0.6 points (−1.1 to +2.3)`."""
+    """`8.4× smaller`, `1.6× as fast (1.5 to 1.7)`, `+0.6 points (−1.1 to +2.3)`."""
     if gain.change is None:
         return gain.verdict
     if gain.kind == "points":
@@ -265,7 +265,8 @@ def amount(line: Line, gain: Gain) -> str:
     if line.promise == "Speed":
         digits = 2 if value < 1.995 else 1
         return f"{value:.{digits}f}× as fast ({low:.{digits}f}× to {high:.{digits}f}×)"
+    less = "fewer" if line.unit == "weights" else "smaller" if line.promise == "Size" else "less"
     if gain.verdict == "same":
-        return "no less" if value < 1.005 else f"{words.ratio(value)} less"
-    said = f"{words.ratio(value)} less" if value > 1 else f"{words.ratio(1 / value)} more"
+        return f"no {less}" if value < 1.005 else f"{words.ratio(value)} {less}"
+    said = f"{words.ratio(value)} {less}" if value > 1 else f"{words.ratio(1 / value)} more"
     return f"{said}, modelled" if line.modelled else said

@@ -194,7 +194,10 @@ def _verdict(line: Line, gain: Gain | None) -> str:
         return ""
     if gain.kind == "points":
         return {"same": "within the interval"}.get(gain.verdict, gain.verdict)
-    return {"better": "gained", "same": "no gain", "worse": "costs more"}.get(gain.verdict, gain.verdict)
+    fast = line.promise == "Speed"
+    return {"better": "faster" if fast else "gained", "same": "no gain", "worse": "slower" if fast else "costs more"}.get(
+        gain.verdict, gain.verdict
+    )
 
 
 def csv(held: Panel) -> bytes:

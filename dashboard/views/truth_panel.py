@@ -44,9 +44,8 @@ def truth_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         bullets("Gains that came", gains.came(held))
         runtimes(job, recipe, standing)
     bullets("Gains that did not", [*gains.missing(held), *absent(held)])
-    with st.container(horizontal=True, gap="small"):
-        with st.popover("Table", icon=":material/table:", width="content"):
-            table(held)
+    with st.expander("Every figure, side by side", icon=":material/table:", expanded=True):
+        table(held)
         name = f"gains-{job.id[:6]}.csv"
         st.download_button("CSV", promises.csv(held), name, "text/csv", icon=":material/download:", on_click="ignore", key=f"csv-{job.id}")
 
@@ -67,7 +66,8 @@ def absent(held: Panel) -> list[str]:
 
 def table(held: Panel) -> None:
     shown = promises.table(held)
-    st.dataframe(shown, hide_index=True, alt="Every figure: dense, masked, slimmed, and the change with its 95 % interval.")
+    shown["promise"] = shown["promise"].where(shown["promise"] != shown["promise"].shift(), "")  # said once, above its figures
+    st.table(shown.set_index("promise"), border="horizontal")
     said = "Latency: median and middle half, dense and pruned interleaved in one process beside a copy of the dense model as control."
     st.caption(f"{said} Energy: modelled, {energy()}. Changes with 95 % intervals.")
 
