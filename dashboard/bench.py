@@ -65,6 +65,14 @@ def facts(model: str) -> Facts | None:
     return Facts(title(model), accuracy(study), data["weights"], data["measurement"]["size"]["dense"], data["labelled_random"])
 
 
+def validation(model: str) -> int:
+    """Validation images of a model; 0 while that is not known, or where there are none."""
+    if is_sample(model):
+        return sample_models.card(model).validation
+    study = jobs.study("card", model=model)
+    return int(study.data.get("validation") or 0) if study else 0
+
+
 def accuracy(study: Study) -> Accuracy | None:
     """Of a "card" study, on test data."""
     held = study.data["measurement"]["accuracy"]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import streamlit as st
 
 from dashboard import state
 from pruning.errors import PruningError, RunError
-from pruning.events import Event, Finished
+from pruning.events import Event, Finished, Point
 from pruning.recipe import Recipe
 from pruning.runs.results import RunResult, Study, load_run, load_study
 from pruning.runs.store import Job, Store, home
@@ -128,6 +129,56 @@ def study(what: str, **spec: Any) -> Study | None:
     raise PruningError(held.message or "The work ended without saying why: try again.")
 
 
+# ---------------------------------------------------------------- maps
+
+
+def mapped(spec: dict[str, Any]) -> Job:
+    """The sensitivity map that `spec` asks for (see pruning.runs.mapping): begun unless it is there or on its way."""
+    asked = {"what": "map", **spec}
+    return _asked(_key(asked), asked, priority=-1)  # behind what pages wait for
+
+
+def again(spec: dict[str, Any]) -> None:
+    """Forget that this work was stopped or failed: the next asking goes on with it."""
+    _ids().pop(_key(spec), None)
+
+
+def maps_of(recipe: Recipe) -> list[Job]:
+    """Maps of this model by this score, whoever asked for them, the surest first."""
+    same = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
+    held = [job for job in store().jobs("study") if job.spec.get("what") == "map"]
+    fits = [job for job in held if all(job.spec.get(name) == getattr(recipe, name) for name in same)]
+    return sorted(fits, key=lambda job: (job.state == "finished", job.spec.get("tier") == "exact"), reverse=True)
+
+
+def points(held: Job) -> list[Point]:
+    """What is known of a map's cells by now: of each the last that was said."""
+    return _gathered(str(home()), held.id, held.attempt).now(store())
+
+
+class _Gathered:
+    """The points of one map, read as they come. A class because it remembers how far it has read, for every tab."""
+
+    def __init__(self, id: str) -> None:
+        self.id, self.last, self.cells, self.lock = id, 0, dict[tuple[str, float], Point](), Lock()
+
+    def now(self, place: Store) -> list[Point]:
+        with self.lock:
+            for number, event in place.events(self.id, self.last):
+                self.last = number
+                if isinstance(event, Point):
+                    self.cells[event.layer, event.level] = event
+            return list(self.cells.values())
+
+
+@st.cache_resource(max_entries=32)
+def _gathered(place: str, id: str, attempt: int) -> _Gathered:
+    return _Gathered(id)
+
+
+# ---------------------------------------------------------------- studies, once asked for
+
+
 def known(what: str, **spec: Any) -> bool:
     """Whether that study was asked for before, here or in another session: `study` then begins nothing."""
     asked = {"what": what, **spec}
@@ -146,7 +197,7 @@ def ended(ids: set[str]) -> bool:
     return bool(ids - found)
 
 
-def _asked(key: str, spec: dict[str, Any]) -> Job:
+def _asked(key: str, spec: dict[str, Any], priority: int = 0) -> Job:
     ids = _ids()
     if key in ids:
         try:
@@ -154,7 +205,7 @@ def _asked(key: str, spec: dict[str, Any]) -> Job:
         except PruningError:  # deleted meanwhile
             del ids[key]
     ensure()
-    ids[key] = store().submit("study", spec, key=key)
+    ids[key] = store().submit("study", spec, key=key, priority=priority)
     return store().job(ids[key])
 
 

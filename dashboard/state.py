@@ -179,6 +179,15 @@ def widget(key: str) -> Any:
     return st.session_state[key]
 
 
+def every_image() -> bool:
+    """Whether maps ask every validation image, also where a part would do."""
+    return bool(st.session_state.get("every_image"))
+
+
+def ask_every_image() -> None:
+    st.session_state["every_image"] = True
+
+
 def dark() -> bool:
     """Whether this tab shows the dark theme."""
     return st.context.theme.type == "dark"

@@ -1,4 +1,4 @@
-"""`python -m pruning sensitivity`: the map, a line for each point as soon as it is known, and a summary as the last."""
+"""What a sensitivity map comes to: lines for a shell, ratios that stay within a tolerated drop, and what they foretell. No torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from pruning import events, registry
 from pruning.events import Accuracy, Point
@@ -93,3 +95,86 @@ def told(found: dict[str, Any]) -> str:
         return f"{said}, estimated from gradients: the order of cells is worth more than their numbers"
     lines = [f"  {layer:28} {level:.0%}" for layer, level in most.items()]
     return "\n".join([f"{said}; dense {dense['value']:.1%} of {dense['total']:,}. Within 1 point, each layer by itself:", *lines])
+
+
+# ---------------------------------------------------------------- from cells to ratios
+
+
+def changes(points: Iterable[Point]) -> dict[str, tuple[list[float], list[float]]]:
+    """Layer -> (ratios from 0 on, change of the mean loss at each, which only rises)."""
+    rows: dict[str, dict[float, float]] = {}
+    for point in points:
+        rows.setdefault(point.layer, {0.0: 0.0})[point.level] = point.loss - point.loss_dense
+    found = {}
+    for layer, row in rows.items():
+        levels = sorted(row)
+        found[layer] = (levels, np.maximum.accumulate([row[level] for level in levels]).tolist())
+    return found
+
+
+def foretold(points: Sequence[Point], ratios: Mapping[str, float]) -> tuple[float, float | None]:
+    """(change of the mean loss, fall of accuracy as a share) of several layers' ratios together.
+
+    Losses add up, as if layers did not meet; accuracy is read off where single cells with that loss lie. None: nothing was measured.
+    """
+    curves = changes(points)
+    loss = sum(float(np.interp(ratio, *curves[layer])) for layer, ratio in ratios.items() if layer in curves)
+    return loss, worth(points)(loss)
+
+
+def worth(points: Iterable[Point]) -> Callable[[float], float | None]:
+    """What a change of the loss means for accuracy, from the measured cells: the fall that rises with the loss and fits them best.
+
+    Isotonic regression by pooling adjacent violators, Ayer et al., 1955, https://doi.org/10.1214/aoms/1177728423
+    """
+    cells = sorted((max(0.0, p.loss - p.loss_dense), -p.change) for p in points if p.change is not None)
+    if not cells:
+        return lambda loss: None
+    pools: list[tuple[float, float, int]] = [(0.0, 0.0, 1)]  # (sum of losses, sum of falls, cells); nothing costs nothing
+    for loss, fall in cells:
+        pools.append((loss, fall, 1))
+        while len(pools) > 1 and pools[-1][1] / pools[-1][2] <= pools[-2][1] / pools[-2][2]:
+            b, a = pools.pop(), pools.pop()
+            pools.append((a[0] + b[0], a[1] + b[1], a[2] + b[2]))
+    at, falls = [0.0], [0.0]
+    for losses, fallen, n in pools:
+        at.append(losses / n)
+        falls.append(max(0.0, fallen / n))
+    return lambda loss: float(np.interp(loss, at, falls))
+
+
+def fill(points: Sequence[Point], weights: Mapping[str, int], tolerated: float) -> dict[str, float]:
+    """The ratio of each layer that removes the most weights while accuracy is foretold to fall by at most `tolerated`, a share.
+
+    The next step is always the one with the least loss for each weight. weights: of each layer. Layers that give nothing are left out.
+    """
+    curves, of = changes(points), worth(points)
+    steps = {layer: _hull(levels, losses) for layer, (levels, losses) in curves.items() if layer in weights}
+    at: dict[str, int] = dict.fromkeys(steps, 0)
+    spent, open_ = 0.0, {layer for layer, hull in steps.items() if len(hull) > 1}
+    while open_:
+        layer = min(open_, key=lambda name: (_slope(steps[name], at[name]) / weights[name], list(steps).index(name)))
+        hull = steps[layer]
+        cost = hull[at[layer] + 1][1] - hull[at[layer]][1]
+        fall = of(spent + cost)
+        if fall is None or fall > tolerated:
+            open_.discard(layer)
+            continue
+        spent, at[layer] = spent + cost, at[layer] + 1
+        if at[layer] + 1 == len(hull):
+            open_.discard(layer)
+    return {layer: steps[layer][i][0] for layer, i in at.items() if i}
+
+
+def _slope(hull: list[tuple[float, float]], i: int) -> float:
+    return (hull[i + 1][1] - hull[i][1]) / (hull[i + 1][0] - hull[i][0])
+
+
+def _hull(xs: list[float], ys: list[float]) -> list[tuple[float, float]]:
+    """The corners of the lower convex hull."""
+    found: list[tuple[float, float]] = []
+    for x, y in zip(xs, ys, strict=True):
+        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (y - found[-2][1]) * (found[-1][0] - found[-2][0]):
+            found.pop()
+        found.append((x, y))
+    return found

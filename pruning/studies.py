@@ -78,6 +78,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
         "weights": measured.weights,
         "measurement": asdict(measured),
         "classes": list(work.classes),
+        "validation": len(work.validation.x) if work.validation else None,
         "labelled_random": _random(spec["model"], work),
         "notes": _notes(work),
     }

@@ -24,6 +24,7 @@ POLL = 0.3  # seconds between two looks at a study that a page waits for
 ROOMS = (
     ("model", "Model", ":material/deployed_code:"),
     ("inspect", "Inspect", ":material/query_stats:"),
+    ("sensitivity", "Sensitivity", ":material/grid_on:"),
     ("prune", "Prune", ":material/content_cut:"),
     ("compare", "Compare", ":material/compare_arrows:"),
     ("scores", "Scores", ":material/rule:"),

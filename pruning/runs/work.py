@@ -17,6 +17,7 @@ from pruning.events import Finished, Notice
 from pruning.masks import choose
 from pruning.recipe import Recipe
 from pruning.run import run
+from pruning.runs import mapping
 from pruning.runs.files import whole
 from pruning.runs.resolve import resolve
 from pruning.runs.results import Histogram, counts, edges, save_histograms, save_masks, save_result, save_study
@@ -68,6 +69,9 @@ def _bench(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | N
 
 
 def _study(store: Store, job: Job, stop: Stop) -> None:
+    if job.spec.get("what") == "map":
+        mapping.draw(store, job, stop)
+        return
     data, arrays = studies.make(job.spec, resolve(job.spec["model"], store.home, fetch=False))
     if stop():
         raise Stopped("Stopped.")
