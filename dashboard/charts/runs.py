@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from pruning.events import Accuracy, Epoch, Event, Finished, Layer, Measured, Measurement, Notice, Pruned, Started
+from pruning.events import Accuracy, Epoch, Event, Finished, Forecast, Layer, Measured, Measurement, Notice, Pruned, Started
 from pruning.ranking import sparse_bytes
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
@@ -26,6 +26,7 @@ class Story:
     trained: list[tuple[int, Epoch]] = field(default_factory=list)
     measured: list[tuple[int, Measured]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
+    forecasts: list[Forecast] = field(default_factory=list)
     finished: Finished | None = None
 
     @property
@@ -51,6 +52,8 @@ def story(events: Iterable[Event]) -> Story:
                 told.trained.append((told.now + 1, event))
             case Notice():
                 told.notices.append(event.text)
+            case Forecast():
+                told.forecasts.append(event)
             case Finished():
                 told.finished = event
     return told

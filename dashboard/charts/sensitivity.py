@@ -143,7 +143,8 @@ def alt(rows: Sequence[Row], points: Sequence[Point], levels: Sequence[float], t
     free = {p.layer for p in measured if p.level >= 0.7 and (p.change or 0.0) >= -tolerated / 100}
     return (
         f"{title}: {len(rows)} layers by {len(levels)} ratios. {len(free)} layers lose 70 % or more by themselves within "
-        f"{within(tolerated)}; the worst cell is {words.layer_name(worst.layer)} at {words.share(worst.level)}, {words.points(worst.change, 0.0)}."
+        f"{within(tolerated)}; the worst cell is {words.layer_name(worst.layer)} at {words.share(worst.level)}, "
+        f"{words.points(worst.change, 0.0)}."
     )
 
 

@@ -13,6 +13,7 @@ from dashboard.charts import budget, results, runs
 from dashboard.components.dial import dial
 from dashboard.components.live import live
 from dashboard.views import frame
+from dashboard.views.foretold import foretold
 from dashboard.views.truth_panel import truth_panel
 from pruning import registry
 from pruning.errors import PruningError
@@ -317,6 +318,7 @@ def ending(job: Job, recipe: Recipe, told: runs.Story) -> None:
     for text in told.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if told.finished:
+        foretold(told.finished, recipe, told)
         truth_panel(job, told.finished, recipe)
         with st.expander("Every stage", icon=":material/steps:"):
             st.table(results.result(told.finished, told.epochs > 0).set_index("measured"), border="horizontal")

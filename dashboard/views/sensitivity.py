@@ -41,13 +41,22 @@ def page() -> None:
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             ask(recipe)
         study = jobs.study("scores", **frames.scores_spec(plain))
+        begun = begin(recipe)
         if study is None:
             frame.waiting(f"Scoring {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. Usually two seconds.", HEIGHT)
             return
         rows = layers(recipe, study.ranking, left(recipe))
         if all(row.fixed for row in rows):
             raise PruningError(f"{words.called(recipe.granularity)} fits no layer of this model: choose another unit.")
-        draw(recipe, rows)
+        draw(recipe, rows, *begun)
+
+
+def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
+    """The recipe's technique, and the one beside it; and their maps, which are measured from now on."""
+    beside = state.widget("map-beside")
+    asked = [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
+    tier = "exact" if bench.validation(recipe.model) <= SMALL or state.every_image() else "progressive"
+    return asked, [jobs.mapped(spec(one, tier)) for one in asked]
 
 
 def measurable(recipe: Recipe) -> bool:
@@ -113,12 +122,8 @@ def layers(recipe: Recipe, ranking: Ranking, taken: dict[str, float]) -> list[ch
 # ---------------------------------------------------------------- the map
 
 
-def draw(recipe: Recipe, rows: list[charts.Row]) -> None:
-    """The recipe's technique, and the one beside it; live while they are measured."""
-    beside = state.widget("map-beside")
-    asked = [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
-    tier = "exact" if bench.validation(recipe.model) <= SMALL or state.every_image() else "progressive"
-    held = [jobs.mapped(spec(one, tier)) for one in asked]
+def draw(recipe: Recipe, rows: list[charts.Row], asked: list[Recipe], held: list[Job]) -> None:
+    """The maps, live while they are measured."""
     alive = any(job.state in jobs.LIVE for job in held)
     st.fragment(watch, run_every=TICK if alive else None)(recipe, asked, [job.id for job in held], rows, alive)
 
@@ -203,7 +208,7 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
     st.metric("The recipe removes", words.percent(gone), f"of {words.count(weights)} weights", delta_color="off", delta_arrow="off")
     change = f"loss {loss:+.3f}".replace("-", "−") if points and ratios else None
     value = "no change" if not ratios else "not known yet" if fall is None else words.points(-fall, 0.0)
-    help = "An estimate: what layers do alone is added up, as if they did not meet; accuracy is read off where single cells with that loss lie."
+    help = "What layers do alone is added up, as if they did not meet; accuracy is read off where single cells with that loss lie."
     st.metric("Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help)
     tolerated = st.number_input("Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated", width=190)
     able = any(point.accuracy for point in points)

@@ -22,6 +22,7 @@ from pruning.runs.files import whole
 from pruning.runs.resolve import resolve
 from pruning.runs.results import Histogram, counts, edges, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
+from pruning.sensitivity import sensitivity
 from pruning.types import Batches, Masks, Workpiece, prunable
 
 Stop = Callable[[], bool]
@@ -92,6 +93,8 @@ def rehearse(*, train: bool) -> None:
     recipe = Recipe(criterion="taylor", epochs=1)
     for _ in run(recipe, work) if train else choose(recipe, work):
         pass
+    for tier in ("estimate", "exact"):
+        list(sensitivity(work, levels=(0.5,), tier=tier, keep=None))
 
 
 def save(job: Job, found: nn.Module, final: nn.Module, masks: Masks) -> None:
