@@ -1,0 +1,78 @@
+"""From the map to a recipe to a run: the map fills in, a click sets a ratio, Fill sets all, and what was foretold meets what came."""
+
+from __future__ import annotations
+
+import re
+
+from e2e import steps
+from e2e.conftest import picture
+from e2e.served import Served
+from playwright.sync_api import Page, expect
+
+
+def test_from_the_map_to_what_came_of_it(app: Served, tab: Page, scheme: str) -> None:
+    steps.open_at(tab, app.url)
+    steps.go(tab, "Sensitivity")
+    cells = tab.locator(".grid svg rect.cell")
+    expect(cells).to_have_count(45)
+    expect(tab.get_by_text("Every validation image was asked.")).to_be_visible()
+    steps.settled(tab)
+    picture(tab, f"sensitivity-{scheme}")
+    read_and_click(tab)
+    by_keyboard(tab)
+    fill(tab)
+    reopen(tab)
+    run(tab, scheme)
+
+
+def read_and_click(tab: Page) -> None:
+    """The third cell of the first row: conv1 at 50 %."""
+    cell, before = tab.locator(".grid svg rect.cell").nth(2), tab.url
+    cell.hover()
+    expect(tab.locator(".grid .tip")).to_contain_text(re.compile(r"conv1, 50.% gone, 72 of 144 weights left: accuracy \d+\.\d % ± \d"))
+    cell.click()
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.settled(tab)
+    expect(tab.locator('.grid svg [data-at="conv1.weight"].ring')).to_have_count(1)
+    expect(steps.bench(tab).get_by_text("a share for each layer (conv1 50 %)")).to_be_visible()
+
+
+def by_keyboard(tab: Page) -> None:
+    """Down from the first cell, Enter: conv2 at 10 %; Backspace takes it back."""
+    before = tab.url
+    tab.locator(".grid svg").focus()
+    for key in ("ArrowDown", "ArrowRight", "Enter"):
+        tab.keyboard.press(key)
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    expect(tab.locator('.grid svg [data-at="conv2.weight"].ring')).to_have_count(1)
+    steps.settled(tab)
+    tab.keyboard.press("Backspace")
+    expect(tab.locator('.grid svg [data-at="conv2.weight"]')).to_have_count(0)
+    steps.settled(tab)
+
+
+def fill(tab: Page) -> None:
+    before = tab.url
+    tab.get_by_role("button", name="Fill within 1 point").click()
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.settled(tab)
+    expect(tab.locator(".grid svg .ring[data-at]")).to_have_count(5)
+
+
+def reopen(tab: Page) -> None:
+    """The address alone brings the map and the marks back."""
+    other = tab.context.new_page()
+    steps.open_at(other, tab.url)
+    expect(other.locator(".grid svg .ring[data-at]")).to_have_count(5)
+    other.close()
+
+
+def run(tab: Page, scheme: str) -> None:
+    tab.get_by_role("button", name="Run", exact=True).click()
+    tab.wait_for_url(re.compile("/prune"))
+    expect(tab.get_by_role("heading", name="What was foretold, and what came")).to_be_visible(timeout=60_000)
+    expect(tab.get_by_test_id("stMetric").filter(has_text="Foretold, validation")).to_contain_text(re.compile(r"[−±+]\d\.\d points"))
+    expect(tab.get_by_text(re.compile("The forecast lies within|was lost than foretold"))).to_be_visible()
+    steps.settled(tab)
+    tab.get_by_role("heading", name="What was foretold, and what came").scroll_into_view_if_needed()
+    picture(tab, f"foretold-{scheme}")
