@@ -80,17 +80,17 @@ def per_epoch(recipe: Recipe, work: Workpiece) -> int:
     return -(-len(work.need("train", "Rewinding").x) // recipe.batch)
 
 
-def control(kind: str, recipe: Recipe, work: Workpiece, state: State, gone: Masks, step: int) -> tuple[Workpiece, Masks]:
+def control(kind: str, recipe: Recipe, work: Workpiece, state: State, gone: Masks, shot: Masks, step: int) -> tuple[Workpiece, Masks]:
     """The network that a ticket has to beat, untrained.
 
-    kind: "reinit", the ticket's mask on weights drawn anew; "random_mask", as many units of each layer as the ticket keeps, drawn
-    by lot, on the weights of `state`.
+    kind: "reinit", the ticket's mask on weights drawn anew; or another mask on the weights of `state`: "random_mask", as many units
+    of each layer as the ticket keeps, drawn by lot; "one_shot", `shot`, as many weights, chosen at once in the dense network.
     """
     if kind == "reinit":
         other, masks = drawn(work.model, _seed(recipe, step, 1)), gone
         _masks.apply(masks, other)
     else:
-        other, masks = copy.deepcopy(work.model), by_lot(recipe, work, gone, step)
+        other, masks = copy.deepcopy(work.model), shot if kind == "one_shot" else by_lot(recipe, work, gone, step)
         put_back(state, masks, other)
     return replace(work, model=other), masks
 

@@ -17,7 +17,7 @@ STARTS = ("trained", "random")
 OPTIMIZERS = ("sgd", "adamw", "adam")
 DECAYS = ("cosine", "constant")
 REWINDS = ("none", "init", "early", "learning_rate")
-CONTROLS = ("reinit", "random_mask")
+CONTROLS = ("reinit", "random_mask", "one_shot")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Recipe:
     rewind: lottery tickets: the dense network is trained first, and after each pruning the kept weights go back to where they were
         at the start ("init") or after `rewind_step` optimizer steps ("early"), or stay while only the schedule of the learning rate goes
         back there ("learning_rate"); then training is done again from there to its end. "none" heals what was pruned
-    controls: trained beside each ticket: "reinit" (its mask, other weights), "random_mask" (its weights, another mask)
+    controls: trained beside each ticket: "reinit" (its mask, other weights), "random_mask" (its weights, another mask), "one_shot"
+        (its weights, the mask that one pruning of the dense network gives)
     seed: of everything drawn at random
 
     Raises RecipeError (UnknownName, OutOfRange) for what cannot be followed.

@@ -113,7 +113,7 @@ def _draw_tickets(
         shot = _masks.verdict(first, first.ranking.drops(recipe, share=_share(recipe, step)), work.model) if first else dense
         yield _ticket("ticket", recipe, work, outcome.gone, covered, step, (before, shot))
         for kind in recipe.controls:
-            other, masks = lottery.control(kind, recipe, work, start, outcome.gone, step)
+            other, masks = lottery.control(kind, recipe, work, start, outcome.gone, shot, step)
             again = 0 if kind == "reinit" else begin
             yield from finetune(other, masks, recipe, step=step, stop=stop, teacher=teacher, begin=again, branch=kind)
             yield _ticket(kind, recipe, other, masks, covered, step)

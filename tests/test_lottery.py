@@ -137,8 +137,24 @@ def test_controls_differ_from_the_ticket_in_one_thing_each(watched: Watched) -> 
     }  # fmt: skip
 
 
+def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(watched: Watched) -> None:
+    recipe = Recipe(**TICKET, controls=("one_shot",))
+    told(recipe)
+    first, rounds = watched.begun[0][0], watched.begun[1:]
+    work = toy("mlp")
+    work.model.load_state_dict(first)
+    returned(finetune(work, masks.dense(work.model), recipe, step=0))
+    for step in (1, 2, 3):
+        (_, ticket, _), (state, shot, more) = rounds[2 * step - 2 : 2 * step]
+        share = (1 - 0.3 ** (step / 3)) / 0.7
+        wanted = pruning.choose(recipe, work, share=share)
+        assert more["branch"] == "one_shot" and all(torch.equal(shot[n], wanted[n]) for n in wanted)
+        assert all(torch.equal(state[n][shot[n]], first[n][shot[n]]) for n in wanted)
+        assert all(torch.equal(shot[n], ticket[n]) for n in wanted) == (step == 1)
+
+
 def test_controls_leave_the_ticket_as_it_is() -> None:
-    alone, beside = tickets(told(Recipe(**TICKET))), tickets(told(Recipe(**TICKET, controls=("random_mask", "reinit"))))
+    alone, beside = tickets(told(Recipe(**TICKET))), tickets(told(Recipe(**TICKET, controls=("random_mask", "one_shot", "reinit"))))
     assert alone == beside
 
 
