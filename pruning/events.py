@@ -118,7 +118,8 @@ class Epoch:
 class Ticket:
     """A network of a lottery has been trained to its end, and measured on test data.
 
-    step: round, 0 for the dense network; kind: "dense", "ticket", or the control "reinit", "random_mask" or "one_shot"; kept: covered weights.
+    step: round, 0 for the dense network; kind: "dense", "ticket" or the control "reinit", "random_mask" or "one_shot"; kept: covered
+    weights.
     overlap: of the weights that are kept with those of the round before; shared: with those that one shot would have kept of the
     dense network at this sparsity; both as intersection over union, in [0, 1], for tickets alone.
     """

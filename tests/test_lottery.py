@@ -150,7 +150,8 @@ def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(watched:
         wanted = pruning.choose(recipe, work, share=share)
         assert more["branch"] == "one_shot" and all(torch.equal(shot[n], wanted[n]) for n in wanted)
         assert all(torch.equal(state[n][shot[n]], first[n][shot[n]]) for n in wanted)
-        assert all(torch.equal(shot[n], ticket[n]) for n in wanted) == (step == 1)
+        if step == 1:  # later rounds may differ: they look at tickets that were trained in between
+            assert all(torch.equal(shot[n], ticket[n]) for n in wanted)
 
 
 def test_controls_leave_the_ticket_as_it_is() -> None:
