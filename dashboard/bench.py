@@ -36,6 +36,11 @@ def is_sample(model: str) -> bool:
     return model in sample_models.names()
 
 
+def examples(model: str) -> int:
+    """Training examples of a sample model; 0 where that is not known without loading it."""
+    return sample_models.card(model).train if is_sample(model) else 0
+
+
 def title(model: str) -> str:
     """A model's name for people: of an upload, its file's."""
     if model.startswith(UPLOAD):

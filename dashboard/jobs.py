@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -12,7 +14,7 @@ import streamlit as st
 
 from dashboard import state
 from pruning.errors import PruningError, RunError
-from pruning.events import Event, Finished, Point
+from pruning.events import Event, Finished, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.runs.results import RunResult, Study, load_run, load_study
 from pruning.runs.store import Job, Store, home
@@ -53,6 +55,34 @@ def start(recipe: Recipe) -> str:
     """Queue a run; the new job's id. Each press is a run of its own."""
     ensure()
     return store().submit("run", recipe.to_dict())
+
+
+def start_set(recipes: Sequence[Recipe]) -> str:
+    """Queue runs that belong together; the set's id."""
+    ensure()
+    id = secrets.token_hex(5)
+    for recipe in recipes:
+        store().submit("run", recipe.to_dict(), batch=id)
+    return id
+
+
+def of_set(id: str) -> list[Job]:
+    """The runs of a set, in the order they were asked for; none for an id the store does not have."""
+    return store().jobs("run", batch=id)[::-1]
+
+
+def tickets(held: Job) -> list[Ticket]:
+    """What a lottery has drawn so far; each event is read once."""
+    read = _tickets(held.id, held.attempt)
+    fresh = store().events(held.id, read["last"])
+    read["last"] = max([read["last"], *(number for number, _ in fresh)])
+    read["found"] = list(dict.fromkeys([*read["found"], *(event for _, event in fresh if isinstance(event, Ticket))]))
+    return list(read["found"])
+
+
+@st.cache_resource(max_entries=256)
+def _tickets(id: str, attempt: int) -> dict[str, Any]:
+    return {"last": 0, "found": []}
 
 
 def stop(id: str) -> None:

@@ -24,6 +24,14 @@ from pruning.recipe import Recipe
 HOME = Recipe(model="digits-cnn", sparsity=0.9, schedule="cubic", steps=4, epochs=2)
 """What the workbench opens with, and what Reset goes back to (on the model of the moment)."""
 
+TICKET = Recipe(
+    model="digits-mlp", start="random", sparsity=0.977, schedule="geometric", steps=17, epochs=20, optimizer="adam", lr=4e-3,
+    rewind="init", controls=("reinit", "random_mask", "one_shot"),
+)  # fmt: skip
+"""What the Lottery page opens with: two minutes at most, and the effect is plain to see."""
+
+SEEDS = 3
+
 UNDO_STEPS = 100
 LONGEST_LINK = 8_000  # characters of ?r=
 LARGEST_RECIPE = 200_000  # bytes of JSON in it: a deflated bomb stops here
@@ -147,6 +155,46 @@ def pick(ids: Iterable[str]) -> None:
     _write("c", ",".join(st.session_state["picked"]) or None)
 
 
+def ticket() -> Recipe:
+    """The lottery that the Lottery page draws, on the model of the moment."""
+    return replace(_ticket(), model=recipe().model)
+
+
+def change_ticket(**fields: Any) -> None:
+    """Change fields of the lottery; the address follows. Raises RecipeError for what cannot be followed."""
+    st.session_state["ticket"] = replace(_ticket(), **fields)
+    _write("t", encode(st.session_state["ticket"]))
+
+
+def _ticket() -> Recipe:
+    begin()
+    held: Recipe = st.session_state["ticket"]
+    return held
+
+
+def seeds() -> int:
+    """How many seeds a lottery is drawn with."""
+    begin()
+    return int(st.session_state["seeds"])
+
+
+def set_seeds(count: int) -> None:
+    begin()
+    st.session_state["seeds"] = count
+
+
+def drawn() -> str | None:
+    """The set of runs that the Lottery page shows."""
+    begin()
+    return st.session_state["drawn"]
+
+
+def open_set(id: str | None) -> None:
+    begin()
+    st.session_state["drawn"] = id
+    _write("set", id)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of the last file handed in. id: of the upload, None when it was refused; said: the report, or why not."""
@@ -226,6 +274,7 @@ def begin() -> None:
     if "recipe" not in st.session_state:
         st.session_state.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
         st.session_state.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
+        st.session_state.update(ticket=TICKET, seeds=SEEDS, drawn=None)
 
 
 def take_address() -> None:
@@ -278,6 +327,24 @@ def _read_recipe(said: str) -> None:
         put(wanted)
 
 
+def _read_ticket(said: str) -> None:
+    st.session_state["written"]["t"] = said
+    try:
+        wanted = decode(said)
+    except PruningError as error:
+        warn(f"The address holds a lottery that cannot be drawn: {error} The settings stay as they were.")
+    else:
+        st.session_state["ticket"] = wanted
+
+
+def _read_set(said: str) -> None:
+    if NAMES.fullmatch(said):
+        open_set(said)
+    else:
+        warn(f"The address names a set of runs {_quoted(said)}, which cannot be the name of one: showing none.")
+        open_set(None)
+
+
 def _read_layer(said: str) -> None:
     st.session_state["written"]["layer"] = said
     st.session_state["layer"] = said[:200]
@@ -298,7 +365,7 @@ def _read_picked(said: str) -> None:
     pick(ids)
 
 
-READERS = {"r": _read_recipe, "layer": _read_layer, "run": _read_run, "c": _read_picked}
+READERS = {"r": _read_recipe, "layer": _read_layer, "run": _read_run, "c": _read_picked, "t": _read_ticket, "set": _read_set}
 """Keys of the address, in the order they are read: another recipe forgets the layer, so the layer comes after it."""
 
 

@@ -149,10 +149,16 @@ def exactness(recipe: Recipe) -> str:
 
 def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) -> float | None:
     """Seconds the run will take, by the newest like it: the same model, batch and healing or none. past: (spec, result), newest first."""
-    wanted = recipe.epochs * recipe.steps
+    wanted = trained(recipe.to_dict())
     same = ("model", "batch", "optimizer") if wanted else ("model",)
     for spec, end in past:
-        done = spec.get("epochs", 0) * spec.get("steps", 1)
+        done = trained(spec)
         if bool(done) == bool(wanted) and all(spec.get(name) == getattr(recipe, name) for name in same):
             return end.seconds * wanted / done if wanted else end.seconds
     return None
+
+
+def trained(spec: dict[str, Any]) -> int:
+    """Epochs that a run trains in all: after each step, before the first where a lottery is drawn, and for each control."""
+    first = spec.get("rewind", "none") != "none" and spec.get("start") == "random"
+    return int(spec.get("epochs", 0) * (spec.get("steps", 1) * (1 + len(spec.get("controls", ()))) + first))

@@ -27,6 +27,7 @@ ROOMS = (
     ("sensitivity", "Sensitivity", ":material/grid_on:"),
     ("prune", "Prune", ":material/content_cut:"),
     ("compare", "Compare", ":material/compare_arrows:"),
+    ("lottery", "Lottery", ":material/confirmation_number:"),
     ("scores", "Scores", ":material/rule:"),
 )
 
@@ -145,10 +146,32 @@ def _work() -> None:
     live = jobs.live()
     if not live:
         st.rerun()
-    for job in live[:3]:
+    sets = dict.fromkeys(job.batch for job in live if job.batch)
+    alone = [job for job in live if not job.batch]
+    for id in list(sets)[:3]:
+        _set([job for job in live if job.batch == id])
+    for job in alone[: max(0, 3 - len(sets))]:
         _line(job)
-    if len(live) > 3:
-        st.caption(f"and {len(live) - 3} more")
+    more = len(sets) + len(alone) - 3
+    if more > 0:
+        st.caption(f"and {more} more")
+
+
+def _set(held: list[Job]) -> None:
+    """Runs that were started together, in one line."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        name = words.plain(known.title(held[0].spec.get("model", "")))
+        working = [job for job in held if job.state == "running"]
+        said = progress(working[0]) if working else "waiting for a free worker"
+        st.markdown(f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch")
+        address = {"set": str(held[0].batch)}
+        st.page_link(page("lottery"), label="Show", query_params=address)
+        st.button("Stop", key=f"strip-stop-{held[0].batch}", on_click=_stop, args=(held,), icon=":material/stop_circle:")
+
+
+def _stop(held: list[Job]) -> None:
+    for job in held:
+        jobs.stop(job.id)
 
 
 def _line(job: Job) -> None:
