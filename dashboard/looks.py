@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from dashboard import words
 from dashboard.charts.layers import Panel
-from pruning import registry
 from pruning.events import Layer
 from pruning.ranking import Left, Ranking
 from pruning.recipe import Recipe
@@ -36,8 +35,8 @@ class Look:
 
     @property
     def structured(self) -> bool:
-        """Whole units go, so that there is no threshold on single weights."""
-        return bool(registry.entry("granularity", self.recipe.granularity).tags.get("structured"))
+        """Units of several weights go, so that there is no threshold on single weights."""
+        return self.recipe.granularity != "weight"
 
     @property
     def on_weights(self) -> bool:

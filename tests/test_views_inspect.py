@@ -139,3 +139,14 @@ def test_a_layer_without_any_weight_left_or_spread_draws():
     assert weights.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
     assert weights.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")["data"]
     assert weights.scores(np.array([0.0, 1e-9, 1.0]), title="", dark=False, threshold=0.0, log=True, x="score")["data"]
+
+
+@pytest.mark.parametrize(("granularity", "layer", "said_of"), [("n_of_m", "fc1.weight", "group"), ("kernel", "conv3.weight", "kernel")])
+def test_units_that_come_in_thousands_are_drawn_as_a_spread(granularity, layer, said_of):
+    recipe = replace(state.HOME, granularity=granularity)
+    page = settled("inspect", r=state.encode(recipe), layer=layer)
+    assert not page.exception and not page.error
+    title = next(title for title in figures(page) if f"{said_of}s go" in title)
+    held = left(recipe)
+    assert f"{held.drops[layer]:,} of {held.units[layer]:,}" in title
+    assert sum(len(trace["x"]) for trace in figures(page)[title]["data"]) <= 256

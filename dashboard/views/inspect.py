@@ -15,6 +15,7 @@ from dashboard.views import frame
 from pruning.errors import PruningError
 from pruning.runs.store import Job
 
+BARS = 400  # units of a layer that are drawn one by one, at most
 SIDES = ("By the recipe", "Before and after")
 BEHIND = ("Matrix", "Units", "Filters")
 
@@ -102,9 +103,15 @@ def _units(look: looks.Look, chosen: str, place: str) -> None:
     if values is None or chosen in look.ranking.fixed:
         st.info(f"{words.layer_name(chosen)} stays whole: {look.ranking.fixed.get(chosen, 'its outputs are not units.')}")
         return
-    noun = look.recipe.granularity
+    noun = "group" if look.recipe.granularity == "n_of_m" else words.technique(look.recipe.granularity)
     y = f"score by {words.technique(look.recipe.criterion)}"
-    title = f"{words.layer_name(chosen)}: {drops} of {words.plural(len(values), noun)} go"
+    title = f"{words.layer_name(chosen)}: {drops:,} of {words.plural(len(values), noun)} go"
+    if len(values) > BARS:  # kernels and groups come in thousands: how their scores are spread says more than a bar for each
+        at = look.left.thresholds.get(chosen) if look.left else None
+        figure = weights.scores(values, title=title, dark=state.dark(), threshold=at, log=False, x=y)
+        table = pd.DataFrame({"quantile": np.linspace(0, 1, 101), y: np.quantile(values, np.linspace(0, 1, 101))})
+        frame.chart(figure, alt=f"Histogram of scores. {title}.", table=table, name=f"units-{place}-{words.layer_name(chosen)}")
+        return
     figure = weights.units(values, drops, title=title, dark=state.dark(), noun=noun, y=y)
     table = pd.DataFrame({"rank": np.arange(1, len(values) + 1), y: values, "goes": np.arange(len(values)) < drops})
     frame.chart(figure, alt=f"Bars, lowest score first. {title}.", table=table, name=f"units-{place}-{words.layer_name(chosen)}")
