@@ -117,7 +117,13 @@ def test_eighteen_criteria_are_drawn():
     rho = {name: Correlation(spearman(values, unit.true("size"))) for name, values in unit.scores.items()}
     names, values = charts.agreement(unit, rho, "size")
     assert len(names) == 19 and len(charts.grid(names, values, dark=True)["data"][0]["z"]) == 19
-    assert len(charts.by_layer({"a.weight": rho, "b.weight": rho}, "a.weight", dark=False)["data"]) == 18
+    layers = charts.by_layer({"a.weight": rho, "b.weight": rho}, "a.weight", dark=False)["data"]
+    assert len(layers[0]["z"]) == 2 and len(layers[0]["z"][0]) == 18
+    few = {name: rho[name] for name in list(rho)[:3]}
+    assert len(charts.by_layer({"a.weight": few, "b.weight": few}, "a.weight", dark=False)["data"]) == 3
+    steps = charts.ladder(unit, rho, dark=True)
+    assert [marks["x"] for marks in steps["data"]] == sorted(([value.value] for value in rho.values()), reverse=True)
+    assert [marks["y"] for marks in steps["data"]] == [[i] for i in range(18)]
     assert len(charts.table({"a.weight": rho})) == 18 and list(charts.pairs(names, values))[1] == "true change"
 
 

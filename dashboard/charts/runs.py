@@ -102,12 +102,13 @@ def _accuracy(told: Story) -> dict[str, Any]:
         for at, e in told.measured
         if e.measurement.accuracy
     ]
+    between = [e.stage if e.stage in ("pruned", "recalibrated") else "" for _, e in told.measured if e.measurement.accuracy]
     dense = told.dense.accuracy if told.dense else None
     newest = tested[-1] if told.finished and tested else by_epoch[-1] if by_epoch else tested[-1] if tested else None
     title = f"Accuracy: {words.percent(newest[1])}" if newest else "Accuracy"
     lines = [
         {"style": "line", "name": "validation", "points": [_point(*p) for p in by_epoch]},
-        {"style": "test", "name": "test", "points": [_point(*p) for p in tested]},
+        {"style": "test", "name": "test", "points": [[*_point(*p), True, name] for p, name in zip(tested, between, strict=True)]},
     ]
     alt = f"{title}; dense {words.percent(dense)}." if newest else "Accuracy: no epoch is done yet."
     return _panel("accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None)

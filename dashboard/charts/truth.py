@@ -24,6 +24,8 @@ AGAINST = {"size": "Size of the change", "harm": "Rise of the loss"}
 """An order is held against |change|, which most formulas claim to be, or the signed one, where a removal that helps comes first."""
 TRUE = "true change"
 HEIGHT = 440
+MANY = 6
+"""Criteria, beyond which they are told apart by name and not by colour."""
 
 
 @dataclass(frozen=True)
@@ -192,31 +194,36 @@ def agreement(held: Judged, found: Found, against: str) -> tuple[list[str], list
 
 
 def grid(names: Sequence[str], values: Sequence[Sequence[float | None]], *, dark: bool) -> Figure:
-    """The matrix as a picture, blue where orders are opposed, orange where they agree."""
+    """The matrix as a picture, blue where orders are opposed, orange where they agree; the truth is framed."""
     shown = [words.named(name) for name in names]
-    small = len(names) > 9
+    figure = _cells(shown, shown, values, alike(names, values), dark, max(HEIGHT, 160 + 27 * len(names)))
+    frame = {"type": "rect", "xref": "x", "yref": "y", "x0": -0.5, "x1": len(names) - 0.5, "y0": -0.5, "y1": 0.5}
+    figure["layout"]["shapes"] = [{**frame, "line": {"color": colours.palette(dark).text, "width": 1.5}}]
+    return figure
+
+
+def _cells(across: list[str], down: list[str], values: Sequence[Sequence[float | None]], title: str, dark: bool, height: int) -> Figure:
+    """ρ as coloured cells with their numbers."""
+    small = len(across) > MANY
     cells = {
-        "type": "heatmap", "x": shown, "y": shown, "z": [list(row) for row in values], "zmin": -1, "zmax": 1,
-        "colorscale": colours.difference(dark),
-        "xgap": 1, "ygap": 1,
-        "hoverongaps": False, "hovertemplate": "%{y} and %{x}: ρ = %{z:.2f}<extra></extra>",
+        "type": "heatmap", "x": across, "y": down, "z": [list(row) for row in values], "zmin": -1, "zmax": 1,
+        "colorscale": colours.difference(dark), "xgap": 1, "ygap": 1,
+        "hoverongaps": False, "hovertemplate": "%{y}, %{x}: ρ = %{z:.2f}<extra></extra>",
         "colorbar": {"title": {"text": "ρ"}, "thickness": 10, "outlinewidth": 0, "len": 0.8, "tickvals": [-1, -0.5, 0, 0.5, 1]},
     }  # fmt: skip
     tick = {"showgrid": False, "tickfont": {"size": 12 if small else 13}, "ticks": ""}
-    axes = {"xaxis": {**tick, "tickangle": -45 if len(names) > 3 else 0}, "yaxis": {**tick, "autorange": "reversed"}}
-    line = {"type": "rect", "xref": "x", "yref": "y", "x0": -0.5, "x1": len(names) - 0.5, "y0": -0.5, "y1": 0.5}
-    frame = {**line, "line": {"color": colours.palette(dark).text, "width": 1.5}}
-    notes = [_number(shown[x], shown[y], v, small, dark) for y, row in enumerate(values) for x, v in enumerate(row) if v is not None]
-    more: dict[str, Any] = {**axes, "shapes": [frame], "annotations": notes, "margin": {"l": 8, "r": 8, "t": 76, "b": 8}}
-    return {"data": [cells], "layout": layout(alike(names, values), dark, max(HEIGHT, 150 + 26 * len(names)), **more)}
+    axes = {"xaxis": {**tick, "tickangle": -45 if len(across) > 3 else 0}, "yaxis": {**tick, "autorange": "reversed"}}
+    notes = [_number(across[x], down[y], v, small, dark) for y, row in enumerate(values) for x, v in enumerate(row) if v is not None]
+    more: dict[str, Any] = {**axes, "annotations": notes, "margin": {"l": 8, "r": 8, "t": 76, "b": 8}}
+    return {"data": [cells], "layout": layout(title, dark, height, **more)}
 
 
 def _number(x: str, y: str, value: float, small: bool, dark: bool) -> dict[str, Any]:
     """A cell's number, in the ink that its colour leaves readable."""
     tones = colours.palette(dark)
     strong = abs(value) > 0.5 if dark else value < -0.5
-    text = f"{value:.1f}" if small else f"{value:.2f}"
-    font = {"size": 11 if small else 14, "color": tones.ground if strong else tones.text}
+    text = f"{value:.2f}"
+    font = {"size": 12 if small else 14, "color": tones.ground if strong else tones.text}
     return {"x": x, "y": y, "text": text.replace("-", "−"), "showarrow": False, "font": font}
 
 
@@ -238,26 +245,49 @@ def pairs(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> pd.
 # ---------------------------------------------------------------- layer by layer
 
 
-def by_layer(found: Mapping[str, Found], chosen: str, *, dark: bool) -> Figure:
-    """ρ of each criterion in each layer, with its interval; the selected layer's name stands out."""
-    layers = list(found)
-    names = list(dict.fromkeys(name for held in found.values() for name in held))
-    tones = colours.palette(dark)
-    data = [_across(name, i, len(names), found, dark) for i, name in enumerate(names)]
-    ticks = [f"<b>{words.layer_name(layer)}</b>" if layer == chosen else words.layer_name(layer) for layer in layers]
+def ladder(held: Judged, found: Found, *, dark: bool) -> Figure:
+    """Criteria from the nearest to the truth to the farthest, each with its interval, by name."""
+    order = [name for name in best(found) if found[name].value is not None]
+    data = [_across(name, 0, 1, {str(y): found if y == i else {} for y, _ in enumerate(order)}, dark) for i, name in enumerate(order)]
     axes = {
-        "xaxis": {"title": {"text": "ρ with the truth, and its 95 % interval"}, "range": [-1.05, 1.05], "showgrid": True,
-                  "zeroline": True, "zerolinecolor": tones.muted, "zerolinewidth": 1.5},
-        "yaxis": {"tickvals": list(range(len(layers))), "ticktext": ticks, "range": [len(layers) - 0.5, -0.5], "showgrid": False},
+        "xaxis": {**_scale(dark), "title": {"text": "ρ with the truth, and its 95 % interval"}},
+        "yaxis": {"tickvals": list(range(len(order))), "ticktext": [words.named(name) for name in order],
+                  "range": [len(order) - 0.5, -0.5], "showgrid": False},
     }  # fmt: skip
+    first = f"Nearest to the truth on {words.layer_name(held.layer)}: {words.named(order[0])}" if order else "No order to compare"
+    return {"data": data, "layout": layout(first, dark, max(HEIGHT, 130 + 24 * len(order)), **axes)}
+
+
+def _scale(dark: bool) -> dict[str, Any]:
+    """The axis of ρ, its zero marked."""
+    line = {"zeroline": True, "zerolinecolor": colours.palette(dark).muted, "zerolinewidth": 1.5}
+    return {"range": [-1.05, 1.05], "showgrid": True, **line}
+
+
+def by_layer(found: Mapping[str, Found], chosen: str, *, dark: bool) -> Figure:
+    """ρ of each criterion in each layer: with its interval, while there are few; else as cells. The selected layer's name stands out."""
+    names = list(dict.fromkeys(name for held in found.values() for name in held))
+    ticks = [f"<b>{words.layer_name(layer)}</b>" if layer == chosen else words.layer_name(layer) for layer in found]
+    if len(names) > MANY:
+        values = [[held[name].value if name in held else None for name in names] for held in found.values()]
+        return _cells([words.named(name) for name in names], ticks, values, nearest(found), dark, 190 + 30 * len(ticks))
+    return _whiskers(found, names, ticks, dark)
+
+
+def _whiskers(found: Mapping[str, Found], names: list[str], ticks: list[str], dark: bool) -> Figure:
+    tones, rows = colours.palette(dark), len(ticks)
+    data = [_across(name, i, len(names), found, dark) for i, name in enumerate(names)]
+    axes = {
+        "xaxis": {**_scale(dark), "title": {"text": "ρ with the truth, and its 95 % interval"}},
+        "yaxis": {"tickvals": list(range(rows)), "ticktext": ticks, "range": [rows - 0.5, -0.5], "showgrid": False},
+    }
     lines = [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": i + 0.5, "y1": i + 0.5, "line": {"color": tones.grid, "width": 1}}
-        for i in range(len(layers) - 1)
+        for i in range(rows - 1)
     ]
-    beside = {"x": 1.01, "y": 1} if len(names) > 6 else {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"}
-    legend = {"showlegend": True, "legend": {**beside, "font": {"size": 13}}}
-    height = 130 + len(layers) * max(34, 15 * len(names))
+    legend = {"showlegend": True, "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}}}
     margin = {"l": 8, "r": 12, "t": 76, "b": 8}
+    height = 130 + rows * max(34, 15 * len(names))
     return {"data": data, "layout": layout(nearest(found), dark, height, shapes=lines, margin=margin, **axes, **legend)}
 
 

@@ -1,6 +1,6 @@
 // Live curves: small panels that share an x axis (epochs). The element stays; each batch of data only redraws its marks.
 // data: {run, colour, dash, end, xlabel, alt, arrive, panels: [{id, title, alt, kind: "percent" | "bytes" | "number", zero, dense: [y, label] | null,
-//        lines: [{style: "line" | "train" | "test" | "steps", name, points: [[x, y, low, high, text, shown]]}]}]}
+//        lines: [{style: "line" | "train" | "test" | "steps", name, points: [[x, y, low, high, text, shown, name]]}]}]}
 
 const NS = "http://www.w3.org/2000/svg";
 const MARGIN = { top: 26, right: 44, bottom: 34, left: 52 };
@@ -69,10 +69,15 @@ function drawLine(root, line, data, x, y) {
   }
   const many = line.style !== "test" && line.points.length > MANY;
   if (many) drawBand(root, line, colour, x, y);
-  for (const [at, value, low, high, , shown] of many ? [] : line.points) {
+  const named = []; // heights of names: one on the other could not be read
+  for (const [at, value, low, high, , shown, name] of many ? [] : line.points) {
     if (low !== null && low !== undefined) root.append(svg("line", { class: "whisker", x1: x(at), x2: x(at), y1: y(low), y2: y(high), stroke: colour }));
     if (line.style === "test") {
       root.append(diamond(x(at), y(value), 6, colour));
+      if (name && !named.some((py) => Math.abs(py - y(value)) < 14)) {
+        root.append(svg("text", { class: "name", x: x(at) + 11, y: y(value) + 4 }, name));
+        named.push(y(value));
+      }
     } else if (line.style !== "train" && shown !== false) {
       root.append(svg("circle", { cx: x(at), cy: y(value), r: 3.5, fill: colour }));
     }

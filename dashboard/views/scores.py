@@ -90,7 +90,7 @@ def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dic
         else:
             found[name] = study
     if waits:
-        st.caption(words.plain(f"Scoring by {', '.join(waits)}. Usually a second each."))
+        st.caption(words.plain(f"Scoring by {', '.join(waits)}. Usually a second or two each."))
     return found
 
 
@@ -137,11 +137,26 @@ def one_layer(held: Judged) -> str:
         figure = truth.scatter(held, shown, found[shown], against, ranked=ranked, dark=state.dark())
         alt = f"Score by {words.named(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
         frame.chart(figure, alt=alt, table=truth.rows(held), name=f"truth-{words.layer_name(held.layer)}-{shown}")
-    with right:
-        names, values = truth.agreement(held, found, against)
-        alt = f"Rank correlation of every pair of orders, the true change first. {truth.alike(names, values)}."
-        frame.chart(truth.grid(names, values, dark=state.dark()), alt=alt, table=truth.pairs(names, values), name="agreement")
+    if len(found) > truth.MANY:
+        with right:
+            ladder(held, found)
+        matrix(held, found, against)
+    else:
+        with right:
+            matrix(held, found, against)
     return against
+
+
+def matrix(held: Judged, found: dict[str, Correlation], against: str) -> None:
+    names, values = truth.agreement(held, found, against)
+    alt = f"Rank correlation of every pair of orders, the true change first. {truth.alike(names, values)}."
+    frame.chart(truth.grid(names, values, dark=state.dark()), alt=alt, table=truth.pairs(names, values), name="agreement")
+
+
+def ladder(held: Judged, found: dict[str, Correlation]) -> None:
+    figure, table = truth.ladder(held, found, dark=state.dark()), truth.table({held.layer: found})
+    alt = f"Each criterion's correlation with the truth, with its interval. {figure['layout']['title']['text']}."
+    frame.chart(figure, alt=alt, table=table, name="ladder")
 
 
 def below(held: Judged, seconds: float) -> bool:
