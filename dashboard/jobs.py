@@ -168,6 +168,12 @@ def mapped(spec: dict[str, Any]) -> Job:
     return _asked(_key(asked), asked, priority=-1)  # behind what pages wait for
 
 
+def watched(held: Job) -> None:
+    """Somebody looks at this map: it need not make way for another."""
+    held.folder.mkdir(parents=True, exist_ok=True)
+    (held.folder / "watched").touch()
+
+
 def again(spec: dict[str, Any]) -> None:
     """Forget that this work was stopped or failed: the next asking goes on with it."""
     _ids().pop(_key(spec), None)

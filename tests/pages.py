@@ -39,7 +39,7 @@ def work_off() -> int:
     from pruning.runs.work import do
 
     store, done = Store(), 0
-    while (job := store.claim(kinds=("study",))) is not None:
+    while (job := store.claim(kinds=("study", "long"))) is not None:
         done += 1
         try:
             do(store, job, lambda: False)

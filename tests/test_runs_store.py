@@ -340,3 +340,17 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(store: St
         keyed = "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed' GROUP BY key)"
         assert db.execute(keyed).fetchone()[0] == 1, "a key has one living job"
         assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_long_studies_come_last_the_newest_first_and_one_at_a_time(store: Store) -> None:
+    first, second = (store.submit("study", {"what": "map", "n": n}, priority=-1) for n in (1, 2))
+    run, card = store.submit("run", SPEC), store.submit("study", {"what": "card"})
+    assert store.waiting() == {"run": 1, "study": 1, "long": 2}
+    assert [store.claim(kinds=("run", "study", "long")).id for _ in range(3)] == [card, run, second]  # type: ignore[union-attr]
+    assert store.claim(kinds=("run", "study", "long")) is None and store.waiting() == {}
+    store.release(store.job(second))
+    held = store.claim(kinds=("long",))
+    assert held is not None and held.id == second
+    store.finish(held, "finished")
+    assert store.claim(kinds=("study",)) is None
+    assert store.claim(kinds=("long",)).id == first  # type: ignore[union-attr]

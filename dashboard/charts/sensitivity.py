@@ -14,7 +14,7 @@ from pruning import maps
 from pruning.events import Accuracy, Point
 
 SORTS = ("depth", "size", "sensitivity")
-TICKS = (0, 1, 5, 20, 50)  # points below dense
+TICKS = (1, 5, 20, 50)  # points below dense
 CIVIDIS = (
     "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
 )  # fmt: skip
@@ -82,12 +82,17 @@ def grid(
         "shares": list(levels),
         "rows": [_row(row, cells, levels, value, noun, total, dark) for row in rows],
         "stops": list(CIVIDIS),
-        "ticks": [[_place(value - t / 100, value), f"−{t}" if t else words.percent(value)] for t in TICKS if t / 100 < value],
+        "ticks": [[1.0, words.percent(value) if whole else "dense"], *_ticks(value)],
         "dense": value if whole else None,
         "tolerated": value - tolerated / 100 if whole else None,
         "alt": alt(rows, points, levels, title, tolerated),
         "tones": {"grid": colours.palette(dark).grid, "muted": colours.palette(dark).muted, "mark": colours.palette(dark).highlight},
     }
+
+
+def _ticks(value: float) -> list[list[Any]]:
+    """Points below dense, where they lie in the colours."""
+    return [[_place(value - tick / 100, value), f"−{tick}"] for tick in TICKS if tick / 100 < value]
 
 
 def _row(

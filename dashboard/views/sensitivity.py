@@ -135,14 +135,16 @@ def watch(recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts
             st.rerun()
         if alive and not any(job.state in jobs.LIVE for job in held):
             st.rerun()
+        for job in held if alive else ():
+            jobs.watched(job)
         found = [jobs.points(job) for job in held]
         if len(asked) == 1:
             picture, side = st.columns([10, 3], gap="medium")
             places = [picture]
         else:
-            side, places = st.container(horizontal=True, vertical_alignment="bottom", gap="large"), list(st.columns(2, gap="medium"))
+            side, places = st.container(), list(st.columns(2, gap="medium"))
         with side:
-            spend(recipe, rows, found[0])
+            spend(recipe, rows, found[0], wide=len(asked) > 1)
         for place, one, job, points in zip(places, asked, held, found, strict=True):
             with place:
                 one_map(recipe, one, job, points, rows)
@@ -199,24 +201,25 @@ def status(job: Job, points: list[Point], cells: int) -> None:
 # ---------------------------------------------------------------- from the map to the recipe
 
 
-def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
-    """What the recipe's ratios remove and foretell; and Fill."""
+def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: bool) -> None:
+    """What the recipe's ratios remove and foretell; and Fill. wide: side by side."""
+    parts = st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small") if wide else [st.container() for _ in range(5)]
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
     loss, fall = maps.foretold(points, ratios)
     weights = sum(row.weights for row in rows)
     gone = sum(row.weights * (row.at or 0.0) for row in rows) / weights
-    st.metric("The recipe removes", words.percent(gone), f"of {words.count(weights)} weights", delta_color="off", delta_arrow="off")
+    parts[0].metric("The recipe removes", words.percent(gone), f"of {words.count(weights)} weights", delta_color="off", delta_arrow="off")
     change = f"loss {loss:+.3f}".replace("-", "−") if points and ratios else None
-    value = "no change" if not ratios else "not known yet" if fall is None else words.points(-fall, 0.0)
+    value = "no change" if not ratios else "not yet" if fall is None else words.points(-fall, 0.0)
     help = "What layers do alone is added up, as if they did not meet; accuracy is read off where single cells with that loss lie."
-    st.metric("Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help)
-    tolerated = st.number_input("Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated", width=190)
+    parts[1].metric("Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help)
+    tolerated = parts[2].number_input("Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated")
     able = any(point.accuracy for point in points)
-    st.button(
+    parts[3].button(
         f"Fill within {charts.within(tolerated)}", icon=":material/auto_fix_high:", disabled=not able, on_click=fill_all,
-        args=(points, rows, tolerated), key="map-fill", width=190, help="A ratio for each layer: the most weights for the least loss.",
+        args=(points, rows, tolerated), key="map-fill", width="stretch", help="Of each layer as much as the loss allows.",
     )  # fmt: skip
-    if st.button("Run", type="primary", icon=":material/play_arrow:", disabled=not recipe.removes, key="map-run", width=190):
+    if parts[4].button("Run", type="primary", icon=":material/play_arrow:", disabled=not recipe.removes, key="map-run", width="stretch"):
         state.open_run(jobs.start(recipe))
         st.switch_page(frame.page("prune"))
 

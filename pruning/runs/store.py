@@ -184,9 +184,9 @@ class Store:
         return self._give_up(job, silent=False)
 
     def waiting(self) -> dict[str, int]:
-        """How many jobs are queued, by kind; a glance that takes no lock."""
+        """How many jobs could be claimed, by kind; "long": studies of low priority, one at a time. A glance that takes no lock."""
         with self._read() as db:
-            return dict(db.execute("SELECT kind, COUNT(*) FROM jobs WHERE state = 'queued' GROUP BY kind").fetchall())
+            return dict(db.execute(f"SELECT {_WHAT} AS what, COUNT(*) FROM jobs WHERE {_OPEN} GROUP BY what").fetchall())
 
     def fail_waiting(self, message: str) -> None:
         """End every queued job: there is nobody to do them."""
@@ -203,12 +203,14 @@ class Store:
     # ---------------------------------------------------------------- for the worker that holds the job
 
     def claim(self, owner: str | None = None, kinds: Collection[str] = KINDS) -> Job | None:
-        """Take the next job: studies before runs, higher priority first, then first come, first served. None: nothing waits."""
+        """Take the next job: studies before runs, higher priority first, then first come, first served; "long" ones last, the newest
+        first, because that is what somebody looks at. None: nothing waits.
+        """
         if not any(self.waiting().get(kind) for kind in kinds):
             return None
         now = time.time()
-        asked = f"""SELECT id FROM jobs WHERE state = 'queued' AND kind IN ({", ".join("?" * len(kinds))})
-                    ORDER BY kind = 'study' DESC, priority DESC, submitted, rowid LIMIT 1"""
+        asked = f"""SELECT id, {_WHAT} AS what FROM jobs WHERE {_OPEN} AND what IN ({", ".join("?" * len(kinds))})
+                    ORDER BY what = 'long', what = 'study' DESC, priority DESC, submitted * (1 - 2 * (what = 'long')), rowid LIMIT 1"""
         with self._write() as db:
             row = db.execute(asked, tuple(kinds)).fetchone()
             if row is None:
@@ -338,6 +340,12 @@ class Store:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA foreign_keys = ON")
         return db
+
+
+_WHAT = "CASE WHEN kind = 'study' AND priority < 0 THEN 'long' ELSE kind END"
+_LONG = "(kind = 'study' AND priority < 0)"
+_OPEN = f"state = 'queued' AND NOT ({_LONG} AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND {_LONG}))"
+"""Jobs that may be claimed: of the long studies none while one is worked on, so that runs find a free worker."""
 
 
 @contextmanager

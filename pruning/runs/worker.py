@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> int:
     stamp = keys.stamp()
     store = Store()
     warm(store, args.kinds)
-    serve(store, leaving, kinds=args.kinds, share=args.jobs, idle=args.idle, stamp=stamp)
+    kinds = [*args.kinds, "long"] if "run" in args.kinds else args.kinds  # one worker is always free for what pages wait for
+    serve(store, leaving, kinds=kinds, share=args.jobs, idle=args.idle, stamp=stamp)
     return 0
 
 
@@ -159,7 +160,7 @@ def attend(store: Store, job: Job, leaving: Leaving) -> bool:
 def _end(store: Store, job: Job, reason: str, error: BaseException) -> bool:
     """Record what ended a job early. False when that is no longer this worker's to say."""
     try:
-        if reason == "leave" and not store.events(job.id):
+        if reason == "leave" and (job.kind == "study" or not store.events(job.id)):
             store.release(job)  # a study, or a run nobody has seen begin: whoever comes next does it
             return True
         state, message, event = ending(store, job, reason, error)
