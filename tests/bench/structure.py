@@ -1,0 +1,157 @@
+"""Is a slim model what the masked one is? Every torchvision classifier that fits, and timm's: analysed, half of each group removed by
+magnitude, run forward and backward, certified in float64. `python3 run.py bench structure [torchvision] [timm] [NAME ...]`
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from pruning.errors import ModelError
+from pruning.structure import coupling as analysing
+from pruning.structure.closing import close
+from pruning.structure.coupling import Coupling, analyse
+from pruning.structure.pooling import Pooling, pool_group
+from pruning.structure.shrink import certified
+
+RESULTS = Path(__file__).parent / "results"
+LARGEST = 150e6
+"""Parameters. A certificate holds the model four times in float64, and the machine is shared."""
+
+SIDES = {"vit_": 224, "maxvit": 224, "inception": 96}
+TIMM = (
+    *("resnet10t", "resnet26d", "resnetv2_50", "seresnet50", "ecaresnet26t", "skresnet18", "resnest14d", "res2net50_26w_4s", "gernet_s"),
+    *("densenet121", "dla34", "dpn68", "hrnet_w18_small", "vovnet39a", "cspresnet50", "cspdarknet53", "repvgg_a2", "xception41"),
+    *("mobilenetv4_conv_small", "mobileone_s0", "efficientnet_lite0", "tf_efficientnetv2_b0", "mixnet_s", "ghostnet_100", "rexnet_100"),
+    *("fbnetc_100", "hardcorenas_a", "spnasnet_100", "tinynet_a", "regnetz_b16", "nfnet_f0", "nf_resnet26", "convnextv2_atto"),
+    *("convnext_atto", "convmixer_768_32", "edgenext_xx_small", "mobilevit_xxs", "mobilevitv2_050", "poolformer_s12", "resmlp_12_224"),
+    *("mixer_s32_224", "gmlp_ti16_224", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "cait_xxs24_224", "crossvit_tiny_240"),
+    *("pit_ti_224", "levit_128s", "coat_tiny", "swin_tiny_patch4_window7_224", "twins_svt_small", "visformer_tiny", "xcit_nano_12_p16_224"),
+    *(
+        "beit_base_patch16_224",
+        "eva02_tiny_patch14_224",
+        "volo_d1_224",
+        "pvt_v2_b0",
+        "nest_tiny",
+        "tnt_s_patch16_224",
+        "efficientformer_l1",
+    ),
+    *("fastvit_t8", "inception_next_tiny", "repvit_m0_9", "starnet_s1", "vgg11", "selecsls42", "lcnet_050", "focalnet_tiny_srf"),
+)
+
+
+def half(coupling: Coupling, model: nn.Module) -> np.ndarray[Any, Any]:
+    """The lower half of each group by mean |w| over all its weights."""
+    scores = {name: p.detach().abs() for name, p in model.named_parameters() if p.dim() > 1}
+    gone = np.zeros(coupling.units, bool)
+    for i, group in enumerate(coupling.groups):
+        pooled = pool_group(coupling, i, scores, Pooling(), {})
+        order = np.arange(group.units) if pooled is None else np.argsort(pooled.numpy(), kind="stable")
+        gone[coupling.starts[i] + order[: group.units // 2]] = True
+    return gone
+
+
+def one(name: str, make: Callable[[], nn.Module], side: int) -> str:
+    """A row of the table."""
+    torch.manual_seed(0)
+    model = make().eval()
+    weights = sum(p.numel() for p in model.parameters())
+    if weights > LARGEST:
+        return f"| {name} | {weights / 1e6:.1f} | | | | | | left out: over {LARGEST / 1e6:.0f} M parameters |"
+    for parameter in model.parameters():  # a head that starts at zero would compare nothing
+        if not parameter.any():
+            nn.init.normal_(parameter, 0, 0.02)
+    x, began = torch.randn(2, 3, side, side), time.perf_counter()
+    coupling = analyse(model, x)
+    analysed = time.perf_counter() - began
+    masks, began = close(coupling, half(coupling, model), model), time.perf_counter()
+    slim, found = certified(model, masks, x)
+    slimmed = time.perf_counter() - began
+    slim.train()
+    loss = _sum(slim(x))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert torch.isfinite(loss) and all(p.grad is None or torch.isfinite(p.grad).all() for p in slim.parameters())
+    frozen = "; ".join(f"kept {f.group} ({f.units}): {f.why}" for f in found.frozen) or (
+        "" if found.removed else "nothing can go: " + _why(coupling)
+    )
+    how = "" if coupling.captured.how == "torch.export" else coupling.captured.how
+    return (
+        f"| {name} | {weights / 1e6:.2f} | {found.left / 1e6:.2f} | {found.removed:,} of {found.units:,} | {analysed:.1f} | {slimmed:.1f} "
+        f"| {found.error:.0e} | {'; '.join(filter(None, (how, frozen)))} |"
+    )
+
+
+def _why(coupling: Coupling) -> str:
+    return "; ".join(dict.fromkeys(f"{b.why} ({b.operation})" for b in coupling.blocked if b.dim == 0))[:200]
+
+
+def _sum(out: Any) -> Tensor:
+    leaves = torch.utils._pytree.tree_leaves(out)
+    return torch.stack([leaf.float().square().mean() for leaf in leaves if isinstance(leaf, Tensor)]).sum()
+
+
+def side(name: str) -> int:
+    return next((value for start, value in SIDES.items() if name.startswith(start)), 96)
+
+
+def zoo(which: list[str]) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+    if "torchvision" in which:
+        for name in torchvision.models.list_models(module=torchvision.models):
+            extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+            yield (
+                f"torchvision {name}",
+                lambda name=name, extra=extra: torchvision.models.get_model(name, weights=None, **extra),
+                side(name),
+            )
+    if "timm" in which:
+        import timm
+
+        for name in TIMM:
+            config = timm.get_pretrained_cfg(name)
+            size = config.input_size[1] if config is not None and (config.fixed_input_size or "224" in name or "240" in name) else 128
+            yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), size
+
+
+def main(arguments: list[str]) -> None:
+    kinds = [a for a in arguments if a in ("torchvision", "timm")] or ["torchvision", "timm"]
+    names = [a for a in arguments if a not in kinds]
+    file = RESULTS / "structure.md"
+    RESULTS.mkdir(exist_ok=True)
+    head = "| model | M parameters | slim | units gone | analysed, s | slimmed and certified, s | max error, relative | |\n|---|---|---|---|---|---|---|---|\n"
+    rows: list[str] = []
+    for name, make, size in zoo(kinds):
+        if names and name.split()[1] not in names:
+            continue
+        try:
+            row = one(name, make, size)
+        except ModelError as error:  # refused with the reason: what the table is to show
+            row = f"| {name} | | | | | | | refused: {str(error)[:300]} |"
+        except Exception as error:  # not foreseen: shown as such
+            row = f"| {name} | | | | | | | FAILED: {type(error).__name__}: {str(error).splitlines()[0][:200]} |"
+        rows.append(row.replace("\n", " "))
+        print(rows[-1], flush=True)
+        analysing._known.clear()
+        gc.collect()
+        if not names:
+            file.write_text(_titled(head + "\n".join(rows) + "\n"), encoding="utf-8")
+
+
+def _titled(table: str) -> str:
+    return (
+        "# Structure\n\nHalf of each group removed by magnitude (mean |w| over all coupled weights), slimmed, run forward and backward in training "
+        f"mode, certified in float64: max |masked − slim| / max |masked|, its own and drawn weights. One thread; torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}. Times were taken beside other work.\n\n{table}"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
