@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from pruning.attention import blocks
 from pruning.errors import OutOfRange
 from pruning.registry import granularity
+from pruning.structure.groups import Pooling
 
 
 class Granularity(NamedTuple):
@@ -32,6 +33,11 @@ class Granularity(NamedTuple):
     fit: Callable[[nn.Module, str], Granularity | str] | None = None
     leader: str = ""
     """The layer whose units this layer's go with, one by one; pool is given both, one under the other."""
+    kinds: tuple[str, ...] = ()
+    """Units are coupled groups of these kinds (`pruning.structure`) where the model can be followed; the rest is for where not."""
+    pooling: Pooling = Pooling()
+    multiple: int = 1
+    """What is kept of a coupled group is a multiple of this, where the group is large enough."""
 
 
 def fitted(form: Granularity, model: nn.Module, name: str) -> Granularity | str:
@@ -179,24 +185,39 @@ def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
     return form
 
 
-@granularity(removes="whole output channels or neurons", structured=True)
-def channel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
-    """A whole output channel or neuron: its row of weights and its bias.
+@granularity(removes="whole channels and neurons", structured=True)
+def channel(
+    *,
+    pool: Literal["mean", "sum", "max", "l2"] = "mean",
+    over: Literal["all", "rows"] = "all",
+    normalise: Literal["none", "mean", "max"] = "none",
+    round_to: int = 1,
+) -> Granularity:
+    """A whole channel or neuron, in every layer that holds it: the weights that make it, their biases and norms, and those that read it.
 
+    Layers that add into each other keep the same channels, so these go together. The model can be slimmed by what goes.
     Li et al., 2017, https://arxiv.org/abs/1608.08710
 
     pool: how the scores of a channel's weights become one score.
+    over: all weights that go with the channel, or only the rows that make it.
+    normalise: divide the scores of each group of layers by their mean or max, so that groups compare.
+    round_to: keep a multiple of so many channels in every group, as fast kernels like it (8 or 16); 1 keeps any number.
     """
-    return _rows(pool)
+    if round_to < 1:
+        raise OutOfRange("Option round_to of channel", round_to, "1 or more")
+    return _rows(pool)._replace(kinds=("channels", "neurons"), pooling=Pooling(pool, over, normalise), multiple=round_to)
 
 
 @granularity(removes="heads of attention", structured=True)
-def head(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
-    """An attention head: its rows of queries, keys and values with their biases, so that it passes nothing on.
+def head(
+    *, pool: Literal["mean", "sum", "max", "l2"] = "mean", normalise: Literal["none", "mean", "max"] = "none"
+) -> Granularity:
+    """An attention head: its rows of queries, keys and values with their biases, and the weights that read it.
 
     Michel et al., 2019, https://arxiv.org/abs/1905.10650
 
     pool: how the scores of a head's weights become one score.
+    normalise: divide the scores of each layer's heads by their mean or max, so that layers compare.
     """
 
     def fit(model: nn.Module, name: str) -> Granularity | str:
@@ -216,7 +237,7 @@ def head(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
 
         return Granularity(lambda x: WAYS[pool](split(x)), spread, rows=True, leader=leader)
 
-    return _rows(pool)._replace(fit=fit)
+    return _rows(pool)._replace(fit=fit, kinds=("heads",), pooling=Pooling(pool, "all", normalise))
 
 
 def _rows(pool: str) -> Granularity:

@@ -101,7 +101,7 @@ def by_lot(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:
     before = _masks.rank(lot, work, gone).ranking.units
     drops = {name: int(np.searchsorted(units, -np.inf, "right")) for name, units in before.items()}
     units = _masks.rank(lot, work)
-    return _masks.verdict(units, {name: drops.get(name, 0) for name in units.ranking.names}, work.model)
+    return _masks.verdict(units, {name: drops.get(name, 0) for name in units.ranking.every}, work.model)
 
 
 def overlap(a: Masks, b: Masks, covered: Collection[str]) -> float:

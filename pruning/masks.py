@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning import registry
+from pruning import coupled, registry
+from pruning.coupled import Groups
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
 from pruning.evidence import Evidence
@@ -57,12 +59,12 @@ def overlap(a: Masks, b: Masks) -> dict[str, float]:
     return {n: float((a[n] & b[n]).sum() / max(1, int((a[n] | b[n]).sum()))) for n in a if n in b}
 
 
-def by_layer(masks: Masks, positions: dict[str, int]) -> tuple[Layer, ...]:
-    """Kept weights and MACs of each layer. positions: how often one weight is used for one example."""
+def by_layer(masks: Masks, positions: dict[str, int], names: Collection[str]) -> tuple[Layer, ...]:
+    """Kept weights and MACs of each layer called `names`. positions: how often one weight is used for one example."""
     return tuple(
         Layer(n, k.numel(), kept := int(k.sum()), k.numel() * positions.get(n, 0), kept * positions.get(n, 0))
         for n, k in masks.items()
-        if k.dim() > 1
+        if n in names
     )
 
 
@@ -71,12 +73,14 @@ class Units:
     """Scores pooled into units: the scores in flat order (unsorted), and the ranking they give.
 
     forms: layer -> the granularity as it fits it; inside: layer -> True for weights that go when their unit goes, where not all do.
+    groups: where units are coupled over layers; scores and ranking are then by group.
     """
 
     scores: dict[str, Tensor]
     forms: dict[str, Granularity]
     ranking: Ranking
     inside: Masks
+    groups: Groups | None = None
 
 
 def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scores:
@@ -94,6 +98,19 @@ def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scor
 
 def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evidence | None = None) -> Units:
     """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
+    groups = coupled.find(_form(recipe), work)
+    ranked = _rank_layers if isinstance(groups, str) else partial(_rank_groups, groups)
+    units = ranked(recipe, work, gone, seen)
+    if recipe.scope != "by_sensitivity" or not units.ranking.open(recipe):
+        return units
+    from pruning.sensitivity import kept  # measures with what is ranked here
+    from pruning.sensitivity.descent import route
+
+    return replace(units, ranking=replace(units.ranking, route=route(recipe, work, units, folder=kept())))
+
+
+def _rank_layers(recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None) -> Units:
+    """The same for units that stay inside one layer."""
     forms, fixed = fit(recipe, work)
     scores = score(recipe, work, seen)
     inside: Masks = {}
@@ -116,13 +133,29 @@ def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evide
         leaders={name: form.leader for name, form in forms.items() if form.leader},
         output=output_layer(work),
     )
-    units = Units(pooled, forms, ranking, inside)
-    if recipe.scope != "by_sensitivity" or not ranking.open(recipe):
-        return units
-    from pruning.sensitivity import kept  # measures with what is ranked here
-    from pruning.sensitivity.descent import route
+    return Units(pooled, forms, ranking, inside)
 
-    return replace(units, ranking=replace(ranking, route=route(recipe, work, units, folder=kept())))
+
+def _rank_groups(groups: Groups, recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None) -> Units:
+    """The same for units that are coupled over layers."""
+    spared = _spared(recipe, work)
+    fixed, leaders = coupled.fixed(groups, work.model, spared)
+    scores = score(recipe, work, seen)
+    pooled = coupled.pooled(groups, scores, work.model, recipe.criterion, spared, gone)
+    touching = coupled.touching(groups, work.model)
+    ranking = Ranking(
+        units={name: np.sort(values.numpy()) for name, values in pooled.items()},
+        sizes=dict(zip(touching.groups, touching.alone().tolist(), strict=True)),
+        shapes={name: tuple(values.shape) for name, values in scores.items()},
+        macs=macs(work.model, work.example) if work.example is not None else {},
+        other=dense_bytes(work.model) - 4 * sum(values.numel() for values in scores.values()),
+        fixed=fixed,
+        leaders=leaders,
+        output=output_layer(work),
+        touching=touching,
+        multiple=groups.form.multiple,
+    )
+    return Units(pooled, {}, ranking, {}, groups)
 
 
 def _pooled(forms: dict[str, Granularity], scores: Scores, gone: Masks) -> dict[str, Tensor]:
@@ -158,13 +191,30 @@ def _costs(forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tens
     return costs, sizes
 
 
+def _form(recipe: Recipe) -> Granularity:
+    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    return form
+
+
+def _spared(recipe: Recipe, work: Workpiece) -> dict[str, str]:
+    """Layers that the criterion has nothing to say of, with the reason."""
+    spares = registry.companion(recipe.criterion, "spares")
+    return spares(Evidence.of(work, seed=recipe.seed)) if spares else {}
+
+
+def layer_by_layer(recipe: Recipe, work: Workpiece) -> str | None:
+    """Why a granularity of coupled groups takes its units layer by layer here; None where it does not, or is none."""
+    form = _form(recipe)
+    found = coupled.find(form, work) if form.kinds else None
+    return found if isinstance(found, str) else None
+
+
 def fit(recipe: Recipe, work: Workpiece) -> tuple[dict[str, Granularity], dict[str, str]]:
     """Layer -> the granularity as it fits it; and layers that it or the criterion leaves alone, with the reason."""
-    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    form = _form(recipe)
     found = {name: fitted(form, work.model, name) for name in prunable(work.model)}
     fixed = {name: why for name, why in found.items() if isinstance(why, str)}
-    spares = registry.companion(recipe.criterion, "spares")
-    fixed = (spares(Evidence.of(work, seed=recipe.seed)) if spares else {}) | fixed
+    fixed = _spared(recipe, work) | fixed
     output = output_layer(work) if form.rows else None
     if output in found and output not in fixed:
         fixed[output] = "its outputs are the model's answers, one for each class."
@@ -173,6 +223,9 @@ def fit(recipe: Recipe, work: Workpiece) -> tuple[dict[str, Granularity], dict[s
 
 def covered(recipe: Recipe, work: Workpiece) -> set[str]:
     """The layers a recipe may take from: its sparsity is a share of their weights."""
+    groups = coupled.find(_form(recipe), work)
+    if isinstance(groups, Groups):
+        return coupled.covered(groups, work.model, _spared(recipe, work), recipe.exclude)
     forms, fixed = fit(recipe, work)
     closed = {*fixed, *recipe.exclude}
     leaders = {name: form.leader or name for name, form in forms.items()}
@@ -180,8 +233,22 @@ def covered(recipe: Recipe, work: Workpiece) -> set[str]:
     return {name for name, leader in leaders.items() if leader not in closed and name not in fixed}
 
 
+def kept_whole(recipe: Recipe, work: Workpiece) -> dict[str, str]:
+    """The layers that a recipe takes nothing from -> why, as far as it is the granularity or the criterion that leaves them."""
+    groups = coupled.find(_form(recipe), work)
+    if isinstance(groups, str):
+        return fit(recipe, work)[1]
+    spared = _spared(recipe, work)
+    why, leaders = coupled.fixed(groups, work.model, spared)
+    ours = coupled.covered(groups, work.model, spared, recipe.exclude)
+    return {name: why.get(leaders.get(name, name), "it is left dense.") for name in prunable(work.model) if name not in ours}
+
+
 def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
     """Masks that remove the lowest units of each layer, ties by flat index. Whole outputs take their bias along."""
+    if units.groups is not None:
+        losing = {name: ~_lose(held, units.ranking.units[name], drops.get(name, 0)).numpy() for name, held in units.scores.items()}
+        return coupled.verdict(units.groups, losing, model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     masks: Masks = {}
     for name in units.ranking.names:

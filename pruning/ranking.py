@@ -7,7 +7,7 @@ the same scope functions that prune decide here.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from pruning.events import Layer
 from pruning.recipe import Recipe
 from pruning.route import Route
 from pruning.scope import Ranked, spend
+from pruning.structure.touching import Touching
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Ranking:
     granularity leaves alone (the output layer, when units are whole outputs), with the reason.
     costs: weights that go with each unit, in the order of `units`, where they differ; leaders: layer -> the layer whose units
     its own go with (keys with their queries); output: the layer that gives the model's answers; route: measured, for by_sensitivity.
+    touching: where units are coupled groups, what they touch: `units` are then by group, named after a layer whose outputs it holds,
+    and `sizes` what goes with one unit alone; multiple: groups keep a multiple of so many units.
     """
 
     units: dict[str, NDArray[Any]]
@@ -65,9 +68,17 @@ class Ranking:
     output: str | None = None
     route: Route | None = None
 
+    touching: Touching | None = None
+    multiple: int = 1
+
     @property
     def names(self) -> list[str]:
         return list(self.shapes)
+
+    @property
+    def every(self) -> list[str]:
+        """The layers, and the groups that are not named as any layer is."""
+        return list(dict.fromkeys((*self.shapes, *self.units)))
 
     def total(self, name: str) -> int:
         """Weights of a layer."""
@@ -84,15 +95,44 @@ class Ranking:
     def open(self, recipe: Recipe) -> list[str]:
         """The layers that the recipe may take from; one that is excluded keeps its group. Raises RecipeError where there is none."""
         for name in (*recipe.exclude, *recipe.ratios):
-            if name not in self.shapes:
-                raise UnknownName("layer", name, self.shapes)
+            if name not in self.every:
+                raise UnknownName("layer", name, self.every)
         closed = {*self.fixed, *recipe.exclude}
         closed |= {self.leaders.get(name, name) for name in closed}
+        if self.touching is not None:
+            return self._open_groups(recipe)
         found = [name for name in self.units if self.leaders.get(name, name) not in closed]
         if not found and not recipe.exclude:
-            told = "; ".join(f"{name}: {why}" for name, why in list(self.fixed.items())[:3])
-            raise RecipeError(f"{recipe.granularity} fits no layer of this model ({told.rstrip('.')}): choose another granularity.")
+            raise RecipeError(self._nothing(recipe))
         return found
+
+    def _open_groups(self, recipe: Recipe) -> list[str]:
+        """The groups that touch no layer that is left dense."""
+        assert self.touching is not None
+        dense = [i for i, name in enumerate(self.touching.tensors) if name in recipe.exclude]
+        shut = np.any(self.touching.touches()[dense], axis=0).reshape(-1)
+        found = [g for i, g in enumerate(self.touching.groups) if g in self.units and g not in self.fixed and not shut[i]]
+        if not found and not recipe.exclude:
+            raise RecipeError(self._nothing(recipe))
+        return found
+
+    def _nothing(self, recipe: Recipe) -> str:
+        told = "; ".join(f"{name}: {why}" for name, why in list(self.fixed.items())[:3])
+        return f"{recipe.granularity} fits no layer of this model ({told.rstrip('.')}): choose another granularity."
+
+    def covered(self, recipe: Recipe) -> list[str]:
+        """The layers that the recipe may take from: its sparsity is a share of their weights."""
+        if self.touching is None:
+            return self.open(recipe)
+        return [name for name, ours in zip(self.touching.tensors, self._covered(recipe), strict=True) if ours]
+
+    def _covered(self, recipe: Recipe) -> NDArray[np.bool_]:
+        """(tensors,) whether any open group touches it."""
+        assert self.touching is not None
+        ours = set(self._open_groups(recipe))
+        columns = [i for i, g in enumerate(self.touching.groups) if g in ours]
+        touched: NDArray[np.bool_] = np.any(self.touching.touches()[:, columns], axis=1).reshape(-1)
+        return touched
 
     def ranked(self, recipe: Recipe, share: float = 1.0) -> Ranked:
         """The layers that the recipe may take from, its ratios times `share`. Raises UnknownName for a layer the model does not have."""
@@ -103,6 +143,8 @@ class Ranking:
                     raise OutOfRange(f"The ratio of {name}", ratio, f"0: {self.fixed[name]}")
                 if ratio > 0 and name in self.leaders:
                     raise OutOfRange(f"The ratio of {name}", ratio, f"0: its units go with those of {self.leaders[name]}, set it there.")
+        if self.touching is not None:
+            return self._ranked_groups(recipe, pick, share)
         groups = {name: self.group(name) for name in pick}
         return Ranked(
             units={name: self.units[name] for name in pick},
@@ -117,20 +159,44 @@ class Ranking:
             route=self.route,
         )
 
+    def _ranked_groups(self, recipe: Recipe, pick: list[str], share: float) -> Ranked:
+        touching, covered = self.touching, self._covered(recipe)
+        assert touching is not None
+        return Ranked(
+            units={name: self.units[name] for name in pick},
+            sizes={name: self.sizes[name] for name in pick},
+            floor=recipe.floor,
+            ratios={name: ratio * share for name, ratio in recipe.ratios.items() if name in pick},
+            shapes={name: self.shapes[_layer_of(name)] for name in pick},
+            route=self.route,
+            shared=lambda drops: touching.gone(drops, covered),
+            worth=self._worth,
+            whole=int(touching.totals[covered].sum()),
+        )
+
+    def _worth(self, drops: Mapping[str, int], of: str) -> float:
+        """The share of all layers' "macs" or "bytes" that goes when groups lose so many units."""
+        layers = self.layers(drops)
+        if of == "macs":
+            return 1 - sum(layer.macs_kept for layer in layers) / sum(layer.macs for layer in layers)
+        return 1 - sum(sparse_bytes(layer.total, layer.kept) for layer in layers) / sum(4 * layer.total for layer in layers)
+
     def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
         """Units that each layer loses, at `share` (of a schedule) of the recipe's sparsity and ratios."""
         layers = self.ranked(recipe, share)
         wanted = (recipe.sparsity if sparsity is None else sparsity) * share
         taken = spend(recipe.scope, layers, wanted, recipe.scope_options)
-        return {name: taken.get(self.leaders.get(name, name), 0) for name in self.names}
+        if self.multiple > 1:
+            taken = {name: _rounded(len(self.units[name]), count, self.multiple) for name, count in taken.items()}
+        return {name: taken.get(self.leaders.get(name, name), 0) for name in self.every}
 
     def left(self, recipe: Recipe, sparsity: float | None = None) -> Left:
         """What one shot at the recipe's final sparsity leaves, exactly."""
         drops = self.drops(recipe, sparsity)
-        layers = tuple(self.layer(name, drops[name]) for name in self.names)
-        covered = self.open(recipe)
-        total = sum(self.total(name) for name in covered)
-        gone = sum(self.gone(name, drops[name]) for name in covered)
+        layers = self.layers(drops)
+        covered = set(self.covered(recipe))
+        total = sum(layer.total for layer in layers if layer.name in covered)
+        gone = total - sum(layer.kept for layer in layers if layer.name in covered)
         weights = sum(layer.total for layer in layers)
         return Left(
             sparsity=gone / total,
@@ -141,7 +207,7 @@ class Ranking:
             bytes_dense=4 * weights + self.other,
             bytes_sparse=self.other + sum(sparse_bytes(layer.total, layer.kept) for layer in layers),
             layers=layers,
-            thresholds={n: float(self.units[n][d - 1]) if (d := drops[n]) else None for n in self.names},
+            thresholds={n: float(self.units[n][d - 1]) if (d := drops[n]) and n in self.units else None for n in drops},
             drops=drops,
             units={name: len(values) for name, values in self.units.items()},
         )
@@ -153,25 +219,35 @@ class Ranking:
         layers, drops = self.ranked(recipe), self.drops(recipe, share=share)
         return self.route.foretold(sum(layers.gone(name, drops[name]) for name in layers.units))
 
-    def layer(self, name: str, dropped: int) -> Layer:
+    def layers(self, drops: Mapping[str, int]) -> tuple[Layer, ...]:
+        """What is left of every layer when so many units go."""
+        if self.touching is None:
+            kept = {name: self.total(name) - self.gone(name, drops.get(name, 0)) for name in self.names}
+        else:
+            counts = np.array([drops.get(name, 0) for name in self.touching.groups], np.int64)
+            kept = dict(zip(self.touching.tensors, self.touching.kept(counts).tolist(), strict=True))
+        return tuple(self._layer(name, kept.get(name, self.total(name))) for name in self.names)
+
+    def _layer(self, name: str, kept: int) -> Layer:
         total, macs = self.total(name), self.macs.get(name, 0)
-        kept = total - self.gone(name, dropped)
         return Layer(name, total, kept, macs, macs * kept // total)
 
     def table(self, recipe: Recipe, stops: Sequence[float]) -> NDArray[np.int64]:
         """Weights kept, (stops, layers), at each sparsity: what a control needs to answer a drag on its own."""
         rows = []
         for stop in stops:
-            drops = self.drops(recipe, stop)
-            rows.append([self.total(name) - self.gone(name, drops[name]) for name in self.names])
+            rows.append([layer.kept for layer in self.layers(self.drops(recipe, stop))])
         return np.array(rows, np.int64).reshape(len(stops), len(self.names))
 
     def save(self, file: Path) -> None:
-        plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output")
+        plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output", "multiple")
         head = {**{name: getattr(self, name) for name in plain}, "order": list(self.units), "uneven": list(self.costs)}
         head["route"] = self.route.to_dict() if self.route else None
         arrays = {f"units_{i}": values for i, values in enumerate(self.units.values())}
         arrays |= {f"costs_{i}": values for i, values in enumerate(self.costs.values())}
+        if self.touching is not None:
+            head |= {"groups": self.touching.groups, "tensors": self.touching.tensors}
+            arrays |= self.touching.arrays()
         np.savez(file, allow_pickle=False, head=np.array(json.dumps(head)), **arrays)
 
     @classmethod
@@ -180,9 +256,22 @@ class Ranking:
             head = json.loads(str(held["head"]))
             units = {name: held[f"units_{i}"] for i, name in enumerate(head.pop("order"))}
             costs = {name: held[f"costs_{i}"] for i, name in enumerate(head.pop("uneven", []))}
+            groups, tensors = head.pop("groups", None), head.pop("tensors", ())
+            sides = ("owner", "sizes", "each", "totals")
+            touching = Touching(tuple(groups), tuple(tensors), *(held[side] for side in sides)) if groups is not None else None
         shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
         route = head.pop("route", None)
-        return cls(units=units, shapes=shapes, costs=costs, route=Route.from_dict(route) if route else None, **head)
+        return cls(units=units, shapes=shapes, costs=costs, touching=touching, route=Route.from_dict(route) if route else None, **head)
+
+
+def _layer_of(group: str) -> str:
+    """The layer that a group is named after: "a.weight" for "a.weight (2)"."""
+    return group.partition(" (")[0]
+
+
+def _rounded(units: int, dropped: int, multiple: int) -> int:
+    """Fewer units than asked, so that a multiple stays, or all where the group is smaller than one."""
+    return units - min(units, -(-(units - dropped) // multiple) * multiple)
 
 
 def sparse_bytes(total: int, kept: int) -> int:

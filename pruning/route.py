@@ -35,7 +35,7 @@ class Route:
     def walk(self, layers: Ranked, budget: int) -> dict[str, int]:
         """Units that each layer loses when `budget` weights may go. A layer that cannot give all that is asked gives no more."""
         drops = {name: layers.lost(name) for name in layers.units}
-        left = budget - sum(layers.gone(name, count) for name, count in drops.items())
+        left = budget - layers.spent(drops)
         closed = set()
         for name, count in (step for leg in self.legs for step in leg.taken):
             if name not in drops or name in closed or left <= 0:
@@ -43,6 +43,7 @@ class Route:
             given = min(fitting(layers, name, drops[name], left), count, layers.spare(name) - drops[name])
             left -= layers.gone(name, drops[name] + given) - layers.gone(name, drops[name])
             drops[name] += given
+            left = budget - layers.spent(drops) if layers.shared else left
             if given < count:
                 closed.add(name)
         return drops

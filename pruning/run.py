@@ -25,7 +25,7 @@ from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
 from pruning.schedules import grow
 from pruning.sensitivity.forecast import Foretold, achieved, forecast
-from pruning.types import Masks, Workpiece
+from pruning.types import Masks, Workpiece, prunable
 
 Keep = Callable[[nn.Module, Masks], None]
 
@@ -126,7 +126,7 @@ def _remove(recipe: Recipe, work: Workpiece, outcome: Outcome, step: int, stop: 
     covered = _masks.covered(recipe, work)
     outcome.gone, foretold = _prune(recipe, work, outcome.gone, step)
     used = positions(work.model, work.example) if work.example is not None else {}
-    layers, share = _masks.by_layer(outcome.gone, used), _masks.sparsity(outcome.gone, covered)
+    layers, share = _masks.by_layer(outcome.gone, used, prunable(work.model)), _masks.sparsity(outcome.gone, covered)
     yield Pruned(step, recipe.steps, share, layers)
     if foretold is not None:
         yield achieved(foretold, work)

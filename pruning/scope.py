@@ -8,6 +8,7 @@ lowest first. No layer is ever emptied: `floor` units of each stay whatever is a
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,8 @@ class Ranked:
     totals: weights of the layer, where that is not units times size; costs: weights that go with each unit, in the order of
     `units`, where they differ; output: the layer that gives the model's answers, if it is among them. macs: of one example in the
     layer, dense; route: for by_sensitivity.
+    shared: where units of several layers share weights (groups of channels: a weight goes with its row or its column), the weights
+    that go when layers lose so many units; worth: then, the share of "macs" or "bytes" that goes; whole: then, all weights there are.
     """
 
     units: dict[str, Array]
@@ -42,6 +45,13 @@ class Ranked:
     output: str | None = None
     macs: dict[str, int] = field(default_factory=dict)
     route: Route | None = None
+    shared: Callable[[Mapping[str, int]], int] | None = None
+    worth: Callable[[Mapping[str, int], str], float] | None = None
+    whole: int = 0
+
+    def spent(self, drops: Mapping[str, int]) -> int:
+        """Weights that go in all when layers lose so many of their lowest units."""
+        return self.shared(drops) if self.shared else sum(self.gone(name, drops.get(name, 0)) for name in self.units)
 
     def total(self, name: str) -> int:
         """Weights of the layer, those that go with no unit too."""
@@ -70,7 +80,7 @@ class Ranked:
 
     @property
     def weights(self) -> int:
-        return sum(map(self.total, self.units))
+        return self.whole or sum(map(self.total, self.units))
 
 
 @scope(compares="units inside one layer")
@@ -124,6 +134,8 @@ def erk(layers: Ranked, sparsity: float) -> dict[str, int]:
     """
     density = {name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units}
     budget = round(sparsity * layers.weights)
+    if layers.shared:  # in the order in which units go as the scale falls
+        return lowest(layers, {name: _falling(units, density[name]) for name, units in layers.units.items()}, budget)
     limits = {name: (layers.gone(name, layers.lost(name)), layers.gone(name, layers.spare(name))) for name in layers.units}
 
     def wanted(scale: float) -> dict[str, float]:
@@ -135,6 +147,13 @@ def erk(layers: Ranked, sparsity: float) -> dict[str, int]:
         middle = (low + high) / 2
         low, high = (middle, high) if sum(wanted(middle).values()) > budget else (low, middle)
     return handed_out(layers, wanted(high), budget)
+
+
+def _falling(units: Array, density: float) -> Array:
+    """(units,) ascending: the scale below which a layer of this density has lost so many units, negated; -inf for what went before."""
+    falling = -(1 - np.arange(1, len(units) + 1) / len(units)) / density
+    falling[: int(np.searchsorted(units, -np.inf, "right"))] = -np.inf
+    return falling
 
 
 @scope(compares="layers, by how far the answers move without part of them", needs="data", cost="each layer is tried before each leg")
@@ -168,10 +187,12 @@ def _worth(layers: Ranked, route: Route, share: float, of: str) -> int:
     """The most weights whose going takes no more than a share of the MACs, or of the bytes."""
     from pruning.ranking import sparse_bytes
 
-    if of == "macs" and not any(layers.macs.values()):
+    if of == "macs" and not layers.worth and not any(layers.macs.values()):
         raise RecipeError("The MACs of this model are not known, for it has no example input: let by_sensitivity count weights.")
 
     def taken(budget: int) -> float:
+        if layers.worth:
+            return layers.worth(_along(layers, route, budget), of)
         gone = {name: layers.gone(name, count) / layers.total(name) for name, count in _along(layers, route, budget).items()}
         if of == "macs":
             return sum(layers.macs[name] * part for name, part in gone.items()) / sum(layers.macs.values())
@@ -231,14 +252,32 @@ def lowest(layers: Ranked, scores: dict[str, Array], budget: int) -> dict[str, i
     scores: layer -> ascending scores that can be compared between layers, in the order of `layers.units`.
     """
     scores = {name: values[: layers.spare(name)] for name, values in scores.items()}
-    if len(set(layers.sizes.values())) == 1 and not layers.costs:
+    if len(set(layers.sizes.values())) == 1 and not layers.costs and not layers.shared:
         size = next(iter(layers.sizes.values()))
         return _lowest_of_equal_size(scores, budget // size)
     owner = np.repeat(np.arange(len(scores)), [len(values) for values in scores.values()])
     order = np.concatenate(list(scores.values())).argsort(kind="stable")
+    if layers.shared:
+        return _lowest_of_shared(layers, list(scores), owner[order], budget)
     spent = np.concatenate([_costs(layers, name)[: len(values)] for name, values in scores.items()])[order].cumsum()
     dropped = np.bincount(owner[order][spent <= budget], minlength=len(scores))
     return dict(zip(scores, dropped.tolist(), strict=True))
+
+
+def _lowest_of_shared(layers: Ranked, names: list[str], owner: Array, budget: int) -> dict[str, int]:
+    """The longest prefix of the sorted units whose weights stay within `budget`, by bisection: what goes grows with it.
+
+    owner: (units,) the layer of each unit, in the order they go.
+    """
+
+    def drops(count: int) -> dict[str, int]:
+        return dict(zip(names, np.bincount(owner[:count], minlength=len(names)).tolist(), strict=True))
+
+    low, high = 0, len(owner)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if layers.spent(drops(middle)) <= budget else (low, middle - 1)
+    return drops(low)
 
 
 def _lowest_of_equal_size(scores: dict[str, Array], count: int) -> dict[str, int]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from pruning import registry
 from pruning.errors import UnknownName
 from pruning.evidence import evaluating
-from pruning.masks import covered, fit, rank
+from pruning.masks import covered, fit, kept_whole, rank
 from pruning.measure import elsewhere, macs, measure, output_shapes
 from pruning.ranking import Ranking
 from pruning.recalibrate import norms
@@ -91,7 +91,7 @@ def fits(work: Workpiece) -> dict[str, str]:
     for name in registry.names("granularity"):
         recipe = Recipe(granularity=name)
         if not covered(recipe, work):
-            found[name] = next(iter(fit(recipe, work)[1].values()))
+            found[name] = next(iter(kept_whole(recipe, work).values()))
     return found
 
 

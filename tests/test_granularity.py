@@ -139,7 +139,9 @@ def test_a_head_takes_queries_keys_and_values_with_their_biases() -> None:
         assert keep[f"apart.{part}.bias"].tolist() == [True] * 4 + [False] * 4
     assert keep["packed.in_proj_weight"].all(1).tolist() == ([False] * 4 + [True] * 4) * 3
     assert keep["packed.in_proj_bias"].tolist() == ([False] * 4 + [True] * 4) * 3
-    assert keep["apart.out.weight"].all() and keep["packed.out_proj.weight"].all() and keep["head.weight"].all()
+    assert keep["apart.out.weight"].all(0).tolist() == [True] * 4 + [False] * 4  # what reads the head goes with it
+    assert keep["packed.out_proj.weight"].all(0).tolist() == [False] * 4 + [True] * 4
+    assert keep["head.weight"].all()
 
 
 def test_a_head_that_went_passes_nothing_on() -> None:
@@ -163,7 +165,7 @@ def test_heads_say_which_layers_they_leave_and_share_one_ratio() -> None:
     with pytest.raises(OutOfRange, match=r"its units go with those of apart\.query\.weight"):
         ranking.left(Recipe(granularity="head", scope="by_hand", ratios={"apart.key.weight": 0.5}))
     left = ranking.left(Recipe(granularity="head", exclude=("apart.key.weight",), sparsity=0.5))  # a head stays together
-    assert {layer.name for layer in left.layers if layer.kept < layer.total} == {"packed.in_proj_weight"}
+    assert {layer.name for layer in left.layers if layer.kept < layer.total} == {"packed.in_proj_weight", "packed.out_proj.weight"}
 
 
 def test_rankings_of_uneven_units_and_groups_survive_their_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -192,6 +194,6 @@ def test_every_layer_is_covered_or_says_why() -> None:
     for name in ("residual", "attention", "depthwise"):
         work = toy(name)
         for granularity in registry.names("granularity"):
-            _, fixed = masks.fit(Recipe(granularity=granularity), work)
+            fixed = masks.kept_whole(Recipe(granularity=granularity), work)
             covered = masks.covered(Recipe(granularity=granularity), work)
             assert covered.isdisjoint(fixed) and covered | set(fixed) == set(prunable(work.model))

@@ -21,6 +21,7 @@ from pruning.granularity import fitted
 from pruning.recipe import Recipe
 from pruning.schedules import grow
 from pruning.scope import Ranked
+from pruning.structure.closing import dead
 from pruning.types import Workpiece, prunable
 from tests.toys import TOYS, toy
 
@@ -176,7 +177,7 @@ def test_the_budget_is_spent_to_the_unit_and_the_preview_says_what_happens(crite
             recipe = dataclasses.replace(plain, scope=scope, sparsity=ratio, ratios=ratios)
             left = units.ranking.left(recipe)
             keep = masks.verdict(units, left.drops, work.model)
-            assert {layer.name: layer.kept for layer in left.layers} == {n: int(k.sum()) for n, k in keep.items() if k.dim() > 1}
+            assert {layer.name: layer.kept for layer in left.layers} == {n: int(keep[n].sum()) for n in prunable(work.model)}
             assert left.sparsity == pytest.approx(masks.sparsity(keep, covered), abs=1e-12)
             assert all(k.any() for k in keep.values())
             spent_as_asked(recipe, units.ranking.ranked(recipe), left.drops)
@@ -190,8 +191,8 @@ def spent_as_asked(recipe: Recipe, layers: Ranked, drops: dict[str, int]) -> Non
     full = {n: drops[n] == layers.spare(n) for n in layers.units}
     if recipe.scope in TOGETHER:
         budget = round(recipe.sparsity * layers.weights)
-        assert sum(gone.values()) <= budget
-        assert all(full.values()) or budget - sum(gone.values()) < max(largest.values())
+        assert layers.spent(drops) <= budget
+        assert all(full.values()) or budget - layers.spent(drops) < max(largest.values())
     elif recipe.scope != "threshold":
         wanted = {n: recipe.sparsity * layers.total(n) for n in layers.units}
         assert all(abs(gone[n] - wanted[n]) <= largest[n] / 2 + 1e-6 or (full[n] and gone[n] < wanted[n]) for n in gone)
@@ -215,9 +216,19 @@ def test_what_was_asked_is_gone_after_fine_tuning_too(draw: some.DataObject) -> 
     assert all(dict(model.named_parameters())[name][~mask].count_nonzero() == 0 for name, mask in keep.items())
     assert end.sparsity == masks.sparsity(keep, masks.covered(recipe, work))
     layers = masks.rank(recipe, work).ranking.ranked(recipe)
-    if not layers.costs:  # where units differ in size, how much goes depends on which go
+    if layers.shared:
+        spent_as_asked(recipe, layers, units_gone(recipe, work, keep))
+    elif not layers.costs:  # where units differ in size, how much goes depends on which go
         sums = {name: sum(int((~keep[part]).sum()) for part in masks_of(name, work, recipe)) for name in layers.units}
         spent_as_asked(recipe, layers, {name: gone // layers.sizes[name] for name, gone in sums.items()})
+
+
+def units_gone(recipe: Recipe, work: Workpiece, keep: masks.Masks) -> dict[str, int]:
+    """Coupled group -> how many of its units are gone as a whole."""
+    groups = masks.rank(recipe, work).groups
+    assert groups is not None
+    coupling, lost = groups.coupling, dead(groups.coupling, keep)
+    return {g.name: int(lost[a:b].sum()) for g, a, b in zip(coupling.groups, coupling.starts, coupling.starts[1:], strict=False)}
 
 
 def masks_of(name: str, work: Workpiece, recipe: Recipe) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,12 +49,21 @@ def test_ties_fall_by_flat_index_lowest_first() -> None:
 
 
 def test_channels_by_hand_take_their_bias_along() -> None:
-    # mean |w| of the rows: 2 and 1.8: the second neuron goes, with its bias.
+    # mean |w| of the rows: 2 and 1.8: the second neuron goes, with its bias and with the weights that read it.
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
     keep = pruning.choose(Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5}), work)
     assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]]
     assert keep["0.bias"].tolist() == [True, False]
+    assert keep["1.weight"].int().tolist() == [[1, 0], [1, 0]]
+
+
+def test_channels_without_an_example_go_layer_by_layer() -> None:
+    work = replace(by_hand_model(3, -1, 2, 0.4, -4, 1), example=None)
+    recipe = Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5})
+    keep = pruning.choose(recipe, work)
+    assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]] and keep["0.bias"].tolist() == [True, False]
     assert keep["1.weight"].all()
+    assert masks.layer_by_layer(recipe, work) == "the model has no example input to follow through it."
 
 
 def test_the_output_layer_keeps_its_channels_and_says_why() -> None:
@@ -98,7 +109,7 @@ def test_equal_to_torch_per_layer_and_global(name: str, amount: float) -> None:
 @pytest.mark.parametrize(("norm", "pool", "n"), [("l1", "sum", 1), ("l2", "sum", 2)])
 def test_equal_to_torch_by_channel(norm: str, pool: str, n: int, amount: float) -> None:
     work = toy("residual")
-    recipe = Recipe(options={"norm": norm}, granularity="channel", granularity_options={"pool": pool}, scope="per_layer", sparsity=amount)
+    recipe = Recipe(options={"norm": norm}, granularity="row", granularity_options={"pool": pool}, scope="per_layer", sparsity=amount)
     ours = pruning.choose(recipe, work)
     for path in ("first", "second"):
         module = work.model.get_submodule(path)

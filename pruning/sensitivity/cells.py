@@ -99,7 +99,7 @@ def cells(layers: Ranked, levels: Iterable[float], total: int) -> list[Cell]:
 def masks(cell: Cell, units: Units, model: nn.Module) -> Masks:
     """What the cell removes: masks of the tensors that it changes. Made when needed, so that memory does not grow with the map."""
     leaders = units.ranking.leaders
-    drops = {name: cell.drop if leaders.get(name, name) == cell.layer else 0 for name in units.ranking.names}
+    drops = {name: cell.drop if leaders.get(name, name) == cell.layer else 0 for name in units.ranking.every}
     return {name: keep for name, keep in verdict(units, drops, model).items() if not bool(keep.all())}
 
 

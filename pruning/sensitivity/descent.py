@@ -170,7 +170,7 @@ class _Descent:
 
     def _masks(self, drops: dict[str, int]) -> Masks:
         leaders = self.units.ranking.leaders
-        every = {name: drops.get(leaders.get(name, name), 0) for name in self.units.ranking.names}
+        every = {name: drops.get(leaders.get(name, name), 0) for name in self.units.ranking.every}
         return {name: keep for name, keep in verdict(self.units, every, self.work.model).items() if not bool(keep.all())}
 
 

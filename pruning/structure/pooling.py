@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pruning.structure.coupling import Coupling
-
-
-class Pooling(NamedTuple):
-    """how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, or the "rows" that make it, not those that read it;
-    normalise: "none", or each group's scores divided by their "mean" or "max", so that groups of other sizes compare."""
-
-    how: str = "mean"
-    over: str = "all"
-    normalise: str = "none"
+from pruning.structure.groups import Pooling
 
 
 def pool_group(coupling: Coupling, group: int, scores: Mapping[str, Tensor], form: Pooling, rows: Mapping[str, int]) -> Tensor | None:

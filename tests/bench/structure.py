@@ -20,7 +20,8 @@ from pruning.errors import ModelError
 from pruning.structure import coupling as analysing
 from pruning.structure.closing import close
 from pruning.structure.coupling import Coupling, analyse
-from pruning.structure.pooling import Pooling, pool_group
+from pruning.structure.groups import Pooling
+from pruning.structure.pooling import pool_group
 from pruning.structure.shrink import certified
 
 RESULTS = Path(__file__).parent / "results"
@@ -126,7 +127,8 @@ def main(arguments: list[str]) -> None:
     names = [a for a in arguments if a not in kinds]
     file = RESULTS / "structure.md"
     RESULTS.mkdir(exist_ok=True)
-    head = "| model | M parameters | slim | units gone | analysed, s | slimmed and certified, s | max error, relative | |\n|---|---|---|---|---|---|---|---|\n"
+    columns = ("model", "M parameters", "slim", "units gone", "analysed, s", "slimmed and certified, s", "max error, relative", "")
+    head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
     rows: list[str] = []
     for name, make, size in zoo(kinds):
         if names and name.split()[1] not in names:
@@ -147,9 +149,9 @@ def main(arguments: list[str]) -> None:
 
 def _titled(table: str) -> str:
     return (
-        "# Structure\n\nHalf of each group removed by magnitude (mean |w| over all coupled weights), slimmed, run forward and backward in training "
-        f"mode, certified in float64: max |masked − slim| / max |masked|, its own and drawn weights. One thread; torch {torch.__version__}, "
-        f"torchvision {torchvision.__version__}. Times were taken beside other work.\n\n{table}"
+        "# Structure\n\nHalf of each group removed by magnitude (mean |w| over all coupled weights), slimmed, run forward and backward "
+        "in training mode, certified in float64: max |masked − slim| / max |masked|, its own and drawn weights. "
+        f"One thread; torch {torch.__version__}, torchvision {torchvision.__version__}. Times were taken beside other work.\n\n{table}"
     )
 
 
