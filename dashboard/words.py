@@ -314,6 +314,7 @@ FIELDS = {
     "steps": "steps",
     "epochs": "epochs each",
     "recalibrate": "BatchNorm recalibrated",
+    "heal_slim": "slim model healed",
     "optimizer": "optimizer",
     "lr": "learning rate",
     "momentum": "momentum",

@@ -125,6 +125,17 @@ def _why(groups: Groups, kind: str | None, shut: Blocked | None) -> str:
     return "its outputs are the model's answers, one for each class." if shut.operation == "output" else f"{shut.why} ({shut.operation})."
 
 
+def taken(groups: Groups, name: str, unit: int, model: nn.Module) -> dict[str, Tensor]:
+    """Parameter name -> True for the weights that go with one unit of a group."""
+    coupling, number = groups.coupling, groups.numbers[groups.names.index(name)]
+    found: dict[str, Tensor] = {}
+    for member in coupling.groups[number].members:
+        places = np.flatnonzero(coupling.places[member.parameter, member.dim] == coupling.starts[number] + unit)
+        held = found.setdefault(member.parameter, torch.zeros(model.get_parameter(member.parameter).shape, dtype=torch.bool))
+        held.index_fill_(member.dim, torch.from_numpy(places), True)
+    return found
+
+
 def verdict(groups: Groups, losing: dict[str, NDArray[np.bool_]], model: nn.Module) -> Masks:
     """Masks without the units that each group loses, and of every prunable weight. losing: group -> (units,) True = goes."""
     coupling, gone = groups.coupling, np.zeros(groups.coupling.units, bool)

@@ -146,7 +146,8 @@ class Notice:
 class Finished:
     """The result. dense, pruned, recalibrated and final are measured on the same test data.
 
-    pruned is None when nothing was done after pruning; recalibrated when BatchNorm was not recalibrated, or nothing was trained
+    slim is what is left of final without what whole units took along, with the certificate that both compute the same: of structured
+    runs alone. pruned is None when nothing was done after pruning; recalibrated when BatchNorm was not recalibrated, or nothing was trained
     after that: then final is it.
     """
 
@@ -156,6 +157,8 @@ class Finished:
     final: Measurement
     seconds: float
     recalibrated: Measurement | None = None
+    slim: Measurement | None = None
+    certificate: Certificate | None = None
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
     return form
 
 
-@granularity(removes="whole channels and neurons", structured=True)
+@granularity(removes="whole channels and neurons", structured=True, coupled=True)
 def channel(
     *,
     pool: Literal["mean", "sum", "max", "l2"] = "mean",
@@ -208,7 +208,7 @@ def channel(
     return _rows(pool)._replace(kinds=("channels", "neurons"), pooling=Pooling(pool, over, normalise), multiple=round_to)
 
 
-@granularity(removes="heads of attention", structured=True)
+@granularity(removes="heads of attention", structured=True, coupled=True)
 def head(
     *, pool: Literal["mean", "sum", "max", "l2"] = "mean", normalise: Literal["none", "mean", "max"] = "none"
 ) -> Granularity:

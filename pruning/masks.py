@@ -98,7 +98,7 @@ def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scor
 
 def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evidence | None = None) -> Units:
     """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
-    groups = coupled.find(_form(recipe), work)
+    groups = grouped(recipe, work)
     ranked = _rank_layers if isinstance(groups, str) else partial(_rank_groups, groups)
     units = ranked(recipe, work, gone, seen)
     if recipe.scope != "by_sensitivity" or not units.ranking.open(recipe):
@@ -202,10 +202,14 @@ def _spared(recipe: Recipe, work: Workpiece) -> dict[str, str]:
     return spares(Evidence.of(work, seed=recipe.seed)) if spares else {}
 
 
+def grouped(recipe: Recipe, work: Workpiece) -> Groups | str:
+    """The coupled groups whose units the recipe removes, or why it takes units layer by layer."""
+    return coupled.find(_form(recipe), work)
+
+
 def layer_by_layer(recipe: Recipe, work: Workpiece) -> str | None:
     """Why a granularity of coupled groups takes its units layer by layer here; None where it does not, or is none."""
-    form = _form(recipe)
-    found = coupled.find(form, work) if form.kinds else None
+    found = grouped(recipe, work) if recipe.coupled else None
     return found if isinstance(found, str) else None
 
 
@@ -223,7 +227,7 @@ def fit(recipe: Recipe, work: Workpiece) -> tuple[dict[str, Granularity], dict[s
 
 def covered(recipe: Recipe, work: Workpiece) -> set[str]:
     """The layers a recipe may take from: its sparsity is a share of their weights."""
-    groups = coupled.find(_form(recipe), work)
+    groups = grouped(recipe, work)
     if isinstance(groups, Groups):
         return coupled.covered(groups, work.model, _spared(recipe, work), recipe.exclude)
     forms, fixed = fit(recipe, work)
@@ -235,7 +239,7 @@ def covered(recipe: Recipe, work: Workpiece) -> set[str]:
 
 def kept_whole(recipe: Recipe, work: Workpiece) -> dict[str, str]:
     """The layers that a recipe takes nothing from -> why, as far as it is the granularity or the criterion that leaves them."""
-    groups = coupled.find(_form(recipe), work)
+    groups = grouped(recipe, work)
     if isinstance(groups, str):
         return fit(recipe, work)[1]
     spared = _spared(recipe, work)

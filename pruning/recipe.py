@@ -32,6 +32,7 @@ class Recipe:
     exclude: layers left dense
     floor: units that every layer keeps at least
     steps: rounds of pruning and healing; epochs: of fine-tuning after each round
+    heal_slim: fine-tune the slim model in the masked one's place, where whole channels or heads go: the same, in less time
     recalibrate: after each pruning, estimate BatchNorm's running statistics anew on training data
     optimizer: "sgd" (with momentum), "adamw" or "adam"; lr: at the start of each round; decay: "cosine" to 0 or "constant"; batch: examples
     slimming: weight of an L1 penalty on BatchNorm's scales, in a training of `epochs` before anything is removed; 0: no such training
@@ -63,6 +64,7 @@ class Recipe:
     steps: int = 1
     epochs: int = 0
     recalibrate: bool = False
+    heal_slim: bool = False
     optimizer: str = "sgd"
     lr: float = 0.02
     momentum: float = 0.9
@@ -131,6 +133,11 @@ class Recipe:
     def budgeted(self) -> bool:
         """Whether `sparsity` says how much goes; some scopes have a rule of their own."""
         return bool(registry.entry("scope", self.scope).tags.get("budget", True))
+
+    @property
+    def coupled(self) -> bool:
+        """Whether units are followed through the model, so that what goes can be left out of it."""
+        return bool(registry.entry("granularity", self.granularity).tags.get("coupled"))
 
     @property
     def removes(self) -> bool:

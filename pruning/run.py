@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning import lottery
+from pruning import lottery, slim
 from pruning import masks as _masks
 from pruning.distill import answers
 from pruning.errors import Stopped
-from pruning.events import Event, Finished, Layer, Measured, Measurement, Notice, Pruned, Recalibrated, Started, Ticket
+from pruning.events import Certificate, Event, Finished, Layer, Measured, Measurement, Notice, Pruned, Recalibrated, Started, Ticket
 from pruning.finetune import Stop, finetune
 from pruning.measure import Seen, evaluate, look, positions, settle
 from pruning.recalibrate import norms, recalibrate
@@ -28,6 +28,7 @@ from pruning.sensitivity.forecast import Foretold, achieved, forecast
 from pruning.types import Masks, Workpiece, prunable
 
 Keep = Callable[[nn.Module, Masks], None]
+KeepSlim = Callable[[nn.Module, Certificate], None]
 
 
 @dataclass
@@ -40,10 +41,13 @@ class Outcome:
     recalibrated: Measurement | None = None
 
 
-def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep | None = None) -> Iterator[Event]:
+def run(
+    recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep | None = None, keep_slim: KeepSlim | None = None
+) -> Iterator[Event]:
     """Prune and heal a copy of `work.model`, step by step, saying what happens as it happens; the last event is Finished.
 
-    stop: asked often; when true, Stopped is raised. keep: given the final model and its masks before the last measurement.
+    stop: asked often; when true, Stopped is raised. keep: given the final model and its masks before the last measurement;
+    keep_slim: then given the slim model and its certificate, where whole channels or heads went.
     The caller's model stays bit-identical; the same recipe, machine and thread count give the same numbers (times aside).
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
@@ -57,10 +61,18 @@ def run(recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep
     _ask(stop, "before the last measurement")
     if keep is not None:
         keep(copied.model, outcome.gone)
-    dense, final = settle([outcome.found, look(copied)])
+    ended = slim.ending(copied, outcome.gone) if recipe.removes and slim.follows(recipe, copied) else None
+    if isinstance(ended, Notice):
+        yield ended
+    smaller, certificate = ended if isinstance(ended, tuple) else (None, None)
+    if keep_slim is not None and smaller is not None and certificate is not None:
+        keep_slim(smaller.work.model, certificate)
+    dense, final, *rest = settle([outcome.found, look(copied), *([smaller] if smaller else [])])
+    least = rest[0] if rest else None
     yield Measured("final", final)
     gone = _masks.sparsity(outcome.gone, _masks.covered(recipe, copied))
-    yield Finished(gone, dense, outcome.pruned, final, time.perf_counter() - began, outcome.recalibrated)
+    seconds = time.perf_counter() - began
+    yield Finished(gone, dense, outcome.pruned, final, seconds, outcome.recalibrated, least, certificate)
 
 
 def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None) -> Generator[Event, None, Outcome]:
@@ -68,9 +80,11 @@ def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, 
     outcome = Outcome(look(found), _masks.dense(work.model))
     yield Measured("dense", outcome.found.figures)
     yield from _idle(recipe, work)
+    yield from slim.told(recipe, work)
     if recipe.trains_first:
         yield from finetune(work, outcome.gone, recipe, step=0, stop=stop, teacher=teacher)
     mends = recipe.recalibrate and bool(norms(work.model))
+    heal = slim.heal if recipe.heal_slim and slim.follows(recipe, work) else slim.heal_masked
     for step in range(1, recipe.steps + 1):
         last = step == recipe.steps
         yield from _remove(recipe, work, outcome, step, stop, measured=last and bool(recipe.epochs or mends))
@@ -80,7 +94,7 @@ def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, 
             outcome.recalibrated = look(work).figures
             yield Measured("recalibrated", outcome.recalibrated)
         if recipe.epochs:
-            yield from finetune(work, outcome.gone, recipe, step=step, stop=stop, teacher=teacher)
+            yield from heal(recipe, work, outcome.gone, step=step, stop=stop, teacher=teacher)
     return outcome
 
 

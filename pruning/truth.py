@@ -16,8 +16,10 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from pruning import coupled
 from pruning import masks as _masks
 from pruning.agreement import Correlation, correlation, matrix
+from pruning.coupled import Groups
 from pruning.errors import OutOfRange, PruningError, RecipeError, Stopped, UnknownName
 from pruning.evidence import Evidence
 from pruning.granularity import Granularity
@@ -151,18 +153,47 @@ def _told(layer: str, points: Sequence[Point], criteria: tuple[str, ...]) -> Tru
 
 def sampled(work: Workpiece, question: Question) -> dict[str, list[int]]:
     """Layer -> its units that are asked about, ascending: all, or so many drawn from the seed and the layer's name."""
-    forms, fixed = _masks.fit(question.recipe(), work)
+    held = _held(work, question)
     for layer in question.layers:
-        if layer in fixed:
-            raise RecipeError(f"{layer} stays whole by {question.granularity}: {fixed[layer]} Choose another layer, or single weights.")
-        if layer not in forms:
-            raise UnknownName("layer", layer, forms)
-        if forms[layer].leader:
-            raise RecipeError(f"The units of {layer} go with those of {forms[layer].leader}: ask about that layer.")
-    layers = question.layers or tuple(name for name, form in forms.items() if name not in fixed and not form.leader)
+        if why := held.fixed.get(layer):
+            raise RecipeError(f"{layer} stays whole by {question.granularity}: {why} Choose another layer, or single weights.")
+        if layer in held.leaders:
+            raise RecipeError(f"The units of {layer} go with those of {held.leaders[layer]}: ask about that layer.")
+        if layer not in held.counts:
+            raise UnknownName("layer", layer, held.counts)
+    layers = question.layers or tuple(held.counts)
     if not layers:
-        raise RecipeError(f"No layer has units by {question.granularity}: {next(iter(fixed.values()))} Choose another granularity.")
-    return {layer: _sample(layer, count(numbered(forms, layer, work.model)), question) for layer in layers}
+        raise RecipeError(f"No layer has units by {question.granularity}: {next(iter(held.fixed.values()))} Choose another granularity.")
+    return {layer: _sample(layer, held.counts[layer], question) for layer in layers}
+
+
+@dataclass(frozen=True)
+class Held:
+    """The units of a model by a granularity. counts: layer, or coupled group -> its units; parts: what goes with one of them."""
+
+    counts: dict[str, int]
+    fixed: dict[str, str]
+    leaders: dict[str, str]
+    parts: Callable[[str, int], dict[str, Tensor]]
+    """(layer, unit) -> parameter name -> True for the weights that go with it."""
+
+
+def _held(work: Workpiece, question: Question) -> Held:
+    found = _masks.grouped(question.recipe(), work)
+    if isinstance(found, Groups):
+        counts = {name: found.coupling.groups[number].units for name, number in zip(found.names, found.numbers, strict=True)}
+        fixed, leaders = coupled.fixed(found, work.model, {})
+        return Held(counts, fixed, leaders, lambda layer, unit: coupled.taken(found, layer, unit, work.model))
+    forms, fixed = _masks.fit(question.recipe(), work)
+    if any(form.inside for form in forms.values()):
+        raise RecipeError(
+            f"By {question.granularity}, which weights of a unit go depends on the criterion, so that a unit has no one true change: "
+            "choose granularity weight."
+        )
+    leaders = {name: form.leader for name, form in forms.items() if form.leader}
+    numbers = {name: numbered(forms, name, work.model) for name in forms if name not in fixed and name not in leaders}
+    counts = {name: count(held) for name, held in numbers.items()}
+    return Held(counts, fixed, leaders, lambda layer, unit: {name: held == unit for name, held in numbers[layer].items()})
 
 
 def numbered(forms: Mapping[str, Granularity], layer: str, model: nn.Module) -> dict[str, Tensor]:
@@ -222,12 +253,7 @@ class Oracle:
 
     def __init__(self, work: Workpiece, question: Question, examples: int = EXAMPLES) -> None:
         self.data: Batches = work.need("validation", "The true change in loss").head(examples)
-        self.forms = _masks.fit(question.recipe(), work)[0]
-        if any(form.inside for form in self.forms.values()):
-            raise RecipeError(
-                f"By {question.granularity}, which weights of a unit go depends on the criterion, so that a unit has no one true change: "
-                "choose granularity weight."
-            )
+        self.held = _held(work, question)
         self.model, self._given = copy.deepcopy(work.model).eval(), work.loss
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.rerun = Rerun(self.model, self.data)
@@ -236,25 +262,24 @@ class Oracle:
 
     def count(self, layer: str) -> int:
         """Units of a layer."""
-        return count(numbered(self.forms, layer, self.model))
+        return self.held.counts[layer]
 
     @torch.no_grad()
     def seconds(self, layer: str) -> float:
         """That one unit of the layer takes (estimate, from one batch)."""
-        return self.rerun.seconds([self.parameters[name] for name in numbered(self.forms, layer, self.model)])
+        return self.rerun.seconds([self.parameters[name] for name in self.held.parts(layer, 0)])
 
     @torch.no_grad()
     def changes(self, layer: str, units: Sequence[int]) -> Iterator[tuple[int, int, float]]:
         """(unit, weights that go, loss without it − loss with it) of each unit."""
-        numbers = numbered(self.forms, layer, self.model)
-        again = self.rerun.after([self.parameters[name] for name in numbers])
+        again = self.rerun.after([self.parameters[name] for name in self.held.parts(layer, 0)])
         for unit in units:
-            gone = {name: (held == unit).nonzero(as_tuple=True) for name, held in numbers.items()}
+            gone = {name: held.nonzero(as_tuple=True) for name, held in self.held.parts(layer, unit).items()}
             saved = {name: self.parameters[name][at] for name, at in gone.items()}
             self._write(gone, dict.fromkeys(gone, torch.zeros(())))
             change = self._loss(again()) - self.loss
             self._write(gone, saved)
-            yield unit, sum(len(at[0]) for name, at in gone.items() if not name.endswith("bias")), change
+            yield unit, sum(len(at[0]) for at in gone.values() if len(at) > 1), change
 
     def _write(self, places: Mapping[str, tuple[Tensor, ...]], values: Mapping[str, Tensor]) -> None:
         for name, at in places.items():

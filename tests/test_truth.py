@@ -175,12 +175,12 @@ def masked(work: Workpiece, gone: Masks) -> float:
 def without(work: Workpiece, question: Question, layer: str, unit: int) -> Masks:
     """The mask that pruning makes when this unit scores lowest and one unit goes."""
     units = masks.rank(question.recipe(), work)
-    group = [layer, *(name for name, form in units.forms.items() if form.leader == layer)]
+    group = [layer, *(name for name, form in units.forms.items() if form.leader == layer)]  # coupled groups need no others
     scores = {name: torch.arange(len(values)) + 1.0 for name, values in units.scores.items()}
     for name in group:
         scores[name][unit] = 0
     ranking = replace(units.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()})
-    drops = {name: int(name in group) for name in units.ranking.names}
+    drops = {name: int(name in group) for name in units.ranking.every}
     return masks.verdict(replace(units, scores=scores, ranking=ranking), drops, work.model)
 
 
@@ -267,7 +267,7 @@ def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
 
 
 def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
-    plan, points, end = told(toy("residual"), {"taylor": {}, "random": {}}, granularity="channel", units=4)
+    plan, points, end = told(toy("residual"), {"taylor": {}, "random": {}}, granularity="row", units=4)
     assert [t.layer for t in end.layers] == ["first.weight", "second.weight", ""]
     assert plan.units == {"first.weight": (4, 6), "second.weight": (4, 6)}
     assert (plan.examples, plan.refused) == (48, {})
@@ -332,8 +332,8 @@ def test_what_cannot_be_asked_says_why() -> None:
 
 def test_studies_join_to_what_the_generator_says(tmp_path: Path) -> None:
     work = toy("residual")
-    _, points, _ = told(work, {"taylor": {}}, granularity="channel", units=4, seed=2)
-    asked = {"model": work.name, "granularity": "channel", "units": 4, "seed": 2}
+    _, points, _ = told(work, {"taylor": {}}, granularity="row", units=4, seed=2)
+    asked = {"model": work.name, "granularity": "row", "units": 4, "seed": 2}
     scores = made(tmp_path / "units", work, "units", criterion="taylor", **asked)
     assert scores.data["names"] == ["first.weight", "second.weight"]
     assert "the model's answers" in scores.data["fixed"]["head.weight"]

@@ -13,12 +13,12 @@ from torch import nn
 
 from pruning import studies
 from pruning.errors import DataError, OutOfRange, PruningError, Stopped
-from pruning.events import Finished, Notice
+from pruning.events import Certificate, Finished, Notice
 from pruning.masks import choose
 from pruning.recipe import Recipe
 from pruning.run import run
 from pruning.runs import mapping
-from pruning.runs.files import whole
+from pruning.runs.files import whole, write_json
 from pruning.runs.resolve import resolve
 from pruning.runs.results import Histogram, counts, edges, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
@@ -43,8 +43,12 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
         save(job, work.model, model, masks)
 
+    def keep_slim(model: nn.Module, certificate: Certificate) -> None:
+        store.stopping(job)
+        save_slim(job, model, certificate)
+
     try:
-        for event in run(recipe, work, stop=stop, keep=keep):
+        for event in run(recipe, work, stop=stop, keep=keep, keep_slim=keep_slim):
             if isinstance(event, Finished):
                 save_result(job.folder, event)
                 store.finish(job, "finished", event=event)
@@ -104,6 +108,13 @@ def save(job: Job, found: nn.Module, final: nn.Module, masks: Masks) -> None:
     save_masks(job.folder, {name: keep.numpy() for name, keep in masks.items()})
     before, after = prunable(found), prunable(final)
     save_histograms(job.folder, {name: _histogram(before[name], after[name], masks.get(name)) for name in after})
+
+
+def save_slim(job: Job, model: nn.Module, certificate: Certificate) -> None:
+    """The slim weights, under the names of the masked ones, and their certificate. Shapes follow from the masks beside them."""
+    with whole(job.folder / "slim.safetensors") as draft:
+        save_model(model, str(draft), metadata={"format": "pt"})
+    write_json(job.folder / "certificate.json", certificate.to_dict())
 
 
 def _histogram(before: torch.Tensor, after: torch.Tensor, keep: torch.Tensor | None) -> Histogram:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -44,16 +44,35 @@ def build(model: nn.Module, work: Rewrite) -> fx.GraphModule:
 
 def cut(living: Living, name: str, tensor: Tensor) -> Tensor:
     """A parameter or buffer without what is gone."""
-    coupling = living.coupling
-    name = coupling.first.get(name, name)
-    start = coupling.walk.labels.origins
+    for d, keep in _kept(living, name, tensor):
+        tensor = tensor.index_select(d, keep.nonzero().flatten())
+    return tensor.detach().clone()
+
+
+def _kept(living: Living, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The dimensions of a parameter or buffer that lost something, each with what is kept of its indices. (size,) bool"""
+    name, start = living.coupling.first.get(name, name), living.coupling.walk.labels.origins
     for d in range(tensor.dim()):
         if (name, d) in start:
-            labels = slice(start[name, d], start[name, d] + tensor.size(d))
-            keep = living.keep[labels]
+            keep = living.keep[start[name, d] : start[name, d] + tensor.size(d)]
             if not bool(keep.all()):
-                tensor = tensor.index_select(d, keep.nonzero().flatten().to(tensor.device))
-    return tensor.detach().clone()
+                yield d, keep
+
+
+@torch.no_grad()
+def paste(slim: nn.Module, living: Living, model: nn.Module) -> None:
+    """Write what a slim module learned into the module it was cut from, in place; what is gone there stays as it is."""
+    into: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    for name, values in (*slim.named_parameters(remove_duplicate=False), *slim.named_buffers(remove_duplicate=False)):
+        if name not in into:
+            continue
+        places = [torch.arange(n) for n in into[name].shape]
+        for d, keep in _kept(living, name, into[name]):
+            places[d] = keep.nonzero().flatten()
+        if places:
+            into[name][torch.meshgrid(*places, indexing="ij")] = values
+        else:  # a number, such as the batches that BatchNorm has seen
+            into[name].copy_(values)
 
 
 def _containers(model: nn.Module, work: Rewrite) -> nn.Module:

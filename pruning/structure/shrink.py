@@ -49,6 +49,12 @@ def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
 
 def certified(model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT) -> tuple[nn.Module, Certificate]:
     """`shrink`, and its certificate: groups that stand in the way of an exact copy keep their zeros, and are named."""
+    slim, certificate = slimmed(model, masks, example, limit=limit)
+    return slim.module, certificate
+
+
+def slimmed(model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT) -> tuple[Slim, Certificate]:
+    """`certified`, with what says which of the old indices the slim module holds."""
     coupling = analyse(model, example)
     masked = copy.deepcopy(model)
     apply(masks, masked)
@@ -64,7 +70,8 @@ def certified(model: nn.Module, masks: Masks, example: Example, *, limit: float 
             slim, gone = _slimmed(coupling, masked, gone, frozen)
             worst = _worst(slim, tried)
         distance = control(slim, tried[-1], model) if gone.any() else 0.0
-    return slim.module.train(model.training), _certificate(coupling, model, slim, gone, worst, limit, tried, distance, frozen)
+    slim.module.train(model.training)
+    return slim, _certificate(coupling, model, slim, gone, worst, limit, tried, distance, frozen)
 
 
 def _slimmed(coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]) -> tuple[Slim, NDArray[np.bool_]]:

@@ -1,0 +1,252 @@
+"""Coupling and slimming on torchvision's own architectures, against Torch-Pruning, and through whole runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import pruning
+from pruning import events, masks
+from pruning.events import Finished
+from pruning.ranking import Ranking
+from pruning.recipe import Recipe
+from pruning.runs.store import Store
+from pruning.structure.certify import distance, outputs
+from pruning.structure.closing import close
+from pruning.structure.coupling import analyse
+from pruning.structure.groups import Pooling
+from pruning.structure.modules import build
+from pruning.structure.pooling import pool_group
+from pruning.structure.rewrite import Rewrite
+from pruning.structure.shrink import certified
+from pruning.types import Workpiece, prunable
+from tests.nets import net
+from tests.toys import toy
+
+ZOO = (
+    *("squeezenet1_0", "squeezenet1_1", "resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
+    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"),
+    *("shufflenet_v2_x2_0", "efficientnet_b0", "regnet_y_400mf", "regnet_x_400mf", "regnet_x_800mf", "densenet121", "googlenet"),
+    *("convnext_tiny", "swin_t"),
+)
+"""The cheap ones of each family; the bench `structure` runs them all, and timm's."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
+    """The comparison alone, once, on a small picture: a whole certificate takes three times as long."""
+    extra = {"init_weights": False} if name == "googlenet" else {}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torchvision.models.get_model(name, weights=None, num_classes=10, **extra).eval()
+        x = torch.randn(2, 3, 32, 32)
+    coupling = analyse(model, x)
+    gone = np.zeros(coupling.units, bool)
+    for i, group in enumerate(coupling.groups):
+        scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
+        pooled = pool_group(coupling, i, scores, Pooling(), {})
+        assert pooled is not None
+        gone[coupling.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]] = True
+    model.double()
+    pruning.apply(close(coupling, gone, model), model)
+    work = Rewrite(coupling, gone)
+    work.run()
+    slim = build(model, work)
+    assert distance(outputs(model, (x.double(),)), outputs(slim, (x.double(),))) <= 1e-12
+    half = sum(p.numel() for p in slim.parameters()) / sum(p.numel() for p in model.parameters())
+    assert half < 0.5
+
+
+# ---------------------------------------------------------------- Torch-Pruning
+
+
+def test_resnet18_at_half_is_the_published_anchor() -> None:
+    """MACs as Torch-Pruning's README counts them (BatchNorm, ReLU and pooling too), dense 1.822177768 G."""
+    counting = pytest.importorskip("torch_pruning", reason="Torch-Pruning is a development dependency").utils.count_ops_and_params
+    model, x = torchvision.models.resnet18(weights=None).eval(), torch.randn(1, 3, 224, 224)
+    assert counting(model, x) == (1822177768, 11689512)
+    work = Workpiece("resnet18", model, example=x)
+    recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5)
+    ranking = masks.rank(recipe, work).ranking
+    slim = pruning.shrink(model, masks.verdict(masks.rank(recipe, work), ranking.drops(recipe), model), x)
+    assert counting(slim, x) == (487202536, 3055880)
+    left = ranking.left(recipe)  # and the preview knew it
+    assert left.kept == sum(p.numel() for p in slim.parameters() if p.dim() > 1)
+    layers = {layer.name: layer for layer in left.layers}
+    for name, p in slim.named_parameters():
+        assert name not in layers or layers[name].kept == p.numel()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> None:
+    """L2 magnitude over a channel's own weights and those that read it; the same share of each layer; the classifier's outputs kept."""
+    peer = pytest.importorskip("torch_pruning", reason="Torch-Pruning is a development dependency")
+
+    def make() -> nn.Module:
+        torch.manual_seed(5)
+        return nn.Sequential(
+            *(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 12, 3), nn.ReLU()),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 4)),
+        ).eval()
+
+    x, theirs = torch.randn(1, 1, 12, 12), make()
+    importance = peer.importance.GroupMagnitudeImportance(
+        p=2, group_reduction="sum", normalizer=None, target_types=[nn.Conv2d, nn.Linear], bias=False
+    )
+    peer.pruner.BasePruner(theirs, x, importance, pruning_ratio=share, ignored_layers=[theirs[10]], global_pruning=False).step()
+    ours = make()
+    options = {"granularity": "channel", "granularity_options": {"pool": "sum"}}
+    recipe = Recipe(options={"norm": "l2"}, scope="per_layer", sparsity=share, **options)  # type: ignore[arg-type]
+    slim = pruning.shrink(ours, pruning.choose(recipe, Workpiece("plain", ours, example=x)), x)
+    for (name, a), b in zip(theirs.named_parameters(), slim.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+# ---------------------------------------------------------------- previews
+
+
+@pytest.mark.parametrize("name", ["residual", "grouped", "packed_attention", "flatten", "shared", "upward", "split"])
+@pytest.mark.parametrize("scope", ["global", "per_layer", "lamp", "erk"])
+def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: Any) -> None:
+    model, example = net(name)
+    work = Workpiece(name, model, example=example)  # type: ignore[arg-type]
+    for granularity in ("channel", "head") if "attention" in name else ("channel",):
+        recipe = Recipe(granularity=granularity, scope=scope, sparsity=0.5)
+        units = masks.rank(recipe, work)
+        left = units.ranking.left(recipe)
+        slim, certificate = certified(model, masks.verdict(units, left.drops, model), example)
+        held = dict(slim.named_parameters())
+        assert {layer.name: layer.kept for layer in left.layers} == {n: held[n].numel() for n in prunable(model) if n in held}
+        assert certificate.removed == sum(left.drops[group] for group in units.ranking.units)
+        units.ranking.save(tmp_path / "ranking.npz")
+        assert Ranking.load(tmp_path / "ranking.npz").left(recipe) == left
+
+
+def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
+    model, x = torchvision.models.resnet18(weights=None, num_classes=10).eval(), torch.randn(1, 3, 32, 32)
+    work = Workpiece("resnet18", model, example=x)
+    recipe = Recipe(granularity="channel", granularity_options={"round_to": 16}, sparsity=0.6)
+    ranking = masks.rank(recipe, work).ranking
+    left = ranking.left(recipe)
+    kept = {name: left.units[name] - left.drops[name] for name in ranking.units}
+    assert all(count % 16 == 0 for count in kept.values()) and len(set(kept.values())) > 1
+    free = ranking.left(replace(recipe, granularity_options={}))
+    assert left.sparsity <= 0.6 and free.sparsity <= 0.6
+
+
+def test_normalised_groups_compare() -> None:
+    """One group of huge weights: as they are, only the other group gives; beside their means, both do."""
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    with torch.no_grad():
+        model[0].weight.mul_(1e3)
+    work, drops = Workpiece("two", model, example=torch.randn(1, 6)), {}
+    for way in ("none", "mean", "max"):
+        recipe = Recipe(granularity="channel", granularity_options={"normalise": way, "over": "rows"}, sparsity=0.3)
+        drops[way] = masks.rank(recipe, work).ranking.drops(recipe)
+    assert drops["none"]["0.weight"] == 0 < drops["none"]["2.weight"]
+    assert min(drops["mean"]["0.weight"], drops["max"]["0.weight"]) > 3
+
+
+def test_a_preview_is_quick() -> None:
+    """Loose here, for a busy machine; the bench `preview` holds resnet50 and vit_b_16 to 5 ms."""
+    model, x = torchvision.models.resnet50(weights=None, num_classes=10).eval(), torch.randn(1, 3, 32, 32)
+    recipe = Recipe(granularity="channel", sparsity=0.5)
+    ranking = masks.rank(recipe, Workpiece("resnet50", model, example=x)).ranking
+    took = []
+    for share in np.linspace(0.1, 0.9, 9):
+        began = time.perf_counter()
+        ranking.left(recipe, float(share))
+        took.append(time.perf_counter() - began)
+    assert min(took) < 0.05
+
+
+# ---------------------------------------------------------------- runs
+
+
+def ended(recipe: Recipe, work: Workpiece, **more: Any) -> tuple[list[events.Event], Finished]:
+    said = list(pruning.run(recipe, work, **more))
+    assert isinstance(said[-1], Finished)
+    return said, said[-1]
+
+
+@pytest.mark.parametrize("granularity", ["channel", "head"])
+def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
+    work = toy("residual" if granularity == "channel" else "attention")
+    found: list[tuple[nn.Module, events.Certificate]] = []
+    recipe = Recipe(granularity=granularity, sparsity=0.4, steps=2, epochs=1)
+    said, end = ended(recipe, work, keep_slim=lambda model, certificate: found.append((model, certificate)))
+    assert end.certificate is not None and end.slim is not None
+    assert found[0][1] == end.certificate and end.certificate.error <= 1e-9 and end.certificate.removed > 0
+    assert end.slim.accuracy == end.final.accuracy and end.slim.loss == pytest.approx(end.final.loss, abs=1e-5)
+    assert end.slim.weights == end.slim.kept == end.final.kept < end.final.weights
+    assert end.slim.macs == end.final.macs_kept and end.slim.size.dense < end.final.size.dense
+    assert all(events.from_json(events.to_json(event)) == event for event in said)
+
+
+def test_the_slim_model_may_be_healed_in_the_masked_ones_place() -> None:
+    """The same numbers: dropout apart, both see the same examples in the same order."""
+    recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5, steps=2, epochs=2, lr=0.05)
+    losses = {}
+    for slim in (False, True):
+        said, end = ended(replace(recipe, heal_slim=slim), toy("residual"))
+        losses[slim] = [e.train_loss for e in said if isinstance(e, events.Epoch)]
+        assert end.certificate is not None
+        assert [e.sparsity for e in said if isinstance(e, events.Epoch)][-1] == end.sparsity
+    assert losses[True] == pytest.approx(losses[False], abs=1e-5)
+
+
+def test_what_cannot_be_followed_goes_layer_by_layer_and_says_so() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.h = nn.Linear(5, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(x).relu()
+            out: torch.Tensor = self.h(y if y.sum() > 0 else -y)
+            return out
+
+    work = replace(toy("mlp"), model=Branching().eval())
+    said, end = ended(Recipe(granularity="channel", sparsity=0.3, epochs=1, heal_slim=True), work)
+    told = [event.text for event in said if isinstance(event, events.Notice)]
+    assert any("layer by layer" in text and "y.sum() > 0" in text for text in told)
+    assert any(text.startswith("The masked model is healed") for text in told)
+    assert end.slim is None and end.certificate is None
+
+
+def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
+    from safetensors.torch import load_file
+
+    from pruning.runs.work import do
+
+    store = Store()
+    store.submit("run", {"model": "digits-mlp", "granularity": "channel", "scope": "per_layer", "sparsity": 0.5})
+    job = store.claim()
+    assert job is not None
+    do(store, job, lambda: False)
+    weights = load_file(job.folder / "slim.safetensors")
+    certificate = events.Certificate.from_dict(json.loads((job.folder / "certificate.json").read_text(encoding="utf-8")))
+    assert sum(w.numel() for w in weights.values()) == certificate.left < certificate.parameters
+    end = store.events(job.id)[-1][1]
+    assert isinstance(end, Finished) and end.certificate == certificate
+
+
+def test_masks_are_the_shape_plan_of_a_slim_file() -> None:
+    """Another model of the architecture, slimmed by the same masks, takes the file."""
+    work = toy("residual")
+    masks_ = pruning.choose(Recipe(granularity="channel", sparsity=0.4), work)
+    assert work.example is not None
+    slim = pruning.shrink(work.model, masks_, work.example)
+    again = pruning.shrink(toy("residual", seed=9).model, masks_, work.example)
+    again.load_state_dict(copy.deepcopy(slim.state_dict()))
+    assert torch.equal(again(work.example), slim(work.example))
