@@ -267,7 +267,8 @@ def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
     taught = " with the dense model as teacher" if recipe.distill else ""
     if recipe.rewind != "none":
         return f"{_rewinding(recipe)}{taught}"
-    return first + (f"healing {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing")
+    healing = "healing the slim model" if recipe.heal_slim and recipe.coupled else "healing"
+    return first + (f"{healing} {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing")
 
 
 def _rewinding(recipe: Recipe) -> str:

@@ -26,8 +26,8 @@ DIAL = 420  # pixels
 TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
 ADVANCED = (
-    *("start", "recalibrate", "slimming", "distill", "temperature", "exclude", "floor", "optimizer", "momentum", "weight_decay", "batch"),
-    *("rewind", "rewind_step", "controls", "decay", "seed"),
+    *("start", "recalibrate", "heal_slim", "slimming", "distill", "temperature", "exclude", "floor", "optimizer", "momentum"),
+    *("weight_decay", "batch", "rewind", "rewind_step", "controls", "decay", "seed"),
 )
 STEPS = 4  # when a schedule that needs several is picked
 
@@ -159,6 +159,12 @@ def after_pruning(recipe: Recipe) -> None:
     forms.bound(
         st.toggle, "Recalibrate BatchNorm", recipe.recalibrate,
         lambda value: forms.attempt(recalibrate=value), key="form-recalibrate", **more,
+    )  # fmt: skip
+    said = "Fine-tune the slim model in the masked one's place: the same, in less time. Where whole channels or heads go."
+    more = {"help": said, "disabled": not (recipe.coupled and recipe.epochs) and not recipe.heal_slim}
+    forms.bound(
+        st.toggle, "Heal the slim model", recipe.heal_slim,
+        lambda value: forms.attempt(heal_slim=value), key="form-heal-slim", **more,
     )  # fmt: skip
     slim = "L1 penalty on BatchNorm's scales in a training of as many epochs before anything goes (network slimming): 0.03 suits digits."
     off = not (has and recipe.epochs) and not recipe.slimming
