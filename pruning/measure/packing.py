@@ -23,6 +23,10 @@ Bools = NDArray[np.bool_]
 State = Mapping[str, Tensor]
 
 
+LARGE = 1 << 18
+"""Bytes of one tensor's exponents from which zlib's level 3 does: 5 times faster than 6, for a hundredth of the file."""
+
+
 def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> bytes:
     """The file. pruned: names whose zeros need not be stored; deflate: values too, byte by byte of each number (slower, smaller)."""
     rows: list[tuple[Any, ...]] = []
@@ -30,7 +34,7 @@ def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> byt
     for name, value in state.items():
         flat = value.detach().reshape(-1).contiguous()
         kept = (flat != 0).numpy()
-        how, places = _places(kept) if name in pruned else ("all", b"")
+        how, places = _places(kept) if name in pruned and not kept.all() else ("all", b"")
         if len(places) + int(kept.sum()) * flat.element_size() >= flat.numel() * flat.element_size():
             how, places = "all", b""
         some = flat if how == "all" else flat[torch.from_numpy(kept)]
@@ -94,7 +98,8 @@ def _gaps(kept: Bools) -> NDArray[np.int64]:
 
 def _rice(gaps: NDArray[np.int64]) -> bytes:
     """A byte for k; then each gap g as g >> k ones and a zero, all of those first; then the low k bits of each."""
-    k = min(range(24), key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k))
+    near = int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0  # the best k for gaps of equal chances, or next to it
+    k = min(range(max(0, near - 2), near + 2), key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k))
     ends = np.cumsum((gaps >> k) + 1) - 1
     unary = np.ones(int(ends[-1]) + 1 if len(ends) else 0, bool)
     unary[ends] = False
@@ -118,12 +123,31 @@ def _values(flat: Tensor, deflate: bool) -> bytes:
     raw = flat.contiguous().view(torch.uint8).numpy()
     if not deflate:
         return raw.tobytes()
-    planes = np.ascontiguousarray(raw.reshape(-1, flat.element_size()).T)  # signs and exponents lie together: those deflate
-    return zlib.compress(planes.tobytes(), 6)
+    planes = raw.reshape(-1, flat.element_size()).T  # all first bytes, all second ones, ...: signs and exponents lie together
+    worth = [_deflates(plane) for plane in planes]
+    good = b"".join(plane.tobytes() for plane, it in zip(planes, worth, strict=True) if it)
+    packed = zlib.compress(good, 6 if len(good) < LARGE else 3)
+    plain = b"".join(plane.tobytes() for plane, it in zip(planes, worth, strict=True) if not it)
+    return bytes([sum(it << i for i, it in enumerate(worth))]) + packed + plain
+
+
+def _deflates(plane: NDArray[np.uint8]) -> bool:
+    """Whether a look at a part of it promises 2 % at least: most of a mantissa is noise, which costs time and gives nothing."""
+    part = plane[: 1 << 15].tobytes()
+    return len(zlib.compress(part, 6)) < 0.98 * len(part)
 
 
 def _numbers(values: bytes, kind: torch.dtype, deflated: bool) -> Tensor:
-    raw = np.frombuffer(zlib.decompress(values) if deflated else values, np.uint8)
-    size = torch.empty(0, dtype=kind).element_size()
-    rows = raw.reshape(size, -1).T if deflated else raw
-    return torch.frombuffer(bytearray(rows.tobytes()), dtype=kind) if rows.size else torch.empty(0, dtype=kind)
+    raw = _planes(values, kind.itemsize).T.tobytes() if deflated else values
+    return torch.frombuffer(bytearray(raw), dtype=kind) if raw else torch.empty(0, dtype=kind)
+
+
+def _planes(values: bytes, width: int) -> NDArray[np.uint8]:
+    """(width, numbers) bytes, as `_values` laid them down."""
+    worth = [bool(values[0] >> i & 1) for i in range(width)]
+    stream = zlib.decompressobj()
+    packed = stream.decompress(values[1:])
+    plain = stream.unused_data
+    rows = {True: np.frombuffer(packed, np.uint8), False: np.frombuffer(plain, np.uint8)}
+    split = {it: iter(rows[it].reshape(max(worth.count(it), 1), -1)) for it in (True, False)}
+    return np.stack([next(split[it]) for it in worth])
