@@ -216,9 +216,10 @@ def _words(event: events.Event) -> str:
             return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights gone"
         case events.Recalibrated(layers=layers, examples=examples, seconds=seconds):
             return f"norms    {layers} BatchNorm layers recalibrated on {examples:,} examples, {seconds:.2f} s"
-        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds):
+        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds, branch=branch):
+            of = f" of the control {branch}" if branch else ""
             told = f", against the dense model {teacher:.4f}" if teacher is not None else ""
-            return f"epoch    {epoch} of {epochs}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
+            return f"epoch    {epoch} of {epochs}{of}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
         case events.Ticket(step=step, steps=steps, kind=kind, kept=kept, sparsity=sparsity, accuracy=accuracy):
             return f"{kind:11} round {step} of {steps}: {kept:,} weights kept ({1 - sparsity:.2%}), test {_percent(accuracy)}"
         case events.Notice(text=text):

@@ -103,7 +103,8 @@ def _draw_tickets(
 ) -> Generator[Event, None, Outcome]:
     """Train the dense network from its start, then round by round: score the trained weights, remove, rewind, train again from there.
 
-    Controls are trained after each ticket, on copies: they leave the ticket, and the rounds to come, as they are.
+    Controls are trained after each ticket, on copies: they leave the ticket, and the rounds to come, as they are. "dense" is measured
+    of the network that was trained first; "pruned" of the last round's trained weights under their new mask, before they are rewound.
     """
     dense, begin = _masks.dense(work.model), lottery.resumes(recipe, work)
     start = lottery.snapshot(work.model)

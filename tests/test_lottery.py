@@ -13,6 +13,7 @@ from torch import nn
 
 import pruning
 from pruning import events, lottery, masks
+from pruning.__main__ import _words
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.finetune import finetune
 from pruning.recipe import Recipe
@@ -195,6 +196,13 @@ def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> Non
     assert isinstance(first[0], events.Started) and first[0].epochs == len(trained) == 2 * (1 + 3 * 3)
     assert {e.lr for e in trained} == {recipe.lr}
     assert all(events.from_json(events.to_json(e)) == e for e in first)
+
+
+def test_a_shell_tells_tickets_from_controls() -> None:
+    said = [_words(event) for event in told(Recipe(**TICKET, controls=("reinit",)))]
+    assert any(line.startswith("ticket      round 3 of 3: ") for line in said)
+    assert any(line.startswith("reinit      round 3 of 3: ") for line in said)
+    assert sum("of the control reinit: training loss" in line for line in said) == 6
 
 
 def test_masks_overlap_by_hand() -> None:

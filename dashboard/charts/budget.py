@@ -160,5 +160,5 @@ def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) ->
 
 def trained(spec: dict[str, Any]) -> int:
     """Epochs that a run trains in all: after each step, before the first where a lottery is drawn, and for each control."""
-    first = spec.get("rewind", "none") != "none" and spec.get("start") == "random"
+    first = (spec.get("rewind", "none") != "none" and spec.get("start") == "random") or spec.get("slimming", 0.0) > 0
     return int(spec.get("epochs", 0) * (spec.get("steps", 1) * (1 + len(spec.get("controls", ()))) + first))
