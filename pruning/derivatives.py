@@ -98,12 +98,21 @@ def _moments(
     sizes, squares = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
     leaves = {name: weight.clone() for name, weight in weights.items()}
     size = max(1, min(data.batch, CHUNK // sum(w.numel() for w in weights.values())))
-    each = vmap(grad(one), in_dims=(None, 0, 0))
     for x, y in Batches(data.x, data.y, size):
-        parts = each(leaves, x, second(x, y))
+        parts = _each(one, leaves, x, second(x, y))
         _add(sizes, {name: part.abs().sum(0) for name, part in parts.items()}, 1 / len(data.x))
         _add(squares, {name: part.square().sum(0) for name, part in parts.items()}, 1 / len(data.x))
     return sizes, squares
+
+
+def _each(one: Callable[[Named, Tensor, Tensor], Tensor], leaves: Named, x: Tensor, y: Tensor) -> Named:
+    """The gradient of each example, (n, ...): all at once, or one after the other where the model decides by what it sees."""
+    try:
+        found: Named = vmap(grad(one), in_dims=(None, 0, 0))(leaves, x, y)
+    except RuntimeError:
+        single = [grad(one)(leaves, *pair) for pair in zip(x, y, strict=True)]
+        found = {name: torch.stack([part[name] for part in single]) for name in leaves}
+    return found
 
 
 def _grad(value: Tensor, leaves: Named, *, create_graph: bool = False) -> Named:

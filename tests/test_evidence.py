@@ -145,6 +145,28 @@ def test_memory_of_examples_gradients_is_bounded(monkeypatch: pytest.MonkeyPatch
     assert all(torch.allclose(whole[name], single[name], rtol=1e-4) for name in whole)
 
 
+class Deciding(nn.Module):
+    """Decides by what it sees, which cannot be done for many examples at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(x)
+        return out * 2 if float(x.detach().sum()) > 0 else out
+
+
+def test_a_model_that_decides_by_what_it_sees_is_looped_over() -> None:
+    model, data = Deciding(), Batches(torch.randn(6, 5), torch.tensor([0, 1, 2, 0, 1, 2]))
+    squares = Evidence(model, data).squared_gradients["head.weight"]
+    expected = torch.zeros(3, 5)
+    for x, y in zip(data.x, data.y, strict=True):
+        (part,) = torch.autograd.grad(nn.functional.cross_entropy(model(x[None]), y[None]), [model.head.weight])
+        expected += part.square() / 6
+    assert torch.allclose(squares, expected, rtol=1e-4, atol=1e-9)
+
+
 def test_targets_that_are_no_classes_are_refused_where_classes_are_meant() -> None:
     x = torch.randn(6, 5)
     evidence = Evidence(toy("mlp").model, Batches(x, torch.randn(6, 3)), nn.functional.mse_loss)
