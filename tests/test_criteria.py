@@ -89,6 +89,7 @@ def taylor() -> None:
     # |w · g| of each example: [10, 30] and [2, 0]; means [6, 15], of squares [(100 + 4)/2, 900/2]
     assert scored("taylor", two_examples()) == [6, 15]
     assert scored("taylor", two_examples(), squared=True) == [52, 450]
+    assert scored("taylor", two_examples(), scale="layer") == pytest.approx([6 / math.sqrt(261), 15 / math.sqrt(261)])
     # of the mean gradient [−2, −5]: |2·−2|, |−3·−5|
     assert scored("taylor", two_examples(), over="mean") == [4, 15]
     assert scored("taylor", two_examples(), over="mean", squared=True) == [16, 225]

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
+
 from pruning.evidence import Evidence
 from pruning.registry import criterion
 from pruning.types import Scores
 
 
 @criterion(group="gradients", needs="data", cost="a gradient for each of 1,024 examples: 1.5 backward passes; 1 for the mean")
-def taylor(seen: Evidence, *, over: Literal["examples", "mean"] = "examples", squared: bool = False) -> Scores:
+def taylor(
+    seen: Evidence, *, over: Literal["examples", "mean"] = "examples", squared: bool = False, scale: Literal["none", "layer"] = "none"
+) -> Scores:
     """Remove the weights whose loss would change least without them.
 
     over: examples averages the sizes of each example's change; mean takes the mean loss, whose gradient all but vanishes after training.
     squared: compare squared changes, which punishes a few large ones more than many small ones.
+    scale: layer divides by the length of the layer's scores, as the paper of 2017 does before it compares layers.
     """
     if over == "examples":
         sizes = seen.squared_gradients if squared else seen.gradient_sizes
     else:
         sizes = {name: slope.square() if squared else slope.abs() for name, slope in seen.gradients.items()}
-    return {name: (w.square() if squared else w.abs()) * sizes[name] for name, w in seen.weights.items()}
+    change = {name: (w.square() if squared else w.abs()) * sizes[name] for name, w in seen.weights.items()}
+    return change if scale == "none" else {name: c / c.norm().clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}
