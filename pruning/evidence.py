@@ -190,7 +190,7 @@ class Evidence:
 
     def activations(self) -> Iterator[tuple[dict[str, Tensor], float]]:
         """(name -> its outputs as the next layer reads them, share of the examples), batch by batch: (n, out, ...) or (..., out)."""
-        for x, _ in self.data:
+        for x in torch.split(self.data.x, 32):  # the outputs of all layers are held at once
             yield self._follow(x).last, len(x) / len(self.data.x)
 
     def _follow(self, x: Tensor) -> watching.Follow:

@@ -245,6 +245,23 @@ def test_what_a_criterion_says_it_needs_is_what_it_needs(criterion: str) -> None
             score(Evidence(toy("residual").model))
 
 
+@pytest.mark.parametrize("criterion", registry.names("criterion"))
+def test_transposed_convolutions_are_scored_or_left_dense_with_the_reason(criterion: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
+        ).eval()  # fmt: skip
+        data = Batches(torch.randn(12, 1, 6, 6), torch.arange(12) % 3)
+    evidence = Evidence(model, data, example=data.x)
+    spares = registry.companion(criterion, "spares")
+    assert ("3.weight" in (spares(evidence) if spares else ())) == (criterion in ("bn_scale", "activation"))
+    scores: Scores = registry.get("criterion", criterion)(evidence)
+    assert {name: s.shape for name, s in scores.items()} == {name: w.shape for name, w in evidence.weights.items()}
+    assert all(torch.isfinite(s).all() for s in scores.values())
+
+
 def test_models_a_criterion_cannot_read_are_refused_with_the_way_out() -> None:
     with pytest.raises(ModelError, match=r"no layer of this model is followed by BatchNorm: choose magnitude"):
         registry.get("criterion", "bn_scale")(Evidence.of(toy("mlp")))

@@ -113,12 +113,12 @@ def test_what_follows_a_layer_is_found() -> None:
     assert {name: scale is not None for name, scale in evidence.batch_scales.items()} == {"first.weight": True, "second.weight": True}
     assert torch.equal(evidence.batch_scales["second.weight"], model.norm2.weight)  # type: ignore[union-attr, arg-type]
     answers, share = next(iter(evidence.activations()))
-    x = work.train.x[:20]  # type: ignore[union-attr]
+    x = work.train.x[:32]  # type: ignore[union-attr]
     with torch.no_grad():
         one = model.norm1(model.first(x)).relu()  # type: ignore[operator, union-attr]
         two = (one + model.norm2(model.second(one))).relu()  # type: ignore[operator]
         out = model(x)
-    assert share == pytest.approx(20 / 48)
+    assert share == pytest.approx(32 / 48)
     assert torch.allclose(answers["first.weight"], one, atol=1e-6)
     assert torch.allclose(answers["second.weight"], two, atol=1e-6)  # through the sum, to what bends it
     assert torch.allclose(answers["head.weight"], out, atol=1e-6)

@@ -21,15 +21,17 @@ from pruning.types import Scores
 )
 def bn_scale(seen: Evidence) -> Scores:
     """Remove the channels with the smallest BatchNorm scale. Train with slimming first, so that the scales tell them apart."""
-    found = {}
+    without, found = spares(seen), {}
     for name, w in seen.weights.items():
-        gamma = seen.batch_scales.get(name, w.new_zeros(len(w)))
+        gamma = w.new_zeros(len(w)) if name in without else seen.batch_scales[name]
         found[name] = gamma.abs().reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()
-    if not seen.batch_scales:
+    if len(without) == len(found):
         raise ModelError("bn_scale looks at BatchNorm's scales, and no layer of this model is followed by BatchNorm: choose magnitude.")
     return found
 
 
 def spares(seen: Evidence) -> dict[str, str]:
-    """Layers without a scale stay dense."""
-    return {name: "no BatchNorm follows it, so it has no scale to go by." for name in seen.weights if name not in seen.batch_scales}
+    """Layers without a scale for each row of their weights stay dense."""
+    found = {name: "no BatchNorm follows it, so it has no scale to go by." for name in seen.weights if name not in seen.batch_scales}
+    turned = "the rows of a transposed convolution's weight are its inputs, and BatchNorm scales its outputs."
+    return found | {name: turned for name, layout in seen.layouts.items() if layout.transposed}
