@@ -136,11 +136,13 @@ def taken(groups: Groups, name: str, unit: int, model: nn.Module) -> dict[str, T
     return found
 
 
-def verdict(groups: Groups, losing: dict[str, NDArray[np.bool_]], model: nn.Module) -> Masks:
+def verdict(groups: Groups, losing: dict[str, NDArray[np.bool_]], model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Masks:
     """Masks without the units that each group loses, and of every prunable weight. losing: group -> (units,) True = goes."""
     coupling, gone = groups.coupling, np.zeros(groups.coupling.units, bool)
     for number, name in zip(groups.numbers, groups.names, strict=True):
         if name in losing:
             gone[coupling.starts[number] : coupling.starts[number + 1]] = losing[name]
     closed = close(coupling, gone, model)
-    return {name: torch.ones(w.shape, dtype=torch.bool) for name, w in prunable(model).items()} | closed
+    untouched = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items() if name not in closed}
+    every = closed | untouched
+    return {name: every[name] for name in dict.fromkeys((*shapes, *closed))}

@@ -252,7 +252,7 @@ def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
     """Masks that remove the lowest units of each layer, ties by flat index. Whole outputs take their bias along."""
     if units.groups is not None:
         losing = {name: ~_lose(held, units.ranking.units[name], drops.get(name, 0)).numpy() for name, held in units.scores.items()}
-        return coupled.verdict(units.groups, losing, model)
+        return coupled.verdict(units.groups, losing, model, units.ranking.shapes)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     masks: Masks = {}
     for name in units.ranking.names:

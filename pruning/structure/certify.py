@@ -16,6 +16,7 @@ from pruning.masks import apply
 from pruning.structure.capture import Example, inputs
 from pruning.structure.living import Living
 from pruning.structure.modules import cut
+from pruning.structure.walk import operation
 from pruning.types import Masks
 
 Outputs = list[Tensor]
@@ -35,21 +36,17 @@ class Check:
 
     def error(self, module: nn.Module, living: Living) -> float:
         """max |masked - slim| / max |masked|; inf where the slim model fails or gives other shapes."""
+        return min((distance(self.wanted, found) for found in self.answers(module, living)), default=float("inf"))
+
+    def answers(self, module: nn.Module, living: Living) -> Iterator[Outputs]:
+        """What the slim model says, in every reading of it that runs."""
         tensors = {name: cut(living, name, value) for name, value in self.state.items()}
-        worst = float("inf")
         for candidate in _readings(module):
             try:
                 with _lent(candidate, tensors):
-                    error = distance(self.wanted, outputs(candidate, self.given))
+                    yield outputs(candidate, self.given)
             except (RuntimeError, ValueError, IndexError, TypeError):  # a graph rewritten wrongly: the culprit is looked for
                 continue
-            worst = min(worst, error)
-        return worst
-
-    def outputs(self, module: nn.Module, living: Living) -> Outputs:
-        *_, module = _readings(module)
-        with _lent(module, {name: cut(living, name, value) for name, value in self.state.items()}):
-            return outputs(module, self.given)
 
 
 def checks(masked: nn.Module, masks: Masks, example: Example) -> list[Check]:
@@ -69,7 +66,8 @@ def control(slim: Any, check: Check, model: nn.Module) -> float:
     """The distance of the slim model to the one before masking, both with drawn weights: far from 0, or nothing was compared."""
     dense = copy.deepcopy(model).double().eval()
     _draw(dense)
-    return distance(outputs(dense, check.given), check.outputs(slim.module, slim.living))
+    before = outputs(dense, check.given)
+    return min((distance(before, found) for found in check.answers(slim.module, slim.living)), default=float("inf"))
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -124,14 +122,22 @@ def _draw(model: nn.Module) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=chance, dtype=torch.float64).to(parameter.dtype), alpha=0.5 * size)
 
 
+CASTS = ("to", "_to_copy", "type_as")
+
+
 def _readings(module: nn.Module) -> Iterator[nn.Module]:
-    """The module as it is and, where its graph spells a precision, with that read as float64: recording writes down the one it saw."""
+    """The module as it is and, where its graph spells a precision, with that read as float64: recording writes down the one it saw.
+
+    Some code makes tables in single precision whatever the model's, and casts them to it: then only the casts are read so.
+    """
     yield module
     assert isinstance(module, fx.GraphModule)
-    if any(_spelled(node) for node in module.graph.nodes):
-        graph = copy.deepcopy(module.graph)
+    spelled = [node for node in module.graph.nodes if _spelled(node)]
+    for some in ([spelled, casts] if (casts := [n for n in spelled if operation(n) in CASTS]) else [spelled] if spelled else []):
+        names, graph = {node.name for node in some}, copy.deepcopy(module.graph)
         for node in graph.nodes:
-            node.args, node.kwargs = _doubled((node.args, node.kwargs))
+            if node.name in names:
+                node.args, node.kwargs = _doubled((node.args, node.kwargs))
         yield fx.GraphModule(module, graph)
 
 

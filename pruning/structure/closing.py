@@ -17,12 +17,13 @@ def close(coupling: Coupling, gone: NDArray[np.bool_], model: nn.Module) -> Mask
     gone: (units,) True = removed. Every parameter that any group touches has a mask.
     """
     parameters = dict(model.named_parameters())
-    masks: Masks = {}
     lost = np.append(gone, False)  # what always stays has unit -1, the last
+    sides: dict[str, Tensor] = {}  # what lives is a product over the dimensions: small until it is spread over kernels
     for name, dim in {(m.parameter, m.dim): None for group in coupling.groups for m in group.members}:
-        keep = masks.setdefault(name, torch.ones(parameters[name].shape, dtype=torch.bool))
-        keep.index_fill_(dim, torch.from_numpy(np.flatnonzero(lost[coupling.places[name, dim]])), False)
-    return masks
+        keep = torch.from_numpy(~lost[coupling.places[name, dim]])
+        keep = keep.view([-1 if d == dim else 1 for d in range(parameters[name].dim())])
+        sides[name] = sides[name] & keep if name in sides else keep
+    return {name: keep.expand(parameters[name].shape).contiguous() for name, keep in sides.items()}
 
 
 def dead(coupling: Coupling, masks: Masks) -> NDArray[np.bool_]:
