@@ -4,6 +4,7 @@ card: what the model is, layer by layer, with examples that it gets right and wr
 weights: how each layer's weights are distributed, as histograms, norms and pictures
 scores: how a criterion ranks them, as the index that answers a slider (pruning.ranking.Ranking)
 units: what a criterion says of a sample of units, by layer; truth: how the loss changes when one of those units of a layer is removed
+structure: which channels live or die together, and what cannot go (pruning.structure.study)
 runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
 
 The readers are in pruning.runs.results; they need no torch.
@@ -31,6 +32,7 @@ from pruning.recalibrate import norms
 from pruning.recipe import Recipe
 from pruning.runs.resolve import resolve
 from pruning.runs.results import counts, edges
+from pruning.structure.study import structure
 from pruning.truth import EXAMPLES, Oracle, Question, sampled, unit_scores
 from pruning.types import Batches, Workpiece, prunable
 
@@ -54,7 +56,9 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
 
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what it looks at.
     """
-    kinds: dict[str, Maker] = {"card": card, "weights": weights, "scores": scores, "units": units, "truth": truth, "runtimes": runtimes}
+    kinds: dict[str, Maker] = {
+        "card": card, "weights": weights, "scores": scores, "units": units, "truth": truth, "runtimes": runtimes, "structure": structure
+    }  # fmt: skip
     if spec.get("what") not in kinds:
         raise UnknownName("study", spec.get("what"), kinds)
     data, arrays = kinds[spec["what"]](spec, work)

@@ -148,7 +148,7 @@ def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
 
 
 def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
-    with pytest.raises(UnknownName, match="known are card, runtimes, scores, truth, units, weights"):
+    with pytest.raises(UnknownName, match="known are card, runtimes, scores, structure, truth, units, weights"):
         studies.make({"what": "cards", "model": "pictures"}, pictures)
     with pytest.raises(UnknownName, match="did you mean 'taylor'"):
         studies.make({"what": "scores", "model": "pictures", "criterion": "tailor"}, pictures)

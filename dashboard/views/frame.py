@@ -28,6 +28,7 @@ ROOMS = (
     ("prune", "Prune", ":material/content_cut:"),
     ("compare", "Compare", ":material/compare_arrows:"),
     ("lottery", "Lottery", ":material/confirmation_number:"),
+    ("structure", "Structure", ":material/account_tree:"),
     ("scores", "Scores", ":material/rule:"),
 )
 

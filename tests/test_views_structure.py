@@ -1,0 +1,85 @@
+"""Structure: the page says which channels go together, and why others cannot."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import torchvision
+
+import sample_models
+from dashboard.charts import structure as charts
+from pruning.structure.coupling import analyse
+from pruning.structure.study import structure
+from pruning.types import Workpiece
+from tests.nets import branching
+from tests.pages import figures, said, settled
+from tests.toys import toy
+
+
+@pytest.fixture(autouse=True)
+def no_crew(home, monkeypatch):
+    from pruning.runs import crew
+
+    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+
+
+def told(work: Workpiece) -> dict:
+    """The study, as its file gives it back."""
+    return json.loads(json.dumps(structure({}, work)[0]))
+
+
+def test_the_page_shows_the_groups_that_the_engine_found():
+    page = settled("structure")
+    assert not page.exception and not page.error
+    work = sample_models.load("digits-cnn")
+    groups = analyse(work.model, work.example).groups
+    (title,) = figures(page)
+    assert f"{len(groups)} groups" in title
+    assert [option for option in page.selectbox[0].options] == [group.name.removesuffix(".weight") for group in groups]
+    assert f"{groups[0].name.removesuffix('.weight')}: {groups[0].units}" in said(page)
+    assert "What cannot go, and why" in said(page)
+
+
+def test_a_picked_layer_shows_the_group_of_its_outputs():
+    page = settled("structure", layer="conv2.weight")
+    assert page.selectbox[0].value == "conv2.weight"
+    table = page.dataframe[-2].value
+    assert table.iloc[0]["parameter"] == "conv2.weight" and table.iloc[0]["dimension"] == "outputs"
+
+
+def test_a_residual_group_is_one_line_with_a_mark_for_each_layer():
+    data = told(toy("residual"))
+    figure = charts.lanes(data, "first.weight", dark=False)
+    line, read, made = figure["data"]
+    assert line["x"] == [0, 2]  # from the first layer to the head that reads it
+    assert made["x"] == [0, 1] and read["x"] == [1, 2]
+    assert "first: 6 channels, outputs of second" in made["text"][1]
+    assert charts.found(data) == "3 layers, 1 group: 0 hold one layer's outputs, the largest those of 2"
+    assert charts.of_layer(data, "second.weight") == ["first.weight"]
+    assert "Each of the 6 channels takes" in charts.touches(data["groups"][0])
+
+
+def test_what_cannot_go_is_told_with_operation_and_shapes():
+    rows = charts.blocked(told(toy("attention")))
+    assert set(rows["layer"]) and all(rows["why"])
+    head = rows[(rows["layer"] == "head") & rows["what"].str.contains("outputs")].iloc[0]
+    assert head["operation"] == "output" and head["what"] == "3 of 3 outputs"
+
+
+def test_large_models_draw_a_line_for_each_group():
+    model = torchvision.models.resnet50(weights=None).eval()
+    work = Workpiece("resnet50", model, example=torch.randn(1, 3, 64, 64))
+    data = told(work)
+    figure = charts.lanes(data, data["groups"][0]["name"], dark=True)
+    assert figure["layout"]["height"] < 1100 and len(figure["layout"]["xaxis"]["tickvals"]) <= 56
+    assert len(figure["data"]) == 3 * len(data["groups"])
+
+
+def test_a_model_that_cannot_be_followed_says_so():
+
+    data = told(Workpiece("branching", branching(), example=torch.randn(1, 4)))
+    assert "if x.sum() > 0" in data["refused"] and not data["groups"]
+    assert "no example input" in told(Workpiece("bare", branching()))["refused"]
+    assert charts.found(data) == "No channel of this model can go on its own"
