@@ -65,7 +65,7 @@ def lanes(data: Mapping[str, Any], chosen: str, *, dark: bool) -> dict[str, Any]
             texts = [f"{said}, {SIDES[dim]} of {words.layer_name(data['layers'][x]['name'])}" for x in at]
             every.append(_marks(at, lane, texts, tone, symbol))
     layers, groups = data["layers"], data["groups"]
-    step = max(1, len(layers) // 28)
+    step = -(-len(layers) // 27)  # names that stand clear of each other
     ticks = list(range(0, len(layers), step))
     axes = {
         "xaxis": {
@@ -73,17 +73,17 @@ def lanes(data: Mapping[str, Any], chosen: str, *, dark: bool) -> dict[str, Any]
             "tickangle": -50, "range": [-0.7, len(layers) - 0.3], "showgrid": True,
         },
         "yaxis": {
-            "tickvals": list(range(len(groups))), "ticktext": [_short(group["name"]) for group in groups],
+            "tickvals": list(range(len(groups))), "ticktext": [_short(group["name"], 44) for group in groups],
             "range": [len(groups) - 0.4, -0.6], "showgrid": False,
         },
     }  # fmt: skip
     return {"data": every, "layout": layout(found(data), dark, TOP + LANE * max(4, len(groups)), **axes)}
 
 
-def _short(name: str) -> str:
-    """Room for 28 letters: the end of a name says more than its start."""
+def _short(name: str, room: int = 28) -> str:
+    """At most so many letters: the end of a name says more than its start."""
     name = words.layer_name(name)
-    return name if len(name) <= 28 else f"…{name[-27:]}"
+    return name if len(name) <= room else f"…{name[1 - room:]}"
 
 
 def _line(ends: Sequence[int], lane: int, tone: str, width: int) -> dict[str, Any]:

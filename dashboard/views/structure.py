@@ -30,12 +30,13 @@ def one_group(study: Study, layer: str) -> None:
     start = known.index(near[0]) if near else 0
     chosen = st.selectbox("Group", known, start, words.layer_name, key=f"structure-group-{layer}")
     group = study.data["groups"][known.index(chosen)]
+    head = f"{words.layer_name(chosen)}: {words.plural(group['units'], group['kind'].removesuffix('s'))}."
+    st.markdown(f"**{words.plain(head)}** {words.plain(structure.touches(group))}")
     figure = structure.lanes(study.data, chosen, dark=state.dark())
     alt = f"{structure.found(study.data)}. A full mark: the group is that layer's outputs; a ring: the layer reads it."
     st.caption("● the group is the layer's outputs · ○ the layer reads it · the picked group stands out")
     frame.chart(figure, alt=alt, table=structure.table(study.data), name="structure")
-    st.markdown(f"#### {words.plain(words.layer_name(chosen))}: {words.plural(group['units'], group['kind'].removesuffix('s'))}")
-    st.markdown(words.plain(structure.touches(group)))
+    st.markdown(f"#### What goes with one of {words.plain(words.layer_name(chosen))}'s {group['kind']}")
     st.dataframe(structure.members(group), hide_index=True, alt=f"What goes with one unit of {chosen}.", key="structure-members")
 
 
