@@ -109,7 +109,8 @@ def _export(model: nn.Module, given: tuple[Tensor, ...]) -> fx.GraphModule:
     program = torch.export.export(model, given, dynamic_shapes=_any_batch(model, len(given)), strict=False)
     module: fx.GraphModule = program.module()
     for node in list(module.graph.nodes):
-        if node.op == "call_module" and "guard" in str(node.target):
+        guards = node.op == "call_module" and "guard" in str(node.target)
+        if guards or node.target is torch.ops.aten._assert_tensor_metadata.default:  # of the precision that was recorded
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()  # weights that attention averages and nobody reads would block its heads
     return module

@@ -133,12 +133,18 @@ def _readings(module: nn.Module) -> Iterator[nn.Module]:
     yield module
     assert isinstance(module, fx.GraphModule)
     spelled = [node for node in module.graph.nodes if _spelled(node)]
-    for some in ([spelled, casts] if (casts := [n for n in spelled if operation(n) in CASTS]) else [spelled] if spelled else []):
+    for some in ([spelled, casts] if (casts := [n for n in spelled if _recasts(n)]) else [spelled] if spelled else []):
         names, graph = {node.name for node in some}, copy.deepcopy(module.graph)
         for node in graph.nodes:
             if node.name in names:
                 node.args, node.kwargs = _doubled((node.args, node.kwargs))
         yield fx.GraphModule(module, graph)
+
+
+def _recasts(node: fx.Node) -> bool:
+    """Whether it casts what is a float already: to the precision of the model, when it was recorded."""
+    value = node.args[0].meta.get("val") if operation(node) in CASTS and isinstance(node.args[0], fx.Node) else None
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _spelled(node: fx.Node) -> bool:
