@@ -10,6 +10,7 @@ import torchvision
 
 import sample_models
 from dashboard.charts import structure as charts
+from pruning.events import Certificate, Frozen
 from pruning.structure.coupling import analyse
 from pruning.structure.study import structure
 from pruning.types import Workpiece
@@ -83,3 +84,10 @@ def test_a_model_that_cannot_be_followed_says_so():
     assert "if x.sum() > 0" in data["refused"] and not data["groups"]
     assert "no example input" in told(Workpiece("bare", branching()))["refused"]
     assert charts.found(data) == "No channel of this model can go on its own"
+
+
+def test_a_certificate_is_told_with_what_it_kept():
+    said = Certificate(3e-16, 1e-9, ("a", "b", "c"), 0.9, 95, 192, 56250, 14370, (Frozen("conv.weight", 2, "it moves"),), ("aux.weight",))
+    text = charts.certified(said)
+    assert "without 95 of 192 units, 14,370 of 56,250 parameters" in text and "to 3e-16 of the largest answer" in text
+    assert "conv kept 2 units as zeros: it moves." in text and "1 parameter that only training uses went too." in text

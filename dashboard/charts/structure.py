@@ -9,6 +9,7 @@ import pandas as pd
 
 from dashboard import colours, words
 from dashboard.charts.weights import layout
+from pruning.events import Certificate
 
 LANE, TOP = 22, 150  # pixels: of a group's line; of title, axis and the layers' names
 SIDES = {0: "outputs", 1: "inputs"}
@@ -134,6 +135,17 @@ def touches(group: Mapping[str, Any]) -> str:
         f"Each of the {group['units']:,} {group['kind']} takes {words.plural(group['alone'], 'weight')} along: it is made in "
         f"{words.plural(made, 'parameter')} (weights, biases, norms) and read in {words.plural(read, 'parameter')}. "
         f"At least one {unit} stays."
+    )
+
+
+def certified(held: Certificate) -> str:
+    """The certificate of a slim model, in words."""
+    gone = f"without {held.removed:,} of {words.plural(held.units, 'unit')}, {held.left:,} of {words.plural(held.parameters, 'parameter')}"
+    kept = [f" {words.layer_name(f.group)} kept {words.plural(f.units, 'unit')} as zeros: {f.why}." for f in held.frozen]
+    unused = f" {words.plural(len(held.unused), 'parameter')} that only training uses went too." if held.unused else ""
+    return (
+        f"Certified: the slim model, {gone}, answers as the masked one does, to {held.error:.0e} of the largest answer in double "
+        f"precision (refused above {held.limit:.0e}; {len(held.checks)} comparisons).{''.join(kept)}{unused}"
     )
 
 

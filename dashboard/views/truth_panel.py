@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import jobs, state, words
-from dashboard.charts import gains, promises
+from dashboard.charts import gains, promises, structure
 from dashboard.charts.gains import Panel
 from dashboard.views import frame
 from pruning import registry
@@ -46,6 +46,8 @@ def truth_panel(job: Job, end: Finished, recipe: Recipe) -> None:
     bullets("Gains that did not", [*gains.missing(held), *absent(held)])
     with st.expander("Every figure, side by side", icon=":material/table:", expanded=True):
         table(held)
+        if end.certificate is not None:
+            st.caption(words.plain(structure.certified(end.certificate)))
         name = f"gains-{job.id[:6]}.csv"
         st.download_button("CSV", promises.csv(held), name, "text/csv", icon=":material/download:", on_click="ignore", key=f"csv-{job.id}")
 
