@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from dashboard import colours, drawings, fits, state, words
+from dashboard import bench, colours, drawings, fits, state, words
 from dashboard.components.cards import Card, cards
 from pruning import registry
 from pruning.errors import PruningError
@@ -126,6 +126,12 @@ def costs(entry: Entry) -> str:
     said += [cost] if cost != "nothing" else []
     text = "; ".join(said)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def scoring(recipe: Recipe) -> str:
+    """What a page waits for while units are scored, and what that takes."""
+    effort = costs(registry.entry("criterion", recipe.criterion))
+    return f"Scoring {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. {effort}"
 
 
 def about(entry: Entry) -> None:

@@ -211,9 +211,7 @@ def duration(recipe: Recipe) -> str:
 
 def what_is_left(recipe: Recipe, study: Study | None) -> None:
     if study is None:
-        frame.waiting(
-            f"Scoring every weight of {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. Usually two seconds.", DIAL
-        )
+        frame.waiting(forms.scoring(recipe), DIAL)
         return
     ranked = study.ranking
     held = table(ranked, str(study.folder), budget.rules(recipe).to_json())

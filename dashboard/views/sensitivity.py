@@ -43,7 +43,7 @@ def page() -> None:
         study = jobs.study("scores", **frames.scores_spec(plain))
         begun = begin(recipe)
         if study is None:
-            frame.waiting(f"Scoring {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. Usually two seconds.", HEIGHT)
+            frame.waiting(forms.scoring(recipe), HEIGHT)
             return
         rows = layers(recipe, study.ranking, left(recipe))
         if all(row.fixed for row in rows):
