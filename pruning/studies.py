@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ from pruning.ranking import Ranking
 from pruning.recalibrate import norms
 from pruning.recipe import Recipe
 from pruning.runs.resolve import resolve
-from pruning.runs.results import counts, edges
+from pruning.runs.results import counts, edges, load_run
+from pruning.runs.store import Store
+from pruning.structure.shrink import shrink
 from pruning.structure.study import structure
 from pruning.truth import EXAMPLES, Oracle, Question, sampled, unit_scores
 from pruning.types import Batches, Workpiece, prunable
@@ -309,7 +311,13 @@ def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
 
 
 def runtimes(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
-    """spec["run"]: the id of a finished run that started from `work`. json: dense and final, each a list of timings."""
+    """spec["run"]: the id of a finished run that started from `work`. json: dense, final and, where the run left one, slim:
+    each a list of timings."""
     final = resolve(f"run:{spec['run']}", fetch=False)
-    dense, masked = elsewhere([work, final])
-    return {"run": spec["run"], "dense": [asdict(one) for one in dense], "final": [asdict(one) for one in masked]}, {}
+    works = {"dense": work, "final": final}
+    folder = Store().job(spec["run"]).folder
+    if (folder / "slim.safetensors").is_file() and work.example is not None:
+        masks = {name: torch.from_numpy(keep) for name, keep in load_run(folder).masks().items()}
+        works["slim"] = replace(work, model=shrink(final.model, masks, work.example))
+    timed = dict(zip(works, elsewhere(list(works.values())), strict=True))
+    return {"run": spec["run"], **{name: [asdict(one) for one in times] for name, times in timed.items()}}, {}

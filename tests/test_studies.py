@@ -15,7 +15,10 @@ from pruning import Batches, Workpiece, choose, studies
 from pruning.errors import DataError, NotFinite, RunError, UnknownName
 from pruning.events import Measurement, from_dict
 from pruning.recipe import Recipe
+from pruning.runs import owner, work
+from pruning.runs.resolve import resolve
 from pruning.runs.results import Study, load_study, save_study
+from pruning.runs.store import Store
 
 SAMPLES = ("digits-cnn", "mnist1d-cnn")
 
@@ -182,3 +185,18 @@ def test_real_models_have_all_three(tmp_path: Path, name: str) -> None:
     )
     left = made(tmp_path / "scores", work, "scores").ranking.left(Recipe(sparsity=0.9))
     assert left.weights - left.kept == round(0.9 * card.weights)
+
+
+def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNING_HOME", str(tmp_path))
+    store = Store()
+    recipe = Recipe(model="digits-mlp", granularity="channel", scope="per_layer", sparsity=0.5)
+    id = store.submit("run", recipe.to_dict())
+    job = store.claim(owner.me(), ["run"])
+    assert job is not None
+    work.do(store, job, lambda: False)
+    data, _ = studies.make({"what": "runtimes", "model": recipe.model, "run": id}, resolve(recipe.model))
+    assert {name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "slim")} == {
+        name: ["", ""] for name in ("dense", "final", "slim")
+    }
+    assert all(timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0 for timing in data["slim"])

@@ -37,7 +37,7 @@ def test_a_result_says_what_was_gained_and_what_was_not(result: AppTest) -> None
 def test_onnx_runtime_is_timed_when_asked_for_and_then_stands_on_every_page(result: AppTest) -> None:
     (button,) = [button for button in result.button if button.label == "Time it in ONNX Runtime"]
     page = button.click().run()
-    assert "Exporting both models" in said(page)
+    assert "Exporting the models" in said(page)
     page = settle(page)
     assert not [button for button in page.button if button.label == "Time it in ONNX Runtime"]
     (gains,) = [figure for title, figure in figures(page).items() if title.startswith("File ")]

@@ -111,7 +111,7 @@ def begin(job: Job, recipe: Recipe) -> None:
 def runtimes(job: Job, recipe: Recipe, standing: str) -> None:
     """What stands where ONNX Runtime was not timed yet."""
     if standing == "working":
-        st.caption("Exporting both models and timing them in ONNX Runtime. Usually ten seconds.")
+        st.caption("Exporting the models and timing them in ONNX Runtime. Usually ten seconds.")
     elif standing:
         if standing != "not asked":
             st.caption(words.plain(f"ONNX Runtime was not timed: {standing}"))
