@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 SPLIT = (("query", "key", "value"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"))
@@ -65,3 +68,14 @@ def _split(path: str, parts: tuple[str, ...], count: int, layers: list[nn.Linear
     if rows % count:
         return Block(path, parts, count, 0, f"its {rows:,} rows do not come in {count} heads of one size.")
     return Block(path, parts, count, rows // count)
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Encoder layers run their submodules one by one: fused, they are one operation that no hook and no rule can look into."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

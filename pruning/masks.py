@@ -54,11 +54,6 @@ def sparsity(masks: Masks, covered: Collection[str] | None = None) -> float:
     return 1 - sum(int(k.sum()) for k in weights) / sum(k.numel() for k in weights)
 
 
-def overlap(a: Masks, b: Masks) -> dict[str, float]:
-    """Intersection over union of what two masks keep, by name (1 = the same weights)."""
-    return {n: float((a[n] & b[n]).sum() / max(1, int((a[n] | b[n]).sum()))) for n in a if n in b}
-
-
 def by_layer(masks: Masks, positions: dict[str, int], names: Collection[str]) -> tuple[Layer, ...]:
     """Kept weights and MACs of each layer called `names`. positions: how often one weight is used for one example."""
     return tuple(

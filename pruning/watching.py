@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pruning.attention import unfused
 from pruning.types import prunable
 
 CHUNK = 2**24
@@ -153,13 +154,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @contextmanager
 def plainly() -> Iterator[None]:
     """Attention by its plain formula: fused kernels hide their weights, and have no second derivative."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    with unfused(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 # ---------------------------------------------------------------- what becomes of outputs

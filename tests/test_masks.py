@@ -189,8 +189,3 @@ def test_excluding_everything_is_refused() -> None:
         pruning.choose(Recipe(exclude=tuple(prunable(work.model))), work)
     with pytest.raises(UnknownName, match="no layer called 'nope'"):
         pruning.choose(Recipe(exclude=("nope",)), work)
-
-
-def test_overlap_by_hand() -> None:
-    a, b = torch.tensor([True, True, False, False]), torch.tensor([True, False, True, False])
-    assert masks.overlap({"w": a}, {"w": b}) == {"w": pytest.approx(1 / 3)}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pruning.attention import unfused
 from pruning.evidence import evaluating
 from pruning.figures import Layer
 from pruning.types import PRUNED_KINDS, Workpiece, prunable
@@ -68,7 +67,7 @@ def _watched(model: nn.Module, example: Tensor) -> list[tuple[str, int, tuple[in
     kinds = (*PRUNED_KINDS, nn.MultiheadAttention)
     hooks = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, kinds)]
     try:
-        with evaluating(model), torch.no_grad(), _slow_attention():
+        with evaluating(model), torch.no_grad(), unfused():
             model(fit(example[:1], model))
     finally:
         for hook in hooks:
@@ -80,17 +79,6 @@ def fit(example: Tensor, model: nn.Module) -> Tensor:
     """The example in the model's precision."""
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
     return example.to(kind) if example.is_floating_point() else example
-
-
-@contextmanager
-def _slow_attention() -> Iterator[None]:
-    """Fused encoder layers skip their submodules, and then no hook sees them."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _times(module: nn.Module, given: Tensor, output: Any) -> int:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
+from pruning.attention import unfused
 from pruning.errors import NotCaptured
 
 Example = Tensor | tuple[Tensor, ...]
@@ -76,7 +77,7 @@ def capture(model: nn.Module, example: Example) -> Captured:
     given = inputs(example, 2)
     shapes = tuple((1, *x.shape[1:]) for x in given)
     bare, first = _prepared(model), first_names(model)
-    with _quiet(), plain_attention():
+    with _quiet(), unfused():
         try:
             return Captured(_export(bare, given), shapes, "torch.export", first)
         except Exception as error:  # whatever stops export, fx may pass
@@ -122,17 +123,6 @@ def _any_batch(model: nn.Module, count: int) -> tuple[Any, ...]:
     alone = kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else count
     free: list[Any] = [{0: Dim.DYNAMIC} for _ in range(count)]
     return tuple(free) if count <= alone else (*free[:alone], tuple(free[alone:]))
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """Fused encoder layers are one operation that no rule can look into."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
