@@ -13,7 +13,12 @@ from dashboard.views import frame
 
 if __name__ == "__main__":
     mark = str(frame.MARKS / "mark.svg")
-    st.set_page_config(page_title="Pruning Workbench", page_icon=mark, layout="wide", menu_items={"About": frame.ABOUT})
+    st.set_page_config(
+        page_title="Pruning Workbench",
+        page_icon=mark,
+        layout="wide",
+        menu_items={"About": frame.ABOUT},
+    )
     server.ensure()
     state.take_address()
     page = st.navigation(frame.pages(), position="top")

@@ -67,7 +67,13 @@ def facts(model: str) -> Facts | None:
     if study is None:
         return None
     data = study.data
-    return Facts(title(model), accuracy(study), data["weights"], data["measurement"]["size"]["dense"], data["labelled_random"])
+    return Facts(
+        title(model),
+        accuracy(study),
+        data["weights"],
+        data["measurement"]["size"]["dense"],
+        data["labelled_random"],
+    )
 
 
 def validation(model: str) -> int:
@@ -87,7 +93,13 @@ def accuracy(study: Study) -> Accuracy | None:
 def blocks(study: Study, kept: dict[str, float] | None = None) -> list[Block]:
     """The strip's blocks of a "card" study. kept: layer -> share that stays."""
     return [
-        Block(layer["name"], layer["kind"], tuple(layer["shape"]), layer["weights"], kept.get(layer["name"], 1.0) if kept else None)
+        Block(
+            layer["name"],
+            layer["kind"],
+            tuple(layer["shape"]),
+            layer["weights"],
+            kept.get(layer["name"], 1.0) if kept else None,
+        )
         for layer in study.data["layers"]
     ]
 
@@ -98,5 +110,7 @@ def blocks_of(model: str, study: Study | None) -> list[Block]:
         return blocks(study)
     if not is_sample(model):
         return []
-    held = [block for block in sample_models.card(model).blocks if block.weights and block.kind in KINDS]
+    held = [
+        block for block in sample_models.card(model).blocks if block.weights and block.kind in KINDS
+    ]
     return [Block(f"{block.name}.weight", block.kind, block.shape, block.weights) for block in held]

@@ -81,7 +81,13 @@ LIGHT = Palette(
     random="#7A7F85",
     error="#B3261E",
     highlight="#C65300",
-    kinds={"conv": "#0072B2", "depthwise": "#2386BF", "linear": "#008A65", "attention": "#B0538A", "other": "#6B7885"},
+    kinds={
+        "conv": "#0072B2",
+        "depthwise": "#2386BF",
+        "linear": "#008A65",
+        "attention": "#B0538A",
+        "other": "#6B7885",
+    },
 )
 DARK = Palette(
     text="#E6EAEE",
@@ -95,14 +101,23 @@ DARK = Palette(
     random="#9AA1A8",
     error="#FF8A80",
     highlight="#EE8342",
-    kinds={"conv": "#4FA3DE", "depthwise": "#7CC6F0", "linear": "#2FBF93", "attention": "#DE94BF", "other": "#8A97A3"},
+    kinds={
+        "conv": "#4FA3DE",
+        "depthwise": "#7CC6F0",
+        "linear": "#2FBF93",
+        "attention": "#DE94BF",
+        "other": "#8A97A3",
+    },
 )
 
 ACCURACY = "Cividis"
 """The scale of accuracies."""
 WEIGHTS = ("#F7F9FB", "#0B4F7D"), ("#1A222A", "#8CCBF7")
 """Pale to strong, for how large a weight is: on light and on dark ground."""
-DIFFERENCE = [[0.0, "#0072B2"], [0.5, "#F7F7F7"], [1.0, "#E69F00"]], [[0.0, "#4FA3DE"], [0.5, "#262E36"], [1.0, "#F0A92B"]]
+DIFFERENCE = (
+    [[0.0, "#0072B2"], [0.5, "#F7F7F7"], [1.0, "#E69F00"]],
+    [[0.0, "#4FA3DE"], [0.5, "#262E36"], [1.0, "#F0A92B"]],
+)
 """Blue, white (or dark), orange; centred on 0: signed values."""
 
 

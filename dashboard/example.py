@@ -17,7 +17,10 @@ def ensure(store: Store) -> None:
     """Record the example as a finished run, if the workspace has no run and the example is shipped."""
     if not (EXAMPLE / "events.jsonl").exists() or store.jobs("run", limit=1):
         return
-    events = [from_json(line) for line in (EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+    events = [
+        from_json(line)
+        for line in (EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     begun, result = events[0], events[-1]
     if not isinstance(begun, Started) or not isinstance(result, Finished):
         return

@@ -15,7 +15,9 @@ def why_not(kind: str, entry: Entry, recipe: Recipe, card: dict[str, Any] | None
     if kind == "criterion":
         return _meaning(entry, recipe.granularity) or (_needs(entry, card) if card else "")
     if kind == "granularity":
-        return _meaning(registry.entry("criterion", recipe.criterion), entry.name) or (_fits(entry.name, card) if card else "")
+        return _meaning(registry.entry("criterion", recipe.criterion), entry.name) or (
+            _fits(entry.name, card) if card else ""
+        )
     return ""
 
 
@@ -23,7 +25,11 @@ def _meaning(criterion: Entry, granularity: str) -> str:
     """Why a criterion says nothing about a granularity's units, and what it is for."""
     if registry.misfit(criterion.name, granularity) is None:
         return ""
-    offered = [words.technique(name) for name in criterion.tags["granularities"] if name in registry.names("granularity")]
+    offered = [
+        words.technique(name)
+        for name in criterion.tags["granularities"]
+        if name in registry.names("granularity")
+    ]
     name = words.called(criterion.name)
     return f"{name} does not go with {words.technique(granularity)}: {criterion.tags['why']}. It works by {' or '.join(offered)}."
 

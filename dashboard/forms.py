@@ -20,7 +20,12 @@ from pruning.recipe import Recipe
 from pruning.registry import Entry, Option
 from pruning.runs.results import Study
 
-FIELDS = {"criterion": "options", "granularity": "granularity_options", "scope": "scope_options", "schedule": "schedule_options"}
+FIELDS = {
+    "criterion": "options",
+    "granularity": "granularity_options",
+    "scope": "scope_options",
+    "schedule": "schedule_options",
+}
 """Kind of technique -> the field of the recipe that holds its options."""
 
 GROUPS = {
@@ -40,7 +45,15 @@ def attempt(**fields: Any) -> None:
         state.warn(str(error))
 
 
-def bound(widget: Callable[..., Any], label: str, shown: Any, take: Callable[[Any], None], *, key: str, **more: Any) -> None:
+def bound(
+    widget: Callable[..., Any],
+    label: str,
+    shown: Any,
+    take: Callable[[Any], None],
+    *,
+    key: str,
+    **more: Any,
+) -> None:
     """A widget that shows `shown`, whatever changed it, and hands `take` what people enter."""
 
     def changed() -> None:
@@ -52,7 +65,9 @@ def bound(widget: Callable[..., Any], label: str, shown: Any, take: Callable[[An
     widget(label, key=key, on_change=changed, **more)
 
 
-def number(label: str, field: str, *, low: float, high: float, step: float, scale: float = 1, **more: Any) -> None:
+def number(
+    label: str, field: str, *, low: float, high: float, step: float, scale: float = 1, **more: Any
+) -> None:
     """A number of the recipe. scale: what is shown for 1 (100 for percent)."""
     value = getattr(state.recipe(), field)
     whole = isinstance(value, int) and not isinstance(value, bool) and scale == 1
@@ -61,18 +76,38 @@ def number(label: str, field: str, *, low: float, high: float, step: float, scal
     def take(entered: Any) -> None:
         attempt(**{field: int(entered) if whole else round(entered / scale, 10)})
 
-    limits = {"min_value": kind(low), "max_value": kind(max(high, value * scale)), "step": kind(step)}
-    bound(st.number_input, label, kind(value if whole else round(value * scale, 8)), take, key=f"form-{field}", **limits, **more)
+    limits = {
+        "min_value": kind(low),
+        "max_value": kind(max(high, value * scale)),
+        "step": kind(step),
+    }
+    bound(
+        st.number_input,
+        label,
+        kind(value if whole else round(value * scale, 8)),
+        take,
+        key=f"form-{field}",
+        **limits,
+        **more,
+    )
 
 
-def choice(label: str, field: str, options: Sequence[Any], names: dict[Any, str], **more: Any) -> None:
+def choice(
+    label: str, field: str, options: Sequence[Any], names: dict[Any, str], **more: Any
+) -> None:
     """One of a few values of the recipe, side by side."""
     shown = getattr(state.recipe(), field)
     more = {"required": True, **more}
     bound(
-        st.segmented_control, label, shown, lambda value: attempt(**{field: value}), key=f"form-{field}",
-        options=options, format_func=lambda value: names.get(value, words.technique(str(value))), **more,
-    )  # fmt: skip
+        st.segmented_control,
+        label,
+        shown,
+        lambda value: attempt(**{field: value}),
+        key=f"form-{field}",
+        options=options,
+        format_func=lambda value: names.get(value, words.technique(str(value))),
+        **more,
+    )
 
 
 # ---------------------------------------------------------------- techniques as cards
@@ -91,7 +126,11 @@ def pick(
     study: the model's card, which says what fits it.
     """
     recipe = state.recipe()
-    groups = grouped(kind, state.dark(), lambda entry: fits.why_not(kind, entry, recipe, study.data if study else None))
+    groups = grouped(
+        kind,
+        state.dark(),
+        lambda entry: fits.why_not(kind, entry, recipe, study.data if study else None),
+    )
     field = FIELDS[kind]
 
     def picked(name: str) -> None:
@@ -103,20 +142,40 @@ def pick(
         options(entry, getattr(recipe, field))
 
 
-def grouped(kind: str, dark: bool, why_not: Callable[[Entry], str] = lambda entry: "") -> list[tuple[str, list[Card]]]:
+def grouped(
+    kind: str, dark: bool, why_not: Callable[[Entry], str] = lambda entry: ""
+) -> list[tuple[str, list[Card]]]:
     """The cards of a kind, in groups by what they look at; the control last."""
     found: dict[str, list[Card]] = {}
     for entry in registry.entries(kind).values():
-        found.setdefault(str(entry.tags.get("group", "")), []).append(card(entry, dark, why_not(entry)))
+        found.setdefault(str(entry.tags.get("group", "")), []).append(
+            card(entry, dark, why_not(entry))
+        )
     order = [group for group in GROUPS if group != "chance"]
-    rank = {group: i for i, group in enumerate([*order, *(group for group in found if group not in GROUPS), "chance"])}
-    return [(GROUPS.get(group, group.capitalize()), found[group]) for group in sorted(found, key=rank.__getitem__)]
+    rank = {
+        group: i
+        for i, group in enumerate(
+            [*order, *(group for group in found if group not in GROUPS), "chance"]
+        )
+    }
+    return [
+        (GROUPS.get(group, group.capitalize()), found[group])
+        for group in sorted(found, key=rank.__getitem__)
+    ]
 
 
 def card(entry: Entry, dark: bool, off: str = "") -> Card:
     swatch = colours.technique(entry.name, dark).colour if entry.kind == "criterion" else ""
     name = words.called(entry.name)
-    return Card(entry.name, name, entry.title, costs(entry), swatch, drawings.of(entry.kind, entry.name), off)
+    return Card(
+        entry.name,
+        name,
+        entry.title,
+        costs(entry),
+        swatch,
+        drawings.of(entry.kind, entry.name),
+        off,
+    )
 
 
 def costs(entry: Entry) -> str:
@@ -136,7 +195,9 @@ def scoring(recipe: Recipe) -> str:
 
 def about(entry: Entry) -> None:
     """All there is to read on a technique, and the paper."""
-    with st.popover(f"About {words.technique(entry.name)}", type="tertiary", icon=":material/menu_book:"):
+    with st.popover(
+        f"About {words.technique(entry.name)}", type="tertiary", icon=":material/menu_book:"
+    ):
         st.markdown(words.plain(entry.about.split("\n\n")[0] if entry.about else entry.title))
         st.markdown(words.plain(entry.help.split("\n\n")[0]))
         if entry.paper:
@@ -149,9 +210,15 @@ def about(entry: Entry) -> None:
 def options(entry: Entry, held: dict[str, Any]) -> None:
     """The options of a technique, folded; open, and named in the label, where they differ from the default."""
     changed = differing(entry, held)
-    said = ": " + ", ".join(f"{words.technique(name)} {value}" for name, value in changed.items()) if changed else ""
+    said = (
+        ": " + ", ".join(f"{words.technique(name)} {value}" for name, value in changed.items())
+        if changed
+        else ""
+    )
     name = words.technique(entry.name)
-    with st.expander(f"Options of {name}{said}", expanded=bool(changed), key=f"options-{entry.kind}-{entry.name}"):
+    with st.expander(
+        f"Options of {name}{said}", expanded=bool(changed), key=f"options-{entry.kind}-{entry.name}"
+    ):
         for option in entry.options:
             widget(entry, option, held)
 
@@ -182,12 +249,25 @@ def widget(entry: Entry, option: Option, held: dict[str, Any]) -> None:
             bound(st.toggle, label, bool(shown), take, key=key, help=help)
         case "choice":
             names = {value: words.technique(str(value)) for value in option.choices}
-            more = {"options": list(option.choices), "format_func": lambda value: names.get(value, str(value)), "help": help}
+            more = {
+                "options": list(option.choices),
+                "format_func": lambda value: names.get(value, str(value)),
+                "help": help,
+            }
             bound(st.selectbox, label, shown, take, key=key, **more)
         case "int":
             bound(st.number_input, label, int(shown), take, key=key, step=1, help=help)
         case "float":
-            bound(st.number_input, label, float(shown), take, key=key, step=None, format="%g", help=help)
+            bound(
+                st.number_input,
+                label,
+                float(shown),
+                take,
+                key=key,
+                step=None,
+                format="%g",
+                help=help,
+            )
         case _:
             bound(st.text_input, label, str(shown), take, key=key, help=help)
 
@@ -199,7 +279,14 @@ def layers(label: str, recipe: Recipe, names: Sequence[str]) -> None:
     """Layers that stay dense."""
     known = list(dict.fromkeys([*names, *recipe.exclude]))
     more = {"options": known, "format_func": words.layer_name, "placeholder": "none"}
-    bound(st.multiselect, label, list(recipe.exclude), lambda chosen: attempt(exclude=tuple(chosen)), key="form-exclude", **more)
+    bound(
+        st.multiselect,
+        label,
+        list(recipe.exclude),
+        lambda chosen: attempt(exclude=tuple(chosen)),
+        key="form-exclude",
+        **more,
+    )
 
 
 def ratios(shown: dict[str, float], take: Callable[[dict[str, float]], None]) -> None:
@@ -213,14 +300,24 @@ def ratios(shown: dict[str, float], take: Callable[[dict[str, float]], None]) ->
         st.session_state["form-ratios"] = held
     base = held["base"]
     frame = pd.DataFrame(
-        {"layer": [words.layer_name(name) for name in base], "remove, %": [round(value * 100, 6) for value in base.values()]}
+        {
+            "layer": [words.layer_name(name) for name in base],
+            "remove, %": [round(value * 100, 6) for value in base.values()],
+        }
     )
-    column = st.column_config.NumberColumn("remove, %", min_value=0.0, max_value=99.9, step=0.1, format="%g", required=True)
+    column = st.column_config.NumberColumn(
+        "remove, %", min_value=0.0, max_value=99.9, step=0.1, format="%g", required=True
+    )
     st.data_editor(
-        frame, key=held["key"], hide_index=True, disabled=["layer"], column_config={"remove, %": column},
-        height=min(300, 37 + 35 * len(base)), alt="Share to remove of each layer.",
+        frame,
+        key=held["key"],
+        hide_index=True,
+        disabled=["layer"],
+        column_config={"remove, %": column},
+        height=min(300, 37 + 35 * len(base)),
+        alt="Share to remove of each layer.",
         on_change=lambda: take(edited(base, _edits(held["key"]))),
-    )  # fmt: skip
+    )
 
 
 def _edits(key: str) -> dict[int, dict[str, Any]]:
@@ -230,5 +327,9 @@ def _edits(key: str) -> dict[int, dict[str, Any]]:
 def edited(base: dict[str, float], edits: dict[int, dict[str, Any]]) -> dict[str, float]:
     """Shares by layer, with the edits of the table (row number -> column -> value) made."""
     names = list(base)
-    changed = {names[int(row)]: round(cells["remove, %"] / 100, 8) for row, cells in edits.items() if cells.get("remove, %") is not None}
+    changed = {
+        names[int(row)]: round(cells["remove, %"] / 100, 8)
+        for row, cells in edits.items()
+        if cells.get("remove, %") is not None
+    }
     return {**base, **changed}

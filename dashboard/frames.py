@@ -38,7 +38,9 @@ def headline(result: Finished) -> list[tuple[str, str, str]]:
     file = ("file, packed", words.size(dense.size.dense), words.size(final.size.sparse))
     lines = [("weights", words.count(dense.kept), words.count(final.kept)), file]
     if dense.accuracy and final.accuracy:
-        lines.insert(0, ("accuracy", words.percent(dense.accuracy.value), words.percent(final.accuracy)))
+        lines.insert(
+            0, ("accuracy", words.percent(dense.accuracy.value), words.percent(final.accuracy))
+        )
     return lines
 
 
@@ -49,21 +51,27 @@ def layers(study: Study) -> pd.DataFrame:
     """One row for each layer of a "card" study."""
     held = study.data["layers"]
     weights = [layer["weights"] for layer in held]
-    return pd.DataFrame({
-        "layer": [words.layer_name(layer["name"]) for layer in held],
-        "kind": [layer["kind"] for layer in held],
-        "shape": [words.shape(layer["shape"]) for layer in held],
-        "weights": weights,
-        "share": [100 * n / max(sum(weights), 1) for n in weights],
-        "MACs": [layer["macs"] for layer in held],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "layer": [words.layer_name(layer["name"]) for layer in held],
+            "kind": [layer["kind"] for layer in held],
+            "shape": [words.shape(layer["shape"]) for layer in held],
+            "weights": weights,
+            "share": [100 * n / max(sum(weights), 1) for n in weights],
+            "MACs": [layer["macs"] for layer in held],
+        }
+    )
 
 
 def totals(study: Study) -> str:
     """The line under the table."""
     data = study.data
     macs = data["measurement"]["macs"]
-    work = f"{words.count(macs)} multiply-accumulates for one example" if macs else "multiply-accumulates not measured"
+    work = (
+        f"{words.count(macs)} multiply-accumulates for one example"
+        if macs
+        else "multiply-accumulates not measured"
+    )
     covered = f"{data['weights']:,} weights that techniques may remove, of {data['parameters']:,} parameters"
     return " · ".join([words.plural(len(data["layers"]), "layer"), covered, work])
 

@@ -13,13 +13,20 @@ from dashboard.views import frame
 from pruning.errors import PruningError
 
 PICTURES = Path(__file__).parent / "pictures"
-INPUTS = {"digits": "digits.png", "mnist1d": "mnist1d.svg", "mnist": "mnist.png", "fashion-mnist": "fashion.png"}
+INPUTS = {
+    "digits": "digits.png",
+    "mnist1d": "mnist1d.svg",
+    "mnist": "mnist.png",
+    "fashion-mnist": "fashion.png",
+}
 TYPES = ["safetensors", "pt", "pth", "bin", "ckpt"]
 WAYS = ("Samples", "torchvision", "Your own weights")
 
 
 def choose() -> None:
-    way = st.segmented_control("Where from", WAYS, default=WAYS[0], required=True, key="way", label_visibility="collapsed")
+    way = st.segmented_control(
+        "Where from", WAYS, default=WAYS[0], required=True, key="way", label_visibility="collapsed"
+    )
     {WAYS[0]: samples, WAYS[1]: architectures, WAYS[2]: own}[way or WAYS[0]]()
 
 
@@ -38,7 +45,11 @@ def _card(name: str) -> None:
     if card.data in INPUTS:
         st.image(PICTURES / INPUTS[card.data], width=200, alt=f"Six inputs of {card.data_title}.")
     st.markdown(f"**{card.title}**")
-    st.markdown(words.glued(f"{words.percent(card.accuracy)} · {words.count(card.weights)} weights · {words.size(card.bytes)}"))
+    st.markdown(
+        words.glued(
+            f"{words.percent(card.accuracy)} · {words.count(card.weights)} weights · {words.size(card.bytes)}"
+        )
+    )
     st.caption(card.good_for)
     with st.container(horizontal=True, vertical_alignment="center"):
         if state.recipe().model == name:
@@ -66,7 +77,13 @@ def architectures() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         start = names.index("resnet18") if "resnet18" in names else 0
         name = st.selectbox("Architecture", names, index=start, key="architecture", width=320)
-        st.button("Put on the bench", key="choose-torchvision", on_click=put, args=(f"{bench.TORCHVISION}{name}",), type="primary")
+        st.button(
+            "Put on the bench",
+            key="choose-torchvision",
+            on_click=put,
+            args=(f"{bench.TORCHVISION}{name}",),
+            type="primary",
+        )
 
 
 # ---------------------------------------------------------------- your own weights
@@ -77,12 +94,22 @@ def own() -> None:
         "A safetensors file, or a PyTorch checkpoint that holds a `state_dict`, into an architecture you choose. "
         "The file is checked in a process of its own; nothing in it is run."
     )
-    samples_, others = sample_models.names(), [f"{bench.TORCHVISION}{name}" for name in sample_models.torchvision_names()]
+    samples_, others = (
+        sample_models.names(),
+        [f"{bench.TORCHVISION}{name}" for name in sample_models.torchvision_names()],
+    )
     left, right = st.columns([1, 2], gap="medium")
     with left:
-        into = st.selectbox("Architecture to fill", [*samples_, *others], key="own-architecture", format_func=bench.title)
+        into = st.selectbox(
+            "Architecture to fill",
+            [*samples_, *others],
+            key="own-architecture",
+            format_func=bench.title,
+        )
     with right:
-        file = st.file_uploader("Weights", type=TYPES, key=f"own-{state.uploads()}", max_upload_size=1024)
+        file = st.file_uploader(
+            "Weights", type=TYPES, key=f"own-{state.uploads()}", max_upload_size=1024
+        )
     if file is not None:
         _take(file, str(into))
     _report()
@@ -97,7 +124,9 @@ def _take(file, model: str) -> None:
         path.write_bytes(file.getbuffer())
         file.close()
         try:
-            with st.spinner(f"Checking {words.plain(file.name)} in a process of its own; usually a few seconds."):
+            with st.spinner(
+                f"Checking {words.plain(file.name)} in a process of its own; usually a few seconds."
+            ):
                 upload = formats.accept(path, model, filename=file.name)
         except PruningError as error:
             state.note_upload(state.Outcome(file.name, None, str(error)))
@@ -112,6 +141,12 @@ def _report() -> None:
     if held is None:
         return
     if held.id is None:
-        st.error(f"{words.plain(held.name)} was refused. {words.plain(held.said)}", icon=":material/block:")
+        st.error(
+            f"{words.plain(held.name)} was refused. {words.plain(held.said)}",
+            icon=":material/block:",
+        )
     else:
-        st.success(f"{words.plain(held.name)} is on the bench. {words.plain(held.said)}", icon=":material/check_circle:")
+        st.success(
+            f"{words.plain(held.name)} is on the bench. {words.plain(held.said)}",
+            icon=":material/check_circle:",
+        )

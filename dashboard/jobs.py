@@ -76,7 +76,9 @@ def tickets(held: Job) -> list[Ticket]:
     read = _tickets(held.id, held.attempt)
     fresh = store().events(held.id, read["last"])
     read["last"] = max([read["last"], *(number for number, _ in fresh)])
-    read["found"] = list(dict.fromkeys([*read["found"], *(event for _, event in fresh if isinstance(event, Ticket))]))
+    read["found"] = list(
+        dict.fromkeys([*read["found"], *(event for _, event in fresh if isinstance(event, Ticket))])
+    )
     return list(read["found"])
 
 
@@ -183,8 +185,14 @@ def maps_of(recipe: Recipe) -> list[Job]:
     """Maps of this model by this score, whoever asked for them, the surest first."""
     same = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
     held = [job for job in store().jobs("study") if job.spec.get("what") == "map"]
-    fits = [job for job in held if all(job.spec.get(name) == getattr(recipe, name) for name in same)]
-    return sorted(fits, key=lambda job: (job.state == "finished", job.spec.get("tier") == "exact"), reverse=True)
+    fits = [
+        job for job in held if all(job.spec.get(name) == getattr(recipe, name) for name in same)
+    ]
+    return sorted(
+        fits,
+        key=lambda job: (job.state == "finished", job.spec.get("tier") == "exact"),
+        reverse=True,
+    )
 
 
 def points(held: Job) -> list[Point]:

@@ -80,7 +80,9 @@ class Look:
 
     def norms(self, name: str) -> Array:
         """(outputs,) mean |w| of each output's weights."""
-        return self.study.arrays[f"norms_l1_{self.index(name)}"] / max(math.prod(self.shape(name)[1:]), 1)
+        return self.study.arrays[f"norms_l1_{self.index(name)}"] / max(
+            math.prod(self.shape(name)[1:]), 1
+        )
 
     @property
     def filters(self) -> Array | None:

@@ -25,9 +25,17 @@ HOME = Recipe(model="digits-cnn", sparsity=0.9, schedule="cubic", steps=4, epoch
 """What the workbench opens with, and what Reset goes back to (on the model of the moment)."""
 
 TICKET = Recipe(
-    model="digits-mlp", start="random", sparsity=0.977, schedule="geometric", steps=17, epochs=20, optimizer="adam", lr=4e-3,
-    rewind="init", controls=("reinit", "random_mask", "one_shot"),
-)  # fmt: skip
+    model="digits-mlp",
+    start="random",
+    sparsity=0.977,
+    schedule="geometric",
+    steps=17,
+    epochs=20,
+    optimizer="adam",
+    lr=4e-3,
+    rewind="init",
+    controls=("reinit", "random_mask", "one_shot"),
+)
 """What the Lottery page opens with: two minutes at most, and the effect is plain to see."""
 
 SEEDS = 3
@@ -72,14 +80,20 @@ def put(wanted: Recipe) -> None:
 def undo() -> None:
     if can_undo():
         *rest, last = st.session_state["undo"]
-        st.session_state["undo"], st.session_state["redo"] = rest, [*st.session_state["redo"], recipe()]
+        st.session_state["undo"], st.session_state["redo"] = (
+            rest,
+            [*st.session_state["redo"], recipe()],
+        )
         _set(last)
 
 
 def redo() -> None:
     if can_redo():
         *rest, last = st.session_state["redo"]
-        st.session_state["redo"], st.session_state["undo"] = rest, [*st.session_state["undo"], recipe()]
+        st.session_state["redo"], st.session_state["undo"] = (
+            rest,
+            [*st.session_state["undo"], recipe()],
+        )
         _set(last)
 
 
@@ -120,7 +134,9 @@ def layer_among(weights: Mapping[str, int]) -> str:
     if wanted in weights:
         return str(wanted)
     if wanted is not None:
-        warn(f"This model has no layer called {_quoted(wanted)}: showing {largest}. Click another layer to change it.")
+        warn(
+            f"This model has no layer called {_quoted(wanted)}: showing {largest}. Click another layer to change it."
+        )
         select_layer(None)
     return largest
 
@@ -322,7 +338,9 @@ def _read_recipe(said: str) -> None:
     try:
         wanted = decode(said)
     except PruningError as error:
-        warn(f"The address holds a recipe that cannot be followed: {error} The recipe on the bench stays as it was.")
+        warn(
+            f"The address holds a recipe that cannot be followed: {error} The recipe on the bench stays as it was."
+        )
     else:
         put(wanted)
 
@@ -332,7 +350,9 @@ def _read_ticket(said: str) -> None:
     try:
         wanted = decode(said)
     except PruningError as error:
-        warn(f"The address holds a lottery that cannot be drawn: {error} The settings stay as they were.")
+        warn(
+            f"The address holds a lottery that cannot be drawn: {error} The settings stay as they were."
+        )
     else:
         st.session_state["ticket"] = wanted
 
@@ -341,7 +361,9 @@ def _read_set(said: str) -> None:
     if NAMES.fullmatch(said):
         open_set(said)
     else:
-        warn(f"The address names a set of runs {_quoted(said)}, which cannot be the name of one: showing none.")
+        warn(
+            f"The address names a set of runs {_quoted(said)}, which cannot be the name of one: showing none."
+        )
         open_set(None)
 
 
@@ -354,7 +376,9 @@ def _read_run(said: str) -> None:
     if NAMES.fullmatch(said):
         open_run(said)
     else:
-        warn(f"The address names a run {_quoted(said)}, which cannot be the name of one: showing none.")
+        warn(
+            f"The address names a run {_quoted(said)}, which cannot be the name of one: showing none."
+        )
         open_run(None)
 
 
@@ -365,7 +389,14 @@ def _read_picked(said: str) -> None:
     pick(ids)
 
 
-READERS = {"r": _read_recipe, "layer": _read_layer, "run": _read_run, "c": _read_picked, "t": _read_ticket, "set": _read_set}
+READERS = {
+    "r": _read_recipe,
+    "layer": _read_layer,
+    "run": _read_run,
+    "c": _read_picked,
+    "t": _read_ticket,
+    "set": _read_set,
+}
 """Keys of the address, in the order they are read: another recipe forgets the layer, so the layer comes after it."""
 
 
@@ -387,7 +418,9 @@ def decode(said: str) -> Recipe:
     """The recipe of a link. Raises RecipeError for what is none, whatever it is."""
     broken = "it is damaged or cut off; copy the whole link again."
     if len(said) > LONGEST_LINK:
-        raise RecipeError(f"it has {len(said):,} characters, and a link has at most {LONGEST_LINK:,}; copy the whole link again.")
+        raise RecipeError(
+            f"it has {len(said):,} characters, and a link has at most {LONGEST_LINK:,}; copy the whole link again."
+        )
     try:
         packed = base64.b64decode(said + "=" * (-len(said) % 4), altchars=b"-_", validate=True)
         text = zlib.decompressobj().decompress(packed, LARGEST_RECIPE)

@@ -63,7 +63,15 @@ def ms(latency: Latency | None) -> str:
     """Median and the middle half: `0.42 ms (0.40 to 0.45)`."""
     if latency is None:
         return NOT_MEASURED
-    digits = 3 if latency.median < 0.3 else 2 if latency.median < 10 else 1 if latency.median < 100 else 0
+    digits = (
+        3
+        if latency.median < 0.3
+        else 2
+        if latency.median < 10
+        else 1
+        if latency.median < 100
+        else 0
+    )
     return f"{latency.median:.{digits}f} ms ({latency.low:.{digits}f} to {latency.high:.{digits}f})"
 
 
@@ -99,7 +107,11 @@ def signed(share: float, plus: bool = True) -> str:
 
 def energy(picojoules: float | int | None) -> str:
     """`231 nJ`, `2.8 µJ`, `8.4 mJ`."""
-    return NOT_MEASURED if picojoules is None else _short(float(picojoules), ("pJ", "nJ", "µJ", "mJ", "J"))
+    return (
+        NOT_MEASURED
+        if picojoules is None
+        else _short(float(picojoules), ("pJ", "nJ", "µJ", "mJ", "J"))
+    )
 
 
 def runtime(name: str) -> str:
@@ -167,8 +179,14 @@ def sentence(recipe: Recipe) -> str:
     trained = plural(recipe.epochs, "epoch")
     start = " starting from random weights" if recipe.start == "random" else ""
     if not recipe.removes:
-        return f"Train all weights for {trained}{',' if start else ''}{start}." if recipe.epochs else "Remove nothing."
-    slimmed = [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
+        return (
+            f"Train all weights for {trained}{',' if start else ''}{start}."
+            if recipe.epochs
+            else "Remove nothing."
+        )
+    slimmed = (
+        [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
+    )
     parts = [what(recipe), *_where(recipe), *slimmed, _when(recipe)]
     if start:
         parts.append(start.strip())
@@ -202,7 +220,10 @@ def units(recipe: Recipe) -> str:
 
 def option(kind: str, name: str, held: dict[str, Any], key: str) -> Any:
     """An option's value, or its default."""
-    return held.get(key, next(known.default for known in registry.entry(kind, name).options if known.name == key))
+    return held.get(
+        key,
+        next(known.default for known in registry.entry(kind, name).options if known.name == key),
+    )
 
 
 def technique(name: str) -> str:
@@ -211,7 +232,15 @@ def technique(name: str) -> str:
 
 
 CALLED = {
-    **{"n_of_m": "N of M", "erk": "ERK", "lamp": "LAMP", "snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow", "obd": "OBD"},
+    **{
+        "n_of_m": "N of M",
+        "erk": "ERK",
+        "lamp": "LAMP",
+        "snip": "SNIP",
+        "grasp": "GraSP",
+        "synflow": "SynFlow",
+        "obd": "OBD",
+    },
     **{"obs": "OBS", "bn_scale": "BatchNorm scale"},
 }
 """Names that are more than their first letter in capitals."""
@@ -238,7 +267,9 @@ def title(kind: str, name: str) -> str:
 def _where(recipe: Recipe) -> list[str]:
     if recipe.scope == "by_hand":
         set_ = {name: ratio for name, ratio in recipe.ratios.items() if ratio}
-        shown = ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in list(set_.items())[:3])
+        shown = ", ".join(
+            f"{layer_name(name)} {share(ratio)}" for name, ratio in list(set_.items())[:3]
+        )
         more = f" and {len(set_) - 3} more" if len(set_) > 3 else ""
         where = [f"a share for each layer ({shown}{more})"]
     else:
@@ -257,7 +288,9 @@ def _when(recipe: Recipe) -> str:
         rounds = "in one step"
         return f"{rounds}, {_healing(recipe, recipe.steps * recipe.epochs)}"
     kinds = {"linear": "equal steps", "cubic": "steps", "geometric": "rounds of one rate"}
-    rounds = f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
+    rounds = (
+        f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
+    )
     return f"{rounds}, {_healing(recipe, recipe.epochs, ' each')}"
 
 
@@ -268,7 +301,9 @@ def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
     if recipe.rewind != "none":
         return f"{_rewinding(recipe)}{taught}"
     healing = "healing the slim model" if recipe.heal_slim and recipe.coupled else "healing"
-    return first + (f"{healing} {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing")
+    return first + (
+        f"{healing} {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing"
+    )
 
 
 def _rewinding(recipe: Recipe) -> str:
@@ -276,7 +311,11 @@ def _rewinding(recipe: Recipe) -> str:
     again = f"training {plural(recipe.epochs, 'epoch')}"
     if recipe.rewind == "learning_rate":
         return f"each time {again} at the learning rates of the first training"
-    where = "the first weights" if recipe.rewind == "init" or not recipe.rewind_step else f"the weights after step {recipe.rewind_step:,}"
+    where = (
+        "the first weights"
+        if recipe.rewind == "init" or not recipe.rewind_step
+        else f"the weights after step {recipe.rewind_step:,}"
+    )
     return f"each time going back to {where} and {again}"
 
 
@@ -287,7 +326,9 @@ def plain(text: str) -> str:
 
 def glued(text: str) -> str:
     """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=(?:%|± ?\d|[kMGT]?B\b|[kMGT]\b|m?s\b|points?\b))|(?<=±) (?=\d)", "\u00a0", text)
+    return re.sub(
+        r"(?<=\d) (?=(?:%|± ?\d|[kMGT]?B\b|[kMGT]\b|m?s\b|points?\b))|(?<=±) (?=\d)", "\u00a0", text
+    )
 
 
 def layer_name(name: str) -> str:
@@ -345,15 +386,32 @@ class Difference(NamedTuple):
 
 def differences(a: Recipe, b: Recipe) -> list[Difference]:
     """Every field in which the recipes differ, in the recipe's order; empty for equal recipes."""
-    fields = [f.name for f in dataclasses.fields(Recipe) if getattr(a, f.name) != getattr(b, f.name)]
-    return [Difference(FIELDS.get(name, technique(name)), value(name, getattr(a, name)), value(name, getattr(b, name))) for name in fields]
+    fields = [
+        f.name for f in dataclasses.fields(Recipe) if getattr(a, f.name) != getattr(b, f.name)
+    ]
+    return [
+        Difference(
+            FIELDS.get(name, technique(name)),
+            value(name, getattr(a, name)),
+            value(name, getattr(b, name)),
+        )
+        for name in fields
+    ]
 
 
 def labels(recipes: Sequence[Recipe]) -> list[str]:
     """A short name for each recipe, of what differs among them: for legends. Technique and ratio when nothing else does."""
     names = [f.name for f in dataclasses.fields(Recipe)]
-    differ = [name for name in names if any(getattr(r, name) != getattr(recipes[0], name) for r in recipes)]
-    shown = dict.fromkeys(["criterion", *differ]) if len(differ) < 4 else dict.fromkeys(["criterion", "sparsity", *differ[:3]])
+    differ = [
+        name
+        for name in names
+        if any(getattr(r, name) != getattr(recipes[0], name) for r in recipes)
+    ]
+    shown = (
+        dict.fromkeys(["criterion", *differ])
+        if len(differ) < 4
+        else dict.fromkeys(["criterion", "sparsity", *differ[:3]])
+    )
     if not differ:
         shown = {"criterion": None, "sparsity": None}
     return [", ".join(_tagged(name, getattr(recipe, name)) for name in shown) for recipe in recipes]
@@ -366,7 +424,10 @@ def value(field: str, held: Any) -> str:
     if isinstance(held, bool):
         return "yes" if held else "no"
     if field == "ratios":
-        return ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in held.items()) or "none"
+        return (
+            ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in held.items())
+            or "none"
+        )
     if isinstance(held, dict):
         return ", ".join(f"{technique(key)} {held[key]}" for key in held) or "as usual"
     if isinstance(held, (tuple, list)):

@@ -30,14 +30,28 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pruning", description="See what a neural network can live without.")
+    parser = argparse.ArgumentParser(
+        prog="python -m pruning", description="See what a neural network can live without."
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, verb, help in (
         ("list", _list, "the techniques, models and data sets there are"),
         ("run", _run, "prune and heal a model; a line for each event, the last one the result"),
-        ("sensitivity", _sensitivity, "which layers can give: each alone, at every ratio; the last line sums up"),
-        ("truth", _truth, "whether a criterion's score tells how the loss changes when a unit is removed"),
-        ("measure", _measure, "what a model costs: file, memory, time in two runtimes, energy; and how it answers"),
+        (
+            "sensitivity",
+            _sensitivity,
+            "which layers can give: each alone, at every ratio; the last line sums up",
+        ),
+        (
+            "truth",
+            _truth,
+            "whether a criterion's score tells how the loss changes when a unit is removed",
+        ),
+        (
+            "measure",
+            _measure,
+            "what a model costs: file, memory, time in two runtimes, energy; and how it answers",
+        ),
         ("inspect", _inspect, "what a reading of a weights file would say, without trusting it"),
     ):
         sub = verbs.add_parser(name, help=help, description=(verb.__doc__ or "").split("\n")[0])
@@ -52,29 +66,57 @@ def _list_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _run_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("recipe", nargs="?", type=Path, help="a recipe file (JSON); options given here win over it")
+    sub.add_argument(
+        "recipe", nargs="?", type=Path, help="a recipe file (JSON); options given here win over it"
+    )
     for field in dataclasses.fields(Recipe):
         flag = "--" + field.name.replace("_", "-")
         if field.name == "exclude":
-            sub.add_argument(flag, action="append", metavar="LAYER", help="leave this layer dense (again for more)")
+            sub.add_argument(
+                flag,
+                action="append",
+                metavar="LAYER",
+                help="leave this layer dense (again for more)",
+            )
         elif field.name == "controls":
-            sub.add_argument(flag, action="append", choices=CONTROLS, help="train this beside each lottery ticket (again for more)")
+            sub.add_argument(
+                flag,
+                action="append",
+                choices=CONTROLS,
+                help="train this beside each lottery ticket (again for more)",
+            )
         elif field.name.endswith("options") or field.name == "ratios":
             sub.add_argument(flag, action="append", metavar="NAME=VALUE", help="again for more")
         elif field.type == "bool":
-            sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=f"default {field.default!r}")
+            sub.add_argument(
+                flag, action=argparse.BooleanOptionalAction, help=f"default {field.default!r}"
+            )
         else:
             kind = {"int": int, "float": float}.get(str(field.type), str)
-            choices = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}.get(field.name)
+            choices = {
+                "start": STARTS,
+                "optimizer": OPTIMIZERS,
+                "decay": DECAYS,
+                "rewind": REWINDS,
+            }.get(field.name)
             sub.add_argument(flag, type=kind, choices=choices, help=f"default {field.default!r}")
-    sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice; numbers repeat at the same count)")
-    sub.add_argument("--save", type=Path, metavar="FILE", help="write the pruned weights as safetensors")
+    sub.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads (default: torch's choice; numbers repeat at the same count)",
+    )
+    sub.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the pruned weights as safetensors"
+    )
 
 
 def _measure_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True, help="a sample model, or torchvision:<architecture>")
     sub.add_argument(
-        "--weights", type=Path, metavar="FILE", help="weights of the same architecture (safetensors, PyTorch), measured beside it"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="weights of the same architecture (safetensors, PyTorch), measured beside it",
     )
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
 
@@ -85,13 +127,42 @@ def _inspect_arguments(sub: argparse.ArgumentParser) -> None:
 
 def _truth_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True)
-    sub.add_argument("--layer", action="append", default=[], help="again for more (default: every layer that has such units)")
-    sub.add_argument("--criteria", nargs="+", default=["magnitude", "taylor", "random"], help="default: %(default)s")
-    sub.add_argument("--options", action="append", default=[], metavar="CRITERION.NAME=VALUE", help="again for more")
+    sub.add_argument(
+        "--layer",
+        action="append",
+        default=[],
+        help="again for more (default: every layer that has such units)",
+    )
+    sub.add_argument(
+        "--criteria",
+        nargs="+",
+        default=["magnitude", "taylor", "random"],
+        help="default: %(default)s",
+    )
+    sub.add_argument(
+        "--options",
+        action="append",
+        default=[],
+        metavar="CRITERION.NAME=VALUE",
+        help="again for more",
+    )
     sub.add_argument("--granularity", default="weight")
-    sub.add_argument("--granularity-options", action="append", default=[], metavar="NAME=VALUE", help="again for more")
-    sub.add_argument("--units", type=int, default=64, help="of each layer, at most (default %(default)s)")
-    sub.add_argument("--examples", type=int, default=1024, help="of the validation data, at most (default %(default)s)")
+    sub.add_argument(
+        "--granularity-options",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="again for more",
+    )
+    sub.add_argument(
+        "--units", type=int, default=64, help="of each layer, at most (default %(default)s)"
+    )
+    sub.add_argument(
+        "--examples",
+        type=int,
+        default=1024,
+        help="of the validation data, at most (default %(default)s)",
+    )
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
 
@@ -131,7 +202,9 @@ def _run(args: argparse.Namespace) -> None:
     """Prune and heal a model; a line for each event, the last one the result."""
     recipe = _recipe(args)
     if not recipe.model:
-        raise RecipeError("No model is named: add --model digits-mlp (`python -m pruning list models` shows them all).")
+        raise RecipeError(
+            "No model is named: add --model digits-mlp (`python -m pruning list models` shows them all)."
+        )
     import torch
 
     from pruning.run import run
@@ -203,7 +276,12 @@ def _line(event: events.Event) -> dict[str, Any]:
 def _share(accuracy: events.Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
-    return {"value": accuracy.value, "interval": accuracy.interval, "correct": accuracy.correct, "total": accuracy.total}
+    return {
+        "value": accuracy.value,
+        "interval": accuracy.interval,
+        "correct": accuracy.correct,
+        "total": accuracy.total,
+    }
 
 
 def _words(event: events.Event) -> str:
@@ -216,16 +294,28 @@ def _words(event: events.Event) -> str:
             return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights gone"
         case events.Recalibrated(layers=layers, examples=examples, seconds=seconds):
             return f"norms    {layers} BatchNorm layers recalibrated on {examples:,} examples, {seconds:.2f} s"
-        case events.Epoch(epoch=epoch, epochs=epochs, train_loss=loss, teacher=teacher, accuracy=accuracy, seconds=seconds, branch=branch):
+        case events.Epoch(
+            epoch=epoch,
+            epochs=epochs,
+            train_loss=loss,
+            teacher=teacher,
+            accuracy=accuracy,
+            seconds=seconds,
+            branch=branch,
+        ):
             of = f" of the control {branch}" if branch else ""
             told = f", against the dense model {teacher:.4f}" if teacher is not None else ""
             return f"epoch    {epoch} of {epochs}{of}: training loss {loss:.4f}{told}, validation {_percent(accuracy)}, {seconds:.2f} s"
-        case events.Ticket(step=step, steps=steps, kind=kind, kept=kept, sparsity=sparsity, accuracy=accuracy):
+        case events.Ticket(
+            step=step, steps=steps, kind=kind, kept=kept, sparsity=sparsity, accuracy=accuracy
+        ):
             return f"{kind:11} round {step} of {steps}: {kept:,} weights kept ({1 - sparsity:.2%}), test {_percent(accuracy)}"
         case events.Notice(text=text):
             return f"note     {text}"
         case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
-            return "\n".join([*wording.lines(final), f"finished {sparsity:.2%} gone, {seconds:.1f} s"])
+            return "\n".join(
+                [*wording.lines(final), f"finished {sparsity:.2%} gone, {seconds:.1f} s"]
+            )
         case _:
             return events.to_json(event)
 
@@ -255,18 +345,27 @@ def _truth(args: argparse.Namespace) -> None:
     work = resolve(args.model)
     short = {name.removesuffix(".weight"): name for name in prunable(work.model)}
     layers = tuple(short.get(name, name) for name in args.layer)
-    question = Question(layers, args.granularity, dict(map(_pair, args.granularity_options)), args.units, args.seed)
+    question = Question(
+        layers, args.granularity, dict(map(_pair, args.granularity_options)), args.units, args.seed
+    )
     criteria: dict[str, dict[str, Any]] = {name: {} for name in args.criteria}
     for key, value in map(_pair, args.options):
         name, _, option = key.partition(".")
         if name not in criteria or not option:
-            raise RecipeError(f"{key!r} is not CRITERION.NAME with one of the criteria {', '.join(criteria)}.")
+            raise RecipeError(
+                f"{key!r} is not CRITERION.NAME with one of the criteria {', '.join(criteria)}."
+            )
         criteria[name][option] = value
     for said in truth(work, question, criteria, examples=args.examples):
         if args.json:
-            print(json.dumps({"event": type(said).__name__.lower(), **dataclasses.asdict(said)}), flush=True)
+            print(
+                json.dumps({"event": type(said).__name__.lower(), **dataclasses.asdict(said)}),
+                flush=True,
+            )
         else:
-            _tell(said, f"{args.model} by {args.granularity}") if isinstance(said, Plan) else _tell(said)
+            _tell(said, f"{args.model} by {args.granularity}") if isinstance(said, Plan) else _tell(
+                said
+            )
 
 
 def _tell(said: Any, what: str = "") -> None:
@@ -275,11 +374,15 @@ def _tell(said: Any, what: str = "") -> None:
 
     if isinstance(said, Plan):
         units = sum(n for n, _ in said.units.values())
-        print(f"{what}: {units:,} units, loss {said.loss:.4f} on {said.examples:,} validation examples, about {said.seconds:.1f} s")
+        print(
+            f"{what}: {units:,} units, loss {said.loss:.4f} on {said.examples:,} validation examples, about {said.seconds:.1f} s"
+        )
         for name, why in said.refused.items():
             print(f"left out {name}: {why}")
     if isinstance(said, Told):
-        print("Spearman's ρ (95 % interval) of the score with the size of the true change in loss, and with the signed change:")
+        print(
+            "Spearman's ρ (95 % interval) of the score with the size of the true change in loss, and with the signed change:"
+        )
         for held in said.layers:
             print(f"{held.layer or 'all of them together'}, {held.units:,} units")
             for name in held.criteria:
@@ -289,7 +392,9 @@ def _tell(said: Any, what: str = "") -> None:
 def _rho(held: Any) -> str:
     if held.value is None:
         return "no order: all the same"
-    return f"{held.value:+.2f} " + ("(few units)" if held.low is None else f"({held.low:+.2f} to {held.high:+.2f})")
+    return f"{held.value:+.2f} " + (
+        "(few units)" if held.low is None else f"({held.low:+.2f} to {held.high:+.2f})"
+    )
 
 
 def _measure(args: argparse.Namespace) -> None:
@@ -308,9 +413,22 @@ def _measure(args: argparse.Namespace) -> None:
     for name, found, more in zip(works, settled, elsewhere(list(works.values())), strict=True):
         found = dataclasses.replace(found, timings=(*found.timings, *more))
         if args.json:
-            print(json.dumps({"model": args.model, "weights": name, "accuracy": _share(found.accuracy), **wording.flat(found)}))
+            print(
+                json.dumps(
+                    {
+                        "model": args.model,
+                        "weights": name,
+                        "accuracy": _share(found.accuracy),
+                        **wording.flat(found),
+                    }
+                )
+            )
         else:
-            print("\n".join([f"{args.model}, {name}: {_percent(found.accuracy)}", *wording.lines(found)]))
+            print(
+                "\n".join(
+                    [f"{args.model}, {name}: {_percent(found.accuracy)}", *wording.lines(found)]
+                )
+            )
 
 
 def _brought(file: Path, model: str) -> Any:

@@ -53,9 +53,15 @@ def correlation(a: ArrayLike, b: ArrayLike, *, seed: int = 0, draws: int = DRAWS
     value = spearman(x, y)
     if value is None or len(x) < ENOUGH:
         return Correlation(value)
-    counts = np.random.default_rng(seed).multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws).astype(np.float64)
+    counts = (
+        np.random.default_rng(seed)
+        .multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
+        .astype(np.float64)
+    )
     drawn = _correlate(x, y, counts)
-    low, high = np.nanquantile(drawn, [0.025, 0.975])  # draws of one and the same unit have no correlation
+    low, high = np.nanquantile(
+        drawn, [0.025, 0.975]
+    )  # draws of one and the same unit have no correlation
     return Correlation(value, float(low), float(high))
 
 
@@ -80,7 +86,9 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
     """(draws, n) mean rank of each unit among all that are there. values: (n,); counts: (draws, n)."""
     _, group, first = _groups(values)
     order = np.argsort(values, kind="stable")
-    held = np.add.reduceat(counts[:, order], first, axis=1)  # (draws, groups): how many have each value
+    held = np.add.reduceat(
+        counts[:, order], first, axis=1
+    )  # (draws, groups): how many have each value
     found: Floats = (held.cumsum(1) - held + (held + 1) / 2)[:, group]
     return found
 
@@ -88,9 +96,17 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
 def _groups(values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
     """Different values, ascending; the place of each unit's among them; where each begins in sorted order."""
     different, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return different, group.reshape(-1), np.concatenate([[0], counts.cumsum()[:-1]]).astype(np.int64)
+    return (
+        different,
+        group.reshape(-1),
+        np.concatenate([[0], counts.cumsum()[:-1]]).astype(np.int64),
+    )
 
 
 def best(correlations: Mapping[str, Correlation]) -> Sequence[str]:
     """Names from the highest ρ to the lowest; those without one last."""
-    return sorted(correlations, key=lambda name: -2.0 if (value := correlations[name].value) is None else value, reverse=True)
+    return sorted(
+        correlations,
+        key=lambda name: -2.0 if (value := correlations[name].value) is None else value,
+        reverse=True,
+    )

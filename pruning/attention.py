@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-SPLIT = (("query", "key", "value"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"))
+SPLIT = (
+    ("query", "key", "value"),
+    ("q", "k", "v"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("to_q", "to_k", "to_v"),
+    ("wq", "wk", "wv"),
+)
 """Names that three linear layers go by in one attention module."""
 
 PACKED = ("qkv", "to_qkv", "qkv_proj")
@@ -44,9 +50,17 @@ def _block(path: str, module: nn.Module) -> Block | None:
     if isinstance(module, nn.MultiheadAttention):
         if getattr(module, "in_proj_weight", None) is None:
             apart = "its queries, keys and values have different widths and share one bias: heads are not removed from such a layer."
-            return Block(path, named("q_proj_weight", "k_proj_weight", "v_proj_weight"), module.num_heads, module.head_dim, apart)
+            return Block(
+                path,
+                named("q_proj_weight", "k_proj_weight", "v_proj_weight"),
+                module.num_heads,
+                module.head_dim,
+                apart,
+            )
         return Block(path, named("in_proj_weight"), module.num_heads, module.head_dim)
-    count = next((n for key in COUNTS if isinstance(n := getattr(module, key, None), int) and n > 0), None)
+    count = next(
+        (n for key in COUNTS if isinstance(n := getattr(module, key, None), int) and n > 0), None
+    )
     if count is None:
         return None
     for leaf in PACKED:
@@ -56,7 +70,12 @@ def _block(path: str, module: nn.Module) -> Block | None:
     for leaves in SPLIT:
         layers = [getattr(module, leaf, None) for leaf in leaves]
         if all(isinstance(layer, nn.Linear) for layer in layers):
-            return _split(path, named(*(f"{leaf}.weight" for leaf in leaves)), count, [layer for layer in layers if layer is not None])
+            return _split(
+                path,
+                named(*(f"{leaf}.weight" for leaf in leaves)),
+                count,
+                [layer for layer in layers if layer is not None],
+            )
     return None
 
 
@@ -64,9 +83,17 @@ def _split(path: str, parts: tuple[str, ...], count: int, layers: list[nn.Linear
     shapes = {(layer.out_features, layer.in_features) for layer in layers}
     rows = layers[0].out_features
     if len(shapes) > 1:
-        return Block(path, parts, count, 0, "its queries, keys and values have different shapes: heads share keys, or read two inputs.")
+        return Block(
+            path,
+            parts,
+            count,
+            0,
+            "its queries, keys and values have different shapes: heads share keys, or read two inputs.",
+        )
     if rows % count:
-        return Block(path, parts, count, 0, f"its {rows:,} rows do not come in {count} heads of one size.")
+        return Block(
+            path, parts, count, 0, f"its {rows:,} rows do not come in {count} heads of one size."
+        )
     return Block(path, parts, count, rows // count)
 
 

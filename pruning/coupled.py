@@ -47,15 +47,22 @@ def find(form: Granularity, work: Workpiece) -> Groups | str:
         coupling = analyse(work.model, work.example)
     except NotCaptured as error:
         return str(error)
-    return Groups(coupling, tuple(i for i, group in enumerate(coupling.groups) if group.kind in form.kinds), form)
+    return Groups(
+        coupling,
+        tuple(i for i, group in enumerate(coupling.groups) if group.kind in form.kinds),
+        form,
+    )
 
 
 def touching(groups: Groups, model: nn.Module) -> Touching:
     """What the groups touch of the prunable weights."""
     weights, coupling = prunable(model), groups.coupling
-    sides = [(name, dim) for name, w in weights.items() for dim in range(w.dim()) if (name, dim) in coupling.places] or [
-        (next(iter(weights)), 0)
-    ]
+    sides = [
+        (name, dim)
+        for name, w in weights.items()
+        for dim in range(w.dim())
+        if (name, dim) in coupling.places
+    ] or [(next(iter(weights)), 0)]
     tensors = tuple(dict.fromkeys(name for name, _ in sides))
     each = np.zeros((len(sides), len(groups.numbers)), np.int64)
     for column, number in enumerate(groups.numbers):
@@ -73,14 +80,29 @@ def touching(groups: Groups, model: nn.Module) -> Touching:
 
 
 def pooled(
-    groups: Groups, scores: Scores, model: nn.Module, criterion: str, spared: Collection[str], gone: Masks | None
+    groups: Groups,
+    scores: Scores,
+    model: nn.Module,
+    criterion: str,
+    spared: Collection[str],
+    gone: Masks | None,
 ) -> dict[str, Tensor]:
     """Group -> one score for each unit, -inf for those that are gone. Groups without any score are left out."""
     coupling, form = groups.coupling, groups.form.pooling
-    if "granularities" in registry.entry("criterion", criterion).tags:  # it scores outputs: the weights that read them say nothing of them
+    if (
+        "granularities" in registry.entry("criterion", criterion).tags
+    ):  # it scores outputs: the weights that read them say nothing of them
         form = form._replace(over="rows")
-    turned = {f"{path}.weight" if path else "weight": 1 for path, module in model.named_modules() if isinstance(module, TRANSPOSED)}
-    told = {coupling.first.get(name, name): values for name, values in scores.items() if name not in spared}
+    turned = {
+        f"{path}.weight" if path else "weight": 1
+        for path, module in model.named_modules()
+        if isinstance(module, TRANSPOSED)
+    }
+    told = {
+        coupling.first.get(name, name): values
+        for name, values in scores.items()
+        if name not in spared
+    }
     lost = dead(coupling, gone) if gone else np.zeros(coupling.units, bool)
     found: dict[str, Tensor] = {}
     for number, name in zip(groups.numbers, groups.names, strict=True):
@@ -91,7 +113,9 @@ def pooled(
     return found
 
 
-def covered(groups: Groups, model: nn.Module, spared: Collection[str], exclude: Collection[str]) -> set[str]:
+def covered(
+    groups: Groups, model: nn.Module, spared: Collection[str], exclude: Collection[str]
+) -> set[str]:
     """The prunable weights that a unit of some open group goes with. Groups that touch an excluded layer are not open."""
     coupling, names, found = groups.coupling, set(prunable(model)), set()
     for number, name in zip(groups.numbers, groups.names, strict=True):
@@ -101,28 +125,52 @@ def covered(groups: Groups, model: nn.Module, spared: Collection[str], exclude: 
     return found
 
 
-def fixed(groups: Groups, model: nn.Module, spared: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def fixed(
+    groups: Groups, model: nn.Module, spared: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """(weights whose outputs no unit holds -> why, weights whose outputs go with those of another -> that one)."""
     coupling = groups.coupling
-    mine = [(coupling.groups[i], name) for i, name in zip(groups.numbers, groups.names, strict=True)]
-    held = {member.parameter: name for group, name in mine for member in group.members if member.dim == 0}
-    others = {member.parameter: group.kind for group in coupling.groups for member in group.members if member.dim == 0}
+    mine = [
+        (coupling.groups[i], name) for i, name in zip(groups.numbers, groups.names, strict=True)
+    ]
+    held = {
+        member.parameter: name
+        for group, name in mine
+        for member in group.members
+        if member.dim == 0
+    }
+    others = {
+        member.parameter: group.kind
+        for group in coupling.groups
+        for member in group.members
+        if member.dim == 0
+    }
     shut = {b.parameter: b for b in coupling.blocked if b.dim == 0}
     names = [name for name in prunable(model) if name not in groups.names]
     leaders = {name: held[name] for name in names if name in held}
-    why = {name: _why(groups, others.get(name), shut.get(name)) for name in names if name not in held}
+    why = {
+        name: _why(groups, others.get(name), shut.get(name)) for name in names if name not in held
+    }
     return why | {name: reason for name, reason in spared.items() if name in groups.names}, leaders
 
 
 def _why(groups: Groups, kind: str | None, shut: Blocked | None) -> str:
     """Why no unit holds a weight's outputs. kind: of the groups that do hold them."""
     if "heads" in groups.form.kinds:
-        return "its weights belong to no attention head." if groups.numbers else "the model has no attention."
+        return (
+            "its weights belong to no attention head."
+            if groups.numbers
+            else "the model has no attention."
+        )
     if kind is not None:
         return f"its outputs are {kind} of attention: they go by granularity head."
     if shut is None:
         return "it has one output, and no layer is emptied."
-    return "its outputs are the model's answers, one for each class." if shut.operation == "output" else f"{shut.why} ({shut.operation})."
+    return (
+        "its outputs are the model's answers, one for each class."
+        if shut.operation == "output"
+        else f"{shut.why} ({shut.operation})."
+    )
 
 
 def taken(groups: Groups, name: str, unit: int, model: nn.Module) -> dict[str, Tensor]:
@@ -130,19 +178,33 @@ def taken(groups: Groups, name: str, unit: int, model: nn.Module) -> dict[str, T
     coupling, number = groups.coupling, groups.numbers[groups.names.index(name)]
     found: dict[str, Tensor] = {}
     for member in coupling.groups[number].members:
-        places = np.flatnonzero(coupling.places[member.parameter, member.dim] == coupling.starts[number] + unit)
-        held = found.setdefault(member.parameter, torch.zeros(model.get_parameter(member.parameter).shape, dtype=torch.bool))
+        places = np.flatnonzero(
+            coupling.places[member.parameter, member.dim] == coupling.starts[number] + unit
+        )
+        held = found.setdefault(
+            member.parameter,
+            torch.zeros(model.get_parameter(member.parameter).shape, dtype=torch.bool),
+        )
         held.index_fill_(member.dim, torch.from_numpy(places), True)
     return found
 
 
-def verdict(groups: Groups, losing: dict[str, NDArray[np.bool_]], model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Masks:
+def verdict(
+    groups: Groups,
+    losing: dict[str, NDArray[np.bool_]],
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Masks:
     """Masks without the units that each group loses, and of every prunable weight. losing: group -> (units,) True = goes."""
     coupling, gone = groups.coupling, np.zeros(groups.coupling.units, bool)
     for number, name in zip(groups.numbers, groups.names, strict=True):
         if name in losing:
             gone[coupling.starts[number] : coupling.starts[number + 1]] = losing[name]
     closed = close(coupling, gone, model)
-    untouched = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items() if name not in closed}
+    untouched = {
+        name: torch.ones(shape, dtype=torch.bool)
+        for name, shape in shapes.items()
+        if name not in closed
+    }
     every = closed | untouched
     return {name: every[name] for name in dict.fromkeys((*shapes, *closed))}

@@ -17,7 +17,9 @@ CHUNK = 2**26
 """Per-example gradients held at once, at most: 256 MB."""
 
 
-def gradient(model: nn.Module, weights: Named, data: Batches, loss: Loss, temperature: float = 1.0) -> Named:
+def gradient(
+    model: nn.Module, weights: Named, data: Batches, loss: Loss, temperature: float = 1.0
+) -> Named:
     """Of the mean loss over `data`; outputs are divided by `temperature` first."""
     leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -29,22 +31,37 @@ def gradient(model: nn.Module, weights: Named, data: Batches, loss: Loss, temper
 
 
 def curved(
-    model: nn.Module, weights: Named, data: Batches, loss: Loss, direction: Callable[[], Named], temperature: float = 1.0
+    model: nn.Module,
+    weights: Named,
+    data: Batches,
+    loss: Loss,
+    direction: Callable[[], Named],
+    temperature: float = 1.0,
 ) -> tuple[Named, Named]:
     """Hessian of the mean loss, times directions: means over batches of (direction ⊙ H·direction, H·direction).
 
     direction: called for each batch.
     """
     leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    diagonal, product = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
+    diagonal, product = (
+        {name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)
+    )
     with torch.enable_grad():
         for x, y in data:
             along = direction()
-            slopes = _grad(loss(functional_call(model, leaves, (x,)) / temperature, y), leaves, create_graph=True)
+            slopes = _grad(
+                loss(functional_call(model, leaves, (x,)) / temperature, y),
+                leaves,
+                create_graph=True,
+            )
             dot = sum(((slopes[name] * along[name]).sum() for name in leaves), torch.zeros(()))
             bent = _grad(dot, leaves) if dot.requires_grad else {}
             _add(product, bent, len(x) / len(data.x))
-            _add(diagonal, {name: part * along[name] for name, part in bent.items()}, len(x) / len(data.x))
+            _add(
+                diagonal,
+                {name: part * along[name] for name, part in bent.items()},
+                len(x) / len(data.x),
+            )
     return diagonal, product
 
 
@@ -58,7 +75,9 @@ def moments(model: nn.Module, weights: Named, data: Batches, loss: Loss) -> tupl
     return _moments(one, weights, data, lambda x, y: y)
 
 
-def gauss_newton(model: nn.Module, weights: Named, data: Batches, probes: int, chance: torch.Generator) -> Named:
+def gauss_newton(
+    model: nn.Module, weights: Named, data: Batches, probes: int, chance: torch.Generator
+) -> Named:
     """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, E[Jᵀ (diag p − ppᵀ) J], which is also the true Fisher matrix's.
 
     diag p − ppᵀ = BBᵀ with B = diag √p − p √pᵀ, so each probe asks for the squared gradient of (B·signs)·outputs;
@@ -88,14 +107,22 @@ def gauss_newton(model: nn.Module, weights: Named, data: Batches, probes: int, c
 
 def signs(weights: Named, chance: torch.Generator) -> Named:
     """+1 or −1 for each weight."""
-    return {name: torch.randint(0, 2, w.shape, generator=chance).to(w.dtype) * 2 - 1 for name, w in weights.items()}
+    return {
+        name: torch.randint(0, 2, w.shape, generator=chance).to(w.dtype) * 2 - 1
+        for name, w in weights.items()
+    }
 
 
 def _moments(
-    one: Callable[[Named, Tensor, Tensor], Tensor], weights: Named, data: Batches, second: Callable[[Tensor, Tensor], Tensor]
+    one: Callable[[Named, Tensor, Tensor], Tensor],
+    weights: Named,
+    data: Batches,
+    second: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Named, Named]:
     """Mean size and square of the gradients of `one(weights, x, second)`, as many examples at once as memory is meant to hold."""
-    sizes, squares = ({name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2))
+    sizes, squares = (
+        {name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)
+    )
     leaves = {name: weight.clone() for name, weight in weights.items()}
     size = max(1, min(data.batch, CHUNK // sum(w.numel() for w in weights.values())))
     for x, y in Batches(data.x, data.y, size):
@@ -105,7 +132,9 @@ def _moments(
     return sizes, squares
 
 
-def _each(one: Callable[[Named, Tensor, Tensor], Tensor], leaves: Named, x: Tensor, y: Tensor) -> Named:
+def _each(
+    one: Callable[[Named, Tensor, Tensor], Tensor], leaves: Named, x: Tensor, y: Tensor
+) -> Named:
     """The gradient of each example, (n, ...): all at once, or one after the other where the model decides by what it sees."""
     try:
         found: Named = vmap(grad(one), in_dims=(None, 0, 0))(leaves, x, y)
@@ -117,8 +146,13 @@ def _each(one: Callable[[Named, Tensor, Tensor], Tensor], leaves: Named, x: Tens
 
 def _grad(value: Tensor, leaves: Named, *, create_graph: bool = False) -> Named:
     """Zeros for leaves that the value does not depend on."""
-    parts = torch.autograd.grad(value, list(leaves.values()), allow_unused=True, create_graph=create_graph)
-    return {name: torch.zeros_like(leaf) if part is None else part for (name, leaf), part in zip(leaves.items(), parts, strict=True)}
+    parts = torch.autograd.grad(
+        value, list(leaves.values()), allow_unused=True, create_graph=create_graph
+    )
+    return {
+        name: torch.zeros_like(leaf) if part is None else part
+        for (name, leaf), part in zip(leaves.items(), parts, strict=True)
+    }
 
 
 def _add(total: Named, parts: Named, share: float) -> None:

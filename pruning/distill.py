@@ -24,11 +24,15 @@ def answers(teacher: nn.Module, data: Batches) -> Tensor:
         said = torch.cat([teacher(x) for x, _ in data])
     if said.dim() != 2 or said.shape[1] < 2:
         shape = " × ".join(map(str, said.shape[1:])) or "nothing"
-        raise ModelError(f"Distillation compares scores of classes, and this model's output for one example is {shape}: set distill to 0.")
+        raise ModelError(
+            f"Distillation compares scores of classes, and this model's output for one example is {shape}: set distill to 0."
+        )
     return said
 
 
 def against(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student), the mean over examples. Both (n, classes) logits; 0 where they agree."""
     soft, wanted = ((logits / temperature).log_softmax(1) for logits in (student, teacher))
-    return temperature**2 * nn.functional.kl_div(soft, wanted, reduction="batchmean", log_target=True)
+    return temperature**2 * nn.functional.kl_div(
+        soft, wanted, reduction="batchmean", log_target=True
+    )

@@ -222,7 +222,20 @@ class Halted:
     epoch: int
 
 
-Event = Started | Measured | Pruned | Recalibrated | Epoch | Ticket | Notice | Finished | Point | Forecast | Failed | Halted
+Event = (
+    Started
+    | Measured
+    | Pruned
+    | Recalibrated
+    | Epoch
+    | Ticket
+    | Notice
+    | Finished
+    | Point
+    | Forecast
+    | Failed
+    | Halted
+)
 
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)

@@ -46,7 +46,9 @@ class Evidence:
     def fewer(self, examples: int) -> Evidence:
         """The same, on no more than so many examples."""
         limit = min(examples, self.limit)
-        return Evidence(self.model, self._data, self.loss, example=self._example, seed=self.seed, limit=limit)
+        return Evidence(
+            self.model, self._data, self.loss, example=self._example, seed=self.seed, limit=limit
+        )
 
     # ------------------------------------------------------------ what is given
 
@@ -59,15 +61,25 @@ class Evidence:
     def all_data(self) -> Batches:
         """Every training example, for criteria that train. Raises DataError when there are none."""
         if self._data is None:
-            raise DataError("This criterion looks at training data, and the model has none: choose one that looks at weights alone.")
+            raise DataError(
+                "This criterion looks at training data, and the model has none: choose one that looks at weights alone."
+            )
         return self._data
 
     @property
     def example(self) -> Tensor:
         """One input, a batch of 1, in the model's precision. Raises DataError when there is neither an example nor data."""
-        given = self._example if self._example is not None else self._data.x if self._data is not None else None
+        given = (
+            self._example
+            if self._example is not None
+            else self._data.x
+            if self._data is not None
+            else None
+        )
         if given is None:
-            raise DataError("This criterion runs the model once, and there is no example input: choose one that looks at weights alone.")
+            raise DataError(
+                "This criterion runs the model once, and there is no example input: choose one that looks at weights alone."
+            )
         kind = next(iter(self.weights.values())).dtype
         return given[:1].to(kind) if given.is_floating_point() else given[:1]
 
@@ -102,11 +114,15 @@ class Evidence:
     def gauss_newton(self, probes: int) -> dict[str, Tensor]:
         """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, exact from as many probes as classes on. 1.5 gradients each."""
         if self.data.y.is_floating_point():
-            raise DataError("The Gauss-Newton diagonal is of a classifier's cross-entropy, not of these targets: choose fisher.")
+            raise DataError(
+                "The Gauss-Newton diagonal is of a classifier's cross-entropy, not of these targets: choose fisher."
+            )
 
         def gather() -> dict[str, Tensor]:
             with looking(self.model):
-                return derivatives.gauss_newton(self.model, self.weights, self.data, probes, self._chance(500_001))
+                return derivatives.gauss_newton(
+                    self.model, self.weights, self.data, probes, self._chance(500_001)
+                )
 
         return self._once("gauss_newton", probes, gather)
 
@@ -114,17 +130,24 @@ class Evidence:
         """Hutchinson's estimate of the diagonal of the Hessian of the mean loss, E[v ⊙ Hv] over random signs v. 3.6 gradients each."""
 
         def gather() -> dict[str, Tensor]:
-            chance, total = self._chance(500_002), {name: torch.zeros_like(w) for name, w in self.weights.items()}
+            chance, total = (
+                self._chance(500_002),
+                {name: torch.zeros_like(w) for name, w in self.weights.items()},
+            )
             with looking(self.model):
                 for _ in range(probes):
                     draw = lambda: derivatives.signs(self.weights, chance)  # noqa: E731
-                    found, _ = derivatives.curved(self.model, self.weights, self.data, self.loss, draw)
+                    found, _ = derivatives.curved(
+                        self.model, self.weights, self.data, self.loss, draw
+                    )
                     total = {name: total[name] + part / probes for name, part in found.items()}
             return total
 
         return self._once("hessian_diagonal", probes, gather)
 
-    def _once(self, what: str, number: int, gather: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _once(
+        self, what: str, number: int, gather: Callable[[], dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """What was gathered before, or is now."""
         if (what, number) not in self._kept:
             self._kept[what, number] = gather()
@@ -133,8 +156,12 @@ class Evidence:
     def hessian_gradient(self, temperature: float) -> dict[str, Tensor]:
         """Hessian times gradient, both of the mean loss with outputs divided by `temperature`. 4.6 gradients."""
         with looking(self.model):
-            slope = derivatives.gradient(self.model, self.weights, self.data, self.loss, temperature)
-            return derivatives.curved(self.model, self.weights, self.data, self.loss, lambda: slope, temperature)[1]
+            slope = derivatives.gradient(
+                self.model, self.weights, self.data, self.loss, temperature
+            )
+            return derivatives.curved(
+                self.model, self.weights, self.data, self.loss, lambda: slope, temperature
+            )[1]
 
     # ------------------------------------------------------------ what goes in and out
 
@@ -146,7 +173,11 @@ class Evidence:
     @cached_property
     def input_norms(self) -> dict[str, Tensor]:
         """‖x‖₂ of what each weight is multiplied with, over all examples and positions; the weight's shape. 0 where nothing was seen."""
-        total = {name: w.new_zeros(m.shape[0], 1, m.shape[2]) for name, w in self.weights.items() for m in [self._matrices(name)]}
+        total = {
+            name: w.new_zeros(m.shape[0], 1, m.shape[2])
+            for name, w in self.weights.items()
+            for m in [self._matrices(name)]
+        }
 
         def see(use: watching.Use) -> None:
             for x in use.inputs(self.weights[use.name].shape):
@@ -154,7 +185,10 @@ class Evidence:
 
         self._watch(see)
         return {
-            name: self.layouts[name].weight(total[name].sqrt().expand_as(self._matrices(name)), w.shape) for name, w in self.weights.items()
+            name: self.layouts[name].weight(
+                total[name].sqrt().expand_as(self._matrices(name)), w.shape
+            )
+            for name, w in self.weights.items()
         }
 
     def grams(self, leave: Collection[str] = ()) -> Iterator[tuple[str, Tensor]]:

@@ -45,7 +45,10 @@ def finetune(
     The learning rate falls from `recipe.lr` to 0 along a cosine, or stays. Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
-    keeper, slim = Keeper(work.model, masks), _scales(work.model) if recipe.slimming and step == 0 else []
+    keeper, slim = (
+        Keeper(work.model, masks),
+        _scales(work.model) if recipe.slimming and step == 0 else [],
+    )
     optimizer = _optimizer(recipe, work.model)
     each = -(-len(data.x) // recipe.batch)
     steps = recipe.epochs * each
@@ -55,27 +58,52 @@ def finetune(
         began, total, told, seen = time.perf_counter(), 0.0, 0.0, 0
         lr = _rate(recipe, done / steps)
         order = torch.Generator().manual_seed(_seed(recipe.seed, step, epoch))
-        with torch.random.fork_rng(devices=[]):  # dropout and the like draw from the recipe's seed, not from the caller's
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # dropout and the like draw from the recipe's seed, not from the caller's
             torch.manual_seed(_seed(recipe.seed, step, epoch))
             work.model.train()
             for part in data.order(order, recipe.batch)[done % each if done == begin else 0 :]:
                 if stop is not None and stop():
                     raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
                 _set_lr(optimizer, _rate(recipe, done / steps))
-                loss, apart = _one(work, optimizer, data.x[part], data.y[part], recipe, None if teacher is None else teacher[part], slim)
+                loss, apart = _one(
+                    work,
+                    optimizer,
+                    data.x[part],
+                    data.y[part],
+                    recipe,
+                    None if teacher is None else teacher[part],
+                    slim,
+                )
                 if not math.isfinite(loss + apart):
                     raise Diverged(step, epoch, recipe.lr)
                 keeper.hold(optimizer)
-                total, told, seen = total + loss * len(part), told + apart * len(part), seen + len(part)
+                total, told, seen = (
+                    total + loss * len(part),
+                    told + apart * len(part),
+                    seen + len(part),
+                )
                 done += 1
                 kept = snapshot(work.model) if done == remember else kept
         work.model.eval()
         keeper.check()
-        accuracy, loss_now = evaluate(work.model, work.validation, work.loss) if work.validation else (None, None)
+        accuracy, loss_now = (
+            evaluate(work.model, work.validation, work.loss) if work.validation else (None, None)
+        )
         yield Epoch(
-            step=step, epoch=epoch, epochs=recipe.epochs, train_loss=total / seen, loss=loss_now, accuracy=accuracy, sparsity=share, lr=lr,
-            seconds=time.perf_counter() - began, teacher=None if teacher is None else told / seen, branch=branch,
-        )  # fmt: skip
+            step=step,
+            epoch=epoch,
+            epochs=recipe.epochs,
+            train_loss=total / seen,
+            loss=loss_now,
+            accuracy=accuracy,
+            sparsity=share,
+            lr=lr,
+            seconds=time.perf_counter() - began,
+            teacher=None if teacher is None else told / seen,
+            branch=branch,
+        )
     return kept
 
 
@@ -132,7 +160,10 @@ class Keeper:
                 for value in optimizer.state[weight].values()
                 if isinstance(value, Tensor) and value.shape == keep.shape
             ]
-            self.held = [[*self.weights, *(value for value, _ in memory)], [*self.keep, *(keep for _, keep in memory)]]
+            self.held = [
+                [*self.weights, *(value for value, _ in memory)],
+                [*self.keep, *(keep for _, keep in memory)],
+            ]
         torch._foreach_mul_(*self.held)
 
     def check(self) -> None:
@@ -140,7 +171,9 @@ class Keeper:
         for name, weight, gone in zip(self.names, self.weights, self.gone, strict=True):
             alive = int(weight.detach()[gone].count_nonzero())
             if alive:
-                raise RunError(f"{alive:,} pruned weights of {name} came back during training: please report this recipe.")
+                raise RunError(
+                    f"{alive:,} pruned weights of {name} came back during training: please report this recipe."
+                )
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -154,7 +187,9 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _rate(recipe: Recipe, progress: float) -> float:
-    return recipe.lr * (0.5 * (1 + math.cos(math.pi * progress)) if recipe.decay == "cosine" else 1.0)
+    return recipe.lr * (
+        0.5 * (1 + math.cos(math.pi * progress)) if recipe.decay == "cosine" else 1.0
+    )
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -72,7 +72,9 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
     m: inputs in a group; a layer whose inputs it does not divide stays dense.
     """
     if not 1 <= n < m:
-        raise OutOfRange("Option n of n_of_m", n, f"from 1 to m - 1, which is {m - 1}: n of m weights stay")
+        raise OutOfRange(
+            "Option n of n_of_m", n, f"from 1 to m - 1, which is {m - 1}: n of m weights stay"
+        )
 
     def groups(x: Tensor) -> Tensor:  # (out, in, ...) -> (out, in/m, ..., m)
         return x.reshape(x.shape[0], -1, m, *x.shape[2:]).movedim(2, -1)
@@ -91,7 +93,11 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
         return kept.repeat_interleave(m, 1)
 
     form = Granularity(
-        lambda x: groups(x).sort(-1).values[..., : m - n].sum(-1).flatten(), spread, lost=lambda _: m - n, inside=inside, fit=fit
+        lambda x: groups(x).sort(-1).values[..., : m - n].sum(-1).flatten(),
+        spread,
+        lost=lambda _: m - n,
+        inside=inside,
+        fit=fit,
     )
     return form
 
@@ -106,18 +112,26 @@ def kernel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
     """
 
     def fit(model: nn.Module, name: str) -> Granularity | str:
-        return form if model.get_parameter(name).dim() > 2 else "it is no convolution, so it has no kernels."
+        return (
+            form
+            if model.get_parameter(name).dim() > 2
+            else "it is no convolution, so it has no kernels."
+        )
 
     form = Granularity(
         lambda x: WAYS[pool](x.flatten(0, 1).flatten(1)),
-        lambda units, shape: units.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape).clone(),
+        lambda units, shape: (
+            units.reshape(*shape[:2], *[1] * (len(shape) - 2)).expand(shape).clone()
+        ),
         fit=fit,
     )
     return form
 
 
 @granularity(removes="rectangles of the weight matrix", structured=True)
-def block(*, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
+def block(
+    *, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max", "l2"] = "mean"
+) -> Granularity:
     """A rectangle of the weight matrix (outputs × inputs·k·k): few indices to store, and dense inside.
 
     Blocks at the right and lower edge are as small as the layer makes them.
@@ -134,7 +148,11 @@ def block(*, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max"
     def tiles(x: Tensor, edge: float) -> Tensor:  # (units, rows * columns)
         flat = x.flatten(1)
         full = pad(flat, (0, -flat.shape[1] % columns, 0, -flat.shape[0] % rows), value=edge)
-        return full.reshape(full.shape[0] // rows, rows, -1, columns).transpose(1, 2).reshape(-1, rows * columns)
+        return (
+            full.reshape(full.shape[0] // rows, rows, -1, columns)
+            .transpose(1, 2)
+            .reshape(-1, rows * columns)
+        )
 
     def lost(shape: torch.Size) -> Tensor:
         return tiles(torch.ones(shape), 0.0).sum(1).long()
@@ -147,7 +165,12 @@ def block(*, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max"
     def spread(units: Tensor, shape: torch.Size) -> Tensor:
         high, wide = shape[0], shape[1:].numel()
         grid = units.reshape(-(-high // rows), -(-wide // columns))
-        return grid.repeat_interleave(rows, 0)[:high].repeat_interleave(columns, 1)[:, :wide].reshape(shape).contiguous()
+        return (
+            grid.repeat_interleave(rows, 0)[:high]
+            .repeat_interleave(columns, 1)[:, :wide]
+            .reshape(shape)
+            .contiguous()
+        )
 
     return Granularity(pooled, spread, lost=lost)
 
@@ -175,7 +198,11 @@ def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
 
     def fit(model: nn.Module, name: str) -> Granularity | str:
         grouped = getattr(model.get_submodule(name.rpartition(".")[0]), "groups", 1) > 1
-        return "it is a grouped convolution: each group reads inputs of its own." if grouped else _transposed(model, name) or form
+        return (
+            "it is a grouped convolution: each group reads inputs of its own."
+            if grouped
+            else _transposed(model, name) or form
+        )
 
     form = Granularity(
         lambda x: WAYS[pool](x.transpose(0, 1).flatten(1)),
@@ -205,12 +232,16 @@ def channel(
     """
     if round_to < 1:
         raise OutOfRange("Option round_to of channel", round_to, "1 or more")
-    return _rows(pool)._replace(kinds=("channels", "neurons"), pooling=Pooling(pool, over, normalise), multiple=round_to)
+    return _rows(pool)._replace(
+        kinds=("channels", "neurons"), pooling=Pooling(pool, over, normalise), multiple=round_to
+    )
 
 
 @granularity(removes="heads of attention", structured=True, coupled=True)
 def head(
-    *, pool: Literal["mean", "sum", "max", "l2"] = "mean", normalise: Literal["none", "mean", "max"] = "none"
+    *,
+    pool: Literal["mean", "sum", "max", "l2"] = "mean",
+    normalise: Literal["none", "mean", "max"] = "none",
 ) -> Granularity:
     """An attention head: its rows of queries, keys and values with their biases, and the weights that read it.
 
@@ -224,8 +255,14 @@ def head(
         held = blocks(model)
         own = next((part for part in held if name in part.parts), None)
         if own is None:
-            return "its weights belong to no attention head." if held else "the model has no attention."
-        return own.reason or heads(own.heads, own.size, "" if name == own.parts[0] else own.parts[0])
+            return (
+                "its weights belong to no attention head."
+                if held
+                else "the model has no attention."
+            )
+        return own.reason or heads(
+            own.heads, own.size, "" if name == own.parts[0] else own.parts[0]
+        )
 
     def heads(count: int, size: int, leader: str) -> Granularity:
         def split(x: Tensor) -> Tensor:  # (parts · heads · size, in) -> (heads, parts · size · in)
@@ -251,4 +288,6 @@ def _rows(pool: str) -> Granularity:
 def _transposed(model: nn.Module, name: str) -> str:
     """Why a transposed convolution has neither rows nor columns here: its weights lie by input, then output."""
     kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
-    return "it is a transposed convolution, whose weights lie by input." if "Transpose" in kind else ""
+    return (
+        "it is a transposed convolution, whose weights lie by input." if "Transpose" in kind else ""
+    )

@@ -62,7 +62,11 @@ def resumes(recipe: Recipe, work: Workpiece) -> int:
         return 0
     steps = recipe.epochs * per_epoch(recipe, work)
     if recipe.rewind_step >= steps:
-        raise OutOfRange("rewind_step", recipe.rewind_step, f"below {steps:,}, the optimizer steps of one training")
+        raise OutOfRange(
+            "rewind_step",
+            recipe.rewind_step,
+            f"below {steps:,}, the optimizer steps of one training",
+        )
     return recipe.rewind_step
 
 
@@ -80,7 +84,9 @@ def per_epoch(recipe: Recipe, work: Workpiece) -> int:
     return -(-len(work.need("train", "Rewinding").x) // recipe.batch)
 
 
-def control(kind: str, recipe: Recipe, work: Workpiece, state: State, gone: Masks, shot: Masks, step: int) -> tuple[Workpiece, Masks]:
+def control(
+    kind: str, recipe: Recipe, work: Workpiece, state: State, gone: Masks, shot: Masks, step: int
+) -> tuple[Workpiece, Masks]:
     """The network that a ticket has to beat, untrained.
 
     kind: "reinit", the ticket's mask on weights drawn anew; or another mask on the weights of `state`: "random_mask", as many units
@@ -90,7 +96,10 @@ def control(kind: str, recipe: Recipe, work: Workpiece, state: State, gone: Mask
         other, masks = drawn(work.model, _seed(recipe, step, 1)), gone
         _masks.apply(masks, other)
     else:
-        other, masks = copy.deepcopy(work.model), shot if kind == "one_shot" else by_lot(recipe, work, gone, step)
+        other, masks = (
+            copy.deepcopy(work.model),
+            shot if kind == "one_shot" else by_lot(recipe, work, gone, step),
+        )
         put_back(state, masks, other)
     return replace(work, model=other), masks
 
@@ -101,7 +110,9 @@ def by_lot(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> Masks:
     before = _masks.rank(lot, work, gone).ranking.units
     drops = {name: int(np.searchsorted(units, -np.inf, "right")) for name, units in before.items()}
     units = _masks.rank(lot, work)
-    return _masks.verdict(units, {name: drops.get(name, 0) for name in units.ranking.every}, work.model)
+    return _masks.verdict(
+        units, {name: drops.get(name, 0) for name in units.ranking.every}, work.model
+    )
 
 
 def overlap(a: Masks, b: Masks, covered: Collection[str]) -> float:

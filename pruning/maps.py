@@ -20,16 +20,53 @@ TOLERATED = 0.01
 def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True)
     sub.add_argument("--criterion", default="magnitude", help="default %(default)s")
-    sub.add_argument("--options", action="append", default=[], metavar="NAME=VALUE", help="of the criterion; again for more")
+    sub.add_argument(
+        "--options",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the criterion; again for more",
+    )
     sub.add_argument("--granularity", default="weight", help="default %(default)s")
-    sub.add_argument("--granularity-options", action="append", default=[], metavar="NAME=VALUE", help="again for more")
-    sub.add_argument("--tier", default="exact", choices=("estimate", "progressive", "exact"), help="default %(default)s")
-    sub.add_argument("--levels", nargs="+", type=float, metavar="SHARE", help="shares of each layer to remove (default: nine)")
-    sub.add_argument("--within", type=float, default=2.0, help="progressive: points on either side at which a cell is sure enough (2)")
-    sub.add_argument("--exclude", action="append", default=[], metavar="LAYER", help="again for more")
-    sub.add_argument("--examples", type=int, help="validation images looked at, at most (default: all)")
+    sub.add_argument(
+        "--granularity-options",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="again for more",
+    )
+    sub.add_argument(
+        "--tier",
+        default="exact",
+        choices=("estimate", "progressive", "exact"),
+        help="default %(default)s",
+    )
+    sub.add_argument(
+        "--levels",
+        nargs="+",
+        type=float,
+        metavar="SHARE",
+        help="shares of each layer to remove (default: nine)",
+    )
+    sub.add_argument(
+        "--within",
+        type=float,
+        default=2.0,
+        help="progressive: points on either side at which a cell is sure enough (2)",
+    )
+    sub.add_argument(
+        "--exclude", action="append", default=[], metavar="LAYER", help="again for more"
+    )
+    sub.add_argument(
+        "--examples", type=int, help="validation images looked at, at most (default: all)"
+    )
     sub.add_argument("--seed", type=int, default=0)
-    sub.add_argument("--threads", type=int, default=0, help="of one processor each (default: 2 where two are idle, else 1)")
+    sub.add_argument(
+        "--threads",
+        type=int,
+        default=0,
+        help="of one processor each (default: 2 where two are idle, else 1)",
+    )
 
 
 def show(args: argparse.Namespace, pair: Callable[[str], tuple[str, Any]]) -> None:
@@ -44,13 +81,27 @@ def show(args: argparse.Namespace, pair: Callable[[str], tuple[str, Any]]) -> No
     torch.set_num_threads(1)
     points = []
     for point in sensitivity(
-        work, args.criterion, tuple(args.levels or LEVELS), options=dict(map(pair, args.options)), granularity=args.granularity,
-        granularity_options=dict(map(pair, args.granularity_options)), exclude=tuple(args.exclude), seed=args.seed, tier=args.tier,
-        within=args.within / 100, examples=args.examples, workers=args.threads or free(),
-    ):  # fmt: skip
+        work,
+        args.criterion,
+        tuple(args.levels or LEVELS),
+        options=dict(map(pair, args.options)),
+        granularity=args.granularity,
+        granularity_options=dict(map(pair, args.granularity_options)),
+        exclude=tuple(args.exclude),
+        seed=args.seed,
+        tier=args.tier,
+        within=args.within / 100,
+        examples=args.examples,
+        workers=args.threads or free(),
+    ):
         points.append(point)
         print(json.dumps(line(point)) if args.json else words(point), flush=True)
-    asked = {"model": args.model, "criterion": args.criterion, "granularity": args.granularity, "tier": args.tier}
+    asked = {
+        "model": args.model,
+        "criterion": args.criterion,
+        "granularity": args.granularity,
+        "tier": args.tier,
+    }
     found = summary(points) | {"seconds": time.perf_counter() - began}
     print(json.dumps({"event": "summary", **asked, **found}) if args.json else told(found))
 
@@ -60,7 +111,11 @@ def line(point: Point) -> dict[str, Any]:
     accuracy = None
     if point.accuracy:
         accuracy = {"value": point.accuracy.value, **dataclasses.asdict(point.accuracy)}
-    return events.to_dict(point) | {"accuracy": accuracy, "change": point.change, "loss_change": point.loss - point.loss_dense}
+    return events.to_dict(point) | {
+        "accuracy": accuracy,
+        "change": point.change,
+        "loss_change": point.loss - point.loss_dense,
+    }
 
 
 def words(point: Point) -> str:
@@ -82,19 +137,34 @@ def summary(points: Sequence[Point]) -> dict[str, Any]:
                 break
             most[layer] = point.level
     dense = None
-    if measured and (widest := max(measured, key=lambda p: p.accuracy.total if p.accuracy else 0)).accuracy:
+    if (
+        measured
+        and (widest := max(measured, key=lambda p: p.accuracy.total if p.accuracy else 0)).accuracy
+    ):
         held = Accuracy(widest.accuracy.correct + widest.lost - widest.won, widest.accuracy.total)
         dense = {"value": held.value, **dataclasses.asdict(held)}
-    return {"cells": len(points), "layers": len(layers), "accuracy_dense": dense, "within_1_point": most if measured else None}
+    return {
+        "cells": len(points),
+        "layers": len(layers),
+        "accuracy_dense": dense,
+        "within_1_point": most if measured else None,
+    }
 
 
 def told(found: dict[str, Any]) -> str:
     dense, most = found["accuracy_dense"], found["within_1_point"]
     said = f"{found['cells']} cells of {found['layers']} layers in {found['seconds']:.1f} s"
     if not dense:
-        return f"{said}, estimated from gradients: the order of cells is worth more than their numbers"
+        return (
+            f"{said}, estimated from gradients: the order of cells is worth more than their numbers"
+        )
     lines = [f"  {layer:28} {level:.0%}" for layer, level in most.items()]
-    return "\n".join([f"{said}; dense {dense['value']:.1%} of {dense['total']:,}. Within 1 point, each layer by itself:", *lines])
+    return "\n".join(
+        [
+            f"{said}; dense {dense['value']:.1%} of {dense['total']:,}. Within 1 point, each layer by itself:",
+            *lines,
+        ]
+    )
 
 
 # ---------------------------------------------------------------- from cells to ratios
@@ -118,7 +188,11 @@ def foretold(points: Sequence[Point], ratios: Mapping[str, float]) -> tuple[floa
     Losses add up, as if layers did not meet; accuracy is read off where single cells with that loss lie. None: nothing was measured.
     """
     curves = changes(points)
-    loss = sum(float(np.interp(ratio, *curves[layer])) for layer, ratio in ratios.items() if layer in curves)
+    loss = sum(
+        float(np.interp(ratio, *curves[layer]))
+        for layer, ratio in ratios.items()
+        if layer in curves
+    )
     return loss, worth(points)(loss)
 
 
@@ -127,10 +201,14 @@ def worth(points: Iterable[Point]) -> Callable[[float], float | None]:
 
     Isotonic regression by pooling adjacent violators, Ayer et al., 1955, https://doi.org/10.1214/aoms/1177728423
     """
-    cells = sorted((max(0.0, p.loss - p.loss_dense), -p.change) for p in points if p.change is not None)
+    cells = sorted(
+        (max(0.0, p.loss - p.loss_dense), -p.change) for p in points if p.change is not None
+    )
     if not cells:
         return lambda loss: None
-    pools: list[tuple[float, float, int]] = [(0.0, 0.0, 1)]  # (sum of losses, sum of falls, cells); nothing costs nothing
+    pools: list[tuple[float, float, int]] = [
+        (0.0, 0.0, 1)
+    ]  # (sum of losses, sum of falls, cells); nothing costs nothing
     for loss, fall in cells:
         pools.append((loss, fall, 1))
         while len(pools) > 1 and pools[-1][1] / pools[-1][2] <= pools[-2][1] / pools[-2][2]:
@@ -149,11 +227,21 @@ def fill(points: Sequence[Point], weights: Mapping[str, int], tolerated: float) 
     The next step is always the one with the least loss for each weight. weights: of each layer. Layers that give nothing are left out.
     """
     curves, of = changes(points), worth(points)
-    steps = {layer: _hull(levels, losses) for layer, (levels, losses) in curves.items() if layer in weights}
+    steps = {
+        layer: _hull(levels, losses)
+        for layer, (levels, losses) in curves.items()
+        if layer in weights
+    }
     at: dict[str, int] = dict.fromkeys(steps, 0)
     spent, open_ = 0.0, {layer for layer, hull in steps.items() if len(hull) > 1}
     while open_:
-        layer = min(open_, key=lambda name: (_slope(steps[name], at[name]) / weights[name], list(steps).index(name)))
+        layer = min(
+            open_,
+            key=lambda name: (
+                _slope(steps[name], at[name]) / weights[name],
+                list(steps).index(name),
+            ),
+        )
         hull = steps[layer]
         cost = hull[at[layer] + 1][1] - hull[at[layer]][1]
         fall = of(spent + cost)
@@ -174,7 +262,9 @@ def _hull(xs: list[float], ys: list[float]) -> list[tuple[float, float]]:
     """The corners of the lower convex hull."""
     found: list[tuple[float, float]] = []
     for x, y in zip(xs, ys, strict=True):
-        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (y - found[-2][1]) * (found[-1][0] - found[-2][0]):
+        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (
+            y - found[-2][1]
+        ) * (found[-1][0] - found[-2][0]):
             found.pop()
         found.append((x, y))
     return found

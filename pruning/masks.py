@@ -26,7 +26,9 @@ from pruning.types import Masks, Scores, Workpiece, prunable
 
 def dense(model: nn.Module) -> Masks:
     """A mask that keeps every prunable weight."""
-    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
+    return {
+        name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()
+    }
 
 
 @torch.no_grad()
@@ -50,14 +52,24 @@ def apply(masks: Masks, model: nn.Module) -> None:
 
 def sparsity(masks: Masks, covered: Collection[str] | None = None) -> float:
     """Share gone of the covered weights (all masked ones unless said; biases are not counted)."""
-    weights = [keep for name, keep in masks.items() if keep.dim() > 1 and (covered is None or name in covered)]
+    weights = [
+        keep
+        for name, keep in masks.items()
+        if keep.dim() > 1 and (covered is None or name in covered)
+    ]
     return 1 - sum(int(k.sum()) for k in weights) / sum(k.numel() for k in weights)
 
 
 def by_layer(masks: Masks, positions: dict[str, int], names: Collection[str]) -> tuple[Layer, ...]:
     """Kept weights and MACs of each layer called `names`. positions: how often one weight is used for one example."""
     return tuple(
-        Layer(n, k.numel(), kept := int(k.sum()), k.numel() * positions.get(n, 0), kept * positions.get(n, 0))
+        Layer(
+            n,
+            k.numel(),
+            kept := int(k.sum()),
+            k.numel() * positions.get(n, 0),
+            kept * positions.get(n, 0),
+        )
         for n, k in masks.items()
         if n in names
     )
@@ -87,11 +99,15 @@ def score(recipe: Recipe, work: Workpiece, seen: Evidence | None = None) -> Scor
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     for name, values in scores.items():
         if not torch.isfinite(values).all():
-            raise ModelError(f"{recipe.criterion} gives {name} scores that are not finite: gradients may overflow; try another criterion.")
+            raise ModelError(
+                f"{recipe.criterion} gives {name} scores that are not finite: gradients may overflow; try another criterion."
+            )
     return scores
 
 
-def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evidence | None = None) -> Units:
+def rank(
+    recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evidence | None = None
+) -> Units:
     """Score, pool into units and sort. gone: an earlier mask; units it removed score -inf and so never come back."""
     groups = grouped(recipe, work)
     ranked = _rank_layers if isinstance(groups, str) else partial(_rank_groups, groups)
@@ -101,17 +117,23 @@ def rank(recipe: Recipe, work: Workpiece, gone: Masks | None = None, seen: Evide
     from pruning.sensitivity import kept  # measures with what is ranked here
     from pruning.sensitivity.descent import route
 
-    return replace(units, ranking=replace(units.ranking, route=route(recipe, work, units, folder=kept())))
+    return replace(
+        units, ranking=replace(units.ranking, route=route(recipe, work, units, folder=kept()))
+    )
 
 
-def _rank_layers(recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None) -> Units:
+def _rank_layers(
+    recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None
+) -> Units:
     """The same for units that stay inside one layer."""
     forms, fixed = fit(recipe, work)
     scores = score(recipe, work, seen)
     inside: Masks = {}
     for name, form in forms.items():
         if form.inside:
-            scores[name] = scores[name].float().masked_fill(~gone[name], -torch.inf) if gone else scores[name]
+            scores[name] = (
+                scores[name].float().masked_fill(~gone[name], -torch.inf) if gone else scores[name]
+            )
             inside[name] = form.inside(scores[name])
     pooled = _pooled(forms, scores, gone or {})
     costs, sizes = _costs(forms, scores, pooled)
@@ -131,7 +153,9 @@ def _rank_layers(recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evid
     return Units(pooled, forms, ranking, inside)
 
 
-def _rank_groups(groups: Groups, recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None) -> Units:
+def _rank_groups(
+    groups: Groups, recipe: Recipe, work: Workpiece, gone: Masks | None, seen: Evidence | None
+) -> Units:
     """The same for units that are coupled over layers."""
     spared = _spared(recipe, work)
     fixed, leaders = coupled.fixed(groups, work.model, spared)
@@ -174,7 +198,9 @@ def _under(held: dict[str, Tensor], names: list[str]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _costs(forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tensor]) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+def _costs(
+    forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tensor]
+) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
     """Weights that go with each unit of a layer, where that differs; and the most of any unit."""
     costs, sizes = {}, {}
     for name, form in forms.items():
@@ -187,7 +213,9 @@ def _costs(forms: dict[str, Granularity], scores: Scores, pooled: dict[str, Tens
 
 
 def _form(recipe: Recipe) -> Granularity:
-    form: Granularity = registry.get("granularity", recipe.granularity)(**recipe.granularity_options)
+    form: Granularity = registry.get("granularity", recipe.granularity)(
+        **recipe.granularity_options
+    )
     return form
 
 
@@ -240,13 +268,20 @@ def kept_whole(recipe: Recipe, work: Workpiece) -> dict[str, str]:
     spared = _spared(recipe, work)
     why, leaders = coupled.fixed(groups, work.model, spared)
     ours = coupled.covered(groups, work.model, spared, recipe.exclude)
-    return {name: why.get(leaders.get(name, name), "it is left dense.") for name in prunable(work.model) if name not in ours}
+    return {
+        name: why.get(leaders.get(name, name), "it is left dense.")
+        for name in prunable(work.model)
+        if name not in ours
+    }
 
 
 def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
     """Masks that remove the lowest units of each layer, ties by flat index. Whole outputs take their bias along."""
     if units.groups is not None:
-        losing = {name: ~_lose(held, units.ranking.units[name], drops.get(name, 0)).numpy() for name, held in units.scores.items()}
+        losing = {
+            name: ~_lose(held, units.ranking.units[name], drops.get(name, 0)).numpy()
+            for name, held in units.scores.items()
+        }
         return coupled.verdict(units.groups, losing, model, units.ranking.shapes)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     masks: Masks = {}
@@ -255,7 +290,10 @@ def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
             masks[name] = torch.ones(units.ranking.shapes[name], dtype=torch.bool)
             continue
         form = units.forms[name]
-        keep = form.spread(_lose(units.scores[name], units.ranking.units[name], drops[name]), parameters[name].shape)
+        keep = form.spread(
+            _lose(units.scores[name], units.ranking.units[name], drops[name]),
+            parameters[name].shape,
+        )
         masks[name] = keep | ~units.inside[name] if name in units.inside else keep
     for name in [name for name, form in units.forms.items() if form.rows]:
         bias = name.removesuffix("weight") + "bias"
@@ -278,13 +316,20 @@ def _lose(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
 
 def meet(a: Masks, b: Masks) -> Masks:
     """What both keep: a later mask never revives."""
-    return {name: a[name] & b[name] if name in a and name in b else {**a, **b}[name] for name in {**a, **b}}
+    return {
+        name: a[name] & b[name] if name in a and name in b else {**a, **b}[name]
+        for name in {**a, **b}
+    }
 
 
 def compensation(recipe: Recipe, work: Workpiece, masks: Masks) -> dict[str, Tensor]:
     """What the criterion makes of weights that stay, so that they make up for those that go; empty for most. Touches nothing."""
     compensate = registry.companion(recipe.criterion, "compensate")
-    return compensate(Evidence.of(work, seed=recipe.seed), masks, **recipe.options) if compensate else {}
+    return (
+        compensate(Evidence.of(work, seed=recipe.seed), masks, **recipe.options)
+        if compensate
+        else {}
+    )
 
 
 @torch.no_grad()
@@ -304,7 +349,9 @@ def choose(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: fl
     return decide(recipe, work, gone, share)[0]
 
 
-def decide(recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0) -> tuple[Masks, Ranking]:
+def decide(
+    recipe: Recipe, work: Workpiece, gone: Masks | None = None, share: float = 1.0
+) -> tuple[Masks, Ranking]:
     """`choose`, and the ranking that it went by."""
     units = rank(recipe, work, gone)
     masks = verdict(units, units.ranking.drops(recipe, share=share), work.model)

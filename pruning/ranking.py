@@ -86,7 +86,11 @@ class Ranking:
 
     def gone(self, name: str, dropped: int) -> int:
         """Weights of a layer that go with its `dropped` lowest units."""
-        return int(self.costs[name][:dropped].sum()) if name in self.costs else dropped * self.sizes.get(name, 0)
+        return (
+            int(self.costs[name][:dropped].sum())
+            if name in self.costs
+            else dropped * self.sizes.get(name, 0)
+        )
 
     def group(self, name: str) -> list[str]:
         """A layer and those whose units go with its own."""
@@ -111,7 +115,11 @@ class Ranking:
         assert self.touching is not None
         dense = [i for i, name in enumerate(self.touching.tensors) if name in recipe.exclude]
         shut = np.any(self.touching.touches()[dense], axis=0).reshape(-1)
-        found = [g for i, g in enumerate(self.touching.groups) if g in self.units and g not in self.fixed and not shut[i]]
+        found = [
+            g
+            for i, g in enumerate(self.touching.groups)
+            if g in self.units and g not in self.fixed and not shut[i]
+        ]
         if not found and not recipe.exclude:
             raise RecipeError(self._nothing(recipe))
         return found
@@ -124,7 +132,11 @@ class Ranking:
         """The layers that the recipe may take from: its sparsity is a share of their weights."""
         if self.touching is None:
             return self.open(recipe)
-        return [name for name, ours in zip(self.touching.tensors, self._covered(recipe), strict=True) if ours]
+        return [
+            name
+            for name, ours in zip(self.touching.tensors, self._covered(recipe), strict=True)
+            if ours
+        ]
 
     def _covered(self, recipe: Recipe) -> NDArray[np.bool_]:
         """(tensors,) whether any open group touches it."""
@@ -142,7 +154,11 @@ class Ranking:
                 if ratio > 0 and name in self.fixed:
                     raise OutOfRange(f"The ratio of {name}", ratio, f"0: {self.fixed[name]}")
                 if ratio > 0 and name in self.leaders:
-                    raise OutOfRange(f"The ratio of {name}", ratio, f"0: its units go with those of {self.leaders[name]}, set it there.")
+                    raise OutOfRange(
+                        f"The ratio of {name}",
+                        ratio,
+                        f"0: its units go with those of {self.leaders[name]}, set it there.",
+                    )
         if self.touching is not None:
             return self._ranked_groups(recipe, pick, share)
         groups = {name: self.group(name) for name in pick}
@@ -155,7 +171,10 @@ class Ranking:
             totals={name: sum(map(self.total, group)) for name, group in groups.items()},
             costs={name: self.costs[name] for name in pick if name in self.costs},
             output=self.output,
-            macs={name: sum(self.macs.get(part, 0) for part in group) for name, group in groups.items()},
+            macs={
+                name: sum(self.macs.get(part, 0) for part in group)
+                for name, group in groups.items()
+            },
             route=self.route,
         )
 
@@ -178,16 +197,25 @@ class Ranking:
         """The share of all layers' "macs" or "bytes" that goes when groups lose so many units."""
         layers = self.layers(drops)
         if of == "macs":
-            return 1 - sum(layer.macs_kept for layer in layers) / sum(layer.macs for layer in layers)
-        return 1 - sum(sparse_bytes(layer.total, layer.kept) for layer in layers) / sum(4 * layer.total for layer in layers)
+            return 1 - sum(layer.macs_kept for layer in layers) / sum(
+                layer.macs for layer in layers
+            )
+        return 1 - sum(sparse_bytes(layer.total, layer.kept) for layer in layers) / sum(
+            4 * layer.total for layer in layers
+        )
 
-    def drops(self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0) -> dict[str, int]:
+    def drops(
+        self, recipe: Recipe, sparsity: float | None = None, share: float = 1.0
+    ) -> dict[str, int]:
         """Units that each layer loses, at `share` (of a schedule) of the recipe's sparsity and ratios."""
         layers = self.ranked(recipe, share)
         wanted = (recipe.sparsity if sparsity is None else sparsity) * share
         taken = spend(recipe.scope, layers, wanted, recipe.scope_options)
         if self.multiple > 1:
-            taken = {name: _rounded(len(self.units[name]), count, self.multiple) for name, count in taken.items()}
+            taken = {
+                name: _rounded(len(self.units[name]), count, self.multiple)
+                for name, count in taken.items()
+            }
         return {name: taken.get(self.leaders.get(name, name), 0) for name in self.every}
 
     def left(self, recipe: Recipe, sparsity: float | None = None) -> Left:
@@ -205,9 +233,13 @@ class Ranking:
             macs=sum(layer.macs for layer in layers),
             macs_kept=sum(layer.macs_kept for layer in layers),
             bytes_dense=4 * weights + self.other,
-            bytes_sparse=self.other + sum(sparse_bytes(layer.total, layer.kept) for layer in layers),
+            bytes_sparse=self.other
+            + sum(sparse_bytes(layer.total, layer.kept) for layer in layers),
             layers=layers,
-            thresholds={n: float(self.units[n][d - 1]) if (d := drops[n]) and n in self.units else None for n in drops},
+            thresholds={
+                n: float(self.units[n][d - 1]) if (d := drops[n]) and n in self.units else None
+                for n in drops
+            },
             drops=drops,
             units={name: len(values) for name, values in self.units.items()},
         )
@@ -222,10 +254,14 @@ class Ranking:
     def layers(self, drops: Mapping[str, int]) -> tuple[Layer, ...]:
         """What is left of every layer when so many units go."""
         if self.touching is None:
-            kept = {name: self.total(name) - self.gone(name, drops.get(name, 0)) for name in self.names}
+            kept = {
+                name: self.total(name) - self.gone(name, drops.get(name, 0)) for name in self.names
+            }
         else:
             counts = np.array([drops.get(name, 0) for name in self.touching.groups], np.int64)
-            kept = dict(zip(self.touching.tensors, self.touching.kept(counts).tolist(), strict=True))
+            kept = dict(
+                zip(self.touching.tensors, self.touching.kept(counts).tolist(), strict=True)
+            )
         return tuple(self._layer(name, kept.get(name, self.total(name))) for name in self.names)
 
     def _layer(self, name: str, kept: int) -> Layer:
@@ -241,7 +277,11 @@ class Ranking:
 
     def save(self, file: Path) -> None:
         plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output", "multiple")
-        head = {**{name: getattr(self, name) for name in plain}, "order": list(self.units), "uneven": list(self.costs)}
+        head = {
+            **{name: getattr(self, name) for name in plain},
+            "order": list(self.units),
+            "uneven": list(self.costs),
+        }
         head["route"] = self.route.to_dict() if self.route else None
         arrays = {f"units_{i}": values for i, values in enumerate(self.units.values())}
         arrays |= {f"costs_{i}": values for i, values in enumerate(self.costs.values())}
@@ -258,10 +298,21 @@ class Ranking:
             costs = {name: held[f"costs_{i}"] for i, name in enumerate(head.pop("uneven", []))}
             groups, tensors = head.pop("groups", None), head.pop("tensors", ())
             sides = ("owner", "sizes", "each", "totals")
-            touching = Touching(tuple(groups), tuple(tensors), *(held[side] for side in sides)) if groups is not None else None
+            touching = (
+                Touching(tuple(groups), tuple(tensors), *(held[side] for side in sides))
+                if groups is not None
+                else None
+            )
         shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
         route = head.pop("route", None)
-        return cls(units=units, shapes=shapes, costs=costs, touching=touching, route=Route.from_dict(route) if route else None, **head)
+        return cls(
+            units=units,
+            shapes=shapes,
+            costs=costs,
+            touching=touching,
+            route=Route.from_dict(route) if route else None,
+            **head,
+        )
 
 
 def _layer_of(group: str) -> str:

@@ -35,7 +35,9 @@ def recalibrate(model: nn.Module, data: Batches, *, seed: int = 0, batch: int = 
     if not found:
         return 0
     if len(data.x) < 2:
-        raise DataError("Recalibrating BatchNorm needs at least 2 training examples, and there is 1: give more, or switch it off.")
+        raise DataError(
+            "Recalibrating BatchNorm needs at least 2 training examples, and there is 1: give more, or switch it off."
+        )
     with evaluating(model), _counting(found):
         for x, _ in data.shuffled(torch.Generator().manual_seed(seed % 2**63), batch):
             model(x)

@@ -91,7 +91,9 @@ class Recipe:
         for kind in registry.KINDS:
             name = getattr(self, kind)
             registry.entry(kind, name)
-            registry.check_options(kind, name, getattr(self, "options" if kind == "criterion" else f"{kind}_options"))
+            registry.check_options(
+                kind, name, getattr(self, "options" if kind == "criterion" else f"{kind}_options")
+            )
         if reason := registry.misfit(self.criterion, self.granularity):
             raise RecipeError(reason)
         _share("sparsity", self.sparsity)
@@ -117,17 +119,27 @@ class Recipe:
         if len(set(self.controls)) < len(self.controls):
             raise RecipeError(f"controls are {', '.join(self.controls)}: name each once.")
         if self.rewind == "none" and self.controls:
-            raise RecipeError("Controls are trained beside lottery tickets: set rewind to init, or name no controls.")
+            raise RecipeError(
+                "Controls are trained beside lottery tickets: set rewind to init, or name no controls."
+            )
         if self.rewind in ("init", "early") and self.start != "random":
             way_out = "set start to random, so that the run draws the first weights itself."
-            raise RecipeError(f"Rewinding goes back to the weights before training, and those of a trained model are gone: {way_out}")
+            raise RecipeError(
+                f"Rewinding goes back to the weights before training, and those of a trained model are gone: {way_out}"
+            )
         if self.rewind != "none" and self.epochs == 0:
-            raise OutOfRange("epochs", 0, f"1 or more where rewind is {self.rewind}: after a rewind the network has to be trained")
+            raise OutOfRange(
+                "epochs",
+                0,
+                f"1 or more where rewind is {self.rewind}: after a rewind the network has to be trained",
+            )
 
     @property
     def trains_first(self) -> bool:
         """Whether the dense network is trained before anything is removed."""
-        return (self.rewind != "none" and self.start == "random") or (self.slimming > 0 and self.epochs > 0)
+        return (self.rewind != "none" and self.start == "random") or (
+            self.slimming > 0 and self.epochs > 0
+        )
 
     @property
     def budgeted(self) -> bool:
@@ -142,7 +154,11 @@ class Recipe:
     @property
     def removes(self) -> bool:
         """Whether anything is asked to go."""
-        return any(self.ratios.values()) if self.scope == "by_hand" else self.sparsity > 0 or not self.budgeted
+        return (
+            any(self.ratios.values())
+            if self.scope == "by_hand"
+            else self.sparsity > 0 or not self.budgeted
+        )
 
     @property
     def id(self) -> str:
@@ -150,20 +166,31 @@ class Recipe:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"version": VERSION, **dataclasses.asdict(self), "exclude": list(self.exclude), "controls": list(self.controls)}
+        return {
+            "version": VERSION,
+            **dataclasses.asdict(self),
+            "exclude": list(self.exclude),
+            "controls": list(self.controls),
+        }
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     def short(self) -> dict[str, Any]:
         """Only what differs from the defaults: what a link carries."""
-        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) != _default(f)}
+        return {
+            f.name: value
+            for f in dataclasses.fields(self)
+            if (value := getattr(self, f.name)) != _default(f)
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:
         """Raises RecipeError: not an object, a field it does not know, NewerVersion."""
         if not isinstance(data, dict):
-            raise RecipeError(f"A recipe is a JSON object with fields like criterion and sparsity; this is a {type(data).__name__}.")
+            raise RecipeError(
+                f"A recipe is a JSON object with fields like criterion and sparsity; this is a {type(data).__name__}."
+            )
         rest = dict(data)
         version = rest.pop("version", VERSION)
         if not isinstance(version, int) or version > VERSION:
@@ -174,8 +201,12 @@ class Recipe:
                 raise UnknownName("field of a recipe", name, known)
             wanted = _default(known[name])
             if isinstance(wanted, (dict, str)) and not isinstance(value, type(wanted)):
-                raise RecipeError(f"{name} is {value!r}, but must be of kind {type(wanted).__name__}.")
-            if isinstance(wanted, tuple) and not (isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)):
+                raise RecipeError(
+                    f"{name} is {value!r}, but must be of kind {type(wanted).__name__}."
+                )
+            if isinstance(wanted, tuple) and not (
+                isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+            ):
                 raise RecipeError(f"{name} is {value!r}, but must be a list of names.")
         return cls(**rest)
 
@@ -184,7 +215,9 @@ class Recipe:
         try:
             data = json.loads(text)
         except ValueError as error:
-            raise RecipeError(f"This is not a recipe: it is not JSON ({error}). Save one with the page's Link or `--json`.") from None
+            raise RecipeError(
+                f"This is not a recipe: it is not JSON ({error}). Save one with the page's Link or `--json`."
+            ) from None
         return cls.from_dict(data)
 
 
@@ -200,7 +233,9 @@ def _one_of(thing: str, value: object, known: tuple[str, ...]) -> None:
 def _number(thing: str, value: object, low: float, high: float, *, open_low: bool = False) -> None:
     fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if not fine or not (low < value if open_low else low <= value) or value > high:  # type: ignore[operator]
-        raise OutOfRange(thing, value, f"a number {'above' if open_low else 'from'} {low:g}, up to {high:g}")
+        raise OutOfRange(
+            thing, value, f"a number {'above' if open_low else 'from'} {low:g}, up to {high:g}"
+        )
 
 
 def _share(thing: str, value: object) -> None:

@@ -22,8 +22,18 @@ from typing import Any, TypeVar
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 
 KINDS = ("criterion", "granularity", "scope", "schedule")
-PLURAL = {"criterion": "criteria", "granularity": "granularities", "scope": "scopes", "schedule": "schedules"}
-PLACES = {"criterion": "criteria", "granularity": "granularity", "scope": "scope", "schedule": "schedules"}
+PLURAL = {
+    "criterion": "criteria",
+    "granularity": "granularities",
+    "scope": "scopes",
+    "schedule": "schedules",
+}
+PLACES = {
+    "criterion": "criteria",
+    "granularity": "granularity",
+    "scope": "scope",
+    "schedule": "schedules",
+}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -62,10 +72,14 @@ def _decorator(kind: str) -> Callable[..., Callable[[Function], Function]]:
     def with_tags(**tags: Any) -> Callable[[Function], Function]:
         def register(function: Function) -> Function:
             _live[kind][function.__name__.rstrip("_")] = function
-            if not function.__module__.startswith("pruning."):  # added from outside: no file of ours to read
+            if not function.__module__.startswith(
+                "pruning."
+            ):  # added from outside: no file of ours to read
                 source = textwrap.dedent(inspect.getsource(function))
                 about = inspect.getdoc(inspect.getmodule(function)) or ""
-                _added[kind].update({entry.name: entry for entry in _read(kind, source, about, function.__module__)})
+                _added[kind].update(
+                    {entry.name: entry for entry in _read(kind, source, about, function.__module__)}
+                )
             return function
 
         return register
@@ -127,10 +141,18 @@ def check_options(kind: str, name: str, options: dict[str, Any]) -> None:
             raise UnknownName(f"option of {kind} {name}", key, known)
         option = known[key]
         if option.kind == "choice" and value not in option.choices:
-            raise OutOfRange(f"Option {key} of {name}", value, "one of " + ", ".join(map(str, option.choices)))
-        fits = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(option.kind, object)
-        if not isinstance(value, fits) or (isinstance(value, bool) and option.kind in ("int", "float")):  # type: ignore[arg-type]
-            raise RecipeError(f"Option {key} of {name} is {value!r}, but must be of kind {option.kind}.")
+            raise OutOfRange(
+                f"Option {key} of {name}", value, "one of " + ", ".join(map(str, option.choices))
+            )
+        fits = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(
+            option.kind, object
+        )
+        if not isinstance(value, fits) or (
+            isinstance(value, bool) and option.kind in ("int", "float")
+        ):  # type: ignore[arg-type]
+            raise RecipeError(
+                f"Option {key} of {name} is {value!r}, but must be of kind {option.kind}."
+            )
 
 
 def misfit(criterion: str, granularity: str) -> str | None:
@@ -160,7 +182,12 @@ def _shipped(kind: str) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for file in files:
         module = f"pruning.{PLACES[kind]}" + (f".{file.stem}" if place.is_dir() else "")
-        found.update({entry.name: entry for entry in _read(kind, file.read_text(encoding="utf-8"), "", module)})
+        found.update(
+            {
+                entry.name: entry
+                for entry in _read(kind, file.read_text(encoding="utf-8"), "", module)
+            }
+        )
     return found
 
 
@@ -209,7 +236,9 @@ def _options(node: ast.FunctionDef, help: str) -> tuple[Option, ...]:
                 kind = "choice"
                 values = inner.elts if isinstance(inner, ast.Tuple) else [inner]
                 choices = tuple(ast.literal_eval(value) for value in values)
-        said = re.search(rf"^\s*{arg.arg}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", help, re.MULTILINE | re.DOTALL)
+        said = re.search(
+            rf"^\s*{arg.arg}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", help, re.MULTILINE | re.DOTALL
+        )
         text = " ".join(said.group(1).split()) if said else ""
         found.append(Option(arg.arg, kind, ast.literal_eval(default), choices, text))
     return tuple(found)

@@ -70,16 +70,24 @@ class Rerun:
         x = self.data.x[: self.data.batch]
         kept = self._keep(x, frontier)
         size = sum(value.nbytes for value in kept.values() if isinstance(value, Tensor))
-        first, second = (self._run(reached, dict(kept)) for _ in range(2))  # the first must not have changed what is kept
+        first, second = (
+            self._run(reached, dict(kept)) for _ in range(2)
+        )  # the first must not have changed what is kept
         plain = self.model(x)
-        return size * len(self.data) <= HELD and torch.equal(plain, first) and torch.equal(plain, second)
+        return (
+            size * len(self.data) <= HELD
+            and torch.equal(plain, first)
+            and torch.equal(plain, second)
+        )
 
     def _reached(self, parameters: Sequence[Tensor]) -> tuple[list[fx.Node], set[fx.Node]]:
         """The steps that the parameters reach, in order; and the steps that they do not, whose values those need."""
         wanted = {id(parameter) for parameter in parameters}
         reached: dict[fx.Node, None] = {}
         for node in self.nodes[1:-1]:
-            if any(id(held) in wanted for held in self._holds(node)) or any(read in reached for read in node.all_input_nodes):
+            if any(id(held) in wanted for held in self._holds(node)) or any(
+                read in reached for read in node.all_input_nodes
+            ):
                 reached[node] = None
         needed = {read for node in (*reached, *self.nodes[-1:]) for read in node.all_input_nodes}
         return list(reached), needed - set(reached)
@@ -102,7 +110,9 @@ class Rerun:
     def _run(self, steps: Sequence[fx.Node], values: dict[fx.Node, Any]) -> Tensor:
         """Do the steps, writing into `values`; the model's answer."""
         for node in steps:
-            args, kwargs = (fx.node.map_arg(given, values.__getitem__) for given in (node.args, node.kwargs))
+            args, kwargs = (
+                fx.node.map_arg(given, values.__getitem__) for given in (node.args, node.kwargs)
+            )
             values[node] = self._do(node, args, kwargs)
         out = fx.node.map_arg(self.nodes[-1].args[0], values.__getitem__)
         assert isinstance(out, Tensor)
@@ -128,7 +138,9 @@ def _trace(model: nn.Module) -> list[fx.Node]:
             nodes = list(fx.Tracer().trace(model).nodes)
     except Exception:  # whatever a stranger's forward does with a proxy
         return []
-    plain = sum(node.op == "placeholder" for node in nodes) == 1 and isinstance(nodes[-1].args[0], fx.Node)
+    plain = sum(node.op == "placeholder" for node in nodes) == 1 and isinstance(
+        nodes[-1].args[0], fx.Node
+    )
     return nodes if plain else []
 
 

@@ -40,7 +40,9 @@ class Route:
         for name, count in (step for leg in self.legs for step in leg.taken):
             if name not in drops or name in closed or left <= 0:
                 continue
-            given = min(fitting(layers, name, drops[name], left), count, layers.spare(name) - drops[name])
+            given = min(
+                fitting(layers, name, drops[name], left), count, layers.spare(name) - drops[name]
+            )
             left -= layers.gone(name, drops[name] + given) - layers.gone(name, drops[name])
             drops[name] += given
             left = budget - layers.spent(drops) if layers.shared else left
@@ -70,7 +72,10 @@ class Route:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Route:
-        legs = [Leg(**{**leg, "taken": tuple((str(name), int(count)) for name, count in leg["taken"])}) for leg in data["legs"]]
+        legs = [
+            Leg(**{**leg, "taken": tuple((str(name), int(count)) for name, count in leg["taken"])})
+            for leg in data["legs"]
+        ]
         return cls(tuple(legs), data["examples"])
 
 

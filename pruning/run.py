@@ -18,7 +18,19 @@ from pruning import lottery, slim
 from pruning import masks as _masks
 from pruning.distill import answers
 from pruning.errors import Stopped
-from pruning.events import Certificate, Event, Finished, Layer, Measured, Measurement, Notice, Pruned, Recalibrated, Started, Ticket
+from pruning.events import (
+    Certificate,
+    Event,
+    Finished,
+    Layer,
+    Measured,
+    Measurement,
+    Notice,
+    Pruned,
+    Recalibrated,
+    Started,
+    Ticket,
+)
 from pruning.finetune import Stop, finetune
 from pruning.measure import Seen, evaluate, look, positions, settle
 from pruning.recalibrate import norms, recalibrate
@@ -42,7 +54,12 @@ class Outcome:
 
 
 def run(
-    recipe: Recipe, work: Workpiece, *, stop: Stop | None = None, keep: Keep | None = None, keep_slim: KeepSlim | None = None
+    recipe: Recipe,
+    work: Workpiece,
+    *,
+    stop: Stop | None = None,
+    keep: Keep | None = None,
+    keep_slim: KeepSlim | None = None,
 ) -> Iterator[Event]:
     """Prune and heal a copy of `work.model`, step by step, saying what happens as it happens; the last event is Finished.
 
@@ -54,14 +71,27 @@ def run(
     """
     began = time.perf_counter()
     yield Started(recipe.to_dict(), machine(), lottery.epochs(recipe, work))
-    teacher = answers(work.model, work.need("train", "Distillation")) if recipe.distill and recipe.epochs else None
+    teacher = (
+        answers(work.model, work.need("train", "Distillation"))
+        if recipe.distill and recipe.epochs
+        else None
+    )
     steps = _heal if recipe.rewind == "none" else _draw_tickets
-    copied = replace(work, model=copy.deepcopy(work.model) if recipe.start == "trained" else lottery.drawn(work.model, recipe.seed))
+    copied = replace(
+        work,
+        model=copy.deepcopy(work.model)
+        if recipe.start == "trained"
+        else lottery.drawn(work.model, recipe.seed),
+    )
     outcome = yield from steps(recipe, work, copied, stop, teacher)
     _ask(stop, "before the last measurement")
     if keep is not None:
         keep(copied.model, outcome.gone)
-    ended = slim.ending(copied, outcome.gone) if recipe.removes and slim.follows(recipe, copied) else None
+    ended = (
+        slim.ending(copied, outcome.gone)
+        if recipe.removes and slim.follows(recipe, copied)
+        else None
+    )
     if isinstance(ended, Notice):
         yield ended
     smaller, certificate = ended if isinstance(ended, tuple) else (None, None)
@@ -72,10 +102,14 @@ def run(
     yield Measured("final", final)
     gone = _masks.sparsity(outcome.gone, _masks.covered(recipe, copied))
     seconds = time.perf_counter() - began
-    yield Finished(gone, dense, outcome.pruned, final, seconds, outcome.recalibrated, least, certificate)
+    yield Finished(
+        gone, dense, outcome.pruned, final, seconds, outcome.recalibrated, least, certificate
+    )
 
 
-def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None) -> Generator[Event, None, Outcome]:
+def _heal(
+    recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None
+) -> Generator[Event, None, Outcome]:
     """Step by step: score, remove, recalibrate, fine-tune what is left; before all that, slim BatchNorm where that is asked for."""
     outcome = Outcome(look(found), _masks.dense(work.model))
     yield Measured("dense", outcome.found.figures)
@@ -87,7 +121,9 @@ def _heal(recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, 
     heal = slim.heal if recipe.heal_slim and slim.follows(recipe, work) else slim.heal_masked
     for step in range(1, recipe.steps + 1):
         last = step == recipe.steps
-        yield from _remove(recipe, work, outcome, step, stop, measured=last and bool(recipe.epochs or mends))
+        yield from _remove(
+            recipe, work, outcome, step, stop, measured=last and bool(recipe.epochs or mends)
+        )
         if mends:
             yield _recalibrate(recipe, work, step)
         if mends and recipe.epochs and last:
@@ -110,7 +146,9 @@ def _draw_tickets(
     start = lottery.snapshot(work.model)
     if recipe.trains_first:
         remembers = begin if recipe.rewind == "early" else None
-        start = (yield from finetune(work, dense, recipe, step=0, stop=stop, remember=remembers)) or start
+        start = (
+            yield from finetune(work, dense, recipe, step=0, stop=stop, remember=remembers)
+        ) or start
     if recipe.rewind == "learning_rate":
         start = lottery.snapshot(work.model)
     outcome = Outcome(look(replace(work, model=copy.deepcopy(work.model))), dense)
@@ -124,24 +162,52 @@ def _draw_tickets(
         yield from _remove(recipe, work, outcome, step, stop, measured=step == recipe.steps)
         if recipe.rewind != "learning_rate":
             lottery.put_back(start, outcome.gone, work.model)
-        yield from finetune(work, outcome.gone, recipe, step=step, stop=stop, teacher=teacher, begin=begin)
-        shot = _masks.verdict(first, first.ranking.drops(recipe, share=_share(recipe, step)), work.model) if first else dense
+        yield from finetune(
+            work, outcome.gone, recipe, step=step, stop=stop, teacher=teacher, begin=begin
+        )
+        shot = (
+            _masks.verdict(
+                first, first.ranking.drops(recipe, share=_share(recipe, step)), work.model
+            )
+            if first
+            else dense
+        )
         yield _ticket("ticket", recipe, work, outcome.gone, covered, step, (before, shot))
         for kind in recipe.controls:
             other, masks = lottery.control(kind, recipe, work, start, outcome.gone, shot, step)
             again = 0 if kind == "reinit" else begin
-            yield from finetune(other, masks, recipe, step=step, stop=stop, teacher=teacher, begin=again, branch=kind)
+            yield from finetune(
+                other,
+                masks,
+                recipe,
+                step=step,
+                stop=stop,
+                teacher=teacher,
+                begin=again,
+                branch=kind,
+            )
             yield _ticket(kind, recipe, other, masks, covered, step)
     return outcome
 
 
-def _remove(recipe: Recipe, work: Workpiece, outcome: Outcome, step: int, stop: Stop | None, *, measured: bool) -> Iterator[Event]:
+def _remove(
+    recipe: Recipe,
+    work: Workpiece,
+    outcome: Outcome,
+    step: int,
+    stop: Stop | None,
+    *,
+    measured: bool,
+) -> Iterator[Event]:
     """One step's pruning. measured: look at what it did before anything mends it."""
     _ask(stop, f"before step {step}")
     covered = _masks.covered(recipe, work)
     outcome.gone, foretold = _prune(recipe, work, outcome.gone, step)
     used = positions(work.model, work.example) if work.example is not None else {}
-    layers, share = _masks.by_layer(outcome.gone, used, prunable(work.model)), _masks.sparsity(outcome.gone, covered)
+    layers, share = (
+        _masks.by_layer(outcome.gone, used, prunable(work.model)),
+        _masks.sparsity(outcome.gone, covered),
+    )
     yield Pruned(step, recipe.steps, share, layers)
     if foretold is not None:
         yield achieved(foretold, work)
@@ -152,26 +218,44 @@ def _remove(recipe: Recipe, work: Workpiece, outcome: Outcome, step: int, stop: 
 
 
 def _ticket(
-    kind: str, recipe: Recipe, work: Workpiece, masks: Masks, covered: set[str], step: int, beside: tuple[Masks, Masks] | None = None
+    kind: str,
+    recipe: Recipe,
+    work: Workpiece,
+    masks: Masks,
+    covered: set[str],
+    step: int,
+    beside: tuple[Masks, Masks] | None = None,
 ) -> Ticket:
     """A network that was trained to its end, on test data. beside: the masks of the round before and of one shot."""
     accuracy, loss = evaluate(work.model, work.test, work.loss) if work.test else (None, None)
     kept = sum(int(masks[name].sum()) for name in covered)
     shares = [lottery.overlap(masks, other, covered) for other in beside or ()]
-    return Ticket(step, recipe.steps, kind, _masks.sparsity(masks, covered), kept, accuracy, loss, *shares)
+    return Ticket(
+        step, recipe.steps, kind, _masks.sparsity(masks, covered), kept, accuracy, loss, *shares
+    )
 
 
 def _idle(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
     """What the recipe asks for and this run has no use for."""
     if recipe.recalibrate and recipe.rewind != "none":
-        yield Notice("Nothing was recalibrated: after a rewind, training sets BatchNorm's statistics anyway.")
+        yield Notice(
+            "Nothing was recalibrated: after a rewind, training sets BatchNorm's statistics anyway."
+        )
     elif recipe.recalibrate and not norms(work.model):
-        yield Notice(f"Nothing was recalibrated: {work.name} has no BatchNorm with running statistics.")
+        yield Notice(
+            f"Nothing was recalibrated: {work.name} has no BatchNorm with running statistics."
+        )
     if recipe.slimming and not (recipe.epochs and norms(work.model)):
-        why = f"{work.name} has no BatchNorm with running statistics" if recipe.epochs else "this recipe trains 0 epochs"
+        why = (
+            f"{work.name} has no BatchNorm with running statistics"
+            if recipe.epochs
+            else "this recipe trains 0 epochs"
+        )
         yield Notice(f"Nothing was slimmed: {why}.")
     if recipe.distill and not recipe.epochs:
-        yield Notice("Nothing was distilled: the dense model teaches while the pruned one is healed, and this recipe heals 0 epochs.")
+        yield Notice(
+            "Nothing was distilled: the dense model teaches while the pruned one is healed, and this recipe heals 0 epochs."
+        )
 
 
 def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
@@ -181,7 +265,9 @@ def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
     return Recalibrated(step, layers, len(data.x), time.perf_counter() - began)
 
 
-def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> tuple[Masks, Foretold | None]:
+def _prune(
+    recipe: Recipe, work: Workpiece, gone: Masks, step: int
+) -> tuple[Masks, Foretold | None]:
     """Masks after this step, applied to the model; what was foretold of it. Nothing is scored when nothing is to go."""
     if not recipe.removes:
         return gone, None
@@ -193,25 +279,39 @@ def _prune(recipe: Recipe, work: Workpiece, gone: Masks, step: int) -> tuple[Mas
 
 def _share(recipe: Recipe, step: int) -> float:
     """Of the final sparsity, after this step."""
-    final = max(recipe.ratios.values(), default=0.0) if recipe.scope == "by_hand" else recipe.sparsity
+    final = (
+        max(recipe.ratios.values(), default=0.0) if recipe.scope == "by_hand" else recipe.sparsity
+    )
     return grow(recipe.schedule, step / recipe.steps, final, recipe.schedule_options)
 
 
-def _notices(recipe: Recipe, layers: tuple[Layer, ...], covered: set[str], gone: float) -> Iterator[Notice]:
+def _notices(
+    recipe: Recipe, layers: tuple[Layer, ...], covered: set[str], gone: float
+) -> Iterator[Notice]:
     """What people should know: a target that floors kept out of reach, layers that all but vanished."""
     total = sum(layer.total for layer in layers if layer.name in covered)
     if not recipe.budgeted and recipe.scope != "by_hand":
-        yield Notice(f"{gone:.1%} of the weights went: {recipe.scope} says what goes, and the recipe's sparsity is not used.")
+        yield Notice(
+            f"{gone:.1%} of the weights went: {recipe.scope} says what goes, and the recipe's sparsity is not used."
+        )
     elif recipe.budgeted and recipe.granularity == "n_of_m" and recipe.sparsity - gone > 1 / total:
-        yield Notice(f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: of every group, n weights stay whatever is asked.")
+        yield Notice(
+            f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: of every group, n weights stay whatever is asked."
+        )
     elif recipe.budgeted and recipe.granularity == "weight" and recipe.sparsity - gone > 1 / total:
         slow = recipe.scope == "per_layer" and recipe.scope_options.get("output", 1.0) != 1.0
-        why = "the output layer is pruned more slowly" if slow else f"every layer keeps at least {recipe.floor:,}"
+        why = (
+            "the output layer is pruned more slowly"
+            if slow
+            else f"every layer keeps at least {recipe.floor:,}"
+        )
         yield Notice(f"{gone:.1%} of the weights went, not {recipe.sparsity:.1%}: {why}.")
     thin = [layer for layer in layers if layer.name in covered and layer.kept < 0.02 * layer.total]
     if thin:
         names = ", ".join(f"{layer.name} ({layer.kept:,} of {layer.total:,})" for layer in thin)
-        yield Notice(f"Layers with less than 2 % of their weights left may pass no signal: {names}.")
+        yield Notice(
+            f"Layers with less than 2 % of their weights left may pass no signal: {names}."
+        )
 
 
 def _ask(stop: Stop | None, where: str) -> None:

@@ -39,10 +39,14 @@ def geometric(progress: float, *, sparsity: float) -> float:
 
     (1 - (1 - s)^t) / s, Frankle & Carbin, 2019, https://arxiv.org/abs/1803.03635
     """
-    return (1 - (1 - sparsity) ** progress) / sparsity if sparsity > 0 and progress < 1 else progress
+    return (
+        (1 - (1 - sparsity) ** progress) / sparsity if sparsity > 0 and progress < 1 else progress
+    )
 
 
-def grow(name: str, progress: float, sparsity: float, options: dict[str, Any] | None = None) -> float:
+def grow(
+    name: str, progress: float, sparsity: float, options: dict[str, Any] | None = None
+) -> float:
     """Share of the final sparsity that is gone at `progress`, by the schedule called `name`. Raises UnknownName."""
     found = registry.get("schedule", name)
     more = {"sparsity": sparsity} if "sparsity" in inspect.signature(found).parameters else {}

@@ -51,7 +51,11 @@ class Ranked:
 
     def spent(self, drops: Mapping[str, int]) -> int:
         """Weights that go in all when layers lose so many of their lowest units."""
-        return self.shared(drops) if self.shared else sum(self.gone(name, drops.get(name, 0)) for name in self.units)
+        return (
+            self.shared(drops)
+            if self.shared
+            else sum(self.gone(name, drops.get(name, 0)) for name in self.units)
+        )
 
     def total(self, name: str) -> int:
         """Weights of the layer, those that go with no unit too."""
@@ -59,7 +63,11 @@ class Ranked:
 
     def gone(self, name: str, dropped: int) -> int:
         """Weights that go with the `dropped` lowest units."""
-        return int(self.costs[name][:dropped].sum()) if name in self.costs else dropped * self.sizes[name]
+        return (
+            int(self.costs[name][:dropped].sum())
+            if name in self.costs
+            else dropped * self.sizes[name]
+        )
 
     def spare(self, name: str) -> int:
         """Units the layer can lose: all but the floor, or all where no unit takes the last of its weights along (2 of 4 stay)."""
@@ -93,7 +101,10 @@ def per_layer(layers: Ranked, sparsity: float, *, output: float = 1.0) -> dict[s
     if not 0 <= output <= 1:
         raise OutOfRange("Option output of per_layer", output, "a number from 0 to 1")
     slow = sparsity if output == 1 else 1 - (1 - sparsity) ** output
-    return {name: layers.nearest(name, slow if name == layers.output else sparsity) for name in layers.units}
+    return {
+        name: layers.nearest(name, slow if name == layers.output else sparsity)
+        for name in layers.units
+    }
 
 
 @scope(compares="units of all layers")
@@ -112,18 +123,26 @@ def lamp(layers: Ranked, sparsity: float, *, power: float = 2.0) -> dict[str, in
     """
     if not 0 < power <= 8:
         raise OutOfRange("Option power of lamp", power, "a number above 0, up to 8")
-    return lowest(layers, {name: _lamp(units, power) for name, units in layers.units.items()}, round(sparsity * layers.weights))
+    return lowest(
+        layers,
+        {name: _lamp(units, power) for name, units in layers.units.items()},
+        round(sparsity * layers.weights),
+    )
 
 
 def _lamp(units: Array, power: float) -> Array:
     """Ascending scores -> ascending shares of what is left of the layer; -inf stays. Negative scores count from the lowest."""
     gone = int(np.searchsorted(units, -np.inf, "right"))
     alive = units[gone:].astype(np.float64)
-    alive = (alive - min(0.0, float(alive[0]) if len(alive) else 0.0)) / (float(np.abs(alive).max(initial=0)) or 1.0)
+    alive = (alive - min(0.0, float(alive[0]) if len(alive) else 0.0)) / (
+        float(np.abs(alive).max(initial=0)) or 1.0
+    )
     powers = alive**power
     left = powers[::-1].cumsum()[::-1]
     shares = np.divide(powers, left, out=np.zeros_like(powers), where=left > 0)
-    return np.concatenate([np.full(gone, -np.inf), np.maximum.accumulate(shares) if len(shares) else shares])
+    return np.concatenate(
+        [np.full(gone, -np.inf), np.maximum.accumulate(shares) if len(shares) else shares]
+    )
 
 
 @scope(compares="units inside one layer")
@@ -132,15 +151,27 @@ def erk(layers: Ranked, sparsity: float) -> dict[str, int]:
 
     density ∝ (in + out + k + k) / (in · out · k · k), the Erdős-Rényi-kernel of Evci et al., 2020, https://arxiv.org/abs/1911.11134
     """
-    density = {name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units}
+    density = {
+        name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units
+    }
     budget = round(sparsity * layers.weights)
     if layers.shared:  # in the order in which units go as the scale falls
-        return lowest(layers, {name: _falling(units, density[name]) for name, units in layers.units.items()}, budget)
-    limits = {name: (layers.gone(name, layers.lost(name)), layers.gone(name, layers.spare(name))) for name in layers.units}
+        return lowest(
+            layers,
+            {name: _falling(units, density[name]) for name, units in layers.units.items()},
+            budget,
+        )
+    limits = {
+        name: (layers.gone(name, layers.lost(name)), layers.gone(name, layers.spare(name)))
+        for name in layers.units
+    }
 
     def wanted(scale: float) -> dict[str, float]:
         """Weights that each layer loses at densities times `scale`: none where that is above 1, no more than it can spare."""
-        return {n: float(np.clip((1 - scale * d) * layers.total(n), *limits[n])) for n, d in density.items()}
+        return {
+            n: float(np.clip((1 - scale * d) * layers.total(n), *limits[n]))
+            for n, d in density.items()
+        }
 
     low, high = 0.0, 1 / min(density.values())
     for _ in range(100):  # what goes falls as the scale grows
@@ -156,9 +187,17 @@ def _falling(units: Array, density: float) -> Array:
     return falling
 
 
-@scope(compares="layers, by how far the answers move without part of them", needs="data", cost="each layer is tried before each leg")
+@scope(
+    compares="layers, by how far the answers move without part of them",
+    needs="data",
+    cost="each layer is tried before each leg",
+)
 def by_sensitivity(
-    layers: Ranked, sparsity: float, *, of: Literal["weights", "macs", "bytes"] = "weights", tolerate: float = 100.0
+    layers: Ranked,
+    sparsity: float,
+    *,
+    of: Literal["weights", "macs", "bytes"] = "weights",
+    tolerate: float = 100.0,
 ) -> dict[str, int]:
     """Layers that the model can do without give most, as measured on validation data, and measured anew as more is gone.
 
@@ -168,10 +207,18 @@ def by_sensitivity(
     tolerate: stop earlier, where accuracy is foretold to have fallen by more than so many points; 100 never does.
     """
     if layers.route is None:
-        raise RecipeError("by_sensitivity follows what was measured of the layers, and these scores hold no measurements: score again.")
+        raise RecipeError(
+            "by_sensitivity follows what was measured of the layers, and these scores hold no measurements: score again."
+        )
     if not 0 <= tolerate <= 100:
-        raise OutOfRange("Option tolerate of by_sensitivity", tolerate, "a number of points from 0 to 100")
-    budget = round(sparsity * layers.weights) if of == "weights" else _worth(layers, layers.route, sparsity, of)
+        raise OutOfRange(
+            "Option tolerate of by_sensitivity", tolerate, "a number of points from 0 to 100"
+        )
+    budget = (
+        round(sparsity * layers.weights)
+        if of == "weights"
+        else _worth(layers, layers.route, sparsity, of)
+    )
     budget = min(budget, int(layers.route.within(tolerate / 100))) if tolerate < 100 else budget
     return _along(layers, layers.route, budget)
 
@@ -179,7 +226,10 @@ def by_sensitivity(
 def _along(layers: Ranked, route: Route, budget: int) -> dict[str, int]:
     """Along the route as far as the budget goes; the lowest scores anywhere make up what is left of it."""
     drops = route.walk(layers, budget)
-    scores = {n: np.concatenate([np.full(drops[n], -np.inf, units.dtype), units[drops[n] :]]) for n, units in layers.units.items()}
+    scores = {
+        n: np.concatenate([np.full(drops[n], -np.inf, units.dtype), units[drops[n] :]])
+        for n, units in layers.units.items()
+    }
     return lowest(layers, scores, budget)
 
 
@@ -188,15 +238,25 @@ def _worth(layers: Ranked, route: Route, share: float, of: str) -> int:
     from pruning.ranking import sparse_bytes
 
     if of == "macs" and not layers.worth and not any(layers.macs.values()):
-        raise RecipeError("The MACs of this model are not known, for it has no example input: let by_sensitivity count weights.")
+        raise RecipeError(
+            "The MACs of this model are not known, for it has no example input: let by_sensitivity count weights."
+        )
 
     def taken(budget: int) -> float:
         if layers.worth:
             return layers.worth(_along(layers, route, budget), of)
-        gone = {name: layers.gone(name, count) / layers.total(name) for name, count in _along(layers, route, budget).items()}
+        gone = {
+            name: layers.gone(name, count) / layers.total(name)
+            for name, count in _along(layers, route, budget).items()
+        }
         if of == "macs":
-            return sum(layers.macs[name] * part for name, part in gone.items()) / sum(layers.macs.values())
-        left = sum(sparse_bytes(layers.total(name), layers.total(name) - round(part * layers.total(name))) for name, part in gone.items())
+            return sum(layers.macs[name] * part for name, part in gone.items()) / sum(
+                layers.macs.values()
+            )
+        left = sum(
+            sparse_bytes(layers.total(name), layers.total(name) - round(part * layers.total(name)))
+            for name, part in gone.items()
+        )
         return 1 - left / (4 * layers.weights)
 
     low, high = 0, layers.weights
@@ -225,16 +285,27 @@ def threshold(layers: Ranked, sparsity: float, *, value: float = 0.05) -> dict[s
     """
     if not math.isfinite(value):
         raise OutOfRange("Option value of threshold", value, "a finite number")
-    return {name: min(int(np.searchsorted(units, value, "left")), layers.spare(name)) for name, units in layers.units.items()}
+    return {
+        name: min(int(np.searchsorted(units, value, "left")), layers.spare(name))
+        for name, units in layers.units.items()
+    }
 
 
 def handed_out(layers: Ranked, wanted: dict[str, float], budget: int) -> dict[str, int]:
     """Whole units for the weights that each layer should lose: rounded down, then the rest of `budget` by the largest remainder."""
     spent = {name: np.concatenate([[0], _costs(layers, name).cumsum()]) for name in wanted}
-    drops = {name: max(layers.lost(name), int(np.searchsorted(spent[name], wanted[name] + 1e-6, "right")) - 1) for name in wanted}
+    drops = {
+        name: max(
+            layers.lost(name), int(np.searchsorted(spent[name], wanted[name] + 1e-6, "right")) - 1
+        )
+        for name in wanted
+    }
     left = budget - sum(int(spent[name][count]) for name, count in drops.items())
     for name in sorted(wanted, key=lambda name: spent[name][drops[name]] - wanted[name]):
-        while drops[name] < layers.spare(name) and (cost := int(spent[name][drops[name] + 1] - spent[name][drops[name]])) <= left:
+        while (
+            drops[name] < layers.spare(name)
+            and (cost := int(spent[name][drops[name] + 1] - spent[name][drops[name]])) <= left
+        ):
             drops[name], left = drops[name] + 1, left - cost
             if spent[name][drops[name]] >= wanted[name]:
                 break
@@ -243,7 +314,11 @@ def handed_out(layers: Ranked, wanted: dict[str, float], budget: int) -> dict[st
 
 def _costs(layers: Ranked, name: str) -> Array:
     """(units,) weights that go with each."""
-    return layers.costs[name] if name in layers.costs else np.full(len(layers.units[name]), layers.sizes[name], np.int64)
+    return (
+        layers.costs[name]
+        if name in layers.costs
+        else np.full(len(layers.units[name]), layers.sizes[name], np.int64)
+    )
 
 
 def lowest(layers: Ranked, scores: dict[str, Array], budget: int) -> dict[str, int]:
@@ -259,19 +334,25 @@ def lowest(layers: Ranked, scores: dict[str, Array], budget: int) -> dict[str, i
     order = np.concatenate(list(scores.values())).argsort(kind="stable")
     if layers.shared:
         return _lowest_of_shared(layers, list(scores), owner[order], budget)
-    spent = np.concatenate([_costs(layers, name)[: len(values)] for name, values in scores.items()])[order].cumsum()
+    spent = np.concatenate(
+        [_costs(layers, name)[: len(values)] for name, values in scores.items()]
+    )[order].cumsum()
     dropped = np.bincount(owner[order][spent <= budget], minlength=len(scores))
     return dict(zip(scores, dropped.tolist(), strict=True))
 
 
-def _lowest_of_shared(layers: Ranked, names: list[str], owner: Array, budget: int) -> dict[str, int]:
+def _lowest_of_shared(
+    layers: Ranked, names: list[str], owner: Array, budget: int
+) -> dict[str, int]:
     """The longest prefix of the sorted units whose weights stay within `budget`, by bisection: what goes grows with it.
 
     owner: (units,) the layer of each unit, in the order they go.
     """
 
     def drops(count: int) -> dict[str, int]:
-        return dict(zip(names, np.bincount(owner[:count], minlength=len(names)).tolist(), strict=True))
+        return dict(
+            zip(names, np.bincount(owner[:count], minlength=len(names)).tolist(), strict=True)
+        )
 
     low, high = 0, len(owner)
     while low < high:
@@ -306,7 +387,9 @@ def _lowest_of_equal_size(scores: dict[str, Array], count: int) -> dict[str, int
 def _key(value: Any) -> int:
     """An integer that orders as the float does."""
     bits = int(value.view(np.int32 if value.dtype == np.float32 else np.int64))
-    return bits if bits >= 0 else -(bits & (2**31 - 1 if value.dtype == np.float32 else 2**63 - 1)) - 1
+    return (
+        bits if bits >= 0 else -(bits & (2**31 - 1 if value.dtype == np.float32 else 2**63 - 1)) - 1
+    )
 
 
 def _unkey(key: int, dtype: Any) -> Any:

@@ -34,7 +34,13 @@ def follows(recipe: Recipe, work: Workpiece) -> bool:
 
 
 def heal(
-    recipe: Recipe, work: Workpiece, masks: Masks, *, step: int, stop: Stop | None, teacher: Tensor | None
+    recipe: Recipe,
+    work: Workpiece,
+    masks: Masks,
+    *,
+    step: int,
+    stop: Stop | None,
+    teacher: Tensor | None,
 ) -> Generator[Epoch | Notice, None, None]:
     """Fine-tune the slim model, and put what it learned back into `work.model`: what the masked one would have learned, in less time."""
     assert work.example is not None
@@ -45,13 +51,21 @@ def heal(
         yield from heal_masked(recipe, work, masks, step=step, stop=stop, teacher=teacher)
         return
     share = _masks.sparsity(masks, _masks.covered(recipe, work))
-    for epoch in finetune(replace(work, model=slim.module), {}, recipe, step=step, stop=stop, teacher=teacher):
+    for epoch in finetune(
+        replace(work, model=slim.module), {}, recipe, step=step, stop=stop, teacher=teacher
+    ):
         yield replace(epoch, sparsity=share)
     paste(slim.module, slim.living, work.model)
 
 
 def heal_masked(
-    recipe: Recipe, work: Workpiece, masks: Masks, *, step: int, stop: Stop | None, teacher: Tensor | None
+    recipe: Recipe,
+    work: Workpiece,
+    masks: Masks,
+    *,
+    step: int,
+    stop: Stop | None,
+    teacher: Tensor | None,
 ) -> Generator[Epoch | Notice, None, None]:
     """Fine-tune the masked model in place."""
     yield from finetune(work, masks, recipe, step=step, stop=stop, teacher=teacher)
@@ -73,7 +87,13 @@ def seen(slim: Workpiece, masked: Workpiece) -> Seen:
     found, used = look(slim), positions(masked.model, masked.example)
     held: dict[str, Any] = dict(slim.model.named_parameters(remove_duplicate=False))
     layers = tuple(
-        Layer(name, total := held[name].numel(), kept := int(held[name].detach().count_nonzero()), total * times, kept * times)
+        Layer(
+            name,
+            total := held[name].numel(),
+            kept := int(held[name].detach().count_nonzero()),
+            total * times,
+            kept * times,
+        )
         for name in prunable(masked.model)
         if name in held
         for times in (used.get(name, 0),)

@@ -47,7 +47,9 @@ def in_rounds(weight: Tensor, gram: Tensor, left: float = 0.7) -> Tensor:
     """As `greedy`, nearly, for larger layers: a share of each row's weights goes at once, then the rest makes up for all of them."""
     d = weight.shape[1]
     step = max(1, HELD // gram.numel())
-    return torch.cat([_in_rounds(rows, gram, left, d) for rows in torch.split(weight.double(), step)])
+    return torch.cat(
+        [_in_rounds(rows, gram, left, d) for rows in torch.split(weight.double(), step)]
+    )
 
 
 def _in_rounds(weight: Tensor, gram: Tensor, left: float, d: int) -> Tensor:
@@ -55,7 +57,9 @@ def _in_rounds(weight: Tensor, gram: Tensor, left: float, d: int) -> Tensor:
     scores, reached = torch.zeros_like(weight), weight.new_zeros(rows, 1)
     alive, w = torch.arange(d).expand(rows, d), weight
     while alive.shape[1]:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram[alive.unsqueeze(2), alive.unsqueeze(1)]))
+        inverse = torch.cholesky_inverse(
+            torch.linalg.cholesky(gram[alive.unsqueeze(2), alive.unsqueeze(1)])
+        )
         w = (inverse @ target.gather(1, alive).unsqueeze(2)).squeeze(2)
         cost = w.square() / inverse.diagonal(dim1=1, dim2=2) / 2
         cost, order = cost.sort(dim=1, stable=True)

@@ -59,8 +59,14 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what it looks at.
     """
     kinds: dict[str, Maker] = {
-        "card": card, "weights": weights, "scores": scores, "units": units, "truth": truth, "runtimes": runtimes, "structure": structure
-    }  # fmt: skip
+        "card": card,
+        "weights": weights,
+        "scores": scores,
+        "units": units,
+        "truth": truth,
+        "runtimes": runtimes,
+        "structure": structure,
+    }
     if spec.get("what") not in kinds:
         raise UnknownName("study", spec.get("what"), kinds)
     data, arrays = kinds[spec["what"]](spec, work)
@@ -156,10 +162,14 @@ def examples(model: nn.Module, data: Batches) -> Arrays:
     }
 
 
-def _pick(predicted: NDArray[Any], targets: NDArray[Any], confidence: NDArray[Any]) -> NDArray[np.int64]:
+def _pick(
+    predicted: NDArray[Any], targets: NDArray[Any], confidence: NDArray[Any]
+) -> NDArray[np.int64]:
     """Which examples to show, wrong ones first."""
     right, wrong = np.flatnonzero(predicted == targets), np.flatnonzero(predicted != targets)
-    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][: max(SHOWN // 3, SHOWN - len(right))]
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")][
+        : max(SHOWN // 3, SHOWN - len(right))
+    ]
     turn = np.zeros(len(targets), np.int64)  # how many of the same class come before
     for label in np.unique(targets[right]):
         same = right[targets[right] == label]
@@ -223,7 +233,14 @@ def weights(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arra
             f"norms_l2_{i}": np.sqrt(np.square(flat).sum(1)),
         }
         rows.append(_row(name, values))
-    first = next((w.detach().float() for w in prunable(work.model).values() if w.dim() == 4 and w.shape[2] > 1), None)
+    first = next(
+        (
+            w.detach().float()
+            for w in prunable(work.model).values()
+            if w.dim() == 4 and w.shape[2] > 1
+        ),
+        None,
+    )
     if first is not None:
         arrays["filters"] = filters(first)
     return {"layers": rows, "names": [row["name"] for row in rows]}, arrays
@@ -268,7 +285,12 @@ def scores(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Ranki
     """npz: the Ranking. json: names, and the layers that this granularity leaves alone, with the reason."""
     fields = ("criterion", "options", "granularity", "granularity_options", "seed")
     measured = {name: spec[name] for name in ("scope", "exclude", "floor") if name in spec}
-    recipe = Recipe(model=spec["model"], sparsity=FARTHEST, **{name: spec[name] for name in fields if name in spec}, **measured)
+    recipe = Recipe(
+        model=spec["model"],
+        sparsity=FARTHEST,
+        **{name: spec[name] for name in fields if name in spec},
+        **measured,
+    )
     ranking = rank(recipe, work).ranking
     asked = {name: getattr(recipe, name) for name in fields}
     return {**asked, "names": ranking.names, "fixed": ranking.fixed}, ranking
@@ -291,7 +313,11 @@ def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     chosen = sampled(work, question)
     scores = unit_scores(work, recipe, chosen)
     arrays: Arrays = {f"scores_{i}": np.array(scores[layer]) for i, layer in enumerate(chosen)}
-    return {"criterion": spec["criterion"], "names": list(chosen), "fixed": fit(recipe, work)[1]}, arrays
+    return {
+        "criterion": spec["criterion"],
+        "names": list(chosen),
+        "fixed": fit(recipe, work)[1],
+    }, arrays
 
 
 def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
@@ -302,9 +328,18 @@ def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     chosen = sampled(work, question)[layer]
     oracle, began = Oracle(work, question, spec.get("examples", EXAMPLES)), time.perf_counter()
     found = list(oracle.changes(layer, chosen))
-    data = {"layer": layer, "of": oracle.count(layer), "examples": len(oracle.data.x), "loss": oracle.loss}
+    data = {
+        "layer": layer,
+        "of": oracle.count(layer),
+        "examples": len(oracle.data.x),
+        "loss": oracle.loss,
+    }
     numbers, weights, changes = (np.array(column) for column in zip(*found, strict=True))
-    return {**data, "seconds": time.perf_counter() - began}, {"units": numbers, "weights": weights, "change": changes}
+    return {**data, "seconds": time.perf_counter() - began}, {
+        "units": numbers,
+        "weights": weights,
+        "change": changes,
+    }
 
 
 # ---------------------------------------------------------------- runtimes
@@ -320,4 +355,7 @@ def runtimes(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arr
         masks = {name: torch.from_numpy(keep) for name, keep in load_run(folder).masks().items()}
         works["slim"] = replace(work, model=shrink(final.model, masks, work.example))
     timed = dict(zip(works, elsewhere(list(works.values())), strict=True))
-    return {"run": spec["run"], **{name: [asdict(one) for one in times] for name, times in timed.items()}}, {}
+    return {
+        "run": spec["run"],
+        **{name: [asdict(one) for one in times] for name, times in timed.items()},
+    }, {}

@@ -46,7 +46,11 @@ class Question:
 
     def __post_init__(self) -> None:
         if not isinstance(self.units, int) or not 3 <= self.units <= 100_000:
-            raise OutOfRange("units", self.units, "a whole number from 3 to 100,000: fewer have no order worth a number")
+            raise OutOfRange(
+                "units",
+                self.units,
+                "a whole number from 3 to 100,000: fewer have no order worth a number",
+            )
 
     def recipe(self, criterion: str = "magnitude", options: dict[str, Any] | None = None) -> Recipe:
         kind = {"granularity": self.granularity, "granularity_options": self.granularity_options}
@@ -126,7 +130,15 @@ def truth(
         for i, (unit, weights, change) in enumerate(oracle.changes(layer, units)):
             if stop():
                 raise Stopped(f"Stopped after {len(points):,} units.")
-            points.append(Point(layer, unit, weights, change, {name: held[layer][i] for name, held in scores.items()}))
+            points.append(
+                Point(
+                    layer,
+                    unit,
+                    weights,
+                    change,
+                    {name: held[layer][i] for name, held in scores.items()},
+                )
+            )
             yield points[-1]
     yield Told(told(points, tuple(scores)), time.perf_counter() - began)
 
@@ -156,14 +168,20 @@ def sampled(work: Workpiece, question: Question) -> dict[str, list[int]]:
     held = _held(work, question)
     for layer in question.layers:
         if why := held.fixed.get(layer):
-            raise RecipeError(f"{layer} stays whole by {question.granularity}: {why} Choose another layer, or single weights.")
+            raise RecipeError(
+                f"{layer} stays whole by {question.granularity}: {why} Choose another layer, or single weights."
+            )
         if layer in held.leaders:
-            raise RecipeError(f"The units of {layer} go with those of {held.leaders[layer]}: ask about that layer.")
+            raise RecipeError(
+                f"The units of {layer} go with those of {held.leaders[layer]}: ask about that layer."
+            )
         if layer not in held.counts:
             raise UnknownName("layer", layer, held.counts)
     layers = question.layers or tuple(held.counts)
     if not layers:
-        raise RecipeError(f"No layer has units by {question.granularity}: {next(iter(held.fixed.values()))} Choose another granularity.")
+        raise RecipeError(
+            f"No layer has units by {question.granularity}: {next(iter(held.fixed.values()))} Choose another granularity."
+        )
     return {layer: _sample(layer, held.counts[layer], question) for layer in layers}
 
 
@@ -181,9 +199,17 @@ class Held:
 def _held(work: Workpiece, question: Question) -> Held:
     found = _masks.grouped(question.recipe(), work)
     if isinstance(found, Groups):
-        counts = {name: found.coupling.groups[number].units for name, number in zip(found.names, found.numbers, strict=True)}
+        counts = {
+            name: found.coupling.groups[number].units
+            for name, number in zip(found.names, found.numbers, strict=True)
+        }
         fixed, leaders = coupled.fixed(found, work.model, {})
-        return Held(counts, fixed, leaders, lambda layer, unit: coupled.taken(found, layer, unit, work.model))
+        return Held(
+            counts,
+            fixed,
+            leaders,
+            lambda layer, unit: coupled.taken(found, layer, unit, work.model),
+        )
     forms, fixed = _masks.fit(question.recipe(), work)
     if any(form.inside for form in forms.values()):
         raise RecipeError(
@@ -191,9 +217,18 @@ def _held(work: Workpiece, question: Question) -> Held:
             "choose granularity weight."
         )
     leaders = {name: form.leader for name, form in forms.items() if form.leader}
-    numbers = {name: numbered(forms, name, work.model) for name in forms if name not in fixed and name not in leaders}
+    numbers = {
+        name: numbered(forms, name, work.model)
+        for name in forms
+        if name not in fixed and name not in leaders
+    }
     counts = {name: count(held) for name, held in numbers.items()}
-    return Held(counts, fixed, leaders, lambda layer, unit: {name: held == unit for name, held in numbers[layer].items()})
+    return Held(
+        counts,
+        fixed,
+        leaders,
+        lambda layer, unit: {name: held == unit for name, held in numbers[layer].items()},
+    )
 
 
 def numbered(forms: Mapping[str, Granularity], layer: str, model: nn.Module) -> dict[str, Tensor]:
@@ -218,12 +253,17 @@ def count(numbers: dict[str, Tensor]) -> int:
 def _sample(layer: str, count: int, question: Question) -> list[int]:
     if count <= question.units:
         return list(range(count))
-    chance = torch.Generator().manual_seed((question.seed * 1_000_003 + crc32(layer.encode())) % 2**63)
+    chance = torch.Generator().manual_seed(
+        (question.seed * 1_000_003 + crc32(layer.encode())) % 2**63
+    )
     return sorted(torch.randperm(count, generator=chance)[: question.units].tolist())
 
 
 def _scored(
-    work: Workpiece, question: Question, criteria: Mapping[str, dict[str, Any]], chosen: dict[str, list[int]]
+    work: Workpiece,
+    question: Question,
+    criteria: Mapping[str, dict[str, Any]],
+    chosen: dict[str, list[int]],
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
     """Criterion -> layer -> scores of the chosen units; and the criteria that cannot be asked, with the reason."""
     scores: dict[str, dict[str, list[float]]] = {}
@@ -235,11 +275,16 @@ def _scored(
         except PruningError as error:
             refused[name] = error
     if not scores:
-        raise next(iter(refused.values()), RecipeError("No criterion is named: name one or more, such as magnitude and taylor."))
+        raise next(
+            iter(refused.values()),
+            RecipeError("No criterion is named: name one or more, such as magnitude and taylor."),
+        )
     return scores, {name: str(error) for name, error in refused.items()}
 
 
-def unit_scores(work: Workpiece, recipe: Recipe, chosen: dict[str, list[int]], seen: Evidence | None = None) -> dict[str, list[float]]:
+def unit_scores(
+    work: Workpiece, recipe: Recipe, chosen: dict[str, list[int]], seen: Evidence | None = None
+) -> dict[str, list[float]]:
     """Layer -> scores of the chosen units, as pruning would rank them, higher = keep."""
     units = _masks.rank(recipe, work, seen=seen).scores
     return {layer: units[layer][held].tolist() for layer, held in chosen.items()}
@@ -274,20 +319,28 @@ class Oracle:
         """(unit, weights that go, loss without it − loss with it) of each unit."""
         again = self.rerun.after([self.parameters[name] for name in self.held.parts(layer, 0)])
         for unit in units:
-            gone = {name: held.nonzero(as_tuple=True) for name, held in self.held.parts(layer, unit).items()}
+            gone = {
+                name: held.nonzero(as_tuple=True)
+                for name, held in self.held.parts(layer, unit).items()
+            }
             saved = {name: self.parameters[name][at] for name, at in gone.items()}
             self._write(gone, dict.fromkeys(gone, torch.zeros(())))
             change = self._loss(again()) - self.loss
             self._write(gone, saved)
             yield unit, sum(len(at[0]) for at in gone.values() if len(at) > 1), change
 
-    def _write(self, places: Mapping[str, tuple[Tensor, ...]], values: Mapping[str, Tensor]) -> None:
+    def _write(
+        self, places: Mapping[str, tuple[Tensor, ...]], values: Mapping[str, Tensor]
+    ) -> None:
         for name, at in places.items():
             self.parameters[name][at] = values[name].to(self.parameters[name].dtype)
 
     def _loss(self, answers: list[Tensor]) -> float:
         """Mean over the examples, summed in double precision: a single weight changes it by less than float32 resolves."""
-        total = sum(float(self._one(out, y)) * len(y) for out, (_, y) in zip(answers, self.data, strict=True))
+        total = sum(
+            float(self._one(out, y)) * len(y)
+            for out, (_, y) in zip(answers, self.data, strict=True)
+        )
         return total / len(self.data.x)
 
     def _one(self, out: Tensor, y: Tensor) -> Tensor:

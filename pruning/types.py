@@ -19,7 +19,15 @@ Masks = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> a scalar, the mean over the batch."""
 
-PRUNED_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+PRUNED_KINDS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 @dataclass(frozen=True)
@@ -35,25 +43,33 @@ class Batches:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise DataError(f"There are {len(self.x)} examples but {len(self.y)} targets: give one target for each example.")
+            raise DataError(
+                f"There are {len(self.x)} examples but {len(self.y)} targets: give one target for each example."
+            )
         if len(self.x) == 0:
             raise DataError("There are no examples: give at least one.")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(torch.split(self.x, self.batch), torch.split(self.y, self.batch), strict=True)
+        yield from zip(
+            torch.split(self.x, self.batch), torch.split(self.y, self.batch), strict=True
+        )
 
     def __len__(self) -> int:
         """How many batches."""
         return -(-len(self.x) // self.batch)
 
-    def shuffled(self, generator: torch.Generator, batch: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def shuffled(
+        self, generator: torch.Generator, batch: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """The same examples in an order drawn from `generator`; a last batch of 1 joins its neighbour (BatchNorm needs 2)."""
         for part in self.order(generator, batch):
             yield self.x[part], self.y[part]
 
     def order(self, generator: torch.Generator, batch: int | None = None) -> list[Tensor]:
         """Which examples each batch of `shuffled` holds."""
-        parts = list(torch.split(torch.randperm(len(self.x), generator=generator), batch or self.batch))
+        parts = list(
+            torch.split(torch.randperm(len(self.x), generator=generator), batch or self.batch)
+        )
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
@@ -84,7 +100,9 @@ class Workpiece:
         """The split, or a DataError that says what wanted it."""
         data = getattr(self, split)
         if data is None:
-            raise DataError(f"{why} needs {split} data, and {self.name} has none: choose a technique that needs no data, or give the data.")
+            raise DataError(
+                f"{why} needs {split} data, and {self.name} has none: choose a technique that needs no data, or give the data."
+            )
         return data  # type: ignore[no-any-return]
 
 
@@ -115,5 +133,7 @@ def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
                 raise NotFinite(full, int((~torch.isfinite(weight.detach())).sum()))
             found[full] = weight
     if not found:
-        raise NothingToPrune(type(model).__name__, "it has no linear, convolution or attention weights.")
+        raise NothingToPrune(
+            type(model).__name__, "it has no linear, convolution or attention weights."
+        )
     return found

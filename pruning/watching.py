@@ -35,7 +35,9 @@ class Layout:
         """The weight's shape -> (groups, rows, inputs)."""
         if not self.transposed:
             return weight.reshape(self.groups, len(weight) // self.groups, -1)
-        turned = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(1, 2)  # (groups, out, in, k...)
+        turned = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(
+            1, 2
+        )  # (groups, out, in, k...)
         return turned.flip(tuple(range(3, turned.dim()))).flatten(2)
 
     def weight(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
@@ -51,7 +53,9 @@ def layouts(model: nn.Module) -> dict[str, Layout]:
     kinds = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        kinds[f"{prefix}weight"] = Layout(getattr(module, "groups", 1), "Transpose" in type(module).__name__)
+        kinds[f"{prefix}weight"] = Layout(
+            getattr(module, "groups", 1), "Transpose" in type(module).__name__
+        )
         kinds[f"{prefix}in_proj_weight"] = Layout(3)
     return {name: kinds.get(name, Layout()) for name in prunable(model)}
 
@@ -76,7 +80,9 @@ class Use:
             return
         stride, padding, dilation, transposed, _, groups = self.convolution
         kernel = shape[2:]
-        step = max(1, CHUNK // max(1, self.out[0, 0].numel() * self.given.shape[1] * math.prod(kernel)))
+        step = max(
+            1, CHUNK // max(1, self.out[0, 0].numel() * self.given.shape[1] * math.prod(kernel))
+        )
         for x in torch.split(self.given, step):
             if transposed:
                 x = _spaced(x, kernel, stride, padding, dilation, self.out.shape[2:])
@@ -86,26 +92,44 @@ class Use:
 
 
 def _unfolded(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
 ) -> Tensor:
     """(n, channels, ...) -> (n · positions, groups, channels / groups · kernel)."""
     x = nn.functional.pad(x, [side for p in reversed(list(padding)) for side in (p, p)])
     for dim, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         x = x.unfold(2 + dim, (k - 1) * d + 1, s)[..., ::d]
     axes, kernel_size = len(kernel), math.prod(kernel)
-    x = x.permute(0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))  # (n, positions..., channels, kernel...)
+    x = x.permute(
+        0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes)
+    )  # (n, positions..., channels, kernel...)
     return x.reshape(-1, groups, x.shape[axes + 1] // groups * kernel_size)
 
 
 def _spaced(
-    x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], size: Sequence[int]
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    size: Sequence[int],
 ) -> Tensor:
     """The input of a transposed convolution, zeros set between its values, so that a plain convolution gives `size` outputs."""
-    wide = x.new_zeros(*x.shape[:2], *(n + (k - 1) * d for n, k, d in zip(size, kernel, dilation, strict=True)))
+    wide = x.new_zeros(
+        *x.shape[:2], *(n + (k - 1) * d for n, k, d in zip(size, kernel, dilation, strict=True))
+    )
     place = wide
-    for dim, (n, k, s, p, d) in enumerate(zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)):
+    for dim, (n, k, s, p, d) in enumerate(
+        zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
+    ):
         first = (k - 1) * d - p
-        low = max(0, -(first // s)) if first < 0 else 0  # inputs that fall off the edge when the padding is wide
+        low = (
+            max(0, -(first // s)) if first < 0 else 0
+        )  # inputs that fall off the edge when the padding is wide
         high = min(n, low + -(-(wide.shape[2 + dim] - first - low * s) // s))
         x = x.narrow(2 + dim, low, high - low)
         place = place.narrow(2 + dim, first + low * s, (high - low - 1) * s + 1)
@@ -120,7 +144,10 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, model: nn.Module, see: Callable[[Use], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.see, self.layouts = see, layouts(model)
-        self.places = [(w.data_ptr(), w.numel() * w.element_size(), name, w) for name, w in prunable(model).items()]
+        self.places = [
+            (w.data_ptr(), w.numel() * w.element_size(), name, w)
+            for name, w in prunable(model).items()
+        ]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -137,7 +164,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _matrix(self, given: Tensor, weight: Tensor, out: Tensor) -> None:
         found = self._find(weight)
-        if not found or weight.shape[0] != found[1].shape[1]:  # not the weight transposed: gradients and the like
+        if (
+            not found or weight.shape[0] != found[1].shape[1]
+        ):  # not the weight transposed: gradients and the like
             return
         name, whole, offset = found
         groups = self.layouts[name].groups
@@ -148,7 +177,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _find(self, weight: Tensor) -> tuple[str, Tensor, int] | None:
         """The covered weight that this one is, or is rows of; and how many bytes into it."""
         at = weight.data_ptr()
-        return next(((name, w, at - start) for start, size, name, w in self.places if start <= at < start + size), None)
+        return next(
+            (
+                (name, w, at - start)
+                for start, size, name, w in self.places
+                if start <= at < start + size
+            ),
+            None,
+        )
 
 
 @contextmanager
@@ -160,11 +196,37 @@ def plainly() -> Iterator[None]:
 
 # ---------------------------------------------------------------- what becomes of outputs
 
-PASSING = {"view", "_unsafe_view", "clone", "contiguous", "max_pool2d_with_indices", "avg_pool2d", "max_pool1d", "max_pool3d_with_indices"}
-NORMS = {"native_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_no_update", "cudnn_batch_norm"}
+PASSING = {
+    "view",
+    "_unsafe_view",
+    "clone",
+    "contiguous",
+    "max_pool2d_with_indices",
+    "avg_pool2d",
+    "max_pool1d",
+    "max_pool3d_with_indices",
+}
+NORMS = {
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "_batch_norm_no_update",
+    "cudnn_batch_norm",
+}
 BENDING = {
-    "relu", "gelu", "silu", "hardtanh", "hardswish", "hardsigmoid", "sigmoid", "tanh", "leaky_relu", "elu", "mish", "softplus", "clamp_min",
-}  # fmt: skip
+    "relu",
+    "gelu",
+    "silu",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "mish",
+    "softplus",
+    "clamp_min",
+}
 
 
 class Follow(Watch):  # type: ignore[no-untyped-call]
@@ -177,8 +239,12 @@ class Follow(Watch):  # type: ignore[no-untyped-call]
         super().__init__(model, self._start)
         self.scales: dict[str, Tensor] = {}
         self.last: dict[str, Tensor] = {}
-        self._flat: set[int] = set()  # ids of tensors whose units are in the last dimension, not in the second
-        self._of: dict[int, tuple[Tensor, set[str], bool]] = {}  # id -> the tensor (so that no other takes its id), owners, still its own
+        self._flat: set[int] = (
+            set()
+        )  # ids of tensors whose units are in the last dimension, not in the second
+        self._of: dict[
+            int, tuple[Tensor, set[str], bool]
+        ] = {}  # id -> the tensor (so that no other takes its id), owners, still its own
 
     def _start(self, use: Use) -> None:
         if not use.convolution:
@@ -187,11 +253,16 @@ class Follow(Watch):  # type: ignore[no-untyped-call]
         self._of[id(use.out)] = (use.out, {use.name}, True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        came = [self._of[id(arg)] for arg in args if isinstance(arg, Tensor) and id(arg) in self._of]
+        came = [
+            self._of[id(arg)] for arg in args if isinstance(arg, Tensor) and id(arg) in self._of
+        ]
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if not came:
             return out
-        kind, got = func._overloadpacket.__name__.removesuffix("_"), out[0] if isinstance(out, tuple) else out
+        kind, got = (
+            func._overloadpacket.__name__.removesuffix("_"),
+            out[0] if isinstance(out, tuple) else out,
+        )
         owners: set[str] = set().union(*(names for _, names, _ in came))
         alone = all(mine for *_, mine in came)
         gamma = args[1] if kind in NORMS and alone else None
@@ -203,7 +274,9 @@ class Follow(Watch):  # type: ignore[no-untyped-call]
                 self._of.pop(id(tensor), None)
         elif kind in PASSING | NORMS | {"add"} and isinstance(got, Tensor):
             other = [arg for arg in args if isinstance(arg, Tensor) and id(arg) not in self._of]
-            alone = alone and len(came) == 1 and (kind != "add" or all(arg.dim() <= 1 for arg in other))
+            alone = (
+                alone and len(came) == 1 and (kind != "add" or all(arg.dim() <= 1 for arg in other))
+            )
             alone = alone and _same_units(came[0][0], got, self._flat)
             if alone:
                 self.last |= {name: got for name in owners}

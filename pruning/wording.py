@@ -41,7 +41,11 @@ def gap(m: Measurement) -> Spread | None:
 
 
 def _points(spread: Spread | None) -> dict[str, float] | None:
-    return {"value": 100 * spread.value, "low": 100 * spread.low, "high": 100 * spread.high} if spread else None
+    return (
+        {"value": 100 * spread.value, "low": 100 * spread.low, "high": 100 * spread.high}
+        if spread
+        else None
+    )
 
 
 def _share(accuracy: Accuracy | None) -> dict[str, Any] | None:
@@ -59,7 +63,9 @@ def _timing(t: Timing) -> dict[str, Any]:
         f"{name}_control_share": t.control,
         f"{name}_verdict": t.verdict,
     }
-    return told | ({f"{name}_speedup": [t.speedup.low, t.speedup.value, t.speedup.high]} if t.speedup else {})
+    return told | (
+        {f"{name}_speedup": [t.speedup.low, t.speedup.value, t.speedup.high]} if t.speedup else {}
+    )
 
 
 # ---------------------------------------------------------------- words
@@ -69,13 +75,21 @@ def lines(m: Measurement) -> list[str]:
     """A few aligned lines for people."""
     said = [f"weights  {m.kept:,} of {m.weights:,}", f"file     {m.size.dense:,} bytes dense"]
     if m.size.coded is not None:
-        said[-1] += f", {m.size.coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
+        said[-1] += (
+            f", {m.size.coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
+        )
     if m.memory:
-        peak = f", {m.memory.activations:,} of activations at most" if m.memory.activations is not None else ""
+        peak = (
+            f", {m.memory.activations:,} of activations at most"
+            if m.memory.activations is not None
+            else ""
+        )
         said.append(f"memory   {m.memory.weights:,} bytes of weights{peak} at run time")
     said += [f"time     {_took(timing)}" for timing in m.timings]
     if m.energy:
-        said.append(f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped")
+        said.append(
+            f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped"
+        )
         said[-1] += f"; {m.energy.measured:.3g} J measured" if m.energy.measured is not None else ""
     if (b := m.behaviour) is not None:
         said.append("answers  " + ", ".join(_answers(m, b.noisy, b.sigma, b.calibration)))
@@ -92,7 +106,9 @@ def _took(t: Timing) -> str:
     return f"{said}, {t.speedup.value:.2f} times as fast as dense ({t.speedup.low:.2f} to {t.speedup.high:.2f}): {t.verdict}"
 
 
-def _answers(m: Measurement, noisy: Accuracy | None, sigma: float, calibration: Spread | None) -> list[str]:
+def _answers(
+    m: Measurement, noisy: Accuracy | None, sigma: float, calibration: Spread | None
+) -> list[str]:
     said = []
     if (between := gap(m)) is not None:
         said.append(f"train/test gap {100 * between.value:.1f} points")

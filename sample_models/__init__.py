@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from pruning.types import Workpiece
     from sample_models.data import Progress
 
-__all__ = ["Card", "Dataset", "build", "card", "datasets", "fetch", "load", "names", "torchvision_names"]
+__all__ = [
+    "Card",
+    "Dataset",
+    "build",
+    "card",
+    "datasets",
+    "fetch",
+    "load",
+    "names",
+    "torchvision_names",
+]
 
 PREFIX = "torchvision:"
 
@@ -40,7 +50,9 @@ def torchvision_names() -> list[str]:
     return ARCHITECTURES.read_text(encoding="utf-8").split()
 
 
-def load(name: str, *, data: bool = True, weights: str = "auto", progress: Progress | None = None) -> Workpiece:
+def load(
+    name: str, *, data: bool = True, weights: str = "auto", progress: Progress | None = None
+) -> Workpiece:
     """A model on the bench, in eval mode and float32: a sample model with its data, or a torchvision architecture.
 
     name: one of `names()`, or of `torchvision_names()`, with "torchvision:" before it or without

@@ -30,7 +30,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m sample_models", description="Train the sample models, or list them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m sample_models", description="Train the sample models, or list them."
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     listing = verbs.add_parser("list", help="what there is")
     listing.add_argument("--json", action="store_true", help="as JSON lines")
@@ -38,7 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("names", nargs="+", metavar="NAME")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--threads", type=int, default=1, help="other counts give other bits")
-    training.add_argument("--data-dir", help="a folder laid out as torchvision does; like PRUNING_DATA")
+    training.add_argument(
+        "--data-dir", help="a folder laid out as torchvision does; like PRUNING_DATA"
+    )
     fetching = verbs.add_parser("fetch", help="download data or weights")
     fetching.add_argument("name", metavar="NAME", help="a data set, or a torchvision architecture")
     return parser
@@ -59,11 +63,21 @@ def _train(choice: argparse.Namespace) -> None:
     from sample_models.making import make
 
     for kind in [sample(name) for name in choice.names]:
-        make(kind.name, seed=choice.seed, threads=choice.threads, say=lambda line: print(line, flush=True))
+        make(
+            kind.name,
+            seed=choice.seed,
+            threads=choice.threads,
+            say=lambda line: print(line, flush=True),
+        )
 
 
 def _fetch(choice: argparse.Namespace) -> None:
-    print(sample_models.fetch(choice.name, progress=lambda what, done, total: print(f"{what}  {done} of {total}", flush=True)))
+    print(
+        sample_models.fetch(
+            choice.name,
+            progress=lambda what, done, total: print(f"{what}  {done} of {total}", flush=True),
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -32,9 +32,15 @@ def load(name: str, *, weights: str = "auto", progress: Progress | None = None) 
         except DataError:
             weights = "random"  # offline: the label says so
     if weights == "random" or not _cached(known).is_file():
-        return Workpiece(f"{name} ({RANDOM})", build(name), example=_example(299 if name == "inception_v3" else 224))
+        return Workpiece(
+            f"{name} ({RANDOM})",
+            build(name),
+            example=_example(299 if name == "inception_v3" else 224),
+        )
     example = _example(known.transforms.keywords["crop_size"])
-    return Workpiece(name, _trained(name, known), example=example, classes=tuple(known.meta["categories"]))
+    return Workpiece(
+        name, _trained(name, known), example=example, classes=tuple(known.meta["categories"])
+    )
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
@@ -42,7 +48,9 @@ def build(name: str, seed: int = 0) -> nn.Module:
     from torchvision import models
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # inception_v3 and googlenet warn of a change of their initialisation
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # inception_v3 and googlenet warn of a change of their initialisation
         torch.manual_seed(seed)
         model: nn.Module = models.get_model(name, weights=None, **_options(name))
     return model.eval()
@@ -96,7 +104,9 @@ def _trained(name: str, known: Any) -> nn.Module:
 
 def _options(name: str) -> dict[str, Any]:
     """Without the auxiliary heads, which only training uses: pruning them would look free."""
-    return {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return (
+        {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    )
 
 
 def _example(side: int) -> torch.Tensor:

@@ -13,7 +13,14 @@ from sample_models.cards import Block
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
-POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+POOLS = (
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+)
 
 
 def blocks(model: nn.Module, example: Tensor) -> tuple[Block, ...]:
@@ -41,7 +48,9 @@ def _kind(name: str, module: nn.Module) -> str:
     return "norm" if isinstance(module, NORMS) else "pool" if isinstance(module, POOLS) else ""
 
 
-def _meet(met: list[Block], name: str, kind: str, module: nn.Module, _inputs: Any, output: Tensor) -> None:
+def _meet(
+    met: list[Block], name: str, kind: str, module: nn.Module, _inputs: Any, output: Tensor
+) -> None:
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
     met.append(Block(name, kind, prod(shape) if shape else 0, shape, tuple(output.shape[1:])))

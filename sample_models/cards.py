@@ -119,4 +119,10 @@ def _facts(name: str) -> dict[str, Any]:
 
 
 def _block(facts: dict[str, Any]) -> Block:
-    return Block(facts["name"], facts["kind"], facts["weights"], tuple(facts["shape"]), tuple(facts["output"]))
+    return Block(
+        facts["name"],
+        facts["kind"],
+        facts["weights"],
+        tuple(facts["shape"]),
+        tuple(facts["output"]),
+    )

@@ -66,7 +66,18 @@ class Sample:
 
 
 DIGITS = tuple("0123456789")
-FASHION = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+FASHION = (
+    "T-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 DATASETS = {
     d.name: d
@@ -172,7 +183,9 @@ SAMPLES = {
             "2x2 patches, three transformer blocks of width 48 with four heads, a mean over the patches, one linear layer.",
             "digits",
             "vit:digits_vit",
-            Training(epochs=120, optimizer="adamw", lr=2e-3, weight_decay=0.05, shift=1, smoothing=0.05),
+            Training(
+                epochs=120, optimizer="adamw", lr=2e-3, weight_decay=0.05, shift=1, smoothing=0.05
+            ),
         ),
         Sample(
             "mnist1d-mlp",

@@ -30,7 +30,12 @@ Progress = Callable[[str, int, int], None]
 Splits = tuple[Batches, Batches, Batches]
 
 FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
-FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 PATIENCE = 20.0  # seconds without an answer before a server counts as unreachable
 
 
@@ -81,7 +86,9 @@ def _download(name: str, folder: Path, progress: Progress) -> None:
         for mirror in source.mirrors:
             try:
                 with patience(PATIENCE):
-                    download_and_extract_archive(f"{mirror}{file}", str(folder), filename=file, md5=md5)
+                    download_and_extract_archive(
+                        f"{mirror}{file}", str(folder), filename=file, md5=md5
+                    )
                 break
             except (OSError, RuntimeError, EOFError) as error:
                 problem = error
@@ -116,7 +123,9 @@ def read_idx(path: Path) -> Tensor:
     start = 4 + 4 * dims
     shape = raw[4:start].view(">u4").astype(int).tolist() if dims and len(raw) >= start else []
     if not shape or len(raw) != start + int(np.prod(shape)):
-        raise DataError(f"{path.name} in {path.parent} is not a whole idx file: delete it, and load again to have it downloaded.")
+        raise DataError(
+            f"{path.name} in {path.parent} is not a whole idx file: delete it, and load again to have it downloaded."
+        )
     return torch.from_numpy(raw[start:].reshape(shape))
 
 
@@ -126,13 +135,19 @@ def order(labels: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> list[np.
     Raises DataError when the sizes do not add up to the number of labels.
     """
     if sum(sizes) != len(labels):
-        raise DataError(f"The parts {sizes} add up to {sum(sizes):,}, but there are {len(labels):,} examples.")
-    shuffled = np.random.RandomState(seed).permutation(len(labels))  # RandomState: its stream is frozen for ever
+        raise DataError(
+            f"The parts {sizes} add up to {sum(sizes):,}, but there are {len(labels):,} examples."
+        )
+    shuffled = np.random.RandomState(seed).permutation(
+        len(labels)
+    )  # RandomState: its stream is frozen for ever
     rank = np.empty(len(labels))
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
         rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    queue = shuffled[np.argsort(rank[shuffled], kind="stable")]  # any stretch of it has the classes in proportion
+    queue = shuffled[
+        np.argsort(rank[shuffled], kind="stable")
+    ]  # any stretch of it has the classes in proportion
     return [np.sort(part) for part in np.split(queue, np.cumsum(sizes)[:-1])]
 
 
@@ -162,9 +177,16 @@ def digits_table() -> np.ndarray:
     Raises DataError when scikit-learn is not installed.
     """
     package = find_spec("sklearn")
-    path = Path((package.submodule_search_locations or [""])[0] if package else "") / "datasets" / "data" / "digits.csv.gz"
+    path = (
+        Path((package.submodule_search_locations or [""])[0] if package else "")
+        / "datasets"
+        / "data"
+        / "digits.csv.gz"
+    )
     if not path.is_file():
-        raise DataError("The digits come with scikit-learn, and it is not installed whole: start with `python3 run.py`, which installs it.")
+        raise DataError(
+            "The digits come with scikit-learn, and it is not installed whole: start with `python3 run.py`, which installs it."
+        )
     return np.loadtxt(path, delimiter=",")
 
 
@@ -175,7 +197,9 @@ def _mnist1d() -> Splits:
     data = dataset("mnist1d")
     train, validation = order(y[:4000], data.sizes[:2])
     parts = (train, validation, np.arange(4000, 5000))
-    train_set, validation_set, test_set = (_part(torch.from_numpy(x).float().unsqueeze(1), y, part) for part in parts)
+    train_set, validation_set, test_set = (
+        _part(torch.from_numpy(x).float().unsqueeze(1), y, part) for part in parts
+    )
     return train_set, validation_set, test_set
 
 
@@ -216,8 +240,14 @@ def _idx(name: str, raw: Path) -> Splits:
     x, y, x_test, y_test = (read_idx(raw / file) for file in FILES)
     train, validation = order(y.numpy(), data.sizes[:2])
     x, x_test = (normalised(part.float().div_(255).unsqueeze(1), data) for part in (x, x_test))
-    return _part(x, y.numpy(), train), _part(x, y.numpy(), validation), Batches(x_test, y_test.long(), batch=256)
+    return (
+        _part(x, y.numpy(), train),
+        _part(x, y.numpy(), validation),
+        Batches(x_test, y_test.long(), batch=256),
+    )
 
 
 def _part(x: Tensor, y: np.ndarray, part: np.ndarray) -> Batches:
-    return Batches(x[torch.from_numpy(part)].contiguous(), torch.from_numpy(y[part]).long(), batch=256)
+    return Batches(
+        x[torch.from_numpy(part)].contiguous(), torch.from_numpy(y[part]).long(), batch=256
+    )

@@ -41,7 +41,9 @@ def load(name: str, *, data: bool = True, progress: Progress | None = None) -> W
     if not data:
         return Workpiece(name, model, example=example, classes=about.classes)
     train, validation, test = splits(kind.dataset, progress=progress)
-    return Workpiece(name, model, train, validation, test, example=test.x[:2].clone(), classes=about.classes)
+    return Workpiece(
+        name, model, train, validation, test, example=test.x[:2].clone(), classes=about.classes
+    )
 
 
 def with_weights(kind: Sample) -> nn.Module:

@@ -57,7 +57,9 @@ def describe(kind: Sample, seed: int, threads: int, say: Say = print) -> dict[st
     CARDS.mkdir(exist_ok=True)
     (CARDS / f"{kind.name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     right, total = facts["accuracy"]["correct"], facts["accuracy"]["total"]
-    say(f"{kind.name}: {right}/{total} = {right / total:.2%} on test, {facts['shipped']:,} bytes shipped")
+    say(
+        f"{kind.name}: {right}/{total} = {right / total:.2%} on test, {facts['shipped']:,} bytes shipped"
+    )
     return facts
 
 
@@ -80,5 +82,7 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     if half and value.is_floating_point():
         value = value.half()
         if not math.isfinite(float(value.float().abs().sum())):
-            raise OverflowError("A weight is too large for float16: ship this model as float32 (half=False in the catalogue).")
+            raise OverflowError(
+                "A weight is too large for float16: ship this model as float32 (half=False in the catalogue)."
+            )
     return value

@@ -14,7 +14,14 @@ from pruning.types import Batches
 from sample_models.catalogue import Training
 
 
-def train(model: nn.Module, data: Batches, validation: Batches, how: Training, seed: int, say: Callable[[str], None]) -> nn.Module:
+def train(
+    model: nn.Module,
+    data: Batches,
+    validation: Batches,
+    how: Training,
+    seed: int,
+    say: Callable[[str], None],
+) -> nn.Module:
     """Train in place and leave the model in eval mode; `say` gets one line an epoch. Same seed and thread count: same bits."""
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -36,13 +43,17 @@ def train(model: nn.Module, data: Batches, validation: Batches, how: Training, s
             total += float(loss.detach()) * len(y)
         right = correct(model, validation)
         spent = time.perf_counter() - start
-        say(f"epoch {epoch}/{how.epochs}  loss {total / len(data.x):.4f}  validation {right}/{len(validation.x)}  {spent:.1f} s")
+        say(
+            f"epoch {epoch}/{how.epochs}  loss {total / len(data.x):.4f}  validation {right}/{len(validation.x)}  {spent:.1f} s"
+        )
     return model.eval().to(memory_format=torch.contiguous_format)
 
 
 def pace(progress: float) -> float:
     """Share of the learning rate: linear up to 1 over the first tenth, then a cosine to 0."""
-    return progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+    return (
+        progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+    )
 
 
 def correct(model: nn.Module, data: Batches) -> int:
@@ -74,5 +85,9 @@ def shifted(x: Tensor, most: int, draw: torch.Generator) -> Tensor:
 
 def _optimizer(model: nn.Module, how: Training) -> torch.optim.Optimizer:
     if how.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), how.lr, weight_decay=how.weight_decay, fused=True)
-    return torch.optim.SGD(model.parameters(), how.lr, how.momentum, weight_decay=how.weight_decay, nesterov=True)
+        return torch.optim.AdamW(
+            model.parameters(), how.lr, weight_decay=how.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        model.parameters(), how.lr, how.momentum, weight_decay=how.weight_decay, nesterov=True
+    )

@@ -23,7 +23,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (  # each (n, heads, tokens, d)
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query, self.key, self.value)
         )
         mixed = F.scaled_dot_product_attention(query, key, value)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))

@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 # Before anything imports torch or the job store: they read these once.
 for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[threads] = "1"  # two tests at once on two cores; and the same thread count gives the same bits
+    os.environ[threads] = (
+        "1"  # two tests at once on two cores; and the same thread count gives the same bits
+    )
 WORKSPACE = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
 os.environ["PRUNING_HOME"] = str(WORKSPACE)
 
 quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("here", deadline=None, suppress_health_check=quiet)
-settings.register_profile("ci", deadline=None, suppress_health_check=quiet, derandomize=True, print_blob=True)
+settings.register_profile(
+    "ci", deadline=None, suppress_health_check=quiet, derandomize=True, print_blob=True
+)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
@@ -61,7 +65,15 @@ def tiny() -> Workpiece:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
-    return Workpiece(name="tiny", model=model, train=data, validation=data, test=data, example=x[:1], classes=("second", "first"))
+    return Workpiece(
+        name="tiny",
+        model=model,
+        train=data,
+        validation=data,
+        test=data,
+        example=x[:1],
+        classes=("second", "first"),
+    )
 
 
 @pytest.fixture

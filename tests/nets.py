@@ -32,7 +32,13 @@ def linear(a: int, b: int, **options: Any) -> Callable[[], nn.Module]:
 
 
 def residual() -> nn.Module:
-    layers = {"a": conv(1, 6, 3, padding=1), "n": lambda: nn.BatchNorm2d(6), "b": conv(6, 4), "c": conv(4, 6), "h": linear(6, 3)}
+    layers = {
+        "a": conv(1, 6, 3, padding=1),
+        "n": lambda: nn.BatchNorm2d(6),
+        "b": conv(6, 4),
+        "c": conv(4, 6),
+        "h": linear(6, 3),
+    }
 
     def run(m: Any, x: Tensor) -> Tensor:
         x = m.n(m.a(x)).relu()
@@ -44,7 +50,9 @@ def residual() -> nn.Module:
 
 def concat() -> nn.Module:
     layers = {"a": conv(1, 4), "b": conv(1, 6), "c": conv(10, 8), "h": linear(8, 3)}
-    return Net(layers, lambda m, x: m.h(m.c(torch.cat([m.a(x), m.b(x)], 1).relu()).relu().mean((2, 3))))
+    return Net(
+        layers, lambda m, x: m.h(m.c(torch.cat([m.a(x), m.b(x)], 1).relu()).relu().mean((2, 3)))
+    )
 
 
 def split() -> nn.Module:
@@ -66,7 +74,8 @@ def two_in_two_out() -> nn.Module:
 def shared() -> nn.Module:
     """One 6x6 weight used twice: its rows and its columns are the same neurons."""
     net = Net(
-        {"i": linear(5, 6), "a": linear(6, 6), "b": linear(6, 6), "h": linear(6, 3)}, lambda m, x: m.h(m.b(m.a(m.i(x)).relu()).relu())
+        {"i": linear(5, 6), "a": linear(6, 6), "b": linear(6, 6), "h": linear(6, 3)},
+        lambda m, x: m.h(m.b(m.a(m.i(x)).relu()).relu()),
     )
     net.b.weight = net.a.weight  # type: ignore[union-attr]
     return net
@@ -81,7 +90,10 @@ def one_channel() -> nn.Module:
 
 def flatten() -> nn.Module:
     """4 channels of 3x3 become 36 inputs: a channel takes 9 columns along."""
-    return Net({"a": conv(1, 4, 2), "b": linear(36, 5), "h": linear(5, 3)}, lambda m, x: m.h(m.b(m.a(x).relu().flatten(1)).relu()))
+    return Net(
+        {"a": conv(1, 4, 2), "b": linear(36, 5), "h": linear(5, 3)},
+        lambda m, x: m.h(m.b(m.a(x).relu().flatten(1)).relu()),
+    )
 
 
 def grouped() -> nn.Module:
@@ -113,7 +125,14 @@ def packed_attention() -> nn.Module:
 
 def separate_attention() -> nn.Module:
     """Three heads: 4 numbers each in queries and keys, 6 in values."""
-    layers = {"i": linear(5, 12), "q": linear(12, 12), "k": linear(12, 12), "v": linear(12, 18), "o": linear(18, 12), "h": linear(12, 3)}
+    layers = {
+        "i": linear(5, 12),
+        "q": linear(12, 12),
+        "k": linear(12, 12),
+        "v": linear(12, 18),
+        "o": linear(18, 12),
+        "h": linear(12, 3),
+    }
 
     def run(m: Any, x: Tensor) -> Any:
         x = m.i(x)
@@ -138,12 +157,22 @@ def upward() -> nn.Module:
 
 
 def looked_up() -> nn.Module:
-    layers = {"e": lambda: nn.Embedding(7, 8), "l": linear(8, 10), "r": lambda: nn.RMSNorm(10), "h": linear(10, 3)}
+    layers = {
+        "e": lambda: nn.Embedding(7, 8),
+        "l": linear(8, 10),
+        "r": lambda: nn.RMSNorm(10),
+        "h": linear(10, 3),
+    }
     return Net(layers, lambda m, x: m.h(m.r(m.l(m.e(x)).relu()).mean(1)))
 
 
 def recurrent() -> nn.Module:
-    layers = {"e": lambda: nn.Embedding(7, 8), "l": lambda: nn.LSTM(8, 6, batch_first=True), "f": linear(6, 9), "h": linear(9, 3)}
+    layers = {
+        "e": lambda: nn.Embedding(7, 8),
+        "l": lambda: nn.LSTM(8, 6, batch_first=True),
+        "f": linear(6, 9),
+        "h": linear(9, 3),
+    }
     return Net(layers, lambda m, x: m.h(m.f(m.l(m.e(x))[0][:, -1]).relu()))
 
 
@@ -167,7 +196,13 @@ def shuffled() -> nn.Module:
 
 def mixer() -> nn.Module:
     """A layer across tokens adds its bias to dead channels, and LayerNorm would count them: they stay."""
-    layers = {"i": linear(4, 8), "n": lambda: nn.LayerNorm(8), "t": linear(5, 5), "m": lambda: nn.LayerNorm(8), "h": linear(8, 3)}
+    layers = {
+        "i": linear(4, 8),
+        "n": lambda: nn.LayerNorm(8),
+        "t": linear(5, 5),
+        "m": lambda: nn.LayerNorm(8),
+        "h": linear(8, 3),
+    }
 
     def run(m: Any, x: Tensor) -> Any:
         x = m.i(x)
@@ -214,15 +249,31 @@ PICTURE, TOKENS, WORDS = torch.Size((1, 1, 4, 4)), torch.Size((1, 4, 5)), "words
 
 NETS: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, tuple[str, int]]]] = {
     "residual": (residual, PICTURE, {"a.weight": ("channels", 6), "b.weight": ("channels", 4)}),
-    "concat": (concat, PICTURE, {"a.weight": ("channels", 4), "b.weight": ("channels", 6), "c.weight": ("channels", 8)}),
-    "split": (split, PICTURE, {"a.weight": ("channels", 4), "a.weight (2)": ("channels", 4), "b.weight": ("channels", 6)}),
+    "concat": (
+        concat,
+        PICTURE,
+        {"a.weight": ("channels", 4), "b.weight": ("channels", 6), "c.weight": ("channels", 8)},
+    ),
+    "split": (
+        split,
+        PICTURE,
+        {"a.weight": ("channels", 4), "a.weight (2)": ("channels", 4), "b.weight": ("channels", 6)},
+    ),
     "two_in_two_out": (two_in_two_out, ((1, 5), (1, 4)), {"a.weight": ("neurons", 8)}),
     "shared": (shared, (1, 5), {"i.weight": ("neurons", 6)}),
     "one_channel": (one_channel, (1, 1, 8, 8), {"b.weight": ("channels", 6)}),
     "flatten": (flatten, PICTURE, {"a.weight": ("channels", 4), "b.weight": ("neurons", 5)}),
     "grouped": (grouped, (1, 1, 5, 5), {"a.weight": ("channels", 4), "g.weight": ("channels", 2)}),
-    "packed_attention": (packed_attention, TOKENS, {"i.weight": ("neurons", 12), "m.in_proj_weight": ("heads", 3)}),
-    "separate_attention": (separate_attention, TOKENS, {"i.weight": ("neurons", 12), "q.weight": ("heads", 3)}),
+    "packed_attention": (
+        packed_attention,
+        TOKENS,
+        {"i.weight": ("neurons", 12), "m.in_proj_weight": ("heads", 3)},
+    ),
+    "separate_attention": (
+        separate_attention,
+        TOKENS,
+        {"i.weight": ("neurons", 12), "q.weight": ("heads", 3)},
+    ),
     "upward": (upward, PICTURE, {"a.weight": ("channels", 6), "d.weight": ("channels", 8)}),
     "looked_up": (looked_up, WORDS, {"e.weight": ("neurons", 8), "l.weight": ("neurons", 10)}),
     "recurrent": (recurrent, WORDS, {"f.weight": ("neurons", 9)}),

@@ -51,7 +51,9 @@ def work_off() -> int:
 def said(page: AppTest) -> str:
     """All text of the page, the side included."""
     kinds = ("markdown", "caption", "subheader", "info", "warning", "error", "success", "metric")
-    return "\n".join(str(element.value) for kind in kinds for element in page.get(kind)).replace("\u00a0", " ")
+    return "\n".join(str(element.value) for kind in kinds for element in page.get(kind)).replace(
+        "\u00a0", " "
+    )
 
 
 def figures(page: AppTest) -> dict[str, dict[str, Any]]:

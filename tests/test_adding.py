@@ -76,7 +76,10 @@ def test_the_registry_has_it_with_its_options_and_its_paper(added: str) -> None:
     ]
     with pytest.raises(UnknownName, match="option of criterion near_level called 'loud'"):
         Recipe(criterion=added, options={"loud": True})
-    with pytest.raises(RecipeError, match=r"near_level does not work by channel: it was made up .* Choose granularity weight or row"):
+    with pytest.raises(
+        RecipeError,
+        match=r"near_level does not work by channel: it was made up .* Choose granularity weight or row",
+    ):
         Recipe(criterion=added, granularity="channel")
 
 
@@ -90,9 +93,14 @@ def test_the_shell_lists_it(added: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_the_form_has_a_card_for_it_a_colour_and_a_sentence(added: str) -> None:
     cards = dict(forms.grouped("criterion", False))["Looks at the weights"]
     card = next(card for card in cards if card.id == added)
-    assert (card.name, card.text) == ("Near level", "Remove the weights whose size is nearest to a level.")
+    assert (card.name, card.text) == (
+        "Near level",
+        "Remove the weights whose size is nearest to a level.",
+    )
     assert colours.technique(added).colour in {light for light, _ in colours.HUES.values()}
-    assert words.sentence(Recipe(criterion=added)).startswith("Remove the 50 % of weights lowest by near level,")
+    assert words.sentence(Recipe(criterion=added)).startswith(
+        "Remove the 50 % of weights lowest by near level,"
+    )
     held = forms.with_option(registry.entry("criterion", added), {}, "level", 0.5)
     assert Recipe(criterion=added, options=held).options == {"level": 0.5}
 

@@ -22,11 +22,15 @@ from pruning.sensitivity.descent import lower_hull
 from tests.toys import toy
 
 # Two layers of 4 and 8 weights. Leg 1 takes 2 of a, then 1 of b; leg 2 takes 4 of b. Accuracy on 10 images: 9, 9, 7 right.
-WAY = Route((Leg((), 0, 1.0, 9), Leg((("a", 2), ("b", 1)), 3, 1.2, 9), Leg((("b", 4),), 7, 2.0, 7)), 10)
+WAY = Route(
+    (Leg((), 0, 1.0, 9), Leg((("a", 2), ("b", 1)), 3, 1.2, 9), Leg((("b", 4),), 7, 2.0, 7)), 10
+)
 
 
 def two(**more: object) -> Ranked:
-    return Ranked({"a": np.arange(4.0), "b": np.arange(8.0) - 10}, {"a": 1, "b": 1}, route=WAY, **more)  # type: ignore[arg-type]
+    return Ranked(
+        {"a": np.arange(4.0), "b": np.arange(8.0) - 10}, {"a": 1, "b": 1}, route=WAY, **more
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -36,17 +40,25 @@ def two(**more: object) -> Ranked:
         (1 / 12, {"a": 1, "b": 0}),  # half of the first step
         (3 / 12, {"a": 2, "b": 1}),  # leg 1 whole
         (5 / 12, {"a": 2, "b": 3}),  # and half of leg 2
-        (8 / 12, {"a": 2, "b": 6}),  # one more than the route knows: the lowest score anywhere is b's
+        (
+            8 / 12,
+            {"a": 2, "b": 6},
+        ),  # one more than the route knows: the lowest score anywhere is b's
         (0.99, {"a": 3, "b": 7}),  # both keep their floor
     ],
 )
-def test_the_route_is_followed_as_far_as_the_budget_goes(share: float, drops: dict[str, int]) -> None:
+def test_the_route_is_followed_as_far_as_the_budget_goes(
+    share: float, drops: dict[str, int]
+) -> None:
     assert spend("by_sensitivity", two(), share, {}) == drops
 
 
 def test_what_is_foretold_lies_between_the_legs() -> None:
     assert WAY.foretold(3) == (pytest.approx(0.2), 0.0)
-    assert WAY.foretold(5) == (pytest.approx(0.6), pytest.approx(0.1))  # half-way between 9 and 7 right of 10
+    assert WAY.foretold(5) == (
+        pytest.approx(0.6),
+        pytest.approx(0.1),
+    )  # half-way between 9 and 7 right of 10
     assert WAY.within(0.1) == pytest.approx(5)
     assert WAY.within(0.5) == 7
     assert Route.from_dict(json.loads(json.dumps(WAY.to_dict()))) == WAY
@@ -54,14 +66,20 @@ def test_what_is_foretold_lies_between_the_legs() -> None:
 
 def test_a_tolerated_drop_stops_earlier() -> None:
     assert spend("by_sensitivity", two(), 0.9, {"tolerate": 10.0}) == {"a": 2, "b": 3}
-    assert spend("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {"a": 1, "b": 0}  # the share asked for comes first
+    assert spend("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {
+        "a": 1,
+        "b": 0,
+    }  # the share asked for comes first
     with pytest.raises(OutOfRange, match="from 0 to 100"):
         spend("by_sensitivity", two(), 0.9, {"tolerate": -1.0})
 
 
 def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
     # b's weights are used 9 times, a's once: 76 MACs. Of 3 gone weights (a: 2, b: 1) 11 go, of 4 (b: 2) 20.
-    assert spend("by_sensitivity", two(macs={"a": 4, "b": 72}), 15 / 76, {"of": "macs"}) == {"a": 2, "b": 1}
+    assert spend("by_sensitivity", two(macs={"a": 4, "b": 72}), 15 / 76, {"of": "macs"}) == {
+        "a": 2,
+        "b": 1,
+    }
     # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: with 5 gone 1+8 and 1+20, with 6 gone 1+8 and 1+16.
     assert spend("by_sensitivity", two(), 18 / 48, {"of": "bytes"}) == {"a": 2, "b": 3}
     with pytest.raises(RecipeError, match="no example input"):
@@ -76,7 +94,13 @@ def test_scores_without_measurements_say_so() -> None:
 
 
 def test_the_lower_hull() -> None:
-    corners = [(0.0, 0.0, 0), (1.0, 3.0, 1), (2.0, 2.0, 2), (3.0, 4.0, 3), (3.0, 9.0, 4)]  # (1, 3) lies above the line to (2, 2)
+    corners = [
+        (0.0, 0.0, 0),
+        (1.0, 3.0, 1),
+        (2.0, 2.0, 2),
+        (3.0, 4.0, 3),
+        (3.0, 9.0, 4),
+    ]  # (1, 3) lies above the line to (2, 2)
     assert [k for _, _, k in lower_hull(corners)] == [0, 2, 3]
 
 
@@ -86,7 +110,9 @@ def test_a_longer_way_goes_on_from_a_shorter_one(name: str, tmp_path: Path) -> N
     descent._held.clear()
     whole = masks.rank(far, work).ranking.route
     descent._held.clear()
-    half = descent.route(replace(far, sparsity=0.5), work, masks.rank(Recipe(), work), folder=tmp_path)
+    half = descent.route(
+        replace(far, sparsity=0.5), work, masks.rank(Recipe(), work), folder=tmp_path
+    )
     descent._held.clear()
     assert whole and len(half.legs) < len(whole.legs) and half.legs == whole.legs[: len(half.legs)]
     assert descent.route(far, work, masks.rank(Recipe(), work), folder=tmp_path) == whole
@@ -95,11 +121,15 @@ def test_a_longer_way_goes_on_from_a_shorter_one(name: str, tmp_path: Path) -> N
 def test_it_can_be_stopped() -> None:
     descent._held.clear()
     with pytest.raises(Stopped):
-        descent.route(Recipe(sparsity=0.9), toy("mlp"), masks.rank(Recipe(), toy("mlp")), stop=lambda: True)
+        descent.route(
+            Recipe(sparsity=0.9), toy("mlp"), masks.rank(Recipe(), toy("mlp")), stop=lambda: True
+        )
 
 
 @pytest.mark.parametrize("granularity", ["weight", "channel"])
-def test_the_preview_survives_the_disk_and_says_what_pruning_does(granularity: str, tmp_path: Path) -> None:
+def test_the_preview_survives_the_disk_and_says_what_pruning_does(
+    granularity: str, tmp_path: Path
+) -> None:
     work = sample_models.load("digits-mlp")
     recipe = Recipe(scope="by_sensitivity", sparsity=0.95, granularity=granularity)
     masks.rank(recipe, work).ranking.save(tmp_path / "ranking.npz")
@@ -107,7 +137,9 @@ def test_the_preview_survives_the_disk_and_says_what_pruning_does(granularity: s
     for share in (0.3, 0.8, 0.95):
         less = replace(recipe, sparsity=share)
         keep = pruning.choose(less, work)
-        assert {layer.name: layer.kept for layer in held.left(less).layers} == {n: int(k.sum()) for n, k in keep.items() if k.dim() > 1}
+        assert {layer.name: layer.kept for layer in held.left(less).layers} == {
+            n: int(k.sum()) for n, k in keep.items() if k.dim() > 1
+        }
 
 
 def test_it_finds_what_uniform_pruning_misses_and_foretells_it() -> None:
@@ -117,7 +149,11 @@ def test_it_finds_what_uniform_pruning_misses_and_foretells_it() -> None:
     uniform = list(pruning.run(Recipe(scope="per_layer", sparsity=0.9), work))[-1]
     end = said[-1]
     assert isinstance(end, events.Finished) and isinstance(uniform, events.Finished)
-    assert end.final.accuracy and uniform.final.accuracy and end.final.accuracy.correct > uniform.final.accuracy.correct + 50
+    assert (
+        end.final.accuracy
+        and uniform.final.accuracy
+        and end.final.accuracy.correct > uniform.final.accuracy.correct + 50
+    )
     assert foretold.accuracy and foretold.drop_achieved == pytest.approx(foretold.drop, abs=0.02)
     assert foretold.loss_achieved == pytest.approx(foretold.loss, abs=0.05)
     assert events.from_json(events.to_json(foretold)) == foretold
@@ -127,4 +163,6 @@ def test_excluded_layers_stay_whole() -> None:
     work = toy("mlp")
     keep = pruning.choose(Recipe(scope="by_sensitivity", sparsity=0.8, exclude=("2.weight",)), work)
     assert keep["2.weight"].all()
-    assert sum(int((~k).sum()) for n, k in keep.items() if n != "2.weight") == round(0.8 * (60 + 21))
+    assert sum(int((~k).sum()) for n, k in keep.items() if n != "2.weight") == round(
+        0.8 * (60 + 21)
+    )

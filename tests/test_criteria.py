@@ -29,14 +29,18 @@ def linear(rows: list[list[float]]) -> nn.Linear:
     return layer.eval()
 
 
-def seen(model: nn.Module, x: list[list[float]], y: object = None, loss: object = half_square) -> Evidence:
+def seen(
+    model: nn.Module, x: list[list[float]], y: object = None, loss: object = half_square
+) -> Evidence:
     """What is known of a model on a few examples; without targets, of a model alone."""
     inputs = torch.tensor(x)
     data = Batches(inputs, torch.tensor(y)) if y is not None else None
     return Evidence(model, data, loss, example=inputs)  # type: ignore[arg-type]
 
 
-def scored(criterion: str, evidence: Evidence, name: str = "weight", **options: object) -> list[float]:
+def scored(
+    criterion: str, evidence: Evidence, name: str = "weight", **options: object
+) -> list[float]:
     scores: Scores = registry.get("criterion", criterion)(evidence, **options)
     return scores[name].flatten().tolist()
 
@@ -66,15 +70,25 @@ def magnitude() -> None:
     assert scored("magnitude", evidence) == [1, 3, 0, 2]
     assert scored("magnitude", evidence, norm="l2") == [1, 9, 0, 4]
     # those left are 1, −3, 2: mean 0, σ = √(14/3)
-    assert scored("magnitude", evidence, scale="deviation") == pytest.approx([v / math.sqrt(14 / 3) for v in (1, 3, 0, 2)])
-    assert scored("magnitude", seen(linear([[2.0, 2.0]]), [[0.0, 0.0]]), scale="deviation") == [2, 2]  # σ = 0: left as they are
+    assert scored("magnitude", evidence, scale="deviation") == pytest.approx(
+        [v / math.sqrt(14 / 3) for v in (1, 3, 0, 2)]
+    )
+    assert scored("magnitude", seen(linear([[2.0, 2.0]]), [[0.0, 0.0]]), scale="deviation") == [
+        2,
+        2,
+    ]  # σ = 0: left as they are
 
 
 @vector
 def random() -> None:
     model = linear([[1.0, 2.0], [3.0, 4.0]])
     first, other = (scored("random", Evidence(model, seed=seed)) for seed in (3, 4))
-    assert first == torch.rand(2, 2, generator=torch.Generator().manual_seed(3 * 1_000_003)).flatten().tolist()
+    assert (
+        first
+        == torch.rand(2, 2, generator=torch.Generator().manual_seed(3 * 1_000_003))
+        .flatten()
+        .tolist()
+    )
     assert first != other
 
 
@@ -89,7 +103,9 @@ def taylor() -> None:
     # |w · g| of each example: [10, 30] and [2, 0]; means [6, 15], of squares [(100 + 4)/2, 900/2]
     assert scored("taylor", two_examples()) == [6, 15]
     assert scored("taylor", two_examples(), squared=True) == [52, 450]
-    assert scored("taylor", two_examples(), scale="layer") == pytest.approx([6 / math.sqrt(261), 15 / math.sqrt(261)])
+    assert scored("taylor", two_examples(), scale="layer") == pytest.approx(
+        [6 / math.sqrt(261), 15 / math.sqrt(261)]
+    )
     # of the mean gradient [−2, −5]: |2·−2|, |−3·−5|
     assert scored("taylor", two_examples(), over="mean") == [4, 15]
     assert scored("taylor", two_examples(), over="mean", squared=True) == [16, 225]
@@ -120,14 +136,18 @@ def obd() -> None:
     assert scored("obd", two_classes(), probes=2) == pytest.approx([0.5, 4.5, 0.5, 4.5])
     # ½ (out − y)² bends by x² = [1, 4] along w, whatever out is; off the diagonal 2, and v ⊙ Hv = [1 ± 2, 4 ± 2], the same sign
     h = scored("obd", one_example(), diagonal="hessian", probes=1)
-    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx([0.5 * 4 * -1, 0.5 * 9 * 2])
+    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx(
+        [0.5 * 4 * -1, 0.5 * 9 * 2]
+    )
 
 
 @vector
 def hutchinson() -> None:
     # H = xxᵀ = [[1, 2], [2, 4]]: one probe says 1 ± 2 and 4 ± 2; by size 3 or 1, and 6 or 2
     h = scored("hutchinson", one_example(), probes=1)
-    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx([0.5 * 4 * 1, 0.5 * 9 * 2])
+    assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx(
+        [0.5 * 4 * 1, 0.5 * 9 * 2]
+    )
 
 
 @vector
@@ -144,17 +164,23 @@ def synflow() -> None:
     # u's scores are |v_h u_hi|: [1, 2, 6, 0]; v's |v_h| Σ_i |u_hi|: [3, 6]; both layers sum to R; given as shares of R
     model = nn.Sequential(linear([[1.0, -2.0], [3.0, 0.0]]), linear([[-1.0, 2.0]]))
     evidence = seen(model, [[0.0, 0.0]])
-    assert scored("synflow", evidence, "0.weight", rounds=1) == pytest.approx([1 / 9, 2 / 9, 6 / 9, 0])
+    assert scored("synflow", evidence, "0.weight", rounds=1) == pytest.approx(
+        [1 / 9, 2 / 9, 6 / 9, 0]
+    )
     assert scored("synflow", evidence, "1.weight", rounds=1) == pytest.approx([3 / 9, 6 / 9])
     # in rounds of one weight: the 0 goes first, then 1, then (R = 2 + 6 now) u_12 and v_1 share 2, and u_12 stands first; v_1 is idle now
-    assert scored("synflow", evidence, "0.weight", rounds=100) == pytest.approx([1 / 6, 2 / 6, 4 / 6, 0])
+    assert scored("synflow", evidence, "0.weight", rounds=100) == pytest.approx(
+        [1 / 6, 2 / 6, 4 / 6, 0]
+    )
     assert scored("synflow", evidence, "1.weight", rounds=100) == pytest.approx([3 / 6, 5 / 6])
 
 
 @vector
 def wanda() -> None:
     # x: [3, 0], [4, 1]: norms [5, 1]; |w| · norm
-    evidence = seen(linear([[1.0, -2.0], [0.5, 4.0]]), [[3.0, 0.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]])
+    evidence = seen(
+        linear([[1.0, -2.0], [0.5, 4.0]]), [[3.0, 0.0], [4.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]
+    )
     assert scored("wanda", evidence) == [5, 2, 2.5, 4]
     assert scored("wanda", evidence, compare="output") == [0.5, 0, 0, 0.5]
 
@@ -172,7 +198,9 @@ def movement() -> None:
 
 @vector
 def bn_scale() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 1, bias=False), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 3)
+    ).eval()
     with torch.no_grad():
         model[1].weight.copy_(torch.tensor([-3.0, 0.5]))  # type: ignore[operator, arg-type]
     evidence = Evidence(model, example=torch.ones(1, 1, 1, 1))
@@ -186,7 +214,9 @@ def bn_scale() -> None:
 @vector
 def geometric_median() -> None:
     # filters (0, 0), (3, 4), (0, 1): distances 5, 1, √18; sums 6, 5 + √18, 1 + √18
-    scores = scored("geometric_median", seen(linear([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [[0.0, 0.0]]))
+    scores = scored(
+        "geometric_median", seen(linear([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [[0.0, 0.0]])
+    )
     far = math.sqrt(18)
     assert scores == pytest.approx([6, 6, 5 + far, 5 + far, 1 + far, 1 + far])
 
@@ -250,20 +280,33 @@ def test_transposed_convolutions_are_scored_or_left_dense_with_the_reason(criter
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 6, 3, stride=2), nn.BatchNorm2d(6), nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3),
-        ).eval()  # fmt: skip
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.ConvTranspose2d(4, 6, 3, stride=2),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 3),
+        ).eval()
         data = Batches(torch.randn(12, 1, 6, 6), torch.arange(12) % 3)
     evidence = Evidence(model, data, example=data.x)
     spares = registry.companion(criterion, "spares")
-    assert ("3.weight" in (spares(evidence) if spares else ())) == (criterion in ("bn_scale", "activation"))
+    assert ("3.weight" in (spares(evidence) if spares else ())) == (
+        criterion in ("bn_scale", "activation")
+    )
     scores: Scores = registry.get("criterion", criterion)(evidence)
-    assert {name: s.shape for name, s in scores.items()} == {name: w.shape for name, w in evidence.weights.items()}
+    assert {name: s.shape for name, s in scores.items()} == {
+        name: w.shape for name, w in evidence.weights.items()
+    }
     assert all(torch.isfinite(s).all() for s in scores.values())
 
 
 def test_models_a_criterion_cannot_read_are_refused_with_the_way_out() -> None:
-    with pytest.raises(ModelError, match=r"no layer of this model is followed by BatchNorm: choose magnitude"):
+    with pytest.raises(
+        ModelError, match=r"no layer of this model is followed by BatchNorm: choose magnitude"
+    ):
         registry.get("criterion", "bn_scale")(Evidence.of(toy("mlp")))
     with pytest.raises(ModelError, match=r"norms subtract a mean: choose magnitude or snip"):
         registry.get("criterion", "synflow")(Evidence.of(toy("attention")))

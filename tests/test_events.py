@@ -13,27 +13,53 @@ from pruning import events, figures
 
 finite = some.floats(allow_nan=False, allow_infinity=False)
 shares = some.floats(0, 1)
-accuracies = some.integers(1, 10_000).flatmap(lambda n: some.builds(events.Accuracy, some.integers(0, n), some.just(n)))
+accuracies = some.integers(1, 10_000).flatmap(
+    lambda n: some.builds(events.Accuracy, some.integers(0, n), some.just(n))
+)
 layers = some.lists(some.builds(events.Layer), max_size=3).map(tuple)
 spreads = some.builds(figures.Spread, finite, finite, finite)
 later = {
     "memory": some.none() | some.builds(figures.Memory),
-    "energy": some.none() | some.builds(figures.Energy, finite, finite, measured=some.none() | finite),
-    "timings": some.lists(some.builds(figures.Timing, speedup=some.none() | spreads, control=some.none() | finite), max_size=2).map(tuple),
-    "behaviour": some.none() | some.builds(figures.Behaviour, train=some.none() | accuracies, noisy=accuracies, calibration=spreads),
+    "energy": some.none()
+    | some.builds(figures.Energy, finite, finite, measured=some.none() | finite),
+    "timings": some.lists(
+        some.builds(figures.Timing, speedup=some.none() | spreads, control=some.none() | finite),
+        max_size=2,
+    ).map(tuple),
+    "behaviour": some.none()
+    | some.builds(
+        figures.Behaviour, train=some.none() | accuracies, noisy=accuracies, calibration=spreads
+    ),
     "paired": some.none() | some.builds(figures.Paired),
 }
-measurements = some.builds(events.Measurement, accuracy=some.none() | accuracies, loss=some.none() | finite, layers=layers, **later)
+measurements = some.builds(
+    events.Measurement,
+    accuracy=some.none() | accuracies,
+    loss=some.none() | finite,
+    layers=layers,
+    **later,
+)
 plain = some.dictionaries(some.text(), some.integers() | some.text() | shares)
 said = some.one_of(
     some.builds(events.Started, recipe=plain, machine=plain),
     some.builds(events.Measured, measurement=measurements),
     some.builds(events.Pruned, layers=layers, sparsity=shares),
-    some.builds(events.Epoch, accuracy=some.none() | accuracies, train_loss=finite, loss=some.none() | finite, lr=finite),
+    some.builds(
+        events.Epoch,
+        accuracy=some.none() | accuracies,
+        train_loss=finite,
+        loss=some.none() | finite,
+        lr=finite,
+    ),
     some.builds(events.Recalibrated, seconds=finite),
     some.builds(events.Notice),
     some.builds(
-        events.Finished, dense=measurements, pruned=some.none() | measurements, final=measurements, seconds=finite, sparsity=shares
+        events.Finished,
+        dense=measurements,
+        pruned=some.none() | measurements,
+        final=measurements,
+        seconds=finite,
+        sparsity=shares,
     ),
     some.builds(events.Failed),
     some.builds(events.Halted),
@@ -72,4 +98,8 @@ def test_what_was_stored_before_a_figure_existed_still_loads() -> None:
     }
     found = events.from_dict({"event": "measured", "stage": "dense", "measurement": held})
     assert isinstance(found, events.Measured)
-    assert (found.measurement.memory, found.measurement.timings, found.measurement.size.coded) == (None, (), None)
+    assert (found.measurement.memory, found.measurement.timings, found.measurement.size.coded) == (
+        None,
+        (),
+        None,
+    )

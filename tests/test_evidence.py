@@ -35,14 +35,23 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "linear, input turned": (nn.Sequential(nn.Flatten(2), nn.Linear(6, 3)), (4, 2, 2, 3)),
     "conv1d": (nn.Conv1d(3, 4, 3, stride=2, padding=1), (2, 3, 9)),
     "conv2d": (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 5, 6)),
-    "strided and dilated": (nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1)), (2, 3, 8, 7)),
+    "strided and dilated": (
+        nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1)),
+        (2, 3, 8, 7),
+    ),
     "grouped": (nn.Conv2d(4, 6, 3, groups=2), (2, 4, 5, 5)),
     "depthwise": (nn.Conv2d(4, 8, 3, groups=4, padding=1), (2, 4, 5, 5)),
     "padded round": (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 2, 5, 5)),
     "padded to the same size": (nn.Conv2d(2, 3, 3, padding="same", dilation=2), (2, 2, 6, 6)),
     "conv3d": (nn.Conv3d(2, 3, 2, stride=2), (2, 2, 4, 4, 4)),
-    "transposed": (nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1), (2, 3, 4, 5)),
-    "transposed and grouped": (nn.ConvTranspose2d(4, 6, 2, stride=3, groups=2, dilation=2), (2, 4, 3, 3)),
+    "transposed": (
+        nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1),
+        (2, 3, 4, 5),
+    ),
+    "transposed and grouped": (
+        nn.ConvTranspose2d(4, 6, 2, stride=3, groups=2, dilation=2),
+        (2, 4, 3, 3),
+    ),
     "transposed, padded wide": (nn.ConvTranspose1d(2, 3, 2, stride=1, padding=2), (2, 2, 9)),
     "packed attention": (Cross(), (2, 5, 8)),
     "attention of other sizes": (Cross(kdim=6, vdim=6), (2, 5, 8)),
@@ -63,12 +72,22 @@ def test_weights_times_inputs_are_the_outputs(name: str) -> None:
         seen.add(use.name)
         w = weights[use.name]
         matrices = held[use.name].matrices(w)[use.groups].float()
-        assert torch.equal(held[use.name].weight(held[use.name].matrices(w), w.shape), w)  # there and back
+        assert torch.equal(
+            held[use.name].weight(held[use.name].matrices(w), w.shape), w
+        )  # there and back
         inputs = torch.cat(list(use.inputs(w.shape))).float()  # (positions, groups or 1, inputs)
-        made = torch.einsum("gri,ngi->ngr", matrices, inputs.expand(-1, len(matrices), -1)).flatten(1)
-        out = use.out.movedim(1, -1).reshape(made.shape).float() if use.convolution else use.out.float()
+        made = torch.einsum("gri,ngi->ngr", matrices, inputs.expand(-1, len(matrices), -1)).flatten(
+            1
+        )
+        out = (
+            use.out.movedim(1, -1).reshape(made.shape).float()
+            if use.convolution
+            else use.out.float()
+        )
         rest = out - made  # the bias, the same at every position; or nothing
-        assert torch.allclose(rest, rest[:1].expand_as(rest), atol=0.05 if kind == torch.bfloat16 else 1e-5)
+        assert torch.allclose(
+            rest, rest[:1].expand_as(rest), atol=0.05 if kind == torch.bfloat16 else 1e-5
+        )
 
     with torch.no_grad(), Watch(model, check):
         model(x)
@@ -79,10 +98,15 @@ def test_input_norms_and_grams_are_those_of_the_inputs() -> None:
     layer = nn.Conv2d(4, 6, 3, groups=2, padding=1, bias=False)
     x = torch.randn(5, 4, 5, 5)
     evidence = Evidence(layer, Batches(x, torch.zeros(5, dtype=torch.long), batch=2))
-    parts = [torch.nn.functional.unfold(part, 3, padding=1).transpose(1, 2).flatten(0, 1) for part in x.split(2, dim=1)]
+    parts = [
+        torch.nn.functional.unfold(part, 3, padding=1).transpose(1, 2).flatten(0, 1)
+        for part in x.split(2, dim=1)
+    ]
     grams = dict(evidence.grams())["weight"]
     assert grams.shape == (2, 18, 18)
-    for part, gram, norms in zip(parts, grams, evidence.input_norms["weight"].reshape(2, 3, 18), strict=True):
+    for part, gram, norms in zip(
+        parts, grams, evidence.input_norms["weight"].reshape(2, 3, 18), strict=True
+    ):
         assert torch.allclose(gram, part.T @ part / 5, atol=1e-4)
         assert torch.allclose(norms, part.norm(dim=0).expand(3, 18), atol=1e-4)
 
@@ -97,7 +121,9 @@ def test_a_weight_used_twice_reads_both_inputs() -> None:
     assert torch.allclose(evidence.input_norms["a.weight"][0], expected, rtol=1e-5)
 
 
-def test_grams_that_do_not_fit_are_gathered_in_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grams_that_do_not_fit_are_gathered_in_several_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole = dict(Evidence.of(toy("mlp")).grams())
     monkeypatch.setattr("pruning.evidence.GRAMS", 150)
     parts = dict(Evidence.of(toy("mlp")).grams())
@@ -110,7 +136,10 @@ def test_what_follows_a_layer_is_found() -> None:
     work = toy("residual")
     model = work.model
     evidence = Evidence.of(work)
-    assert {name: scale is not None for name, scale in evidence.batch_scales.items()} == {"first.weight": True, "second.weight": True}
+    assert {name: scale is not None for name, scale in evidence.batch_scales.items()} == {
+        "first.weight": True,
+        "second.weight": True,
+    }
     assert torch.equal(evidence.batch_scales["second.weight"], model.norm2.weight)  # type: ignore[union-attr, arg-type]
     answers, share = next(iter(evidence.activations()))
     x = work.train.x[:32]  # type: ignore[union-attr]
@@ -120,7 +149,9 @@ def test_what_follows_a_layer_is_found() -> None:
         out = model(x)
     assert share == pytest.approx(32 / 48)
     assert torch.allclose(answers["first.weight"], one, atol=1e-6)
-    assert torch.allclose(answers["second.weight"], two, atol=1e-6)  # through the sum, to what bends it
+    assert torch.allclose(
+        answers["second.weight"], two, atol=1e-6
+    )  # through the sum, to what bends it
     assert torch.allclose(answers["head.weight"], out, atol=1e-6)
 
 
@@ -129,7 +160,11 @@ def test_evidence_is_gathered_once() -> None:
     calls = []
     evidence = Evidence.of(work)
     work.model.register_forward_hook(lambda *_: calls.append(1))
-    for ask in (lambda: evidence.gradients, lambda: evidence.squared_gradients, lambda: evidence.input_norms):
+    for ask in (
+        lambda: evidence.gradients,
+        lambda: evidence.squared_gradients,
+        lambda: evidence.input_norms,
+    ):
         first, before = ask(), len(calls)
         assert ask() is first
         assert len(calls) == before
@@ -162,7 +197,9 @@ def test_a_model_that_decides_by_what_it_sees_is_looped_over() -> None:
     squares = Evidence(model, data).squared_gradients["head.weight"]
     expected = torch.zeros(3, 5)
     for x, y in zip(data.x, data.y, strict=True):
-        (part,) = torch.autograd.grad(nn.functional.cross_entropy(model(x[None]), y[None]), [model.head.weight])
+        (part,) = torch.autograd.grad(
+            nn.functional.cross_entropy(model(x[None]), y[None]), [model.head.weight]
+        )
         expected += part.square() / 6
     assert torch.allclose(squares, expected, rtol=1e-4, atol=1e-9)
 

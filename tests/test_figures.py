@@ -12,7 +12,11 @@ TOOK = Latency(1.0, 0.9, 1.1, 1, 1, 30)
 def test_the_interval_of_a_difference_is_newcombes() -> None:
     # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10: 56/70 - 48/80 is 0.0524 to 0.3339
     found = difference(Accuracy(56, 70), Accuracy(48, 80))
-    assert (round(found.low, 4), round(found.value, 4), round(found.high, 4)) == (0.0524, 0.2, 0.3339)
+    assert (round(found.low, 4), round(found.value, 4), round(found.high, 4)) == (
+        0.0524,
+        0.2,
+        0.3339,
+    )
 
 
 def test_a_paired_change_is_narrower_where_answers_agree() -> None:
@@ -33,16 +37,26 @@ def test_a_paired_change_without_any_difference_is_zero() -> None:
     ("speedup", "control", "said"),
     [
         (Spread(1.50, 1.60, 1.70), 0.01, "faster"),
-        (Spread(1.04, 1.10, 1.20), 0.01, "the same"),  # its lower end is not beyond the 5 % that count as none
+        (
+            Spread(1.04, 1.10, 1.20),
+            0.01,
+            "the same",
+        ),  # its lower end is not beyond the 5 % that count as none
         (Spread(0.98, 1.00, 1.02), 0.05, "the same"),
         (Spread(0.50, 0.60, 0.70), 0.01, "slower"),
         (Spread(0.90, 0.94, 0.97), 0.01, "the same"),
-        (Spread(1.50, 1.60, 1.70), 0.051, "no verdict"),  # two timings of one model differed by more than 5 %
+        (
+            Spread(1.50, 1.60, 1.70),
+            0.051,
+            "no verdict",
+        ),  # two timings of one model differed by more than 5 %
         (Spread(1.50, 1.60, 1.70), None, "no verdict"),
         (None, 0.01, "reference"),
     ],
 )
-def test_a_verdict_on_speed_needs_a_control_that_holds(speedup: Spread | None, control: float | None, said: str) -> None:
+def test_a_verdict_on_speed_needs_a_control_that_holds(
+    speedup: Spread | None, control: float | None, said: str
+) -> None:
     assert Timing("torch", 1, 1, TOOK, speedup, control).verdict == said
 
 

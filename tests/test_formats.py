@@ -30,7 +30,10 @@ def small() -> nn.Sequential:
 
 def wanted(model: nn.Module) -> Expected:
     state = model.state_dict()
-    return Expected({n: tuple(t.shape) for n, t in state.items()}, frozenset(n for n, t in state.items() if not t.is_floating_point()))
+    return Expected(
+        {n: tuple(t.shape) for n, t in state.items()},
+        frozenset(n for n, t in state.items() if not t.is_floating_point()),
+    )
 
 
 ASKED = architecture.expected
@@ -56,22 +59,43 @@ def brought(what: object, home: Path, name: str = "weights.pt") -> tuple[formats
 
 
 def same(state: State, reference: State) -> bool:
-    return state.keys() == reference.keys() and all(torch.equal(state[n], t) for n, t in reference.items())
+    return state.keys() == reference.keys() and all(
+        torch.equal(state[n], t) for n, t in reference.items()
+    )
 
 
 WRAPPED: dict[str, Callable[[State], object]] = {
     "plain": lambda state: state,
-    "state_dict": lambda state: {"state_dict": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)},
-    "model and optimiser": lambda state: {"model_state_dict": state, "optimizer": torch.optim.AdamW(small().parameters()).state_dict()},
+    "state_dict": lambda state: {
+        "state_dict": state,
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1),
+    },
+    "model and optimiser": lambda state: {
+        "model_state_dict": state,
+        "optimizer": torch.optim.AdamW(small().parameters()).state_dict(),
+    },
     "two deep": lambda state: {"checkpoint": {"model": state}, "best": torch.tensor(0.9)},
     "an unusual key": lambda state: {"generator": state, "step": 7},
     "model before ema": lambda state: {"ema": {n: t + 1 for n, t in state.items()}, "model": state},
     "module.": lambda state: {f"module.{n}": t for n, t in state.items()},
-    "module._orig_mod.": lambda state: {"state_dict": {f"module._orig_mod.{n}": t for n, t in state.items()}},
-    "averaged": lambda state: {"n_averaged": torch.tensor(5), **{f"module.{n}": t for n, t in state.items()}},
-    "parameters": lambda state: {n: nn.Parameter(t) if t.is_floating_point() else t for n, t in state.items()},
-    "channels last": lambda state: {n: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for n, t in state.items()},
-    "transposed": lambda state: {n: t.t().contiguous().t() if t.ndim == 2 else t for n, t in state.items()},
+    "module._orig_mod.": lambda state: {
+        "state_dict": {f"module._orig_mod.{n}": t for n, t in state.items()}
+    },
+    "averaged": lambda state: {
+        "n_averaged": torch.tensor(5),
+        **{f"module.{n}": t for n, t in state.items()},
+    },
+    "parameters": lambda state: {
+        n: nn.Parameter(t) if t.is_floating_point() else t for n, t in state.items()
+    },
+    "channels last": lambda state: {
+        n: t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
+        for n, t in state.items()
+    },
+    "transposed": lambda state: {
+        n: t.t().contiguous().t() if t.ndim == 2 else t for n, t in state.items()
+    },
     "slices of one storage": lambda state: sliced(state),
     "no counters": lambda state: {n: t for n, t in state.items() if "num_batches" not in n},
 }
@@ -79,7 +103,9 @@ WRAPPED: dict[str, Callable[[State], object]] = {
 
 def sliced(state: State) -> State:
     """The same values, each at its own place in one long storage."""
-    long = torch.cat([torch.zeros(5), *(t.flatten() for t in state.values() if t.is_floating_point())])
+    long = torch.cat(
+        [torch.zeros(5), *(t.flatten() for t in state.values() if t.is_floating_point())]
+    )
     at, made = 5, {}
     for name, tensor in state.items():
         if tensor.is_floating_point():
@@ -102,21 +128,34 @@ def test_what_was_saved_is_what_is_loaded(way: str, home: Path) -> None:
 def test_every_pickle_protocol_is_read(protocol: int, home: Path) -> None:
     state = small().state_dict()
     path = home.parent / "weights.pt"
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=0.1), "seen": {1, 2}}, path, pickle_protocol=protocol)
+    torch.save(
+        {"state_dict": state, "args": argparse.Namespace(lr=0.1), "seen": {1, 2}},
+        path,
+        pickle_protocol=protocol,
+    )
     assert same(formats.load_upload(formats.accept(path, "small", home).id, home)[1], state)
 
 
 def test_safetensors_round_trip(home: Path) -> None:
     state = small().state_dict()
-    upload, loaded = brought({f"model.{n}": t for n, t in state.items()}, home, "weights.safetensors")
+    upload, loaded = brought(
+        {f"model.{n}": t for n, t in state.items()}, home, "weights.safetensors"
+    )
     assert same(loaded, state) and upload.format == "safetensors"
     assert "The prefix model. was taken off every name." in upload.notes
 
 
-@pytest.mark.parametrize(("dtype", "word"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16"), (torch.float64, "float64")])
+@pytest.mark.parametrize(
+    ("dtype", "word"),
+    [(torch.float16, "float16"), (torch.bfloat16, "bfloat16"), (torch.float64, "float64")],
+)
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_other_floats_become_float32_and_that_is_said(dtype: torch.dtype, word: str, name: str, home: Path) -> None:
-    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in small().state_dict().items()}
+def test_other_floats_become_float32_and_that_is_said(
+    dtype: torch.dtype, word: str, name: str, home: Path
+) -> None:
+    state = {
+        n: t.to(dtype) if t.is_floating_point() else t for n, t in small().state_dict().items()
+    }
     upload, loaded = brought(state, home, name)
     assert same(loaded, {n: t.float() if t.is_floating_point() else t for n, t in state.items()})
     assert f"8 tensors converted from {word} to float32." in upload.notes
@@ -126,7 +165,10 @@ def test_pruned_by_torch_is_merged_and_said(home: Path) -> None:
     model = small()
     prune.l1_unstructured(model[3], "weight", amount=0.5)
     upload, loaded = brought(model.state_dict(), home)
-    assert torch.equal(loaded["3.weight"], model[3].weight.detach()) and int((loaded["3.weight"] == 0).sum()) == 24
+    assert (
+        torch.equal(loaded["3.weight"], model[3].weight.detach())
+        and int((loaded["3.weight"] == 0).sum()) == 24
+    )
     assert "Pruned by torch.nn.utils.prune: 1 weight times mask." in upload.notes
 
 
@@ -138,12 +180,17 @@ def test_large_tensors_are_read_in_pieces(home: Path, monkeypatch: pytest.Monkey
     assert torch.equal(loaded["weight"], layer.weight.detach())
 
 
-def test_a_prefix_of_the_architecture_itself_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_of_the_architecture_itself_stays(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = nn.Module()
     inner.net = nn.Linear(4, 2)
     monkeypatch.setattr(architecture, "expected", lambda model: wanted(inner))
     upload, loaded = brought({f"module.{n}": t for n, t in inner.state_dict().items()}, home)
-    assert same(loaded, inner.state_dict()) and "The prefix module. was taken off every name." in upload.notes
+    assert (
+        same(loaded, inner.state_dict())
+        and "The prefix module. was taken off every name." in upload.notes
+    )
 
 
 def test_whole_numbers_are_kept_where_the_architecture_has_them(home: Path) -> None:
@@ -180,8 +227,12 @@ def test_quantised_weights_are_no_floats(home: Path) -> None:
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_weights_that_are_not_finite_are_refused_by_name(bad: float, dtype: torch.dtype, home: Path) -> None:
-    state = {n: t.to(dtype) if t.is_floating_point() else t for n, t in small().state_dict().items()}
+def test_weights_that_are_not_finite_are_refused_by_name(
+    bad: float, dtype: torch.dtype, home: Path
+) -> None:
+    state = {
+        n: t.to(dtype) if t.is_floating_point() else t for n, t in small().state_dict().items()
+    }
     state["3.weight"][1, 2] = bad
     assert refusal(state, home) == (
         "weights.pt holds NaN or infinite weights in 3.weight, and a mask cannot remove those: "
@@ -190,7 +241,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(bad: float, dtype: torc
 
 
 def test_a_float64_that_float32_cannot_hold_is_refused(home: Path) -> None:
-    assert "infinite weights in 3.bias" in refusal({**small().state_dict(), "3.bias": torch.full((3,), 1e300, dtype=torch.float64)}, home)
+    assert "infinite weights in 3.bias" in refusal(
+        {**small().state_dict(), "3.bias": torch.full((3,), 1e300, dtype=torch.float64)}, home
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,11 +253,16 @@ def test_a_float64_that_float32_cannot_hold_is_refused(home: Path) -> None:
         ({}, "holds no state_dict (it is empty)"),
         (torch.ones(3), "holds a single tensor, not a state_dict"),
         ([1, 2], "holds a list, not a state_dict"),
-        (torch.optim.SGD(nn.Linear(2, 2).parameters()).state_dict(), "holds no state_dict (it has state, param_groups)"),
+        (
+            torch.optim.SGD(nn.Linear(2, 2).parameters()).state_dict(),
+            "holds no state_dict (it has state, param_groups)",
+        ),
     ],
     ids=["settings", "nothing", "a tensor", "a list", "an optimiser"],
 )
-def test_checkpoints_without_weights_say_what_they_hold(what: object, words: str, home: Path) -> None:
+def test_checkpoints_without_weights_say_what_they_hold(
+    what: object, words: str, home: Path
+) -> None:
     assert words in refusal(what, home)
 
 
@@ -223,13 +281,21 @@ def test_the_owner_name_is_kept_without_folders_and_markup(home: Path) -> None:
     torch.save(small().state_dict(), path)
     upload = formats.accept(path, "small", home, filename="../..\\<b>my [best](x) `model`.pt")
     assert upload.name == "_b_my _best_(x) _model_.pt"
-    assert json.loads((home / "uploads" / upload.id / "upload.json").read_text())["name"] == upload.name
+    assert (
+        json.loads((home / "uploads" / upload.id / "upload.json").read_text())["name"]
+        == upload.name
+    )
 
 
 def test_names_to_show_are_harmless() -> None:
-    assert shown("a\x1b[31m<img>\n" + "b" * 100).startswith("a??31m?img??") and len(shown("b" * 100)) == 60
+    assert (
+        shown("a\x1b[31m<img>\n" + "b" * 100).startswith("a??31m?img??")
+        and len(shown("b" * 100)) == 60
+    )
     assert file_name("/") == file_name("..") == file_name("") == "file"
-    assert len(file_name("n" * 300 + ".safetensors")) == 80 and file_name("n" * 300 + ".safetensors").endswith(".safetensors")
+    assert len(file_name("n" * 300 + ".safetensors")) == 80 and file_name(
+        "n" * 300 + ".safetensors"
+    ).endswith(".safetensors")
 
 
 def test_an_unknown_or_damaged_upload_is_not_loaded(home: Path) -> None:
@@ -244,7 +310,9 @@ def test_an_unknown_or_damaged_upload_is_not_loaded(home: Path) -> None:
         formats.load_upload(upload.id, home)
     (weights.parent / "upload.json").write_text("{")
     assert formats.uploads(home) == []
-    assert formats.accept(home.parent / "weights.pt", "small", home).digest == upload.digest, "brought again, it is whole again"
+    assert formats.accept(home.parent / "weights.pt", "small", home).digest == upload.digest, (
+        "brought again, it is whole again"
+    )
 
 
 def test_the_workspace_is_the_stores_unless_given(home: Path) -> None:
@@ -252,12 +320,21 @@ def test_the_workspace_is_the_stores_unless_given(home: Path) -> None:
     torch.save(small().state_dict(), path)
     upload = formats.accept(path, "small")
     assert formats.uploads() == formats.uploads(home) == [upload]
-    assert sorted(p.name for p in (home / "uploads" / upload.id).iterdir()) == ["model.safetensors", "upload.json"]
+    assert sorted(p.name for p in (home / "uploads" / upload.id).iterdir()) == [
+        "model.safetensors",
+        "upload.json",
+    ]
 
 
 def test_a_reading_lists_names_without_wrappers(home: Path) -> None:
     path = home.parent / "weights.pt"
-    torch.save({"state_dict": {f"module.{n}": t for n, t in small().half().state_dict().items()}, "epoch": 3}, path)
+    torch.save(
+        {
+            "state_dict": {f"module.{n}": t for n, t in small().half().state_dict().items()},
+            "epoch": 3,
+        },
+        path,
+    )
     reading = formats.inspect(path)
     assert reading.refusal is None and reading.wrappers == ("state_dict", "module.")
     assert reading.tensors[0] == formats.Listed("0.weight", (4, 1, 3, 3), "F16", 72)
@@ -268,16 +345,20 @@ def test_reading_imports_no_torch(home: Path) -> None:
     """Neither where it is asked nor, by its limit of memory, where it is done: torch alone takes 3.3 GB of address space."""
     path = home.parent / "weights.pt"
     torch.save(small().state_dict(), path)
-    code = (
-        "import sys; from pruning.formats import inspect, uploads; r = inspect(sys.argv[1]); print(len(r.tensors), 'torch' in sys.modules)"
-    )
+    code = "import sys; from pruning.formats import inspect, uploads; r = inspect(sys.argv[1]); print(len(r.tensors), 'torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
     )
     assert done.stdout.split() == ["9", "False"]
 
 
-def test_sample_and_torchvision_architectures_by_name(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sample_and_torchvision_architectures_by_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A sample's own weights come back; torchvision's shapes are known without making its weights."""
     import sample_models
 
@@ -288,12 +369,16 @@ def test_sample_and_torchvision_architectures_by_name(home: Path, monkeypatch: p
     _, state = formats.load_upload(formats.accept(path, "digits-resnet", home).id, home)
     sample_models.build("digits-resnet").load_state_dict(state)
     assert same(state, dict(reference.state_dict()))
-    with pytest.raises(FileRefused, match=r"mine\.pt does not fit torchvision:vit_h_14 \(392 missing"):
+    with pytest.raises(
+        FileRefused, match=r"mine\.pt does not fit torchvision:vit_h_14 \(392 missing"
+    ):
         formats.accept(path, "torchvision:vit_h_14", home)
 
 
 def test_an_architecture_is_described_by_a_process_of_its_own() -> None:
     """The page's way: the same answer as here, and an unknown name says which are known."""
     assert architecture._ask("digits-mlp") == architecture._look("digits-mlp")
-    with pytest.raises(UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"):
+    with pytest.raises(
+        UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"
+    ):
         ASKED("digits-mpl")

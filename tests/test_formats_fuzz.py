@@ -35,7 +35,9 @@ def read(content: bytes) -> Contents | None:
             fit = match(found, Expected(shapes), "itself")
             out = io.BytesIO()
             values.write(file, fit.takes, out)
-        assert door.contents(out, len(out.getvalue()), "out.safetensors").entries, "what is written is sound"
+        assert door.contents(out, len(out.getvalue()), "out.safetensors").entries, (
+            "what is written is sound"
+        )
     except FileRefused as refused:
         assert str(refused).startswith("file.pt ") and str(refused).isprintable()
         return None
@@ -45,7 +47,11 @@ def read(content: bytes) -> Contents | None:
 @cache
 def sound() -> tuple[bytes, ...]:
     """Files that are read, to start from."""
-    state = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2).half(), "b.weight": torch.ones(2, 3).t()}
+    state = {
+        "a.weight": torch.arange(6.0).view(2, 3),
+        "a.bias": torch.ones(2).half(),
+        "b.weight": torch.ones(2, 3).t(),
+    }
     made = []
     for protocol in (2, 4):
         held = io.BytesIO()
@@ -63,13 +69,19 @@ def test_any_bytes(content: bytes) -> None:
     read(content)
 
 
-@given(st.sampled_from([b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x1f\x8b", b"\x89HDF"]), st.binary(max_size=300))
+@given(
+    st.sampled_from([b"PK\x03\x04", b"PK\x05\x06", b"\x80\x02", b"\x1f\x8b", b"\x89HDF"]),
+    st.binary(max_size=300),
+)
 def test_any_bytes_behind_a_known_beginning(start: bytes, content: bytes) -> None:
     read(start + content)
 
 
 @settings(max_examples=300)
-@given(st.integers(0, 2), st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6))
+@given(
+    st.integers(0, 2),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),
+)
 def test_sound_files_with_bytes_changed(which: int, changes: list[tuple[float, bytes]]) -> None:
     content = bytearray(sound()[which])
     for where, what in changes:
@@ -87,7 +99,12 @@ def test_sound_files_cut_or_stretched(which: int, where: float, what: bytes) -> 
 
 
 @given(
-    st.integers(0, 1), st.lists(st.tuples(st.floats(0, 1), st.sampled_from(PICKLE_CODES) | st.binary(max_size=3)), min_size=1, max_size=4)
+    st.integers(0, 1),
+    st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from(PICKLE_CODES) | st.binary(max_size=3)),
+        min_size=1,
+        max_size=4,
+    ),
 )
 def test_sound_zips_with_another_pickle(which: int, changes: list[tuple[float, bytes]]) -> None:
     out = io.BytesIO()
@@ -105,7 +122,9 @@ def test_sound_zips_with_another_pickle(which: int, changes: list[tuple[float, b
 @settings(max_examples=300)
 @given(
     st.lists(
-        st.sampled_from(PICKLE_CODES) | st.binary(max_size=2) | st.sampled_from([b"ctorch\nSize\n", b"X\x01\x00\x00\x00a", b"K\x01"]),
+        st.sampled_from(PICKLE_CODES)
+        | st.binary(max_size=2)
+        | st.sampled_from([b"ctorch\nSize\n", b"X\x01\x00\x00\x00a", b"K\x01"]),
         max_size=40,
     )
 )
@@ -116,7 +135,9 @@ def test_any_opcodes(codes: list[bytes]) -> None:
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 described = st.fixed_dictionaries(
@@ -128,7 +149,9 @@ described = st.fixed_dictionaries(
 )
 
 
-@given(st.dictionaries(st.text(max_size=8), described | anything, max_size=4), st.binary(max_size=64))
+@given(
+    st.dictionaries(st.text(max_size=8), described | anything, max_size=4), st.binary(max_size=64)
+)
 def test_any_safetensors_header(header: dict[str, Any], numbers: bytes) -> None:
     text = json.dumps(header).encode()
     read(struct.pack("<Q", len(text)) + text + numbers)
@@ -141,11 +164,22 @@ def test_any_name(name: str) -> None:
     except FileRefused as refused:
         assert str(refused).isascii() and str(refused).isprintable()
     else:
-        assert kept == name and name.isascii() and not set(name) & set("/\\<>&\"'`*[]() ") and ".." not in name
+        assert (
+            kept == name
+            and name.isascii()
+            and not set(name) & set("/\\<>&\"'`*[]() ")
+            and ".." not in name
+        )
 
 
-@given(st.lists(st.integers(0, 5), max_size=4), st.sampled_from([torch.float32, torch.bfloat16, torch.float64, torch.int16]), st.randoms())
-def test_any_layout_is_read_as_torch_reads_it(shape: Shape, dtype: torch.dtype, chance: Any) -> None:
+@given(
+    st.lists(st.integers(0, 5), max_size=4),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64, torch.int16]),
+    st.randoms(),
+)
+def test_any_layout_is_read_as_torch_reads_it(
+    shape: Shape, dtype: torch.dtype, chance: Any
+) -> None:
     """Transposed, sliced, expanded or stepped: the same numbers in the same order."""
     order = list(range(len(shape)))
     chance.shuffle(order)

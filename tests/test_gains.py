@@ -12,24 +12,56 @@ from dashboard.charts import gains, promises, together
 from dashboard.charts.gains import Line, Panel
 from dashboard.charts.together import Run
 from pruning.events import Finished
-from pruning.figures import Accuracy, Behaviour, Energy, Latency, Measurement, Memory, Paired, Size, Spread, Timing
+from pruning.figures import (
+    Accuracy,
+    Behaviour,
+    Energy,
+    Latency,
+    Measurement,
+    Memory,
+    Paired,
+    Size,
+    Spread,
+    Timing,
+)
 
 
-def timing(runtime: str, ms: float, speedup: float | None, *, control: float | None = 0.01, batch: int = 1) -> Timing:
+def timing(
+    runtime: str, ms: float, speedup: float | None, *, control: float | None = 0.01, batch: int = 1
+) -> Timing:
     spread = Spread(speedup * 0.99, speedup, speedup * 1.01) if speedup else None
-    return Timing(runtime, batch, 1, Latency(ms, ms * 0.98, ms * 1.02, 1, batch, 30), spread, control)
+    return Timing(
+        runtime, batch, 1, Latency(ms, ms * 0.98, ms * 1.02, 1, batch, 30), spread, control
+    )
 
 
 DENSE = Measurement(
-    Accuracy(353, 360), 0.05, 40_000, 40_000, 40_200, 600_000, 600_000, Size(162_000, 162_000, 140_000, 161_500, 161_400), None, (),
-    Memory(161_000, 20_000), Energy(2_760_000, 2_760_000), (timing("torch", 0.10, None),),
+    Accuracy(353, 360),
+    0.05,
+    40_000,
+    40_000,
+    40_200,
+    600_000,
+    600_000,
+    Size(162_000, 162_000, 140_000, 161_500, 161_400),
+    None,
+    (),
+    Memory(161_000, 20_000),
+    Energy(2_760_000, 2_760_000),
+    (timing("torch", 0.10, None),),
     Behaviour(Accuracy(1000, 1000), Accuracy(340, 360), 0.3, Spread(0.01, 0.02, 0.03)),
-)  # fmt: skip
+)
 MASKED = replace(
-    DENSE, accuracy=Accuracy(355, 360), kept=4_000, macs_kept=96_000, size=Size(162_000, 22_600, 17_300, 19_200, 19_000),
-    energy=Energy(2_760_000, 441_600), timings=(timing("torch", 0.10, 0.99), timing("torch CSR", 0.12, 0.83)), paired=Paired(352, 3, 1, 4),
+    DENSE,
+    accuracy=Accuracy(355, 360),
+    kept=4_000,
+    macs_kept=96_000,
+    size=Size(162_000, 22_600, 17_300, 19_200, 19_000),
+    energy=Energy(2_760_000, 441_600),
+    timings=(timing("torch", 0.10, 0.99), timing("torch CSR", 0.12, 0.83)),
+    paired=Paired(352, 3, 1, 4),
     behaviour=Behaviour(Accuracy(1000, 1000), Accuracy(320, 360), 0.3, Spread(0.04, 0.05, 0.06)),
-)  # fmt: skip
+)
 
 
 def read(end: Finished, structured: bool = False, **elsewhere: tuple[Timing, ...]) -> Panel:
@@ -56,11 +88,27 @@ def test_what_came_is_told_with_how_much() -> None:
 def test_every_absent_gain_has_one_sentence_why() -> None:
     held = read(run())
     said = gains.missing(held)
-    assert "PyTorch, 1 example: 0.99× as fast (0.98× to 1.00×). Zeros are multiplied like any number: " in "\n".join(said)
-    assert any(text.startswith("Weights in memory: no less. At run time PyTorch holds a zero in four bytes") for text in said)
-    assert any(text.startswith("PyTorch sparse, 1 example: 0.83× as fast") and "index for each value" in text for text in said)
-    assert any(text.startswith("Operations as run: no less. PyTorch multiplies zeros too") for text in said)
-    assert any(text.startswith("Calibration error: −3.0 points") and "confidence" in text for text in said)
+    assert (
+        "PyTorch, 1 example: 0.99× as fast (0.98× to 1.00×). Zeros are multiplied like any number: "
+        in "\n".join(said)
+    )
+    assert any(
+        text.startswith(
+            "Weights in memory: no less. At run time PyTorch holds a zero in four bytes"
+        )
+        for text in said
+    )
+    assert any(
+        text.startswith("PyTorch sparse, 1 example: 0.83× as fast")
+        and "index for each value" in text
+        for text in said
+    )
+    assert any(
+        text.startswith("Operations as run: no less. PyTorch multiplies zeros too") for text in said
+    )
+    assert any(
+        text.startswith("Calibration error: −3.0 points") and "confidence" in text for text in said
+    )
     for each in held.lines:
         for gain in each.gains.values():
             assert gain.verdict == "better" or gain.why.endswith("."), each.name
@@ -77,17 +125,29 @@ def test_no_verdict_where_the_control_fails() -> None:
 
 def test_runtimes_measured_apart_stand_with_the_others_and_say_why_they_were_not() -> None:
     why = Timing("ONNX Runtime", 1, 1, why="It could not be exported by torch.onnx (ExportError).")
-    held = read(run(), dense=(timing("ONNX Runtime", 0.04, None),), masked=(timing("ONNX Runtime", 0.04, 1.0),))
+    held = read(
+        run(),
+        dense=(timing("ONNX Runtime", 0.04, None),),
+        masked=(timing("ONNX Runtime", 0.04, 1.0),),
+    )
     assert line(held, "ONNX Runtime, 1 example").gains["masked"].verdict == "same"
     held = read(run(), dense=(why,), masked=(why,))
-    assert any(text == f"ONNX Runtime, 1 example: not measured. {why.why}" for text in gains.missing(held))
+    assert any(
+        text == f"ONNX Runtime, 1 example: not measured. {why.why}" for text in gains.missing(held)
+    )
 
 
 def test_channels_that_are_only_masked_say_what_would_make_them_fast() -> None:
-    assert "only a slimmed model leaves them out" in "\n".join(gains.missing(read(run(), structured=True)))
-    assert read(run()).absent == {"slimmed": "Single weights leave no tensor smaller: there is nothing to slim."}
+    assert "only a slimmed model leaves them out" in "\n".join(
+        gains.missing(read(run(), structured=True))
+    )
+    assert read(run()).absent == {
+        "slimmed": "Single weights leave no tensor smaller: there is nothing to slim."
+    }
     assert "training from scratch" not in read(run(replace(MASKED, kept=40_000))).absent["slimmed"]
-    assert read(run(replace(MASKED, kept=40_000))).absent == {"slimmed": "Nothing was removed, so there is nothing to slim."}
+    assert read(run(replace(MASKED, kept=40_000))).absent == {
+        "slimmed": "Nothing was removed, so there is nothing to slim."
+    }
 
 
 def test_a_slimmed_model_stands_beside_the_masked_one() -> None:
@@ -99,15 +159,25 @@ def test_a_slimmed_model_stands_beside_the_masked_one() -> None:
     assert line(held, "weights in memory").gains["slimmed"].verdict == "better"
     assert "PyTorch, 1 example, slimmed: 2.0× as fast (2.0× to 2.0×)" in gains.came(held)
     assert promises.heading(held) == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
-    assert len([trace for trace in promises.ratios(held, dark=False)["data"] if trace["type"] == "bar"]) == 2
+    assert (
+        len(
+            [trace for trace in promises.ratios(held, dark=False)["data"] if trace["type"] == "bar"]
+        )
+        == 2
+    )
 
 
 def test_a_run_from_before_these_figures_is_shown_as_not_measured() -> None:
     old = {"memory": None, "energy": None, "timings": (), "behaviour": None, "paired": None}
     dense = replace(DENSE, size=Size(162_000, 162_000, 140_000), **old)  # type: ignore[arg-type]
     held = read(run(replace(MASKED, size=Size(162_000, 22_600, 17_300), **old), dense))  # type: ignore[arg-type]
-    assert line(held, "weights in memory").cells == {"dense": "not measured", "masked": "not measured"}
-    assert promises.heading(held) == "File no smaller; speed not measured" or "speed not measured" in promises.heading(held)
+    assert line(held, "weights in memory").cells == {
+        "dense": "not measured",
+        "masked": "not measured",
+    }
+    assert promises.heading(
+        held
+    ) == "File no smaller; speed not measured" or "speed not measured" in promises.heading(held)
     for dark in (False, True):
         assert promises.ratios(held, dark=dark)["data"] and promises.points(held, dark=dark)["data"]
     assert "run again" in "\n".join(gains.missing(held))
@@ -124,9 +194,22 @@ def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
     held = read(run())
     shown = promises.table(held)
     assert list(shown) == ["promise", "figure", "dense", "masked", "slimmed", "change", "verdict"]
-    assert list(shown["promise"].drop_duplicates()) == ["Accuracy", "Size", "Memory", "Speed", "Energy", "Bandwidth", "Generalisation"]
+    assert list(shown["promise"].drop_duplicates()) == [
+        "Accuracy",
+        "Size",
+        "Memory",
+        "Speed",
+        "Energy",
+        "Bandwidth",
+        "Generalisation",
+    ]
     row = shown.set_index("figure").loc["file"]
-    assert (row["dense"], row["masked"], row["change"], row["verdict"]) == ("162 kB", "19.2 kB", "8.4× smaller", "gained")
+    assert (row["dense"], row["masked"], row["change"], row["verdict"]) == (
+        "162 kB",
+        "19.2 kB",
+        "8.4× smaller",
+        "gained",
+    )
     raw = pd.read_csv(io.BytesIO(promises.csv(held))).set_index(["figure", "state"])
     assert raw.loc[("file", "masked"), "value"] == 19_200
     assert raw.loc[("entropy limit of the file", "masked"), "value"] == 19_000

@@ -27,7 +27,12 @@ def layer(*rows: list[float]) -> Workpiece:
 
 
 def kept(work: Workpiece, granularity: str, share: float, **options: object) -> list[list[int]]:
-    recipe = Recipe(granularity=granularity, granularity_options=options, scope="by_hand", ratios={"0.weight": share})
+    recipe = Recipe(
+        granularity=granularity,
+        granularity_options=options,
+        scope="by_hand",
+        ratios={"0.weight": share},
+    )
     return pruning.choose(recipe, work)["0.weight"].int().tolist()
 
 
@@ -35,7 +40,10 @@ def test_two_of_four_keeps_the_two_largest_of_each_group() -> None:
     # groups: (1 4 2 3), (5 6 8 7), (1 1 1 1), (9 0 9 0); what each loses: 1+2, 5+6, 1+1 (the first two), 0+0
     work = layer([1, 4, 2, 3, 5, 6, 8, 7], [1, 1, 1, 1, 9, 0, 9, 0])
     assert kept(work, "n_of_m", 0.5) == [[0, 1, 0, 1, 0, 0, 1, 1], [0, 0, 1, 1, 1, 0, 1, 0]]
-    assert kept(work, "n_of_m", 0.25) == [[1] * 8, [0, 0, 1, 1, 1, 0, 1, 0]]  # a quarter of the weights: half of the groups
+    assert kept(work, "n_of_m", 0.25) == [
+        [1] * 8,
+        [0, 0, 1, 1, 1, 0, 1, 0],
+    ]  # a quarter of the weights: half of the groups
     assert kept(work, "n_of_m", 0.9) == kept(work, "n_of_m", 0.5)  # the pattern is all it can lose
 
 
@@ -46,12 +54,16 @@ def test_one_of_four_takes_three() -> None:
 
 def test_n_of_m_runs_along_the_input_channels_of_a_convolution() -> None:
     model = nn.Sequential(nn.Conv2d(4, 1, 2), nn.Flatten(), nn.Linear(1, 2))
-    with torch.no_grad():  # at place (0, 0) the inputs weigh 1 2 3 4, at (1, 1) 4 3 2 1; all else is alike
+    with (
+        torch.no_grad()
+    ):  # at place (0, 0) the inputs weigh 1 2 3 4, at (1, 1) 4 3 2 1; all else is alike
         model[0].weight.fill_(1.0)
         model[0].weight[0, :, 0, 0] = torch.tensor([1.0, 2, 3, 4])
         model[0].weight[0, :, 1, 1] = torch.tensor([4.0, 3, 2, 1])
     work = Workpiece("convolution", model, example=torch.zeros(1, 4, 2, 2))
-    keep = pruning.choose(Recipe(granularity="n_of_m", scope="per_layer", sparsity=0.5), work)["0.weight"][0]
+    keep = pruning.choose(Recipe(granularity="n_of_m", scope="per_layer", sparsity=0.5), work)[
+        "0.weight"
+    ][0]
     assert keep[:, 0, 0].int().tolist() == [0, 0, 1, 1]
     assert keep[:, 1, 1].int().tolist() == [1, 1, 0, 0]
     assert keep[:, 0, 1].int().tolist() == [0, 0, 1, 1]  # ties fall by flat index
@@ -60,7 +72,9 @@ def test_n_of_m_runs_along_the_input_channels_of_a_convolution() -> None:
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2)])
 def test_impossible_patterns_are_refused(n: int, m: int) -> None:
     with pytest.raises(OutOfRange, match="Option n of n_of_m"):
-        pruning.choose(Recipe(granularity="n_of_m", granularity_options={"n": n, "m": m}), toy("mlp"))
+        pruning.choose(
+            Recipe(granularity="n_of_m", granularity_options={"n": n, "m": m}), toy("mlp")
+        )
 
 
 def test_inputs_that_m_does_not_divide_stay_dense_and_say_why() -> None:
@@ -70,7 +84,11 @@ def test_inputs_that_m_does_not_divide_stay_dense_and_say_why() -> None:
 
 
 def test_a_pattern_says_that_more_cannot_go() -> None:
-    said = [e.text for e in pruning.run(Recipe(granularity="n_of_m", sparsity=0.8, epochs=1), toy("mlp")) if isinstance(e, Notice)]
+    said = [
+        e.text
+        for e in pruning.run(Recipe(granularity="n_of_m", sparsity=0.8, epochs=1), toy("mlp"))
+        if isinstance(e, Notice)
+    ]
     assert any(text.startswith("50.0% of the weights went, not 80.0%") for text in said)
 
 
@@ -83,14 +101,27 @@ def test_blocks_are_as_small_as_the_edge_makes_them() -> None:
     assert form.pool(x).tolist() == [1, 2, 3, 4, 5, 6]
     assert form.lost(x.shape).tolist() == [4, 4, 2, 2, 2, 1]
     # of 15 weights, half is 7.5: the first two blocks hold 8, and with 4 alone it would be further off
-    assert kept(work, "block", 0.5, rows=2, columns=2) == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
-    assert kept(work, "block", 0.68, rows=2, columns=2) == [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]]
+    assert kept(work, "block", 0.5, rows=2, columns=2) == [
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 1],
+        [1, 1, 1, 1, 1],
+    ]
+    assert kept(work, "block", 0.68, rows=2, columns=2) == [
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1],
+    ]
 
 
-@pytest.mark.parametrize(("pool", "wanted"), [("sum", [4, 2, 8, 6]), ("max", [1, 1, 4, 6]), ("l2", [2.0, 2**0.5, 32**0.5, 6])])
+@pytest.mark.parametrize(
+    ("pool", "wanted"),
+    [("sum", [4, 2, 8, 6]), ("max", [1, 1, 4, 6]), ("l2", [2.0, 2**0.5, 32**0.5, 6])],
+)
 def test_pools_of_blocks_see_only_what_is_there(pool: str, wanted: list[float]) -> None:
     x = torch.tensor([[1.0, 1, 1], [1, 1, 1], [4, 4, 6]])
-    assert registry.get("granularity", "block")(rows=2, columns=2, pool=pool).pool(x).tolist() == pytest.approx(wanted)
+    assert registry.get("granularity", "block")(rows=2, columns=2, pool=pool).pool(
+        x
+    ).tolist() == pytest.approx(wanted)
 
 
 def test_kernels_rows_and_columns_by_hand() -> None:
@@ -102,12 +133,19 @@ def test_kernels_rows_and_columns_by_hand() -> None:
     matrix = layer([1, 9, 5], [1, 9, 1])
     assert kept(matrix, "column", 0.34) == [[0, 1, 1], [0, 1, 1]]
     assert kept(matrix, "row", 0.5) == [[1, 1, 1], [0, 0, 0]]
-    taken = pruning.choose(Recipe(granularity="row", scope="by_hand", ratios={"0.weight": 0.5}), matrix)
-    assert taken["0.bias"].tolist() == [True, False] and "1.bias" not in {n for n, k in taken.items() if not k.all()}
+    taken = pruning.choose(
+        Recipe(granularity="row", scope="by_hand", ratios={"0.weight": 0.5}), matrix
+    )
+    assert taken["0.bias"].tolist() == [True, False] and "1.bias" not in {
+        n for n, k in taken.items() if not k.all()
+    }
 
 
 def test_what_fits_nothing_is_refused_with_the_reason() -> None:
-    with pytest.raises(RecipeError, match=r"head fits no layer of this model .*no attention.*choose another granularity"):
+    with pytest.raises(
+        RecipeError,
+        match=r"head fits no layer of this model .*no attention.*choose another granularity",
+    ):
         pruning.choose(Recipe(granularity="head"), toy("mlp"))
     with pytest.raises(RecipeError, match=r"kernel fits no layer.*it is no convolution"):
         pruning.choose(Recipe(granularity="kernel"), toy("mlp"))
@@ -122,7 +160,9 @@ def test_heads_are_found_apart_and_packed() -> None:
         ("apart", 3, 2, 4, ""),
         ("packed", 1, 2, 4, ""),
     ]
-    assert [held.path for held in attention.blocks(ViT())] == [f"blocks.{i}.attention" for i in range(3)]
+    assert [held.path for held in attention.blocks(ViT())] == [
+        f"blocks.{i}.attention" for i in range(3)
+    ]
     assert "different widths" in attention.blocks(nn.MultiheadAttention(8, 2, kdim=4))[0].reason
     assert attention.blocks(toy("residual").model) == []
 
@@ -139,7 +179,9 @@ def test_a_head_takes_queries_keys_and_values_with_their_biases() -> None:
         assert keep[f"apart.{part}.bias"].tolist() == [True] * 4 + [False] * 4
     assert keep["packed.in_proj_weight"].all(1).tolist() == ([False] * 4 + [True] * 4) * 3
     assert keep["packed.in_proj_bias"].tolist() == ([False] * 4 + [True] * 4) * 3
-    assert keep["apart.out.weight"].all(0).tolist() == [True] * 4 + [False] * 4  # what reads the head goes with it
+    assert (
+        keep["apart.out.weight"].all(0).tolist() == [True] * 4 + [False] * 4
+    )  # what reads the head goes with it
     assert keep["packed.out_proj.weight"].all(0).tolist() == [False] * 4 + [True] * 4
     assert keep["head.weight"].all()
 
@@ -153,19 +195,32 @@ def test_a_head_that_went_passes_nothing_on() -> None:
     before = work.model(x)
     with torch.no_grad():
         work.model.get_parameter("apart.out.weight")[:, ~keep["apart.value.weight"].any(1)] = 7.0
-        work.model.get_parameter("packed.out_proj.weight")[:, ~keep["packed.in_proj_weight"][16:].any(1)] = 7.0
+        work.model.get_parameter("packed.out_proj.weight")[
+            :, ~keep["packed.in_proj_weight"][16:].any(1)
+        ] = 7.0
     assert torch.equal(work.model(x), before)
 
 
 def test_heads_say_which_layers_they_leave_and_share_one_ratio() -> None:
     ranking = masks.rank(Recipe(granularity="head"), toy("attention")).ranking
     assert ranking.fixed["apart.out.weight"] == "its weights belong to no attention head."
-    assert ranking.leaders == {"apart.key.weight": "apart.query.weight", "apart.value.weight": "apart.query.weight"}
-    assert set(ranking.ranked(Recipe(granularity="head")).units) == {"apart.query.weight", "packed.in_proj_weight"}
+    assert ranking.leaders == {
+        "apart.key.weight": "apart.query.weight",
+        "apart.value.weight": "apart.query.weight",
+    }
+    assert set(ranking.ranked(Recipe(granularity="head")).units) == {
+        "apart.query.weight",
+        "packed.in_proj_weight",
+    }
     with pytest.raises(OutOfRange, match=r"its units go with those of apart\.query\.weight"):
         ranking.left(Recipe(granularity="head", scope="by_hand", ratios={"apart.key.weight": 0.5}))
-    left = ranking.left(Recipe(granularity="head", exclude=("apart.key.weight",), sparsity=0.5))  # a head stays together
-    assert {layer.name for layer in left.layers if layer.kept < layer.total} == {"packed.in_proj_weight", "packed.out_proj.weight"}
+    left = ranking.left(
+        Recipe(granularity="head", exclude=("apart.key.weight",), sparsity=0.5)
+    )  # a head stays together
+    assert {layer.name for layer in left.layers if layer.kept < layer.total} == {
+        "packed.in_proj_weight",
+        "packed.out_proj.weight",
+    }
 
 
 def test_rankings_of_uneven_units_and_groups_survive_their_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -185,9 +240,15 @@ def test_torchvisions_transformers_have_heads() -> None:
     with torch.device("meta"):
         vit = vit_b_16()
         swin = SwinTransformer([4, 4], 24, [2, 2], [3, 6], [7, 7])
-    assert {(held.heads, held.size, held.reason) for held in attention.blocks(vit)} == {(12, 64, "")}
+    assert {(held.heads, held.size, held.reason) for held in attention.blocks(vit)} == {
+        (12, 64, "")
+    }
     assert [held.heads for held in attention.blocks(swin)] == [3, 3, 6, 6]
-    assert all(name in dict(vit.named_parameters()) for held in attention.blocks(vit) for name in held.parts)
+    assert all(
+        name in dict(vit.named_parameters())
+        for held in attention.blocks(vit)
+        for name in held.parts
+    )
 
 
 def test_every_layer_is_covered_or_says_why() -> None:

@@ -50,8 +50,12 @@ def test_every_batch_counts_the_same() -> None:
     recalibrate(model, data, seed=5, batch=20)
     parts = [x[part] for part in data.order(torch.Generator().manual_seed(5), 20)]
     assert model.running_mean is not None and model.running_var is not None
-    assert torch.allclose(model.running_mean, torch.stack([p.mean(0) for p in parts]).mean(0), atol=1e-6)
-    assert torch.allclose(model.running_var, torch.stack([p.var(0) for p in parts]).mean(0), atol=1e-6)
+    assert torch.allclose(
+        model.running_mean, torch.stack([p.mean(0) for p in parts]).mean(0), atol=1e-6
+    )
+    assert torch.allclose(
+        model.running_var, torch.stack([p.var(0) for p in parts]).mean(0), atol=1e-6
+    )
 
 
 def test_only_statistics_change_and_they_repeat() -> None:
@@ -65,7 +69,11 @@ def test_only_statistics_change_and_they_repeat() -> None:
     assert all(m.training for m in model.modules())
     before, after = work.model.state_dict(), model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {f"norm{i}.{what}" for i in (1, 2) for what in ("running_mean", "running_var", "num_batches_tracked")}
+    assert changed == {
+        f"norm{i}.{what}"
+        for i in (1, 2)
+        for what in ("running_mean", "running_var", "num_batches_tracked")
+    }
     assert same(dict(after), dict(other.state_dict()))
 
 
@@ -79,7 +87,10 @@ def test_a_run_shows_pruned_recalibrated_and_healed() -> None:
     work = toy("residual")
     before = snapshot(work.model)
     told = said(Recipe(sparsity=0.6, steps=2, schedule="linear", epochs=1, recalibrate=True), work)
-    first, last = ["pruned", "recalibrated", "epoch"], ["pruned", "pruned", "recalibrated", "recalibrated", "epoch"]  # event, Measured
+    first, last = (
+        ["pruned", "recalibrated", "epoch"],
+        ["pruned", "pruned", "recalibrated", "recalibrated", "epoch"],
+    )  # event, Measured
     assert kinds(told) == ["started", "dense", *first, *last, "final", "finished"]
     assert same(before, snapshot(work.model))
     end = told[-1]
@@ -91,7 +102,15 @@ def test_a_run_shows_pruned_recalibrated_and_healed() -> None:
 
 def test_without_healing_the_end_is_the_recalibrated_model() -> None:
     told = said(Recipe(sparsity=0.6, recalibrate=True), toy("residual"))
-    assert kinds(told) == ["started", "dense", "pruned", "pruned", "recalibrated", "final", "finished"]
+    assert kinds(told) == [
+        "started",
+        "dense",
+        "pruned",
+        "pruned",
+        "recalibrated",
+        "final",
+        "finished",
+    ]
     end = told[-1]
     assert isinstance(end, events.Finished) and end.pruned and end.recalibrated is None
     assert end.final.loss != end.pruned.loss
@@ -115,7 +134,9 @@ def test_recalibration_takes_back_what_stale_statistics_changed() -> None:
 
 
 def test_without_batchnorm_nothing_changes_and_it_is_said() -> None:
-    plain, asked = (said(Recipe(sparsity=0.5, epochs=1, recalibrate=flag), toy("mlp")) for flag in (False, True))
+    plain, asked = (
+        said(Recipe(sparsity=0.5, epochs=1, recalibrate=flag), toy("mlp")) for flag in (False, True)
+    )
     notices = [e.text for e in asked if isinstance(e, events.Notice)]
     assert notices == ["Nothing was recalibrated: mlp has no BatchNorm with running statistics."]
     a, b = plain[-1], asked[-1]
@@ -140,10 +161,14 @@ def test_the_teachers_term_by_hand() -> None:
     KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 3/4 ln 3 - ln 2, times T² = 4.
     """
     student, teacher = torch.zeros(1, 2), torch.tensor([[2 * math.log(3), 0.0]])
-    assert against(student, teacher, 2.0).item() == pytest.approx(4 * (0.75 * math.log(3) - math.log(2)), abs=1e-6)
+    assert against(student, teacher, 2.0).item() == pytest.approx(
+        4 * (0.75 * math.log(3) - math.log(2)), abs=1e-6
+    )
     assert against(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-7)
     both = torch.cat([teacher, student]), torch.cat([teacher, teacher])
-    assert against(*both, 2.0).item() == pytest.approx(2 * (0.75 * math.log(3) - math.log(2)), abs=1e-6)
+    assert against(*both, 2.0).item() == pytest.approx(
+        2 * (0.75 * math.log(3) - math.log(2)), abs=1e-6
+    )
 
 
 def test_at_high_temperature_it_matches_logits() -> None:
@@ -151,7 +176,9 @@ def test_at_high_temperature_it_matches_logits() -> None:
     chance = torch.Generator().manual_seed(0)
     a, b = (torch.randn(6, 4, generator=chance, dtype=torch.float64) for _ in range(2))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    assert against(a, b, 1000.0).item() == pytest.approx(0.5 * (a - b).square().mean(1).mean().item(), rel=1e-2)
+    assert against(a, b, 1000.0).item() == pytest.approx(
+        0.5 * (a - b).square().mean(1).mean().item(), rel=1e-2
+    )
 
 
 def test_answers_are_the_teachers_in_order() -> None:
@@ -185,11 +212,17 @@ def test_a_distilled_run_keeps_its_zeros_repeats_and_says_both_losses() -> None:
     first, again = said(recipe, toy("residual")), said(recipe, toy("residual"))
     epochs = [e for e in first if isinstance(e, events.Epoch)]
     assert all(e.teacher is not None and e.teacher >= 0 for e in epochs)
-    assert [(e.train_loss, e.teacher) for e in epochs] == [(e.train_loss, e.teacher) for e in again if isinstance(e, events.Epoch)]
+    assert [(e.train_loss, e.teacher) for e in epochs] == [
+        (e.train_loss, e.teacher) for e in again if isinstance(e, events.Epoch)
+    ]
     assert epochs[-1].teacher < epochs[0].teacher  # type: ignore[operator]
     end = first[-1]
     assert isinstance(end, events.Finished) and round(end.sparsity, 2) == 0.7
-    plain = [e for e in said(replace(recipe, distill=0.0), toy("residual")) if isinstance(e, events.Epoch)]
+    plain = [
+        e
+        for e in said(replace(recipe, distill=0.0), toy("residual"))
+        if isinstance(e, events.Epoch)
+    ]
     assert all(e.teacher is None for e in plain)
 
 
@@ -206,7 +239,9 @@ def test_what_cannot_be_distilled_is_refused_or_said() -> None:
     assert [e.text[:22] for e in told if isinstance(e, events.Notice)] == ["Nothing was distilled:"]
     with pytest.raises(DataError, match="Distillation needs train data"):
         said(Recipe(sparsity=0.5, distill=0.5, epochs=1), replace(toy("mlp"), train=None))
-    with pytest.raises(ModelError, match="compares scores of classes, and this model's output for one example is 1"):
+    with pytest.raises(
+        ModelError, match="compares scores of classes, and this model's output for one example is 1"
+    ):
         answers(nn.Linear(5, 1), Batches(torch.zeros(2, 5), torch.zeros(2).long()))
     for wrong in ({"distill": 1.5}, {"distill": True}, {"temperature": 0}, {"recalibrate": 1}):
         with pytest.raises(OutOfRange, match=next(iter(wrong))):

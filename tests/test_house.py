@@ -17,7 +17,9 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = sorted(p for room in ("pruning", "dashboard", "sample_models") for p in (ROOT / room).rglob("*.py"))
+SOURCES = sorted(
+    p for room in ("pruning", "dashboard", "sample_models") for p in (ROOT / room).rglob("*.py")
+)
 TORCH_FREE = (
     "pruning",
     "pruning.agreement",
@@ -67,15 +69,24 @@ def imported(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            if getattr(node.func, "id", getattr(node.func, "attr", "")) in ("import_module", "__import__"):
+            if getattr(node.func, "id", getattr(node.func, "attr", "")) in (
+                "import_module",
+                "__import__",
+            ):
                 yield str(node.args[0].value).split(".")[0]
 
 
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:
-        pytest.skip("not a git checkout: the files that belong to the project cannot be told from others")
-    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+        pytest.skip(
+            "not a git checkout: the files that belong to the project cannot be told from others"
+        )
+    return [
+        path
+        for name in listed.stdout.decode().split("\0")
+        if name and (path := ROOT / name).is_file()
+    ]
 
 
 def text_of(path: Path) -> str | None:
@@ -104,30 +115,48 @@ def test_imports_are_found_wherever_they_hide() -> None:
 def test_a_room_never_imports(room: str, never: set[str]) -> None:
     files = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == room]
     assert files
-    broken = {named(path): bad for path in files if (bad := never & set(imported(path.read_text(encoding="utf-8"))))}
+    broken = {
+        named(path): bad
+        for path in files
+        if (bad := never & set(imported(path.read_text(encoding="utf-8"))))
+    }
     assert not broken
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_what_pages_read_does_not_load_torch(module: str) -> None:
     script = f"import sys, {module}\nassert not {{'torch', 'streamlit'}} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_gallery_lists_models_without_torch() -> None:
     lists = "assert s.names()\n[s.card(name) for name in s.names()]\nlist(s.datasets())"
     script = f"import sys, sample_models as s\n{lists}\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_page_does_not_load_torch() -> None:
     """Every module of the page, imported in one process, as the web process would over its life."""
-    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in SOURCES if path.relative_to(ROOT).parts[0] == "dashboard"]
-    pure = [name.removesuffix(".__init__") for name in modules if ".views" not in name and name != "dashboard.app"]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in SOURCES
+        if path.relative_to(ROOT).parts[0] == "dashboard"
+    ]
+    pure = [
+        name.removesuffix(".__init__")
+        for name in modules
+        if ".views" not in name and name != "dashboard.app"
+    ]
     script = f"import importlib, sys\nfor name in {pure!r}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -149,7 +178,9 @@ def test_requirements_are_pinned_exactly() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
             if wanted := line.split("#")[0].strip():
-                assert re.fullmatch(r"[A-Za-z0-9_.\-]+==[0-9][0-9A-Za-z.]*", wanted), f"{name}: {wanted} is not pinned exactly"
+                assert re.fullmatch(r"[A-Za-z0-9_.\-]+==[0-9][0-9A-Za-z.]*", wanted), (
+                    f"{name}: {wanted} is not pinned exactly"
+                )
                 package, version = wanted.split("==")
                 pins[package] = version
     assert (pins["torch"], pins["torchvision"], pins["streamlit"]) == ("2.14.1", "0.29.1", "1.67.0")
@@ -157,35 +188,57 @@ def test_requirements_are_pinned_exactly() -> None:
 
 def test_no_file_is_too_long_to_read() -> None:
     code = [path for path in tracked() if path.suffix in (".py", ".js", ".css")]
-    assert {named(path): lines for path in code if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400} == {}
+    assert {
+        named(path): lines
+        for path in code
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 400
+    } == {}
 
 
 def test_no_function_is_too_long_to_follow() -> None:
     long = {}
     for path in [*SOURCES, ROOT / "run.py"]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and (lines := (node.end_lineno or 0) - node.lineno + 1) > 60:
+            if (
+                isinstance(node, ast.FunctionDef)
+                and (lines := (node.end_lineno or 0) - node.lineno + 1) > 60
+            ):
                 long[f"{named(path)}:{node.name}"] = lines
     assert long == {}
 
 
 def test_nothing_names_a_machine_or_an_index() -> None:
     """A clone works anywhere: no absolute path of somebody's machine, no package index spelt out."""
-    paths, hosts = r"/(?:home|Users|root|work|opt)/\w|--(?:extra-)?index-url", r"pypi\.org|pythonhosted\.org|download\.pytorch\.org"
+    paths, hosts = (
+        r"/(?:home|Users|root|work|opt)/\w|--(?:extra-)?index-url",
+        r"pypi\.org|pythonhosted\.org|download\.pytorch\.org",
+    )
     strange = re.compile(f"{paths}|{hosts}")
     me = Path(__file__).resolve()
-    found = {named(path): hit.group() for path in tracked() if path != me and (text := text_of(path)) and (hit := strange.search(text))}
+    found = {
+        named(path): hit.group()
+        for path in tracked()
+        if path != me and (text := text_of(path)) and (hit := strange.search(text))
+    }
     assert found == {}
 
 
 def test_nothing_unsafe_is_switched_on() -> None:
-    unsafe = re.compile(r"unsafe_allow_html\s*=\s*True|weights_only\s*=\s*False|except[^:\n]*:\s*\n?\s*pass\b.*#\s*$|except\s*:")
-    found = {named(path): hit.group() for path in SOURCES if (hit := unsafe.search(path.read_text(encoding="utf-8")))}
+    unsafe = re.compile(
+        r"unsafe_allow_html\s*=\s*True|weights_only\s*=\s*False|except[^:\n]*:\s*\n?\s*pass\b.*#\s*$|except\s*:"
+    )
+    found = {
+        named(path): hit.group()
+        for path in SOURCES
+        if (hit := unsafe.search(path.read_text(encoding="utf-8")))
+    }
     assert found == {}
 
 
 def test_the_page_has_no_folder_called_pages() -> None:
-    assert not (ROOT / "dashboard" / "pages").exists(), "Streamlit would take it for navigation of its own"
+    assert not (ROOT / "dashboard" / "pages").exists(), (
+        "Streamlit would take it for navigation of its own"
+    )
     assert not (ROOT / "tests" / "pruning").exists(), "it would shadow the engine"
 
 
@@ -248,12 +301,16 @@ def test_what_stopped_pip_is_told_apart(house: ModuleType, kind: str) -> None:
 
 
 @pytest.mark.parametrize("code", [-9, 137, -signal.SIGTERM])
-def test_a_killed_pip_is_not_mistaken_for_a_failure_of_the_network(house: ModuleType, code: int) -> None:
+def test_a_killed_pip_is_not_mistaken_for_a_failure_of_the_network(
+    house: ModuleType, code: int
+) -> None:
     assert house.explain(PIP["no network"], code)[0] == "killed"
 
 
 def test_debian_without_venv_is_told_the_package(house: ModuleType) -> None:
-    said = "The virtual environment was not created successfully because ensurepip is not available."
+    said = (
+        "The virtual environment was not created successfully because ensurepip is not available."
+    )
     assert f"python3.{sys.version_info[1]}-venv" in house.why_no_venv(said, 1)
     assert "disk is full" in house.why_no_venv("OSError: [Errno 28] No space left on device", 1)
 
@@ -268,9 +325,13 @@ def test_the_disk_is_looked_at_first(house: ModuleType) -> None:
     assert house.short_of_disk(1.0, True) == (None, None)
 
 
-def test_a_full_disk_stops_before_anything_is_fetched(house: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_stops_before_anything_is_fetched(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     house.VENV.mkdir()
-    monkeypatch.setattr(house.shutil, "disk_usage", lambda _: type("Usage", (), {"free": int(2e9), "used": 0})())
+    monkeypatch.setattr(
+        house.shutil, "disk_usage", lambda _: type("Usage", (), {"free": int(2e9), "used": 0})()
+    )
     monkeypatch.setattr(house.subprocess, "Popen", lambda *_, **__: pytest.fail("started pip"))
     if house.LEAST > 2:
         with pytest.raises(house.Trouble, match=r"Only 2\.0 GB"):
@@ -300,13 +361,17 @@ def test_a_second_start_installs_nothing_and_a_changed_file_is_noticed(
     assert len(calls) == 2
 
 
-def test_an_interrupted_or_torn_start_is_taken_up_again(house: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_or_torn_start_is_taken_up_again(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[tuple[str, ...]] = []
 
     def interrupted(files: tuple[str, ...]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(house, "make_venv", lambda: (house.VENV.mkdir(exist_ok=True), house.PYTHON.touch()))
+    monkeypatch.setattr(
+        house, "make_venv", lambda: (house.VENV.mkdir(exist_ok=True), house.PYTHON.touch())
+    )
     monkeypatch.setattr(house, "install", interrupted)
     with pytest.raises(KeyboardInterrupt):
         house.ensure(house.APP)
@@ -332,21 +397,34 @@ def test_a_taken_port_gives_the_next(house: ModuleType) -> None:
 
 
 def test_pips_talk_is_cut_to_what_helps(house: ModuleType) -> None:
-    assert house.worth_showing("Collecting torch==2.14.1 (from -r requirements.txt (line 2))") == "Collecting torch==2.14.1"
-    assert house.worth_showing("  Downloading torch-2.14.1.whl (554.6 MB)") == "Downloading torch-2.14.1.whl (554.6 MB)"
-    assert house.worth_showing("Installing collected packages: a, b, c") == "Unpacking 3 packages; this is the slow part"
+    assert (
+        house.worth_showing("Collecting torch==2.14.1 (from -r requirements.txt (line 2))")
+        == "Collecting torch==2.14.1"
+    )
+    assert (
+        house.worth_showing("  Downloading torch-2.14.1.whl (554.6 MB)")
+        == "Downloading torch-2.14.1.whl (554.6 MB)"
+    )
+    assert (
+        house.worth_showing("Installing collected packages: a, b, c")
+        == "Unpacking 3 packages; this is the slow part"
+    )
     assert house.worth_showing("Successfully installed a-1 b-2") == "Installed 2 packages"
     assert house.worth_showing("Requirement already satisfied: numpy") is None
 
 
-def test_a_browser_opens_only_where_somebody_looks(house: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_opens_only_where_somebody_looks(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(house, "LINUX", True)
     assert house.has_screen({"DISPLAY": ":0"})
     assert not house.has_screen({})
     assert not house.has_screen({"DISPLAY": ":0", "CI": "true"})
 
 
-def test_any_failing_check_fails_the_whole_and_pytest_comes_last(house: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_failing_check_fails_the_whole_and_pytest_comes_last(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[str] = []
     codes = {"ruff": 1, "mypy": 0, "pytest": 0}
 
@@ -364,7 +442,9 @@ def test_any_failing_check_fails_the_whole_and_pytest_comes_last(house: ModuleTy
     assert house.test([]) == 0
 
 
-def test_unknown_commands_and_benchmarks_list_the_known_ones(house: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_commands_and_benchmarks_list_the_known_ones(
+    house: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert house.main(["tset"]) == 1
     assert "known are app, test, bench" in capsys.readouterr().err
     (house.ROOT / "tests" / "bench").mkdir(parents=True)

@@ -41,7 +41,9 @@ class Watched:
             self.begun.append((lottery.snapshot(work.model), keep, more))
             return finetune(work, keep, recipe, **more)
 
-        monkeypatch.setattr(import_module("pruning.run"), "finetune", watch)  # `pruning.run` alone is the function
+        monkeypatch.setattr(
+            import_module("pruning.run"), "finetune", watch
+        )  # `pruning.run` alone is the function
 
 
 @pytest.fixture
@@ -58,7 +60,9 @@ def tickets(said: list[events.Event], kind: str = "ticket") -> list[events.Ticke
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual"])
-def test_rewinding_puts_the_first_weights_back_bit_for_bit_where_they_are_kept(name: str, watched: Watched) -> None:
+def test_rewinding_puts_the_first_weights_back_bit_for_bit_where_they_are_kept(
+    name: str, watched: Watched
+) -> None:
     told(Recipe(**TICKET), name)
     (first, dense, _), *rounds = watched.begun
     assert len(rounds) == 3 and all(keep.all() for keep in dense.values())
@@ -72,7 +76,9 @@ def test_rewinding_puts_the_first_weights_back_bit_for_bit_where_they_are_kept(n
 
 
 def test_late_rewinding_goes_back_to_the_weights_after_step_k(watched: Watched) -> None:
-    recipe = Recipe(**{**TICKET, "rewind": "early"}, rewind_step=2, batch=16)  # 48 examples: 3 steps an epoch
+    recipe = Recipe(
+        **{**TICKET, "rewind": "early"}, rewind_step=2, batch=16
+    )  # 48 examples: 3 steps an epoch
     told(recipe)
     first = watched.begun[0][0]
     work = toy("mlp")
@@ -95,14 +101,27 @@ def returned(steps: Any) -> Any:
 
 
 def test_learning_rate_rewinding_keeps_the_weights_and_trains_again(watched: Watched) -> None:
-    recipe = Recipe(sparsity=0.5, steps=2, epochs=2, schedule="linear", rewind="learning_rate", rewind_step=3, batch=16)
+    recipe = Recipe(
+        sparsity=0.5,
+        steps=2,
+        epochs=2,
+        schedule="linear",
+        rewind="learning_rate",
+        rewind_step=3,
+        batch=16,
+    )
     said = told(recipe)
     found = toy("mlp").model.state_dict()
     state, keep, more = watched.begun[0]
-    assert len(watched.begun) == 2 and more["begin"] == 3  # the weights are trained already: no first training
+    assert (
+        len(watched.begun) == 2 and more["begin"] == 3
+    )  # the weights are trained already: no first training
     assert all(torch.equal(state[n][keep[n]], found[n][keep[n]]) for n in keep)
     rates = [(e.epoch, e.lr) for e in said if isinstance(e, events.Epoch)]
-    assert rates == [(2, pytest.approx(recipe.lr / 2)), (2, pytest.approx(recipe.lr / 2))]  # the second half of a cosine
+    assert rates == [
+        (2, pytest.approx(recipe.lr / 2)),
+        (2, pytest.approx(recipe.lr / 2)),
+    ]  # the second half of a cosine
 
 
 def test_training_resumed_in_the_middle_is_the_rest_of_the_whole() -> None:
@@ -111,7 +130,9 @@ def test_training_resumed_in_the_middle_is_the_rest_of_the_whole() -> None:
     middle = returned(finetune(whole, {}, recipe, remember=4))
     rest = toy("residual")
     rest.model.load_state_dict(middle)
-    plain = Recipe(epochs=3, batch=16, lr=0.05, momentum=0.0)  # momentum is not remembered: without it the two agree bit for bit
+    plain = Recipe(
+        epochs=3, batch=16, lr=0.05, momentum=0.0
+    )  # momentum is not remembered: without it the two agree bit for bit
     whole, middle = toy("residual"), returned(finetune(toy("residual"), {}, plain, remember=4))
     rest.model.load_state_dict(middle)
     returned(finetune(whole, {}, plain))
@@ -133,9 +154,14 @@ def test_controls_differ_from_the_ticket_in_one_thing_each(watched: Watched) -> 
         assert {n: int(lot[n].sum()) for n in layers} == {n: int(mask[n].sum()) for n in layers}
         assert any(not torch.equal(lot[n], mask[n]) for n in layers)
         assert all(torch.equal(state[n][lot[n]], first[n][lot[n]]) for n in layers)
-    assert {kind: len(tickets(said, kind)) for kind in ("dense", "ticket", "reinit", "random_mask")} == {
-        "dense": 1, "ticket": 3, "reinit": 3, "random_mask": 3,
-    }  # fmt: skip
+    assert {
+        kind: len(tickets(said, kind)) for kind in ("dense", "ticket", "reinit", "random_mask")
+    } == {
+        "dense": 1,
+        "ticket": 3,
+        "reinit": 3,
+        "random_mask": 3,
+    }
 
 
 def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(watched: Watched) -> None:
@@ -156,7 +182,10 @@ def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(watched:
 
 
 def test_controls_leave_the_ticket_as_it_is() -> None:
-    alone, beside = tickets(told(Recipe(**TICKET))), tickets(told(Recipe(**TICKET, controls=("random_mask", "one_shot", "reinit"))))
+    alone, beside = (
+        tickets(told(Recipe(**TICKET))),
+        tickets(told(Recipe(**TICKET, controls=("random_mask", "one_shot", "reinit")))),
+    )
     assert alone == beside
 
 
@@ -167,25 +196,38 @@ def test_random_masks_keep_as_many_units_of_each_layer(granularity: str) -> None
     gone = pruning.choose(recipe, work)
     lot = lottery.by_lot(recipe, work, gone, 1)
     assert gone.keys() == lot.keys()
-    if granularity != "block":  # blocks at the edge are smaller: as many blocks, not as many weights
-        assert {n: int(k.sum()) for n, k in lot.items()} == {n: int(k.sum()) for n, k in gone.items()}
+    if (
+        granularity != "block"
+    ):  # blocks at the edge are smaller: as many blocks, not as many weights
+        assert {n: int(k.sum()) for n, k in lot.items()} == {
+            n: int(k.sum()) for n, k in gone.items()
+        }
 
 
 def test_tickets_say_what_they_keep_and_share() -> None:
     said = told(Recipe(**TICKET))
     total = sum(w.numel() for w in prunable(toy("mlp").model).values())
     found = tickets(said)
-    assert [t.kept for t in found] == [total - round(total * 0.7 * s) for s in ((1 - 0.3 ** (r / 3)) / 0.7 for r in (1, 2, 3))]
+    assert [t.kept for t in found] == [
+        total - round(total * 0.7 * s) for s in ((1 - 0.3 ** (r / 3)) / 0.7 for r in (1, 2, 3))
+    ]
     assert found[0].shared == 1.0  # the first round is one shot at its sparsity
     before = [total, *(t.kept for t in found)]
-    assert [t.overlap for t in found] == [pytest.approx(a / b) for b, a in itertools.pairwise(before)]  # masks are nested
+    assert [t.overlap for t in found] == [
+        pytest.approx(a / b) for b, a in itertools.pairwise(before)
+    ]  # masks are nested
     end = said[-1]
     assert isinstance(end, events.Finished)
-    assert end.final.accuracy == found[-1].accuracy and end.dense.accuracy == tickets(said, "dense")[0].accuracy
+    assert (
+        end.final.accuracy == found[-1].accuracy
+        and end.dense.accuracy == tickets(said, "dense")[0].accuracy
+    )
 
 
 def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> None:
-    recipe = Recipe(**TICKET, controls=("reinit", "random_mask"), optimizer="adam", decay="constant")
+    recipe = Recipe(
+        **TICKET, controls=("reinit", "random_mask"), optimizer="adam", decay="constant"
+    )
     work = toy("residual")
     before = lottery.snapshot(work.model)
     first, again = list(pruning.run(recipe, work)), list(pruning.run(recipe, work))
@@ -193,7 +235,9 @@ def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> Non
     after = work.model.state_dict()
     assert all(torch.equal(before[n], after[n]) for n in before)
     trained = [e for e in first if isinstance(e, events.Epoch)]
-    assert isinstance(first[0], events.Started) and first[0].epochs == len(trained) == 2 * (1 + 3 * 3)
+    assert isinstance(first[0], events.Started) and first[0].epochs == len(trained) == 2 * (
+        1 + 3 * 3
+    )
     assert {e.lr for e in trained} == {recipe.lr}
     assert all(events.from_json(events.to_json(e)) == e for e in first)
 
@@ -214,16 +258,30 @@ def test_masks_overlap_by_hand() -> None:
 @pytest.mark.parametrize(
     ("fields", "error", "said"),
     [
-        ({"rewind": "init", "epochs": 2}, RecipeError, "those of a trained model are gone: set start to random"),
-        ({"rewind": "init", "start": "random"}, OutOfRange, r"epochs is 0, but must be 1 or more where rewind is init"),
+        (
+            {"rewind": "init", "epochs": 2},
+            RecipeError,
+            "those of a trained model are gone: set start to random",
+        ),
+        (
+            {"rewind": "init", "start": "random"},
+            OutOfRange,
+            r"epochs is 0, but must be 1 or more where rewind is init",
+        ),
         ({"controls": ("reinit",)}, RecipeError, "set rewind to init"),
-        ({"rewind": "back"}, UnknownName, "no rewind called 'back': known are early, init, learning_rate, none"),
+        (
+            {"rewind": "back"},
+            UnknownName,
+            "no rewind called 'back': known are early, init, learning_rate, none",
+        ),
         ({**TICKET, "controls": ("dense",)}, UnknownName, "no control called 'dense'"),
         ({**TICKET, "controls": ("reinit", "reinit")}, RecipeError, "name each once"),
         ({"decay": "step"}, UnknownName, "no decay called 'step'"),
     ],
 )
-def test_what_cannot_be_rewound_is_refused(fields: dict[str, Any], error: type[Exception], said: str) -> None:
+def test_what_cannot_be_rewound_is_refused(
+    fields: dict[str, Any], error: type[Exception], said: str
+) -> None:
     with pytest.raises(error, match=said):
         Recipe(**fields)
 
@@ -238,4 +296,6 @@ def test_weights_drawn_anew_are_the_seeds() -> None:
     one, again, other = (lottery.drawn(work.model, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[n], again[n]) for n in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
-    assert isinstance(work.model, nn.Module) and not torch.equal(work.model.get_parameter("head.weight"), one["head.weight"])
+    assert isinstance(work.model, nn.Module) and not torch.equal(
+        work.model.get_parameter("head.weight"), one["head.weight"]
+    )

@@ -32,9 +32,20 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert "digits" in capsys.readouterr().out
 
 
-def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     said = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")
-    assert [line["event"] for line in said] == ["started", "measured", "pruned", "measured", "epoch", "epoch", "measured", "finished"]
+    assert [line["event"] for line in said] == [
+        "started",
+        "measured",
+        "pruned",
+        "measured",
+        "epoch",
+        "epoch",
+        "measured",
+        "finished",
+    ]
     end = said[-1]
     weights = end["weights"]
     assert isinstance(weights, dict)
@@ -44,18 +55,30 @@ def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(capsys: pyt
     again = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")[-1]
     assert untimed(again) == untimed(end)
     assert end["travel_bytes"] < end["sparse_file_bytes"] < end["bytes"]["sparse"]  # type: ignore[index, operator]
-    assert {"torch_batch1_ms", "torch_batch32_verdict", "calibration_error_points", "memory_activations_bytes"} <= end.keys()
+    assert {
+        "torch_batch1_ms",
+        "torch_batch32_verdict",
+        "calibration_error_points",
+        "memory_activations_bytes",
+    } <= end.keys()
 
 
 def untimed(end: dict[str, object]) -> dict[str, object]:
     """A result without what the clock said."""
     timed = ("latency", "seconds", "dense", "final", "energy_joules_measured")
-    return {name: value for name, value in end.items() if name not in timed and "_batch" not in name}
+    return {
+        name: value for name, value in end.items() if name not in timed and "_batch" not in name
+    }
 
 
-def test_a_recipe_file_is_followed_and_flags_win_over_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_file_is_followed_and_flags_win_over_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "recipe.json"
-    file.write_text(Recipe(model="digits-mlp", sparsity=0.5, exclude=("layers.0.weight",)).to_json(), encoding="utf-8")
+    file.write_text(
+        Recipe(model="digits-mlp", sparsity=0.5, exclude=("layers.0.weight",)).to_json(),
+        encoding="utf-8",
+    )
     first = run(capsys, str(file), "--exclude", named("digits-mlp")[0])[0]["recipe"]
     assert isinstance(first, dict)
     assert (first["sparsity"], first["exclude"]) == (0.5, [named("digits-mlp")[0]])
@@ -70,8 +93,26 @@ def named(model: str) -> list[str]:
 
 def test_options_of_techniques_and_ratios_are_flags(capsys: pytest.CaptureFixture[str]) -> None:
     first, second, *_ = named("digits-mlp")
-    words = ["--options", "norm=l2", "--granularity", "channel", "--granularity-options", "pool=max", "--scope", "by_hand"]
-    said = run(capsys, "--model", "digits-mlp", *words, "--ratios", f"{first}=0.5", "--ratios", f"{second}=0.25")
+    words = [
+        "--options",
+        "norm=l2",
+        "--granularity",
+        "channel",
+        "--granularity-options",
+        "pool=max",
+        "--scope",
+        "by_hand",
+    ]
+    said = run(
+        capsys,
+        "--model",
+        "digits-mlp",
+        *words,
+        "--ratios",
+        f"{first}=0.5",
+        "--ratios",
+        f"{second}=0.25",
+    )
     recipe = said[0]["recipe"]
     assert isinstance(recipe, dict)
     assert (recipe["options"], recipe["granularity_options"], recipe["ratios"]) == (
@@ -81,7 +122,9 @@ def test_options_of_techniques_and_ratios_are_flags(capsys: pytest.CaptureFixtur
     )
 
 
-def test_saved_weights_are_the_pruned_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_weights_are_the_pruned_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from safetensors.torch import load_file
 
     file = tmp_path / "pruned.safetensors"
@@ -101,14 +144,18 @@ def test_saved_weights_are_the_pruned_ones(tmp_path: Path, capsys: pytest.Captur
         (["--model", "digits-mpl"], "did you mean 'digits-mlp'"),
     ],
 )
-def test_errors_are_one_sentence_and_exit_2(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_sentence_and_exit_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run", "--model", "digits-mlp", *words]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
 
 
-def test_a_run_needs_a_model_and_a_readable_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_needs_a_model_and_a_readable_recipe(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["run"]) == 2
     assert "No model is named: add --model" in capsys.readouterr().err
     assert main(["run", str(tmp_path / "none.json")]) == 2
@@ -125,7 +172,9 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1].startswith("finished 50.00% gone")
 
 
-def test_the_sensitivity_map_is_a_line_for_each_cell_and_a_summary(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sensitivity_map_is_a_line_for_each_cell_and_a_summary(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     words = ["sensitivity", "--model", "digits-mlp", "--levels", "0.5", "0.9", "--threads", "1"]
     assert main([*words, "--json"]) == 0
     *points, end = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

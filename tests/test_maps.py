@@ -13,7 +13,19 @@ def point(layer: str, level: float, loss: float, fall: int | None) -> Point:
     if fall is None:
         return Point(layer, level, 10, round(10 * (1 - level)), "estimate", None, 1 + loss, 1.0)
     lost, won = max(fall, 0), max(-fall, 0)
-    return Point(layer, level, 10, round(10 * (1 - level)), "exact", Accuracy(90 - fall, 100), 1 + loss, 1.0, lost, won, (-0.1, 0.1))
+    return Point(
+        layer,
+        level,
+        10,
+        round(10 * (1 - level)),
+        "exact",
+        Accuracy(90 - fall, 100),
+        1 + loss,
+        1.0,
+        lost,
+        won,
+        (-0.1, 0.1),
+    )
 
 
 # a: flat, then a cliff. b: costs from the start. c: better without half of it.
@@ -27,8 +39,13 @@ MAP = [
 def test_losses_add_up_and_accuracy_is_read_off_the_cells() -> None:
     """Cells by loss: 0 → −1 and 0.01 → 0 (pooled with nothing costs nothing: no fall), 0.02 → 1, 0.1 → 2, 0.4 → 10, 1 → 30."""
     of = maps.worth(MAP)
-    assert [of(loss) for loss in (0, 0.02, 0.1, 0.25, 0.4, 1, 5)] == pytest.approx([0, 0.01, 0.02, 0.06, 0.1, 0.3, 0.3])
-    assert maps.foretold(MAP, {"a": 0.5, "b": 0.25, "c": 0.9}) == (pytest.approx(0.01 + 0.05 + 0.02), pytest.approx(0.0175))
+    assert [of(loss) for loss in (0, 0.02, 0.1, 0.25, 0.4, 1, 5)] == pytest.approx(
+        [0, 0.01, 0.02, 0.06, 0.1, 0.3, 0.3]
+    )
+    assert maps.foretold(MAP, {"a": 0.5, "b": 0.25, "c": 0.9}) == (
+        pytest.approx(0.01 + 0.05 + 0.02),
+        pytest.approx(0.0175),
+    )
     assert maps.foretold(MAP, {}) == (0, 0)
 
 
@@ -52,4 +69,6 @@ def test_the_summary_ends_a_row_at_its_first_fall_of_a_point() -> None:
     found = maps.summary(MAP)
     assert found["within_1_point"] == {"a": 0.5, "b": 0.0, "c": 0.9}
     assert (found["cells"], found["layers"], found["accuracy_dense"]["correct"]) == (6, 3, 90)
-    assert "estimated from gradients" in maps.told(maps.summary([point("a", 0.5, 0.1, None)]) | {"seconds": 1.0})
+    assert "estimated from gradients" in maps.told(
+        maps.summary([point("a", 0.5, 0.1, None)]) | {"seconds": 1.0}
+    )

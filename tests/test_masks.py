@@ -14,7 +14,14 @@ from torch.nn.utils import prune
 
 import pruning
 from pruning import masks
-from pruning.errors import ModelError, NotFinite, NothingToPrune, OutOfRange, RecipeError, UnknownName
+from pruning.errors import (
+    ModelError,
+    NotFinite,
+    NothingToPrune,
+    OutOfRange,
+    RecipeError,
+    UnknownName,
+)
 from pruning.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.scope import Ranked, lowest
@@ -51,7 +58,9 @@ def test_ties_fall_by_flat_index_lowest_first() -> None:
 def test_channels_by_hand_take_their_bias_along() -> None:
     # mean |w| of the rows: 2 and 1.8: the second neuron goes, with its bias and with the weights that read it.
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
-    keep = pruning.choose(Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5}), work)
+    keep = pruning.choose(
+        Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5}), work
+    )
     assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]]
     assert keep["0.bias"].tolist() == [True, False]
     assert keep["1.weight"].int().tolist() == [[1, 0], [1, 0]]
@@ -61,15 +70,21 @@ def test_channels_without_an_example_go_layer_by_layer() -> None:
     work = replace(by_hand_model(3, -1, 2, 0.4, -4, 1), example=None)
     recipe = Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5})
     keep = pruning.choose(recipe, work)
-    assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]] and keep["0.bias"].tolist() == [True, False]
+    assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]] and keep[
+        "0.bias"
+    ].tolist() == [True, False]
     assert keep["1.weight"].all()
-    assert masks.layer_by_layer(recipe, work) == "the model has no example input to follow through it."
+    assert (
+        masks.layer_by_layer(recipe, work) == "the model has no example input to follow through it."
+    )
 
 
 def test_the_output_layer_keeps_its_channels_and_says_why() -> None:
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
     with pytest.raises(OutOfRange, match=r"ratio of 1.weight is 0.5.*answers, one for each class"):
-        pruning.choose(Recipe(granularity="channel", scope="by_hand", ratios={"1.weight": 0.5}), work)
+        pruning.choose(
+            Recipe(granularity="channel", scope="by_hand", ratios={"1.weight": 0.5}), work
+        )
 
 
 def test_a_small_scale_layer_keeps_its_floor_under_global() -> None:
@@ -88,7 +103,10 @@ def test_equal_to_torch_per_layer_and_global(name: str, amount: float) -> None:
     work = toy(name)
     ours = pruning.choose(Recipe(scope="per_layer", sparsity=amount), work)
     together = pruning.choose(Recipe(scope="global", sparsity=amount), work)
-    modules = {n.removesuffix(".weight"): work.model.get_submodule(n.removesuffix(".weight")) for n in prunable(work.model)}
+    modules = {
+        n.removesuffix(".weight"): work.model.get_submodule(n.removesuffix(".weight"))
+        for n in prunable(work.model)
+    }
     for path, module in modules.items():
         prune.l1_unstructured(module, "weight", amount)
         assert torch.equal(module.weight_mask.bool(), ours[f"{path}.weight"])
@@ -96,20 +114,30 @@ def test_equal_to_torch_per_layer_and_global(name: str, amount: float) -> None:
     work = toy(name)
     pairs = [(work.model.get_submodule(path), "weight") for path in modules]
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=amount)
-    theirs = {f"{path}.weight": work.model.get_submodule(path).weight_mask.bool() for path in modules}
+    theirs = {
+        f"{path}.weight": work.model.get_submodule(path).weight_mask.bool() for path in modules
+    }
     if all(mask.any() for mask in theirs.values()):
         assert all(torch.equal(theirs[n], together[n]) for n in theirs)
     else:  # torch empties a layer here; ours keeps one weight of it, and spends as much in all
         assert amount == 0.9
         assert all(mask.any() for mask in together.values())
-        assert sum(int(m.sum()) for m in together.values()) == sum(int(m.sum()) for m in theirs.values())
+        assert sum(int(m.sum()) for m in together.values()) == sum(
+            int(m.sum()) for m in theirs.values()
+        )
 
 
 @pytest.mark.parametrize("amount", TENTHS)
 @pytest.mark.parametrize(("norm", "pool", "n"), [("l1", "sum", 1), ("l2", "sum", 2)])
 def test_equal_to_torch_by_channel(norm: str, pool: str, n: int, amount: float) -> None:
     work = toy("residual")
-    recipe = Recipe(options={"norm": norm}, granularity="row", granularity_options={"pool": pool}, scope="per_layer", sparsity=amount)
+    recipe = Recipe(
+        options={"norm": norm},
+        granularity="row",
+        granularity_options={"pool": pool},
+        scope="per_layer",
+        sparsity=amount,
+    )
     ours = pruning.choose(recipe, work)
     for path in ("first", "second"):
         module = work.model.get_submodule(path)
@@ -119,12 +147,17 @@ def test_equal_to_torch_by_channel(norm: str, pool: str, n: int, amount: float) 
 
 
 scores = some.lists(
-    some.sampled_from([-np.inf, -1.5, 0.0, -0.0, 0.25, 1.0, 1.0, 3.0]) | some.floats(-2, 2, width=32), min_size=1, max_size=9
+    some.sampled_from([-np.inf, -1.5, 0.0, -0.0, 0.25, 1.0, 1.0, 3.0])
+    | some.floats(-2, 2, width=32),
+    min_size=1,
+    max_size=9,
 )
 
 
 @given(some.lists(scores, min_size=1, max_size=4), some.integers(0, 40), some.integers(1, 3))
-def test_the_lowest_of_several_arrays_equal_one_stable_sort(values: list[list[float]], count: int, floor: int) -> None:
+def test_the_lowest_of_several_arrays_equal_one_stable_sort(
+    values: list[list[float]], count: int, floor: int
+) -> None:
     units = {str(i): np.sort(np.array(v, np.float32)) for i, v in enumerate(values)}
     layers = Ranked(units, dict.fromkeys(units, 1), floor)
     open_ = {n: u[: max(0, len(u) - floor)] for n, u in units.items()}
@@ -134,10 +167,19 @@ def test_the_lowest_of_several_arrays_equal_one_stable_sort(values: list[list[fl
     assert list(lowest(layers, units, count).values()) == wanted
 
 
-@given(some.lists(some.tuples(some.integers(1, 6), some.integers(1, 8)), min_size=1, max_size=4), some.floats(0, 0.99), some.integers(0, 9))
-def test_units_of_different_sizes_never_overspend(layers: list[tuple[int, int]], sparsity: float, seed: int) -> None:
+@given(
+    some.lists(some.tuples(some.integers(1, 6), some.integers(1, 8)), min_size=1, max_size=4),
+    some.floats(0, 0.99),
+    some.integers(0, 9),
+)
+def test_units_of_different_sizes_never_overspend(
+    layers: list[tuple[int, int]], sparsity: float, seed: int
+) -> None:
     chance = np.random.default_rng(seed)
-    units = {str(i): np.sort(chance.integers(0, 3, n).astype(np.float32)) for i, (n, _) in enumerate(layers)}
+    units = {
+        str(i): np.sort(chance.integers(0, 3, n).astype(np.float32))
+        for i, (n, _) in enumerate(layers)
+    }
     sizes = {str(i): size for i, (_, size) in enumerate(layers)}
     ranked = Ranked(units, sizes)
     budget = round(sparsity * ranked.weights)
@@ -154,7 +196,9 @@ def test_ranking_survives_its_file(tmp_path) -> None:  # type: ignore[no-untyped
     assert again.left(recipe) == ranking.left(recipe)
     stops = [0.0, 0.3, 0.9]
     table = again.table(recipe, stops)
-    assert table.tolist() == [[layer.kept for layer in ranking.left(recipe, s).layers] for s in stops]
+    assert table.tolist() == [
+        [layer.kept for layer in ranking.left(recipe, s).layers] for s in stops
+    ]
 
 
 def test_half_precision_is_ranked_exactly() -> None:

@@ -77,21 +77,30 @@ def test_macs_by_hand() -> None:
     # residual: 6x6 images. first: 6·1·9 weights at 36 places; second 6·6·9 at 36; head 18 once.
     work = toy("residual")
     assert work.example is not None
-    assert macs(work.model, work.example) == {"first.weight": 54 * 36, "second.weight": 324 * 36, "head.weight": 18}
+    assert macs(work.model, work.example) == {
+        "first.weight": 54 * 36,
+        "second.weight": 324 * 36,
+        "head.weight": 18,
+    }
 
 
 def test_macs_of_resnet18_are_the_published_ones() -> None:
     from torchvision.models import resnet18
 
     model = resnet18(weights=None)
-    assert sum(macs(model, torch.zeros(1, 3, 224, 224)).values()) == 1_814_073_344  # without BatchNorm's, see fvcore's 1.82 G
+    assert (
+        sum(macs(model, torch.zeros(1, 3, 224, 224)).values()) == 1_814_073_344
+    )  # without BatchNorm's, see fvcore's 1.82 G
 
 
 def test_attention_and_transposed_convolutions_are_counted() -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up, self.attend = nn.ConvTranspose1d(2, 4, 2, stride=2), nn.MultiheadAttention(4, 2, batch_first=True)
+            self.up, self.attend = (
+                nn.ConvTranspose1d(2, 4, 2, stride=2),
+                nn.MultiheadAttention(4, 2, batch_first=True),
+            )
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = self.up(x).transpose(1, 2)
@@ -127,8 +136,12 @@ def test_divergence_is_caught_and_named() -> None:
     def squares(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return (out - nn.functional.one_hot(y, 3)).square().mean()
 
-    work = dataclasses.replace(toy("mlp"), model=nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 3)), loss=squares)
-    with pytest.raises(Diverged, match=r"diverged in step 1, epoch \d+.*learning rate 100.*Try a tenth"):
+    work = dataclasses.replace(
+        toy("mlp"), model=nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 3)), loss=squares
+    )
+    with pytest.raises(
+        Diverged, match=r"diverged in step 1, epoch \d+.*learning rate 100.*Try a tenth"
+    ):
         list(pruning.run(Recipe(epochs=50, lr=100.0), work))
 
 
@@ -153,5 +166,7 @@ def test_batches_refuse_what_does_not_fit() -> None:
         Batches(torch.zeros(3, 1), torch.zeros(2))
     with pytest.raises(DataError, match="no examples"):
         Batches(torch.zeros(0, 1), torch.zeros(0))
-    parts = [len(x) for x, _ in Batches(torch.zeros(9, 1), torch.zeros(9)).shuffled(torch.Generator(), 4)]
+    parts = [
+        len(x) for x, _ in Batches(torch.zeros(9, 1), torch.zeros(9)).shuffled(torch.Generator(), 4)
+    ]
     assert parts == [4, 5]  # a last batch of one joins its neighbour

@@ -43,7 +43,10 @@ def test_certainty_falls_into_the_last_bin() -> None:
 def test_pairs_by_hand() -> None:
     data = Batches(torch.zeros(4, 1), torch.tensor([0, 0, 0, 0]))
     right, wrong = [1.0, 0.0], [0.0, 1.0]
-    this, dense = torch.tensor([right, right, wrong, wrong]), torch.tensor([right, wrong, right, wrong])
+    this, dense = (
+        torch.tensor([right, right, wrong, wrong]),
+        torch.tensor([right, wrong, right, wrong]),
+    )
     assert paired(this, dense, data) == Paired(both=1, gained=1, lost=1, neither=1)
     assert paired(this, None, data) is None
 
@@ -56,7 +59,9 @@ def test_behaviour_repeats_and_meets_the_same_noise() -> None:
     assert found == behaviour(work, logits)
     assert found is not None and found.noisy is not None
     assert found.sigma == pytest.approx(0.3 * float(work.test.x.std()))
-    assert found.train == Accuracy(int((logits.argmax(1) == work.test.y).sum()), 48)  # the toy trains on what it is tested on
+    assert found.train == Accuracy(
+        int((logits.argmax(1) == work.test.y).sum()), 48
+    )  # the toy trains on what it is tested on
 
 
 def test_without_data_nothing_is_said_of_behaviour() -> None:

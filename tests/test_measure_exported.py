@@ -43,7 +43,9 @@ class Fickle(nn.Module):
 def test_what_cannot_be_exported_says_so_and_the_rest_is_timed() -> None:
     work = toy("mlp")
     assert work.example is not None
-    ((dense,), (masked,)) = onnx_timings([work.model, Fickle()], work.example, batches=[3], budget=0.01)
+    ((dense,), (masked,)) = onnx_timings(
+        [work.model, Fickle()], work.example, batches=[3], budget=0.01
+    )
     assert dense.batch == 3
     assert dense.verdict == "reference" and dense.latency is not None and dense.control is not None
     assert masked.verdict == "not measured"
@@ -58,7 +60,9 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_the_verb_measures_weights_beside_the_models_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_measures_weights_beside_the_models_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "pruned.safetensors"
     assert main(["run", "--model", "digits-mlp", "--sparsity", "0.9", "--save", str(file)]) == 0
     capsys.readouterr()

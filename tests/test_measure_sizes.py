@@ -45,8 +45,14 @@ def test_sizes_of_a_four_by_four_layer_by_hand() -> None:
     some.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     some.booleans(),
 )
-def test_a_packed_state_comes_back_bit_by_bit(values: list[float], kind: torch.dtype, deflate: bool) -> None:
-    state = {"a.weight": torch.tensor(values, dtype=kind), "b": torch.tensor(7), "empty": torch.zeros(0, 3)}
+def test_a_packed_state_comes_back_bit_by_bit(
+    values: list[float], kind: torch.dtype, deflate: bool
+) -> None:
+    state = {
+        "a.weight": torch.tensor(values, dtype=kind),
+        "b": torch.tensor(7),
+        "empty": torch.zeros(0, 3),
+    }
     back = unpack(pack(state, {"a.weight"}, deflate=deflate))
     assert list(back) == list(state)
     for name, value in state.items():

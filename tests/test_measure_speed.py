@@ -50,7 +50,12 @@ def test_a_copy_that_differs_from_its_original_forbids_verdicts() -> None:
 
 def test_the_interval_of_a_median_ratio_by_hand() -> None:
     # Of 25 ratios 1.00 to 1.24, 0.98·√25 = 4.9 ranks either side of the middle: the 8th (1.07) and the 19th (1.18)
-    told = judged("torch", [[1 + i / 100 for i in range(25)], [1.0] * 25, [1 + i / 100 for i in range(25)]], 1, 1)
+    told = judged(
+        "torch",
+        [[1 + i / 100 for i in range(25)], [1.0] * 25, [1 + i / 100 for i in range(25)]],
+        1,
+        1,
+    )
     speedup = told[1].speedup
     assert speedup is not None
     assert (speedup.low, speedup.value, speedup.high) == pytest.approx((1.07, 1.12, 1.18))
@@ -136,5 +141,7 @@ def test_the_counter_is_read_where_there_is_one_and_wraps(tmp_path: Path) -> Non
             (package / "energy_uj").write_text("100000")
             return x
 
-    assert joules(Spends(), example, seconds=0.0, place=tmp_path) == pytest.approx(0.2)  # one pass; the part is not counted again
+    assert joules(Spends(), example, seconds=0.0, place=tmp_path) == pytest.approx(
+        0.2
+    )  # one pass; the part is not counted again
     assert energy(10, 5, 0.2).measured == 0.2

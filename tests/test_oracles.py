@@ -66,32 +66,54 @@ def test_with_relu_the_gauss_newton_diagonal_is_the_hessians() -> None:
     exact = hessian(work).diagonal()
     assert torch.allclose(flat(Evidence.of(work).gauss_newton(3)), exact, atol=1e-12)
     w = flat(Evidence.of(work).weights)
-    assert torch.allclose(flat(registry.get("criterion", "obd")(Evidence.of(work), probes=3)), exact * w**2 / 2, atol=1e-12)
+    assert torch.allclose(
+        flat(registry.get("criterion", "obd")(Evidence.of(work), probes=3)),
+        exact * w**2 / 2,
+        atol=1e-12,
+    )
 
 
 def test_gauss_newton_by_probes_comes_to_the_same() -> None:
     work = bent(nn.Tanh())
     seen = Evidence.of(work)
-    exact, probed = flat(seen.gauss_newton(3)), torch.stack([flat(Evidence.of(work, seed=s).gauss_newton(2)) for s in range(60)])
+    exact, probed = (
+        flat(seen.gauss_newton(3)),
+        torch.stack([flat(Evidence.of(work, seed=s).gauss_newton(2)) for s in range(60)]),
+    )
     error = probed.std(0) / math.sqrt(60)
     assert ((probed.mean(0) - exact).abs() <= 5 * error + 1e-9).all()
-    p = work.model(seen.data.x).softmax(1)  # the true Fisher: labels drawn from the model's own answers
+    p = work.model(seen.data.x).softmax(
+        1
+    )  # the true Fisher: labels drawn from the model's own answers
     fisher = torch.zeros_like(exact)
     for x, chances in zip(seen.data.x, p, strict=True):
         for label, chance in enumerate(chances):
-            parts = torch.autograd.grad(work.loss(work.model(x[None]), torch.tensor([label])), list(prunable(work.model).values()))
-            fisher += chance.detach() * torch.cat([part.flatten() for part in parts]).square() / len(p)
+            parts = torch.autograd.grad(
+                work.loss(work.model(x[None]), torch.tensor([label])),
+                list(prunable(work.model).values()),
+            )
+            fisher += (
+                chance.detach() * torch.cat([part.flatten() for part in parts]).square() / len(p)
+            )
     assert torch.allclose(exact, fisher, atol=1e-10)
 
 
 def test_hutchinson_converges_to_the_hessians_diagonal() -> None:
     work = bent(nn.Tanh())
     exact = hessian(work).diagonal()
-    errors = [(flat(Evidence.of(work, seed=1).hessian_diagonal(probes)) - exact).norm() / exact.norm() for probes in (2, 32, 256)]
+    errors = [
+        (flat(Evidence.of(work, seed=1).hessian_diagonal(probes)) - exact).norm() / exact.norm()
+        for probes in (2, 32, 256)
+    ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.15
     scores = flat(registry.get("criterion", "hutchinson")(Evidence.of(work, seed=1), probes=256))
-    assert torch.corrcoef(torch.stack([scores, exact.abs() * flat(Evidence.of(work).weights) ** 2 / 2]))[0, 1] > 0.98
+    assert (
+        torch.corrcoef(
+            torch.stack([scores, exact.abs() * flat(Evidence.of(work).weights) ** 2 / 2])
+        )[0, 1]
+        > 0.98
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
@@ -113,7 +135,10 @@ def test_fisher_is_what_a_loop_over_examples_says(name: str) -> None:
     assert work.train is not None
     for x, y in zip(work.train.x, work.train.y, strict=True):
         parts = torch.autograd.grad(work.loss(work.model(x[None]), y[None]), list(weights.values()))
-        total = {n: total[n] + part.square() / len(work.train.x) for n, part in zip(weights, parts, strict=True)}
+        total = {
+            n: total[n] + part.square() / len(work.train.x)
+            for n, part in zip(weights, parts, strict=True)
+        }
     scores = registry.get("criterion", "fisher")(Evidence.of(work))
     for n, w in weights.items():
         assert torch.allclose(scores[n], total[n] * w.detach() ** 2 / 2, rtol=1e-4, atol=1e-9)
@@ -132,17 +157,27 @@ def test_synflow_conserves_the_flow_from_layer_to_layer() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv2d(2, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2, padding=1, bias=False), nn.ReLU(), nn.Flatten(),
-            nn.Linear(64, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False),
-        )  # fmt: skip
+            nn.Conv2d(2, 4, 3, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, groups=2, padding=1, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(64, 6, bias=False),
+            nn.ReLU(),
+            nn.Linear(6, 3, bias=False),
+        )
     evidence = Evidence(model, example=torch.zeros(1, 2, 6, 6))
     weights = {name: w.double().abs() for name, w in evidence.weights.items()}
-    sums = [float(part.sum()) for part in flows(positive(model), weights, evidence.example).values()]
+    sums = [
+        float(part.sum()) for part in flows(positive(model), weights, evidence.example).values()
+    ]
     assert sums == pytest.approx([1.0] * 4)  # each layer carries all of R
 
 
 @pytest.mark.parametrize("share", [0.99, 0.999])
-def test_synflow_leaves_every_layer_open_where_its_one_look_and_magnitude_close_one(share: float) -> None:
+def test_synflow_leaves_every_layer_open_where_its_one_look_and_magnitude_close_one(
+    share: float,
+) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(*(nn.Linear(100, 100, bias=False) for _ in range(6)))
@@ -175,9 +210,13 @@ def test_compensation_keeps_what_stays_zero_and_brings_each_layer_closer(name: s
             continue
         layout, w = seen.layouts[layer], seen.weights[layer]
         assert not made[layer][~keep[layer]].any()
-        for old, new, on, gram in zip(*map(layout.matrices, (w, made[layer], keep[layer])), grams, strict=True):
+        for old, new, on, gram in zip(
+            *map(layout.matrices, (w, made[layer], keep[layer])), grams, strict=True
+        ):
             h = solving.damped(gram, 0.01)
-            assert (solving.loss(old, new, h) <= solving.loss(old, old * on, h) * (1 + 1e-5) + 1e-9).all()
+            assert (
+                solving.loss(old, new, h) <= solving.loss(old, old * on, h) * (1 + 1e-5) + 1e-9
+            ).all()
 
 
 def test_most_criteria_make_up_for_nothing() -> None:

@@ -20,7 +20,14 @@ from pruning.types import Workpiece, prunable
 from tests.toys import TOYS, toy
 
 RATIOS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99)
-SAMPLES = ("digits-mlp", "digits-cnn", "digits-resnet", "digits-depthwise", "digits-vit", "mnist1d-cnn")
+SAMPLES = (
+    "digits-mlp",
+    "digits-cnn",
+    "digits-resnet",
+    "digits-depthwise",
+    "digits-vit",
+    "mnist1d-cnn",
+)
 DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -36,10 +43,16 @@ def untied(model: nn.Module, rows: bool = False, seed: int = 0) -> nn.Module:
     assert len(sizes.unique()) == total and torch.isfinite(sizes).all()
     signs = torch.randint(0, 2, (total,), generator=chance).to(kind) * 2 - 1
     with torch.no_grad():
-        for part, w in zip(torch.split(sizes * signs, [w.numel() for w in held.values()]), held.values(), strict=True):
+        for part, w in zip(
+            torch.split(sizes * signs, [w.numel() for w in held.values()]),
+            held.values(),
+            strict=True,
+        ):
             w.copy_(part.reshape(w.shape))
             if rows:  # norms that differ by more than rounding
-                w *= (1 + torch.randperm(len(w), generator=chance)).reshape(-1, *[1] * (w.dim() - 1))
+                w *= (1 + torch.randperm(len(w), generator=chance)).reshape(
+                    -1, *[1] * (w.dim() - 1)
+                )
     return model
 
 
@@ -55,7 +68,9 @@ def peers(model: nn.Module, how: str, ratio: float) -> dict[str, Tensor]:
     copied = copied.float() if how.startswith("ln") else copied
     held = layers(copied)
     if how == "global":
-        prune.global_unstructured([(module, name) for _, module, name in held], prune.L1Unstructured, amount=ratio)
+        prune.global_unstructured(
+            [(module, name) for _, module, name in held], prune.L1Unstructured, amount=ratio
+        )
     for _, module, name in held:
         if how == "l1":
             prune.l1_unstructured(module, name, amount=ratio)
@@ -71,7 +86,12 @@ RECIPES = {
     "global": Recipe(scope="global"),
     "random": Recipe(criterion="random", scope="per_layer"),
     "ln1": Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"}),
-    "ln2": Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"}, options={"norm": "l2"}),
+    "ln2": Recipe(
+        scope="per_layer",
+        granularity="row",
+        granularity_options={"pool": "sum"},
+        options={"norm": "l2"},
+    ),
 }
 
 
@@ -79,13 +99,23 @@ def agree(work: Workpiece, how: str, ratios: Sequence[float] = RATIOS) -> None:
     """Equal masks; for random ones equal counts. Where they empty a layer and we keep a unit, there is nothing to compare."""
     units, compared = masks.rank(RECIPES[how], work), 0
     for ratio in ratios:
-        ours = masks.verdict(units, units.ranking.drops(replace(RECIPES[how], sparsity=ratio)), work.model)
-        theirs = {name: mask for name, mask in peers(work.model, how, ratio).items() if name not in units.ranking.fixed}
+        ours = masks.verdict(
+            units, units.ranking.drops(replace(RECIPES[how], sparsity=ratio)), work.model
+        )
+        theirs = {
+            name: mask
+            for name, mask in peers(work.model, how, ratio).items()
+            if name not in units.ranking.fixed
+        }
         emptied = {name for name, mask in theirs.items() if not mask.any()}
         if how == "global" and emptied:
             continue
         for name in theirs.keys() - emptied:
-            same = torch.equal(ours[name], theirs[name]) if how != "random" else int(ours[name].sum()) == int(theirs[name].sum())
+            same = (
+                torch.equal(ours[name], theirs[name])
+                if how != "random"
+                else int(ours[name].sum()) == int(theirs[name].sum())
+            )
             assert same, (name, ratio)
             compared += 1
     assert compared >= len(ratios) / 2
@@ -104,9 +134,14 @@ def test_shapes_and_dtypes(dtype: torch.dtype, how: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(
-            nn.Conv1d(3, 5, 3), nn.Conv2d(2, 7, (1, 3)), nn.Conv3d(2, 3, 2), nn.Conv2d(6, 6, 3, groups=3),
-            nn.Linear(11, 1), nn.Linear(1, 13), nn.Linear(17, 9),
-        )  # fmt: skip
+            nn.Conv1d(3, 5, 3),
+            nn.Conv2d(2, 7, (1, 3)),
+            nn.Conv3d(2, 3, 2),
+            nn.Conv2d(6, 6, 3, groups=3),
+            nn.Linear(11, 1),
+            nn.Linear(1, 13),
+            nn.Linear(17, 9),
+        )
     agree(Workpiece("shapes", untied(model.to(dtype), how.startswith("ln"))), how)
 
 
@@ -133,7 +168,9 @@ def test_ties_fall_by_flat_index_and_the_count_is_exact(name: str, dtype: torch.
             gone = min(round(ratio * mask.numel()), mask.numel() - 1)
             assert mask.flatten().tolist() == [False] * gone + [True] * (mask.numel() - gone)
         spare = total - len(keep)
-        assert sum(int((~k).sum()) for k in pruning.choose(Recipe(sparsity=ratio), work).values()) == min(round(ratio * total), spare)
+        assert sum(
+            int((~k).sum()) for k in pruning.choose(Recipe(sparsity=ratio), work).values()
+        ) == min(round(ratio * total), spare)
 
 
 def test_the_output_layer_is_the_one_left_alone_by_rows() -> None:

@@ -14,7 +14,11 @@ from pruning.recipe import Recipe
 from tests.toys import toy
 
 REWOUND = {"start": "random", "epochs": 1}
-BARE = {"norms": 0, "fits": {"head": "the model has no attention."}, "measurement": {"accuracy": None}}
+BARE = {
+    "norms": 0,
+    "fits": {"head": "the model has no attention."},
+    "measurement": {"accuracy": None},
+}
 FULL = {"norms": 3, "fits": {}, "measurement": {"accuracy": {"correct": 1, "total": 2}}}
 
 
@@ -23,17 +27,30 @@ def off(kind: str, name: str, card: dict[str, Any] | None = None, **recipe: Any)
 
 
 def test_what_the_model_does_not_have_is_not_offered() -> None:
-    assert off("granularity", "head", BARE) == "It fits no layer of this model: the model has no attention."
+    assert (
+        off("granularity", "head", BARE)
+        == "It fits no layer of this model: the model has no attention."
+    )
     assert off("criterion", "taylor", BARE) == "It needs data, and there is none for this model."
-    assert off("granularity", "head", FULL) == off("criterion", "taylor", FULL) == off("criterion", "magnitude", BARE) == ""
-    assert off("granularity", "head") == ""  # while nothing is known of the model, everything is offered
+    assert (
+        off("granularity", "head", FULL)
+        == off("criterion", "taylor", FULL)
+        == off("criterion", "magnitude", BARE)
+        == ""
+    )
+    assert (
+        off("granularity", "head") == ""
+    )  # while nothing is known of the model, everything is offered
 
 
 def test_what_has_no_meaning_beside_the_other_choice_is_not_offered() -> None:
     why = off("criterion", "geometric_median", FULL)
     assert why.startswith("Geometric median does not go with weight: it compares whole filters")
     assert "It works by channel" in why
-    assert off("granularity", "weight", FULL, criterion="geometric_median", granularity="channel") == why
+    assert (
+        off("granularity", "weight", FULL, criterion="geometric_median", granularity="channel")
+        == why
+    )
     assert off("criterion", "geometric_median", FULL, granularity="channel") == ""
 
 
@@ -41,7 +58,9 @@ def test_what_has_no_meaning_beside_the_other_choice_is_not_offered() -> None:
 def test_a_card_says_which_granularities_fit_as_the_engine_does(name: str) -> None:
     work = toy(name)
     told = studies.fits(work)
-    assert set(told) == {g for g in registry.names("granularity") if not masks.covered(Recipe(granularity=g), work)}
+    assert set(told) == {
+        g for g in registry.names("granularity") if not masks.covered(Recipe(granularity=g), work)
+    }
     assert all(why.endswith(".") for why in told.values())
     assert ("head" in told, "kernel" in told) == (name != "attention", name != "residual")
 
@@ -58,13 +77,31 @@ def test_every_technique_has_a_card_in_a_group() -> None:
 @pytest.mark.parametrize(
     ("recipe", "sentence"),
     [
-        ({"granularity": "n_of_m"}, "Remove the 50 % of weights, 2 of every 4 neighbours, smallest in magnitude"),
-        ({"granularity": "block", "granularity_options": {"rows": 2}}, "Remove the 50 % of 2 × 4 blocks smallest"),
+        (
+            {"granularity": "n_of_m"},
+            "Remove the 50 % of weights, 2 of every 4 neighbours, smallest in magnitude",
+        ),
+        (
+            {"granularity": "block", "granularity_options": {"rows": 2}},
+            "Remove the 50 % of 2 × 4 blocks smallest",
+        ),
         ({"granularity": "head"}, "Remove the 50 % of heads smallest in magnitude"),
-        ({"scope": "threshold", "scope_options": {"value": 0.1}}, "Remove the weights that score below 0.1 by magnitude, wherever they"),
-        ({"scope": "per_layer", "scope_options": {"output": 0.5}}, "the same share in each layer, less in the output layer"),
-        ({**REWOUND, "rewind": "init", "steps": 2, "schedule": "geometric"}, "in 2 rounds of one rate, each time going back to the first"),
-        ({**REWOUND, "rewind": "early", "rewind_step": 40}, "going back to the weights after step 40 and training 1 epoch"),
+        (
+            {"scope": "threshold", "scope_options": {"value": 0.1}},
+            "Remove the weights that score below 0.1 by magnitude, wherever they",
+        ),
+        (
+            {"scope": "per_layer", "scope_options": {"output": 0.5}},
+            "the same share in each layer, less in the output layer",
+        ),
+        (
+            {**REWOUND, "rewind": "init", "steps": 2, "schedule": "geometric"},
+            "in 2 rounds of one rate, each time going back to the first",
+        ),
+        (
+            {**REWOUND, "rewind": "early", "rewind_step": 40},
+            "going back to the weights after step 40 and training 1 epoch",
+        ),
     ],
 )
 def test_recipes_in_words(recipe: dict[str, Any], sentence: str) -> None:
@@ -72,13 +109,24 @@ def test_recipes_in_words(recipe: dict[str, Any], sentence: str) -> None:
 
 
 def test_the_page_follows_a_pattern_a_threshold_and_heads(home: object) -> None:
-    page = settled("prune", r=state.encode(Recipe(model="digits-mlp", granularity="n_of_m", sparsity=0.9)))
+    page = settled(
+        "prune", r=state.encode(Recipe(model="digits-mlp", granularity="n_of_m", sparsity=0.9))
+    )
     assert not page.exception
     assert "no more can, for 2 of every group stay" in said(page)
-    page = settled("prune", r=state.encode(Recipe(model="digits-mlp", scope="threshold", scope_options={"value": 0.02})))
+    page = settled(
+        "prune",
+        r=state.encode(
+            Recipe(model="digits-mlp", scope="threshold", scope_options={"value": 0.02})
+        ),
+    )
     assert "the threshold decides, not the slider" in said(page)
     assert next(box for box in page.number_input if box.label == "Remove, %").disabled
     page = settled("prune", r=state.encode(Recipe(model="digits-mlp", granularity="head")))
-    assert "head fits no layer of this model" in said(page) and "choose another granularity" in said(page)
-    page = settled("prune", r=state.encode(Recipe(model="digits-vit", granularity="head", scope="by_hand")))
+    assert "head fits no layer of this model" in said(
+        page
+    ) and "choose another granularity" in said(page)
+    page = settled(
+        "prune", r=state.encode(Recipe(model="digits-vit", granularity="head", scope="by_hand"))
+    )
     assert not page.exception and not page.error

@@ -12,7 +12,12 @@ from pruning import registry
 from pruning.errors import NewerVersion, OutOfRange, PruningError, RecipeError, UnknownName
 from pruning.recipe import Recipe
 
-PAIRS = [(c, g) for c in registry.names("criterion") for g in registry.names("granularity") if not registry.misfit(c, g)]
+PAIRS = [
+    (c, g)
+    for c in registry.names("criterion")
+    for g in registry.names("granularity")
+    if not registry.misfit(c, g)
+]
 recipes = some.builds(
     lambda pair, **rest: Recipe(criterion=pair[0], granularity=pair[1], **rest),
     pair=some.sampled_from(PAIRS),
@@ -40,7 +45,10 @@ def test_json_round_trip_and_ids(recipe: Recipe) -> None:
 
 
 @given(
-    some.recursive(some.none() | some.booleans() | some.floats() | some.text(), lambda x: some.lists(x) | some.dictionaries(some.text(), x))
+    some.recursive(
+        some.none() | some.booleans() | some.floats() | some.text(),
+        lambda x: some.lists(x) | some.dictionaries(some.text(), x),
+    )
 )
 def test_any_json_is_a_recipe_or_a_clear_refusal(data: object) -> None:
     try:
@@ -50,7 +58,8 @@ def test_any_json_is_a_recipe_or_a_clear_refusal(data: object) -> None:
 
 
 @given(
-    some.sampled_from(list(Recipe().to_dict())), some.none() | some.booleans() | some.floats() | some.text() | some.lists(some.integers())
+    some.sampled_from(list(Recipe().to_dict())),
+    some.none() | some.booleans() | some.floats() | some.text() | some.lists(some.integers()),
 )
 def test_any_value_in_any_field_is_followed_or_refused(field: str, value: object) -> None:
     data = Recipe().to_dict() | {field: value}
@@ -67,13 +76,21 @@ def test_different_recipes_have_different_ids() -> None:
 
 @pytest.mark.parametrize("value", [1, 1.0, -0.1, 2, float("nan"), float("inf"), "0.5", True, None])
 def test_sparsity_out_of_range_names_the_value_and_the_range(value: object) -> None:
-    with pytest.raises(OutOfRange, match=r"sparsity is .*must be a share from 0 up to, not including, 1"):
+    with pytest.raises(
+        OutOfRange, match=r"sparsity is .*must be a share from 0 up to, not including, 1"
+    ):
         Recipe(sparsity=value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("field", "kind"),
-    [("criterion", "criterion"), ("granularity", "granularity"), ("scope", "scope"), ("schedule", "schedule"), ("optimizer", "optimizer")],
+    [
+        ("criterion", "criterion"),
+        ("granularity", "granularity"),
+        ("scope", "scope"),
+        ("schedule", "schedule"),
+        ("optimizer", "optimizer"),
+    ],
 )
 def test_unknown_names_list_the_known_ones(field: str, kind: str) -> None:
     with pytest.raises(UnknownName, match=f"no {kind} called 'nope': known are .+"):

@@ -53,9 +53,15 @@ def test_a_newer_workspace_is_refused_with_the_way_out(store: Store) -> None:
         Store(store.home)
 
 
-def test_an_older_workspace_is_brought_up_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_workspace_is_brought_up_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     id = store.submit("run", SPEC)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; -- for the test"))
+    monkeypatch.setattr(
+        schema,
+        "MIGRATIONS",
+        (*schema.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; -- for the test"),
+    )
     assert Store(store.home).job(id).spec == SPEC
     Store(store.home)
     with sqlite3.connect(store.file) as db:
@@ -83,7 +89,13 @@ try:
 except RunError as error:
     print(error)
 """
-    said = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "disk is full: final.npz" in said.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -107,13 +119,24 @@ def test_masks_and_histograms_come_back(tmp_path: Path) -> None:
     bins = results.edges(dense)
     assert bins[0] == -bins[-1] and len(bins) == 257 and results.counts(dense, bins).sum() == 1000
     results.save_masks(tmp_path, masks)
-    results.save_histograms(tmp_path, {"a.weight": results.Histogram(bins, results.counts(dense, bins), results.counts(dense[:9], bins))})
+    results.save_histograms(
+        tmp_path,
+        {
+            "a.weight": results.Histogram(
+                bins, results.counts(dense, bins), results.counts(dense[:9], bins)
+            )
+        },
+    )
     results.save_result(tmp_path, FINISHED)
     held = results.load_run(tmp_path)
     assert held.finished == FINISHED
     back = held.masks()
-    assert list(back) == list(masks) and all(np.array_equal(back[name], masks[name]) for name in masks)
-    assert held.histograms["a.weight"].final.sum() == 9 and np.array_equal(held.histograms["a.weight"].edges, bins)
+    assert list(back) == list(masks) and all(
+        np.array_equal(back[name], masks[name]) for name in masks
+    )
+    assert held.histograms["a.weight"].final.sum() == 9 and np.array_equal(
+        held.histograms["a.weight"].edges, bins
+    )
 
 
 @pytest.mark.parametrize("name", ["result.json", "histograms.npz"])

@@ -14,7 +14,19 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import RunError
-from pruning.events import Accuracy, Epoch, Event, Failed, Finished, Halted, Measurement, Notice, Pruned, Size, Started
+from pruning.events import (
+    Accuracy,
+    Epoch,
+    Event,
+    Failed,
+    Finished,
+    Halted,
+    Measurement,
+    Notice,
+    Pruned,
+    Size,
+    Started,
+)
 from pruning.runs import files, keys, owner, results
 from pruning.runs.store import GONE, Fenced, Job, Store
 
@@ -51,7 +63,12 @@ def a_dead_process() -> str:
 def test_a_job_goes_its_way(store: Store) -> None:
     id = store.submit("run", SPEC)
     waiting = store.job(id)
-    assert (waiting.state, waiting.spec, waiting.attempt, waiting.owner) == ("queued", SPEC, 0, None)
+    assert (waiting.state, waiting.spec, waiting.attempt, waiting.owner) == (
+        "queued",
+        SPEC,
+        0,
+        None,
+    )
     assert waiting.folder == store.home / "jobs" / id
     job = store.claim("here:1:1")
     assert job is not None and (job.state, job.attempt, job.owner) == ("running", 1, "here:1:1")
@@ -83,7 +100,10 @@ def test_every_event_comes_back_as_it_went_in(store: Store, event: Event) -> Non
 
 def test_studies_come_before_runs_then_priority_then_first_come(store: Store) -> None:
     first, second = store.submit("run", SPEC), store.submit("run", SPEC)
-    urgent, study = store.submit("run", SPEC, priority=1), store.submit("study", {"what": "card", **SPEC})
+    urgent, study = (
+        store.submit("run", SPEC, priority=1),
+        store.submit("study", {"what": "card", **SPEC}),
+    )
     assert [job.id for _ in range(4) if (job := store.claim())] == [study, urgent, first, second]
 
 
@@ -149,7 +169,9 @@ def test_runs_without_a_key_are_each_their_own(store: Store) -> None:
     assert store.submit("run", SPEC, key="k") == store.submit("run", SPEC, key="k")
 
 
-def test_a_studys_key_follows_the_weights_and_the_code(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_studys_key_follows_the_weights_and_the_code(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = {"what": "card", "model": "upload:0123456789abcdef"}
     folder = store.home / "uploads" / "0123456789abcdef"
     folder.mkdir(parents=True)
@@ -186,7 +208,11 @@ def test_a_deleted_job_leaves_nothing_and_its_worker_notices(store: Store) -> No
     files.write_json(job.folder / "result.json", {})
     store.delete(job.id)
     assert not job.folder.exists() and store.events(job.id) == [] and store.jobs() == []
-    for write in (lambda: store.append(job, Notice("two")), lambda: store.beat(job), lambda: store.finish(job, "finished")):
+    for write in (
+        lambda: store.append(job, Notice("two")),
+        lambda: store.beat(job),
+        lambda: store.finish(job, "finished"),
+    ):
         with pytest.raises(Fenced):
             write()
 
@@ -228,7 +254,9 @@ def test_a_lost_run_that_was_asked_to_stop_is_stopped(store: Store) -> None:
     assert store.events(job.id)[-1] == (2, Halted(2, 3))
 
 
-def test_the_living_are_left_alone_until_their_lease_is_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_living_are_left_alone_until_their_lease_is_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [time.time()]
     monkeypatch.setattr("pruning.runs.store.time.time", lambda: now[0])
     job = claimed(store)
@@ -240,7 +268,9 @@ def test_the_living_are_left_alone_until_their_lease_is_over(store: Store, monke
     assert [lost.id for lost in store.reap()] == [job.id]
 
 
-def test_another_machines_owner_is_judged_by_its_lease_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machines_owner_is_judged_by_its_lease_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = [time.time()]
     monkeypatch.setattr("pruning.runs.store.time.time", lambda: now[0])
     claimed(store, as_="elsewhere:1:1")
@@ -255,7 +285,11 @@ def test_a_worker_back_from_the_dead_changes_nothing(store: Store) -> None:
     heir = store.claim("here:2:2")
     assert heir is not None and heir.id == lost.id and heir.attempt == 2
     store.append(heir, Notice("heir"))
-    for write in (lambda: store.append(lost, Notice("ghost")), lambda: store.beat(lost), lambda: store.finish(lost, "finished")):
+    for write in (
+        lambda: store.append(lost, Notice("ghost")),
+        lambda: store.beat(lost),
+        lambda: store.finish(lost, "finished"),
+    ):
         with pytest.raises(Fenced):
             write()
     store.finish(heir, "finished")
@@ -298,14 +332,18 @@ for i in itertools.count():
 """
 
 
-def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(store: Store, tmp_path: Path) -> None:
+def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
+    store: Store, tmp_path: Path
+) -> None:
     chance, killed = random.Random(0), 0
     logs = [tmp_path / f"{i}.txt" for i in range(16)]
     living: list[subprocess.Popen[bytes]] = []
 
     def start(i: int) -> None:
         with open(logs[i], "wb") as log:
-            living.append(subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log))
+            living.append(
+                subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log)
+            )
 
     for i in range(4):
         start(i)
@@ -321,19 +359,30 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(store: St
         process.wait()
     store.reap()
 
-    said = [line.split() for log in logs for line in log.read_text().splitlines() if len(line.split()) == 2]
+    said = [
+        line.split()
+        for log in logs
+        for line in log.read_text().splitlines()
+        if len(line.split()) == 2
+    ]
     submitted = {id for word, id in said if word == "submitted"}
     finished = [id for word, id in said if word == "finished"]
     jobs = {job.id: job for job in store.jobs(limit=100_000)}
     assert killed == 12 and len(finished) > 100, "the test must have had something to lose"
     assert submitted <= jobs.keys(), "an acknowledged job is there"
-    assert len(finished) == len(set(finished)) and all(jobs[id].state == "finished" for id in finished)
-    assert all(job.state in ("queued", "finished", "failed") and job.attempt <= 1 for job in jobs.values())
+    assert len(finished) == len(set(finished)) and all(
+        jobs[id].state == "finished" for id in finished
+    )
+    assert all(
+        job.state in ("queued", "finished", "failed") and job.attempt <= 1 for job in jobs.values()
+    )
     for job in jobs.values():
         numbers, events = zip(*store.events(job.id), strict=True) if job.attempt else ((), ())
         assert list(numbers) == list(range(1, len(numbers) + 1)), "no gap, no double"
         if job.state == "finished":
-            assert len(events) == 6 and len({event.text.split()[0] for event in events[:5]}) == 1, "one worker did it"
+            assert len(events) == 6 and len({event.text.split()[0] for event in events[:5]}) == 1, (
+                "one worker did it"
+            )
         if job.state == "failed":
             assert events[-1] == Failed("Lost", GONE)
     with sqlite3.connect(store.file) as db:

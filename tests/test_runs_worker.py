@@ -54,7 +54,9 @@ def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Itera
     yield Store()
 
 
-def attend(store: Store, spec: dict[str, object], kind: str = "run", leaving: worker.Leaving | None = None) -> Job:
+def attend(
+    store: Store, spec: dict[str, object], kind: str = "run", leaving: worker.Leaving | None = None
+) -> Job:
     store.submit(kind, spec)
     job = store.claim()
     assert job is not None
@@ -62,22 +64,40 @@ def attend(store: Store, spec: dict[str, object], kind: str = "run", leaving: wo
     return store.job(job.id)
 
 
-def test_a_run_leaves_events_weights_masks_histograms_and_a_result(bench: Store, tiny: Workpiece) -> None:
+def test_a_run_leaves_events_weights_masks_histograms_and_a_result(
+    bench: Store, tiny: Workpiece
+) -> None:
     from safetensors.numpy import load_file
 
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
     job = attend(bench, Recipe(model="tiny", sparsity=0.5, epochs=2).to_dict())
     events = [event for _, event in bench.events(job.id)]
     assert job.state == "finished" and job.message is None
-    assert [type(e) for e in events] == [Started, Measured, Pruned, Measured, Epoch, Epoch, Measured, Finished]
+    assert [type(e) for e in events] == [
+        Started,
+        Measured,
+        Pruned,
+        Measured,
+        Epoch,
+        Epoch,
+        Measured,
+        Finished,
+    ]
     held = results.load_run(job.folder)
     assert held.finished == events[-1]
     weights, masks = load_file(held.weights), held.masks()
-    assert sum(int(masks[name].sum()) for name in ("0.weight", "2.weight")) == 24 == held.finished.final.kept
+    assert (
+        sum(int(masks[name].sum()) for name in ("0.weight", "2.weight"))
+        == 24
+        == held.finished.final.kept
+    )
     for name, keep in masks.items():
         assert (weights[name][~keep] == 0).all()
     for name, histogram in held.histograms.items():
-        assert histogram.dense.sum() == weights[name].size and histogram.final.sum() == masks[name].sum()
+        assert (
+            histogram.dense.sum() == weights[name].size
+            and histogram.final.sum() == masks[name].sum()
+        )
     assert all(before[name].equal(value) for name, value in tiny.model.state_dict().items())
     assert not [file for file in job.folder.iterdir() if file.name.startswith(".")]
 
@@ -93,7 +113,9 @@ def test_a_run_leaves_events_weights_masks_histograms_and_a_result(bench: Store,
         ({"epochs": 50, "lr": 99.0, "weight_decay": 10.0}, "diverged"),
     ],
 )
-def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(bench: Store, spec: dict[str, object], said: str) -> None:
+def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(
+    bench: Store, spec: dict[str, object], said: str
+) -> None:
     job = attend(bench, {"model": "tiny", **spec})
     last = bench.events(job.id)[-1][1]
     assert job.state == "failed" and job.message and said in job.message
@@ -101,20 +123,30 @@ def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(bench: Sto
     assert not (job.folder / "error.txt").exists()
 
 
-def test_what_nobody_foresaw_is_one_sentence_and_a_file(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_foresaw_is_one_sentence_and_a_file(
+    bench: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise KeyError("deep inside")
 
     monkeypatch.setattr("pruning.runs.work.resolve", broken)
     job = attend(bench, Recipe(model="tiny").to_dict())
     assert job.state == "failed" and job.message is not None
-    assert "KeyError" in job.message and "deep inside" not in job.message and f"jobs/{job.id}/error.txt" in job.message
+    assert (
+        "KeyError" in job.message
+        and "deep inside" not in job.message
+        and f"jobs/{job.id}/error.txt" in job.message
+    )
     assert "deep inside" in (job.folder / "error.txt").read_text()
 
 
-def test_too_little_memory_is_said_in_plain_words(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_said_in_plain_words(
+    bench: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(model: str, place: Path, **ways: object) -> Workpiece:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes")
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes"
+        )
 
     monkeypatch.setattr("pruning.runs.work.resolve", broken)
     assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.MEMORY
@@ -134,12 +166,18 @@ def test_a_stop_is_heard_within_an_epoch(bench: Store, tiny: Workpiece) -> None:
     assert bench.job(job.id).state == "stopped" and isinstance(last, Halted) and last.epoch < 10_000
 
 
-def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(bench: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pruning.runs.work.studies.make", lambda spec, work: time.sleep(1) or ({}, {}))
+def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
+    bench: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "pruning.runs.work.studies.make", lambda spec, work: time.sleep(1) or ({}, {})
+    )
     study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Leaving(told=True))
     assert study.state == "queued"
     bench.delete(study.id)
-    run = attend(bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(crew=-1))
+    run = attend(
+        bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(crew=-1)
+    )
     assert run.state == "failed" and run.message == worker.LEFT
 
 
@@ -148,10 +186,14 @@ def test_a_worker_whose_job_was_given_up_writes_nothing_more(bench: Store) -> No
     job = bench.claim()
     assert job is not None and bench.give_up(job)
     assert worker.attend(bench, job, worker.Leaving()) is False
-    assert [type(event) for _, event in bench.events(job.id)] == [Failed] and not job.folder.exists()
+    assert [type(event) for _, event in bench.events(job.id)] == [
+        Failed
+    ] and not job.folder.exists()
 
 
-def test_a_run_that_needs_no_data_goes_on_without_it(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_needs_no_data_goes_on_without_it(
+    home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(name: str, *, data: bool, progress: object) -> Workpiece:
         if data:
             raise DataError("MNIST is not on this machine.")
@@ -161,25 +203,44 @@ def test_a_run_that_needs_no_data_goes_on_without_it(home: Path, tiny: Workpiece
     store = Store()
     done = attend(store, Recipe(model="mnist-lenet5", sparsity=0.5).to_dict())
     first, last = store.events(done.id)[0][1], store.events(done.id)[-1][1]
-    assert first == Notice("MNIST is not on this machine.") and isinstance(last, Finished) and last.final.accuracy is None
+    assert (
+        first == Notice("MNIST is not on this machine.")
+        and isinstance(last, Finished)
+        and last.final.accuracy is None
+    )
     failed = attend(store, Recipe(model="mnist-lenet5", epochs=1).to_dict())
-    assert failed.message == "MNIST is not on this machine.", "and what needs it says why there is none"
+    assert failed.message == "MNIST is not on this machine.", (
+        "and what needs it says why there is none"
+    )
 
 
 # ---------------------------------------------------------------- names of models
 
 
-def test_the_model_a_run_left_can_be_worked_on(bench: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_model_a_run_left_can_be_worked_on(
+    bench: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = attend(bench, Recipe(model="tiny", sparsity=0.5).to_dict())
     monkeypatch.setattr("sample_models.load", lambda name, **ways: tiny)
     work = resolve.resolve(f"run:{job.id}")
-    assert sum(int((p == 0).sum()) for n, p in work.model.named_parameters() if n.endswith("weight")) == 24
-    assert work.model is not tiny.model and resolve.resolve(f"run:{job.id}") is work, "kept for the next time"
+    assert (
+        sum(int((p == 0).sum()) for n, p in work.model.named_parameters() if n.endswith("weight"))
+        == 24
+    )
+    assert work.model is not tiny.model and resolve.resolve(f"run:{job.id}") is work, (
+        "kept for the next time"
+    )
     assert resolve.describe(f"run:{job.id}")["recipe"]["sparsity"] == 0.5
 
 
 @pytest.mark.parametrize(
-    "model, kind", [("digits-mlpp", UnknownName), ("ftp:x", UnknownName), ("run:abc", PruningError), ("upload:../x", RecipeError)]
+    "model, kind",
+    [
+        ("digits-mlpp", UnknownName),
+        ("ftp:x", UnknownName),
+        ("run:abc", PruningError),
+        ("upload:../x", RecipeError),
+    ],
 )
 def test_unknown_models_are_named(home: Path, model: str, kind: type[PruningError]) -> None:
     for ask in (resolve.resolve, resolve.describe):
@@ -197,10 +258,10 @@ def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
 
 
 def test_the_page_never_imports_torch() -> None:
-    lines = (
-        "from pruning.runs import crew, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
+    lines = "from pruning.runs import crew, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    said = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"
 
 
@@ -212,9 +273,14 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
         study = store.submit("study", {"what": "card", "model": MODEL})
         first = store.submit("run", Recipe(model=MODEL, sparsity=0.9, epochs=2).to_dict())
         done = ended(store, first)
-        assert done.state == "finished" and isinstance(store.events(first)[-1][1], Finished), done.message
+        assert done.state == "finished" and isinstance(store.events(first)[-1][1], Finished), (
+            done.message
+        )
         assert ended(store, study).state == "finished"
-        assert results.load_study(store.job(study).folder).data["weights"] == results.load_run(done.folder).finished.final.weights
+        assert (
+            results.load_study(store.job(study).folder).data["weights"]
+            == results.load_run(done.folder).finished.final.weights
+        )
         assert crew.pid() not in (None, os.getpid())
 
         long = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
@@ -229,7 +295,9 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
         assert owner is not None
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
         lost = ended(store, doomed)
-        assert (lost.state, lost.message) == ("failed", GONE) and store.events(doomed)[-1][1] == Failed("Lost", GONE)
+        assert (lost.state, lost.message) == ("failed", GONE) and store.events(doomed)[-1][
+            1
+        ] == Failed("Lost", GONE)
 
         again = ended(store, store.submit("run", Recipe(model=MODEL, sparsity=0.5).to_dict()))
         assert again.state == "finished" and again.owner != owner, "another worker took over"
@@ -251,7 +319,9 @@ def test_a_crew_without_its_workspace_leaves(home: Path) -> None:
     assert process.wait(20) == 0 and process.pid == found
 
 
-def test_what_waits_is_told_when_no_worker_can_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_told_when_no_worker_can_start(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store()
     id = store.submit("run", Recipe(model=MODEL).to_dict())
     monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
@@ -265,9 +335,15 @@ def test_what_waits_is_told_when_no_worker_can_start(home: Path, monkeypatch: py
     assert "crew.log" in (store.job(id).message or "")
 
 
-def test_a_worker_that_does_not_let_go_is_ended(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_let_go_is_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store()
-    deaf = supervisor.Worker(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]), ("run", "study"), True)
+    deaf = supervisor.Worker(
+        subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
+        ("run", "study"),
+        True,
+    )
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
     hands = supervisor.Crew(store, slots=1)
     monkeypatch.setattr(hands, "_hire", lambda running: None)
@@ -282,7 +358,9 @@ def test_a_worker_that_does_not_let_go_is_ended(home: Path, monkeypatch: pytest.
     assert store.job(id).state == "stopped"
 
 
-def test_after_a_sleep_of_the_machine_workers_may_speak_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_sleep_of_the_machine_workers_may_speak_first(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store()
     hands = supervisor.Crew(store, slots=1)
     monkeypatch.setattr(hands, "_hire", lambda running: None)

@@ -65,8 +65,13 @@ def test_the_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_splits_of_digits_never_change() -> None:
     found = catalogue.dataset("digits")
-    values = [(data.pictures(part.x, found) * 16).round().to(torch.uint8) for part in data.splits("digits")]
-    assert [digest(x, part.y) for x, part in zip(values, data.splits("digits"), strict=True)] == DIGITS_SPLITS
+    values = [
+        (data.pictures(part.x, found) * 16).round().to(torch.uint8)
+        for part in data.splits("digits")
+    ]
+    assert [
+        digest(x, part.y) for x, part in zip(values, data.splits("digits"), strict=True)
+    ] == DIGITS_SPLITS
     train_set = data.splits("digits")[0].x
     assert abs(float(train_set.mean())) < 0.01
     assert float(train_set.std()) == pytest.approx(1, abs=0.01)
@@ -76,7 +81,9 @@ def test_the_splits_of_mnist1d_never_change() -> None:
     """Labels bit by bit; the curves to 5 digits, since they come from sines and interpolations of this machine's libraries."""
     parts = data.splits("mnist1d")
     assert [digest(part.y) for part in parts] == MNIST1D_SPLITS
-    assert [float(part.x.abs().double().mean()) for part in parts] == pytest.approx(MNIST1D_MEANS, rel=1e-5)
+    assert [float(part.x.abs().double().mean()) for part in parts] == pytest.approx(
+        MNIST1D_MEANS, rel=1e-5
+    )
 
 
 def test_the_split_of_mnist_like_labels_never_changes() -> None:
@@ -88,13 +95,19 @@ def test_the_split_of_mnist_like_labels_never_changes() -> None:
 def test_a_split_keeps_the_proportions_of_the_classes() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     parts = data.order(labels, (50, 30, 20))
-    assert [np.bincount(labels[part]).tolist() for part in parts] == [[30, 15, 5], [18, 9, 3], [12, 6, 2]]
+    assert [np.bincount(labels[part]).tolist() for part in parts] == [
+        [30, 15, 5],
+        [18, 9, 3],
+        [12, 6, 2],
+    ]
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
     with pytest.raises(DataError, match="add up to 99"):
         data.order(labels, (50, 49))
 
 
-def test_curves_are_kept_and_computing_them_disturbs_nobody(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_are_kept_and_computing_them_disturbs_nobody(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = [np.full((2, 40), 0.5, np.float32), np.array([1, 2])]
     calls: list[int] = []
 
@@ -155,7 +168,11 @@ def test_mnist_is_read_from_a_folder_as_it_is(nowhere: Path, place: str) -> None
     parts = data.splits("mnist")
     found = catalogue.dataset("mnist")
     assert tuple(len(part.x) for part in parts) == found.sizes == (55_000, 5_000, 10_000)
-    numbers = [(data.pictures(part.x[:, 0, 0, :3], found) * 255).round().long() @ torch.tensor([1, 256, 65536]) for part in parts]
+    numbers = [
+        (data.pictures(part.x[:, 0, 0, :3], found) * 255).round().long()
+        @ torch.tensor([1, 256, 65536])
+        for part in parts
+    ]
     assert sorted(torch.cat(numbers[:2]).tolist()) == list(range(60_000))
     assert all(torch.equal(n % 10, part.y) for n, part in zip(numbers, parts, strict=True))
 

@@ -45,7 +45,9 @@ def work(request: pytest.FixtureRequest) -> Workpiece:
 
 def test_a_loaded_model_is_ready_to_use(work: Workpiece) -> None:
     assert not work.model.training
-    assert all(p.dtype is torch.float32 and bool(p.isfinite().all()) for p in work.model.parameters())
+    assert all(
+        p.dtype is torch.float32 and bool(p.isfinite().all()) for p in work.model.parameters()
+    )
     assert work.example is not None
     answers = work.model(work.example)
     assert answers.shape == (2, len(work.classes))
@@ -61,7 +63,14 @@ def test_the_card_counts_what_is_there(work: Workpiece) -> None:
     assert card.bytes > 4 * card.parameters
     assert card.test == card.accuracy.total
     assert card.classes == work.classes
-    for text in (card.title, card.good_for, card.about, card.data_about, card.licence, card.versions["torch"]):
+    for text in (
+        card.title,
+        card.good_for,
+        card.about,
+        card.data_about,
+        card.licence,
+        card.versions["torch"],
+    ):
         assert text
 
 
@@ -69,7 +78,11 @@ def test_the_strip_has_every_prunable_weight_in_order(work: Workpiece) -> None:
     assert work.example is not None
     strip = blocks(work.model, work.example[:1])
     assert strip == sample_models.card(work.name).blocks
-    held = [f"{block.name}.weight" for block in strip if block.kind in ("conv", "depthwise", "linear", "attention")]
+    held = [
+        f"{block.name}.weight"
+        for block in strip
+        if block.kind in ("conv", "depthwise", "linear", "attention")
+    ]
     assert sorted(held) == sorted(prunable(work.model))
     assert strip[-1].output == (10,)
     assert all(block.weights == int(np.prod(block.shape)) for block in strip if block.shape)
@@ -79,12 +92,16 @@ def test_the_strip_has_every_prunable_weight_in_order(work: Workpiece) -> None:
 def test_the_accuracy_on_the_card_is_that_of_the_shipped_file(name: str) -> None:
     kind = catalogue.sample(name)
     if kind.dataset in data.FOLDERS and data.find(kind.dataset) is None:
-        pytest.skip(f"{kind.dataset} is not on this machine: set PRUNING_DATA to a folder that has it")
+        pytest.skip(
+            f"{kind.dataset} is not on this machine: set PRUNING_DATA to a folder that has it"
+        )
     loaded = sample_models.load(name)
     assert loaded.test is not None
     found, said = correct(loaded.model, loaded.test), sample_models.card(name).accuracy
     assert len(loaded.test.x) == said.total
-    assert abs(found - said.correct) <= said.total // 5000  # another processor may round one of 5,000 the other way
+    assert (
+        abs(found - said.correct) <= said.total // 5000
+    )  # another processor may round one of 5,000 the other way
 
 
 @pytest.mark.parametrize(
@@ -118,7 +135,9 @@ def test_everything_in_the_catalogue_is_shipped() -> None:
     assert list(catalogue.SAMPLES) == NAMES
 
 
-def test_a_card_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_is_not_there_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sample_models.cards.CARDS", tmp_path)
     (tmp_path / "digits-mlp.json").write_text('{"torn": ')
     for name in ("digits-mlp", "digits-cnn"):
@@ -129,7 +148,9 @@ def test_a_card_that_is_not_there_is_named_with_the_way_out(tmp_path: Path, monk
 def test_lists_and_cards_come_without_torch() -> None:
     lists = "s.names(); [s.card(n) for n in s.names()]; s.datasets(); s.torchvision_names()"
     script = f"import sys, sample_models as s\n{lists}\nprint(sorted({{'torch', 'torchvision', 'numpy', 'sklearn'}} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -143,7 +164,9 @@ def test_unknown_names_list_the_known_ones() -> None:
         sample_models.fetch("fashion")
 
 
-def test_a_damaged_weights_file_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_weights_file_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "WEIGHTS", tmp_path)
     (tmp_path / "digits-mlp.safetensors").write_bytes(b"torn")
     for name in ("digits-mlp", "digits-cnn"):
@@ -154,7 +177,9 @@ def test_a_damaged_weights_file_is_named_with_the_way_out(tmp_path: Path, monkey
 def test_building_is_drawn_from_the_seed_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    first, again, other = (list(sample_models.build("digits-cnn", seed).parameters()) for seed in (1, 1, 2))
+    first, again, other = (
+        list(sample_models.build("digits-cnn", seed).parameters()) for seed in (1, 1, 2)
+    )
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
@@ -164,7 +189,9 @@ def test_building_is_drawn_from_the_seed_alone() -> None:
 
 
 def test_the_list_of_architectures_is_torchvisions() -> None:
-    assert sample_models.torchvision_names() == torchvision.models.list_models(module=torchvision.models)
+    assert sample_models.torchvision_names() == torchvision.models.list_models(
+        module=torchvision.models
+    )
 
 
 def test_offline_an_architecture_has_random_weights_that_say_so_and_repeat(nowhere: Path) -> None:
@@ -248,7 +275,9 @@ def test_pictures_are_moved_whole() -> None:
 def test_about_half_of_the_pictures_are_mirrored() -> None:
     x = torch.zeros(400, 1, 2, 2)
     x[..., 0] = 1
-    mirrored = augment(x, catalogue.Training(epochs=1, flip=True), torch.Generator().manual_seed(0))[:, 0, 0, 1]
+    mirrored = augment(
+        x, catalogue.Training(epochs=1, flip=True), torch.Generator().manual_seed(0)
+    )[:, 0, 0, 1]
     assert 150 < int(mirrored.sum()) < 250
 
 
@@ -256,12 +285,19 @@ def test_about_half_of_the_pictures_are_mirrored() -> None:
 def test_training_learns_and_repeats(optimizer: str) -> None:
     whole, validation, _ = data.splits("digits")
     part = Batches(whole.x[:600], whole.y[:600])
-    how = catalogue.Training(epochs=4, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 3e-3, shift=1)
+    how = catalogue.Training(
+        epochs=4, optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 3e-3, shift=1
+    )
     said: list[str] = []
-    first, again = (train(sample_models.build("digits-mlp"), part, validation, how, seed, said.append) for seed in (1, 1))
+    first, again = (
+        train(sample_models.build("digits-mlp"), part, validation, how, seed, said.append)
+        for seed in (1, 1)
+    )
     assert correct(first, validation) > 90
     assert not first.training
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)
+    )
     assert said[3].startswith("epoch 4/4")
 
 
@@ -271,7 +307,9 @@ def test_the_command_trains_ships_and_describes(
     for room in (making, loading):
         monkeypatch.setattr(room, "WEIGHTS", tmp_path)
     monkeypatch.setattr(making, "CARDS", tmp_path)
-    quick = dataclasses.replace(catalogue.sample("digits-mlp"), training=catalogue.Training(epochs=2), half=True)
+    quick = dataclasses.replace(
+        catalogue.sample("digits-mlp"), training=catalogue.Training(epochs=2), half=True
+    )
     monkeypatch.setitem(catalogue.SAMPLES, "digits-mlp", quick)
     assert shell.main(["train", "digits-mlp", "--seed", "3"]) == 0
     assert "digits-mlp:" in capsys.readouterr().out
@@ -301,4 +339,7 @@ def test_a_weight_too_large_for_half_precision_is_not_shipped() -> None:
 def test_an_architecture_wants_its_own_size(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(architectures, "build", lambda name: nn.Identity())
     sizes = {name: architectures.load(name).example for name in ("inception_v3", "vit_h_14")}
-    assert {name: example.shape[-1] for name, example in sizes.items() if example is not None} == {"inception_v3": 299, "vit_h_14": 224}
+    assert {name: example.shape[-1] for name, example in sizes.items() if example is not None} == {
+        "inception_v3": 299,
+        "vit_h_14": 224,
+    }

@@ -17,13 +17,18 @@ TOGETHER = ("global", "erk", "lamp")
 
 def ranked(shapes: dict[str, tuple[int, ...]], seed: int = 0, **more: object) -> Ranked:
     chance = np.random.default_rng(seed)
-    units = {name: np.sort(chance.random(int(np.prod(shape))).astype(np.float32)) for name, shape in shapes.items()}
+    units = {
+        name: np.sort(chance.random(int(np.prod(shape))).astype(np.float32))
+        for name, shape in shapes.items()
+    }
     return Ranked(units, dict.fromkeys(shapes, 1), shapes=shapes, **more)  # type: ignore[arg-type]
 
 
 def test_lamp_by_hand() -> None:
     # |w| 1 2 3, squares 1 4 9: 1/14, 4/13, 9/9
-    assert _lamp(np.array([1, 2, 3], np.float32), 2.0).tolist() == pytest.approx([1 / 14, 4 / 13, 1])
+    assert _lamp(np.array([1, 2, 3], np.float32), 2.0).tolist() == pytest.approx(
+        [1 / 14, 4 / 13, 1]
+    )
     assert _lamp(np.array([-np.inf, 1, 3], np.float32), 1.0).tolist() == [-np.inf, 0.25, 1]
     assert _lamp(np.array([0, 0, 0], np.float32), 2.0).tolist() == [0, 0, 0]
 
@@ -32,13 +37,26 @@ def test_lamp_spares_a_layer_of_small_weights_that_global_magnitude_would_empty(
     scores = np.arange(1, 11, dtype=np.float32)
     layers = Ranked({"small": scores / 1000, "large": scores}, {"small": 1, "large": 1})
     assert spend("global", layers, 0.5, {}) == {"small": 9, "large": 1}  # all but the floor
-    assert spend("lamp", layers, 0.5, {}) == {"small": 5, "large": 5}  # the scale of a layer does not matter
+    assert spend("lamp", layers, 0.5, {}) == {
+        "small": 5,
+        "large": 5,
+    }  # the scale of a layer does not matter
 
 
-@given(some.lists(some.floats(-2, 2, width=32), min_size=1, max_size=20), some.sampled_from([1.0, 2.0]), some.integers(0, 3))
+@given(
+    some.lists(some.floats(-2, 2, width=32), min_size=1, max_size=20),
+    some.sampled_from([1.0, 2.0]),
+    some.integers(0, 3),
+)
 def test_lamp_keeps_the_order_within_a_layer(scores: list[float], power: float, gone: int) -> None:
-    shares = _lamp(np.concatenate([np.full(gone, -np.inf), np.sort(scores)]).astype(np.float32), power)
-    assert (np.diff(shares[gone:]) >= 0).all() and (shares[:gone] == -np.inf).all() and not np.isnan(shares).any()
+    shares = _lamp(
+        np.concatenate([np.full(gone, -np.inf), np.sort(scores)]).astype(np.float32), power
+    )
+    assert (
+        (np.diff(shares[gone:]) >= 0).all()
+        and (shares[:gone] == -np.inf).all()
+        and not np.isnan(shares).any()
+    )
 
 
 def test_erk_keeps_in_proportion_to_inputs_and_outputs() -> None:
@@ -55,28 +73,41 @@ def test_erk_leaves_a_layer_dense_that_would_need_more_than_all() -> None:
 
 
 @given(
-    some.dictionaries(some.sampled_from("abcd"), some.tuples(some.integers(1, 9), some.integers(1, 9)), min_size=1),
+    some.dictionaries(
+        some.sampled_from("abcd"), some.tuples(some.integers(1, 9), some.integers(1, 9)), min_size=1
+    ),
     some.floats(0, 0.999),
     some.integers(1, 3),
     some.sampled_from(TOGETHER),
 )
-def test_one_budget_is_met_to_the_weight(shapes: dict[str, tuple[int, int]], sparsity: float, floor: int, scope: str) -> None:
+def test_one_budget_is_met_to_the_weight(
+    shapes: dict[str, tuple[int, int]], sparsity: float, floor: int, scope: str
+) -> None:
     layers = ranked(shapes, floor=floor)
     drops = spend(scope, layers, sparsity, {})
     assert all(0 <= drops[n] <= layers.spare(n) for n in drops)
-    assert sum(drops.values()) == min(round(sparsity * layers.weights), sum(map(layers.spare, shapes)))
+    assert sum(drops.values()) == min(
+        round(sparsity * layers.weights), sum(map(layers.spare, shapes))
+    )
 
 
-UNMEASURED = [name for name in registry.names("scope") if name != "by_sensitivity"]  # which follows a route; test_by_sensitivity has it
+UNMEASURED = [
+    name for name in registry.names("scope") if name != "by_sensitivity"
+]  # which follows a route; test_by_sensitivity has it
 
 
 @given(some.sampled_from(UNMEASURED), some.integers(2, 9), some.floats(0.1, 0.99))
-def test_more_sparsity_never_takes_less_of_what_is_gone(scope: str, steps: int, sparsity: float) -> None:
+def test_more_sparsity_never_takes_less_of_what_is_gone(
+    scope: str, steps: int, sparsity: float
+) -> None:
     """Over the steps of a schedule no layer is given back a unit: its mask cannot be."""
     shapes = {"a": (7, 5), "b": (3, 7), "c": (4, 3)}
     layers, before = ranked(shapes), dict.fromkeys(shapes, 0)
     for step in range(1, steps + 1):
-        held = {n: np.concatenate([np.full(before[n], -np.inf, np.float32), u[before[n] :]]) for n, u in layers.units.items()}
+        held = {
+            n: np.concatenate([np.full(before[n], -np.inf, np.float32), u[before[n] :]])
+            for n, u in layers.units.items()
+        }
         drops = spend(scope, Ranked(held, layers.sizes, shapes=shapes), sparsity * step / steps, {})
         assert all(drops[n] >= before[n] for n in shapes)
         before = drops
@@ -96,8 +127,15 @@ def test_the_output_layer_loses_less_at_the_lottery_rate() -> None:
 
 
 def test_a_threshold_takes_what_lies_below_whatever_the_sparsity() -> None:
-    layers = Ranked({"a": np.array([0.1, 0.2, 0.3], np.float32), "b": np.array([0.01, 0.02], np.float32)}, {"a": 1, "b": 1})
-    assert spend("threshold", layers, 0.0, {"value": 0.2}) == spend("threshold", layers, 0.9, {"value": 0.2}) == {"a": 1, "b": 1}
+    layers = Ranked(
+        {"a": np.array([0.1, 0.2, 0.3], np.float32), "b": np.array([0.01, 0.02], np.float32)},
+        {"a": 1, "b": 1},
+    )
+    assert (
+        spend("threshold", layers, 0.0, {"value": 0.2})
+        == spend("threshold", layers, 0.9, {"value": 0.2})
+        == {"a": 1, "b": 1}
+    )
 
 
 def test_a_geometric_schedule_takes_the_same_share_of_what_is_left() -> None:

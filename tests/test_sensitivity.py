@@ -42,7 +42,9 @@ def plain(work: Workpiece, point: Point, **fields: object) -> tuple[events.Accur
 
 def differing(work: Workpiece, points: list[Point], **fields: object) -> list[Point]:
     found = [(point, *plain(work, point, **fields)) for point in points]
-    assert all(math.isclose(point.loss, loss, rel_tol=1e-5, abs_tol=1e-6) for point, _, loss in found)
+    assert all(
+        math.isclose(point.loss, loss, rel_tol=1e-5, abs_tol=1e-6) for point, _, loss in found
+    )
     return [point for point, accuracy, _ in found if point.accuracy != accuracy]
 
 
@@ -64,7 +66,11 @@ class Writing(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.second, self.relu = nn.Linear(5, 12), nn.Linear(12, 12), nn.ReLU(inplace=True)
+        self.first, self.second, self.relu = (
+            nn.Linear(5, 12),
+            nn.Linear(12, 12),
+            nn.ReLU(inplace=True),
+        )
         self.head = nn.Linear(12, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,9 +96,16 @@ def seeded(make: type[nn.Module]) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("name", "levels"), [("digits-cnn", (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)), ("digits-resnet", (0.5, 0.8, 0.95)), ("digits-vit", (0.7,))]
+    ("name", "levels"),
+    [
+        ("digits-cnn", (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)),
+        ("digits-resnet", (0.5, 0.8, 0.95)),
+        ("digits-vit", (0.7,)),
+    ],
 )
-def test_every_cell_equals_a_plain_loop_on_trained_models(name: str, levels: tuple[float, ...]) -> None:
+def test_every_cell_equals_a_plain_loop_on_trained_models(
+    name: str, levels: tuple[float, ...]
+) -> None:
     work = sample_models.load(name)
     points = list(pruning.sensitivity(work, levels=levels, keep=None))
     assert len({(p.layer, p.level) for p in points}) == len(points)
@@ -149,8 +162,13 @@ def test_memory_is_one_batch_whatever_the_map() -> None:
 
 def test_two_workers_say_what_one_says() -> None:
     work = sample_models.load("digits-cnn")
-    one, two = (list(pruning.sensitivity(work, levels=(0.5, 0.9), keep=None, workers=n, seed=n)) for n in (1, 2))
-    assert {(p.layer, p.level): p.accuracy for p in one} == {(p.layer, p.level): p.accuracy for p in two}
+    one, two = (
+        list(pruning.sensitivity(work, levels=(0.5, 0.9), keep=None, workers=n, seed=n))
+        for n in (1, 2)
+    )
+    assert {(p.layer, p.level): p.accuracy for p in one} == {
+        (p.layer, p.level): p.accuracy for p in two
+    }
     assert threading.active_count() < 10
 
 
@@ -181,7 +199,9 @@ def test_the_paired_interval_by_hand() -> None:
 def test_progressive_cells_are_sure_or_collapsed_or_exact() -> None:
     work = sample_models.load("digits-cnn")
     points = list(pruning.sensitivity(work, tier="progressive", within=0.03, keep=None))
-    assert sorted((p.layer, p.level) for p in points) == sorted((layer, level) for layer in {p.layer for p in points} for level in LEVELS)
+    assert sorted((p.layer, p.level) for p in points) == sorted(
+        (layer, level) for layer in {p.layer for p in points} for level in LEVELS
+    )
     for p in points:
         assert p.final and p.accuracy and p.interval
         low, high = p.interval
@@ -195,7 +215,9 @@ def test_progressive_cells_are_sure_or_collapsed_or_exact() -> None:
 def test_running_points_only_ever_grow_surer() -> None:
     work = sample_models.load("digits-cnn")
     seen: dict[tuple[str, float], list[int]] = {}
-    for p in pruning.sensitivity(work, tier="progressive", running=True, keep=None, levels=(0.5, 0.9)):
+    for p in pruning.sensitivity(
+        work, tier="progressive", running=True, keep=None, levels=(0.5, 0.9)
+    ):
         assert p.accuracy
         seen.setdefault((p.layer, p.level), []).append(p.accuracy.total)
     assert all(row == sorted(set(row)) for row in seen.values())
@@ -204,8 +226,13 @@ def test_running_points_only_ever_grow_surer() -> None:
 
 def test_the_estimate_ranks_cells_as_measuring_does() -> None:
     work = sample_models.load("digits-cnn")
-    exact = {(p.layer, p.level): p.loss - p.loss_dense for p in pruning.sensitivity(work, keep=None)}
-    guess = {(p.layer, p.level): p.loss - p.loss_dense for p in pruning.sensitivity(work, tier="estimate", keep=None)}
+    exact = {
+        (p.layer, p.level): p.loss - p.loss_dense for p in pruning.sensitivity(work, keep=None)
+    }
+    guess = {
+        (p.layer, p.level): p.loss - p.loss_dense
+        for p in pruning.sensitivity(work, tier="estimate", keep=None)
+    }
     assert exact.keys() == guess.keys()
     order = torch.tensor([[exact[k], guess[k]] for k in exact]).argsort(0).argsort(0).double().T
     assert float(torch.corrcoef(order)[0, 1]) > 0.8
@@ -215,7 +242,9 @@ def test_gradients_of_single_examples_where_torch_cannot_map_them() -> None:
     """A branch on a value stops vmap; one example after another gives the gradients that mapping gives where nothing branches."""
     work = with_model(seeded(Branching))
     points = list(pruning.sensitivity(work, tier="estimate", keep=None))
-    assert len(points) == 2 * len(LEVELS) and all(math.isfinite(p.loss) and p.accuracy is None for p in points)
+    assert len(points) == 2 * len(LEVELS) and all(
+        math.isfinite(p.loss) and p.accuracy is None for p in points
+    )
 
 
 # ---------------------------------------------------------------- kept, stopped, gone on with
@@ -236,7 +265,12 @@ def test_other_weights_criteria_or_seeds_are_other_maps() -> None:
     keys = {
         cells.key(recipe, held, held.validation, how)  # type: ignore[arg-type]
         for held in (work, other, replace(work, validation=work.validation.head(9)))
-        for recipe in (Recipe(), Recipe(criterion="random"), Recipe(granularity="channel"), Recipe(criterion="random", seed=1))
+        for recipe in (
+            Recipe(),
+            Recipe(criterion="random"),
+            Recipe(granularity="channel"),
+            Recipe(criterion="random", seed=1),
+        )
         for how in ("exact", "progressive")
     }
     assert len(keys) == 3 * 4 * 2
@@ -246,7 +280,10 @@ def test_other_weights_criteria_or_seeds_are_other_maps() -> None:
 def test_a_stopped_map_goes_on_where_it_was(tier: str, tmp_path: Path) -> None:
     work = sample_models.load("digits-cnn")
     work = replace(work, validation=replace(work.need("validation", ""), batch=45))
-    whole = {(p.layer, p.level): p for p in pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=None)}
+    whole = {
+        (p.layer, p.level): p
+        for p in pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=None)
+    }
     cells._held.clear()
     said = 0
 
@@ -260,7 +297,10 @@ def test_a_stopped_map_goes_on_where_it_was(tier: str, tmp_path: Path) -> None:
     cells._held.clear()
     stored = next(tmp_path.glob("*.json")).read_text()
     assert "conv1.weight|" in stored
-    resumed = {(p.layer, p.level): p for p in pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=tmp_path)}
+    resumed = {
+        (p.layer, p.level): p
+        for p in pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=tmp_path)
+    }
     assert {k: p.accuracy for k, p in resumed.items()} == {k: p.accuracy for k, p in whole.items()}
 
 

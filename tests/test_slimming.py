@@ -16,11 +16,22 @@ from pruning.recipe import Recipe
 from pruning.types import Workpiece
 from tests.toys import toy
 
-SLIM = Recipe(criterion="bn_scale", granularity="channel", scope="per_layer", sparsity=0.5, epochs=3, slimming=0.05, lr=0.05, batch=16)
+SLIM = Recipe(
+    criterion="bn_scale",
+    granularity="channel",
+    scope="per_layer",
+    sparsity=0.5,
+    epochs=3,
+    slimming=0.05,
+    lr=0.05,
+    batch=16,
+)
 
 
 def scales(model: nn.Module) -> torch.Tensor:
-    return torch.cat([module.weight.detach() for module in model.modules() if isinstance(module, nn.BatchNorm2d)])
+    return torch.cat(
+        [module.weight.detach() for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    )
 
 
 def after(recipe: Recipe, step: int) -> torch.Tensor:
@@ -32,7 +43,9 @@ def after(recipe: Recipe, step: int) -> torch.Tensor:
 def test_one_step_pulls_each_scale_by_the_penalty_times_the_learning_rate() -> None:
     once = replace(SLIM, epochs=1, batch=48, momentum=0.0)
     pulled = after(replace(once, slimming=0.0), 0) - after(once, 0)
-    assert torch.allclose(pulled, torch.full((12,), 0.05 * 0.05), atol=1e-6)  # lr · λ · sign γ, and γ starts at 1
+    assert torch.allclose(
+        pulled, torch.full((12,), 0.05 * 0.05), atol=1e-6
+    )  # lr · λ · sign γ, and γ starts at 1
 
 
 def test_scales_shrink_before_pruning_and_are_left_alone_while_healing() -> None:
@@ -44,14 +57,25 @@ def test_a_run_slims_first_and_counts_those_epochs() -> None:
     said = list(pruning.run(SLIM, toy("residual")))
     assert isinstance(said[0], events.Started)
     assert said[0].epochs == 6
-    kinds = [(type(e).__name__, getattr(e, "step", None)) for e in said if isinstance(e, events.Epoch | events.Pruned)]
+    kinds = [
+        (type(e).__name__, getattr(e, "step", None))
+        for e in said
+        if isinstance(e, events.Epoch | events.Pruned)
+    ]
     assert kinds == [("Epoch", 0)] * 3 + [("Pruned", 1)] + [("Epoch", 1)] * 3
 
 
-@pytest.mark.parametrize(("name", "epochs", "why"), [("mlp", 1, "mlp has no BatchNorm"), ("residual", 0, "this recipe trains 0 epochs")])
+@pytest.mark.parametrize(
+    ("name", "epochs", "why"),
+    [("mlp", 1, "mlp has no BatchNorm"), ("residual", 0, "this recipe trains 0 epochs")],
+)
 def test_what_cannot_be_slimmed_is_told(name: str, epochs: int, why: str) -> None:
     work: Workpiece = toy(name)
-    notices = [e.text for e in pruning.run(Recipe(slimming=0.1, epochs=epochs), work) if isinstance(e, events.Notice)]
+    notices = [
+        e.text
+        for e in pruning.run(Recipe(slimming=0.1, epochs=epochs), work)
+        if isinstance(e, events.Notice)
+    ]
     assert any(text.startswith(f"Nothing was slimmed: {why}") for text in notices)
 
 

@@ -16,7 +16,9 @@ def problem(rows: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     chance = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=chance, dtype=torch.float64)
     x = torch.randn(3 * d, d, generator=chance, dtype=torch.float64) @ mix
-    return torch.randn(rows, d, generator=chance, dtype=torch.float64), solving.damped(x.T @ x / len(x), 0.01)
+    return torch.randn(rows, d, generator=chance, dtype=torch.float64), solving.damped(
+        x.T @ x / len(x), 0.01
+    )
 
 
 def best(w: Tensor, gram: Tensor, on: list[int]) -> Tensor:
@@ -32,7 +34,9 @@ def test_one_removal_costs_and_moves_what_optimal_brain_surgeon_says() -> None:
     inverse = torch.linalg.inv(gram)
     for q in range(6):
         left = best(w[0], gram, [i for i in range(6) if i != q])
-        assert solving.loss(w, left[None], gram)[0] == pytest.approx(float(w[0, q] ** 2 / inverse[q, q] / 2))
+        assert solving.loss(w, left[None], gram)[0] == pytest.approx(
+            float(w[0, q] ** 2 / inverse[q, q] / 2)
+        )
         assert torch.allclose(left - w[0], -w[0, q] / inverse[q, q] * inverse[q], atol=1e-9)
     assert torch.allclose(solving.saliency(w, inverse), w**2 / inverse.diagonal() / 2)
 
@@ -43,13 +47,23 @@ def test_greedy_takes_at_each_turn_what_brute_force_takes() -> None:
     for row, said in zip(w, scores, strict=True):
         left, before, now, reached = list(range(7)), 0.0, [], 0.0
         for _ in range(7):
-            costs = {q: float(solving.loss(row[None], best(row, gram, [i for i in left if i != q])[None], gram)) for q in left}
+            costs = {
+                q: float(
+                    solving.loss(
+                        row[None], best(row, gram, [i for i in left if i != q])[None], gram
+                    )
+                )
+                for q in left
+            }
             q = min(costs, key=costs.__getitem__)
             left.remove(q)
             reached = max(reached, costs[q] - before)
             before = costs[q]
             now.append((q, reached))
-        assert said.argsort(stable=True).tolist() == [q for q, _ in now] or len({r for _, r in now}) < 7
+        assert (
+            said.argsort(stable=True).tolist() == [q for q, _ in now]
+            or len({r for _, r in now}) < 7
+        )
         assert [float(said[q]) for q, _ in now] == pytest.approx([r for _, r in now], rel=1e-6)
 
 
@@ -65,7 +79,9 @@ def test_rounds_end_where_greedy_does_when_one_goes_at_a_time() -> None:
     w, gram = problem(4, 9)
     one_by_one = solving.greedy(w, torch.linalg.inv(gram))
     assert torch.allclose(solving.in_rounds(w, gram, left=1.0), one_by_one, rtol=1e-6)
-    assert torch.equal(solving.in_rounds(w, gram, left=1.0).argsort(1), one_by_one.argsort(1)) or True in (one_by_one.diff(dim=1) == 0)
+    assert torch.equal(
+        solving.in_rounds(w, gram, left=1.0).argsort(1), one_by_one.argsort(1)
+    ) or True in (one_by_one.diff(dim=1) == 0)
     rounds = solving.in_rounds(w, gram)
     assert rounds.shape == w.shape
     assert torch.isfinite(rounds).all()
@@ -85,16 +101,26 @@ def test_the_shared_sweep_lies_between_doing_nothing_and_the_best() -> None:
     for seed in range(20):
         w, gram = problem(6, 12, seed)
         keep = torch.rand(6, 12, generator=torch.Generator().manual_seed(seed)) > 0.4
-        nothing, swept, fit = w * keep, solving.compensated(w, keep, gram, work=0), solving.fit(w @ gram, keep, gram)
+        nothing, swept, fit = (
+            w * keep,
+            solving.compensated(w, keep, gram, work=0),
+            solving.fit(w @ gram, keep, gram),
+        )
         assert not swept[~keep].any()
         losses = [float(solving.loss(w, made, gram).sum()) for made in (fit, swept, nothing)]
         assert losses[0] <= losses[1]
         total = [a + b for a, b in zip(total, losses, strict=True)]
-    assert total[0] < total[1] < 0.8 * total[2]  # on a single problem the sweep may miss, since it never looks back
-    last = torch.ones(2, 5, dtype=torch.bool)  # one column gone: to its right the sweep is the exact surgeon
+    assert (
+        total[0] < total[1] < 0.8 * total[2]
+    )  # on a single problem the sweep may miss, since it never looks back
+    last = torch.ones(
+        2, 5, dtype=torch.bool
+    )  # one column gone: to its right the sweep is the exact surgeon
     last[:, 0] = False
     w, gram = problem(2, 5)
-    assert torch.allclose(solving.sweep(w, last, torch.linalg.inv(gram)), solving.fit(w @ gram, last, gram), atol=1e-9)
+    assert torch.allclose(
+        solving.sweep(w, last, torch.linalg.inv(gram)), solving.fit(w @ gram, last, gram), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.9])
@@ -105,12 +131,18 @@ def test_a_layer_pruned_by_obs_is_never_further_off_than_by_magnitude(share: flo
         scores = solving.in_rounds(w, gram) if rounds else solving.greedy(w, torch.linalg.inv(gram))
         gone = round(share * w.numel())
 
-        def lost(by: Tensor, mend: bool, w: Tensor = w, gram: Tensor = gram, gone: int = gone) -> float:
+        def lost(
+            by: Tensor, mend: bool, w: Tensor = w, gram: Tensor = gram, gone: int = gone
+        ) -> float:
             keep = torch.ones(w.numel(), dtype=torch.bool)
             keep[by.flatten().argsort(stable=True)[:gone]] = False
             keep = keep.reshape(w.shape)
-            return float(solving.loss(w, solving.fit(w @ gram, keep, gram) if mend else w * keep, gram).sum())
+            return float(
+                solving.loss(w, solving.fit(w @ gram, keep, gram) if mend else w * keep, gram).sum()
+            )
 
         assert lost(scores, True) <= lost(w.abs(), False)
         ours, mended = ours + lost(scores, True), mended + lost(w.abs(), True)
-    assert ours < mended  # even magnitude that is made up for: not on every problem, since greed is not foresight, but on the whole
+    assert (
+        ours < mended
+    )  # even magnitude that is made up for: not on every problem, since greed is not foresight, but on the whole

@@ -58,8 +58,19 @@ def shown(page: AppTest) -> Recipe:
 ROUND_TRIPS = [
     Recipe(),
     state.HOME,
-    Recipe(model="torchvision:resnet18", criterion="taylor", options={"squared": True}, granularity="channel"),
-    Recipe(granularity="channel", granularity_options={"pool": "l2"}, sparsity=0.123456789, exclude=("a.weight",), seed=2**63 - 1),
+    Recipe(
+        model="torchvision:resnet18",
+        criterion="taylor",
+        options={"squared": True},
+        granularity="channel",
+    ),
+    Recipe(
+        granularity="channel",
+        granularity_options={"pool": "l2"},
+        sparsity=0.123456789,
+        exclude=("a.weight",),
+        seed=2**63 - 1,
+    ),
     Recipe(scope="by_hand", ratios={f"layer{i}.conv.weight": 0.5 for i in range(54)}),
 ]
 
@@ -104,7 +115,9 @@ def test_a_hostile_link_is_refused_in_one_sentence(said):
     assert "\n" not in str(told.value) and str(told.value).endswith(".")
 
 
-@pytest.mark.parametrize("said", [HOSTILE["not base64"], HOSTILE["ratio out of range"], HOSTILE["newer version"]])
+@pytest.mark.parametrize(
+    "said", [HOSTILE["not base64"], HOSTILE["ratio out of range"], HOSTILE["newer version"]]
+)
 def test_a_hostile_address_leaves_the_recipe_and_is_told(said):
     page = open_page(r=said)
     assert not page.exception
@@ -149,7 +162,9 @@ def test_a_change_that_cannot_be_followed_changes_nothing():
 
 
 def test_another_model_forgets_the_layers_of_the_former():
-    recipe = Recipe(model="digits-cnn", scope="by_hand", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",))
+    recipe = Recipe(
+        model="digits-cnn", scope="by_hand", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",)
+    )
     page = press(open_page(r=state.encode(recipe), layer="conv1.weight"), "other")
     assert (shown(page).ratios, shown(page).exclude) == ({}, ())
     assert page.text[0].value.startswith("layer None")
@@ -172,14 +187,33 @@ def contrast(a: str, b: str) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 def test_marks_and_text_stand_out(dark):
     tones = colours.palette(dark)
-    assert min(contrast(text, ground) for text in (tones.text, tones.muted) for ground in (tones.ground, tones.panel)) >= 4.5
-    marks = [pair[dark] for pair in colours.HUES.values()] + [tones.kept, tones.dense, tones.random, tones.highlight, *tones.kinds.values()]
+    assert (
+        min(
+            contrast(text, ground)
+            for text in (tones.text, tones.muted)
+            for ground in (tones.ground, tones.panel)
+        )
+        >= 4.5
+    )
+    marks = [pair[dark] for pair in colours.HUES.values()] + [
+        tones.kept,
+        tones.dense,
+        tones.random,
+        tones.highlight,
+        *tones.kinds.values(),
+    ]
     assert min(contrast(mark, tones.ground) for mark in marks) >= 3
 
 
 def test_a_technique_looks_the_same_everywhere_and_random_is_grey_and_dotted():
     assert colours.technique("wanda") == colours.technique("wanda")
     assert colours.technique("magnitude").colour != colours.technique("taylor").colour
-    assert colours.technique("random").dash == "dot" and colours.technique("random").colour == colours.LIGHT.random
-    styles = {colours.technique(name) for name in ("snip", "grasp", "synflow", "hessian", "wanda", "fisher")}
+    assert (
+        colours.technique("random").dash == "dot"
+        and colours.technique("random").colour == colours.LIGHT.random
+    )
+    styles = {
+        colours.technique(name)
+        for name in ("snip", "grasp", "synflow", "hessian", "wanda", "fisher")
+    }
     assert len(styles) == 6

@@ -34,7 +34,9 @@ def some_gone(coupling: Coupling, share: float = 0.5, seed: int = 0) -> np.ndarr
     return gone
 
 
-def halved(model: nn.Module, example: Any, seed: int = 0) -> tuple[Coupling, np.ndarray[Any, Any], engine.Masks]:
+def halved(
+    model: nn.Module, example: Any, seed: int = 0
+) -> tuple[Coupling, np.ndarray[Any, Any], engine.Masks]:
     coupling = analyse(model, example)
     gone = some_gone(coupling, seed=seed)
     return coupling, gone, close(coupling, gone, model)
@@ -49,7 +51,9 @@ def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
 @pytest.mark.parametrize("name", NETS)
 def test_groups_are_those_written_beside_the_net(name: str) -> None:
     model, example = net(name)
-    assert {group.name: (group.kind, group.units) for group in analyse(model, example).groups} == NETS[name][2]
+    assert {
+        group.name: (group.kind, group.units) for group in analyse(model, example).groups
+    } == NETS[name][2]
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -62,7 +66,9 @@ def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum()
     assert certificate.frozen == ()
-    assert (certificate.control > 1e-3) == bool(gone.any())  # the same comparison with the dense model finds a difference
+    assert (certificate.control > 1e-3) == bool(
+        gone.any()
+    )  # the same comparison with the dense model finds a difference
     assert certificate.left < certificate.parameters or not gone.any()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     given = example if isinstance(example, tuple) else (example,)
@@ -85,7 +91,9 @@ def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str
 
 def reasons(name: str) -> dict[tuple[str, int], str]:
     model, example = net(name)
-    return {(b.parameter, b.dim): f"{b.operation}: {b.why}" for b in analyse(model, example).blocked}
+    return {
+        (b.parameter, b.dim): f"{b.operation}: {b.why}" for b in analyse(model, example).blocked
+    }
 
 
 def test_what_cannot_go_says_why() -> None:
@@ -94,14 +102,21 @@ def test_what_cannot_go_says_why() -> None:
     assert "lstm" in reasons("recurrent")["l.weight_hh_l0", 1]
     assert "lstm" in reasons("recurrent")["e.weight", 1]
     assert reasons("looked_up")["e.weight", 0] == "embedding: rows are looked up by number"
-    assert reasons("mixer")["i.weight", 0] == "layer_norm: its statistics count what is dead but not zero"
+    assert (
+        reasons("mixer")["i.weight", 0]
+        == "layer_norm: its statistics count what is dead but not zero"
+    )
     assert "b.weight" not in {name for name, _ in reasons("concat")}
 
 
 def test_members_by_hand() -> None:
     model, example = net("flatten")
     first = analyse(model, example).groups[0]
-    assert [(m.parameter, m.dim, m.each) for m in first.members] == [("a.weight", 0, 1), ("a.bias", 0, 1), ("b.weight", 1, 9)]
+    assert [(m.parameter, m.dim, m.each) for m in first.members] == [
+        ("a.weight", 0, 1),
+        ("a.bias", 0, 1),
+        ("b.weight", 1, 9),
+    ]
     model, example = net("packed_attention")
     heads = analyse(model, example).groups[1]
     assert [(m.parameter, m.dim, m.each) for m in heads.members] == [
@@ -140,10 +155,14 @@ def test_an_architecture_is_analysed_once_and_another_is_not_taken_for_it() -> N
     model, example = net("residual")
     assert analyse(model, example) is analyse(copy.deepcopy(model), example)
     one = Net({"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()))
-    other = Net({"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()) + m.a(x)[:, :2])
+    other = Net(
+        {"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()) + m.a(x)[:, :2]
+    )
     given = torch.randn(1, 4)
     assert analyse(one, given) is not analyse(other, given)
-    assert all(p.is_meta for p in analyse(one, given).captured.graph.parameters())  # a cached graph holds no weights
+    assert all(
+        p.is_meta for p in analyse(one, given).captured.graph.parameters()
+    )  # a cached graph holds no weights
 
 
 def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,14 +222,25 @@ class Trained(nn.Module):
 
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
-        self.a, self.n, self.drop = nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Dropout2d(p)
-        self.b, self.depth, self.h, self.p = nn.Conv2d(8, 8, 3, padding=1), StochasticDepth(0.4, "row"), nn.Linear(8, 3), p
+        self.a, self.n, self.drop = (
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.Dropout2d(p),
+        )
+        self.b, self.depth, self.h, self.p = (
+            nn.Conv2d(8, 8, 3, padding=1),
+            StochasticDepth(0.4, "row"),
+            nn.Linear(8, 3),
+            p,
+        )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.n(self.a(x)))
         x = x + self.depth(self.b(self.drop(x)))
-        out: Tensor = self.h(nn.functional.dropout(self.relu(x).mean((2, 3)), self.p, self.training))
+        out: Tensor = self.h(
+            nn.functional.dropout(self.relu(x).mean((2, 3)), self.p, self.training)
+        )
         return out
 
 
@@ -237,7 +267,9 @@ def test_masked_and_slim_train_alike() -> None:
         assert grad is not None
         assert torch.allclose(cut(living, name, grad), parameter.grad, atol=1e-6)  # type: ignore[arg-type]
     for name, buffer in slim.named_buffers():  # the statistics moved alike
-        assert torch.allclose(cut(living, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6)
+        assert torch.allclose(
+            cut(living, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6
+        )
 
 
 def test_dropout_and_stochastic_depth_act_in_training_alone() -> None:
@@ -249,9 +281,18 @@ def test_dropout_and_stochastic_depth_act_in_training_alone() -> None:
     slim.train()
     assert not torch.equal(slim(x), slim(x))
     kinds = {name: type(module).__name__ for name, module in slim.named_modules()}
-    assert (kinds["drop"], kinds["depth"], kinds["n"], kinds["relu"]) == ("Dropout2d", "StochasticDepth", "BatchNorm2d", "ReLU")
+    assert (kinds["drop"], kinds["depth"], kinds["n"], kinds["relu"]) == (
+        "Dropout2d",
+        "StochasticDepth",
+        "BatchNorm2d",
+        "ReLU",
+    )
     assert [m.p for name, m in slim.named_modules() if name.startswith("dropout")] == [0.5]
-    attention = nn.Sequential(nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True), 1)).eval()
+    attention = nn.Sequential(
+        nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True), 1
+        )
+    ).eval()
     words = torch.randn(2, 5, 8)
     slim = shrink(attention, halved(attention, words)[2], words)
     assert {m.p for m in slim.modules() if hasattr(m, "p")} == {0.3}
@@ -272,7 +313,9 @@ def test_it_copies_saves_loads_and_exports() -> None:
     again.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(again(x), wanted)
     program = torch.export.export(slim, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
-    assert torch.allclose(program.module()(torch.cat([x, x])), torch.cat([wanted, wanted]), atol=1e-6)
+    assert torch.allclose(
+        program.module()(torch.cat([x, x])), torch.cat([wanted, wanted]), atol=1e-6
+    )
 
 
 def test_it_runs_in_onnx_runtime() -> None:
@@ -294,7 +337,9 @@ def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
     first, more = some_gone(coupling, 0.3), some_gone(coupling, 0.7, seed=1)
     masks = engine.meet(close(coupling, more, model), close(coupling, first, model))
     gone = dead(coupling, masks)
-    assert np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()  # unless that empties a group
+    assert (
+        np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()
+    )  # unless that empties a group
     assert certified(model, masks, example)[1].error <= 1e-12
 
 
@@ -303,7 +348,13 @@ def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
 
 @settings(max_examples=12)
 @given(
-    some.lists(some.tuples(some.sampled_from(["plain", "residual", "concat", "depthwise"]), some.integers(2, 5)), min_size=1, max_size=4),
+    some.lists(
+        some.tuples(
+            some.sampled_from(["plain", "residual", "concat", "depthwise"]), some.integers(2, 5)
+        ),
+        min_size=1,
+        max_size=4,
+    ),
     some.integers(0, 99),
 )
 def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> None:
@@ -326,7 +377,9 @@ def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> N
         x = m.stem(x).relu()
         for i, (kind, _) in enumerate(blocks):
             y = getattr(m, f"b{i}")(x)
-            x = (x + y if kind == "residual" else torch.cat([x, y], 1) if kind == "concat" else y).sigmoid()
+            x = (
+                x + y if kind == "residual" else torch.cat([x, y], 1) if kind == "concat" else y
+            ).sigmoid()
         return m.h(x.mean((2, 3)))
 
     with torch.random.fork_rng():

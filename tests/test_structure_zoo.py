@@ -33,9 +33,34 @@ from tests.nets import net
 from tests.toys import toy
 
 ZOO = (
-    *("squeezenet1_0", "squeezenet1_1", "resnet18", "resnet34", "resnet50", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
-    *("mnasnet0_5", "mnasnet0_75", "mnasnet1_0", "mnasnet1_3", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5"),
-    *("shufflenet_v2_x2_0", "efficientnet_b0", "regnet_y_400mf", "regnet_x_400mf", "regnet_x_800mf", "densenet121", "googlenet"),
+    *(
+        "squeezenet1_0",
+        "squeezenet1_1",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "mobilenet_v2",
+        "mobilenet_v3_small",
+        "mobilenet_v3_large",
+    ),
+    *(
+        "mnasnet0_5",
+        "mnasnet0_75",
+        "mnasnet1_0",
+        "mnasnet1_3",
+        "shufflenet_v2_x0_5",
+        "shufflenet_v2_x1_0",
+        "shufflenet_v2_x1_5",
+    ),
+    *(
+        "shufflenet_v2_x2_0",
+        "efficientnet_b0",
+        "regnet_y_400mf",
+        "regnet_x_400mf",
+        "regnet_x_800mf",
+        "densenet121",
+        "googlenet",
+    ),
     *("convnext_tiny", "swin_t"),
 )
 """The cheap ones of each family; the bench `structure` runs them all, and timm's."""
@@ -56,7 +81,9 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
         scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
         pooled = pool_group(coupling, i, scores, Pooling(), {})
         assert pooled is not None
-        gone[coupling.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]] = True
+        gone[coupling.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]] = (
+            True
+        )
     model.double()
     pruning.apply(close(coupling, gone, model), model)
     work = Rewrite(coupling, gone)
@@ -72,13 +99,17 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
 
 def test_resnet18_at_half_is_the_published_anchor() -> None:
     """MACs as Torch-Pruning's README counts them (BatchNorm, ReLU and pooling too), dense 1.822177768 G."""
-    counting = pytest.importorskip("torch_pruning", reason="Torch-Pruning is a development dependency").utils.count_ops_and_params
+    counting = pytest.importorskip(
+        "torch_pruning", reason="Torch-Pruning is a development dependency"
+    ).utils.count_ops_and_params
     model, x = torchvision.models.resnet18(weights=None).eval(), torch.randn(1, 3, 224, 224)
     assert counting(model, x) == (1822177768, 11689512)
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5)
     ranking = masks.rank(recipe, work).ranking
-    slim = pruning.shrink(model, masks.verdict(masks.rank(recipe, work), ranking.drops(recipe), model), x)
+    slim = pruning.shrink(
+        model, masks.verdict(masks.rank(recipe, work), ranking.drops(recipe), model), x
+    )
     assert counting(slim, x) == (487202536, 3055880)
     left = ranking.left(recipe)  # and the preview knew it
     assert left.kept == sum(p.numel() for p in slim.parameters() if p.dim() > 1)
@@ -95,15 +126,35 @@ def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> 
     def make() -> nn.Module:
         torch.manual_seed(5)
         return nn.Sequential(
-            *(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 12, 3), nn.ReLU()),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 4)),
+            *(
+                nn.Conv2d(1, 8, 3),
+                nn.ReLU(),
+                nn.Conv2d(8, 16, 3),
+                nn.ReLU(),
+                nn.Conv2d(16, 12, 3),
+                nn.ReLU(),
+            ),
+            *(
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(12, 20),
+                nn.ReLU(),
+                nn.Linear(20, 4),
+            ),
         ).eval()
 
     x, theirs = torch.randn(1, 1, 12, 12), make()
     importance = peer.importance.GroupMagnitudeImportance(
         p=2, group_reduction="sum", normalizer=None, target_types=[nn.Conv2d, nn.Linear], bias=False
     )
-    peer.pruner.BasePruner(theirs, x, importance, pruning_ratio=share, ignored_layers=[theirs[10]], global_pruning=False).step()
+    peer.pruner.BasePruner(
+        theirs,
+        x,
+        importance,
+        pruning_ratio=share,
+        ignored_layers=[theirs[10]],
+        global_pruning=False,
+    ).step()
     ours = make()
     options = {"granularity": "channel", "granularity_options": {"pool": "sum"}}
     recipe = Recipe(options={"norm": "l2"}, scope="per_layer", sparsity=share, **options)  # type: ignore[arg-type]
@@ -115,7 +166,9 @@ def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> 
 # ---------------------------------------------------------------- previews
 
 
-@pytest.mark.parametrize("name", ["residual", "grouped", "packed_attention", "flatten", "shared", "upward", "split"])
+@pytest.mark.parametrize(
+    "name", ["residual", "grouped", "packed_attention", "flatten", "shared", "upward", "split"]
+)
 @pytest.mark.parametrize("scope", ["global", "per_layer", "lamp", "erk"])
 def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: Any) -> None:
     model, example = net(name)
@@ -126,14 +179,19 @@ def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: An
         left = units.ranking.left(recipe)
         slim, certificate = certified(model, masks.verdict(units, left.drops, model), example)
         held = dict(slim.named_parameters())
-        assert {layer.name: layer.kept for layer in left.layers} == {n: held[n].numel() for n in prunable(model) if n in held}
+        assert {layer.name: layer.kept for layer in left.layers} == {
+            n: held[n].numel() for n in prunable(model) if n in held
+        }
         assert certificate.removed == sum(left.drops[group] for group in units.ranking.units)
         units.ranking.save(tmp_path / "ranking.npz")
         assert Ranking.load(tmp_path / "ranking.npz").left(recipe) == left
 
 
 def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
-    model, x = torchvision.models.resnet18(weights=None, num_classes=10).eval(), torch.randn(1, 3, 32, 32)
+    model, x = (
+        torchvision.models.resnet18(weights=None, num_classes=10).eval(),
+        torch.randn(1, 3, 32, 32),
+    )
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", granularity_options={"round_to": 16}, sparsity=0.6)
     ranking = masks.rank(recipe, work).ranking
@@ -146,12 +204,18 @@ def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
 
 def test_normalised_groups_compare() -> None:
     """One group of huge weights: as they are, only the other group gives; beside their means, both do."""
-    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)).eval()
+    model = nn.Sequential(
+        nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
+    ).eval()
     with torch.no_grad():
         model[0].weight.mul_(1e3)
     work, drops = Workpiece("two", model, example=torch.randn(1, 6)), {}
     for way in ("none", "mean", "max"):
-        recipe = Recipe(granularity="channel", granularity_options={"normalise": way, "over": "rows"}, sparsity=0.3)
+        recipe = Recipe(
+            granularity="channel",
+            granularity_options={"normalise": way, "over": "rows"},
+            sparsity=0.3,
+        )
         drops[way] = masks.rank(recipe, work).ranking.drops(recipe)
     assert drops["none"]["0.weight"] == 0 < drops["none"]["2.weight"]
     assert min(drops["mean"]["0.weight"], drops["max"]["0.weight"]) > 3
@@ -159,7 +223,10 @@ def test_normalised_groups_compare() -> None:
 
 def test_a_preview_is_quick() -> None:
     """Loose here, for a busy machine; the bench `preview` holds resnet50 and vit_b_16 to 5 ms."""
-    model, x = torchvision.models.resnet50(weights=None, num_classes=10).eval(), torch.randn(1, 3, 32, 32)
+    model, x = (
+        torchvision.models.resnet50(weights=None, num_classes=10).eval(),
+        torch.randn(1, 3, 32, 32),
+    )
     recipe = Recipe(granularity="channel", sparsity=0.5)
     ranking = masks.rank(recipe, Workpiece("resnet50", model, example=x)).ranking
     took = []
@@ -184,10 +251,18 @@ def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
     work = toy("residual" if granularity == "channel" else "attention")
     found: list[tuple[nn.Module, events.Certificate]] = []
     recipe = Recipe(granularity=granularity, sparsity=0.4, steps=2, epochs=1)
-    said, end = ended(recipe, work, keep_slim=lambda model, certificate: found.append((model, certificate)))
+    said, end = ended(
+        recipe, work, keep_slim=lambda model, certificate: found.append((model, certificate))
+    )
     assert end.certificate is not None and end.slim is not None
-    assert found[0][1] == end.certificate and end.certificate.error <= 1e-9 and end.certificate.removed > 0
-    assert end.slim.accuracy == end.final.accuracy and end.slim.loss == pytest.approx(end.final.loss, abs=1e-5)
+    assert (
+        found[0][1] == end.certificate
+        and end.certificate.error <= 1e-9
+        and end.certificate.removed > 0
+    )
+    assert end.slim.accuracy == end.final.accuracy and end.slim.loss == pytest.approx(
+        end.final.loss, abs=1e-5
+    )
     assert end.slim.weights == end.slim.kept == end.final.kept < end.final.weights
     assert end.slim.macs == end.final.macs_kept and end.slim.size.dense < end.final.size.dense
     assert all(events.from_json(events.to_json(event)) == event for event in said)
@@ -195,7 +270,9 @@ def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
 
 def test_the_slim_model_may_be_healed_in_the_masked_ones_place() -> None:
     """The same numbers: dropout apart, both see the same examples in the same order."""
-    recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5, steps=2, epochs=2, lr=0.05)
+    recipe = Recipe(
+        granularity="channel", scope="per_layer", sparsity=0.5, steps=2, epochs=2, lr=0.05
+    )
     losses = {}
     for slim in (False, True):
         said, end = ended(replace(recipe, heal_slim=slim), toy("residual"))
@@ -230,12 +307,17 @@ def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
     from pruning.runs.work import do
 
     store = Store()
-    store.submit("run", {"model": "digits-mlp", "granularity": "channel", "scope": "per_layer", "sparsity": 0.5})
+    store.submit(
+        "run",
+        {"model": "digits-mlp", "granularity": "channel", "scope": "per_layer", "sparsity": 0.5},
+    )
     job = store.claim()
     assert job is not None
     do(store, job, lambda: False)
     weights = load_file(job.folder / "slim.safetensors")
-    certificate = events.Certificate.from_dict(json.loads((job.folder / "certificate.json").read_text(encoding="utf-8")))
+    certificate = events.Certificate.from_dict(
+        json.loads((job.folder / "certificate.json").read_text(encoding="utf-8"))
+    )
     assert sum(w.numel() for w in weights.values()) == certificate.left < certificate.parameters
     end = store.events(job.id)[-1][1]
     assert isinstance(end, Finished) and end.certificate == certificate

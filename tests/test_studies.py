@@ -33,18 +33,33 @@ def made(folder: Path, work: Workpiece, what: str, **spec: Any) -> Study:
 def pictures() -> Workpiece:
     """A convolution, a depthwise one and a linear layer on 40 pictures of 12×12, some of which it gets wrong."""
     chance = torch.Generator().manual_seed(1)
-    x, y = torch.randn(40, 3, 12, 12, generator=chance), torch.randint(0, 4, (40,), generator=chance)
+    x, y = (
+        torch.randn(40, 3, 12, 12, generator=chance),
+        torch.randint(0, 4, (40,), generator=chance),
+    )
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        layers = (nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3, groups=6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4))
+        layers = (
+            nn.Conv2d(3, 6, 3),
+            nn.ReLU(),
+            nn.Conv2d(6, 6, 3, groups=6),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 4),
+        )
         model = nn.Sequential(*layers).eval()
     data = Batches(x, y, batch=16)
     return Workpiece("pictures", model, data, data, data, example=x[:1], classes=tuple("abcd"))
 
 
-def test_a_card_lists_layers_with_shapes_macs_and_outputs(tmp_path: Path, pictures: Workpiece) -> None:
+def test_a_card_lists_layers_with_shapes_macs_and_outputs(
+    tmp_path: Path, pictures: Workpiece
+) -> None:
     card = made(tmp_path, pictures, "card").data
-    assert [(row["name"], row["kind"], row["shape"], row["macs"], row["output"]) for row in card["layers"]] == [
+    assert [
+        (row["name"], row["kind"], row["shape"], row["macs"], row["output"])
+        for row in card["layers"]
+    ] == [
         ("0.weight", "conv", [6, 3, 3, 3], 162 * 100, [6, 10, 10]),
         ("2.weight", "depthwise", [6, 1, 3, 3], 54 * 64, [6, 8, 8]),
         ("5.weight", "linear", [4, 6], 24, [4]),
@@ -62,9 +77,15 @@ def test_a_cards_measurement_is_one(tmp_path: Path, tiny: Workpiece) -> None:
     assert (measured.accuracy.correct, measured.accuracy.total) == (right, 64)
 
 
-def test_a_card_shows_right_and_wrong_answers_as_pictures(tmp_path: Path, pictures: Workpiece) -> None:
+def test_a_card_shows_right_and_wrong_answers_as_pictures(
+    tmp_path: Path, pictures: Workpiece
+) -> None:
     held = made(tmp_path, pictures, "card").arrays
-    assert held["images"].shape == (24, 12, 12, 3) and held["images"].min() == 0 and held["images"].max() == 1
+    assert (
+        held["images"].shape == (24, 12, 12, 3)
+        and held["images"].min() == 0
+        and held["images"].max() == 1
+    )
     wrong = held["predicted"] != held["targets"]
     assert wrong.any() and wrong[: wrong.sum()].all(), "wrong ones first"
     assert ((held["confidence"] >= 0.25) & (held["confidence"] <= 1)).all()
@@ -79,21 +100,37 @@ def test_right_answers_come_one_of_each_class_in_turn() -> None:
     predicted = targets.copy()
     predicted[:20] = 1
     confidence = np.linspace(0, 1, 90)
-    assert studies._pick(predicted, targets, confidence)[:8].tolist() == [19, 18, 17, 16, 15, 14, 13, 12], (
-        "the surest mistakes, a third at most"
-    )
+    assert studies._pick(predicted, targets, confidence)[:8].tolist() == [
+        19,
+        18,
+        17,
+        16,
+        15,
+        14,
+        13,
+        12,
+    ], "the surest mistakes, a third at most"
 
 
 @pytest.mark.parametrize(
     "shape, name, shown",
-    [((5, 1, 8, 8), "images", (5, 8, 8)), ((5, 64), "images", (5, 8, 8)), ((5, 1, 40), "series", (5, 40)), ((5, 4), "series", (5, 4))],
+    [
+        ((5, 1, 8, 8), "images", (5, 8, 8)),
+        ((5, 64), "images", (5, 8, 8)),
+        ((5, 1, 40), "series", (5, 40)),
+        ((5, 4), "series", (5, 4)),
+    ],
 )
-def test_inputs_are_shown_as_what_they_are(shape: tuple[int, ...], name: str, shown: tuple[int, ...]) -> None:
+def test_inputs_are_shown_as_what_they_are(
+    shape: tuple[int, ...], name: str, shown: tuple[int, ...]
+) -> None:
     held = studies._pictures(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     assert list(held) == [name] and held[name].shape == shown
 
 
-def test_a_model_without_data_has_a_card_without_accuracy(tmp_path: Path, pictures: Workpiece) -> None:
+def test_a_model_without_data_has_a_card_without_accuracy(
+    tmp_path: Path, pictures: Workpiece
+) -> None:
     bare = replace(pictures, train=None, validation=None, test=None)
     card = made(tmp_path, bare, "card")
     assert card.data["measurement"]["accuracy"] is None and card.arrays == {}
@@ -111,11 +148,19 @@ def test_weights_are_counted_whole(tmp_path: Path, pictures: Workpiece) -> None:
     for i, (name, row) in enumerate(zip(study.data["names"], study.data["layers"], strict=True)):
         weight = pictures.model.get_parameter(name).detach()
         edges = study.arrays[f"edges_{i}"]
-        assert edges.shape == (257,) and np.allclose(edges, -edges[::-1]) and study.arrays[f"counts_{i}"].sum() == weight.numel()
-        assert row["shape"] == list(weight.shape) and np.isclose(row["mean"], weight.mean().item(), atol=1e-6)
+        assert (
+            edges.shape == (257,)
+            and np.allclose(edges, -edges[::-1])
+            and study.arrays[f"counts_{i}"].sum() == weight.numel()
+        )
+        assert row["shape"] == list(weight.shape) and np.isclose(
+            row["mean"], weight.mean().item(), atol=1e-6
+        )
         assert np.allclose(study.arrays[f"norms_l1_{i}"], weight.flatten(1).abs().sum(1), atol=1e-5)
         assert np.allclose(study.arrays[f"norms_l2_{i}"], weight.flatten(1).norm(dim=1), atol=1e-5)
-        assert np.allclose(study.arrays[f"picture_{i}"], weight.flatten(1).abs(), atol=1e-6), "small enough to show whole"
+        assert np.allclose(study.arrays[f"picture_{i}"], weight.flatten(1).abs(), atol=1e-6), (
+            "small enough to show whole"
+        )
     assert study.arrays["filters"].shape == (6, 3, 3, 3)
 
 
@@ -130,7 +175,9 @@ def test_a_large_matrix_is_pooled_to_the_mean() -> None:
 
 @pytest.mark.parametrize("criterion", ["magnitude", "random", "taylor"])
 @pytest.mark.parametrize("granularity", ["weight", "channel"])
-def test_scores_answer_a_slider_exactly(tmp_path: Path, pictures: Workpiece, criterion: str, granularity: str) -> None:
+def test_scores_answer_a_slider_exactly(
+    tmp_path: Path, pictures: Workpiece, criterion: str, granularity: str
+) -> None:
     study = made(tmp_path, pictures, "scores", criterion=criterion, granularity=granularity, seed=3)
     for sparsity in (0.0, 0.3, 0.75):
         recipe = Recipe(criterion=criterion, granularity=granularity, sparsity=sparsity, seed=3)
@@ -138,25 +185,39 @@ def test_scores_answer_a_slider_exactly(tmp_path: Path, pictures: Workpiece, cri
         assert {layer.name: layer.kept for layer in study.ranking.left(recipe).layers} == {
             n: k for n, k in kept.items() if n in study.data["names"]
         }
-    assert study.data["criterion"] == criterion and set(study.data["fixed"]) == ({"5.weight"} if granularity == "channel" else set())
+    assert study.data["criterion"] == criterion and set(study.data["fixed"]) == (
+        {"5.weight"} if granularity == "channel" else set()
+    )
 
 
 def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
     before = {name: value.clone() for name, value in pictures.model.state_dict().items()}
     pictures.model.train()
     for what in ("card", "weights", "scores"):
-        studies.make({"what": what, "model": "pictures", **({"criterion": "taylor"} if what == "scores" else {})}, pictures)
+        studies.make(
+            {
+                "what": what,
+                "model": "pictures",
+                **({"criterion": "taylor"} if what == "scores" else {}),
+            },
+            pictures,
+        )
     assert pictures.model.training and all(p.grad is None for p in pictures.model.parameters())
     assert all(before[name].equal(value) for name, value in pictures.model.state_dict().items())
 
 
 def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
-    with pytest.raises(UnknownName, match="known are card, runtimes, scores, structure, truth, units, weights"):
+    with pytest.raises(
+        UnknownName, match="known are card, runtimes, scores, structure, truth, units, weights"
+    ):
         studies.make({"what": "cards", "model": "pictures"}, pictures)
     with pytest.raises(UnknownName, match="did you mean 'taylor'"):
         studies.make({"what": "scores", "model": "pictures", "criterion": "tailor"}, pictures)
     with pytest.raises(DataError, match="training data"):
-        studies.make({"what": "scores", "model": "pictures", "criterion": "taylor"}, replace(pictures, train=None))
+        studies.make(
+            {"what": "scores", "model": "pictures", "criterion": "taylor"},
+            replace(pictures, train=None),
+        )
     with torch.no_grad():
         pictures.model.get_parameter("0.weight")[0] = torch.nan
     for what in ("card", "weights", "scores"):
@@ -176,18 +237,26 @@ def test_real_models_have_all_three(tmp_path: Path, name: str) -> None:
     work, card = sample_models.load(name), sample_models.card(name)
     held = made(tmp_path / "card", work, "card")
     assert held.data["weights"] == card.weights and held.data["parameters"] == card.parameters
-    assert held.data["measurement"]["accuracy"] == {"correct": card.accuracy.correct, "total": card.accuracy.total}
+    assert held.data["measurement"]["accuracy"] == {
+        "correct": card.accuracy.correct,
+        "total": card.accuracy.total,
+    }
     assert len(held.arrays["images" if name.startswith("digits") else "series"]) == 24
     assert (held.arrays["predicted"] != held.arrays["targets"]).any(), "some wrong ones to look at"
     assert (
-        sum(made(tmp_path / "weights", work, "weights").arrays[f"counts_{i}"].sum() for i in range(len(held.data["layers"])))
+        sum(
+            made(tmp_path / "weights", work, "weights").arrays[f"counts_{i}"].sum()
+            for i in range(len(held.data["layers"]))
+        )
         == card.weights
     )
     left = made(tmp_path / "scores", work, "scores").ranking.left(Recipe(sparsity=0.9))
     assert left.weights - left.kept == round(0.9 * card.weights)
 
 
-def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PRUNING_HOME", str(tmp_path))
     store = Store()
     recipe = Recipe(model="digits-mlp", granularity="channel", scope="per_layer", sparsity=0.5)
@@ -195,8 +264,13 @@ def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(tmp_path: P
     job = store.claim(owner.me(), ["run"])
     assert job is not None
     work.do(store, job, lambda: False)
-    data, _ = studies.make({"what": "runtimes", "model": recipe.model, "run": id}, resolve(recipe.model))
-    assert {name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "slim")} == {
-        name: ["", ""] for name in ("dense", "final", "slim")
-    }
-    assert all(timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0 for timing in data["slim"])
+    data, _ = studies.make(
+        {"what": "runtimes", "model": recipe.model, "run": id}, resolve(recipe.model)
+    )
+    assert {
+        name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "slim")
+    } == {name: ["", ""] for name in ("dense", "final", "slim")}
+    assert all(
+        timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0
+        for timing in data["slim"]
+    )

@@ -49,7 +49,9 @@ def test_spearman_by_hand() -> None:
     assert agreement.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
     assert agreement.spearman([1, 2], [1, 2]) is None
     assert agreement.correlation([1, 1, 1], [1, 2, 3]) == agreement.Correlation(None)
-    assert agreement.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == agreement.Correlation(pytest.approx(0.8), None, None)
+    assert agreement.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == agreement.Correlation(
+        pytest.approx(0.8), None, None
+    )
 
 
 def test_a_draw_counts_units_as_often_as_it_holds_them() -> None:
@@ -59,7 +61,9 @@ def test_a_draw_counts_units_as_often_as_it_holds_them() -> None:
     counts = chance.multinomial(12, np.full(12, 1 / 12), size=20)
     ours = agreement._correlate(x, y, counts.astype(float))
     for rho, row in zip(ours, counts, strict=True):
-        assert rho == pytest.approx(stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12)
+        assert rho == pytest.approx(
+            stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12
+        )
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
@@ -94,8 +98,16 @@ class Shared(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.late = nn.Conv2d(2, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Conv2d(2, 2, 1)
-        self.scale, self.act, self.head = nn.Parameter(torch.ones(2, 1, 1)), nn.ReLU(inplace=True), nn.Linear(2, 3)
+        self.conv, self.norm, self.late = (
+            nn.Conv2d(2, 2, 3, padding=1),
+            nn.BatchNorm2d(2),
+            nn.Conv2d(2, 2, 1),
+        )
+        self.scale, self.act, self.head = (
+            nn.Parameter(torch.ones(2, 1, 1)),
+            nn.ReLU(inplace=True),
+            nn.Linear(2, 3),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x * self.scale)
@@ -175,16 +187,23 @@ def masked(work: Workpiece, gone: Masks) -> float:
 def without(work: Workpiece, question: Question, layer: str, unit: int) -> Masks:
     """The mask that pruning makes when this unit scores lowest and one unit goes."""
     units = masks.rank(question.recipe(), work)
-    group = [layer, *(name for name, form in units.forms.items() if form.leader == layer)]  # coupled groups need no others
+    group = [
+        layer,
+        *(name for name, form in units.forms.items() if form.leader == layer),
+    ]  # coupled groups need no others
     scores = {name: torch.arange(len(values)) + 1.0 for name, values in units.scores.items()}
     for name in group:
         scores[name][unit] = 0
-    ranking = replace(units.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()})
+    ranking = replace(
+        units.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()}
+    )
     drops = {name: int(name in group) for name in units.ranking.every}
     return masks.verdict(replace(units, scores=scores, ranking=ranking), drops, work.model)
 
 
-@pytest.mark.parametrize("granularity", [name for name in registry.names("granularity") if name != "n_of_m"])
+@pytest.mark.parametrize(
+    "granularity", [name for name in registry.names("granularity") if name != "n_of_m"]
+)
 @pytest.mark.parametrize("name", TOYS)
 def test_the_change_is_that_of_masking_the_unit(name: str, granularity: str) -> None:
     work = toy(name)
@@ -201,7 +220,9 @@ def test_the_change_is_that_of_masking_the_unit(name: str, granularity: str) -> 
         assert 1 <= len(units) <= oracle.count(layer)
         for unit, weights, change in oracle.changes(layer, units):
             gone = without(work, question, layer, unit)
-            assert weights == sum(int((~keep).sum()) for name, keep in gone.items() if keep.dim() > 1)
+            assert weights == sum(
+                int((~keep).sum()) for name, keep in gone.items() if keep.dim() > 1
+            )
             assert change == pytest.approx(masked(work, gone) - dense, abs=2e-6)
     assert same(before, snapshot(work.model))
     assert same(dict(oracle.model.state_dict()), dict(work.model.state_dict()))
@@ -212,7 +233,12 @@ def test_an_unused_unit_changes_nothing() -> None:
     work = toy("mlp")
     with torch.no_grad():
         work.model.get_parameter("2.weight")[:, 4] = 0  # nobody reads unit 4 of the first layer
-    change = {unit: change for unit, _, change in Oracle(work, Question(granularity="channel")).changes("0.weight", range(12))}
+    change = {
+        unit: change
+        for unit, _, change in Oracle(work, Question(granularity="channel")).changes(
+            "0.weight", range(12)
+        )
+    }
     assert change[4] == 0
     assert all(change[unit] != 0 for unit in change if unit != 4)
 
@@ -222,10 +248,20 @@ def quadratic() -> Workpiece:
     model = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, -3.0, 0.5]]))
-    x = torch.diag(torch.tensor([16.0, 1.0, 100.0]).sqrt() * 3**0.5)  # three examples, one for each weight
+    x = torch.diag(
+        torch.tensor([16.0, 1.0, 100.0]).sqrt() * 3**0.5
+    )  # three examples, one for each weight
     y = x @ torch.tensor([1.0, -3.0, 0.5])
     data = Batches(x, y)
-    return Workpiece("quadratic", model, data, data, data, loss=lambda out, y: 0.5 * (out[:, 0] - y).square().mean(), example=x[:1])
+    return Workpiece(
+        "quadratic",
+        model,
+        data,
+        data,
+        data,
+        loss=lambda out, y: 0.5 * (out[:, 0] - y).square().mean(),
+        example=x[:1],
+    )
 
 
 def linear() -> Workpiece:
@@ -235,17 +271,23 @@ def linear() -> Workpiece:
         model.weight.copy_(torch.randn(4, 6, generator=torch.Generator().manual_seed(2)))
     x = torch.rand(10, 6, generator=torch.Generator().manual_seed(3)) + 0.1
     data = Batches(x, torch.zeros(10).long())
-    return Workpiece("linear", model, data, data, data, loss=lambda out, y: out.mean(), example=x[:1])
+    return Workpiece(
+        "linear", model, data, data, data, loss=lambda out, y: out.mean(), example=x[:1]
+    )
 
 
-def told(work: Workpiece, criteria: dict[str, dict[str, Any]], **question: Any) -> tuple[Plan, list[Point], Told]:
+def told(
+    work: Workpiece, criteria: dict[str, dict[str, Any]], **question: Any
+) -> tuple[Plan, list[Point], Told]:
     plan, *points, end = truth(work, Question(**question), criteria)
     assert isinstance(plan, Plan) and isinstance(end, Told)
     return plan, [point for point in points if isinstance(point, Point)], end
 
 
 def test_on_a_quadratic_by_hand() -> None:
-    changes = [change for _, _, change in Oracle(quadratic(), Question()).changes("weight", [0, 1, 2])]
+    changes = [
+        change for _, _, change in Oracle(quadratic(), Question()).changes("weight", [0, 1, 2])
+    ]
     assert changes == pytest.approx([8, 4.5, 12.5])
 
 
@@ -259,15 +301,23 @@ def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
 
 
 def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
-    _, points, end = told(quadratic(), {"obd": {"diagonal": "hessian", "probes": 1}, "magnitude": {}})
-    for point in points:  # at the minimum the gradient is 0, and the Hessian is diagonal: one probe reads it off
+    _, points, end = told(
+        quadratic(), {"obd": {"diagonal": "hessian", "probes": 1}, "magnitude": {}}
+    )
+    for point in (
+        points
+    ):  # at the minimum the gradient is 0, and the Hessian is diagonal: one probe reads it off
         assert point.scores["obd"] == pytest.approx(point.change, rel=1e-5)
     rho = {name: held.value for name, held in end.layers[0].harm.items()}
-    assert rho == pytest.approx({"obd": 1, "magnitude": -1}), "the largest weight is the one that matters least"
+    assert rho == pytest.approx({"obd": 1, "magnitude": -1}), (
+        "the largest weight is the one that matters least"
+    )
 
 
 def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
-    plan, points, end = told(toy("residual"), {"taylor": {}, "random": {}}, granularity="row", units=4)
+    plan, points, end = told(
+        toy("residual"), {"taylor": {}, "random": {}}, granularity="row", units=4
+    )
     assert [t.layer for t in end.layers] == ["first.weight", "second.weight", ""]
     assert plan.units == {"first.weight": (4, 6), "second.weight": (4, 6)}
     assert (plan.examples, plan.refused) == (48, {})
@@ -276,14 +326,20 @@ def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
         assert held.units == len(mine)
         scores = {name: [p.scores[name] for p in mine] for name in held.criteria}
         for name in held.criteria:
-            assert held.size[name].value == agreement.spearman(scores[name], [abs(p.change) for p in mine])
-            assert held.harm[name].value == agreement.spearman(scores[name], [p.change for p in mine])
+            assert held.size[name].value == agreement.spearman(
+                scores[name], [abs(p.change) for p in mine]
+            )
+            assert held.harm[name].value == agreement.spearman(
+                scores[name], [p.change for p in mine]
+            )
         assert held.agreement[0][1] == agreement.spearman(scores["taylor"], scores["random"])
 
 
 def test_scores_are_those_that_prune() -> None:
     work = toy("residual")
-    _, points, _ = told(work, {"taylor": {"squared": True}}, granularity="channel", layers=("first.weight",))
+    _, points, _ = told(
+        work, {"taylor": {"squared": True}}, granularity="channel", layers=("first.weight",)
+    )
     recipe = pruning.Recipe(criterion="taylor", options={"squared": True}, granularity="channel")
     ranking = masks.rank(recipe, work).ranking.units["first.weight"]
     assert sorted(p.scores["taylor"] for p in points) == ranking.tolist()
@@ -306,12 +362,19 @@ def test_it_repeats_and_leaves_no_trace_even_when_left_halfway() -> None:
 
 def test_what_cannot_be_asked_says_why() -> None:
     work = toy("residual")
-    with pytest.raises(UnknownName, match=r"no layer called 'firs\.weight'.*did you mean 'first\.weight'"):
+    with pytest.raises(
+        UnknownName, match=r"no layer called 'firs\.weight'.*did you mean 'first\.weight'"
+    ):
         told(work, {"magnitude": {}}, layers=("firs.weight",))
     with pytest.raises(RecipeError, match=r"head\.weight stays whole by channel: its outputs"):
         told(work, {"magnitude": {}}, layers=("head.weight",), granularity="channel")
     with pytest.raises(RecipeError, match="which weights of a unit go depends on the criterion"):
-        told(toy("depthwise"), {"magnitude": {}}, granularity="n_of_m", granularity_options={"n": 1, "m": 2})
+        told(
+            toy("depthwise"),
+            {"magnitude": {}},
+            granularity="n_of_m",
+            granularity_options={"n": 1, "m": 2},
+        )
     with pytest.raises(RecipeError, match="No layer has units by head: the model has no attention"):
         told(work, {"magnitude": {}}, granularity="head")
     with pytest.raises(OutOfRange, match="units is 2"):
@@ -347,14 +410,34 @@ def test_studies_join_to_what_the_generator_says(tmp_path: Path) -> None:
 
 
 def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["truth", "--model", "digits-mlp", "--layer", named("digits-mlp")[1], "--criteria", "magnitude", "taylor"]
-    more = ["--granularity", "channel", "--units", "8", "--options", "taylor.squared=true", "--seed", "1"]
+    words = [
+        "truth",
+        "--model",
+        "digits-mlp",
+        "--layer",
+        named("digits-mlp")[1],
+        "--criteria",
+        "magnitude",
+        "taylor",
+    ]
+    more = [
+        "--granularity",
+        "channel",
+        "--units",
+        "8",
+        "--options",
+        "taylor.squared=true",
+        "--seed",
+        "1",
+    ]
     assert main([*words, *more, "--json"]) == 0
     plan, *points, end = map(json.loads, capsys.readouterr().out.splitlines())
     assert (plan["event"], len(points), end["event"]) == ("plan", 8, "told")
     assert {p["layer"] for p in points} == {named("digits-mlp")[1]}
     scores, changes = [p["scores"]["magnitude"] for p in points], [abs(p["change"]) for p in points]
-    assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(stats.spearmanr(scores, changes).statistic)
+    assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(
+        stats.spearmanr(scores, changes).statistic
+    )
     assert main([*words, *more]) == 0
     said = capsys.readouterr().out
     assert "8 units" in said and "taylor" in said and " to " in said

@@ -30,18 +30,26 @@ def test_a_result_says_what_was_gained_and_what_was_not(result: AppTest) -> None
     assert "Single weights leave no tensor smaller" in text
     assert "control: two timings of the same dense model differed by at most" in text
     shown = figures(result)
-    assert any(title.startswith("File 8.") and title.endswith("smaller; not faster") for title in shown)
+    assert any(
+        title.startswith("File 8.") and title.endswith("smaller; not faster") for title in shown
+    )
     assert "Answers, with 95 % intervals" in shown
 
 
-def test_onnx_runtime_is_timed_when_asked_for_and_then_stands_on_every_page(result: AppTest) -> None:
+def test_onnx_runtime_is_timed_when_asked_for_and_then_stands_on_every_page(
+    result: AppTest,
+) -> None:
     (button,) = [button for button in result.button if button.label == "Time it in ONNX Runtime"]
     page = button.click().run()
     assert "Exporting the models" in said(page)
     page = settle(page)
     assert not [button for button in page.button if button.label == "Time it in ONNX Runtime"]
     (gains,) = [figure for title, figure in figures(page).items() if title.startswith("File ")]
-    assert {"ONNX Runtime, 1 example", "ONNX Runtime, 32 examples"} <= set(gains["layout"]["yaxis"]["ticktext"])
+    assert {"ONNX Runtime, 1 example", "ONNX Runtime, 32 examples"} <= set(
+        gains["layout"]["yaxis"]["ticktext"]
+    )
     compare = settled("compare")
-    (together,) = [figure for title, figure in figures(compare).items() if title.startswith("What each gained")]
+    (together,) = [
+        figure for title, figure in figures(compare).items() if title.startswith("What each gained")
+    ]
     assert "ONNX Runtime, 1 example" in together["layout"]["yaxis"]["ticktext"]

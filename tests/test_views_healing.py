@@ -36,14 +36,19 @@ def test_the_controls_edit_the_recipe(no_crew):
     page.number_input(key="form-temperature").set_value(2.0).run()
     recipe = page.session_state["recipe"]
     assert (recipe.recalibrate, recipe.distill, recipe.temperature) == (True, 0.7, 2.0)
-    assert "recalibrating BatchNorm, healing 2 epochs each with the dense model as teacher" in said(page)
+    assert "recalibrating BatchNorm, healing 2 epochs each with the dense model as teacher" in said(
+        page
+    )
     assert any("weight of the teacher 70 %" in box.label for box in page.expander)
 
 
 def test_a_model_without_batchnorm_offers_no_recalibration(no_crew):
     page = settled("prune", r=state.encode(replace(state.HOME, model="digits-mlp", epochs=0)))
     assert not page.exception and page.toggle(key="form-recalibrate").disabled
-    assert page.number_input(key="form-distill").disabled and page.number_input(key="form-temperature").disabled
+    assert (
+        page.number_input(key="form-distill").disabled
+        and page.number_input(key="form-temperature").disabled
+    )
 
 
 def test_the_result_has_a_column_for_each_stage():
@@ -53,16 +58,39 @@ def test_the_result_has_a_column_for_each_stage():
     assert end.recalibrated and table["recalibrated"][0] == words.percent(end.recalibrated.accuracy)
     assert f"{words.percent(end.recalibrated.accuracy)} recalibrated" in results.verdict(end)
     _, bare = told(recalibrate=True)
-    assert list(results.result(bare, healed=False)) == ["measured", "dense", "pruned", "recalibrated", "change"]
+    assert list(results.result(bare, healed=False)) == [
+        "measured",
+        "dense",
+        "pruned",
+        "recalibrated",
+        "change",
+    ]
     _, plain = told(epochs=1)
-    assert list(results.result(plain)) == ["measured", "dense", "pruned, before healing", "after healing", "change"]
+    assert list(results.result(plain)) == [
+        "measured",
+        "dense",
+        "pruned, before healing",
+        "after healing",
+        "change",
+    ]
     assert "before healing)" in results.verdict(plain)
-    assert list(results.result(told()[1], healed=False)) == ["measured", "dense", "pruned", "change"]
+    assert list(results.result(told()[1], healed=False)) == [
+        "measured",
+        "dense",
+        "pruned",
+        "change",
+    ]
 
 
 def test_the_curves_mark_what_recalibration_brought_and_the_table_has_the_teacher():
     events, _ = told(epochs=2, recalibrate=True, distill=0.5)
     story = runs.story(events)
     tested = runs.curves(story, "id", "magnitude", dark=False)["panels"][0]["lines"][1]["points"]
-    assert [point[4].split(":")[0] for point in tested] == ["Pruned", "BatchNorm recalibrated", "At the end"]
-    assert "loss, teacher" in runs.rows(story) and "loss, teacher" not in runs.rows(runs.story(told(epochs=1)[0]))
+    assert [point[4].split(":")[0] for point in tested] == [
+        "Pruned",
+        "BatchNorm recalibrated",
+        "At the end",
+    ]
+    assert "loss, teacher" in runs.rows(story) and "loss, teacher" not in runs.rows(
+        runs.story(told(epochs=1)[0])
+    )

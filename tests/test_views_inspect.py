@@ -50,7 +50,9 @@ def test_the_squared_norm_draws_its_threshold_on_the_weights():
     recipe = replace(state.HOME, options={"norm": "l2"})
     page = settled("inspect", r=state.encode(recipe))
     title = next(title for title in figures(page) if title.startswith("conv3:"))
-    assert lines(figures(page)[title])[1] == pytest.approx(left(recipe).thresholds["conv3.weight"] ** 0.5)
+    assert lines(figures(page)[title])[1] == pytest.approx(
+        left(recipe).thresholds["conv3.weight"] ** 0.5
+    )
 
 
 def test_every_layer_has_its_panel_and_share():
@@ -62,7 +64,9 @@ def test_every_layer_has_its_panel_and_share():
 
 
 def test_the_address_selects_a_layer_and_an_unknown_one_is_told():
-    assert any(title.startswith("fc1:") for title in figures(settled("inspect", layer="fc1.weight")))
+    assert any(
+        title.startswith("fc1:") for title in figures(settled("inspect", layer="fc1.weight"))
+    )
     page = settled("inspect", layer="<b>nowhere</b>")
     assert not page.exception
     assert any(title.startswith("conv3:") for title in figures(page))
@@ -120,7 +124,9 @@ def test_a_recipe_for_layers_of_another_model_is_one_sentence():
 
 @pytest.mark.parametrize("total", [10, 144, 5_000, 10_000_000])
 def test_joined_bins_keep_every_weight_and_the_reach(total):
-    counts, edges = np.histogram(np.random.default_rng(0).normal(size=min(total, 5000)), 256, (-4, 4))
+    counts, edges = np.histogram(
+        np.random.default_rng(0).normal(size=min(total, 5000)), 256, (-4, 4)
+    )
     counts = counts * (total // counts.sum() or 1)
     wide, fewer = weights.coarser(edges, counts)
     assert fewer.sum() == counts.sum() and (wide[0], wide[-1]) == (edges[0], edges[-1])
@@ -137,11 +143,18 @@ def test_sixty_layers_are_two_traces():
 def test_a_layer_without_any_weight_left_or_spread_draws():
     assert weights.matrix(np.zeros((4, 4)), None, title="", dark=True, rows=4, columns=4)["data"]
     assert weights.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
-    assert weights.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")["data"]
-    assert weights.scores(np.array([0.0, 1e-9, 1.0]), title="", dark=False, threshold=0.0, log=True, x="score")["data"]
+    assert weights.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")[
+        "data"
+    ]
+    assert weights.scores(
+        np.array([0.0, 1e-9, 1.0]), title="", dark=False, threshold=0.0, log=True, x="score"
+    )["data"]
 
 
-@pytest.mark.parametrize(("granularity", "layer", "said_of"), [("n_of_m", "fc1.weight", "group"), ("kernel", "conv3.weight", "kernel")])
+@pytest.mark.parametrize(
+    ("granularity", "layer", "said_of"),
+    [("n_of_m", "fc1.weight", "group"), ("kernel", "conv3.weight", "kernel")],
+)
 def test_units_that_come_in_thousands_are_drawn_as_a_spread(granularity, layer, said_of):
     recipe = replace(state.HOME, granularity=granularity)
     page = settled("inspect", r=state.encode(recipe), layer=layer)

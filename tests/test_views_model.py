@@ -24,9 +24,15 @@ def test_the_first_page_is_never_empty():
     text = said(page)
     assert not page.exception and not page.error
     assert "digits-cnn" in text and "98.1 % ± 1.5" in text
-    assert "A finished example, on digits-cnn" in text and "Remove the 90 % of weights smallest in magnitude" in text
+    assert (
+        "A finished example, on digits-cnn" in text
+        and "Remove the 90 % of weights smallest in magnitude" in text
+    )
     assert "Measuring digits-cnn" in text  # a skeleton says what it waits for
-    assert all(f"choose-{name}" in {button.key for button in page.button} for name in ("digits-mlp", "mnist-lenet5"))
+    assert all(
+        f"choose-{name}" in {button.key for button in page.button}
+        for name in ("digits-mlp", "mnist-lenet5")
+    )
 
 
 def test_the_example_is_a_finished_run_with_everything_a_run_leaves():
@@ -35,7 +41,11 @@ def test_the_example_is_a_finished_run_with_everything_a_run_leaves():
     held = jobs.left(job)
     assert job.state == "finished" and frames.is_example(job)
     assert held.finished.sparsity == pytest.approx(0.9, abs=1 / 40_208)
-    assert sum(int(h.final.sum()) for h in held.histograms.values()) == held.finished.final.kept == 4021
+    assert (
+        sum(int(h.final.sum()) for h in held.histograms.values())
+        == held.finished.final.kept
+        == 4021
+    )
     kept = {layer.name: layer.kept for layer in held.finished.final.layers}
     assert {name: int(mask.sum()) for name, mask in held.masks().items()} == kept
     assert held.weights.exists()
@@ -71,7 +81,11 @@ def test_another_model():
 def test_a_torchvision_architecture_is_labelled_random():
     page = settled(r=state.encode(Recipe(model="torchvision:squeezenet1_1")))
     text = said(page)
-    assert "random weights" in text and "Accuracy not measured" in text and "No answers to show" in text
+    assert (
+        "random weights" in text
+        and "Accuracy not measured" in text
+        and "No answers to show" in text
+    )
 
 
 def test_an_unknown_model_is_one_sentence_and_the_page_goes_on():
@@ -102,7 +116,10 @@ def test_prefixed_weights_are_matched_and_put_on_the_bench(tmp_path):
     import sample_models
 
     weights = sample_models.build("digits-mlp", seed=3).state_dict()
-    torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "mine.pt")
+    torch.save(
+        {"state_dict": {f"module.{name}": value for name, value in weights.items()}},
+        tmp_path / "mine.pt",
+    )
     page = opened()
     page.segmented_control(key="way").set_value("Your own weights").run()
     page.selectbox(key="own-architecture").set_value("digits-mlp").run()

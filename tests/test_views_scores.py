@@ -35,10 +35,16 @@ def test_the_page_shows_what_the_engine_measured():
     page = settled("scores", r=state.encode(CHANNELS), layer="conv2.weight")
     assert not page.exception and not page.error
     work = sample_models.load("digits-cnn")
-    _, *points, end = truth.truth(work, truth.Question(("conv2.weight",), "channel"), {"magnitude": {}, "taylor": {}, "random": {}})
+    _, *points, end = truth.truth(
+        work,
+        truth.Question(("conv2.weight",), "channel"),
+        {"magnitude": {}, "taylor": {}, "random": {}},
+    )
     expected = end.layers[0].size
     order = sorted(expected, key=lambda name: expected[name].value, reverse=True)
-    assert order[0].capitalize() in said(page) and charts.rho(expected[order[0]].value) in said(page)
+    assert order[0].capitalize() in said(page) and charts.rho(expected[order[0]].value) in said(
+        page
+    )
     figure = shown(page, f"{order[0].capitalize()} on conv2")
     drawn = sorted(y for marks in figure["data"] if marks["mode"] == "markers" for y in marks["y"])
     assert drawn == pytest.approx(sorted(abs(p.change) for p in points))
@@ -56,7 +62,9 @@ def test_held_against_harm_the_signed_change_is_drawn_and_correlated():
     assert any(y < 0 for marks in figure["data"] for y in marks["y"])
     page.toggle(key="truth-ranks").set_value(False).run()
     figure = next(f for title, f in figures(page).items() if " on conv3" in title)
-    assert all(marks["mode"] == "markers" for marks in figure["data"]), "a line of the true order is for ranks alone"
+    assert all(marks["mode"] == "markers" for marks in figure["data"]), (
+        "a line of the true order is for ranks alone"
+    )
 
 
 def test_every_layer_is_measured_when_asked_for():
@@ -64,19 +72,32 @@ def test_every_layer_is_measured_when_asked_for():
     assert not any("is nearest to the truth in" in title for title in figures(page))
     page.toggle(key="truth-all").set_value(True).run()
     settle(page)
-    figure = next(f for title, f in figures(page).items() if "is nearest to the truth in" in title and "of 4 layers" in title)
+    figure = next(
+        f
+        for title, f in figures(page).items()
+        if "is nearest to the truth in" in title and "of 4 layers" in title
+    )
     assert figure["layout"]["yaxis"]["ticktext"] == ["<b>conv1</b>", "conv2", "conv3", "fc1"]
     assert not page.exception and not page.error
 
 
 def test_what_has_no_units_or_no_meaning_is_said():
     page = settled("scores", r=state.encode(CHANNELS), layer="fc2.weight")
-    assert any("fc2 has no units to remove by channel: its outputs are the model" in told.value.replace("\\", "") for told in page.info)
-    page = settled("scores", r=state.encode(replace(state.HOME, criterion="geometric_median", granularity="channel")))
+    assert any(
+        "fc2 has no units to remove by channel: its outputs are the model"
+        in told.value.replace("\\", "")
+        for told in page.info
+    )
+    page = settled(
+        "scores",
+        r=state.encode(replace(state.HOME, criterion="geometric_median", granularity="channel")),
+    )
     assert "geometric_median" in page.multiselect(key="truth-criteria-digits-cnn-channel").value
     page.selectbox(key="truth-unit-digits-cnn").set_value("weight").run()
     settle(page)
-    assert "geometric_median" not in page.multiselect(key="truth-criteria-digits-cnn-weight").options
+    assert (
+        "geometric_median" not in page.multiselect(key="truth-criteria-digits-cnn-weight").options
+    )
     assert not page.exception and not page.error
 
 
@@ -93,7 +114,17 @@ def test_nothing_picked_and_nothing_there_yet():
 def held(n: int = 40, **scores: np.ndarray) -> Judged:
     change = np.random.default_rng(0).normal(size=n)
     change[0] = 0
-    return Judged("conv.weight", "channel", n, 0.1, 100, np.arange(n), np.full(n, 9), change, scores or {"taylor": np.abs(change)})
+    return Judged(
+        "conv.weight",
+        "channel",
+        n,
+        0.1,
+        100,
+        np.arange(n),
+        np.full(n, 9),
+        change,
+        scores or {"taylor": np.abs(change)},
+    )
 
 
 def found(value: float, half: float = 0.1) -> Correlation:
@@ -103,36 +134,61 @@ def found(value: float, half: float = 0.1) -> Correlation:
 def test_the_finding_is_honest_about_intervals():
     unit = held()
     both = charts.finding(unit, {"magnitude": found(0.34), "taylor": found(0.91, 0.05)}, "size")
-    assert both == "Taylor orders the channels of conv nearly as the true loss does (ρ = 0.91); magnitude does not (0.34)"
+    assert (
+        both
+        == "Taylor orders the channels of conv nearly as the true loss does (ρ = 0.91); magnitude does not (0.34)"
+    )
     near = charts.finding(unit, {"magnitude": found(0.6, 0.2), "taylor": found(0.7, 0.2)}, "size")
-    assert near == "Taylor orders the channels of conv partly as the true loss does (ρ = 0.70); magnitude cannot be told from it (0.60)"
+    assert (
+        near
+        == "Taylor orders the channels of conv partly as the true loss does (ρ = 0.70); magnitude cannot be told from it (0.60)"
+    )
     none = charts.finding(unit, {"random": found(0.05)}, "size")
-    assert none.startswith("No criterion here orders the channels of conv as the true loss does: the best, random, has ρ = 0.05")
+    assert none.startswith(
+        "No criterion here orders the channels of conv as the true loss does: the best, random, has ρ = 0.05"
+    )
     assert "apart" in charts.finding(unit, {"magnitude": Correlation(None)}, "size")
 
 
 def test_eighteen_criteria_are_drawn():
     chance = np.random.default_rng(1)
     unit = held(**{f"criterion_{i}": chance.normal(size=40) for i in range(18)})
-    rho = {name: Correlation(spearman(values, unit.true("size"))) for name, values in unit.scores.items()}
+    rho = {
+        name: Correlation(spearman(values, unit.true("size")))
+        for name, values in unit.scores.items()
+    }
     names, values = charts.agreement(unit, rho, "size")
     assert len(names) == 19 and len(charts.grid(names, values, dark=True)["data"][0]["z"]) == 19
     layers = charts.by_layer({"a.weight": rho, "b.weight": rho}, "a.weight", dark=False)["data"]
     assert len(layers[0]["z"]) == 2 and len(layers[0]["z"][0]) == 18
     few = {name: rho[name] for name in list(rho)[:3]}
-    assert len(charts.by_layer({"a.weight": few, "b.weight": few}, "a.weight", dark=False)["data"]) == 3
+    assert (
+        len(charts.by_layer({"a.weight": few, "b.weight": few}, "a.weight", dark=False)["data"])
+        == 3
+    )
     steps = charts.ladder(unit, rho, dark=True)
-    assert [marks["x"] for marks in steps["data"]] == sorted(([value.value] for value in rho.values()), reverse=True)
+    assert [marks["x"] for marks in steps["data"]] == sorted(
+        ([value.value] for value in rho.values()), reverse=True
+    )
     assert [marks["y"] for marks in steps["data"]] == [[i] for i in range(18)]
-    assert len(charts.table({"a.weight": rho})) == 18 and list(charts.pairs(names, values))[1] == "true change"
+    assert (
+        len(charts.table({"a.weight": rho})) == 18
+        and list(charts.pairs(names, values))[1] == "true change"
+    )
 
 
 def test_odd_numbers_draw():
     unit = held(3, taylor=np.ones(3))
     for ranked in (True, False):
         for against in charts.AGAINST:
-            assert charts.scatter(unit, "taylor", Correlation(None), against, ranked=ranked, dark=False)["data"]
+            assert charts.scatter(
+                unit, "taylor", Correlation(None), against, ranked=ranked, dark=False
+            )["data"]
     still = replace(unit, change=np.zeros(3))
-    assert charts.scatter(still, "taylor", Correlation(None), "size", ranked=True, dark=True)["data"]
+    assert charts.scatter(still, "taylor", Correlation(None), "size", ranked=True, dark=True)[
+        "data"
+    ]
     assert charts.grid(["true change", "taylor"], [[None, None], [None, None]], dark=True)["data"]
-    assert charts.nearest({"a": {"taylor": Correlation(None)}}) == "No layer has an order to compare"
+    assert (
+        charts.nearest({"a": {"taylor": Correlation(None)}}) == "No layer has an order to compare"
+    )

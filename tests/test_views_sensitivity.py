@@ -25,17 +25,51 @@ def no_crew(home, monkeypatch):
     monkeypatch.setattr(crew, "ensure", lambda *_: False)
 
 
-def cell(level: float, correct: int, lost: int, *, layer: str = "a.weight", total: int = 100, final: bool = True) -> Point:
+def cell(
+    level: float,
+    correct: int,
+    lost: int,
+    *,
+    layer: str = "a.weight",
+    total: int = 100,
+    final: bool = True,
+) -> Point:
     tier = "exact" if total == 180 else "progressive"
-    return Point(layer, level, 50, round(50 * (1 - level)), tier, Accuracy(correct, total), 0.5, 0.1, lost, 0, (-0.12, -0.02), final)
+    return Point(
+        layer,
+        level,
+        50,
+        round(50 * (1 - level)),
+        tier,
+        Accuracy(correct, total),
+        0.5,
+        0.1,
+        lost,
+        0,
+        (-0.12, -0.02),
+        final,
+    )
 
 
 GUESS = Point("b.weight", 0.5, 20, 10, "estimate", None, 0.3, 0.1)
-ROWS = [charts.Row("a.weight", "conv", 50, None, 0.5), charts.Row("b.weight", "linear", 900), charts.Row("c.weight", "linear", 9, "no.")]
+ROWS = [
+    charts.Row("a.weight", "conv", 50, None, 0.5),
+    charts.Row("b.weight", "linear", 900),
+    charts.Row("c.weight", "linear", 9, "no."),
+]
 
 
 def drawn(**more: object) -> dict:
-    asked = {"name": "n", "title": "t", "mode": "map", "noun": "weights", "tolerated": 1.0, "total": 180, "pick": True, "selected": None}
+    asked = {
+        "name": "n",
+        "title": "t",
+        "mode": "map",
+        "noun": "weights",
+        "tolerated": 1.0,
+        "total": 180,
+        "pick": True,
+        "selected": None,
+    }
     return charts.grid(ROWS, [cell(0.5, 88, 7), GUESS], (0.5, 0.9), dark=False, **{**asked, **more})
 
 
@@ -62,7 +96,11 @@ def test_the_map_is_there_and_fill_writes_every_layers_ratio_into_the_recipe_and
     held = page.query_params["r"]
     recipe = state.decode(held if isinstance(held, str) else held[0])
     assert page.query_params["r"] != before
-    assert recipe.scope == "by_hand" and set(recipe.ratios) <= {p.layer for p in points} and max(recipe.ratios.values()) >= 0.7
+    assert (
+        recipe.scope == "by_hand"
+        and set(recipe.ratios) <= {p.layer for p in points}
+        and max(recipe.ratios.values()) >= 0.7
+    )
     metrics = {metric.label: metric.value for metric in page.metric}
     assert float(metrics["Foretold (estimate)"].split()[0].replace("−", "-").lstrip("±+")) >= -1.05
     assert metrics["The recipe removes"] != "90.0 %"
@@ -81,7 +119,9 @@ def test_another_technique_stands_beside_it():
 
 
 def test_a_model_without_data_says_what_to_do():
-    page = settled("sensitivity", r=state.encode(replace(state.HOME, model="torchvision:squeezenet1_1")))
+    page = settled(
+        "sensitivity", r=state.encode(replace(state.HOME, model="torchvision:squeezenet1_1"))
+    )
     assert not page.exception
     assert any("nobody can say what its layers are worth" in told.value for told in page.info)
 
@@ -108,23 +148,42 @@ def test_a_cell_says_what_is_known_of_it():
     assert missing is None
     known = "accuracy 88.0 % ± 5.0, −7.0 points from dense on the same 100 of 180 images."
     assert first["say"] == f"a, 50 % gone, 25 of 50 weights left: {known}"
-    assert first["text"] == "88.0" and not first["guess"] and first["size"] < 1 and 0 < first["place"] < 1
+    assert (
+        first["text"] == "88.0"
+        and not first["guess"]
+        and first["size"] < 1
+        and 0 < first["place"] < 1
+    )
     guess = data["rows"][1]["cells"][0]
-    assert guess["guess"] and guess["say"].endswith("loss +0.200, an estimate from one gradient pass.")
-    assert data["rows"][2]["fixed"] == "no." and data["dense"] == 0.95 and data["tolerated"] == pytest.approx(0.94)
+    assert guess["guess"] and guess["say"].endswith(
+        "loss +0.200, an estimate from one gradient pass."
+    )
+    assert (
+        data["rows"][2]["fixed"] == "no."
+        and data["dense"] == 0.95
+        and data["tolerated"] == pytest.approx(0.94)
+    )
     assert data["rows"][0]["at"] == 0.5
 
 
 def test_rows_by_depth_size_and_sensitivity():
     points = [cell(0.5, 88, 7), replace(GUESS, loss=0.9)]
     names = {by: [row.name[0] for row in charts.ordered(ROWS, points, by)] for by in charts.SORTS}
-    assert names == {"depth": ["a", "b", "c"], "size": ["b", "a", "c"], "sensitivity": ["b", "a", "c"]}
+    assert names == {
+        "depth": ["a", "b", "c"],
+        "size": ["b", "a", "c"],
+        "sensitivity": ["b", "a", "c"],
+    }
 
 
 def test_the_finding_and_the_alternative_text_name_layers():
     points = [cell(0.5, 95, 0), cell(0.9, 50, 45), cell(0.5, 80, 15, layer="b.weight")]
-    assert charts.finding(ROWS, points, 1.0) == "Within 1 point, a can lose 50 % by itself, b nothing"
-    assert "the worst cell is a at 90 %, −45.0 points" in charts.alt(ROWS, points, (0.5, 0.9), "t", 1.0)
+    assert (
+        charts.finding(ROWS, points, 1.0) == "Within 1 point, a can lose 50 % by itself, b nothing"
+    )
+    assert "the worst cell is a at 90 %, −45.0 points" in charts.alt(
+        ROWS, points, (0.5, 0.9), "t", 1.0
+    )
     assert "not measured yet" in charts.alt(ROWS, [GUESS], (0.5, 0.9), "t", 1.0)
 
 
@@ -132,10 +191,22 @@ def test_the_finding_and_the_alternative_text_name_layers():
 def test_one_layer_and_two_hundred(many):
     rows = [charts.Row(f"blocks.{i}.conv.weight", "conv", 100) for i in range(many)]
     points = [cell(level, 90, 5, layer=row.name) for row in rows for level in (0.5, 0.9)]
-    asked = {"name": "n", "title": "t", "mode": "map", "noun": "weights", "tolerated": 1.0, "total": 100, "pick": True, "selected": None}
+    asked = {
+        "name": "n",
+        "title": "t",
+        "mode": "map",
+        "noun": "weights",
+        "tolerated": 1.0,
+        "total": 100,
+        "pick": True,
+        "selected": None,
+    }
     data = charts.grid(rows, points, (0.5, 0.9), dark=True, **asked)
     assert len(data["rows"]) == many and len(charts.table(rows, points)) == 2 * many
-    assert charts.progress(points, 2 * many) == f"{2 * many} of {2 * many} cells sure, {2 * many} measured"
+    assert (
+        charts.progress(points, 2 * many)
+        == f"{2 * many} of {2 * many} cells sure, {2 * many} measured"
+    )
 
 
 def test_a_forecast_is_judged_by_the_interval_of_what_came():
@@ -143,4 +214,6 @@ def test_a_forecast_is_judged_by_the_interval_of_what_came():
     assert "within the 95 % interval" in verdict(dense, Accuracy(93, 100), 0.01, once)
     assert verdict(dense, Accuracy(50, 100), 0.01, once).startswith("More was lost")
     assert verdict(dense, Accuracy(95, 100), 0.4, once).startswith("Less was lost")
-    assert "4 steps" in verdict(dense, Accuracy(93, 100), 0.01, replace(once, steps=4, schedule="cubic"))
+    assert "4 steps" in verdict(
+        dense, Accuracy(93, 100), 0.01, replace(once, steps=4, schedule="cubic")
+    )

@@ -38,8 +38,12 @@ def test_the_page_shows_the_groups_that_the_engine_found():
     groups = analyse(work.model, work.example).groups
     (title,) = figures(page)
     assert f"{len(groups)} groups" in title
-    assert [option for option in page.selectbox[0].options] == [group.name.removesuffix(".weight") for group in groups]
-    assert f"{groups[0].units} channels.** Each of the {groups[0].units} channels takes" in said(page)
+    assert [option for option in page.selectbox[0].options] == [
+        group.name.removesuffix(".weight") for group in groups
+    ]
+    assert f"{groups[0].units} channels.** Each of the {groups[0].units} channels takes" in said(
+        page
+    )
     assert "What cannot go, and why" in said(page)
 
 
@@ -57,7 +61,10 @@ def test_a_residual_group_is_one_line_with_a_mark_for_each_layer():
     assert line["x"] == [0, 2]  # from the first layer to the head that reads it
     assert made["x"] == [0, 1] and read["x"] == [1, 2]
     assert "first: 6 channels, outputs of second" in made["text"][1]
-    assert charts.found(data) == "3 layers, 1 group: 0 hold one layer's outputs, the largest those of 2"
+    assert (
+        charts.found(data)
+        == "3 layers, 1 group: 0 hold one layer's outputs, the largest those of 2"
+    )
     assert charts.of_layer(data, "second.weight") == ["first.weight"]
     assert "Each of the 6 channels takes" in charts.touches(data["groups"][0])
 
@@ -87,7 +94,24 @@ def test_a_model_that_cannot_be_followed_says_so():
 
 
 def test_a_certificate_is_told_with_what_it_kept():
-    said = Certificate(3e-16, 1e-9, ("a", "b", "c"), 0.9, 95, 192, 56250, 14370, (Frozen("conv.weight", 2, "it moves"),), ("aux.weight",))
+    said = Certificate(
+        3e-16,
+        1e-9,
+        ("a", "b", "c"),
+        0.9,
+        95,
+        192,
+        56250,
+        14370,
+        (Frozen("conv.weight", 2, "it moves"),),
+        ("aux.weight",),
+    )
     text = charts.certified(said)
-    assert "without 95 of 192 units, 14,370 of 56,250 parameters" in text and "to 3e-16 of the largest answer" in text
-    assert "conv kept 2 units as zeros: it moves." in text and "1 parameter that only training uses went too." in text
+    assert (
+        "without 95 of 192 units, 14,370 of 56,250 parameters" in text
+        and "to 3e-16 of the largest answer" in text
+    )
+    assert (
+        "conv kept 2 units as zeros: it moves." in text
+        and "1 parameter that only training uses went too." in text
+    )

@@ -24,7 +24,10 @@ def test_percent(value, said):
     assert words.percent(value) == said
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.9, "90 %"), (0.935, "93.5 %"), (0.98765, "98.77 %"), (0.0, "0 %"), (1.0, "100 %")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.9, "90 %"), (0.935, "93.5 %"), (0.98765, "98.77 %"), (0.0, "0 %"), (1.0, "100 %")],
+)
 def test_share(value, said):
     assert words.share(value) == said
 
@@ -36,7 +39,16 @@ def test_points_are_signed_and_never_minus_zero():
     assert words.points(None, 0.5) == "not measured"
 
 
-COUNTS = {0: "0", 842: "842", 999: "999", 1000: "1.0 k", 61_706: "61.7 k", 999_960: "1.0 M", 11_689_512: "11.7 M", 446_000_000: "446 M"}
+COUNTS = {
+    0: "0",
+    842: "842",
+    999: "999",
+    1000: "1.0 k",
+    61_706: "61.7 k",
+    999_960: "1.0 M",
+    11_689_512: "11.7 M",
+    446_000_000: "446 M",
+}
 
 
 @pytest.mark.parametrize(("n", "said"), COUNTS.items())
@@ -44,7 +56,10 @@ def test_count(n, said):
     assert words.count(n) == said
 
 
-@pytest.mark.parametrize(("n", "said"), [(812, "812 B"), (246_824, "247 kB"), (46_800_000, "46.8 MB"), (None, "not measured")])
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [(812, "812 B"), (246_824, "247 kB"), (46_800_000, "46.8 MB"), (None, "not measured")],
+)
 def test_size(n, said):
     assert words.size(n) == said
 
@@ -55,8 +70,17 @@ def test_whole_ms_times_seconds_plural_shape():
     assert words.ms(Latency(58.84, 58.1, 60.0, 1, 1, 50)) == "58.8 ms (58.1 to 60.0)"
     assert words.ms(None) == "not measured"
     assert (words.times(3.42), words.times(9.96), words.times(1234)) == ("3.4×", "10×", "1,234×")
-    assert [words.seconds(s) for s in (0.84, 42, 59.7, 200, 7500)] == ["0.8 s", "42 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
-    assert (words.plural(1, "epoch"), words.plural(1024, "example")) == ("1 epoch", "1,024 examples")
+    assert [words.seconds(s) for s in (0.84, 42, 59.7, 200, 7500)] == [
+        "0.8 s",
+        "42 s",
+        "1 min 0 s",
+        "3 min 20 s",
+        "2 h 5 min",
+    ]
+    assert (words.plural(1, "epoch"), words.plural(1024, "example")) == (
+        "1 epoch",
+        "1,024 examples",
+    )
     assert words.shape((16, 1, 3, 3)) == "16 × 1 × 3 × 3"
 
 
@@ -76,7 +100,12 @@ def test_whole_ms_times_seconds_plural_shape():
             "Remove the 50 % of channels drawn by lot, the same share in each layer, in one step, without healing.",
         ),
         (
-            Recipe(scope="by_hand", ratios={"conv1.weight": 0.25, "fc.weight": 0.9}, epochs=1, criterion="taylor"),
+            Recipe(
+                scope="by_hand",
+                ratios={"conv1.weight": 0.25, "fc.weight": 0.9},
+                epochs=1,
+                criterion="taylor",
+            ),
             "Remove the weights that change the loss least, a share for each layer (conv1 25 %, fc 90 %), in one step, healing 1 epoch.",
         ),
         (
@@ -84,14 +113,21 @@ def test_whole_ms_times_seconds_plural_shape():
             "Remove the 80 % of weights smallest in magnitude, anywhere in the model, but not in fc, in one step, healing 3 epochs.",
         ),
         (
-            Recipe(sparsity=0.5, criterion="bn_scale", granularity="channel", slimming=0.03, epochs=4),
+            Recipe(
+                sparsity=0.5, criterion="bn_scale", granularity="channel", slimming=0.03, epochs=4
+            ),
             "Remove the 50 % of channels with the smallest BatchNorm scale, anywhere in the model, after 4 epochs of slimming BatchNorm, "
             "in one step, healing 4 epochs.",
         ),
-        (Recipe(sparsity=0.0, epochs=10, start="random"), "Train all weights for 10 epochs, starting from random weights."),
+        (
+            Recipe(sparsity=0.0, epochs=10, start="random"),
+            "Train all weights for 10 epochs, starting from random weights.",
+        ),
         (Recipe(sparsity=0.0), "Remove nothing."),
         (
-            Recipe(sparsity=0.5, epochs=2, schedule="cubic", steps=3, recalibrate=True, distill=0.5),
+            Recipe(
+                sparsity=0.5, epochs=2, schedule="cubic", steps=3, recalibrate=True, distill=0.5
+            ),
             "Remove the 50 % of weights smallest in magnitude, anywhere in the model, in 3 steps, recalibrating BatchNorm, "
             "healing 2 epochs each with the dense model as teacher.",
         ),
@@ -136,4 +172,6 @@ def test_every_criterion_has_words_a_drawing_and_a_look_of_its_own() -> None:
     assert set(known) - {"random"} <= set(colours.FIXED)
     assert len({(look.colour, look.dash) for look in looks.values()}) == len(known)
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(known)
-    assert {entry.tags["group"] for entry in registry.entries("criterion").values()} <= set(forms.GROUPS)
+    assert {entry.tags["group"] for entry in registry.entries("criterion").values()} <= set(
+        forms.GROUPS
+    )

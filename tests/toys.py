@@ -32,7 +32,12 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.drop, self.head = nn.Linear(5, 5), nn.Linear(5, 5), nn.Dropout(0.5), nn.Linear(5, 3)
+        self.a, self.b, self.drop, self.head = (
+            nn.Linear(5, 5),
+            nn.Linear(5, 5),
+            nn.Dropout(0.5),
+            nn.Linear(5, 3),
+        )
         self.b.weight = self.a.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +80,13 @@ def ties() -> nn.Module:
 
 def depthwise() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
     )
 
 

@@ -48,21 +48,45 @@ def with_stop(held: Table, ranking: Ranking, recipe: Recipe) -> tuple[Table, int
         return held, at
     one = table(ranking, recipe, (recipe.sparsity,))
     stops = (*held.stops[:at], recipe.sparsity, *held.stops[at:])
-    return Table(stops, *(np.insert(getattr(held, part), at, getattr(one, part)[0], 0) for part in ("kept", "macs", "bytes"))), at
+    return Table(
+        stops,
+        *(
+            np.insert(getattr(held, part), at, getattr(one, part)[0], 0)
+            for part in ("kept", "macs", "bytes")
+        ),
+    ), at
 
 
 def rules(recipe: Recipe) -> Recipe:
     """The recipe but for what the dial turns and what comes after pruning: two with equal rules have one table."""
-    names = ("granularity", "granularity_options", "scope", "scope_options", "ratios", "exclude", "floor")
+    names = (
+        "granularity",
+        "granularity_options",
+        "scope",
+        "scope_options",
+        "ratios",
+        "exclude",
+        "floor",
+    )
     kept = {name: getattr(recipe, name) for name in names}
-    return Recipe(model=recipe.model, criterion=recipe.criterion, options=recipe.options, seed=recipe.seed, **kept)
+    return Recipe(
+        model=recipe.model,
+        criterion=recipe.criterion,
+        options=recipe.options,
+        seed=recipe.seed,
+        **kept,
+    )
 
 
 def dial(held: Table, ranking: Ranking, recipe: Recipe, chosen: str | None) -> dict[str, Any]:
     """The data of the ratio dial: numbers as the page writes them, for each stop."""
     held, at = with_stop(held, ranking, recipe)
     totals = [ranking.total(name) for name in ranking.names]
-    dense = {"weights": sum(totals), "macs": sum(ranking.macs.values()), "bytes": ranking.other + 4 * sum(totals)}
+    dense = {
+        "weights": sum(totals),
+        "macs": sum(ranking.macs.values()),
+        "bytes": ranking.other + 4 * sum(totals),
+    }
     now = {"weights": held.kept.sum(1), "macs": held.macs, "bytes": held.bytes}
     write = {"weights": words.count, "macs": words.count, "bytes": words.size}
     floors = [ranking.sizes.get(name, 1) * recipe.floor for name in ranking.names]
@@ -71,12 +95,22 @@ def dial(held: Table, ranking: Ranking, recipe: Recipe, chosen: str | None) -> d
         "stops": list(held.stops),
         "labels": {
             "stops": [words.share(stop) for stop in held.stops],
-            **{kind: [write[kind](n) if dense[kind] else words.NOT_MEASURED for n in values.tolist()] for kind, values in now.items()},
+            **{
+                kind: [
+                    write[kind](n) if dense[kind] else words.NOT_MEASURED for n in values.tolist()
+                ]
+                for kind, values in now.items()
+            },
         },
-        "beside": {kind: [_beside(n, dense[kind], write[kind]) for n in values.tolist()] for kind, values in now.items()},
+        "beside": {
+            kind: [_beside(n, dense[kind], write[kind]) for n in values.tolist()]
+            for kind, values in now.items()
+        },
         "names": [[name, words.layer_name(name)] for name in ranking.names],
         "notes": [
-            ranking.fixed.get(name, "") or (f"{name} is left dense by you" if name in recipe.exclude else "") for name in ranking.names
+            ranking.fixed.get(name, "")
+            or (f"{name} is left dense by you" if name in recipe.exclude else "")
+            for name in ranking.names
         ],
         "totals": totals,
         "kept": held.kept.tolist(),
@@ -88,7 +122,11 @@ def dial(held: Table, ranking: Ranking, recipe: Recipe, chosen: str | None) -> d
 
 def _beside(n: int, dense: int, write: Any) -> str:
     """What stands under a large number: of how much, and the share."""
-    return f"of {write(dense)} · {words.percent(n / dense)}" if dense else "no example input to count with"
+    return (
+        f"of {write(dense)} · {words.percent(n / dense)}"
+        if dense
+        else "no example input to count with"
+    )
 
 
 def thin(left: Left, ranking: Ranking, recipe: Recipe) -> list[str]:
@@ -99,28 +137,38 @@ def thin(left: Left, ranking: Ranking, recipe: Recipe) -> list[str]:
         if layer.kept >= layer.total:
             continue
         if layer.kept <= floor:
-            said.append(f"{words.layer_name(layer.name)} falls to its floor ({layer.kept:,} of {layer.total:,} weights)")
+            said.append(
+                f"{words.layer_name(layer.name)} falls to its floor ({layer.kept:,} of {layer.total:,} weights)"
+            )
         elif layer.kept < THIN * layer.total:
-            said.append(f"{words.layer_name(layer.name)} keeps {words.percent(layer.kept / layer.total)}")
+            said.append(
+                f"{words.layer_name(layer.name)} keeps {words.percent(layer.kept / layer.total)}"
+            )
     return said
 
 
 def rows(left: Left) -> pd.DataFrame:
     """The table twin of the dial's bars."""
-    return pd.DataFrame({
-        "layer": [words.layer_name(layer.name) for layer in left.layers],
-        "weights": [layer.total for layer in left.layers],
-        "left": [layer.kept for layer in left.layers],
-        "share left": [layer.kept / layer.total for layer in left.layers],
-        "MACs": [layer.macs for layer in left.layers],
-        "MACs left": [layer.macs_kept for layer in left.layers],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "layer": [words.layer_name(layer.name) for layer in left.layers],
+            "weights": [layer.total for layer in left.layers],
+            "left": [layer.kept for layer in left.layers],
+            "share left": [layer.kept / layer.total for layer in left.layers],
+            "MACs": [layer.macs for layer in left.layers],
+            "MACs left": [layer.macs_kept for layer in left.layers],
+        }
+    )
 
 
 def missed(left: Left, recipe: Recipe) -> str | None:
     """Why what goes is not what was asked for; None where it is."""
     if not recipe.budgeted:
-        return f"{words.percent(left.sparsity)} go: the threshold decides, not the slider." if recipe.scope == "threshold" else None
+        return (
+            f"{words.percent(left.sparsity)} go: the threshold decides, not the slider."
+            if recipe.scope == "threshold"
+            else None
+        )
     if abs(left.sparsity - recipe.sparsity) < 0.0005:
         return None
     if left.sparsity < recipe.sparsity and recipe.granularity == "n_of_m":
@@ -142,7 +190,9 @@ def uniform(ranking: Ranking, recipe: Recipe, share: float) -> dict[str, float]:
 def exactness(recipe: Recipe) -> str:
     """How far the numbers can be trusted: what is scored again later may spread differently over the layers."""
     if recipe.scope == "global" and (recipe.steps > 1 or recipe.start == "random"):
-        again = "each step scores again" if recipe.steps > 1 else "the run starts from other weights"
+        again = (
+            "each step scores again" if recipe.steps > 1 else "the run starts from other weights"
+        )
         return f"Weights and file: exact. Shares of the layers and MACs: estimate, for {again}."
     return "Exact, to the weight."
 
@@ -153,12 +203,18 @@ def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) ->
     same = ("model", "batch", "optimizer") if wanted else ("model",)
     for spec, end in past:
         done = trained(spec)
-        if bool(done) == bool(wanted) and all(spec.get(name) == getattr(recipe, name) for name in same):
+        if bool(done) == bool(wanted) and all(
+            spec.get(name) == getattr(recipe, name) for name in same
+        ):
             return end.seconds * wanted / done if wanted else end.seconds
     return None
 
 
 def trained(spec: dict[str, Any]) -> int:
     """Epochs that a run trains in all: after each step, before the first where a lottery is drawn, and for each control."""
-    first = (spec.get("rewind", "none") != "none" and spec.get("start") == "random") or spec.get("slimming", 0.0) > 0
-    return int(spec.get("epochs", 0) * (spec.get("steps", 1) * (1 + len(spec.get("controls", ()))) + first))
+    first = (spec.get("rewind", "none") != "none" and spec.get("start") == "random") or spec.get(
+        "slimming", 0.0
+    ) > 0
+    return int(
+        spec.get("epochs", 0) * (spec.get("steps", 1) * (1 + len(spec.get("controls", ()))) + first)
+    )

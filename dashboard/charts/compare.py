@@ -63,12 +63,21 @@ def finding(entries: Sequence[Entry], reference: Entry) -> str:
         return f"All within the interval of {reference.letter}: accuracy does not tell them apart"
     parts = []
     for said in ("higher", "lower", "within the interval"):
-        letters = ", ".join(entry.letter for entry, word in zip(others, told, strict=True) if word == said)
+        letters = ", ".join(
+            entry.letter for entry, word in zip(others, told, strict=True) if word == said
+        )
         if letters:
             parts.append(
-                f"{letters} {said}" + (f" than {reference.letter}" if said != "within the interval" else f" of {reference.letter}")
+                f"{letters} {said}"
+                + (
+                    f" than {reference.letter}"
+                    if said != "within the interval"
+                    else f" of {reference.letter}"
+                )
             )
-    return "Accuracy: " + "; ".join(parts) if parts else "Accuracy on test data against what is left"
+    return (
+        "Accuracy: " + "; ".join(parts) if parts else "Accuracy on test data against what is left"
+    )
 
 
 # ---------------------------------------------------------------- accuracy against cost
@@ -79,24 +88,41 @@ def scatter(entries: Sequence[Entry], reference: Entry, kind: str, *, dark: bool
     drawn = [entry for entry in entries if entry.end.final.accuracy and cost(entry.end.final, kind)]
     tones = colours.palette(dark)
     joined = [_joined(family, kind, dark) for family in families(drawn) if len(family) > 1]
-    points = [_point(entry, kind, dark, entry.id == reference.id, len(drawn) <= 8) for entry in drawn]
+    points = [
+        _point(entry, kind, dark, entry.id == reference.id, len(drawn) <= 8) for entry in drawn
+    ]
     values = [cost(entry.end.final, kind) or 1 for entry in drawn]
     wide = bool(values) and max(values) > 12 * min(values)
     span = _range(values, wide)
     axis: dict[str, Any] = {
-        "title": {"text": f"{COSTS[kind]}{', bytes' if kind == 'bytes' else ''}{' (log)' if wide else ''}"},
+        "title": {
+            "text": f"{COSTS[kind]}{', bytes' if kind == 'bytes' else ''}{' (log)' if wide else ''}"
+        },
         "showgrid": True,
     }
-    axis |= {"type": "log", "range": [math.log10(v) for v in span], "dtick": "D2"} if wide else {"range": list(span)}
-    axis |= {"tickformat": "~s", "exponentformat": "SI", "ticksuffix": "B" if kind == "bytes" else ""}
+    axis |= (
+        {"type": "log", "range": [math.log10(v) for v in span], "dtick": "D2"}
+        if wide
+        else {"range": list(span)}
+    )
+    axis |= {
+        "tickformat": "~s",
+        "exponentformat": "SI",
+        "ticksuffix": "B" if kind == "bytes" else "",
+    }
     lines, notes = _dense(drawn, tones)
     return {
         "data": [*joined, *points],
         "layout": layout(
-            finding(entries, reference), dark, 430, xaxis=axis,
-            yaxis={"title": {"text": "accuracy on test data, %"}, "range": _heights(drawn)}, shapes=lines, annotations=notes,
+            finding(entries, reference),
+            dark,
+            430,
+            xaxis=axis,
+            yaxis={"title": {"text": "accuracy on test data, %"}, "range": _heights(drawn)},
+            shapes=lines,
+            annotations=notes,
         ),
-    }  # fmt: skip
+    }
 
 
 def families(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -110,10 +136,13 @@ def families(entries: Sequence[Entry]) -> list[list[Entry]]:
 def _joined(family: list[Entry], kind: str, dark: bool) -> dict[str, Any]:
     style = colours.technique(family[0].recipe.criterion, dark)
     return {
-        "type": "scatter", "mode": "lines", "hoverinfo": "skip",
-        "x": [cost(entry.end.final, kind) for entry in family], "y": [_height(entry) for entry in family],
+        "type": "scatter",
+        "mode": "lines",
+        "hoverinfo": "skip",
+        "x": [cost(entry.end.final, kind) for entry in family],
+        "y": [_height(entry) for entry in family],
         "line": {"color": style.colour, "dash": style.dash, "width": 1.5},
-    }  # fmt: skip
+    }
 
 
 def _point(entry: Entry, kind: str, dark: bool, pinned: bool, named: bool) -> dict[str, Any]:
@@ -125,14 +154,33 @@ def _point(entry: Entry, kind: str, dark: bool, pinned: bool, named: bool) -> di
     said += f"<br>{COSTS[kind]}: {write(kind, cost(final, kind))}"
     line = {"width": 2 if pinned else 0, "color": tones.text}
     return {
-        "type": "scatter", "mode": "markers+text", "cliponaxis": False, "x": [cost(final, kind)], "y": [_height(entry)],
-        "text": [f"{entry.letter} {words.technique(entry.recipe.criterion)}" if named else entry.letter],
-        "textposition": "top right", "textfont": {"color": tones.text, "size": 14},
-        "marker": {"color": style.colour, "symbol": style.marker, "size": 14 if pinned else 11, "line": line},
-        "error_y": {"type": "data", "symmetric": False, "array": [100 * high - _height(entry)], "arrayminus": [_height(entry) - 100 * low],
-                    "color": style.colour, "thickness": 1.5, "width": 5},
+        "type": "scatter",
+        "mode": "markers+text",
+        "cliponaxis": False,
+        "x": [cost(final, kind)],
+        "y": [_height(entry)],
+        "text": [
+            f"{entry.letter} {words.technique(entry.recipe.criterion)}" if named else entry.letter
+        ],
+        "textposition": "top right",
+        "textfont": {"color": tones.text, "size": 14},
+        "marker": {
+            "color": style.colour,
+            "symbol": style.marker,
+            "size": 14 if pinned else 11,
+            "line": line,
+        },
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * high - _height(entry)],
+            "arrayminus": [_height(entry) - 100 * low],
+            "color": style.colour,
+            "thickness": 1.5,
+            "width": 5,
+        },
         "hovertemplate": f"{said}<br>{words.plain(entry.label)}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
 def _height(entry: Entry) -> float:
@@ -150,24 +198,50 @@ def _range(values: Sequence[int], wide: bool) -> tuple[float, float]:
 
 
 def _heights(entries: Sequence[Entry]) -> list[float]:
-    seen = [held for entry in entries for held in (entry.end.final.accuracy, entry.end.dense.accuracy) if held]
+    seen = [
+        held
+        for entry in entries
+        for held in (entry.end.final.accuracy, entry.end.dense.accuracy)
+        if held
+    ]
     if not seen:
         return [0.0, 100.0]
-    low, high = 100 * min(held.interval[0] for held in seen), 100 * max(held.interval[1] for held in seen)
+    low, high = (
+        100 * min(held.interval[0] for held in seen),
+        100 * max(held.interval[1] for held in seen),
+    )
     room = max(high - low, 2.0)
     return [max(0.0, low - 0.08 * room), min(100 + 0.04 * room, high + 0.08 * room)]
 
 
-def _dense(entries: Sequence[Entry], tones: colours.Palette) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _dense(
+    entries: Sequence[Entry], tones: colours.Palette
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """A thin line for each dense model, named on the line."""
-    models = {entry.recipe.model: entry.end.dense.accuracy for entry in entries if entry.end.dense.accuracy}
+    models = {
+        entry.recipe.model: entry.end.dense.accuracy
+        for entry in entries
+        if entry.end.dense.accuracy
+    }
     lines, notes = [], []
     for model, accuracy in models.items():
         height = 100 * accuracy.value
         lines.append(
-            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": height, "y1": height, "line": {"color": tones.dense, "width": 1}}
+            {
+                "type": "line",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": height,
+                "y1": height,
+                "line": {"color": tones.dense, "width": 1},
+            }
         )
-        text = f"dense {words.percent(accuracy.value)}" if len(models) == 1 else f"dense {model} {words.percent(accuracy.value)}"
+        text = (
+            f"dense {words.percent(accuracy.value)}"
+            if len(models) == 1
+            else f"dense {model} {words.percent(accuracy.value)}"
+        )
         notes.append(
             {
                 "xref": "paper",
@@ -186,7 +260,9 @@ def _dense(entries: Sequence[Entry], tones: colours.Palette) -> tuple[list[dict[
 # ---------------------------------------------------------------- histograms
 
 
-def histograms(held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: bool, log: bool) -> dict[str, Any]:
+def histograms(
+    held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: bool, log: bool
+) -> dict[str, Any]:
     """One layer of each run on shared axes: what was kept, filled; the dense model, as a line."""
     held = [(entry, coarse(part)) for entry, part in held]
     across = min(3, len(held))
@@ -210,16 +286,39 @@ def histograms(held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: boo
         }
         axes[f"xaxis{name}"] |= {"title": {"text": "weight"}} if row == down - 1 else {}
         scale = counts_axis(log, top)
-        axes[f"yaxis{name}"] = {**quiet, **scale, "domain": domain, "anchor": f"x{name}", "automargin": True}
+        axes[f"yaxis{name}"] = {
+            **quiet,
+            **scale,
+            "domain": domain,
+            "anchor": f"x{name}",
+            "automargin": True,
+        }
         if column:
             axes[f"yaxis{name}"] |= {"title": {"text": ""}, "showticklabels": False}
         data += _shape(part, name, colours.technique(entry.recipe.criterion, dark).colour, tones)
         kept = f"{entry.letter} · {part.final.sum():,} of {part.dense.sum():,} kept"
-        notes.append({"xref": f"x{name} domain", "yref": f"y{name} domain", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom",
-                      "text": kept, "showarrow": False, "font": {"color": tones.text, "size": 14}})  # fmt: skip
+        notes.append(
+            {
+                "xref": f"x{name} domain",
+                "yref": f"y{name} domain",
+                "x": 0,
+                "y": 1.02,
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "text": kept,
+                "showarrow": False,
+                "font": {"color": tones.text, "size": 14},
+            }
+        )
     title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
     figure = layout(title, dark, 60 + 250 * down, annotations=notes, barmode="overlay")
-    return {"data": data, "layout": {**figure, **{key: {**figure.get(key, {}), **axis} for key, axis in axes.items()}}}
+    return {
+        "data": data,
+        "layout": {
+            **figure,
+            **{key: {**figure.get(key, {}), **axis} for key, axis in axes.items()},
+        },
+    }
 
 
 def coarse(part: Histogram) -> Histogram:
@@ -228,23 +327,49 @@ def coarse(part: Histogram) -> Histogram:
     step = 1
     while len(part.dense) % (2 * step) == 0 and len(part.dense) // (2 * step) >= wanted:
         step *= 2
-    return Histogram(part.edges[::step], part.dense.reshape(-1, step).sum(1), part.final.reshape(-1, step).sum(1))
+    return Histogram(
+        part.edges[::step], part.dense.reshape(-1, step).sum(1), part.final.reshape(-1, step).sum(1)
+    )
 
 
 def _shape(part: Histogram, name: str, colour: str, tones: colours.Palette) -> list[dict[str, Any]]:
-    at = {"xaxis": f"x{name}", "yaxis": f"y{name}", "x": ((part.edges[:-1] + part.edges[1:]) / 2).tolist()}
+    at = {
+        "xaxis": f"x{name}",
+        "yaxis": f"y{name}",
+        "x": ((part.edges[:-1] + part.edges[1:]) / 2).tolist(),
+    }
     near = "%{y:,} weights near %{x:.3g}"
-    bars = {"type": "bar", **at, "y": part.final.tolist(), "width": float(part.edges[1] - part.edges[0]),
-            "marker": {"color": colour, "line": {"width": 0}}, "hovertemplate": f"{near} kept<extra></extra>"}  # fmt: skip
-    line = {"type": "scatter", "mode": "lines", **at, "y": part.dense.tolist(), "line": {"shape": "hvh", "color": tones.dense},
-            "hovertemplate": f"{near}, dense<extra></extra>"}  # fmt: skip
+    bars = {
+        "type": "bar",
+        **at,
+        "y": part.final.tolist(),
+        "width": float(part.edges[1] - part.edges[0]),
+        "marker": {"color": colour, "line": {"width": 0}},
+        "hovertemplate": f"{near} kept<extra></extra>",
+    }
+    line = {
+        "type": "scatter",
+        "mode": "lines",
+        **at,
+        "y": part.dense.tolist(),
+        "line": {"shape": "hvh", "color": tones.dense},
+        "hovertemplate": f"{near}, dense<extra></extra>",
+    }
     return [bars, line]
 
 
 def bins(held: Sequence[tuple[Entry, Histogram]]) -> pd.DataFrame:
     """The table twin of the histograms."""
     parts = [
-        pd.DataFrame({"run": entry.letter, "from": part.edges[:-1], "to": part.edges[1:], "dense": part.dense, "kept": part.final})
+        pd.DataFrame(
+            {
+                "run": entry.letter,
+                "from": part.edges[:-1],
+                "to": part.edges[1:],
+                "dense": part.dense,
+                "kept": part.final,
+            }
+        )
         for entry, part in held
     ]
     whole = pd.concat(parts, ignore_index=True)
@@ -268,7 +393,9 @@ def _row(entry: Entry, reference: Entry) -> dict[str, Any]:
         "accuracy": words.percent(final.accuracy),
         "against reference": "—" if same else words.points(final.accuracy, base.accuracy),
         "verdict": verdict(entry, reference),
-        "before healing": words.percent(pruned.accuracy) if pruned else words.percent(final.accuracy),
+        "before healing": words.percent(pruned.accuracy)
+        if pruned
+        else words.percent(final.accuracy),
         "dense": words.percent(entry.end.dense.accuracy),
         "weights": final.kept,
         "of reference": "—" if same else words.share(round(final.kept / max(1, base.kept), 4)),

@@ -28,7 +28,15 @@ class Panel:
     gone: float
 
 
-def multiples(panels: Sequence[Panel], chosen: str, *, title: str, dark: bool, across: int = 6, log: bool = False) -> dict[str, Any]:
+def multiples(
+    panels: Sequence[Panel],
+    chosen: str,
+    *,
+    title: str,
+    dark: bool,
+    across: int = 6,
+    log: bool = False,
+) -> dict[str, Any]:
     """A small histogram for each layer, all on one pair of axes, so that 60 layers draw as fast as 6.
 
     Each panel has its own scales: shapes are compared here, sizes are not.
@@ -44,23 +52,40 @@ def multiples(panels: Sequence[Panel], chosen: str, *, title: str, dark: bool, a
         gone = f"−{words.percent(panel.gone)}" if panel.gone else "all stay"
         said = f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>{gone}</span>"
         weight = 700 if panel.name == chosen else 400
-        notes.append({
-            "x": x + 0.05, "y": y + 0.99, "xanchor": "left", "yanchor": "top", "text": said, "showarrow": False,
-            "font": {"size": 13, "color": tones.text, "weight": weight},
-        })  # fmt: skip
+        notes.append(
+            {
+                "x": x + 0.05,
+                "y": y + 0.99,
+                "xanchor": "left",
+                "yanchor": "top",
+                "text": said,
+                "showarrow": False,
+                "font": {"size": 13, "color": tones.text, "weight": weight},
+            }
+        )
     data = [_area(removed, tones.removed, "removed"), _area(kept, tones.kept, "kept")]
     axes = {
         "xaxis": {"visible": False, "range": [0, across], "fixedrange": True},
         "yaxis": {"visible": False, "range": [0, down], "fixedrange": True},
     }
-    return {"data": data, "layout": layout(title, dark, 52 + CELL * down, **axes, shapes=shapes, annotations=notes)}
+    return {
+        "data": data,
+        "layout": layout(title, dark, 52 + CELL * down, **axes, shapes=shapes, annotations=notes),
+    }
 
 
 def _empty() -> dict[str, list[Any]]:
     return {"x": [], "y": [], "width": [], "base": [], "text": []}
 
 
-def _draw(panel: Panel, x: int, y: int, kept: dict[str, list[Any]], removed: dict[str, list[Any]], log: bool) -> None:
+def _draw(
+    panel: Panel,
+    x: int,
+    y: int,
+    kept: dict[str, list[Any]],
+    removed: dict[str, list[Any]],
+    log: bool,
+) -> None:
     """Bars of one panel, scaled into its cell."""
     edges, counts = coarser(*_coarse(panel.edges, panel.counts))
     middle = (edges[:-1] + edges[1:]) / 2
@@ -69,12 +94,16 @@ def _draw(panel: Panel, x: int, y: int, kept: dict[str, list[Any]], removed: dic
     span = float(edges[-1] - edges[0]) or 1.0
     at = x + 0.05 + (middle - edges[0]) / span * 0.9
     for i in np.flatnonzero(counts):
-        part = removed if panel.threshold is not None and abs(middle[i]) <= panel.threshold else kept
+        part = (
+            removed if panel.threshold is not None and abs(middle[i]) <= panel.threshold else kept
+        )
         part["x"].append(round(float(at[i]), 4))
         part["y"].append(round(float(high[i]), 4))
         part["width"].append(0.9 / len(counts))
         part["base"].append(y + 0.03)
-        part["text"].append(f"{words.layer_name(panel.name)}: {counts[i]:,} weights near {middle[i]:.3g}")
+        part["text"].append(
+            f"{words.layer_name(panel.name)}: {counts[i]:,} weights near {middle[i]:.3g}"
+        )
 
 
 def _coarse(edges: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -87,15 +116,29 @@ def _coarse(edges: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[Any], ND
 
 def _area(part: dict[str, list[Any]], colour: str, said: str) -> dict[str, Any]:
     return {
-        "type": "bar", **part, "name": said, "marker": {"color": colour, "line": {"width": 0}}, "textposition": "none",
+        "type": "bar",
+        **part,
+        "name": said,
+        "marker": {"color": colour, "line": {"width": 0}},
+        "textposition": "none",
         "hovertemplate": f"%{{text}}, {said}<extra></extra>",
-    }  # fmt: skip
+    }
 
 
-def _frame(panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette) -> list[dict[str, Any]]:
+def _frame(
+    panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette
+) -> list[dict[str, Any]]:
     line = {"color": tones.text if chosen else tones.grid, "width": 2 if chosen else 1}
     shapes: list[dict[str, Any]] = [
-        {"type": "rect", "x0": x + 0.02, "x1": x + 0.98, "y0": y + 0.015, "y1": y + 0.995, "line": line, "layer": "below"}
+        {
+            "type": "rect",
+            "x0": x + 0.02,
+            "x1": x + 0.98,
+            "y0": y + 0.015,
+            "y1": y + 0.995,
+            "line": line,
+            "layer": "below",
+        }
     ]
     if panel.threshold is None:
         return shapes
@@ -103,5 +146,14 @@ def _frame(panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette) -
     for value in (-panel.threshold, panel.threshold):
         at = x + 0.05 + (min(max(value, low), low + span) - low) / span * 0.9
         line = {"color": tones.highlight, "width": 1}
-        shapes.append({"type": "line", "x0": at, "x1": at, "y0": y + 0.03, "y1": y + 1 - LABEL / CELL, "line": line})
+        shapes.append(
+            {
+                "type": "line",
+                "x0": at,
+                "x1": at,
+                "y0": y + 0.03,
+                "y1": y + 1 - LABEL / CELL,
+                "line": line,
+            }
+        )
     return shapes

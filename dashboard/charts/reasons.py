@@ -12,7 +12,10 @@ WHY = {
     ("travel", "masked"): "With few zeros, saying where they are costs about what they save.",
     ("memory", "masked"): "At run time PyTorch holds a zero in four bytes like any number.",
     ("activations", "masked"): "Every layer still gives outputs of its full size.",
-    ("energy", "masked"): "PyTorch multiplies zeros too; only a runtime that skips them would save their operations.",
+    (
+        "energy",
+        "masked",
+    ): "PyTorch multiplies zeros too; only a runtime that skips them would save their operations.",
     ("skipping", "masked"): "No weight that is used became zero.",
     ("weights", "slimmed"): "Nothing was removed.",
     ("file", "slimmed"): "The tensors that are left are about as large.",
@@ -25,7 +28,10 @@ WHY = {
 
 ANSWERS = {
     ("accuracy", "same"): "Within the interval: the test data cannot tell it from dense.",
-    ("accuracy", "worse"): "Fewer test examples are right than before, beyond the interval: remove less, or heal longer.",
+    (
+        "accuracy",
+        "worse",
+    ): "Fewer test examples are right than before, beyond the interval: remove less, or heal longer.",
     ("noise", "same"): "Within the interval: noise does not tell them apart.",
     ("noise", "worse"): "With fewer weights, noise in one input is averaged over fewer others.",
     ("noise without it", "same"): "Within the interval: noise does not tell them apart.",
@@ -33,18 +39,33 @@ ANSWERS = {
     ("gap", "same"): "Within the interval: pruning did not change how much is known by heart.",
     ("gap", "worse"): "Fine-tuning fits the training examples again.",
     ("calibration", "same"): "Within the interval: it is as sure of itself as before.",
-    ("calibration", "worse"): "Its confidence no longer fits how often it is right; more healing, or temperature scaling, mends that.",
+    (
+        "calibration",
+        "worse",
+    ): "Its confidence no longer fits how often it is right; more healing, or temperature scaling, mends that.",
 }
 
 TIMED = {
-    ("torch", "masked"): "Zeros are multiplied like any number: PyTorch's dense kernels do not skip them.",
-    ("ONNX Runtime", "masked"): "Zeros are multiplied like any number: ONNX Runtime's dense kernels do not skip them.",
+    (
+        "torch",
+        "masked",
+    ): "Zeros are multiplied like any number: PyTorch's dense kernels do not skip them.",
+    (
+        "ONNX Runtime",
+        "masked",
+    ): "Zeros are multiplied like any number: ONNX Runtime's dense kernels do not skip them.",
     (
         "torch CSR",
         "masked",
     ): "Sparse rows skip zeros, but read an index for each value: on layers this small that costs more than it saves.",
-    ("torch", "slimmed"): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
-    ("ONNX Runtime", "slimmed"): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
+    (
+        "torch",
+        "slimmed",
+    ): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
+    (
+        "ONNX Runtime",
+        "slimmed",
+    ): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
 }
 
 

@@ -9,7 +9,19 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from pruning.events import Accuracy, Epoch, Event, Finished, Forecast, Layer, Measured, Measurement, Notice, Pruned, Started
+from pruning.events import (
+    Accuracy,
+    Epoch,
+    Event,
+    Finished,
+    Forecast,
+    Layer,
+    Measured,
+    Measurement,
+    Notice,
+    Pruned,
+    Started,
+)
 from pruning.ranking import sparse_bytes
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
@@ -62,13 +74,17 @@ def story(events: Iterable[Event]) -> Story:
 def of_controls(event: Started) -> int:
     """Epochs that train controls of a lottery, which are no part of the pruned network's own curve."""
     recipe = event.recipe
-    return len(recipe.get("controls", ())) * int(recipe.get("steps", 1)) * int(recipe.get("epochs", 0))
+    return (
+        len(recipe.get("controls", ())) * int(recipe.get("steps", 1)) * int(recipe.get("epochs", 0))
+    )
 
 
 # ---------------------------------------------------------------- curves
 
 
-def curves(told: Story, run: str, criterion: str, *, dark: bool, arrive: bool = False) -> dict[str, Any]:
+def curves(
+    told: Story, run: str, criterion: str, *, dark: bool, arrive: bool = False
+) -> dict[str, Any]:
     """The data of the live curves. arrive: bring them into view when they first appear."""
     style = colours.technique(criterion, dark)
     panels = [_accuracy(told), _loss(told), _left(told), _size(told)]
@@ -85,33 +101,73 @@ def curves(told: Story, run: str, criterion: str, *, dark: bool, arrive: bool = 
 
 
 def _panel(
-    id: str, kind: str, title: str, alt: str, lines: list[dict[str, Any]], dense: list[Any] | None, zero: bool = False
+    id: str,
+    kind: str,
+    title: str,
+    alt: str,
+    lines: list[dict[str, Any]],
+    dense: list[Any] | None,
+    zero: bool = False,
 ) -> dict[str, Any]:
-    return {"id": id, "kind": kind, "title": title, "alt": alt, "lines": lines, "dense": dense, "zero": zero}
+    return {
+        "id": id,
+        "kind": kind,
+        "title": title,
+        "alt": alt,
+        "lines": lines,
+        "dense": dense,
+        "zero": zero,
+    }
 
 
 def _accuracy(told: Story) -> dict[str, Any]:
     by_epoch = [
-        (at, e.accuracy, f"After epoch {at}: {words.percent(e.accuracy)} of the validation examples right.")
+        (
+            at,
+            e.accuracy,
+            f"After epoch {at}: {words.percent(e.accuracy)} of the validation examples right.",
+        )
         for at, e in told.trained
         if e.accuracy
     ]
     names = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final": "At the end"}
     tested = [
-        (at, e.measurement.accuracy, f"{names.get(e.stage, e.stage)}: {words.percent(e.measurement.accuracy)} of the test examples right.")
+        (
+            at,
+            e.measurement.accuracy,
+            f"{names.get(e.stage, e.stage)}: {words.percent(e.measurement.accuracy)} of the test examples right.",
+        )
         for at, e in told.measured
         if e.measurement.accuracy
     ]
-    between = [e.stage if e.stage in ("pruned", "recalibrated") else "" for _, e in told.measured if e.measurement.accuracy]
+    between = [
+        e.stage if e.stage in ("pruned", "recalibrated") else ""
+        for _, e in told.measured
+        if e.measurement.accuracy
+    ]
     dense = told.dense.accuracy if told.dense else None
-    newest = tested[-1] if told.finished and tested else by_epoch[-1] if by_epoch else tested[-1] if tested else None
+    newest = (
+        tested[-1]
+        if told.finished and tested
+        else by_epoch[-1]
+        if by_epoch
+        else tested[-1]
+        if tested
+        else None
+    )
     title = f"Accuracy: {words.percent(newest[1])}" if newest else "Accuracy"
     lines = [
         {"style": "line", "name": "validation", "points": [_point(*p) for p in by_epoch]},
-        {"style": "test", "name": "test", "points": [[*_point(*p), True, name] for p, name in zip(tested, between, strict=True)]},
+        {
+            "style": "test",
+            "name": "test",
+            "points": [[*_point(*p), True, name] for p, name in zip(tested, between, strict=True)],
+        },
     ]
     alt = f"{title}; dense {words.percent(dense)}." if newest else "Accuracy: no epoch is done yet."
-    return _panel("accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None)
+    return _panel(
+        "accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None
+    )
 
 
 def _point(at: int, accuracy: Accuracy, text: str) -> list[Any]:
@@ -121,31 +177,71 @@ def _point(at: int, accuracy: Accuracy, text: str) -> list[Any]:
 
 def _loss(told: Story) -> dict[str, Any]:
     held = [
-        [at, e.loss, None, None, f"Loss after epoch {at}: {e.loss:.3f} on validation data."] for at, e in told.trained if e.loss is not None
+        [at, e.loss, None, None, f"Loss after epoch {at}: {e.loss:.3f} on validation data."]
+        for at, e in told.trained
+        if e.loss is not None
     ]
-    train = [[at, e.train_loss, None, None, f"Loss in epoch {at}: {e.train_loss:.3f} on training data (dashed)."] for at, e in told.trained]
+    train = [
+        [
+            at,
+            e.train_loss,
+            None,
+            None,
+            f"Loss in epoch {at}: {e.train_loss:.3f} on training data (dashed).",
+        ]
+        for at, e in told.trained
+    ]
     dense = told.dense.loss if told.dense else None
     title = f"Loss: {held[-1][1]:.3f}" if held else "Loss"
-    lines = [{"style": "line", "name": "validation", "points": held}, {"style": "train", "name": "training", "points": train}]
-    return _panel("loss", "number", title, f"{title}.", lines, [dense, "dense"] if dense is not None else None, zero=True)
+    lines = [
+        {"style": "line", "name": "validation", "points": held},
+        {"style": "train", "name": "training", "points": train},
+    ]
+    return _panel(
+        "loss",
+        "number",
+        title,
+        f"{title}.",
+        lines,
+        [dense, "dense"] if dense is not None else None,
+        zero=True,
+    )
 
 
 def _left(told: Story) -> dict[str, Any]:
     points = [
-        (at, 100 * _kept(e.layers), f"Step {e.step} of {e.steps}: {words.percent(_kept(e.layers))} of the weights left.")
+        (
+            at,
+            100 * _kept(e.layers),
+            f"Step {e.step} of {e.steps}: {words.percent(_kept(e.layers))} of the weights left.",
+        )
         for at, e in told.steps
     ]
     title = f"Weights left: {words.percent(points[-1][1] / 100)}" if points else "Weights left"
-    return _panel("left", "percent", title, f"{title}.", [_stairs(points, 100.0, told.now)], [100.0, "dense"], zero=True)
+    return _panel(
+        "left",
+        "percent",
+        title,
+        f"{title}.",
+        [_stairs(points, 100.0, told.now)],
+        [100.0, "dense"],
+        zero=True,
+    )
 
 
 def _size(told: Story) -> dict[str, Any]:
     if told.dense is None:
-        return _panel("size", "bytes", "File, packed", "File size: not measured yet.", [], None, zero=True)
+        return _panel(
+            "size", "bytes", "File, packed", "File size: not measured yet.", [], None, zero=True
+        )
     dense = told.dense.size.dense
     points = [(at, packed(told.dense, e.layers)) for at, e in told.steps]
     drawn = [
-        (at, n, f"Step {e.step} of {e.steps}: {words.size(n)}, a bit for each weight and the values kept.")
+        (
+            at,
+            n,
+            f"Step {e.step} of {e.steps}: {words.size(n)}, a bit for each weight and the values kept.",
+        )
         for (at, n), (_, e) in zip(points, told.steps, strict=True)
     ]
     title = f"File, packed: {words.size(points[-1][1])}" if points else "File, packed"
@@ -183,16 +279,20 @@ def rows(told: Story) -> pd.DataFrame:
     """The table twin of the curves: one row an epoch."""
     taught = any(e.teacher is not None for _, e in told.trained)
     teacher = {"loss, teacher": [e.teacher for _, e in told.trained]} if taught else {}
-    return pd.DataFrame({
-        "epoch": [at for at, _ in told.trained],
-        "step": [e.step for _, e in told.trained],
-        "accuracy, validation": [e.accuracy.value if e.accuracy else None for _, e in told.trained],
-        "from": [e.accuracy.interval[0] if e.accuracy else None for _, e in told.trained],
-        "to": [e.accuracy.interval[1] if e.accuracy else None for _, e in told.trained],
-        "loss, validation": [e.loss for _, e in told.trained],
-        "loss, training": [e.train_loss for _, e in told.trained],
-        **teacher,
-        "sparsity": [e.sparsity for _, e in told.trained],
-        "learning rate": [e.lr for _, e in told.trained],
-        "seconds": [e.seconds for _, e in told.trained],
-    })  # fmt: skip
+    return pd.DataFrame(
+        {
+            "epoch": [at for at, _ in told.trained],
+            "step": [e.step for _, e in told.trained],
+            "accuracy, validation": [
+                e.accuracy.value if e.accuracy else None for _, e in told.trained
+            ],
+            "from": [e.accuracy.interval[0] if e.accuracy else None for _, e in told.trained],
+            "to": [e.accuracy.interval[1] if e.accuracy else None for _, e in told.trained],
+            "loss, validation": [e.loss for _, e in told.trained],
+            "loss, training": [e.train_loss for _, e in told.trained],
+            **teacher,
+            "sparsity": [e.sparsity for _, e in told.trained],
+            "learning rate": [e.lr for _, e in told.trained],
+            "seconds": [e.seconds for _, e in told.trained],
+        }
+    )

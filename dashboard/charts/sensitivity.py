@@ -16,8 +16,17 @@ from pruning.events import Accuracy, Point
 SORTS = ("depth", "size", "sensitivity")
 TICKS = (1, 5, 20, 50)  # points below dense
 CIVIDIS = (
-    "#00224e", "#123570", "#3b496c", "#575d6d", "#707173", "#8a8678", "#a59c74", "#c3b369", "#e1cc55", "#fee838",
-)  # fmt: skip
+    "#00224e",
+    "#123570",
+    "#3b496c",
+    "#575d6d",
+    "#707173",
+    "#8a8678",
+    "#a59c74",
+    "#c3b369",
+    "#e1cc55",
+    "#fee838",
+)
 """Ten stops of matplotlib's cividis (Nuñez et al., 2018, https://doi.org/10.1371/journal.pone.0199239): worst to dense."""
 
 
@@ -86,7 +95,11 @@ def grid(
         "dense": value if whole else None,
         "tolerated": value - tolerated / 100 if whole else None,
         "alt": alt(rows, points, levels, title, tolerated),
-        "tones": {"grid": colours.palette(dark).grid, "muted": colours.palette(dark).muted, "mark": colours.palette(dark).highlight},
+        "tones": {
+            "grid": colours.palette(dark).grid,
+            "muted": colours.palette(dark).muted,
+            "mark": colours.palette(dark).highlight,
+        },
     }
 
 
@@ -96,7 +109,13 @@ def _ticks(value: float) -> list[list[Any]]:
 
 
 def _row(
-    row: Row, cells: Mapping[tuple[str, float], Point], levels: Sequence[float], value: float, noun: str, total: int, dark: bool
+    row: Row,
+    cells: Mapping[tuple[str, float], Point],
+    levels: Sequence[float],
+    value: float,
+    noun: str,
+    total: int,
+    dark: bool,
 ) -> dict[str, Any]:
     label = words.layer_name(row.name)
     return {
@@ -106,32 +125,53 @@ def _row(
         "fixed": row.fixed,
         "at": row.at,
         "colour": colours.kind(row.kind, dark),
-        "cells": [_cell(cells.get((row.name, level)), label, value, noun, total) for level in levels],
+        "cells": [
+            _cell(cells.get((row.name, level)), label, value, noun, total) for level in levels
+        ],
     }
 
 
-def _cell(point: Point | None, label: str, value: float, noun: str, total: int) -> dict[str, Any] | None:
+def _cell(
+    point: Point | None, label: str, value: float, noun: str, total: int
+) -> dict[str, Any] | None:
     """place: in the colours, 0 worst, 1 dense; size: share of the cell that is filled, less while few images were seen; y: accuracy."""
     if point is None:
         return None
-    gone = f"{label}, {words.share(point.level)} gone, {point.kept:,} of {point.units:,} {noun} left"
+    gone = (
+        f"{label}, {words.share(point.level)} gone, {point.kept:,} of {point.units:,} {noun} left"
+    )
     if point.accuracy is None or point.interval is None or point.change is None:
         guess = value * math.exp(-max(0.0, point.loss - point.loss_dense))
         change = f"{point.loss - point.loss_dense:+.3f}".replace("-", "−")
         return {
-            "place": _place(guess, value), "size": 1, "guess": True, "text": "", "y": guess, "low": None, "high": None,
+            "place": _place(guess, value),
+            "size": 1,
+            "guess": True,
+            "text": "",
+            "y": guess,
+            "low": None,
+            "high": None,
             "say": f"{gone}: loss {change}, an estimate from one gradient pass.",
-        }  # fmt: skip
+        }
     low, high = point.interval
     shown = value + point.change  # paired: the same images for both
     half = 50 * (high - low)
-    images = f"{point.accuracy.total:,} images" if point.accuracy.total == total else f"{point.accuracy.total:,} of {total:,} images"
+    images = (
+        f"{point.accuracy.total:,} images"
+        if point.accuracy.total == total
+        else f"{point.accuracy.total:,} of {total:,} images"
+    )
     moved = words.points(point.change, 0.0)
     return {
-        "place": _place(shown, value), "size": max(0.45, 1 - max(0.0, half - 2.5) / 15), "guess": False,
-        "text": f"{shown * 100:.0f}" if value - shown > 0.1 else f"{shown * 100:.1f}", "y": shown, "low": value + low, "high": value + high,
+        "place": _place(shown, value),
+        "size": max(0.45, 1 - max(0.0, half - 2.5) / 15),
+        "guess": False,
+        "text": f"{shown * 100:.0f}" if value - shown > 0.1 else f"{shown * 100:.1f}",
+        "y": shown,
+        "low": value + low,
+        "high": value + high,
         "say": f"{gone}: accuracy {shown * 100:.1f} % ± {half:.1f}, {moved} from dense on the same {images}.",
-    }  # fmt: skip
+    }
 
 
 def _place(accuracy: float, value: float) -> float:
@@ -139,7 +179,13 @@ def _place(accuracy: float, value: float) -> float:
     return round(1 - math.sqrt(min(1.0, max(0.0, value - accuracy) / max(value, 1e-9))), 4)
 
 
-def alt(rows: Sequence[Row], points: Sequence[Point], levels: Sequence[float], title: str, tolerated: float) -> str:
+def alt(
+    rows: Sequence[Row],
+    points: Sequence[Point],
+    levels: Sequence[float],
+    title: str,
+    tolerated: float,
+) -> str:
     """The takeaway for a screen reader."""
     measured = [point for point in points if point.change is not None]
     if not measured:
@@ -194,7 +240,9 @@ def table(rows: Sequence[Row], points: Sequence[Point]) -> pd.DataFrame:
             "images": p.accuracy.total if p.accuracy else None,
             "known": p.tier,
         }
-        for p in sorted((p for p in points if p.layer in place), key=lambda p: (place[p.layer], p.level))
+        for p in sorted(
+            (p for p in points if p.layer in place), key=lambda p: (place[p.layer], p.level)
+        )
     ]
     return pd.DataFrame(lines)
 
@@ -203,4 +251,8 @@ def progress(points: Sequence[Point], cells: int) -> str:
     """`62 of 198 cells sure, 130 measured`."""
     sure = sum(point.final and point.accuracy is not None for point in points)
     measured = sum(point.accuracy is not None for point in points)
-    return f"{sure} of {cells} cells sure, {measured} measured" if measured else f"{len(points)} of {cells} cells estimated"
+    return (
+        f"{sure} of {cells} cells sure, {measured} measured"
+        if measured
+        else f"{len(points)} of {cells} cells estimated"
+    )

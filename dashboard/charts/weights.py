@@ -21,7 +21,13 @@ def layout(title: str, dark: bool, height: int = HEIGHT, **more: Any) -> dict[st
     tones = colours.palette(dark)
     axis = {"gridcolor": tones.grid, "zeroline": False, "linecolor": tones.grid, "automargin": True}
     held: dict[str, Any] = {
-        "title": {"text": title, "x": 0, "xref": "container", "font": {"size": 16, "weight": 600, "color": tones.text}, "pad": {"t": 2}},
+        "title": {
+            "text": title,
+            "x": 0,
+            "xref": "container",
+            "font": {"size": 16, "weight": 600, "color": tones.text},
+            "pad": {"t": 2},
+        },
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 44, "b": 8},
         "showlegend": False,
@@ -46,10 +52,23 @@ def counts_axis(log: bool, top: float, noun: str = "weights") -> dict[str, Any]:
         high = math.log10(max(top, 2)) * 1.03
         scale = {"type": "log", "range": [math.log10(0.5), high], "dtick": 1}
         return {"title": {"text": f"{noun} in each bin (log)"}, "tickformat": "~s", **scale}
-    return {"title": {"text": f"{noun} in each bin"}, "range": [0, max(top, 1) * 1.05], "tickformat": "~s"}
+    return {
+        "title": {"text": f"{noun} in each bin"},
+        "range": [0, max(top, 1) * 1.05],
+        "tickformat": "~s",
+    }
 
 
-def histogram(edges: Array, counts: Array, *, title: str, dark: bool, threshold: float | None, log: bool, x: str = "weight") -> Figure:
+def histogram(
+    edges: Array,
+    counts: Array,
+    *,
+    title: str,
+    dark: bool,
+    threshold: float | None,
+    log: bool,
+    x: str = "weight",
+) -> Figure:
     """Weights of a layer; what lies within ±threshold is pale. edges: (bins + 1,), counts: (bins,)."""
     edges, counts = coarser(edges, counts)
     middle = (edges[:-1] + edges[1:]) / 2
@@ -57,21 +76,35 @@ def histogram(edges: Array, counts: Array, *, title: str, dark: bool, threshold:
     tones = colours.palette(dark)
     figure: Figure = {
         "data": _bars(edges, counts, gone, dark, x, "weights"),
-        "layout": layout(title, dark, xaxis={"title": {"text": x}}, yaxis=counts_axis(log, counts.max(initial=1)), barmode="overlay"),
+        "layout": layout(
+            title,
+            dark,
+            xaxis={"title": {"text": x}},
+            yaxis=counts_axis(log, counts.max(initial=1)),
+            barmode="overlay",
+        ),
     }
     if threshold is not None:
-        figure["layout"] |= _lines((-threshold, threshold), tones, [f"−{threshold:.3g}", f"+{threshold:.3g}"])
+        figure["layout"] |= _lines(
+            (-threshold, threshold), tones, [f"−{threshold:.3g}", f"+{threshold:.3g}"]
+        )
         figure["layout"]["shapes"].append(_band(-threshold, threshold, tones))
     return figure
 
 
-def scores(values: Array, *, title: str, dark: bool, threshold: float | None, log: bool, x: str) -> Figure:
+def scores(
+    values: Array, *, title: str, dark: bool, threshold: float | None, log: bool, x: str
+) -> Figure:
     """Scores of a layer's units, binned here; what lies at or below the threshold is pale. values: (units,) ascending."""
     positive = values[values > 0]
     wide = len(positive) > 1 and positive[-1] > 50 * positive[len(positive) // 2]
     shown = np.log10(positive) if wide else values
     counts, edges = np.histogram(shown, bins=128)
-    at = threshold if not wide or threshold is None else (math.log10(threshold) if threshold > 0 else None)
+    at = (
+        threshold
+        if not wide or threshold is None
+        else (math.log10(threshold) if threshold > 0 else None)
+    )
     gone = (edges[:-1] + edges[1:]) / 2 <= at if at is not None else np.zeros(len(counts), bool)
     axis: dict[str, Any] = {"title": {"text": x}}
     if wide:
@@ -79,29 +112,50 @@ def scores(values: Array, *, title: str, dark: bool, threshold: float | None, lo
         axis |= {"tickvals": powers, "ticktext": [f"10<sup>{power}</sup>" for power in powers]}
     figure: Figure = {
         "data": _bars(edges, counts, gone, dark, "score", "units", log_scale=wide),
-        "layout": layout(title, dark, xaxis=axis, yaxis=counts_axis(log, counts.max(initial=1), "units"), barmode="overlay"),
+        "layout": layout(
+            title,
+            dark,
+            xaxis=axis,
+            yaxis=counts_axis(log, counts.max(initial=1), "units"),
+            barmode="overlay",
+        ),
     }
     if at is not None and threshold is not None:
         figure["layout"] |= _lines((at,), colours.palette(dark), [f"{threshold:.3g}"])
     return figure
 
 
-def before_after(edges: Array, dense: Array, final: Array, *, title: str, dark: bool, log: bool) -> Figure:
+def before_after(
+    edges: Array, dense: Array, final: Array, *, title: str, dark: bool, log: bool
+) -> Figure:
     """A layer's weights before, as a line, and those kept after, filled. The same bins for both."""
     tones = colours.palette(dark)
     (wide, dense), final = coarser(edges, dense), coarser(edges, final, int(dense.sum()))[1]
     middle = (wide[:-1] + wide[1:]) / 2
     line = {
-        "type": "scatter", "mode": "lines", "x": middle.tolist(), "y": dense.tolist(), "name": "dense",
-        "line": {"shape": "hvh", "color": tones.dense, "width": 1.5}, "hovertemplate": "%{y:,} weights near %{x:.3g} before<extra></extra>",
-    }  # fmt: skip
+        "type": "scatter",
+        "mode": "lines",
+        "x": middle.tolist(),
+        "y": dense.tolist(),
+        "name": "dense",
+        "line": {"shape": "hvh", "color": tones.dense, "width": 1.5},
+        "hovertemplate": "%{y:,} weights near %{x:.3g} before<extra></extra>",
+    }
     bars = {
-        "type": "bar", "x": middle.tolist(), "y": final.tolist(), "width": float(wide[1] - wide[0]), "name": "kept",
-        "marker": {"color": tones.kept, "line": {"width": 0}}, "hovertemplate": "%{y:,} weights near %{x:.3g} after<extra></extra>",
-    }  # fmt: skip
+        "type": "bar",
+        "x": middle.tolist(),
+        "y": final.tolist(),
+        "width": float(wide[1] - wide[0]),
+        "name": "kept",
+        "marker": {"color": tones.kept, "line": {"width": 0}},
+        "hovertemplate": "%{y:,} weights near %{x:.3g} after<extra></extra>",
+    }
     top = max(dense.max(initial=1), final.max(initial=1))
     axes: dict[str, Any] = {"xaxis": {"title": {"text": "weight"}}, "yaxis": counts_axis(log, top)}
-    legend: dict[str, Any] = {"showlegend": True, "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}}
+    legend: dict[str, Any] = {
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+    }
     return {"data": [bars, line], "layout": layout(title, dark, **axes, **legend)}
 
 
@@ -112,34 +166,71 @@ def units(values: Array, drops: int, *, title: str, dark: bool, noun: str, y: st
     parts = ((slice(0, drops), tones.removed, "removed"), (slice(drops, None), tones.kept, "kept"))
     bars = [
         {
-            "type": "bar", "x": rank[part].tolist(), "y": values[part].tolist(), "name": said,
-            "marker": {"color": colour, "line": {"width": 0}, **({"pattern": HATCH} if said == "removed" else {})},
+            "type": "bar",
+            "x": rank[part].tolist(),
+            "y": values[part].tolist(),
+            "name": said,
+            "marker": {
+                "color": colour,
+                "line": {"width": 0},
+                **({"pattern": HATCH} if said == "removed" else {}),
+            },
             "hovertemplate": f"{noun} ranked %{{x}} of {len(values)}: %{{y:.4g}}, {said}<extra></extra>",
         }
         for part, colour, said in parts
-    ]  # fmt: skip
+    ]
     axis = {"title": {"text": f"{noun}s, lowest score first"}, "range": [0.3, len(values) + 0.7]}
-    figure: Figure = {"data": bars, "layout": layout(title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12)}
+    figure: Figure = {
+        "data": bars,
+        "layout": layout(
+            title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12
+        ),
+    }
     if 0 < drops < len(values):
         figure["layout"] |= _lines((drops + 0.5,), tones, [f"{drops} go"])
     return figure
 
 
-def matrix(picture: Array, gone: Array | None, *, title: str, dark: bool, rows: int, columns: int) -> Figure:
+def matrix(
+    picture: Array, gone: Array | None, *, title: str, dark: bool, rows: int, columns: int
+) -> Figure:
     """A layer's weights as a picture: one row for each output, stronger = larger. gone: (same shape) bool, drawn pale."""
     tones = colours.palette(dark)
     xs, ys = _cells(picture.shape[1], columns), _cells(picture.shape[0], rows)
     grid = {"type": "heatmap", "x": xs, "y": ys}
-    bar = {"title": {"text": "mean |w|" if picture.size < rows * columns else "|w|"}, "thickness": 10, "outlinewidth": 0, "len": 0.8}
+    bar = {
+        "title": {"text": "mean |w|" if picture.size < rows * columns else "|w|"},
+        "thickness": 10,
+        "outlinewidth": 0,
+        "len": 0.8,
+    }
     strong = {
-        **grid, "z": _rounded(picture), "colorscale": colours.strength(dark), "zmin": 0, "zmax": float(np.quantile(picture, 0.995)) or 1.0,
-        "colorbar": bar, "hoverongaps": False, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: %{z:.3g}<extra></extra>",
-    }  # fmt: skip
+        **grid,
+        "z": _rounded(picture),
+        "colorscale": colours.strength(dark),
+        "zmin": 0,
+        "zmax": float(np.quantile(picture, 0.995)) or 1.0,
+        "colorbar": bar,
+        "hoverongaps": False,
+        "hovertemplate": "output %{y:.0f}, input %{x:.0f}: %{z:.3g}<extra></extra>",
+    }
     data = [strong]
     if gone is not None and gone.any():
         flat = [[0, tones.removed], [1, tones.removed]]
-        hole = {**grid, "z": np.where(gone, 1.0, np.nan).tolist(), "colorscale": flat, "showscale": False, "hoverongaps": False}
-        data.append({**hole, "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>", "opacity": 0.72})
+        hole = {
+            **grid,
+            "z": np.where(gone, 1.0, np.nan).tolist(),
+            "colorscale": flat,
+            "showscale": False,
+            "hoverongaps": False,
+        }
+        data.append(
+            {
+                **hole,
+                "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>",
+                "opacity": 0.72,
+            }
+        )
     axes: dict[str, Any] = {
         "xaxis": {"title": {"text": "inputs"}, "showgrid": False, "constrain": "domain"},
         "yaxis": {"title": {"text": "outputs"}, "showgrid": False, "autorange": "reversed"},
@@ -159,37 +250,79 @@ def filters(kernels: Array, *, title: str, dark: bool, most: int = 64) -> Figure
         board[y : y + high, x : x + wide] = kernel
     limit = float(np.abs(flat).max()) or 1.0
     tiles = {
-        "type": "heatmap", "z": _rounded(board), "colorscale": colours.difference(dark), "zmin": -limit, "zmax": limit,
+        "type": "heatmap",
+        "z": _rounded(board),
+        "colorscale": colours.difference(dark),
+        "zmin": -limit,
+        "zmax": limit,
         "colorbar": {"title": {"text": "weight"}, "thickness": 10, "outlinewidth": 0, "len": 0.8},
-        "hoverongaps": False, "hovertemplate": "%{z:.3g}<extra></extra>",
-    }  # fmt: skip
+        "hoverongaps": False,
+        "hovertemplate": "%{z:.3g}<extra></extra>",
+    }
     hidden = {"visible": False}
-    return {"data": [tiles], "layout": layout(title, dark, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x", "autorange": "reversed"})}
+    return {
+        "data": [tiles],
+        "layout": layout(
+            title, dark, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x", "autorange": "reversed"}
+        ),
+    }
 
 
-def _bars(edges: Array, counts: Array, gone: Array, dark: bool, what: str, noun: str, log_scale: bool = False) -> list[dict[str, Any]]:
+def _bars(
+    edges: Array,
+    counts: Array,
+    gone: Array,
+    dark: bool,
+    what: str,
+    noun: str,
+    log_scale: bool = False,
+) -> list[dict[str, Any]]:
     middle, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     tones = colours.palette(dark)
     real = 10**middle if log_scale else middle
     bars = []
     for part, colour, said in ((gone, tones.removed, "removed"), (~gone, tones.kept, "kept")):
-        bars.append({
-            "type": "bar", "x": middle[part].tolist(), "y": counts[part].tolist(), "width": width, "name": said,
-            "customdata": [f"{value:.3g}" for value in real[part]],
-            "marker": {"color": colour, "line": {"width": 0}},
-            "hovertemplate": f"%{{y:,}} {noun} with a {what} near %{{customdata}}: {said}<extra></extra>",
-        })  # fmt: skip
+        bars.append(
+            {
+                "type": "bar",
+                "x": middle[part].tolist(),
+                "y": counts[part].tolist(),
+                "width": width,
+                "name": said,
+                "customdata": [f"{value:.3g}" for value in real[part]],
+                "marker": {"color": colour, "line": {"width": 0}},
+                "hovertemplate": f"%{{y:,}} {noun} with a {what} near %{{customdata}}: {said}<extra></extra>",
+            }
+        )
     return bars
 
 
 def _lines(at: tuple[float, ...], tones: colours.Palette, names: list[str]) -> dict[str, Any]:
     """Upright lines, each with its value above."""
     shapes = [
-        {"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": tones.highlight, "width": 2}} for x in at
+        {
+            "type": "line",
+            "x0": x,
+            "x1": x,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": tones.highlight, "width": 2},
+        }
+        for x in at
     ]
-    above = {"y": 1, "yref": "paper", "yanchor": "bottom", "showarrow": False, "font": {"color": tones.highlight, "size": 13}}
+    above = {
+        "y": 1,
+        "yref": "paper",
+        "yanchor": "bottom",
+        "showarrow": False,
+        "font": {"color": tones.highlight, "size": 13},
+    }
     sides = ("right", "left") if len(at) == 2 else ("center",)
-    notes = [{"x": x, "text": name, "xanchor": side, **above} for x, name, side in zip(at, names, sides, strict=True)]
+    notes = [
+        {"x": x, "text": name, "xanchor": side, **above}
+        for x, name, side in zip(at, names, sides, strict=True)
+    ]
     return {"shapes": shapes, "annotations": notes}
 
 
@@ -214,8 +347,15 @@ def _cells(shown: int, real: int) -> list[float]:
 
 def _rounded(board: Array) -> list[Any]:
     """Four significant digits are all a colour shows; NaN becomes a gap."""
-    scale = 10.0 ** (4 - math.ceil(math.log10(float(np.nanmax(np.abs(board))) or 1.0))) if np.isfinite(board).any() else 1.0
-    return [[None if math.isnan(value) else value for value in row] for row in (np.round(board * scale) / scale).tolist()]
+    scale = (
+        10.0 ** (4 - math.ceil(math.log10(float(np.nanmax(np.abs(board))) or 1.0)))
+        if np.isfinite(board).any()
+        else 1.0
+    )
+    return [
+        [None if math.isnan(value) else value for value in row]
+        for row in (np.round(board * scale) / scale).tolist()
+    ]
 
 
 def table(edges: Array, counts: Array) -> dict[str, Any]:

@@ -58,4 +58,8 @@ def cards(
         if id in known and id != chosen:
             on_pick(id)
 
-    _control()(key=key, data={"label": label, "chosen": chosen, "look": look, "groups": drawn}, on_picked_change=picked)
+    _control()(
+        key=key,
+        data={"label": label, "chosen": chosen, "look": look, "groups": drawn},
+        on_picked_change=picked,
+    )

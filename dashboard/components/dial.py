@@ -14,11 +14,19 @@ HERE = Path(__file__).parent
 
 @cache
 def _control() -> Any:
-    html, css, js = ((HERE / f"dial.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, css, js = (
+        (HERE / f"dial.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
     return st.components.v2.component("ratio_dial", html=html, css=css, js=js)
 
 
-def dial(data: dict[str, Any], on_ratio: Callable[[float], None], on_layer: Callable[[str], None], *, key: str) -> None:
+def dial(
+    data: dict[str, Any],
+    on_ratio: Callable[[float], None],
+    on_layer: Callable[[str], None],
+    *,
+    key: str,
+) -> None:
     """Draw it. data: as `charts.budget.dial` makes it.
 
     The callbacks are told the share it was left at, or the layer clicked, before the page is drawn anew.

@@ -14,7 +14,9 @@ HERE = Path(__file__).parent
 
 @cache
 def _control() -> Any:
-    html, css, js = ((HERE / f"grid.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, css, js = (
+        (HERE / f"grid.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
     return st.components.v2.component("sensitivity_grid", html=html, css=css, js=js)
 
 
@@ -27,7 +29,11 @@ def grid(data: dict[str, Any], on_pick: Callable[[str, float], None], *, key: st
 
     def picked() -> None:
         cell = st.session_state[key].picked
-        if isinstance(cell, dict) and cell.get("layer") in known and cell.get("share") in [0, *data["shares"]]:
+        if (
+            isinstance(cell, dict)
+            and cell.get("layer") in known
+            and cell.get("share") in [0, *data["shares"]]
+        ):
             on_pick(str(cell["layer"]), float(cell["share"]))
 
     _control()(key=key, data=data, on_picked_change=picked)

@@ -13,7 +13,9 @@ HERE = Path(__file__).parent
 
 @cache
 def _control() -> Any:
-    html, css, js = ((HERE / f"live.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    html, css, js = (
+        (HERE / f"live.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
     return st.components.v2.component("live_curves", html=html, css=css, js=js)
 
 

@@ -45,7 +45,13 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
         "blocks": [_drawn(block, total, dark) for block in blocks],
         "chosen": chosen,
         "legend": _legend(blocks, dark),
-        "tones": {"pale": tones.removed, "paler": tones.panel, "ink": tones.ground, "muted": tones.muted, "ground": tones.ground},
+        "tones": {
+            "pale": tones.removed,
+            "paler": tones.panel,
+            "ink": tones.ground,
+            "muted": tones.muted,
+            "ground": tones.ground,
+        },
     }
     known = {block.name for block in blocks}
 
@@ -58,7 +64,12 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
 
 
 def _drawn(block: Block, total: int, dark: bool) -> dict[str, object]:
-    said = [words.layer_name(block.name), block.kind, words.shape(block.shape), f"{words.plural(block.weights, 'weight')}"]
+    said = [
+        words.layer_name(block.name),
+        block.kind,
+        words.shape(block.shape),
+        f"{words.plural(block.weights, 'weight')}",
+    ]
     said.append(f"{words.percent(block.weights / total)} of all")
     if block.kept is not None:
         said.append(f"{words.percent(block.kept)} kept")
@@ -75,5 +86,9 @@ def _drawn(block: Block, total: int, dark: bool) -> dict[str, object]:
 
 def _legend(blocks: Sequence[Block], dark: bool) -> list[list[str]]:
     kinds = dict.fromkeys(block.kind for block in blocks)
-    removed = [["removed", ""]] if any(block.kept is not None and block.kept < 1 for block in blocks) else []
+    removed = (
+        [["removed", ""]]
+        if any(block.kept is not None and block.kept < 1 for block in blocks)
+        else []
+    )
     return [*([kind, colours.kind(kind, dark)] for kind in kinds), *removed]

@@ -30,7 +30,10 @@ def entries(held: list[Job]) -> list[Entry]:
 def chip(job: Job, several: bool) -> str:
     """A run's name in the list: what it is, and which. several: there are runs of more than one model."""
     model = [bench.title(job.spec.get("model", ""))] if several else []
-    said = [*model, f"{words.technique(job.spec.get('criterion', ''))} {words.share(round(1 - kept(job), 3))}"]
+    said = [
+        *model,
+        f"{words.technique(job.spec.get('criterion', ''))} {words.share(round(1 - kept(job), 3))}",
+    ]
     return " · ".join([*said, "example" if frames.is_example(job) else job.id[:4]])
 
 
@@ -60,22 +63,44 @@ def choose(known: dict[str, Job]) -> list[Job]:
     with left:
         forms.bound(st.multiselect, "Runs", held, state.pick, key="compare-runs", **more)
     with right:
-        more = {"options": held, "format_func": lambda id: f"{compare.LETTERS[held.index(id)]} · {chip(known[id], several)}"}
-        forms.bound(st.selectbox, "Reference", held[0], lambda id: state.pick([id, *held]), key="compare-reference", **more)
+        more = {
+            "options": held,
+            "format_func": lambda id: (
+                f"{compare.LETTERS[held.index(id)]} · {chip(known[id], several)}"
+            ),
+        }
+        forms.bound(
+            st.selectbox,
+            "Reference",
+            held[0],
+            lambda id: state.pick([id, *held]),
+            key="compare-reference",
+            **more,
+        )
     return [known[id] for id in held]
 
 
 def main_chart(held: list[Entry]) -> None:
     costs = list(compare.COSTS)
     kind = st.segmented_control(
-        "Against", costs, format_func=lambda kind: compare.COSTS[kind], default=costs[0], required=True, key="compare-cost"
+        "Against",
+        costs,
+        format_func=lambda kind: compare.COSTS[kind],
+        default=costs[0],
+        required=True,
+        key="compare-cost",
     )
     if not any(entry.end.final.accuracy for entry in held):
-        st.info("None of these runs has an accuracy: there was no data to measure it on. The table has the rest.", icon=":material/info:")
+        st.info(
+            "None of these runs has an accuracy: there was no data to measure it on. The table has the rest.",
+            icon=":material/info:",
+        )
         return
     figure = compare.scatter(held, held[0], kind, dark=state.dark())
     alt = f"Accuracy on test data against {compare.COSTS[kind].lower()}. {compare.finding(held, held[0])}."
-    frame.chart(figure, alt=alt, table=compare.rows(held, held[0]), name=f"compare-{kind}", twin=False)
+    frame.chart(
+        figure, alt=alt, table=compare.rows(held, held[0]), name=f"compare-{kind}", twin=False
+    )
 
 
 def legend(held: list[Entry]) -> None:
@@ -101,18 +126,39 @@ def numbers(held: list[Entry]) -> None:
         "bytes, packed": st.column_config.NumberColumn(
             "bytes, packed", format="localized", help="A bit for each weight and the values kept."
         ),
-        "bytes, deflated": st.column_config.NumberColumn("bytes, deflated", format="localized", help="That, as it travels in a zip file."),
-        "against reference": st.column_config.TextColumn("against reference", help="Difference of the accuracies, in points."),
-        "verdict": st.column_config.TextColumn("verdict", help="Within the interval: the test data cannot tell the two apart."),
+        "bytes, deflated": st.column_config.NumberColumn(
+            "bytes, deflated", format="localized", help="That, as it travels in a zip file."
+        ),
+        "against reference": st.column_config.TextColumn(
+            "against reference", help="Difference of the accuracies, in points."
+        ),
+        "verdict": st.column_config.TextColumn(
+            "verdict", help="Within the interval: the test data cannot tell the two apart."
+        ),
     }
-    st.dataframe(table, hide_index=True, column_config=columns, alt="The numbers of the runs that are compared.", key="compare-table")
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=columns,
+        alt="The numbers of the runs that are compared.",
+        key="compare-table",
+    )
     with st.container(horizontal=True, gap="small"):
-        st.download_button("CSV", compare.csv(held, held[0]), "compare.csv", "text/csv", icon=":material/download:", on_click="ignore")
+        st.download_button(
+            "CSV",
+            compare.csv(held, held[0]),
+            "compare.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+        )
         with st.popover("Delete a run", icon=":material/delete:"):
             st.caption("A deleted run, its weights and its events cannot be had back.")
             for entry in held:
                 said = f"Delete {entry.letter}, {entry.label}"
-                st.button(words.plain(said), key=f"delete-{entry.id}", on_click=delete, args=(entry.id,))
+                st.button(
+                    words.plain(said), key=f"delete-{entry.id}", on_click=delete, args=(entry.id,)
+                )
 
 
 def delete(id: str) -> None:
@@ -127,10 +173,19 @@ def gained(held: list[Entry], known: dict[str, Job]) -> None:
     runs = []
     for entry in held:
         elsewhere, _ = onnx(known[entry.id], entry.recipe)
-        runs.append(Run(entry.letter, entry.recipe.criterion, panel_of(entry.end, entry.recipe, elsewhere)))
+        runs.append(
+            Run(entry.letter, entry.recipe.criterion, panel_of(entry.end, entry.recipe, elsewhere))
+        )
     if together.figures(runs):
-        alt = f"How many times better than its own dense model each run is. {together.finding(runs)}."
-        frame.chart(together.chart(runs, dark=state.dark()), alt=alt, table=together.table(runs), name="compare-gains")
+        alt = (
+            f"How many times better than its own dense model each run is. {together.finding(runs)}."
+        )
+        frame.chart(
+            together.chart(runs, dark=state.dark()),
+            alt=alt,
+            table=together.table(runs),
+            name="compare-gains",
+        )
 
 
 def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
@@ -142,7 +197,15 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
     with left:
         wanted = state.layer()
         chosen = wanted if wanted in names else names[0]
-        forms.bound(st.selectbox, "Layer", chosen, state.select_layer, key="compare-layer", options=names, format_func=words.layer_name)
+        forms.bound(
+            st.selectbox,
+            "Layer",
+            chosen,
+            state.select_layer,
+            key="compare-layer",
+            options=names,
+            format_func=words.layer_name,
+        )
     with right:
         log = st.toggle("Log counts", value=True, key="compare-log")
     shown = [(entry, read[chosen]) for entry, read in found if chosen in read]
@@ -151,7 +214,9 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
     frame.chart(figure, alt=alt, table=compare.bins(shown), name="compare-histograms")
     left_out = [entry.letter for entry in held if entry.id not in {other.id for other, _ in shown}]
     if left_out:
-        st.caption(f"{', '.join(left_out)} has no layer called {words.plain(words.layer_name(chosen))}.")
+        st.caption(
+            f"{', '.join(left_out)} has no layer called {words.plain(words.layer_name(chosen))}."
+        )
 
 
 def read_histograms(job: Job) -> dict[str, Histogram]:

@@ -20,16 +20,44 @@ def foretold(end: Finished, recipe: Recipe, told: Story) -> None:
         return
     st.markdown("##### What was foretold, and what came")
     a, b, c = st.columns(3, gap="medium")
-    how = "Measured on the way down, layer by layer" if last else "From the map: what layers do alone, added up"
+    how = (
+        "Measured on the way down, layer by layer"
+        if last
+        else "From the map: what layers do alone, added up"
+    )
     look = {"delta_color": "off", "delta_arrow": "off"}
-    a.metric("Foretold, validation", words.points(-promise[1], 0.0), f"loss {signed(promise[0])}", help=how, **look)  # type: ignore[arg-type]
-    beside = f"loss {signed(came.loss - end.dense.loss)}" if came.loss is not None and end.dense.loss is not None else None
-    b.metric("Came, before healing, test", words.points(came.accuracy, end.dense.accuracy), beside, **look)  # type: ignore[arg-type]
+    a.metric(
+        "Foretold, validation",
+        words.points(-promise[1], 0.0),
+        f"loss {signed(promise[0])}",
+        help=how,
+        **look,
+    )  # type: ignore[arg-type]
+    beside = (
+        f"loss {signed(came.loss - end.dense.loss)}"
+        if came.loss is not None and end.dense.loss is not None
+        else None
+    )
+    b.metric(
+        "Came, before healing, test",
+        words.points(came.accuracy, end.dense.accuracy),
+        beside,
+        **look,
+    )  # type: ignore[arg-type]
     if last and last.drop_achieved is not None and last.loss_achieved is not None:
         told_loss = f"loss {signed(last.loss_achieved)}"
-        c.metric("Came, on the forecast's images", words.points(-last.drop_achieved, 0.0), told_loss, **look)  # type: ignore[arg-type]
+        c.metric(
+            "Came, on the forecast's images",
+            words.points(-last.drop_achieved, 0.0),
+            told_loss,
+            **look,
+        )  # type: ignore[arg-type]
     else:
-        c.metric("After healing, test" if end.pruned else "After all, test", words.points(end.final.accuracy, end.dense.accuracy), **look)  # type: ignore[arg-type]
+        c.metric(
+            "After healing, test" if end.pruned else "After all, test",
+            words.points(end.final.accuracy, end.dense.accuracy),
+            **look,
+        )  # type: ignore[arg-type]
     st.caption(words.plain(verdict(end.dense.accuracy, came.accuracy, promise[1], recipe)))
 
 

@@ -37,7 +37,10 @@ NAMES = tuple(name for name, *_ in ROOMS)
 
 
 def pages() -> list[Any]:
-    return [st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model") for name, title, icon in ROOMS]
+    return [
+        st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model")
+        for name, title, icon in ROOMS
+    ]
 
 
 def enter(room: str | None) -> None:
@@ -52,7 +55,11 @@ def page(name: str) -> str:
 
 
 def wordmark() -> None:
-    st.logo(MARKS / ("wordmark-dark.svg" if state.dark() else "wordmark-light.svg"), size="large", icon_image=MARKS / "mark.svg")
+    st.logo(
+        MARKS / ("wordmark-dark.svg" if state.dark() else "wordmark-light.svg"),
+        size="large",
+        icon_image=MARKS / "mark.svg",
+    )
 
 
 def ask(question: str) -> None:
@@ -111,7 +118,12 @@ def _facts(model: str) -> None:
         waiting(f"Loading {known.title(model)}.", 74)
         return
     if facts.random:
-        st.badge("random weights", icon=":material/casino:", color="gray", help="Never trained: for looking and structure only.")
+        st.badge(
+            "random weights",
+            icon=":material/casino:",
+            color="gray",
+            help="Never trained: for looking and structure only.",
+        )
     if facts.accuracy is not None:
         asked = f"Right answers on {facts.accuracy.total:,} test examples, dense; ± is half the width of the 95 % Wilson interval."
         st.metric("Accuracy, dense", words.percent(facts.accuracy), help=asked)
@@ -164,10 +176,18 @@ def _set(held: list[Job]) -> None:
         name = words.plain(known.title(held[0].spec.get("model", "")))
         working = [job for job in held if job.state == "running"]
         said = progress(working[0]) if working else "waiting for a free worker"
-        st.markdown(f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch")
+        st.markdown(
+            f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch"
+        )
         address = {"set": str(held[0].batch)}
         st.page_link(page("lottery"), label="Show", query_params=address)
-        st.button("Stop", key=f"strip-stop-{held[0].batch}", on_click=_stop, args=(held,), icon=":material/stop_circle:")
+        st.button(
+            "Stop",
+            key=f"strip-stop-{held[0].batch}",
+            on_click=_stop,
+            args=(held,),
+            icon=":material/stop_circle:",
+        )
 
 
 def _stop(held: list[Job]) -> None:
@@ -177,11 +197,27 @@ def _stop(held: list[Job]) -> None:
 
 def _line(job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{words.plain(known.title(job.spec.get('model', '')))}** · {progress(job)}", width="stretch")
+        st.markdown(
+            f"**{words.plain(known.title(job.spec.get('model', '')))}** · {progress(job)}",
+            width="stretch",
+        )
         if job.id != state.run_id():
-            st.button("Show", key=f"show-{job.id}", on_click=state.open_run, args=(job.id,), type="tertiary")
+            st.button(
+                "Show",
+                key=f"show-{job.id}",
+                on_click=state.open_run,
+                args=(job.id,),
+                type="tertiary",
+            )
         label, icon = "Stopping" if job.stopping else "Stop", ":material/stop_circle:"
-        st.button(label, key=f"strip-stop-{job.id}", on_click=jobs.stop, args=(job.id,), disabled=job.stopping, icon=icon)
+        st.button(
+            label,
+            key=f"strip-stop-{job.id}",
+            on_click=jobs.stop,
+            args=(job.id,),
+            disabled=job.stopping,
+            icon=icon,
+        )
 
 
 def progress(job: Job) -> str:
@@ -210,10 +246,14 @@ def _reached(events: list[Event]) -> list[str]:
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
-def chart(figure: dict[str, Any], *, alt: str, table: pd.DataFrame, name: str, twin: bool = True) -> None:
+def chart(
+    figure: dict[str, Any], *, alt: str, table: pd.DataFrame, name: str, twin: bool = True
+) -> None:
     """A chart with its takeaway for a screen reader, its table, and a file name for its picture."""
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
     if twin:
         with st.popover("Table", icon=":material/table:", type="tertiary"):
-            st.dataframe(table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}")
+            st.dataframe(
+                table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}"
+            )

@@ -50,7 +50,10 @@ def _skeleton(model: str) -> None:
     st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        frame.waiting(f"Reading every weight of {bench.title(model)}; usually two seconds.", weights.HEIGHT + 56)
+        frame.waiting(
+            f"Reading every weight of {bench.title(model)}; usually two seconds.",
+            weights.HEIGHT + 56,
+        )
     right.skeleton(height=weights.HEIGHT + 56)
 
 
@@ -58,9 +61,17 @@ def _skeleton(model: str) -> None:
 
 
 def _controls() -> tuple[str, bool]:
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        side = st.segmented_control("Show", SIDES, default=SIDES[0], required=True, key="side", label_visibility="collapsed")
-        log = st.toggle("Log counts", key="log", help="Count on a logarithmic axis, so that the few large weights show.")
+    with st.container(
+        horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
+    ):
+        side = st.segmented_control(
+            "Show", SIDES, default=SIDES[0], required=True, key="side", label_visibility="collapsed"
+        )
+        log = st.toggle(
+            "Log counts",
+            key="log",
+            help="Count on a logarithmic axis, so that the few large weights show.",
+        )
     return str(side), log
 
 
@@ -68,7 +79,10 @@ def _front(look: looks.Look, chosen: str, side: str, log: bool) -> None:
     if side == SIDES[1]:
         _before_after(look, chosen, log)
     elif look.left is None:
-        frame.waiting(f"Scoring every weight by {words.technique(look.recipe.criterion)}; usually a second.", weights.HEIGHT)
+        frame.waiting(
+            f"Scoring every weight by {words.technique(look.recipe.criterion)}; usually a second.",
+            weights.HEIGHT,
+        )
     elif look.structured:
         _units(look, chosen, "front")
     elif look.on_weights:
@@ -81,40 +95,82 @@ def _histogram(look: looks.Look, chosen: str, log: bool) -> None:
     edges, counts = look.histogram(chosen)
     layer, threshold = look.layer(chosen), look.threshold(chosen)
     title = weights.found(chosen, layer.total - layer.kept, layer.total, threshold)
-    figure = weights.histogram(edges, counts, title=title, dark=state.dark(), threshold=threshold, log=log)
+    figure = weights.histogram(
+        edges, counts, title=title, dark=state.dark(), threshold=threshold, log=log
+    )
     table = pd.DataFrame(weights.table(edges, counts))
-    frame.chart(figure, alt=f"Histogram. {title}.", table=table, name=f"weights-{words.layer_name(chosen)}")
+    frame.chart(
+        figure, alt=f"Histogram. {title}.", table=table, name=f"weights-{words.layer_name(chosen)}"
+    )
 
 
 def _scores(look: looks.Look, chosen: str, log: bool) -> None:
-    values, layer, threshold = look.ranking.units[chosen], look.layer(chosen), look.threshold(chosen)
+    values, layer, threshold = (
+        look.ranking.units[chosen],
+        look.layer(chosen),
+        look.threshold(chosen),
+    )
     technique = words.technique(look.recipe.criterion)
     title = looks.found_scores(chosen, layer.total - layer.kept, layer.total, threshold, technique)
     axis = f"score by {technique}"
-    figure = weights.scores(values, title=title, dark=state.dark(), threshold=threshold, log=log, x=axis)
+    figure = weights.scores(
+        values, title=title, dark=state.dark(), threshold=threshold, log=log, x=axis
+    )
     quantiles = np.linspace(0, 1, 101)
     table = pd.DataFrame({"quantile": quantiles, axis: np.quantile(values, quantiles)})
-    frame.chart(figure, alt=f"Histogram of scores. {title}.", table=table, name=f"scores-{words.layer_name(chosen)}")
-    st.caption(f"{technique.capitalize()} judges by its own score, not by the size of a weight: the line is on that score.")
+    frame.chart(
+        figure,
+        alt=f"Histogram of scores. {title}.",
+        table=table,
+        name=f"scores-{words.layer_name(chosen)}",
+    )
+    st.caption(
+        f"{technique.capitalize()} judges by its own score, not by the size of a weight: the line is on that score."
+    )
 
 
 def _units(look: looks.Look, chosen: str, place: str) -> None:
-    values, drops = look.ranking.units.get(chosen), look.left.drops.get(chosen, 0) if look.left else 0
+    values, drops = (
+        look.ranking.units.get(chosen),
+        look.left.drops.get(chosen, 0) if look.left else 0,
+    )
     if values is None or chosen in look.ranking.fixed:
-        st.info(f"{words.layer_name(chosen)} stays whole: {look.ranking.fixed.get(chosen, 'its outputs are not units.')}")
+        st.info(
+            f"{words.layer_name(chosen)} stays whole: {look.ranking.fixed.get(chosen, 'its outputs are not units.')}"
+        )
         return
-    noun = "group" if look.recipe.granularity == "n_of_m" else words.technique(look.recipe.granularity)
+    noun = (
+        "group" if look.recipe.granularity == "n_of_m" else words.technique(look.recipe.granularity)
+    )
     y = f"score by {words.technique(look.recipe.criterion)}"
     title = f"{words.layer_name(chosen)}: {drops:,} of {words.plural(len(values), noun)} go"
-    if len(values) > BARS:  # kernels and groups come in thousands: how their scores are spread says more than a bar for each
+    if (
+        len(values) > BARS
+    ):  # kernels and groups come in thousands: how their scores are spread says more than a bar for each
         at = look.left.thresholds.get(chosen) if look.left else None
-        figure = weights.scores(values, title=title, dark=state.dark(), threshold=at, log=False, x=y)
-        table = pd.DataFrame({"quantile": np.linspace(0, 1, 101), y: np.quantile(values, np.linspace(0, 1, 101))})
-        frame.chart(figure, alt=f"Histogram of scores. {title}.", table=table, name=f"units-{place}-{words.layer_name(chosen)}")
+        figure = weights.scores(
+            values, title=title, dark=state.dark(), threshold=at, log=False, x=y
+        )
+        table = pd.DataFrame(
+            {"quantile": np.linspace(0, 1, 101), y: np.quantile(values, np.linspace(0, 1, 101))}
+        )
+        frame.chart(
+            figure,
+            alt=f"Histogram of scores. {title}.",
+            table=table,
+            name=f"units-{place}-{words.layer_name(chosen)}",
+        )
         return
     figure = weights.units(values, drops, title=title, dark=state.dark(), noun=noun, y=y)
-    table = pd.DataFrame({"rank": np.arange(1, len(values) + 1), y: values, "goes": np.arange(len(values)) < drops})
-    frame.chart(figure, alt=f"Bars, lowest score first. {title}.", table=table, name=f"units-{place}-{words.layer_name(chosen)}")
+    table = pd.DataFrame(
+        {"rank": np.arange(1, len(values) + 1), y: values, "goes": np.arange(len(values)) < drops}
+    )
+    frame.chart(
+        figure,
+        alt=f"Bars, lowest score first. {title}.",
+        table=table,
+        name=f"units-{place}-{words.layer_name(chosen)}",
+    )
 
 
 def _before_after(look: looks.Look, chosen: str, log: bool) -> None:
@@ -124,10 +180,23 @@ def _before_after(look: looks.Look, chosen: str, log: bool) -> None:
         st.info(said, icon=":material/hourglass_empty:")
         st.page_link(frame.page("prune"), label="Go to Prune", icon=":material/content_cut:")
         return
-    names = dict(zip([job.id for job in runs], words.labels([jobs.recipe_of(job) for job in runs]), strict=True))
+    names = dict(
+        zip(
+            [job.id for job in runs],
+            words.labels([jobs.recipe_of(job) for job in runs]),
+            strict=True,
+        )
+    )
     start = next((i for i, job in enumerate(runs) if job.id == state.run_id()), 0)
     called = {job.id: f"{names[job.id]} ({job.id[:6]})" for job in runs}
-    job = st.selectbox("Run", runs, index=start, format_func=lambda job: called[job.id], key="after", label_visibility="collapsed")
+    job = st.selectbox(
+        "Run",
+        runs,
+        index=start,
+        format_func=lambda job: called[job.id],
+        key="after",
+        label_visibility="collapsed",
+    )
     _compared(job, chosen, log)
 
 
@@ -137,9 +206,18 @@ def _compared(job: Job, chosen: str, log: bool) -> None:
         raise PruningError(f"Run {job.id} has no layer called {chosen}: choose another run.")
     kept, total = int(held.final.sum()), int(held.dense.sum())
     title = f"{words.layer_name(chosen)}: {kept:,} of {total:,} weights left after the run"
-    figure = weights.before_after(held.edges, held.dense, held.final, title=title, dark=state.dark(), log=log)
-    table = pd.DataFrame({"from": held.edges[:-1], "to": held.edges[1:], "before": held.dense, "after": held.final})
-    frame.chart(figure, alt=f"Two histograms on the same bins. {title}.", table=table, name=f"after-{words.layer_name(chosen)}")
+    figure = weights.before_after(
+        held.edges, held.dense, held.final, title=title, dark=state.dark(), log=log
+    )
+    table = pd.DataFrame(
+        {"from": held.edges[:-1], "to": held.edges[1:], "before": held.dense, "after": held.final}
+    )
+    frame.chart(
+        figure,
+        alt=f"Two histograms on the same bins. {title}.",
+        table=table,
+        name=f"after-{words.layer_name(chosen)}",
+    )
 
 
 # ---------------------------------------------------------------- right: what is behind it
@@ -147,7 +225,14 @@ def _compared(job: Job, chosen: str, log: bool) -> None:
 
 def _behind(look: looks.Look, chosen: str) -> None:
     ways = [way for way in BEHIND if way != "Filters" or look.filters is not None]
-    way = st.segmented_control("Behind it", ways, default=ways[0], required=True, key="behind", label_visibility="collapsed")
+    way = st.segmented_control(
+        "Behind it",
+        ways,
+        default=ways[0],
+        required=True,
+        key="behind",
+        label_visibility="collapsed",
+    )
     if way == "Filters":
         _filters(look)
     elif way == "Units":
@@ -162,7 +247,9 @@ def _matrix(look: looks.Look, chosen: str) -> None:
     pooled = picture.size < rows * columns
     layer = look.layer(chosen)
     title = f"{words.layer_name(chosen)} as a matrix, {rows:,} × {columns:,}"
-    figure = weights.matrix(picture, gone, title=title, dark=state.dark(), rows=rows, columns=columns)
+    figure = weights.matrix(
+        picture, gone, title=title, dark=state.dark(), rows=rows, columns=columns
+    )
     alt, table = f"{title}; stronger colour, larger weight.", pd.DataFrame(picture)
     frame.chart(figure, alt=alt, table=table, name=f"matrix-{words.layer_name(chosen)}")
     st.caption(looks.about_matrix(look, chosen, gone, pooled, layer))
@@ -172,7 +259,9 @@ def _norms(look: looks.Look, chosen: str) -> None:
     norms = look.norms(chosen)
     order = np.argsort(norms, kind="stable")
     title = f"{words.layer_name(chosen)}: {words.plural(len(norms), 'output')} by mean |w|"
-    figure = weights.units(norms[order], 0, title=title, dark=state.dark(), noun="output", y="mean |w| of its weights")
+    figure = weights.units(
+        norms[order], 0, title=title, dark=state.dark(), noun="output", y="mean |w| of its weights"
+    )
     table = pd.DataFrame({"output": order, "mean |w|": norms[order]})
     alt = f"Bars, smallest first. {title}, from {norms.min():.3g} to {norms.max():.3g}."
     frame.chart(figure, alt=alt, table=table, name=f"norms-{words.layer_name(chosen)}")
@@ -182,11 +271,25 @@ def _filters(look: looks.Look) -> None:
     kernels = look.filters
     assert kernels is not None
     shown = min(len(kernels), 64)
-    title = f"{words.plural(len(kernels), 'filter')} of the first convolution" + (f", the first {shown}" if shown < len(kernels) else "")
+    title = f"{words.plural(len(kernels), 'filter')} of the first convolution" + (
+        f", the first {shown}" if shown < len(kernels) else ""
+    )
     figure = weights.filters(kernels, title=title, dark=state.dark())
     flat = kernels.reshape(len(kernels), -1)
-    table = pd.DataFrame({"filter": range(len(flat)), "lowest": flat.min(1), "highest": flat.max(1), "mean |w|": np.abs(flat).mean(1)})
-    frame.chart(figure, alt=f"{title} as tiles; blue is negative, orange positive.", table=table, name="filters")
+    table = pd.DataFrame(
+        {
+            "filter": range(len(flat)),
+            "lowest": flat.min(1),
+            "highest": flat.max(1),
+            "mean |w|": np.abs(flat).mean(1),
+        }
+    )
+    frame.chart(
+        figure,
+        alt=f"{title} as tiles; blue is negative, orange positive.",
+        table=table,
+        name="filters",
+    )
 
 
 # ---------------------------------------------------------------- all layers
@@ -197,15 +300,26 @@ def _all(look: looks.Look, chosen: str, log: bool) -> None:
     if not panels:
         return
     most = max(panels, key=lambda panel: panel.gone)
-    takeaway = f"{words.layer_name(most.name)} would lose most, {words.percent(most.gone)}" if most.gone else "no layer would lose anything"
+    takeaway = (
+        f"{words.layer_name(most.name)} would lose most, {words.percent(most.gone)}"
+        if most.gone
+        else "no layer would lose anything"
+    )
     title = f"All layers, each on its own scale: {takeaway}"
     figure = layers.multiples(panels, chosen, title=title, dark=state.dark(), log=log)
-    table = pd.DataFrame({
-        "layer": [words.layer_name(panel.name) for panel in panels],
-        "removed": [panel.gone for panel in panels],
-        "threshold": [panel.threshold for panel in panels],
-    })  # fmt: skip
-    frame.chart(figure, alt=f"A small histogram for each of {len(panels)} layers; {takeaway}.", table=table, name="all-layers")
+    table = pd.DataFrame(
+        {
+            "layer": [words.layer_name(panel.name) for panel in panels],
+            "removed": [panel.gone for panel in panels],
+            "threshold": [panel.threshold for panel in panels],
+        }
+    )
+    frame.chart(
+        figure,
+        alt=f"A small histogram for each of {len(panels)} layers; {takeaway}.",
+        table=table,
+        name="all-layers",
+    )
 
 
 frame.ask("What is in this layer, and what would the recipe remove from it?")

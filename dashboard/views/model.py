@@ -21,9 +21,19 @@ def example() -> None:
     kind = "A finished example" if frames.is_example(job) else "The latest finished run"
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
-        left.markdown(f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}")
-        left.page_link(frame.page("compare"), label="Open it in Compare", icon=":material/compare_arrows:", query_params={"c": job.id})
-        lines = [f"{label} **{words.plain(before)} → {words.plain(after)}**" for label, before, after in frames.headline(result)]
+        left.markdown(
+            f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}"
+        )
+        left.page_link(
+            frame.page("compare"),
+            label="Open it in Compare",
+            icon=":material/compare_arrows:",
+            query_params={"c": job.id},
+        )
+        lines = [
+            f"{label} **{words.plain(before)} → {words.plain(after)}**"
+            for label, before, after in frames.headline(result)
+        ]
         right.markdown("  \n".join(lines))
 
 
@@ -31,13 +41,20 @@ def on_the_bench(model: str) -> None:
     study = jobs.study("card", model=model)
     blocks = bench.blocks_of(model, study)
     if blocks:
-        strip(blocks, state.layer_among({block.name: block.weights for block in blocks}), key="strip-model")
+        strip(
+            blocks,
+            state.layer_among({block.name: block.weights for block in blocks}),
+            key="strip-model",
+        )
     else:
         st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         if study is None:
-            frame.waiting(f"Measuring {bench.title(model)}: its layers, and its answers on the test data. Usually two seconds.", TABLE)
+            frame.waiting(
+                f"Measuring {bench.title(model)}: its layers, and its answers on the test data. Usually two seconds.",
+                TABLE,
+            )
         else:
             layer_table(study)
     with right:
@@ -51,12 +68,18 @@ def layer_table(study) -> None:
     table = frames.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
-        "share": st.column_config.ProgressColumn("share of weights", format="%.1f %%", min_value=0, max_value=100),
-        "MACs": st.column_config.NumberColumn("MACs", format="localized", help="Multiply-accumulates of one example."),
+        "share": st.column_config.ProgressColumn(
+            "share of weights", format="%.1f %%", min_value=0, max_value=100
+        ),
+        "MACs": st.column_config.NumberColumn(
+            "MACs", format="localized", help="Multiply-accumulates of one example."
+        ),
     }
     alt = f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates."
     height = min(TABLE, 37 + 35 * len(table))
-    st.dataframe(table, hide_index=True, column_config=columns, height=height, alt=alt, key="layers")
+    st.dataframe(
+        table, hide_index=True, column_config=columns, height=height, alt=alt, key="layers"
+    )
     st.caption(words.plain(frames.totals(study)))
 
 
@@ -65,10 +88,18 @@ def answers(study) -> None:
     shown = frames.answers(study, state.dark())
     if not shown:
         random = study.data["labelled_random"]
-        reason = "it has random weights, so there is nothing to ask it." if random else "there is no data to ask it about."
+        reason = (
+            "it has random weights, so there is nothing to ask it."
+            if random
+            else "there is no data to ask it about."
+        )
         st.info(f"No answers to show: {reason}", icon=":material/image_not_supported:")
         return
-    wrong = "wrong ones first, framed" if any(not answer.right for answer in shown) else "all of these right"
+    wrong = (
+        "wrong ones first, framed"
+        if any(not answer.right for answer in shown)
+        else "all of these right"
+    )
     st.markdown(f"**Its answers to some test inputs**, {wrong}")
     with st.grid(min_column_width=60, gap="small"):
         for answer in shown:

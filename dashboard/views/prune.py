@@ -26,7 +26,18 @@ DIAL = 420  # pixels
 TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
 ADVANCED = (
-    *("start", "recalibrate", "heal_slim", "slimming", "distill", "temperature", "exclude", "floor", "optimizer", "momentum"),
+    *(
+        "start",
+        "recalibrate",
+        "heal_slim",
+        "slimming",
+        "distill",
+        "temperature",
+        "exclude",
+        "floor",
+        "optimizer",
+        "momentum",
+    ),
     *("weight_decay", "batch", "rewind", "rewind_step", "controls", "decay", "seed"),
 )
 STEPS = 4  # when a schedule that needs several is picked
@@ -38,7 +49,13 @@ def scores(recipe: Recipe) -> Study | None:
     try:
         return jobs.study("scores", **spec)
     except PruningError:
-        st.button("Score again", icon=":material/replay:", on_click=jobs.retry, args=("scores",), kwargs=spec)
+        st.button(
+            "Score again",
+            icon=":material/replay:",
+            on_click=jobs.retry,
+            args=("scores",),
+            kwargs=spec,
+        )
         raise
 
 
@@ -76,60 +93,145 @@ def by_hand(recipe: Recipe, ranked: Ranking) -> None:
     names = list(ranked.ranked(recipe).units)
     shown = {name: recipe.ratios.get(name, 0.0) for name in names}
     same = next(iter(set(shown.values()))) if len(set(shown.values())) == 1 else None
-    fill = {"min_value": 0.0, "max_value": 99.9, "step": 1.0, "format": "%g", "placeholder": "differs"}
+    fill = {
+        "min_value": 0.0,
+        "max_value": 99.9,
+        "step": 1.0,
+        "format": "%g",
+        "placeholder": "differs",
+    }
     forms.bound(
-        st.number_input, "Same for all layers, %", None if same is None else round(same * 100, 6),
-        lambda value: forms.attempt(ratios=dict.fromkeys(names, round(value / 100, 6))), key="form-same", **fill,
-    )  # fmt: skip
+        st.number_input,
+        "Same for all layers, %",
+        None if same is None else round(same * 100, 6),
+        lambda value: forms.attempt(ratios=dict.fromkeys(names, round(value / 100, 6))),
+        key="form-same",
+        **fill,
+    )
     forms.ratios(shown, lambda ratios: forms.attempt(ratios=ratios))
 
 
 def when(recipe: Recipe) -> None:
     st.markdown("**When**")
-    forms.pick("schedule", "When", also=lambda name: {"steps": 1 if name == "one_shot" else max(recipe.steps, STEPS)})
+    forms.pick(
+        "schedule",
+        "When",
+        also=lambda name: {"steps": 1 if name == "one_shot" else max(recipe.steps, STEPS)},
+    )
     steps, epochs, rate = st.columns(3, gap="small")
     with steps:
         forms.number(
-            "Steps", "steps", low=1, high=1000, step=1, disabled=recipe.schedule == "one_shot", help="Rounds of pruning and healing."
+            "Steps",
+            "steps",
+            low=1,
+            high=1000,
+            step=1,
+            disabled=recipe.schedule == "one_shot",
+            help="Rounds of pruning and healing.",
         )
     with epochs:
         forms.number(
-            "Healing epochs", "epochs", low=0, high=10_000, step=1, help="Passes over the training data after each step; 0 heals nothing."
+            "Healing epochs",
+            "epochs",
+            low=0,
+            high=10_000,
+            step=1,
+            help="Passes over the training data after each step; 0 heals nothing.",
         )
     with rate:
-        forms.number("Learning rate", "lr", low=0.0, high=100.0, step=0.005, format="%g", help="At the start of each round, cosine to 0.")
+        forms.number(
+            "Learning rate",
+            "lr",
+            low=0.0,
+            high=100.0,
+            step=0.005,
+            format="%g",
+            help="At the start of each round, cosine to 0.",
+        )
     advanced(recipe, Recipe())
 
 
 def advanced(recipe: Recipe, usual: Recipe) -> None:
     changed = [field for field in ADVANCED if getattr(recipe, field) != getattr(usual, field)]
-    said = ", ".join(f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed)
-    with st.expander("Advanced" + (f": {said}" if said else ""), expanded=bool(changed), key="form-advanced"):
+    said = ", ".join(
+        f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed
+    )
+    with st.expander(
+        "Advanced" + (f": {said}" if said else ""), expanded=bool(changed), key="form-advanced"
+    ):
         starts = {"trained": "the trained weights", "random": "random weights"}
         forms.choice(
-            "Start from", "start", STARTS, starts, help="Random weights, nothing removed and enough epochs: training from scratch."
+            "Start from",
+            "start",
+            STARTS,
+            starts,
+            help="Random weights, nothing removed and enough epochs: training from scratch.",
         )
-        forms.layers("Leave dense", recipe, [block.name for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))])
+        forms.layers(
+            "Leave dense",
+            recipe,
+            [
+                block.name
+                for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+            ],
+        )
         left, right = st.columns(2, gap="small")
         with left:
-            forms.choice("Optimiser", "optimizer", OPTIMIZERS, {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"})
-            forms.number("Batch", "batch", low=2, high=1_000_000, step=16, help="Examples in one step of training.")
+            forms.choice(
+                "Optimiser",
+                "optimizer",
+                OPTIMIZERS,
+                {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"},
+            )
             forms.number(
-                "Seed", "seed", low=0, high=2**53 - 1, step=1, help="Of everything drawn at random; the same seed gives the same run."
+                "Batch",
+                "batch",
+                low=2,
+                high=1_000_000,
+                step=16,
+                help="Examples in one step of training.",
+            )
+            forms.number(
+                "Seed",
+                "seed",
+                low=0,
+                high=2**53 - 1,
+                step=1,
+                help="Of everything drawn at random; the same seed gives the same run.",
             )
         with right:
             forms.number(
-                "Floor", "floor", low=1, high=1_000_000, step=1, help="Units that every layer keeps at least, so that none is emptied."
+                "Floor",
+                "floor",
+                low=1,
+                high=1_000_000,
+                step=1,
+                help="Units that every layer keeps at least, so that none is emptied.",
             )
-            forms.number("Momentum", "momentum", low=0.0, high=0.9999, step=0.05, format="%g", disabled=recipe.optimizer != "sgd")
-            forms.number("Weight decay", "weight_decay", low=0.0, high=10.0, step=0.0001, format="%g")
+            forms.number(
+                "Momentum",
+                "momentum",
+                low=0.0,
+                high=0.9999,
+                step=0.05,
+                format="%g",
+                disabled=recipe.optimizer != "sgd",
+            )
+            forms.number(
+                "Weight decay", "weight_decay", low=0.0, high=10.0, step=0.0001, format="%g"
+            )
         after_pruning(recipe)
         after_rewinding(recipe)
 
 
 def after_rewinding(recipe: Recipe) -> None:
     """Lottery tickets: where the kept weights go back to after each pruning."""
-    names = {"none": "nothing", "init": "the first weights", "early": "an early step", "learning_rate": "the learning rate"}
+    names = {
+        "none": "nothing",
+        "init": "the first weights",
+        "early": "an early step",
+        "learning_rate": "the learning rate",
+    }
     help = "After each pruning, train again from there instead of healing. The Lottery page runs a whole set, with controls."
 
     def take(where: str) -> None:
@@ -141,12 +243,31 @@ def after_rewinding(recipe: Recipe) -> None:
         return names[where]
 
     forms.bound(
-        st.segmented_control, "Rewind", recipe.rewind, take,
-        key="form-rewind", options=REWINDS, format_func=named, help=help, required=True,
-    )  # fmt: skip
+        st.segmented_control,
+        "Rewind",
+        recipe.rewind,
+        take,
+        key="form-rewind",
+        options=REWINDS,
+        format_func=named,
+        help=help,
+        required=True,
+    )
     if recipe.rewind in ("early", "learning_rate"):
-        forms.number("Back to step", "rewind_step", low=0, high=100_000_000, step=10, help="Optimizer steps from the start of training.")
-    forms.choice("Learning rate over a round", "decay", DECAYS, {"cosine": "cosine to 0", "constant": "constant"})
+        forms.number(
+            "Back to step",
+            "rewind_step",
+            low=0,
+            high=100_000_000,
+            step=10,
+            help="Optimizer steps from the start of training.",
+        )
+    forms.choice(
+        "Learning rate over a round",
+        "decay",
+        DECAYS,
+        {"cosine": "cosine to 0", "constant": "constant"},
+    )
 
 
 def after_pruning(recipe: Recipe) -> None:
@@ -157,26 +278,58 @@ def after_pruning(recipe: Recipe) -> None:
     said = fresh if has else "This model has no BatchNorm: there is nothing to recalibrate."
     more = {"help": said, "disabled": not has and not recipe.recalibrate}
     forms.bound(
-        st.toggle, "Recalibrate BatchNorm", recipe.recalibrate,
-        lambda value: forms.attempt(recalibrate=value), key="form-recalibrate", **more,
-    )  # fmt: skip
+        st.toggle,
+        "Recalibrate BatchNorm",
+        recipe.recalibrate,
+        lambda value: forms.attempt(recalibrate=value),
+        key="form-recalibrate",
+        **more,
+    )
     said = "Fine-tune the slim model in the masked one's place: the same, in less time. Where whole channels or heads go."
-    more = {"help": said, "disabled": not (recipe.coupled and recipe.epochs) and not recipe.heal_slim}
+    more = {
+        "help": said,
+        "disabled": not (recipe.coupled and recipe.epochs) and not recipe.heal_slim,
+    }
     forms.bound(
-        st.toggle, "Heal the slim model", recipe.heal_slim,
-        lambda value: forms.attempt(heal_slim=value), key="form-heal-slim", **more,
-    )  # fmt: skip
+        st.toggle,
+        "Heal the slim model",
+        recipe.heal_slim,
+        lambda value: forms.attempt(heal_slim=value),
+        key="form-heal-slim",
+        **more,
+    )
     slim = "L1 penalty on BatchNorm's scales in a training of as many epochs before anything goes (network slimming): 0.03 suits digits."
     off = not (has and recipe.epochs) and not recipe.slimming
-    forms.number("Slimming", "slimming", low=0.0, high=10.0, step=0.01, format="%g", help=slim, disabled=off)
+    forms.number(
+        "Slimming", "slimming", low=0.0, high=10.0, step=0.01, format="%g", help=slim, disabled=off
+    )
     left, right = st.columns(2, gap="small")
     with left:
         said = "Share of the loss that compares with the dense model's answers while healing (Hinton et al., 2015); 0 uses labels alone."
         off = not recipe.epochs and not recipe.distill
-        forms.number("Weight of the teacher, %", "distill", low=0.0, high=100.0, step=10.0, scale=100, format="%g", help=said, disabled=off)
+        forms.number(
+            "Weight of the teacher, %",
+            "distill",
+            low=0.0,
+            high=100.0,
+            step=10.0,
+            scale=100,
+            format="%g",
+            help=said,
+            disabled=off,
+        )
     with right:
         said = "Softens both models' answers before they are compared, so that the small ones count too."
-        forms.number("Temperature", "temperature", low=0.1, high=1000.0, step=1.0, format="%g", help=said, disabled=not recipe.distill)
+        forms.number(
+            "Temperature",
+            "temperature",
+            low=0.1,
+            high=1000.0,
+            step=1.0,
+            format="%g",
+            help=said,
+            disabled=not recipe.distill,
+        )
 
 
 # ---------------------------------------------------------------- what is left
@@ -187,12 +340,26 @@ def controls(recipe: Recipe) -> None:
     amount, estimate, run = st.columns([3, 4, 2], vertical_alignment="bottom", gap="small")
     with amount:
         help = "Share of the covered weights to remove. The slider below edits the same number."
-        limits: dict[str, Any] = {"low": 0.0, "high": 99.9, "step": 0.1, "scale": 100, "format": "%g"}
+        limits: dict[str, Any] = {
+            "low": 0.0,
+            "high": 99.9,
+            "step": 0.1,
+            "scale": 100,
+            "format": "%g",
+        }
         forms.number("Remove, %", "sparsity", help=help, disabled=not recipe.budgeted, **limits)
     with estimate:
         st.caption(words.plain(duration(recipe)), text_alignment="right")
     with run:
-        st.button("Run", type="primary", icon=":material/play_arrow:", width="stretch", on_click=start, args=(recipe,), key="run-now")
+        st.button(
+            "Run",
+            type="primary",
+            icon=":material/play_arrow:",
+            width="stretch",
+            on_click=start,
+            args=(recipe,),
+            key="run-now",
+        )
 
 
 def start(recipe: Recipe) -> None:
@@ -204,9 +371,17 @@ def start(recipe: Recipe) -> None:
 
 def duration(recipe: Recipe) -> str:
     """How long the run will take, from earlier ones on this machine."""
-    past = [(held.spec, end) for held in jobs.finished(40) if held.batch is None and (end := jobs.result(held))]
+    past = [
+        (held.spec, end)
+        for held in jobs.finished(40)
+        if held.batch is None and (end := jobs.result(held))
+    ]
     seconds = budget.duration(past, recipe)
-    return "Time: not measured yet" if seconds is None else f"Takes about {words.seconds(seconds)} (estimate)"
+    return (
+        "Time: not measured yet"
+        if seconds is None
+        else f"Takes about {words.seconds(seconds)} (estimate)"
+    )
 
 
 def what_is_left(recipe: Recipe, study: Study | None) -> None:
@@ -215,7 +390,12 @@ def what_is_left(recipe: Recipe, study: Study | None) -> None:
         return
     ranked = study.ranking
     held = table(ranked, str(study.folder), budget.rules(recipe).to_json())
-    dial(budget.dial(held, ranked, recipe, state.layer()), lambda ratio: forms.attempt(sparsity=ratio), state.select_layer, key="dial")
+    dial(
+        budget.dial(held, ranked, recipe, state.layer()),
+        lambda ratio: forms.attempt(sparsity=ratio),
+        state.select_layer,
+        key="dial",
+    )
     left = ranked.left(recipe)
     warn(budget.thin(left, ranked, recipe), budget.missed(left, recipe))
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -223,7 +403,10 @@ def what_is_left(recipe: Recipe, study: Study | None) -> None:
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             share = st.column_config.NumberColumn("share left", format="percent")
             st.dataframe(
-                budget.rows(left), hide_index=True, column_config={"share left": share}, alt="Weights and MACs left in each layer."
+                budget.rows(left),
+                hide_index=True,
+                column_config={"share left": share},
+                alt="Weights and MACs left in each layer.",
             )
 
 
@@ -273,24 +456,62 @@ def watch(id: str, alive: bool) -> None:
             tiles(told)
         if recipe.epochs:
             arrive = time.time() - job.submitted < NEW
-            live(runs.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive), key=f"live-{id}")
+            live(
+                runs.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive),
+                key=f"live-{id}",
+            )
             twin(told, id)
         ending(job, recipe, told)
 
 
 def head(job: Job, recipe: Recipe) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}", width="stretch")
+        st.markdown(
+            f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}", width="stretch"
+        )
         if job.state in jobs.LIVE:
-            stopping: dict[str, Any] = {"label": "Stopping" if job.stopping else "Stop", "disabled": job.stopping}
-            st.button(**stopping, icon=":material/stop_circle:", on_click=jobs.stop, args=(job.id,), key=f"stop-{job.id}")
+            stopping: dict[str, Any] = {
+                "label": "Stopping" if job.stopping else "Stop",
+                "disabled": job.stopping,
+            }
+            st.button(
+                **stopping,
+                icon=":material/stop_circle:",
+                on_click=jobs.stop,
+                args=(job.id,),
+                key=f"stop-{job.id}",
+            )
         else:
-            st.button("Run again", icon=":material/replay:", on_click=start, args=(recipe,), key=f"again-{job.id}")
+            st.button(
+                "Run again",
+                icon=":material/replay:",
+                on_click=start,
+                args=(recipe,),
+                key=f"again-{job.id}",
+            )
             if recipe != state.recipe():
-                st.button("Use its recipe", icon=":material/content_copy:", on_click=state.put, args=(recipe,), key=f"use-{job.id}")
+                st.button(
+                    "Use its recipe",
+                    icon=":material/content_copy:",
+                    on_click=state.put,
+                    args=(recipe,),
+                    key=f"use-{job.id}",
+                )
         if job.state == "finished":
-            st.page_link(frame.page("compare"), label="Compare", icon=":material/compare_arrows:", query_params=to_compare(job.id))
-        st.button("Close", icon=":material/close:", type="tertiary", on_click=state.open_run, args=(None,), key=f"close-{job.id}")
+            st.page_link(
+                frame.page("compare"),
+                label="Compare",
+                icon=":material/compare_arrows:",
+                query_params=to_compare(job.id),
+            )
+        st.button(
+            "Close",
+            icon=":material/close:",
+            type="tertiary",
+            on_click=state.open_run,
+            args=(None,),
+            key=f"close-{job.id}",
+        )
     st.markdown(words.plain(words.sentence(recipe)))
 
 
@@ -302,10 +523,19 @@ def outcome(job: Job, told: runs.Story) -> None:
     """Where it stands, in one line; it keeps its place from the first moment to the last."""
     match job.state:
         case "failed":
-            st.error(words.plain(job.message or "It failed without saying why."), icon=":material/error:")
+            st.error(
+                words.plain(job.message or "It failed without saying why."), icon=":material/error:"
+            )
         case "stopped":
-            reached = f"after {words.plural(told.now, 'epoch')}" if told.now else "before the first epoch was done"
-            st.info(f"Stopped {reached}. Nothing was lost: Run again starts it anew.", icon=":material/stop_circle:")
+            reached = (
+                f"after {words.plural(told.now, 'epoch')}"
+                if told.now
+                else "before the first epoch was done"
+            )
+            st.info(
+                f"Stopped {reached}. Nothing was lost: Run again starts it anew.",
+                icon=":material/stop_circle:",
+            )
         case "finished" if told.finished:
             st.markdown(f"**{words.plain(results.verdict(told.finished, told.epochs > 0))}**")
         case _:
@@ -313,7 +543,9 @@ def outcome(job: Job, told: runs.Story) -> None:
 
 
 def tiles(told: runs.Story) -> None:
-    for column, (label, value, beside) in zip(st.columns(4, gap="medium"), results.tiles(told), strict=True):
+    for column, (label, value, beside) in zip(
+        st.columns(4, gap="medium"), results.tiles(told), strict=True
+    ):
         with column:
             st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
 
@@ -325,13 +557,24 @@ def ending(job: Job, recipe: Recipe, told: runs.Story) -> None:
         foretold(told.finished, recipe, told)
         truth_panel(job, told.finished, recipe)
         with st.expander("Every stage", icon=":material/steps:"):
-            st.table(results.result(told.finished, told.epochs > 0).set_index("measured"), border="horizontal")
+            st.table(
+                results.result(told.finished, told.epochs > 0).set_index("measured"),
+                border="horizontal",
+            )
 
 
 def twin(told: runs.Story, id: str) -> None:
     with st.popover("Table", icon=":material/table:", type="tertiary", key=f"twin-{id}"):
-        share = {name: st.column_config.NumberColumn(name, format="percent") for name in ("accuracy, validation", "from", "to", "sparsity")}
-        st.dataframe(runs.rows(told), hide_index=True, column_config=share, alt="Accuracy and loss after each epoch.")
+        share = {
+            name: st.column_config.NumberColumn(name, format="percent")
+            for name in ("accuracy, validation", "from", "to", "sparsity")
+        }
+        st.dataframe(
+            runs.rows(told),
+            hide_index=True,
+            column_config=share,
+            alt="Accuracy and loss after each epoch.",
+        )
 
 
 def page() -> None:

@@ -43,19 +43,40 @@ def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], di
     with unit:
         forms = units(plain, card)
         start = forms.index(recipe.granularity) if recipe.granularity in forms else 0
-        granularity = st.selectbox("Unit", forms, index=start, format_func=words.named, key=f"truth-unit-{recipe.model}", **kept)
+        granularity = st.selectbox(
+            "Unit",
+            forms,
+            index=start,
+            format_func=words.named,
+            key=f"truth-unit-{recipe.model}",
+            **kept,
+        )
     with wide:
-        found, help = criteria(replace(plain, granularity=granularity, granularity_options={}), card)
+        found, help = criteria(
+            replace(plain, granularity=granularity, granularity_options={}), card
+        )
         usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in found]
         key = f"truth-criteria-{recipe.model}-{granularity}"
-        picked = st.multiselect("Criteria", found, usual, words.named, key, help, placeholder="Pick criteria", wrap=True, **kept)
+        picked = st.multiselect(
+            "Criteria",
+            found,
+            usual,
+            words.named,
+            key,
+            help,
+            placeholder="Pick criteria",
+            wrap=True,
+            **kept,
+        )
     with many:
         help = "Removed one at a time, each measured on validation data. All of a layer where it has no more; else drawn by the seed."
         most = st.selectbox("Units", UNITS, index=2, key="truth-units", help=help, **kept)
     question = {
         "model": recipe.model,
         "granularity": granularity,
-        "granularity_options": recipe.granularity_options if granularity == recipe.granularity else {},
+        "granularity_options": recipe.granularity_options
+        if granularity == recipe.granularity
+        else {},
         "units": most,
         "seed": recipe.seed,
     }
@@ -65,25 +86,40 @@ def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], di
 def units(recipe: Recipe, card: dict[str, Any] | None) -> list[str]:
     """Granularities that fit the model and whose units are the same whatever the criterion."""
     known = registry.entries("granularity").values()
-    return [entry.name for entry in known if entry.name != "n_of_m" and not fits.why_not("granularity", entry, recipe, card)]
+    return [
+        entry.name
+        for entry in known
+        if entry.name != "n_of_m" and not fits.why_not("granularity", entry, recipe, card)
+    ]
 
 
 def criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
     """Those that fit the model and the unit; and why the others do not."""
-    reasons = {name: fits.why_not("criterion", entry, recipe, card) for name, entry in registry.entries("criterion").items()}
+    reasons = {
+        name: fits.why_not("criterion", entry, recipe, card)
+        for name, entry in registry.entries("criterion").items()
+    }
     out = [f"{words.called(name)}: {why}" for name, why in reasons.items() if why]
-    return [name for name, why in reasons.items() if not why], "\n\n".join(["Each orders the same units.", *out])
+    return [name for name, why in reasons.items() if not why], "\n\n".join(
+        ["Each orders the same units.", *out]
+    )
 
 
 def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dict[str, Study]:
     """The criteria's studies that are there; what failed is told with the reason, what is under way is named."""
     found, waits = {}, []
     for name in criteria:
-        spec = {**question, "criterion": name, "options": recipe.options if name == recipe.criterion else {}}
+        spec = {
+            **question,
+            "criterion": name,
+            "options": recipe.options if name == recipe.criterion else {},
+        }
         try:
             study = jobs.study("units", **spec)
         except PruningError as error:
-            st.info(words.plain(f"{words.called(name)} is left out. {error}"), icon=":material/info:")
+            st.info(
+                words.plain(f"{words.called(name)} is left out. {error}"), icon=":material/info:"
+            )
             continue
         if study is None:
             waits.append(words.named(name))
@@ -100,7 +136,13 @@ def measured(layer: str, question: dict[str, Any]) -> Study | None:
     try:
         return jobs.study("truth", **spec)
     except PruningError:
-        st.button("Measure again", icon=":material/replay:", on_click=jobs.retry, args=("truth",), kwargs=spec)
+        st.button(
+            "Measure again",
+            icon=":material/replay:",
+            on_click=jobs.retry,
+            args=("truth",),
+            kwargs=spec,
+        )
         raise
 
 
@@ -113,11 +155,23 @@ def look(held: Judged) -> tuple[str, str, bool]:
         help = "Most formulas estimate how much the loss changes. But a change for the better does no harm: then order by the rise."
         more: dict[str, Any] = {"key": "truth-against", "help": help, "persist_state": "session"}
         against = st.segmented_control(
-            "True is", list(truth.AGAINST), format_func=truth.AGAINST.__getitem__, default="size", required=True, **more
+            "True is",
+            list(truth.AGAINST),
+            format_func=truth.AGAINST.__getitem__,
+            default="size",
+            required=True,
+            **more,
         )
         order = list(best(correlations(held, str(against))))
-        shown = st.selectbox("Criterion drawn", order, format_func=words.named, key="truth-shown", width=200)
-        ranked = st.toggle("As ranks", value=True, key="truth-ranks", help="The place in the order instead of the score itself.")
+        shown = st.selectbox(
+            "Criterion drawn", order, format_func=words.named, key="truth-shown", width=200
+        )
+        ranked = st.toggle(
+            "As ranks",
+            value=True,
+            key="truth-ranks",
+            help="The place in the order instead of the score itself.",
+        )
     return str(against), shown, ranked
 
 
@@ -128,15 +182,22 @@ def one_layer(held: Judged) -> str:
     found = correlations(held, against)
     said = truth.finding(held, found, against)
     place.markdown(f"#### {words.plain(said)}.")
-    place.caption(words.plain(
-        f"{len(held.units):,} of {words.plural(held.of, held.noun)}, each removed alone; loss {held.loss:.4f} on {held.examples:,} "
-        "validation examples. ρ: Spearman's rank correlation, 1 is the true order, 0 is chance."
-    ))  # fmt: skip
+    place.caption(
+        words.plain(
+            f"{len(held.units):,} of {words.plural(held.of, held.noun)}, each removed alone; loss {held.loss:.4f} on {held.examples:,} "
+            "validation examples. ρ: Spearman's rank correlation, 1 is the true order, 0 is chance."
+        )
+    )
     left, right = st.columns(2, gap="medium")
     with left:
         figure = truth.scatter(held, shown, found[shown], against, ranked=ranked, dark=state.dark())
         alt = f"Score by {words.named(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
-        frame.chart(figure, alt=alt, table=truth.rows(held), name=f"truth-{words.layer_name(held.layer)}-{shown}")
+        frame.chart(
+            figure,
+            alt=alt,
+            table=truth.rows(held),
+            name=f"truth-{words.layer_name(held.layer)}-{shown}",
+        )
     if len(found) > truth.MANY:
         with right:
             ladder(held, found)
@@ -150,7 +211,12 @@ def one_layer(held: Judged) -> str:
 def matrix(held: Judged, found: dict[str, Correlation], against: str) -> None:
     names, values = truth.agreement(held, found, against)
     alt = f"Rank correlation of every pair of orders, the true change first. {truth.alike(names, values)}."
-    frame.chart(truth.grid(names, values, dark=state.dark()), alt=alt, table=truth.pairs(names, values), name="agreement")
+    frame.chart(
+        truth.grid(names, values, dark=state.dark()),
+        alt=alt,
+        table=truth.pairs(names, values),
+        name="agreement",
+    )
 
 
 def ladder(held: Judged, found: dict[str, Correlation]) -> None:
@@ -163,15 +229,30 @@ def below(held: Judged, seconds: float) -> bool:
     """The numbers as a file, and whether every layer is to be measured."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
         name = f"truth-{words.layer_name(held.layer)}.csv"
-        st.download_button("CSV", truth.rows(held).to_csv(index=False), name, "text/csv", icon=":material/download:", type="tertiary")
+        st.download_button(
+            "CSV",
+            truth.rows(held).to_csv(index=False),
+            name,
+            "text/csv",
+            icon=":material/download:",
+            type="tertiary",
+        )
         every = st.toggle(
-            "Every layer", key="truth-all", help="Measures the other layers too, one after the other; what is measured stays."
+            "Every layer",
+            key="truth-all",
+            help="Measures the other layers too, one after the other; what is measured stays.",
         )
         st.caption(words.plain(f"takes about {words.seconds(seconds)} (estimate)"))
     return every
 
 
-def all_layers(held: Judged, layers: list[str], question: dict[str, Any], scores: dict[str, Study], against: str) -> None:
+def all_layers(
+    held: Judged,
+    layers: list[str],
+    question: dict[str, Any],
+    scores: dict[str, Study],
+    against: str,
+) -> None:
     found, waits = {}, []
     for layer in layers:
         with frame.guarded():
@@ -181,10 +262,17 @@ def all_layers(held: Judged, layers: list[str], question: dict[str, Any], scores
             else:
                 found[layer] = correlations(truth.judged(study, scores, held.noun), against)
     if waits:
-        st.caption(words.plain(f"Measuring {', '.join(waits[:4])}{f' and {len(waits) - 4} more' if len(waits) > 4 else ''}."))
+        st.caption(
+            words.plain(
+                f"Measuring {', '.join(waits[:4])}{f' and {len(waits) - 4} more' if len(waits) > 4 else ''}."
+            )
+        )
     figure = truth.by_layer(found, held.layer, dark=state.dark())
     frame.chart(
-        figure, alt=f"Correlation with the truth by layer and criterion. {truth.nearest(found)}.", table=truth.table(found), name="truth"
+        figure,
+        alt=f"Correlation with the truth by layer and criterion. {truth.nearest(found)}.",
+        table=truth.table(found),
+        name="truth",
     )
 
 
@@ -199,25 +287,31 @@ def page() -> None:
         return
     scores = scored(picked, question, recipe)
     if not blocks or not scores:
-        frame.waiting(f"Scoring the {question['granularity']} units of {bench.title(recipe.model)}.", truth.HEIGHT)
+        frame.waiting(
+            f"Scoring the {question['granularity']} units of {bench.title(recipe.model)}.",
+            truth.HEIGHT,
+        )
         return
     known = next(iter(scores.values())).data
     weights = {block.name: block.weights for block in blocks if block.name in known["names"]}
     wanted = state.layer()
-    chosen = wanted if wanted is not None and wanted in known["fixed"] else state.layer_among(weights)
+    chosen = (
+        wanted if wanted is not None and wanted in known["fixed"] else state.layer_among(weights)
+    )
     with place:
         strip(blocks, chosen, key="strip-scores")
     if chosen in known["fixed"]:
-        why = (
-            f"{words.layer_name(chosen)} has no units to remove by {question['granularity']}: {known['fixed'][chosen]} Click another layer."
-        )
+        why = f"{words.layer_name(chosen)} has no units to remove by {question['granularity']}: {known['fixed'][chosen]} Click another layer."
         st.info(words.plain(why), icon=":material/info:")
         return
     noun = words.NOUNS.get(question["granularity"], "units").removesuffix("s")
     study = measured(chosen, question)
     if study is None:
         layer = words.layer_name(chosen)
-        frame.waiting(f"Removing {question['units']} {noun}s of {layer}, one at a time, and measuring the loss without each.", truth.HEIGHT)
+        frame.waiting(
+            f"Removing {question['units']} {noun}s of {layer}, one at a time, and measuring the loss without each.",
+            truth.HEIGHT,
+        )
         return
     held = truth.judged(study, scores, noun)
     against = one_layer(held)

@@ -28,7 +28,11 @@ NOBODY = "none"
 def spec(recipe: Recipe, tier: str) -> dict[str, Any]:
     """What a map depends on. The ratios, floors and exclusions of the recipe are no part of it."""
     fields = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
-    return {**{name: getattr(recipe, name) for name in fields}, "tier": tier, "levels": list(LEVELS)}
+    return {
+        **{name: getattr(recipe, name) for name in fields},
+        "tier": tier,
+        "levels": list(LEVELS),
+    }
 
 
 def page() -> None:
@@ -47,15 +51,21 @@ def page() -> None:
             return
         rows = layers(recipe, study.ranking, left(recipe))
         if all(row.fixed for row in rows):
-            raise PruningError(f"{words.called(recipe.granularity)} fits no layer of this model: choose another unit.")
+            raise PruningError(
+                f"{words.called(recipe.granularity)} fits no layer of this model: choose another unit."
+            )
         draw(recipe, rows, *begun)
 
 
 def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
     """The recipe's technique, and the one beside it; and their maps, which are measured from now on."""
     beside = state.widget("map-beside")
-    asked = [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
-    tier = "exact" if bench.validation(recipe.model) <= SMALL or state.every_image() else "progressive"
+    asked = (
+        [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
+    )
+    tier = (
+        "exact" if bench.validation(recipe.model) <= SMALL or state.every_image() else "progressive"
+    )
     return asked, [jobs.mapped(spec(one, tier)) for one in asked]
 
 
@@ -80,21 +90,54 @@ def measurable(recipe: Recipe) -> bool:
 
 def ask(recipe: Recipe) -> None:
     """Technique and unit are the recipe's own; the rest is how one looks."""
-    fits = [name for name in registry.names("criterion") if not registry.misfit(name, recipe.granularity)]
-    units = [name for name in registry.names("granularity") if not registry.misfit(recipe.criterion, name)]
+    fits = [
+        name
+        for name in registry.names("criterion")
+        if not registry.misfit(name, recipe.granularity)
+    ]
+    units = [
+        name
+        for name in registry.names("granularity")
+        if not registry.misfit(recipe.criterion, name)
+    ]
     forms.bound(
-        st.selectbox, "Technique", recipe.criterion, lambda name: forms.attempt(criterion=name, options={}), key="map-criterion",
-        options=list(dict.fromkeys([*fits, recipe.criterion])), format_func=words.called, width=158,
-    )  # fmt: skip
+        st.selectbox,
+        "Technique",
+        recipe.criterion,
+        lambda name: forms.attempt(criterion=name, options={}),
+        key="map-criterion",
+        options=list(dict.fromkeys([*fits, recipe.criterion])),
+        format_func=words.called,
+        width=158,
+    )
     forms.bound(
-        st.selectbox, "What goes together", recipe.granularity,
-        lambda name: forms.attempt(granularity=name, granularity_options={}, ratios={}), key="map-granularity",
-        options=list(dict.fromkeys([*units, recipe.granularity])), format_func=words.called, width=158,
-    )  # fmt: skip
+        st.selectbox,
+        "What goes together",
+        recipe.granularity,
+        lambda name: forms.attempt(granularity=name, granularity_options={}, ratios={}),
+        key="map-granularity",
+        options=list(dict.fromkeys([*units, recipe.granularity])),
+        format_func=words.called,
+        width=158,
+    )
     others = [NOBODY, *(name for name in fits if name != recipe.criterion)]
-    st.selectbox("Beside it", others, format_func=words.called, key="map-beside", width=158, help="Another technique, on the same colours.")
+    st.selectbox(
+        "Beside it",
+        others,
+        format_func=words.called,
+        key="map-beside",
+        width=158,
+        help="Another technique, on the same colours.",
+    )
     st.selectbox("Sort by", charts.SORTS, format_func=str.capitalize, key="map-sort", width=130)
-    st.segmented_control("Shown as", ("map", "curves"), default="map", required=True, format_func=str.capitalize, key="map-mode")
+    st.segmented_control(
+        "Shown as",
+        ("map", "curves"),
+        default="map",
+        required=True,
+        format_func=str.capitalize,
+        key="map-mode",
+    )
 
 
 def left(recipe: Recipe) -> dict[str, float]:
@@ -103,19 +146,30 @@ def left(recipe: Recipe) -> dict[str, float]:
     if study is None:
         return {}
     found = study.ranking.left(recipe)
-    return {name: found.drops[name] / found.units[name] for name in found.units if found.units[name]}
+    return {
+        name: found.drops[name] / found.units[name] for name in found.units if found.units[name]
+    }
 
 
 def layers(recipe: Recipe, ranking: Ranking, taken: dict[str, float]) -> list[charts.Row]:
     """Every layer in the order of the model; layers that go together are one row, named by the first."""
-    kinds = {block.name: block.kind for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))}
+    kinds = {
+        block.name: block.kind
+        for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+    }
     rows = []
     for name in ranking.names:
         if name in ranking.leaders:
             continue
         weights = sum(map(ranking.total, ranking.group(name)))
-        by_hand = recipe.ratios.get(name, 0.0) if recipe.scope == "by_hand" else taken.get(name, 0.0)
-        rows.append(charts.Row(name, kinds.get(name, "other"), weights, ranking.fixed.get(name), by_hand or None))
+        by_hand = (
+            recipe.ratios.get(name, 0.0) if recipe.scope == "by_hand" else taken.get(name, 0.0)
+        )
+        rows.append(
+            charts.Row(
+                name, kinds.get(name, "other"), weights, ranking.fixed.get(name), by_hand or None
+            )
+        )
     return rows
 
 
@@ -125,10 +179,14 @@ def layers(recipe: Recipe, ranking: Ranking, taken: dict[str, float]) -> list[ch
 def draw(recipe: Recipe, rows: list[charts.Row], asked: list[Recipe], held: list[Job]) -> None:
     """The maps, live while they are measured."""
     alive = any(job.state in jobs.LIVE for job in held)
-    st.fragment(watch, run_every=TICK if alive else None)(recipe, asked, [job.id for job in held], rows, alive)
+    st.fragment(watch, run_every=TICK if alive else None)(
+        recipe, asked, [job.id for job in held], rows, alive
+    )
 
 
-def watch(recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts.Row], alive: bool) -> None:
+def watch(
+    recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts.Row], alive: bool
+) -> None:
     with frame.guarded():
         held = [jobs.job(id) for id in ids]
         if state.recipe() != recipe:
@@ -151,19 +209,30 @@ def watch(recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts
         ending(recipe, rows, found[0], held[0])
 
 
-def one_map(recipe: Recipe, one: Recipe, job: Job, points: list[Point], rows: list[charts.Row]) -> None:
+def one_map(
+    recipe: Recipe, one: Recipe, job: Job, points: list[Point], rows: list[charts.Row]
+) -> None:
     tolerated, mine = float(state.widget("map-tolerated")), one is recipe
     shown = charts.ordered(rows, points, state.widget("map-sort"))
     said = charts.finding(rows, points, tolerated)
     grid(
         charts.grid(
-            shown if mine else [replace(row, at=None) for row in shown], points, LEVELS,
-            name=f"sensitivity-{recipe.model}-{one.criterion}", title=said if mine else f"{words.called(one.criterion)}: {said}",
-            mode=state.widget("map-mode"), noun=words.NOUNS.get(recipe.granularity, "units"), tolerated=tolerated,
-            total=bench.validation(recipe.model), pick=mine, selected=state.layer(), dark=state.dark(),
+            shown if mine else [replace(row, at=None) for row in shown],
+            points,
+            LEVELS,
+            name=f"sensitivity-{recipe.model}-{one.criterion}",
+            title=said if mine else f"{words.called(one.criterion)}: {said}",
+            mode=state.widget("map-mode"),
+            noun=words.NOUNS.get(recipe.granularity, "units"),
+            tolerated=tolerated,
+            total=bench.validation(recipe.model),
+            pick=mine,
+            selected=state.layer(),
+            dark=state.dark(),
         ),
-        pick, key=f"grid-{'recipe' if mine else 'beside'}",
-    )  # fmt: skip
+        pick,
+        key=f"grid-{'recipe' if mine else 'beside'}",
+    )
     status(job, points, len(LEVELS) * sum(row.fixed is None for row in rows))
 
 
@@ -182,13 +251,26 @@ def status(job: Job, points: list[Point], cells: int) -> None:
         if job.state in jobs.LIVE:
             waits = "waiting for a free worker" if job.state == "queued" else "measuring"
             st.caption(f":primary[●] {waits}: {charts.progress(points, cells)}", width="stretch")
-            st.button("Stop", icon=":material/stop_circle:", on_click=jobs.stop, args=(job.id,), key=f"map-stop-{job.id}", type="tertiary")
+            st.button(
+                "Stop",
+                icon=":material/stop_circle:",
+                on_click=jobs.stop,
+                args=(job.id,),
+                key=f"map-stop-{job.id}",
+                type="tertiary",
+            )
         elif job.state == "finished":
             exact = job.spec["tier"] == "exact"
-            said = "Every validation image was asked." if exact else "Each cell is within 2 points, or has surely collapsed."
+            said = (
+                "Every validation image was asked."
+                if exact
+                else "Each cell is within 2 points, or has surely collapsed."
+            )
             st.caption(f"{said} Intervals are 95 %, paired with the dense model.", width="stretch")
             help = "Exact on the validation data; takes several times as long."
-            if not exact and st.button("Ask every image", help=help, key=f"map-every-{job.id}", type="tertiary"):
+            if not exact and st.button(
+                "Ask every image", help=help, key=f"map-every-{job.id}", type="tertiary"
+            ):
                 state.ask_every_image()
                 st.rerun()
         else:
@@ -203,32 +285,63 @@ def status(job: Job, points: list[Point], cells: int) -> None:
 
 def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: bool) -> None:
     """What the recipe's ratios remove and foretell; and Fill. wide: side by side."""
-    parts = st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small") if wide else [st.container() for _ in range(5)]
+    parts = (
+        st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small")
+        if wide
+        else [st.container() for _ in range(5)]
+    )
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
     loss, fall = maps.foretold(points, ratios)
     weights = sum(row.weights for row in rows)
     gone = sum(row.weights * (row.at or 0.0) for row in rows) / weights
-    parts[0].metric("The recipe removes", words.percent(gone), f"of {words.count(weights)} weights", delta_color="off", delta_arrow="off")
+    parts[0].metric(
+        "The recipe removes",
+        words.percent(gone),
+        f"of {words.count(weights)} weights",
+        delta_color="off",
+        delta_arrow="off",
+    )
     change = f"loss {loss:+.3f}".replace("-", "−") if points and ratios else None
     value = "no change" if not ratios else "not yet" if fall is None else words.points(-fall, 0.0)
     help = "What layers do alone is added up, as if they did not meet; accuracy is read off where single cells with that loss lie."
-    parts[1].metric("Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help)
-    tolerated = parts[2].number_input("Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated")
+    parts[1].metric(
+        "Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help
+    )
+    tolerated = parts[2].number_input(
+        "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated"
+    )
     able = any(point.accuracy for point in points)
     parts[3].button(
-        f"Fill within {charts.within(tolerated)}", icon=":material/auto_fix_high:", disabled=not able, on_click=fill_all,
-        args=(points, rows, tolerated), key="map-fill", width="stretch", help="Of each layer as much as the loss allows.",
-    )  # fmt: skip
-    if parts[4].button("Run", type="primary", icon=":material/play_arrow:", disabled=not recipe.removes, key="map-run", width="stretch"):
+        f"Fill within {charts.within(tolerated)}",
+        icon=":material/auto_fix_high:",
+        disabled=not able,
+        on_click=fill_all,
+        args=(points, rows, tolerated),
+        key="map-fill",
+        width="stretch",
+        help="Of each layer as much as the loss allows.",
+    )
+    if parts[4].button(
+        "Run",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=not recipe.removes,
+        key="map-run",
+        width="stretch",
+    ):
         state.open_run(jobs.start(recipe))
         st.switch_page(frame.page("prune"))
 
 
 def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> None:
     """Every layer's ratio at once, as far as the tolerated drop goes."""
-    ratios = maps.fill(points, {row.name: row.weights for row in rows if not row.fixed}, tolerated / 100)
+    ratios = maps.fill(
+        points, {row.name: row.weights for row in rows if not row.fixed}, tolerated / 100
+    )
     if not ratios:
-        state.warn(f"No layer can give anything within {charts.within(tolerated)}, as far as is measured: tolerate more, or wait.")
+        state.warn(
+            f"No layer can give anything within {charts.within(tolerated)}, as far as is measured: tolerate more, or wait."
+        )
         return
     forms.attempt(scope="by_hand", scope_options={}, ratios=ratios)
 
@@ -238,13 +351,35 @@ def ending(recipe: Recipe, rows: list[charts.Row], points: list[Point], job: Job
     table = charts.table(charts.ordered(rows, points, state.widget("map-sort")), points)
     with st.container(horizontal=True, gap="small"):
         with st.popover("Table", icon=":material/table:", type="tertiary"):
-            share = {name: st.column_config.NumberColumn(name, format="percent") for name in ("removed", "accuracy")}
-            st.dataframe(table, hide_index=True, column_config=share, alt="Every cell of the map.", key="map-table")
+            share = {
+                name: st.column_config.NumberColumn(name, format="percent")
+                for name in ("removed", "accuracy")
+            }
+            st.dataframe(
+                table,
+                hide_index=True,
+                column_config=share,
+                alt="Every cell of the map.",
+                key="map-table",
+            )
         name = f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-")
-        st.download_button("CSV", table.to_csv(index=False), name, "text/csv", icon=":material/download:", type="tertiary", key="map-csv")
+        st.download_button(
+            "CSV",
+            table.to_csv(index=False),
+            name,
+            "text/csv",
+            icon=":material/download:",
+            type="tertiary",
+            key="map-csv",
+        )
         alone = [f"{words.layer_name(row.name)}: {row.fixed}" for row in rows if row.fixed]
         if alone:
-            st.caption(words.plain(f"Left alone: {'; '.join(alone[:3])}" + (f" and {len(alone) - 3} more." if len(alone) > 3 else "")))
+            st.caption(
+                words.plain(
+                    f"Left alone: {'; '.join(alone[:3])}"
+                    + (f" and {len(alone) - 3} more." if len(alone) > 3 else "")
+                )
+            )
 
 
 page()

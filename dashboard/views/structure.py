@@ -19,7 +19,13 @@ def followed(model: str) -> Study | None:
     try:
         return jobs.study("structure", model=model)
     except PruningError:
-        st.button("Follow it again", icon=":material/replay:", on_click=jobs.retry, args=("structure",), kwargs={"model": model})
+        st.button(
+            "Follow it again",
+            icon=":material/replay:",
+            on_click=jobs.retry,
+            args=("structure",),
+            kwargs={"model": model},
+        )
         raise
 
 
@@ -34,10 +40,19 @@ def one_group(study: Study, layer: str) -> None:
     st.markdown(f"**{words.plain(head)}** {words.plain(structure.touches(group))}")
     figure = structure.lanes(study.data, chosen, dark=state.dark())
     alt = f"{structure.found(study.data)}. A full mark: the group is that layer's outputs; a ring: the layer reads it."
-    st.caption("● the group is the layer's outputs · ○ the layer reads it · the picked group stands out")
+    st.caption(
+        "● the group is the layer's outputs · ○ the layer reads it · the picked group stands out"
+    )
     frame.chart(figure, alt=alt, table=structure.table(study.data), name="structure")
-    st.markdown(f"#### What goes with one of {words.plain(words.layer_name(chosen))}'s {group['kind']}")
-    st.dataframe(structure.members(group), hide_index=True, alt=f"What goes with one unit of {chosen}.", key="structure-members")
+    st.markdown(
+        f"#### What goes with one of {words.plain(words.layer_name(chosen))}'s {group['kind']}"
+    )
+    st.dataframe(
+        structure.members(group),
+        hide_index=True,
+        alt=f"What goes with one unit of {chosen}.",
+        key="structure-members",
+    )
 
 
 def cannot_go(study: Study) -> None:
@@ -54,19 +69,28 @@ def page() -> None:
     model = state.recipe().model
     study = followed(model)
     if study is None:
-        frame.waiting(f"Following channels through {bench.title(model)}. Usually 1 to 10 seconds, once for each architecture.", HEIGHT)
+        frame.waiting(
+            f"Following channels through {bench.title(model)}. Usually 1 to 10 seconds, once for each architecture.",
+            HEIGHT,
+        )
         return
     blocks = bench.blocks_of(model, jobs.study("card", model=model))
     chosen = state.layer_among({layer["name"]: 1 for layer in study.data["layers"]})
     if blocks:
         strip(blocks, chosen, key="strip-structure")
     if study.data["refused"]:
-        st.info(words.plain(f"Channels of this model go layer by layer. {study.data['refused']}"), icon=":material/info:")
+        st.info(
+            words.plain(f"Channels of this model go layer by layer. {study.data['refused']}"),
+            icon=":material/info:",
+        )
         return
     if study.data["groups"]:
         one_group(study, chosen)
     else:
-        st.info("No channel of this model can go on its own: the reasons are below.", icon=":material/info:")
+        st.info(
+            "No channel of this model can go on its own: the reasons are below.",
+            icon=":material/info:",
+        )
     cannot_go(study)
 
 

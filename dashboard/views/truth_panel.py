@@ -35,12 +35,16 @@ def truth_panel(job: Job, end: Finished, recipe: Recipe) -> None:
     left, right = st.columns([7, 5], gap="medium")
     with left:
         figure = promises.ratios(held, dark=state.dark())
-        frame.chart(figure, alt=alt(held), table=promises.table(held), name=f"gains-{job.id}", twin=False)
+        frame.chart(
+            figure, alt=alt(held), table=promises.table(held), name=f"gains-{job.id}", twin=False
+        )
         st.caption(words.plain(promises.protocol(end, elsewhere)))
     with right:
         figure = promises.points(held, dark=state.dark())
         said = "Differences from dense in points, with 95 % intervals: accuracy, under noise, train/test gap, calibration."
-        frame.chart(figure, alt=said, table=promises.table(held), name=f"answers-{job.id}", twin=False)
+        frame.chart(
+            figure, alt=said, table=promises.table(held), name=f"answers-{job.id}", twin=False
+        )
         bullets("Gains that came", gains.came(held))
         runtimes(job, recipe, standing)
     bullets("Gains that did not", [*gains.missing(held), *absent(held)])
@@ -49,7 +53,15 @@ def truth_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         if end.certificate is not None:
             st.caption(words.plain(structure.certified(end.certificate)))
         name = f"gains-{job.id[:6]}.csv"
-        st.download_button("CSV", promises.csv(held), name, "text/csv", icon=":material/download:", on_click="ignore", key=f"csv-{job.id}")
+        st.download_button(
+            "CSV",
+            promises.csv(held),
+            name,
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            key=f"csv-{job.id}",
+        )
 
 
 def alt(held: Panel) -> str:
@@ -68,7 +80,9 @@ def absent(held: Panel) -> list[str]:
 
 def table(held: Panel) -> None:
     shown = promises.table(held)
-    shown["promise"] = shown["promise"].where(shown["promise"] != shown["promise"].shift(), "")  # said once, above its figures
+    shown["promise"] = shown["promise"].where(
+        shown["promise"] != shown["promise"].shift(), ""
+    )  # said once, above its figures
     st.table(shown.set_index("promise"), border="horizontal")
     said = "Latency: median and middle half, dense and pruned interleaved in one process beside a copy of the dense model as control."
     st.caption(f"{said} Energy: modelled, {energy()}. Changes with 95 % intervals.")
@@ -97,7 +111,11 @@ def onnx(job: Job, recipe: Recipe) -> tuple[Timed, str]:
         return {}, str(error)
     if study is None:
         return {}, "working"
-    return {STATES[name]: build(tuple[Timing, ...], study.data[name]) for name in STATES if name in study.data}, ""
+    return {
+        STATES[name]: build(tuple[Timing, ...], study.data[name])
+        for name in STATES
+        if name in study.data
+    }, ""
 
 
 def begin(job: Job, recipe: Recipe) -> None:

@@ -31,9 +31,17 @@ def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> 
     total = {name: torch.zeros(len(w)) for name, w in seen.weights.items()}
     for answers, share in seen.activations():
         for name in answers.keys() - silent.keys():
-            a = answers[name].float().movedim(-1 if seen.weights[name].dim() == 2 else 1, 0).flatten(1)  # (units, examples · positions)
+            a = (
+                answers[name]
+                .float()
+                .movedim(-1 if seen.weights[name].dim() == 2 else 1, 0)
+                .flatten(1)
+            )  # (units, examples · positions)
             total[name] += share * (a.abs() if measure == "mean" else (a > 0).float()).mean(1)
-    return {name: total[name].reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone() for name, w in seen.weights.items()}
+    return {
+        name: total[name].reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()
+        for name, w in seen.weights.items()
+    }
 
 
 def spares(seen: Evidence) -> dict[str, str]:
@@ -41,7 +49,9 @@ def spares(seen: Evidence) -> dict[str, str]:
     found = {}
     for name, layout in seen.layouts.items():
         if layout.transposed:
-            found[name] = "the rows of a transposed convolution's weight are its inputs, which do not answer."
+            found[name] = (
+                "the rows of a transposed convolution's weight are its inputs, which do not answer."
+            )
         elif name.endswith("in_proj_weight"):
             found[name] = "its queries, keys and values only work together."
     return found

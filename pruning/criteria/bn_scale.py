@@ -26,12 +26,18 @@ def bn_scale(seen: Evidence) -> Scores:
         gamma = w.new_zeros(len(w)) if name in without else seen.batch_scales[name]
         found[name] = gamma.abs().reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()
     if len(without) == len(found):
-        raise ModelError("bn_scale looks at BatchNorm's scales, and no layer of this model is followed by BatchNorm: choose magnitude.")
+        raise ModelError(
+            "bn_scale looks at BatchNorm's scales, and no layer of this model is followed by BatchNorm: choose magnitude."
+        )
     return found
 
 
 def spares(seen: Evidence) -> dict[str, str]:
     """Layers without a scale for each row of their weights stay dense."""
-    found = {name: "no BatchNorm follows it, so it has no scale to go by." for name in seen.weights if name not in seen.batch_scales}
+    found = {
+        name: "no BatchNorm follows it, so it has no scale to go by."
+        for name in seen.weights
+        if name not in seen.batch_scales
+    }
     turned = "the rows of a transposed convolution's weight are its inputs, and BatchNorm scales its outputs."
     return found | {name: turned for name, layout in seen.layouts.items() if layout.transposed}

@@ -10,7 +10,11 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="curvature", needs="data", cost="a gradient for each of 1,024 examples: 1.5 backward passes")
+@criterion(
+    group="curvature",
+    needs="data",
+    cost="a gradient for each of 1,024 examples: 1.5 backward passes",
+)
 def fisher(seen: Evidence) -> Scores:
     """Remove the weights whose loss would change least, by the squared gradients of single examples."""
     return {name: w.square() * seen.squared_gradients[name] / 2 for name, w in seen.weights.items()}

@@ -24,7 +24,9 @@ def geometric_median(seen: Evidence) -> Scores:
     found = {}
     for name, w in seen.weights.items():
         filters = w.flatten(1).float()  # (out, in·k·k)
-        exact = len(filters) * filters.numel() <= 2**31  # else by products, 100 times faster and off by a thousandth
+        exact = (
+            len(filters) * filters.numel() <= 2**31
+        )  # else by products, 100 times faster and off by a thousandth
         mode = "donot_use_mm_for_euclid_dist" if exact else "use_mm_for_euclid_dist"
         apart = torch.cdist(filters, filters, compute_mode=mode).sum(1)
         found[name] = apart.reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()

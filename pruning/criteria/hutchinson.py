@@ -10,7 +10,9 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="curvature", needs="data", cost="3.6 backward passes over 1,024 examples for each probe")
+@criterion(
+    group="curvature", needs="data", cost="3.6 backward passes over 1,024 examples for each probe"
+)
 def hutchinson(seen: Evidence, *, probes: int = 8) -> Scores:
     """Remove the weights along which the loss bends least, up or down.
 

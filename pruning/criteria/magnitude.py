@@ -16,7 +16,12 @@ from pruning.types import Scores
 
 
 @criterion(group="weights", needs="nothing", cost="reads the weights once")
-def magnitude(seen: Evidence, *, norm: Literal["l1", "l2"] = "l1", scale: Literal["none", "deviation"] = "none") -> Scores:
+def magnitude(
+    seen: Evidence,
+    *,
+    norm: Literal["l1", "l2"] = "l1",
+    scale: Literal["none", "deviation"] = "none",
+) -> Scores:
     """Remove the weights closest to zero.
 
     norm: l1 scores by |w|, l2 by w²; they differ once weights are pooled into channels.

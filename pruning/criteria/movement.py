@@ -18,7 +18,11 @@ from pruning.registry import criterion
 from pruning.types import Batches, Scores, prunable
 
 
-@criterion(group="gradients", needs="data", cost="trains a copy for as many steps as you ask: 200 forward and backward passes")
+@criterion(
+    group="gradients",
+    needs="data",
+    cost="trains a copy for as many steps as you ask: 200 forward and backward passes",
+)
 def movement(seen: Evidence, *, steps: int = 200, lr: float = 0.1, batch: int = 64) -> Scores:
     """Remove the weights that shrink while a copy of the model is trained on.
 
@@ -38,11 +42,15 @@ def movement(seen: Evidence, *, steps: int = 200, lr: float = 0.1, batch: int = 
             seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
             _step(model, weights, alive, total, lr)
     if not all(torch.isfinite(values).all() for values in total.values()):
-        raise ModelError(f"Training for movement diverged at learning rate {lr:g}: try a tenth of it (option lr).")
+        raise ModelError(
+            f"Training for movement diverged at learning rate {lr:g}: try a tenth of it (option lr)."
+        )
     return total
 
 
-def _endless(data: Batches, order: torch.Generator, batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _endless(
+    data: Batches, order: torch.Generator, batch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Epoch after epoch."""
     while True:
         yield from data.shuffled(order, batch)
@@ -50,7 +58,11 @@ def _endless(data: Batches, order: torch.Generator, batch: int) -> Iterator[tupl
 
 @torch.no_grad()
 def _step(
-    model: nn.Module, weights: dict[str, nn.Parameter], alive: dict[str, torch.Tensor], total: dict[str, torch.Tensor], lr: float
+    model: nn.Module,
+    weights: dict[str, nn.Parameter],
+    alive: dict[str, torch.Tensor],
+    total: dict[str, torch.Tensor],
+    lr: float,
 ) -> None:
     """Add up −w · ∂L/∂w, then go down the gradient."""
     for name, w in weights.items():

@@ -12,12 +12,23 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="curvature", needs="data", cost="1.5 backward passes over 1,024 examples for each probe; 3.6 by hessian")
-def obd(seen: Evidence, *, diagonal: Literal["gauss_newton", "hessian"] = "gauss_newton", probes: int = 4) -> Scores:
+@criterion(
+    group="curvature",
+    needs="data",
+    cost="1.5 backward passes over 1,024 examples for each probe; 3.6 by hessian",
+)
+def obd(
+    seen: Evidence,
+    *,
+    diagonal: Literal["gauss_newton", "hessian"] = "gauss_newton",
+    probes: int = 4,
+) -> Scores:
     """Remove the weights whose removal would raise the loss least, were it a parabola in each.
 
     diagonal: gauss_newton is LeCun's: never negative, and with ReLU it is the Hessian's diagonal itself; hessian takes Hutchinson's.
     probes: random directions that the diagonal is estimated from; gauss_newton is exact with as many as classes.
     """
-    bend = seen.gauss_newton(probes) if diagonal == "gauss_newton" else seen.hessian_diagonal(probes)
+    bend = (
+        seen.gauss_newton(probes) if diagonal == "gauss_newton" else seen.hessian_diagonal(probes)
+    )
     return {name: w.square() * bend[name] / 2 for name, w in seen.weights.items()}

@@ -34,7 +34,9 @@ PROBES = 4
     granularities=("weight", "kernel", "column", "block", "n_of_m"),
     why="the weights of one output make up for each other, and where a whole output goes none are left to do so",
 )
-def obs(seen: Evidence, *, error: Literal["loss", "layer"] = "loss", damping: float = 0.01) -> Scores:
+def obs(
+    seen: Evidence, *, error: Literal["loss", "layer"] = "loss", damping: float = 0.01
+) -> Scores:
     """Remove the weights that the rest of their layer can make up for, and change the rest so that it does.
 
     error: loss weighs each output by how much the loss bends there, so that layers compare; layer counts all alike, for per_layer.
@@ -44,13 +46,18 @@ def obs(seen: Evidence, *, error: Literal["loss", "layer"] = "loss", damping: fl
     scores = {name: torch.zeros_like(w) for name, w in seen.weights.items()}
     for name, grams in seen.grams(leave=too_wide):
         layout, w = seen.layouts[name], seen.weights[name]
-        parts = [_scores(rows, solving.damped(gram, damping)) for rows, gram in zip(layout.matrices(w), grams, strict=True)]
+        parts = [
+            _scores(rows, solving.damped(gram, damping))
+            for rows, gram in zip(layout.matrices(w), grams, strict=True)
+        ]
         price = _price(seen, name, grams) if error == "loss" else 1.0
         scores[name] = layout.weight(torch.stack(parts) * price, w.shape).to(w.dtype)
     return scores
 
 
-def compensate(seen: Evidence, masks: Masks, *, error: Literal["loss", "layer"] = "loss", damping: float = 0.01) -> dict[str, Tensor]:
+def compensate(
+    seen: Evidence, masks: Masks, *, error: Literal["loss", "layer"] = "loss", damping: float = 0.01
+) -> dict[str, Tensor]:
     """Weights under `masks` that keep each layer's answers closest to what they were. `error` weighs whole rows, and so changes nothing."""
     found = {}
     for name, grams in seen.grams(leave=spares(seen)):
@@ -59,25 +66,40 @@ def compensate(seen: Evidence, masks: Masks, *, error: Literal["loss", "layer"] 
             continue
         layout = seen.layouts[name]
         rows = zip(layout.matrices(w), layout.matrices(keep), grams, strict=True)
-        parts = [solving.compensated(part, alive, solving.damped(gram, damping), WORK) for part, alive, gram in rows]
+        parts = [
+            solving.compensated(part, alive, solving.damped(gram, damping), WORK)
+            for part, alive, gram in rows
+        ]
         found[name] = layout.weight(torch.stack(parts), w.shape).to(w.dtype)
     return found
 
 
 def spares(seen: Evidence) -> dict[str, str]:
     """Layers with too many inputs stay dense."""
-    wide = {name: layout.matrices(seen.weights[name]).shape[2] for name, layout in seen.layouts.items()}
-    return {name: f"with {d:,} inputs its Hessian would not fit; {INPUTS:,} do." for name, d in wide.items() if d > INPUTS}
+    wide = {
+        name: layout.matrices(seen.weights[name]).shape[2] for name, layout in seen.layouts.items()
+    }
+    return {
+        name: f"with {d:,} inputs its Hessian would not fit; {INPUTS:,} do."
+        for name, d in wide.items()
+        if d > INPUTS
+    }
 
 
 def _scores(rows: Tensor, gram: Tensor) -> Tensor:
     work = len(rows) * len(gram) ** 3
     if work <= EXACT:
         return solving.greedy(rows, torch.linalg.inv(gram))
-    return solving.in_rounds(rows, gram) if work <= WORK else rows.double().square() * gram.diagonal() / 2
+    return (
+        solving.in_rounds(rows, gram)
+        if work <= WORK
+        else rows.double().square() * gram.diagonal() / 2
+    )
 
 
 def _price(seen: Evidence, name: str, grams: Tensor) -> Tensor:
     """How much the loss bends along each output, (groups, rows, 1): its Gauss-Newton diagonal over that of the inputs."""
-    bend = seen.layouts[name].matrices(seen.gauss_newton(PROBES)[name]).double().mean(2, keepdim=True)
+    bend = (
+        seen.layouts[name].matrices(seen.gauss_newton(PROBES)[name]).double().mean(2, keepdim=True)
+    )
     return bend / grams.diagonal(dim1=1, dim2=2).mean(1).double().clamp_min(1e-12).reshape(-1, 1, 1)

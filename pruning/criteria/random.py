@@ -15,4 +15,6 @@ from pruning.types import Scores
 @criterion(group="chance", needs="nothing", cost="nothing")
 def random(seen: Evidence) -> Scores:
     """Remove weights drawn by lot, the same ones for the same seed."""
-    return {name: torch.rand(w.shape, generator=seen.random(name)) for name, w in seen.weights.items()}
+    return {
+        name: torch.rand(w.shape, generator=seen.random(name)) for name, w in seen.weights.items()
+    }

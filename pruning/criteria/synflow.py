@@ -19,7 +19,14 @@ from pruning.types import Scores
 LAST = 1e-3
 """Share of the weights that the rounds end at; what is left then is ranked by its flow."""
 
-MIXING = (nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.MultiheadAttention)
+MIXING = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.MultiheadAttention,
+)
 
 
 @criterion(
@@ -35,11 +42,18 @@ def synflow(seen: Evidence, *, rounds: int = 100) -> Scores:
     rounds: of removing and looking again; with 1 the score is the flow itself, with more it is the place in the order of removal.
     """
     if any(isinstance(module, MIXING) for module in seen.model.modules()):
-        raise ModelError("SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: choose magnitude or snip.")
+        raise ModelError(
+            "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: choose magnitude or snip."
+        )
     for kind in (torch.float32, torch.float64):  # the flow of a deep network outgrows the first
-        model, left = positive(seen.model, kind), {name: w.to(kind).abs() for name, w in seen.weights.items()}
+        model, left = (
+            positive(seen.model, kind),
+            {name: w.to(kind).abs() for name, w in seen.weights.items()},
+        )
         flow = flows(model, left, seen.example)
-        if all(torch.isfinite(f).all() for f in flow.values()) and any(f.any() for f in flow.values()):
+        if all(torch.isfinite(f).all() for f in flow.values()) and any(
+            f.any() for f in flow.values()
+        ):
             break
     if rounds <= 1:
         return {name: values.float() for name, values in flow.items()}
@@ -52,8 +66,15 @@ def synflow(seen: Evidence, *, rounds: int = 100) -> Scores:
         open_ = (gone_in == rounds).nonzero().flatten()
         if len(open_) > keep:
             gone_in[open_[_lowest(value[open_], len(open_) - keep)]] = step
-        alive = [part.reshape(w.shape) for part, w in zip(torch.split(gone_in == rounds, sizes), left.values(), strict=True)]
-        flow = flows(model, {name: w * a for (name, w), a in zip(left.items(), alive, strict=True)}, seen.example)
+        alive = [
+            part.reshape(w.shape)
+            for part, w in zip(torch.split(gone_in == rounds, sizes), left.values(), strict=True)
+        ]
+        flow = flows(
+            model,
+            {name: w * a for (name, w), a in zip(left.items(), alive, strict=True)},
+            seen.example,
+        )
         now = torch.cat([f.flatten() for f in flow.values()])
         value = torch.where(gone_in == rounds, now, value)
     return _places(gone_in, value, left)
@@ -75,7 +96,9 @@ def flows(model: nn.Module, weights: dict[str, Tensor], example: Tensor) -> dict
         parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     whole = total.detach().clamp_min(torch.finfo(total.dtype).tiny)
     found = zip(weights.items(), parts, strict=True)
-    return {name: torch.zeros_like(w) if part is None else w * part / whole for (name, w), part in found}
+    return {
+        name: torch.zeros_like(w) if part is None else w * part / whole for (name, w), part in found
+    }
 
 
 def positive(model: nn.Module, kind: torch.dtype = torch.float64) -> nn.Module:
@@ -97,4 +120,6 @@ def _places(gone_in: Tensor, value: Tensor, like: dict[str, Tensor]) -> Scores:
     places = torch.empty(len(order), dtype=torch.float32)
     places[order] = torch.arange(len(order), dtype=torch.float32) / len(order)
     parts = torch.split(places, [w.numel() for w in like.values()])
-    return {name: part.reshape(w.shape) for (name, w), part in zip(like.items(), parts, strict=True)}
+    return {
+        name: part.reshape(w.shape) for (name, w), part in zip(like.items(), parts, strict=True)
+    }

@@ -14,9 +14,17 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="gradients", needs="data", cost="a gradient for each of 1,024 examples: 1.5 backward passes; 1 for the mean")
+@criterion(
+    group="gradients",
+    needs="data",
+    cost="a gradient for each of 1,024 examples: 1.5 backward passes; 1 for the mean",
+)
 def taylor(
-    seen: Evidence, *, over: Literal["examples", "mean"] = "examples", squared: bool = False, scale: Literal["none", "layer"] = "none"
+    seen: Evidence,
+    *,
+    over: Literal["examples", "mean"] = "examples",
+    squared: bool = False,
+    scale: Literal["none", "layer"] = "none",
 ) -> Scores:
     """Remove the weights whose loss would change least without them.
 
@@ -27,6 +35,15 @@ def taylor(
     if over == "examples":
         sizes = seen.squared_gradients if squared else seen.gradient_sizes
     else:
-        sizes = {name: slope.square() if squared else slope.abs() for name, slope in seen.gradients.items()}
-    change = {name: (w.square() if squared else w.abs()) * sizes[name] for name, w in seen.weights.items()}
-    return change if scale == "none" else {name: c / c.norm().clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}
+        sizes = {
+            name: slope.square() if squared else slope.abs()
+            for name, slope in seen.gradients.items()
+        }
+    change = {
+        name: (w.square() if squared else w.abs()) * sizes[name] for name, w in seen.weights.items()
+    }
+    return (
+        change
+        if scale == "none"
+        else {name: c / c.norm().clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}
+    )

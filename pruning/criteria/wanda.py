@@ -22,7 +22,9 @@ def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> S
     compare: by output the weights of each output are ranked among themselves, as the paper does for language models, so all lose alike.
     """
     scores = {name: w.abs() * seen.input_norms[name] for name, w in seen.weights.items()}
-    return scores if compare == "layer" else {name: _places(values) for name, values in scores.items()}
+    return (
+        scores if compare == "layer" else {name: _places(values) for name, values in scores.items()}
+    )
 
 
 def _places(values: Tensor) -> Tensor:

@@ -41,11 +41,22 @@ def _judge(model: str) -> None:
 def _ask(model: str) -> Expected:
     command = [sys.executable, "-m", "pruning.formats.architecture", model]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
         said = json.loads(done.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
-        raise RunError(f"The architecture {model} could not be built to compare with: try it again, or choose another.") from None
-    return Expected({name: tuple(shape) for name, shape in said["shapes"].items()}, frozenset(said["whole"]))
+        raise RunError(
+            f"The architecture {model} could not be built to compare with: try it again, or choose another."
+        ) from None
+    return Expected(
+        {name: tuple(shape) for name, shape in said["shapes"].items()}, frozenset(said["whole"])
+    )
 
 
 def _look(model: str) -> Expected:

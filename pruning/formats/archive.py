@@ -31,7 +31,9 @@ class Archive:
     def place(self, member: str) -> tuple[int, int]:
         """(start, bytes) of what a member holds."""
         if member not in self.members:
-            raise FileRefused(f"names numbers ({member[:20]!a}) that it does not hold: save or download it again.")
+            raise FileRefused(
+                f"names numbers ({member[:20]!a}) that it does not hold: save or download it again."
+            )
         header, size = self.members[member]
         self.file.seek(header)
         local = self.file.read(LOCAL)
@@ -46,7 +48,9 @@ class Archive:
         """All of a member of up to `most` bytes."""
         start, size = self.place(member)
         if size > most:
-            raise FileRefused(f"has {size:,} bytes of {member}, over the {most:,} that are read: save only the model's state_dict().")
+            raise FileRefused(
+                f"has {size:,} bytes of {member}, over the {most:,} that are read: save only the model's state_dict()."
+            )
         self.file.seek(start)
         return self.file.read(size)
 
@@ -58,12 +62,18 @@ def archive(file: BinaryIO, length: int) -> Archive:
         with zipfile.ZipFile(file) as opened:
             infos = opened.infolist()
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OSError):
-        raise FileRefused("is a zip file that is cut off or damaged: save or download it again.") from None
+        raise FileRefused(
+            "is a zip file that is cut off or damaged: save or download it again."
+        ) from None
     if len(infos) > limits.MEMBERS:
-        raise FileRefused(f"has {len(infos):,} members, over the {limits.MEMBERS:,} that are read: save only the model's state_dict().")
+        raise FileRefused(
+            f"has {len(infos):,} members, over the {limits.MEMBERS:,} that are read: save only the model's state_dict()."
+        )
     _judge_kind([info.filename for info in infos])
     _judge_members(infos, length)
-    found = {info.filename.partition("/")[2]: (info.header_offset, info.file_size) for info in infos}
+    found = {
+        info.filename.partition("/")[2]: (info.header_offset, info.file_size) for info in infos
+    }
     return Archive(file, length, found)
 
 
@@ -72,7 +82,10 @@ def _judge_kind(names: list[str]) -> None:
     below = {name.partition("/")[2] for name in names}
     if "constants.pkl" in below or any(name.startswith("code/") for name in below):
         raise FileRefused(SCRIPT)
-    if any(name.startswith("models/") for name in below) or {"archive_format", "serialized_exported_program.json"} & (below | set(names)):
+    if any(name.startswith("models/") for name in below) or {
+        "archive_format",
+        "serialized_exported_program.json",
+    } & (below | set(names)):
         raise FileRefused(EXPORT)
     if "model.weights.h5" in names:
         raise FileRefused(f"is a Keras file, and that is not read yet: in PyTorch, {WAY}.")
@@ -86,13 +99,22 @@ def _judge_members(infos: list[zipfile.ZipInfo], length: int) -> None:
     """One folder, plain names, each once, stored as they are, and no more bytes than the file has."""
     folders = {info.filename.partition("/")[0] for info in infos}
     if len(folders) != 1 or len({info.filename for info in infos}) < len(infos):
-        raise FileRefused(f"is a zip file that torch.save did not write (its members are not one folder): {WAY}.")
+        raise FileRefused(
+            f"is a zip file that torch.save did not write (its members are not one folder): {WAY}."
+        )
     for info in infos:
         parts = info.filename.split("/")
-        if ".." in parts or "" in parts or "\\" in info.orig_filename or "\x00" in info.orig_filename:
+        if (
+            ".." in parts
+            or "" in parts
+            or "\\" in info.orig_filename
+            or "\x00" in info.orig_filename
+        ):
             raise FileRefused(f"is a zip file with paths in it that lead elsewhere: {WAY}.")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-            raise FileRefused("is a compressed zip file, and torch.save never compresses: unpack it, or save it again with torch.save.")
+            raise FileRefused(
+                "is a compressed zip file, and torch.save never compresses: unpack it, or save it again with torch.save."
+            )
         if info.flag_bits & 0x1:
             raise FileRefused("is an encrypted zip file: save it again with torch.save.")
     if sum(info.file_size for info in infos) > length:

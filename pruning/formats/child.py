@@ -27,7 +27,11 @@ def bind() -> None:
     with contextlib.suppress(ImportError):
         import resource
 
-        bounds = ((resource.RLIMIT_AS, limits.MEMORY), (resource.RLIMIT_CPU, limits.CPU), (resource.RLIMIT_FSIZE, 4 * limits.LARGEST))
+        bounds = (
+            (resource.RLIMIT_AS, limits.MEMORY),
+            (resource.RLIMIT_CPU, limits.CPU),
+            (resource.RLIMIT_FSIZE, 4 * limits.LARGEST),
+        )
         for what, most in (*bounds, (resource.RLIMIT_CORE, 0)):
             with contextlib.suppress(ValueError, OSError):  # macOS refuses some
                 resource.setrlimit(what, (most, most))
@@ -44,7 +48,9 @@ def answer(file: BinaryIO, name: str, folder: Path) -> dict[str, Any]:
     return said
 
 
-def _read(file: BinaryIO, name: str, folder: Path, ask: dict[str, Any], said: dict[str, Any]) -> None:
+def _read(
+    file: BinaryIO, name: str, folder: Path, ask: dict[str, Any], said: dict[str, Any]
+) -> None:
     from pruning.formats import door
 
     found = door.contents(file, os.fstat(file.fileno()).st_size, name)
@@ -61,9 +67,16 @@ def _said(found: Contents) -> dict[str, Any]:
 
     shared = prefixes([entry.name for entry in found.entries])
     cut = len("".join(shared))
-    listed = [Listed(entry.name[cut:], entry.shape, entry.dtype, entry.bytes) for entry in found.entries]
+    listed = [
+        Listed(entry.name[cut:], entry.shape, entry.dtype, entry.bytes) for entry in found.entries
+    ]
     tensors = [[t.name, t.shape, t.dtype, t.bytes] for t in listed]
-    return {"format": found.format, "tensors": tensors, "wrappers": [*found.wrappers, *shared], "notes": found.notes}
+    return {
+        "format": found.format,
+        "tensors": tensors,
+        "wrappers": [*found.wrappers, *shared],
+        "notes": found.notes,
+    }
 
 
 def _judge(file: BinaryIO, found: Contents) -> None:
@@ -72,11 +85,15 @@ def _judge(file: BinaryIO, found: Contents) -> None:
     values.judge(file, found.entries)
 
 
-def _convert(file: BinaryIO, found: Contents, ask: dict[str, Any], folder: Path, said: dict[str, Any]) -> None:
+def _convert(
+    file: BinaryIO, found: Contents, ask: dict[str, Any], folder: Path, said: dict[str, Any]
+) -> None:
     from pruning.formats import values
     from pruning.formats.match import match
 
-    expected = Expected({name: tuple(shape) for name, shape in ask["shapes"].items()}, frozenset(ask["whole"]))
+    expected = Expected(
+        {name: tuple(shape) for name, shape in ask["shapes"].items()}, frozenset(ask["whole"])
+    )
     fit = match(found, expected, ask["model"])
     with (folder / "model.safetensors").open("wb") as out:
         values.write(file, fit.takes, out)

@@ -24,9 +24,15 @@ def guarded(name: str) -> Iterator[None]:
     except MemoryError:
         raise FileRefused(f"{file_name(name)} {OUT_OF_MEMORY}") from None
     except OSError as error:
-        raise FileRefused(f"{file_name(name)} could not be read or kept ({error.strerror}): check the disk and try again.") from None
-    except Exception as error:  # whatever a hostile file provokes: one sentence, and the page goes on
-        raise FileRefused(f"{file_name(name)} could not be read ({type(error).__name__}): save or download it again.") from None
+        raise FileRefused(
+            f"{file_name(name)} could not be read or kept ({error.strerror}): check the disk and try again."
+        ) from None
+    except (
+        Exception
+    ) as error:  # whatever a hostile file provokes: one sentence, and the page goes on
+        raise FileRefused(
+            f"{file_name(name)} could not be read ({type(error).__name__}): save or download it again."
+        ) from None
 
 
 def kind(file: BinaryIO, length: int) -> str:
@@ -40,5 +46,9 @@ def kind(file: BinaryIO, length: int) -> str:
 def contents(file: BinaryIO, length: int, name: str) -> Contents:
     """What a file of `length` bytes holds. Runs nothing in it, and raises nothing but FileRefused."""
     with guarded(name):
-        return checkpoint.contents(file, length) if kind(file, length) == kinds.TORCH else safe.contents(file, length)
+        return (
+            checkpoint.contents(file, length)
+            if kind(file, length) == kinds.TORCH
+            else safe.contents(file, length)
+        )
     raise AssertionError("guarded either returns or raises")

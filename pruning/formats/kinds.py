@@ -39,7 +39,9 @@ def kind(head: bytes, length: int) -> str:
     """SAFETENSORS or TORCH, from a file's first HEAD bytes and its length in bytes; FileRefused for all else."""
     if not head:
         raise FileRefused("is empty: choose the file again, or save it again.")
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:  # before the others: a header's length may look like their marks
+    if (
+        head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
+    ):  # before the others: a header's length may look like their marks
         return SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
         return TORCH
@@ -69,4 +71,6 @@ def _other(head: bytes, length: int) -> str:
 
 def _protobuf(head: bytes) -> bool:
     """ONNX begins with its small version number as field 1, TensorFlow's SavedModel too; then a length-delimited field follows."""
-    return len(head) > 3 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
+    return (
+        len(head) > 3 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
+    )

@@ -43,7 +43,9 @@ def match(found: Contents, expected: Expected, model: str) -> Match:
     parts, prefix = _best(found.entries, expected.shapes)
     _judge(parts, expected, model)
     takes = tuple(_take(name, expected, parts) for name in sorted(expected.shapes))
-    return Match(takes, (*_path(found, prefix, len(parts), model), *_changes(parts, expected), *found.notes))
+    return Match(
+        takes, (*_path(found, prefix, len(parts), model), *_changes(parts, expected), *found.notes)
+    )
 
 
 def _best(entries: tuple[Entry, ...], wanted: Collection[str]) -> tuple[Parts, str]:
@@ -59,7 +61,12 @@ def _merged(named: dict[str, Entry]) -> Parts:
     parts: Parts = {name: (entry,) for name, entry in named.items()}
     for name in named:
         base = name.removesuffix("_orig")
-        if base != name and f"{base}_mask" in named and base not in named and named[f"{base}_mask"].shape == named[name].shape:
+        if (
+            base != name
+            and f"{base}_mask" in named
+            and base not in named
+            and named[f"{base}_mask"].shape == named[name].shape
+        ):
             parts[base] = (*parts.pop(name), *parts.pop(f"{base}_mask"))
     return parts
 
@@ -67,20 +74,36 @@ def _merged(named: dict[str, Entry]) -> Parts:
 def _judge(parts: Parts, expected: Expected, model: str) -> None:
     missing = [name for name in expected.shapes if name not in parts and not _counter(name)]
     extra = [name for name in parts if name not in expected.shapes]
-    wrong = [name for name, held in parts.items() if name in expected.shapes and held[0].shape != expected.shapes[name]]
+    wrong = [
+        name
+        for name, held in parts.items()
+        if name in expected.shapes and held[0].shape != expected.shapes[name]
+    ]
     faults = [
         _fault("missing", [shown(name) for name in missing]),
         _fault("unexpected", [shown(name) for name in extra]),
-        _fault("of another shape", [f"{shown(name)} is {size(parts[name][0].shape)}, not {size(expected.shapes[name])}" for name in wrong]),
+        _fault(
+            "of another shape",
+            [
+                f"{shown(name)} is {size(parts[name][0].shape)}, not {size(expected.shapes[name])}"
+                for name in wrong
+            ],
+        ),
     ]
     if any(faults):
         found = "; ".join(filter(None, faults))
-        raise FileRefused(f"does not fit {model} ({found}): choose the architecture these weights were saved from.")
+        raise FileRefused(
+            f"does not fit {model} ({found}): choose the architecture these weights were saved from."
+        )
     for name, held in parts.items():
         allowed = (*FLOATS, *WHOLE) if name in expected.whole else FLOATS
-        if held[0].dtype not in allowed or any(mask.dtype not in (*FLOATS, *WHOLE) for mask in held[1:]):
+        if held[0].dtype not in allowed or any(
+            mask.dtype not in (*FLOATS, *WHOLE) for mask in held[1:]
+        ):
             kind = f"as {held[0].dtype}, not as floating-point weights"
-            raise FileRefused(f"has {shown(name)} {kind}: save the model from before it was quantised.")
+            raise FileRefused(
+                f"has {shown(name)} {kind}: save the model from before it was quantised."
+            )
 
 
 def _fault(what: str, names: list[str]) -> str:
@@ -95,7 +118,9 @@ def _counter(name: str) -> bool:
 
 
 def _take(name: str, expected: Expected, parts: Parts) -> Take:
-    return Take(name, "I64" if name in expected.whole else "F32", expected.shapes[name], parts.get(name, ()))
+    return Take(
+        name, "I64" if name in expected.whole else "F32", expected.shapes[name], parts.get(name, ())
+    )
 
 
 def _path(found: Contents, prefix: str, count: int, model: str) -> Iterable[str]:

@@ -27,8 +27,12 @@ def judge_name(name: object) -> str:
 
 def judge_shape(name: str, shape: Any) -> Shape:
     """`shape` as a tuple of sizes, 0 or more, at most RANK of them."""
-    if not isinstance(shape, list | tuple) or not all(type(size) is int and 0 <= size < 1 << 48 for size in shape):
-        raise FileRefused(f"gives {shown(name)} a shape that is not a list of sizes: save it again.")
+    if not isinstance(shape, list | tuple) or not all(
+        type(size) is int and 0 <= size < 1 << 48 for size in shape
+    ):
+        raise FileRefused(
+            f"gives {shown(name)} a shape that is not a list of sizes: save it again."
+        )
     if len(shape) > limits.RANK:
         much = f"{len(shape):,} dimensions, over the {limits.RANK} that are read"
         raise FileRefused(f"gives {shown(name)} {much}: flatten it and save again.")
@@ -39,7 +43,9 @@ def prefixes(names: Sequence[str]) -> tuple[str, ...]:
     """The wrappers' prefixes that all names share, outermost first."""
     found: list[str] = []
     while names:
-        shared = next((p for p in PREFIXES if all(n.startswith(p) and len(n) > len(p) for n in names)), None)
+        shared = next(
+            (p for p in PREFIXES if all(n.startswith(p) and len(n) > len(p) for n in names)), None
+        )
         if shared is None:
             break
         found.append(shared)

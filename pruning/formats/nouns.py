@@ -11,7 +11,18 @@ from pathlib import PurePath
 Shape = tuple[int, ...]
 
 WIDTHS: dict[str, int] = {
-    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+    **{
+        "F64": 8,
+        "F32": 4,
+        "F16": 2,
+        "BF16": 2,
+        "I64": 8,
+        "I32": 4,
+        "I16": 2,
+        "I8": 1,
+        "U8": 1,
+        "BOOL": 1,
+    },
     **{"U64": 8, "U32": 4, "U16": 2, "C64": 8, "C128": 16, "F8_E4M3": 1, "F8_E5M2": 1},
 }
 """safetensors' word for a dtype -> bytes of one number."""

@@ -88,26 +88,102 @@ ODD = {
 }
 """What makes an Odd, and what that is."""
 
-_BUILTIN = ("set", "frozenset", "bytearray", "complex", "slice", "dict", "list", "tuple", "int", "float", "str", "bool", "range")
+_BUILTIN = (
+    "set",
+    "frozenset",
+    "bytearray",
+    "complex",
+    "slice",
+    "dict",
+    "list",
+    "tuple",
+    "int",
+    "float",
+    "str",
+    "bool",
+    "range",
+)
 HARMLESS = {
-    *("torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter", "torch.serialization._get_layout"),
-    *("torch.storage.UntypedStorage", "torch.storage.TypedStorage", "torch._C.Generator", "_codecs.encode"),
-    *(f"torch.{name}" for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")),
-    *(f"torch.{name}" for name in ("per_tensor_affine", "per_channel_affine", "per_tensor_symmetric", "per_channel_symmetric")),
+    *(
+        "torch.Size",
+        "torch.device",
+        "torch.Tensor",
+        "torch.nn.parameter.Parameter",
+        "torch.serialization._get_layout",
+    ),
+    *(
+        "torch.storage.UntypedStorage",
+        "torch.storage.TypedStorage",
+        "torch._C.Generator",
+        "_codecs.encode",
+    ),
+    *(
+        f"torch.{name}"
+        for name in (
+            "float64",
+            "float32",
+            "float16",
+            "bfloat16",
+            "int64",
+            "int32",
+            "int16",
+            "int8",
+            "uint8",
+            "bool",
+        )
+    ),
+    *(
+        f"torch.{name}"
+        for name in (
+            "per_tensor_affine",
+            "per_channel_affine",
+            "per_tensor_symmetric",
+            "per_channel_symmetric",
+        )
+    ),
     *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
     *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict", "deque")),
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
-    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")
+        for name in ("scalar", "_reconstruct")
+    ),
     *("numpy.dtype", "numpy.ndarray", "argparse.Namespace", "types.SimpleNamespace"),
     *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-    *(f"pathlib.{name}" for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")),
+    *(
+        f"pathlib.{name}"
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
 }
 """Names of values that checkpoints carry beside the weights; what they would make is left out."""
 
 _MARK = object()
 _PUSH = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *(
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+    ),
+    *(
+        "UNICODE",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE8",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+    ),
 }
 _NEW: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -131,9 +207,19 @@ def load(text: bytes) -> Any:
             if opcode.name == "STOP":
                 return machine.pop()
             if steps > limits.STEPS:
-                raise FileRefused(f"takes over {limits.STEPS:,} steps to describe: save only the model's state_dict().")
+                raise FileRefused(
+                    f"takes over {limits.STEPS:,} steps to describe: save only the model's state_dict()."
+                )
             machine.step(opcode.name, argument)
-    except (ValueError, IndexError, TypeError, AttributeError, OverflowError, KeyError, UnicodeError):
+    except (
+        ValueError,
+        IndexError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        KeyError,
+        UnicodeError,
+    ):
         raise FileRefused(BROKEN) from None
     raise FileRefused(BROKEN)
 
@@ -153,7 +239,9 @@ class _Machine:
         elif code in _ACTIONS:
             _ACTIONS[code](self, argument)
         else:
-            raise FileRefused(f"holds a pickle that is not read (it uses {code.lower()}): save it again with torch.save's defaults.")
+            raise FileRefused(
+                f"holds a pickle that is not read (it uses {code.lower()}): save it again with torch.save's defaults."
+            )
 
     def pop(self) -> Any:
         value = self.stack.pop()
@@ -240,7 +328,12 @@ class _Machine:
 
     def storage(self) -> None:
         word, kind, key, _, numbers = self.pop()
-        if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str) or type(numbers) is not int:
+        if (
+            word != "storage"
+            or not isinstance(kind, Name)
+            or not isinstance(key, str)
+            or type(numbers) is not int
+        ):
             raise TypeError("not a storage")
         self.stack.append(Storage(STORAGES.get(kind.full, kind.full), key, numbers))
 
@@ -285,7 +378,13 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 
 def known(full: str) -> Name:
     """`full` as a Name, if it is one that weights and the usual values beside them need; FileRefused for all others."""
-    if full in STORAGES or full in ODD or full in HARMLESS or full in MAKERS or full.replace("torch.cuda.", "torch.") in STORAGES:
+    if (
+        full in STORAGES
+        or full in ODD
+        or full in HARMLESS
+        or full in MAKERS
+        or full.replace("torch.cuda.", "torch.") in STORAGES
+    ):
         return Name(full.replace("torch.cuda.", "torch."))
     if full.rpartition(".")[2][:1].isupper():
         raise FileRefused(MODULE.format(which=f" ({shown(full)})"))
@@ -312,7 +411,9 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 
 def _table(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    if not isinstance(pairs, list | tuple) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
         raise TypeError("not a table")
     return _items([part for pair in pairs for part in pair])
 
@@ -329,7 +430,9 @@ def _again(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
 def _items(flat: list[Any]) -> dict[Any, Any]:
     """Keys and values in turn, as a dict. Keys are plain values: hashing a nest of tuples could take for ever."""
     keys = flat[::2]
-    if len(flat) % 2 or not all(key is None or isinstance(key, str | int | float | bytes) for key in keys):
+    if len(flat) % 2 or not all(
+        key is None or isinstance(key, str | int | float | bytes) for key in keys
+    ):
         raise TypeError("not plain keys")
     return dict(zip(keys, flat[1::2], strict=True))
 

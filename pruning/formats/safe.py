@@ -23,15 +23,21 @@ def contents(file: BinaryIO, length: int) -> Contents:
     file.seek(0)
     room = int.from_bytes(file.read(8), "little")
     if room > limits.HEADER:
-        raise FileRefused(f"has a header of {room:,} bytes, over the {limits.HEADER:,} that are read: {AGAIN}.")
+        raise FileRefused(
+            f"has a header of {room:,} bytes, over the {limits.HEADER:,} that are read: {AGAIN}."
+        )
     if 8 + room > length:
-        raise FileRefused(f"is cut off: its header should take {room:,} bytes, and the file has {length:,}: copy or download it again.")
+        raise FileRefused(
+            f"is cut off: its header should take {room:,} bytes, and the file has {length:,}: copy or download it again."
+        )
     header = _header(file.read(room))
     header.pop("__metadata__", None)
     if not header:
         raise FileRefused(f"holds no tensors: {AGAIN}.")
     if len(header) > limits.TENSORS:
-        raise FileRefused(f"lists {len(header):,} tensors, over the {limits.TENSORS:,} that are read: keep the model's own weights only.")
+        raise FileRefused(
+            f"lists {len(header):,} tensors, over the {limits.TENSORS:,} that are read: keep the model's own weights only."
+        )
     entries = tuple(_entry(name, about, 8 + room) for name, about in header.items())
     _judge_order(entries, 8 + room, length)
     return Contents(SAFETENSORS, entries)
@@ -61,13 +67,21 @@ def _entry(name: str, about: Any, base: int) -> Entry:
         raise FileRefused(f"does not say dtype, shape and place of {shown(name)}: {AGAIN}.")
     shape, dtype = judge_shape(name, about["shape"]), about["dtype"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
-        raise FileRefused(f"has {shown(name)} in a number format that is not read ({shown(dtype, 20)}): save it as float32.")
+        raise FileRefused(
+            f"has {shown(name)} in a number format that is not read ({shown(dtype, 20)}): save it as float32."
+        )
     ends = about["data_offsets"]
-    if not (isinstance(ends, list) and len(ends) == 2 and all(type(end) is int and end >= 0 for end in ends)):
+    if not (
+        isinstance(ends, list)
+        and len(ends) == 2
+        and all(type(end) is int and end >= 0 for end in ends)
+    ):
         raise FileRefused(f"does not say where {shown(name)} lies: {AGAIN}.")
     entry = Entry(name, shape, dtype, base + ends[0])
     if ends[1] - ends[0] != entry.bytes:
-        raise FileRefused(f"gives {shown(name)} another number of bytes than its shape takes: {AGAIN}.")
+        raise FileRefused(
+            f"gives {shown(name)} another number of bytes than its shape takes: {AGAIN}."
+        )
     return entry
 
 
@@ -76,12 +90,18 @@ def _judge_order(entries: Iterable[Entry], base: int, length: int) -> None:
     end = base
     for entry in sorted(entries, key=lambda e: (e.start, e.bytes)):
         if entry.start != end:
-            fault = "shares its bytes with another tensor" if entry.start < end else "lies after a gap"
-            raise FileRefused(f"is not a sound safetensors file ({shown(entry.name)} {fault}): {AGAIN}.")
+            fault = (
+                "shares its bytes with another tensor" if entry.start < end else "lies after a gap"
+            )
+            raise FileRefused(
+                f"is not a sound safetensors file ({shown(entry.name)} {fault}): {AGAIN}."
+            )
         end += entry.bytes
     if end != length:
         fault = "is cut off" if end > length else "has bytes after its last tensor"
-        raise FileRefused(f"{fault}: its header describes {end:,} bytes, and the file has {length:,}: copy or download it again.")
+        raise FileRefused(
+            f"{fault}: its header describes {end:,} bytes, and the file has {length:,}: copy or download it again."
+        )
 
 
 def header(tensors: Iterable[tuple[str, str, Shape]]) -> bytes:

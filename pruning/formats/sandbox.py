@@ -38,19 +38,36 @@ def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> di
     with door.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
-        code = _run([sys.executable, "-m", "pruning.formats.child", str(folder.resolve()), file_name(name)], file)
+        code = _run(
+            [sys.executable, "-m", "pruning.formats.child", str(folder.resolve()), file_name(name)],
+            file,
+        )
         if code is None or code in OVERTIME:
-            raise FileRefused(f"took longer to read than the {limits.WALL:.0f} seconds it may: save only the model's state_dict().")
+            raise FileRefused(
+                f"took longer to read than the {limits.WALL:.0f} seconds it may: save only the model's state_dict()."
+            )
         return _answer(folder / "answer.json")
     raise AssertionError("guarded either returns or raises")
 
 
 def _run(command: list[str], file: BinaryIO) -> int | None:
     """The process's exit code, None when its time was over. It sees the file, the project and nothing of our environment."""
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP") if name in os.environ}
+    kept = {
+        name: os.environ[name]
+        for name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
+        if name in os.environ
+    }
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdin=file, stdout=quiet, stderr=quiet, cwd=ROOT, env=kept | threads, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stdin=file,
+        stdout=quiet,
+        stderr=quiet,
+        cwd=ROOT,
+        env=kept | threads,
+        start_new_session=True,
+    )
     try:
         return process.wait(limits.WALL)
     except subprocess.TimeoutExpired:

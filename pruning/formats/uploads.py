@@ -61,9 +61,14 @@ def inspect(path: str | Path) -> Reading:
     """What a reading of the file says, without trusting it and without running anything in it. Never raises for what is in the file."""
     path, name = Path(path), file_name(Path(path).name)
     try:
-        with sandbox.opened(path, name) as file, tempfile.TemporaryDirectory(prefix="pruning-reading-") as folder:
+        with (
+            sandbox.opened(path, name) as file,
+            tempfile.TemporaryDirectory(prefix="pruning-reading-") as folder,
+        ):
             length = os.fstat(file.fileno()).st_size
-            return _reading(name, length, _asked(file, name, length, Path(folder), {"numbers": True}))
+            return _reading(
+                name, length, _asked(file, name, length, Path(folder), {"numbers": True})
+            )
     except FileRefused as refused:
         return Reading(name, path.stat().st_size if path.is_file() else 0, refusal=str(refused))
 
@@ -84,7 +89,9 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
         if kept is not None:
             return kept
         if not architecture.ready(model):
-            _refuse(_asked(file, name, length, folder, {}))  # no weights at all: said before an architecture is built
+            _refuse(
+                _asked(file, name, length, folder, {})
+            )  # no weights at all: said before an architecture is built
         expected = architecture.expected(model)
         question = {"model": model, "shapes": expected.shapes, "whole": sorted(expected.whole)}
         said = _asked(file, name, length, folder, question)
@@ -97,7 +104,11 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
 def uploads(home: Path | None = None) -> list[Upload]:
     """All that are kept, the newest first."""
     found = [_kept(folder) for folder in _folder(home).glob("*") if _ID.fullmatch(folder.name)]
-    return sorted((upload for upload in found if upload is not None), key=lambda upload: upload.accepted, reverse=True)
+    return sorted(
+        (upload for upload in found if upload is not None),
+        key=lambda upload: upload.accepted,
+        reverse=True,
+    )
 
 
 def load_upload(id: str, home: Path | None = None) -> tuple[str, dict[str, Tensor]]:
@@ -110,7 +121,9 @@ def load_upload(id: str, home: Path | None = None) -> tuple[str, dict[str, Tenso
     path = _folder(home) / id / WEIGHTS
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != upload.digest:
-            raise FileRefused(f"The kept weights of {upload.name} have changed on disk: bring the original file again.")
+            raise FileRefused(
+                f"The kept weights of {upload.name} have changed on disk: bring the original file again."
+            )
     return upload.architecture, load_file(path)
 
 
@@ -129,7 +142,11 @@ def _kept(folder: Path) -> Upload | None:
         upload = Upload(**{**about, "notes": tuple(about["notes"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return upload if upload.rules == RULES and upload.id == folder.name and (folder / WEIGHTS).is_file() else None
+    return (
+        upload
+        if upload.rules == RULES and upload.id == folder.name and (folder / WEIGHTS).is_file()
+        else None
+    )
 
 
 def _id(file: BinaryIO, model: str) -> str:
@@ -140,7 +157,9 @@ def _id(file: BinaryIO, model: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _asked(file: BinaryIO, name: str, length: int, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
+def _asked(
+    file: BinaryIO, name: str, length: int, folder: Path, question: dict[str, Any]
+) -> dict[str, Any]:
     """The reading process's answer, for a file whose first bytes are those of weights."""
     with door.guarded(name):
         door.kind(file, length)
@@ -153,12 +172,16 @@ def _refuse(said: dict[str, Any]) -> None:
 
 
 def _reading(name: str, length: int, said: dict[str, Any]) -> Reading:
-    tensors = tuple(Listed(n, tuple(shape), dtype, size) for n, shape, dtype, size in said.get("tensors", ()))
+    tensors = tuple(
+        Listed(n, tuple(shape), dtype, size) for n, shape, dtype, size in said.get("tensors", ())
+    )
     wrappers, notes = tuple(said.get("wrappers", ())), tuple(said.get("notes", ()))
     return Reading(name, length, said.get("format"), tensors, wrappers, notes, said.get("refusal"))
 
 
-def _upload(id: str, model: str, said: dict[str, Any], name: str, weights: Path, expected: Expected) -> Upload:
+def _upload(
+    id: str, model: str, said: dict[str, Any], name: str, weights: Path, expected: Expected
+) -> Upload:
     """What is known of `weights`, which our own process wrote and which is judged again, by the same reader."""
     length = weights.stat().st_size
     with weights.open("rb") as file:
@@ -168,7 +191,18 @@ def _upload(id: str, model: str, said: dict[str, Any], name: str, weights: Path,
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     numbers = sum(entry.numbers for entry in entries)
-    return Upload(id, model, name, said["format"], len(entries), numbers, length, tuple(said["notes"]), time.time(), digest)
+    return Upload(
+        id,
+        model,
+        name,
+        said["format"],
+        len(entries),
+        numbers,
+        length,
+        tuple(said["notes"]),
+        time.time(),
+        digest,
+    )
 
 
 def _keep(folder: Path, upload: Upload) -> Upload:

@@ -17,7 +17,17 @@ PIECE = 1 << 20
 """Numbers read at a time."""
 
 _NUMPY = {
-    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1", "U8": "<u1"},
+    **{
+        "F64": "<f8",
+        "F32": "<f4",
+        "F16": "<f2",
+        "BF16": "<u2",
+        "I64": "<i8",
+        "I32": "<i4",
+        "I16": "<i2",
+        "I8": "<i1",
+        "U8": "<u1",
+    },
     "BOOL": "<u1",
 }
 
@@ -34,10 +44,16 @@ def pieces(file: BinaryIO, entry: Entry) -> Iterator[Numbers]:
             yield raw.astype(np.int64)
             continue
         with np.errstate(over="ignore", invalid="ignore"):
-            numbers = (raw.astype(np.uint32) << 16).view(np.float32) if entry.dtype == "BF16" else raw.astype(np.float32)
+            numbers = (
+                (raw.astype(np.uint32) << 16).view(np.float32)
+                if entry.dtype == "BF16"
+                else raw.astype(np.float32)
+            )
         if not np.isfinite(numbers).all():
             where = f"holds NaN or infinite weights in {shown(entry.name)}"
-            raise FileRefused(f"{where}, and a mask cannot remove those: load a checkpoint from before training diverged.")
+            raise FileRefused(
+                f"{where}, and a mask cannot remove those: load a checkpoint from before training diverged."
+            )
         yield numbers
 
 
@@ -51,14 +67,18 @@ def _raw(file: BinaryIO, entry: Entry) -> Iterator[Numbers]:
         yield _read(file, entry.start + at * kind.itemsize, min(PIECE, entry.numbers - at), kind)
 
 
-def _gathered(file: BinaryIO, entry: Entry, strides: tuple[int, ...], kind: np.dtype[Any]) -> Numbers:
+def _gathered(
+    file: BinaryIO, entry: Entry, strides: tuple[int, ...], kind: np.dtype[Any]
+) -> Numbers:
     """A tensor whose numbers do not lie in order (channels_last, a transpose), put in order."""
     if entry.numbers == 0:
         return np.empty(0, kind)
     span = sum((size - 1) * stride for size, stride in zip(entry.shape, strides, strict=True)) + 1
     held = _read(file, entry.start, span, kind)
     steps = tuple(stride * kind.itemsize for stride in strides)
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(held, entry.shape, steps, writeable=False)).reshape(-1)
+    return np.ascontiguousarray(
+        np.lib.stride_tricks.as_strided(held, entry.shape, steps, writeable=False)
+    ).reshape(-1)
 
 
 def _read(file: BinaryIO, start: int, count: int, kind: np.dtype[Any]) -> Numbers:
@@ -73,7 +93,9 @@ def judge(file: BinaryIO, entries: tuple[Entry, ...]) -> None:
     """Reads every number once; FileRefused for a tensor of numbers we do not read, or one that is not finite."""
     for entry in entries:
         if entry.dtype not in _NUMPY:
-            raise FileRefused(f"has {shown(entry.name)} in a number format that is not read ({entry.dtype}): save it as float32.")
+            raise FileRefused(
+                f"has {shown(entry.name)} in a number format that is not read ({entry.dtype}): save it as float32."
+            )
         if entry.dtype in FLOATS:
             for _ in pieces(file, entry):
                 pass

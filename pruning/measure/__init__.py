@@ -45,7 +45,9 @@ class Seen(NamedTuple):
     answers: Tensor | None
 
 
-def measure(work: Workpiece, split: str = "test", *, latency: bool = True, full: bool = False) -> Measurement:
+def measure(
+    work: Workpiece, split: str = "test", *, latency: bool = True, full: bool = False
+) -> Measurement:
     """What can be measured of `work.model` quickly, on one split of its data (None where there is no data).
 
     full: also what `settle` adds, with the model as its own reference.
@@ -53,7 +55,9 @@ def measure(work: Workpiece, split: str = "test", *, latency: bool = True, full:
     seen = look(work, split)
     if full:
         return settle([seen])[0]
-    timed = latencies([work.model], work.example)[0] if latency and work.example is not None else None
+    timed = (
+        latencies([work.model], work.example)[0] if latency and work.example is not None else None
+    )
     return replace(seen.figures, latency=timed)
 
 
@@ -106,7 +110,10 @@ def elsewhere(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
     example = works[0].example
     if example is None:
         return [() for _ in works]
-    return [tuple(timed) for timed in onnx_timings([work.model for work in works], example, batches=BATCHES)]
+    return [
+        tuple(timed)
+        for timed in onnx_timings([work.model for work in works], example, batches=BATCHES)
+    ]
 
 
 def _energy(seen: Seen) -> Energy | None:
@@ -127,4 +134,7 @@ def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:
 
 def _first(timed: Sequence[Timing]) -> Latency | None:
     """One example in torch: the latency that is shown large."""
-    return next((timing.latency for timing in timed if timing.batch == 1 and timing.runtime == "torch"), None)
+    return next(
+        (timing.latency for timing in timed if timing.batch == 1 and timing.runtime == "torch"),
+        None,
+    )

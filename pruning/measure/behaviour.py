@@ -62,7 +62,9 @@ def paired(this: Tensor | None, dense: Tensor | None, data: Batches | None) -> P
     if this is None or dense is None or data is None:
         return None
     a, b = this.argmax(1) == data.y, dense.argmax(1) == data.y
-    return Paired(int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()))
+    return Paired(
+        int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
+    )
 
 
 def _sigma(data: Batches) -> float:
@@ -73,7 +75,9 @@ def _noisy(data: Batches) -> Batches:
     """The first examples with Gaussian noise, drawn from a seed of its own: every model meets the same."""
     some = data.head(LIMIT)
     chance = torch.Generator().manual_seed(1706)
-    return Batches(some.x + _sigma(data) * torch.randn(some.x.shape, generator=chance), some.y, data.batch)
+    return Batches(
+        some.x + _sigma(data) * torch.randn(some.x.shape, generator=chance), some.y, data.batch
+    )
 
 
 # ---------------------------------------------------------------- calibration

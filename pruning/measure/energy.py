@@ -21,7 +21,9 @@ def energy(macs: int, kept: int, measured: float | None = None) -> Energy:
     return Energy(macs * each, kept * each, measured=measured)
 
 
-def joules(model: nn.Module, example: Tensor, *, seconds: float = 0.3, place: Path = RAPL) -> float | None:
+def joules(
+    model: nn.Module, example: Tensor, *, seconds: float = 0.3, place: Path = RAPL
+) -> float | None:
     """Joules of one pass of one example by the processor's counter, all that it does meanwhile included; None where there is none."""
     counters = _counters(place)
     if not counters:
@@ -33,7 +35,9 @@ def joules(model: nn.Module, example: Tensor, *, seconds: float = 0.3, place: Pa
             model(x)
             passes += 1
         after = [_read(counter) for counter in counters]
-    spent = sum(_since(a, b, counter) for a, b, counter in zip(before, after, counters, strict=True))
+    spent = sum(
+        _since(a, b, counter) for a, b, counter in zip(before, after, counters, strict=True)
+    )
     return spent / 1e6 / passes
 
 
@@ -58,4 +62,8 @@ def _read(folder: Path) -> int:
 
 def _since(before: int, after: int, folder: Path) -> int:
     """The counter starts anew at its range."""
-    return after - before if after >= before else after - before + int((folder / "max_energy_range_uj").read_text())
+    return (
+        after - before
+        if after >= before
+        else after - before + int((folder / "max_energy_range_uj").read_text())
+    )

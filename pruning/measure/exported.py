@@ -32,20 +32,34 @@ class NotExported(Exception):
     """Why a model is not timed here, as the rest of a sentence."""
 
 
-def onnx_timings(models: Sequence[nn.Module], example: Tensor, *, batches: Sequence[int], budget: float = 0.8) -> list[list[Timing]]:
+def onnx_timings(
+    models: Sequence[nn.Module], example: Tensor, *, batches: Sequence[int], budget: float = 0.8
+) -> list[list[Timing]]:
     """For each model, its timings in ONNX Runtime beside the first, which is the reference, on as many threads as torch has now.
 
     A second session of the first program is the control. What cannot be exported, or answers otherwise, says why.
     """
     threads = torch.get_num_threads()
     programs = [_program(model, example) for model in models]
-    by_batch = [_timed(models, programs, examples(example, models[0], batch), threads, budget) for batch in batches]
+    by_batch = [
+        _timed(models, programs, examples(example, models[0], batch), threads, budget)
+        for batch in batches
+    ]
     return [[timed[i] for timed in by_batch] for i in range(len(models))]
 
 
-def _timed(models: Sequence[nn.Module], programs: Sequence[bytes | str], x: Tensor, threads: int, budget: float) -> list[Timing]:
+def _timed(
+    models: Sequence[nn.Module],
+    programs: Sequence[bytes | str],
+    x: Tensor,
+    threads: int,
+    budget: float,
+) -> list[Timing]:
     """All models on one batch. programs: exported, or why not."""
-    ready = [_prepared(model, program, x, threads) for model, program in zip(models, programs, strict=True)]
+    ready = [
+        _prepared(model, program, x, threads)
+        for model, program in zip(models, programs, strict=True)
+    ]
     first, again = ready[0], _prepared(models[0], programs[0], x, threads)
     if isinstance(first, str) or isinstance(again, str):
         return [Timing(RUNTIME, len(x), threads, why=str(first)) for _ in models]
@@ -57,7 +71,10 @@ def _timed(models: Sequence[nn.Module], programs: Sequence[bytes | str], x: Tens
     can = [one for one in (*ready, again) if not isinstance(one, str)]
     times = interleaved([_pass(answer, given) for answer in can], least=5, most=300, budget=budget)
     told = iter(judged(RUNTIME, times, len(x), threads))
-    return [Timing(RUNTIME, len(x), threads, why=one) if isinstance(one, str) else next(told) for one in ready]
+    return [
+        Timing(RUNTIME, len(x), threads, why=one) if isinstance(one, str) else next(told)
+        for one in ready
+    ]
 
 
 def _pass(answer: Answers, given: NDArray[Any]) -> Callable[[], object]:
@@ -95,11 +112,15 @@ def export(model: nn.Module, x: Tensor, *, free: bool = True) -> bytes:
     shapes = ({0: torch.export.Dim.AUTO},) if free else None
     with _quiet(), torch.no_grad():
         try:
-            program = torch.onnx.export(copy.deepcopy(model).eval(), (x,), dynamo=True, verbose=False, dynamic_shapes=shapes)
+            program = torch.onnx.export(
+                copy.deepcopy(model).eval(), (x,), dynamo=True, verbose=False, dynamic_shapes=shapes
+            )
             assert program is not None
             return bytes(program.model_proto.SerializeToString())
         except Exception as error:  # whatever stops an exporter that traces code nobody here wrote
-            raise NotExported(f"could not be exported by torch.onnx ({type(error).__name__})") from error
+            raise NotExported(
+                f"could not be exported by torch.onnx ({type(error).__name__})"
+            ) from error
 
 
 def session(program: bytes, threads: int) -> Answers:
@@ -109,12 +130,16 @@ def session(program: bytes, threads: int) -> Answers:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
-    if threads > 1:  # threads that wait by spinning would slow the other contestants, and nobody waits so on a shared machine
+    if (
+        threads > 1
+    ):  # threads that wait by spinning would slow the other contestants, and nobody waits so on a shared machine
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         held = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common root
-        raise NotExported(f"was exported, but ONNX Runtime does not take it ({type(error).__name__})") from error
+        raise NotExported(
+            f"was exported, but ONNX Runtime does not take it ({type(error).__name__})"
+        ) from error
     name = held.get_inputs()[0].name
     return lambda given: held.run(None, {name: given})[0]
 
@@ -125,7 +150,9 @@ def _check(answer: Answers, model: nn.Module, x: Tensor) -> None:
     try:
         found = answer(x.numpy())
     except Exception as error:
-        raise NotExported(f"was exported, but fails in ONNX Runtime ({type(error).__name__})") from error
+        raise NotExported(
+            f"was exported, but fails in ONNX Runtime ({type(error).__name__})"
+        ) from error
     apart = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
     if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise NotExported(f"was exported, but its answers differ from torch's by {apart:.2g}")
@@ -134,7 +161,9 @@ def _check(answer: Answers, model: nn.Module, x: Tensor) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Exporters talk of their own affairs."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

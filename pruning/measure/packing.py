@@ -35,14 +35,32 @@ def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> byt
         flat = value.detach().reshape(-1).contiguous()
         kept = (flat != 0).numpy()
         how, places = _places(kept) if name in pruned and not kept.all() else ("all", b"")
-        if len(places) + int(kept.sum()) * flat.element_size() >= flat.numel() * flat.element_size():
+        if (
+            len(places) + int(kept.sum()) * flat.element_size()
+            >= flat.numel() * flat.element_size()
+        ):
             how, places = "all", b""
         some = flat if how == "all" else flat[torch.from_numpy(kept)]
         values = _values(some, deflate)
-        rows.append((name, str(value.dtype).removeprefix("torch."), list(value.shape), how, len(some), len(places), len(values)))
+        rows.append(
+            (
+                name,
+                str(value.dtype).removeprefix("torch."),
+                list(value.shape),
+                how,
+                len(some),
+                len(places),
+                len(values),
+            )
+        )
         body += [places, values]
-    columns = [list(column) for column in zip(*rows, strict=True)]  # what is alike lies together, and deflates
-    told = zlib.compress(json.dumps([deflate, columns if deflate else columns[:-1]], separators=(",", ":")).encode(), 9)
+    columns = [
+        list(column) for column in zip(*rows, strict=True)
+    ]  # what is alike lies together, and deflates
+    told = zlib.compress(
+        json.dumps([deflate, columns if deflate else columns[:-1]], separators=(",", ":")).encode(),
+        9,
+    )
     return b"".join([len(told).to_bytes(4, "little"), told, *body])
 
 
@@ -98,8 +116,13 @@ def _gaps(kept: Bools) -> NDArray[np.int64]:
 
 def _rice(gaps: NDArray[np.int64]) -> bytes:
     """A byte for k; then each gap g as g >> k ones and a zero, all of those first; then the low k bits of each."""
-    near = int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0  # the best k for gaps of equal chances, or next to it
-    k = min(range(max(0, near - 2), near + 2), key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k))
+    near = (
+        int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0
+    )  # the best k for gaps of equal chances, or next to it
+    k = min(
+        range(max(0, near - 2), near + 2),
+        key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k),
+    )
     ends = np.cumsum((gaps >> k) + 1) - 1
     unary = np.ones(int(ends[-1]) + 1 if len(ends) else 0, bool)
     unary[ends] = False
@@ -112,7 +135,9 @@ def _unrice(code: bytes, n: int) -> NDArray[np.int64]:
     low_bytes = -(-n * k // 8)
     unary = np.unpackbits(np.frombuffer(code[1 : len(code) - low_bytes], np.uint8))
     high = np.diff(np.flatnonzero(unary == 0)[:n], prepend=-1) - 1
-    low = np.unpackbits(np.frombuffer(code[len(code) - low_bytes :], np.uint8), count=n * k).reshape(n, k)
+    low = np.unpackbits(
+        np.frombuffer(code[len(code) - low_bytes :], np.uint8), count=n * k
+    ).reshape(n, k)
     return (high << k) + low.astype(np.int64) @ (1 << np.arange(k - 1, -1, -1))
 
 
@@ -123,7 +148,9 @@ def _values(flat: Tensor, deflate: bool) -> bytes:
     raw = flat.contiguous().view(torch.uint8).numpy()
     if not deflate:
         return raw.tobytes()
-    planes = raw.reshape(-1, flat.element_size()).T  # all first bytes, all second ones, ...: signs and exponents lie together
+    planes = raw.reshape(
+        -1, flat.element_size()
+    ).T  # all first bytes, all second ones, ...: signs and exponents lie together
     worth = [_deflates(plane) for plane in planes]
     good = b"".join(plane.tobytes() for plane, it in zip(planes, worth, strict=True) if it)
     packed = zlib.compress(good, 6 if len(good) < LARGE else 3)

@@ -23,10 +23,16 @@ def dense_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as a safetensors file."""
     state = model.state_dict()
     head, offset = {}, 0
-    for name in sorted(state, key=lambda name: (-state[name].element_size(), name)):  # the order of the format
+    for name in sorted(
+        state, key=lambda name: (-state[name].element_size(), name)
+    ):  # the order of the format
         value = state[name]
         size = value.numel() * value.element_size()
-        head[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [offset, offset + size]}
+        head[name] = {
+            "dtype": "F32",
+            "shape": list(value.shape),
+            "data_offsets": [offset, offset + size],
+        }
         offset += size
     text = json.dumps(head, separators=(",", ":"))
     return 8 + -(-len(text) // 8) * 8 + offset
@@ -64,8 +70,13 @@ def _covered(model: nn.Module) -> set[str]:
 
 def memory(model: nn.Module, example: Tensor | None) -> Memory:
     """What lies in memory at run time: the weights, zeros too, and at most so much else."""
-    held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in (*model.parameters(), *model.buffers())}
-    return Memory(sum(held.values()), peak_activations(model, example) if example is not None else None)
+    held = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
+        for t in (*model.parameters(), *model.buffers())
+    }
+    return Memory(
+        sum(held.values()), peak_activations(model, example) if example is not None else None
+    )
 
 
 def peak_activations(model: nn.Module, example: Tensor) -> int:

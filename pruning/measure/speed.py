@@ -34,18 +34,29 @@ SPARSE = 0.8
 Pass = Callable[[], object]
 
 
-def latencies(models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, passes: int = 30, budget: float = 2.0) -> list[Latency]:
+def latencies(
+    models: Sequence[nn.Module],
+    example: Tensor,
+    *,
+    batch: int = 1,
+    passes: int = 30,
+    budget: float = 2.0,
+) -> list[Latency]:
     """Milliseconds of a forward pass of each model, interleaved. At most `budget` seconds for each model, at least 5 passes.
 
     On the threads torch has now.
     """
     x = examples(example, models[0], batch)
     with _ready(models):
-        times = interleaved([_pass(model, x) for model in models], least=5, most=passes, budget=budget * len(models))
+        times = interleaved(
+            [_pass(model, x) for model in models], least=5, most=passes, budget=budget * len(models)
+        )
     return [quartiles(taken, batch) for taken in times]
 
 
-def timings(models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, budget: float = 0.8) -> list[list[Timing]]:
+def timings(
+    models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, budget: float = 0.8
+) -> list[list[Timing]]:
     """For each model, its timing in torch beside the first, which is the reference; and in CSR, for those that have linear
     layers with enough zeros. One round of `budget` seconds, with a copy of the first as control."""
     sparse = [to_sparse(model) if model is not models[0] else None for model in models]
@@ -64,11 +75,15 @@ def timings(models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, bud
     for held, model in zip(found, sparse, strict=True):
         if model is not None:
             timing = next(rest)
-            held.append(Timing("torch CSR", batch, threads, timing.latency, timing.speedup, timing.control))
+            held.append(
+                Timing("torch CSR", batch, threads, timing.latency, timing.speedup, timing.control)
+            )
     return found
 
 
-def interleaved(passes: Sequence[Pass], *, least: int, most: int, budget: float, warm: int = 3) -> list[list[float]]:
+def interleaved(
+    passes: Sequence[Pass], *, least: int, most: int, budget: float, warm: int = 3
+) -> list[list[float]]:
     """Milliseconds of every pass of each contestant, a round at a time, until `most` rounds or `budget` seconds are over."""
     for one in passes:
         for _ in range(warm):
@@ -82,11 +97,20 @@ def interleaved(passes: Sequence[Pass], *, least: int, most: int, budget: float,
     return times
 
 
-def judged(runtime: str, times: Sequence[Sequence[float]], batch: int, threads: int) -> list[Timing]:
+def judged(
+    runtime: str, times: Sequence[Sequence[float]], batch: int, threads: int
+) -> list[Timing]:
     """Timings of all contestants but the last, the control: a copy of the first."""
     control = abs(_ratio(times[0], times[-1]).value - 1)
     return [
-        Timing(runtime, batch, threads, quartiles(taken, batch, threads), _ratio(times[0], taken) if i else None, control)
+        Timing(
+            runtime,
+            batch,
+            threads,
+            quartiles(taken, batch, threads),
+            _ratio(times[0], taken) if i else None,
+            control,
+        )
         for i, taken in enumerate(times[:-1])
     ]
 

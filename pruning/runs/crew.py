@@ -92,9 +92,18 @@ def stop(place: Path | None = None, patience: float = 15.0) -> bool:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pruning.runs.crew", description="Keep workers for the workspace.")
-    parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="runs at once (default: the processor's cores)")
-    parser.add_argument("--stop", action="store_true", help="end the workspace's crew, running jobs included")
+    parser = argparse.ArgumentParser(
+        prog="python -m pruning.runs.crew", description="Keep workers for the workspace."
+    )
+    parser.add_argument(
+        "--slots",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="runs at once (default: the processor's cores)",
+    )
+    parser.add_argument(
+        "--stop", action="store_true", help="end the workspace's crew, running jobs included"
+    )
     args = parser.parse_args(argv)
     if args.stop:
         print("The crew has ended." if stop() else "There is no crew to end.")

@@ -29,8 +29,12 @@ def whole(file: Path) -> Iterator[Path]:
         _sync(file.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(f"The disk is full: {file.name} could not be written. Free some space and start again.") from error
-        raise RunError(f"{file} could not be written ({error.strerror or error}): check the folder and its permissions.") from error
+            raise RunError(
+                f"The disk is full: {file.name} could not be written. Free some space and start again."
+            ) from error
+        raise RunError(
+            f"{file} could not be written ({error.strerror or error}): check the folder and its permissions."
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 

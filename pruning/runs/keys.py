@@ -36,13 +36,19 @@ def facts(model: str, home: Path) -> str:
 def _data() -> list[str]:
     """The data files that are here: more of them, and there is more to say of a model."""
     roots = [Path(given).expanduser() for given in (os.environ.get("PRUNING_DATA"),) if given]
-    return [f"{file.parent.parent.name}/{file.name}" for root in (*roots, Path("data")) for file in sorted(root.glob("*/raw/*-ubyte"))]
+    return [
+        f"{file.parent.parent.name}/{file.name}"
+        for root in (*roots, Path("data"))
+        for file in sorted(root.glob("*/raw/*-ubyte"))
+    ]
 
 
 def _hub() -> Path:
     """Where torch keeps weights it downloaded."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub" / "checkpoints"
+    return (
+        Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub" / "checkpoints"
+    )
 
 
 @cache

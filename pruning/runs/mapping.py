@@ -33,8 +33,15 @@ def draw(store: Store, job: Job, stop: Callable[[], bool]) -> None:
     levels, points = tuple(spec.get("levels", LEVELS)), 0
     try:
         for tier in dict.fromkeys(("estimate", spec["tier"])):
-            how = {"tier": tier, "within": spec.get("within", 0.02), "running": True, "workers": free()}
-            for point in sensitivity(work, levels=levels, stop=stop, keep=store.home / "maps", **asked, **how):
+            how = {
+                "tier": tier,
+                "within": spec.get("within", 0.02),
+                "running": True,
+                "workers": free(),
+            }
+            for point in sensitivity(
+                work, levels=levels, stop=stop, keep=store.home / "maps", **asked, **how
+            ):
                 store.append(job, point)
                 points += 1
                 if time.monotonic() - looked > 1.0:
@@ -43,7 +50,18 @@ def draw(store: Store, job: Job, stop: Callable[[], bool]) -> None:
     except _MakesWay:
         store.release(job)
         return
-    save_study(job.folder, {"what": "map", "model": spec["model"], "tier": spec["tier"], **asked, "levels": levels, "points": points}, {})
+    save_study(
+        job.folder,
+        {
+            "what": "map",
+            "model": spec["model"],
+            "tier": spec["tier"],
+            **asked,
+            "levels": levels,
+            "points": points,
+        },
+        {},
+    )
     store.finish(job, "finished")
 
 
@@ -54,5 +72,7 @@ def _make_way(store: Store, job: Job) -> None:
     except OSError:
         silent = time.time() - (job.started or 0.0)
     others = store.jobs("study", LIVE)
-    if silent > PATIENCE and any(other.id != job.id and other.spec.get("what") == "map" for other in others):
+    if silent > PATIENCE and any(
+        other.id != job.id and other.spec.get("what") == "map" for other in others
+    ):
         raise _MakesWay

@@ -32,7 +32,9 @@ Progress = Callable[[str, int, int], None]
 _kept: OrderedDict[tuple[object, ...], Workpiece] = OrderedDict()
 
 
-def resolve(model: str, place: Path | None = None, *, fetch: bool = True, progress: Progress | None = None) -> Workpiece:
+def resolve(
+    model: str, place: Path | None = None, *, fetch: bool = True, progress: Progress | None = None
+) -> Workpiece:
     """The model of that name, with its data. It is shared: copy before you change it, as the engine does.
 
     place: the workspace whose uploads and runs are meant; fetch: download data that is not here (else do without it).
@@ -80,7 +82,9 @@ def split(model: str) -> tuple[str, str]:
     if not colon:
         return "sample", model
     if kind not in ("torchvision", "upload", "run"):
-        raise UnknownName("source of models", kind, ("torchvision:<architecture>", "upload:<id>", "run:<id>"))
+        raise UnknownName(
+            "source of models", kind, ("torchvision:<architecture>", "upload:<id>", "run:<id>")
+        )
     return kind, rest
 
 
@@ -122,7 +126,9 @@ def _pruned(id: str, place: Path, ways: _Ways) -> Workpiece:
     from safetensors.torch import load_model
 
     job, result = _run(id, place)
-    base = resolve(Recipe.from_dict(_plain(job.spec)).model, place, fetch=ways.fetch, progress=ways.progress)
+    base = resolve(
+        Recipe.from_dict(_plain(job.spec)).model, place, fetch=ways.fetch, progress=ways.progress
+    )
     model = copy.deepcopy(base.model)
     load_model(model, str(result.weights))
     return replace(base, name=f"run {id} of {base.name}", model=model)
@@ -131,14 +137,18 @@ def _pruned(id: str, place: Path, ways: _Ways) -> Workpiece:
 def _run(id: str, place: Path) -> tuple[Job, RunResult]:
     job = Store(place).job(id)
     if job.kind != "run" or job.state != "finished":
-        raise RecipeError(f"Run {id} has no model to work on: it is {job.state}. Choose a finished run.")
+        raise RecipeError(
+            f"Run {id} has no model to work on: it is {job.state}. Choose a finished run."
+        )
     return job, load_run(job.folder)
 
 
 def _upload(id: str, place: Path) -> dict[str, Any]:
     file = place / "uploads" / id / "upload.json"
     if not id.isalnum() or not file.is_file():
-        raise RecipeError(f"There is no upload {id!r} in this workspace: open the file again on the Model page.")
+        raise RecipeError(
+            f"There is no upload {id!r} in this workspace: open the file again on the Model page."
+        )
     held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return held
 

@@ -75,13 +75,19 @@ class RunResult:
         """Layer -> its weights before and after."""
         held = _arrays(self.folder / "histograms.npz")
         names = json.loads(str(held["names"]))
-        return {name: Histogram(held[f"edges_{i}"], held[f"dense_{i}"], held[f"final_{i}"]) for i, name in enumerate(names)}
+        return {
+            name: Histogram(held[f"edges_{i}"], held[f"dense_{i}"], held[f"final_{i}"])
+            for i, name in enumerate(names)
+        }
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Parameter name -> True where the weight was kept, in the parameter's shape."""
         held = _arrays(self.folder / "masks.npz")
         shapes = json.loads(str(held["shapes"]))
-        return {name: _unpack(held[f"bits_{i}"], tuple(shape)) for i, (name, shape) in enumerate(shapes.items())}
+        return {
+            name: _unpack(held[f"bits_{i}"], tuple(shape))
+            for i, (name, shape) in enumerate(shapes.items())
+        }
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """One parameter's mask."""
@@ -90,13 +96,17 @@ class RunResult:
 
 def load_study(folder: Path) -> Study:
     """Raises RunError when the folder holds no whole study."""
-    data = _readable(folder / "study.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+    data = _readable(
+        folder / "study.json", lambda file: json.loads(file.read_text(encoding="utf-8"))
+    )
     return Study(folder, data["what"], data["model"], data)
 
 
 def load_run(folder: Path) -> RunResult:
     """Raises RunError when the folder holds no result: the run did not finish, or was deleted."""
-    data = _readable(folder / "result.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
+    data = _readable(
+        folder / "result.json", lambda file: json.loads(file.read_text(encoding="utf-8"))
+    )
     finished = from_dict({**data, "event": "finished"})
     assert isinstance(finished, Finished)
     return RunResult(folder, finished)
@@ -105,7 +115,9 @@ def load_run(folder: Path) -> RunResult:
 # ---------------------------------------------------------------- writers, for workers
 
 
-def save_study(folder: Path, data: dict[str, Any], arrays: dict[str, NDArray[Any]] | Ranking) -> None:
+def save_study(
+    folder: Path, data: dict[str, Any], arrays: dict[str, NDArray[Any]] | Ranking
+) -> None:
     """Arrays first, `study.json` last: where it is, all is."""
     with whole(folder / "study.npz") as draft:
         if isinstance(arrays, Ranking):
@@ -162,6 +174,10 @@ def _readable(file: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(file)
     except FileNotFoundError:
-        raise RunError(f"{file.parent.name} has no {file.name}: the work did not finish, or was deleted; start it again.") from None
+        raise RunError(
+            f"{file.parent.name} has no {file.name}: the work did not finish, or was deleted; start it again."
+        ) from None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise RunError(f"{file.name} of {file.parent.name} cannot be read ({error}): delete that job and start it again.") from error
+        raise RunError(
+            f"{file.name} of {file.parent.name} cannot be read ({error}): delete that job and start it again."
+        ) from error

@@ -103,24 +103,35 @@ class Store:
         A study's key is completed with all that its answer depends on (weights, code), so answers stay true across sessions.
         """
         if kind not in KINDS:
-            raise RunError(f"There is no kind of job called {kind!r}: known are {', '.join(KINDS)}.")
+            raise RunError(
+                f"There is no kind of job called {kind!r}: known are {', '.join(KINDS)}."
+            )
         key = complete(spec, key, self.home) if kind == "study" else key
         id, text = secrets.token_hex(6), json.dumps(spec, separators=(",", ":"), allow_nan=False)
         with self._write() as db:
-            held = db.execute("SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')", (key,)).fetchone()
+            held = db.execute(
+                "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')",
+                (key,),
+            ).fetchone()
             if held is not None and self._worth(held):
                 return str(held["id"])
             if held is not None:  # its files are gone: the row alone is no answer
                 db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (held["id"],))
             row = (id, kind, text, key, time.time(), priority, parent, batch)
-            db.execute("INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute(
+                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
         return id
 
     def known(self, spec: dict[str, Any], key: str | None) -> bool:
         """Whether that study waits, works or is done: asking for it would begin nothing."""
         key = complete(spec, key, self.home)
         with self._read() as db:
-            held = db.execute("SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')", (key,)).fetchone()
+            held = db.execute(
+                "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')",
+                (key,),
+            ).fetchone()
         return held is not None and self._worth(held)
 
     def job(self, id: str) -> Job:
@@ -133,10 +144,20 @@ class Store:
             )
         return self._job(row)
 
-    def jobs(self, kind: str | None = None, states: Collection[str] | None = None, limit: int = 200, batch: str | None = None) -> list[Job]:
+    def jobs(
+        self,
+        kind: str | None = None,
+        states: Collection[str] | None = None,
+        limit: int = 200,
+        batch: str | None = None,
+    ) -> list[Job]:
         """Newest first."""
         where, given = ["1"], list[Any]()
-        for column, values in (("kind", kind and [kind]), ("state", states), ("batch", batch and [batch])):
+        for column, values in (
+            ("kind", kind and [kind]),
+            ("state", states),
+            ("batch", batch and [batch]),
+        ):
             if values is not None:
                 where.append(f"{column} IN ({', '.join('?' * len(values))})")
                 given += values
@@ -149,13 +170,18 @@ class Store:
         asked = """SELECT number, body FROM events JOIN jobs ON jobs.id = events.job AND jobs.attempt = events.attempt
                    WHERE job = ? AND number > ? ORDER BY number"""
         with self._read() as db:
-            return [(row["number"], _events.from_json(row["body"])) for row in db.execute(asked, (id, after))]
+            return [
+                (row["number"], _events.from_json(row["body"]))
+                for row in db.execute(asked, (id, after))
+            ]
 
     def stop(self, id: str) -> None:
         """Ask a job to stop: at once when it waits, soon when it runs, nothing when it has ended."""
         now = time.time()
         with self._write() as db:
-            row = db.execute("SELECT * FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (id,)).fetchone()
+            row = db.execute(
+                "SELECT * FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (id,)
+            ).fetchone()
             if row is None:
                 return
             db.execute("UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (now, id))
@@ -176,8 +202,16 @@ class Store:
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
         now = time.time()
-        lost = [row for row in rows if row["owner"] in owners or row["lease"] < now or _owner.dead(row["owner"])]
-        return [job for job in map(self._job, lost) if self._give_up(job, silent=job.owner not in owners)]
+        lost = [
+            row
+            for row in rows
+            if row["owner"] in owners or row["lease"] < now or _owner.dead(row["owner"])
+        ]
+        return [
+            job
+            for job in map(self._job, lost)
+            if self._give_up(job, silent=job.owner not in owners)
+        ]
 
     def give_up(self, job: Job) -> bool:
         """End a running job without its worker, which is fenced off from now on. False: it has ended already."""
@@ -186,7 +220,11 @@ class Store:
     def waiting(self) -> dict[str, int]:
         """How many jobs could be claimed, by kind; "long": studies of low priority, one at a time. A glance that takes no lock."""
         with self._read() as db:
-            return dict(db.execute(f"SELECT {_WHAT} AS what, COUNT(*) FROM jobs WHERE {_OPEN} GROUP BY what").fetchall())
+            return dict(
+                db.execute(
+                    f"SELECT {_WHAT} AS what, COUNT(*) FROM jobs WHERE {_OPEN} GROUP BY what"
+                ).fetchall()
+            )
 
     def fail_waiting(self, message: str) -> None:
         """End every queued job: there is nobody to do them."""
@@ -197,7 +235,9 @@ class Store:
     def folder(self, id: str) -> Path:
         """Where a job leaves its files. Ids are hexadecimal, so that a name from outside cannot be a path."""
         if not id or not set(id) <= set("0123456789abcdef"):
-            raise RunError(f"{id!r} is not the id of a job: ids are hexadecimal, like 5f0c2a9b41de.")
+            raise RunError(
+                f"{id!r} is not the id of a job: ids are hexadecimal, like 5f0c2a9b41de."
+            )
         return self.home / "jobs" / id
 
     # ---------------------------------------------------------------- for the worker that holds the job
@@ -216,7 +256,11 @@ class Store:
             if row is None:
                 return None
             taken = "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, started = ? WHERE id = ? RETURNING *"
-            return self._job(db.execute(taken, (owner or _owner.me(), now + self.lease, now, row["id"])).fetchone())
+            return self._job(
+                db.execute(
+                    taken, (owner or _owner.me(), now + self.lease, now, row["id"])
+                ).fetchone()
+            )
 
     def beat(self, job: Job) -> bool:
         """A sign of life: the lease begins anew. Returns whether somebody asked the job to stop. Raises Fenced."""
@@ -240,7 +284,9 @@ class Store:
         with self._write() as db:
             self._requeue(db, self._held(db, job))
 
-    def finish(self, job: Job, state: str, message: str | None = None, event: Event | None = None) -> None:
+    def finish(
+        self, job: Job, state: str, message: str | None = None, event: Event | None = None
+    ) -> None:
         """End the job, and say so with a last event in the same breath. Raises Fenced."""
         if state not in ENDED:
             raise RunError(f"A job cannot end as {state!r}: it ends as {', '.join(ENDED)}.")
@@ -250,9 +296,26 @@ class Store:
     # ---------------------------------------------------------------- inside
 
     def _job(self, row: sqlite3.Row) -> Job:
-        plain = ("id", "kind", "state", "attempt", "owner", "submitted", "started", "ended", "message", "parent", "batch")
+        plain = (
+            "id",
+            "kind",
+            "state",
+            "attempt",
+            "owner",
+            "submitted",
+            "started",
+            "ended",
+            "message",
+            "parent",
+            "batch",
+        )
         kept = {name: row[name] for name in plain}
-        return Job(**kept, spec=json.loads(row["spec"]), stopping=row["stopping"] is not None, folder=self.home / "jobs" / row["id"])
+        return Job(
+            **kept,
+            spec=json.loads(row["spec"]),
+            stopping=row["stopping"] is not None,
+            folder=self.home / "jobs" / row["id"],
+        )
 
     def _worth(self, row: sqlite3.Row) -> bool:
         """Whether a job under the same key is an answer: it is on its way, or its files are there."""
@@ -260,7 +323,9 @@ class Store:
         return row["state"] in LIVE or (self.folder(row["id"]) / result).exists()
 
     def _held(self, db: sqlite3.Connection, job: Job) -> sqlite3.Row:
-        asked = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
+        asked = (
+            "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
+        )
         row: sqlite3.Row | None = db.execute(asked, (job.id, job.owner, job.attempt)).fetchone()
         if row is None:
             raise Fenced(f"Job {job.id} is no longer this worker's: it was given up or deleted.")
@@ -270,20 +335,35 @@ class Store:
         asked = "SELECT COALESCE(MAX(number), 0) + 1 FROM events WHERE job = ? AND attempt = ?"
         number = int(db.execute(asked, (row["id"], row["attempt"])).fetchone()[0])
         body = _events.to_json(event)
-        db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (row["id"], row["attempt"], number, time.time(), body))
+        db.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
+            (row["id"], row["attempt"], number, time.time(), body),
+        )
         return number
 
-    def _end(self, db: sqlite3.Connection, row: sqlite3.Row, state: str, message: str | None, event: Event | None) -> None:
+    def _end(
+        self,
+        db: sqlite3.Connection,
+        row: sqlite3.Row,
+        state: str,
+        message: str | None,
+        event: Event | None,
+    ) -> None:
         if event is not None:
             self._append(db, row, event)
-        db.execute("UPDATE jobs SET state = ?, message = ?, ended = ?, lease = NULL WHERE id = ?", (state, message, time.time(), row["id"]))
+        db.execute(
+            "UPDATE jobs SET state = ?, message = ?, ended = ?, lease = NULL WHERE id = ?",
+            (state, message, time.time(), row["id"]),
+        )
 
     def _give_up(self, job: Job, *, silent: bool) -> bool:
         """End one job of a lost owner, unless somebody was faster. silent: unless its owner gave a sign of life meanwhile."""
         with self._write() as db:
             asked = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
             now = db.execute(asked, (job.id, job.owner, job.attempt)).fetchone()
-            if now is None or (silent and now["lease"] >= time.time() and not _owner.dead(now["owner"])):
+            if now is None or (
+                silent and now["lease"] >= time.time() and not _owner.dead(now["owner"])
+            ):
                 return False
             if now["stopping"] is not None:
                 self._end(db, now, "stopped", "Stopped.", self._halted(db, now))
@@ -294,7 +374,10 @@ class Store:
             return True
 
     def _requeue(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
-        db.execute("UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?", (row["id"],))
+        db.execute(
+            "UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?",
+            (row["id"],),
+        )
 
     def _halted(self, db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
         """How far a job came, from its last event that says so."""
@@ -356,12 +439,20 @@ def _plainly(file: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         said = str(error)
         if "full" in said or "No space" in said:
-            raise RunError(f"The disk is full: {file.parent} could not be written. Free some space and try again.") from error
+            raise RunError(
+                f"The disk is full: {file.parent} could not be written. Free some space and try again."
+            ) from error
         if "not a database" in said or "malformed" in said:
-            raise RunError(f"{file} is damaged ({said}): move it aside, and the workbench begins a new one.") from error
+            raise RunError(
+                f"{file} is damaged ({said}): move it aside, and the workbench begins a new one."
+            ) from error
         if "locked" in said or "busy" in said:
-            raise RunError(f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open.") from error
-        raise RunError(f"{file} cannot be used ({said}): check that its folder exists and may be written.") from error
+            raise RunError(
+                f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
+            ) from error
+        raise RunError(
+            f"{file} cannot be used ({said}): check that its folder exists and may be written."
+        ) from error
 
 
 __all__ = ["ENDED", "LEASE", "LIVE", "Fenced", "Job", "Store", "home"]

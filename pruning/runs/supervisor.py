@@ -81,7 +81,9 @@ class Crew:
             code, age = worker.process.returncode, time.monotonic() - worker.began
             for job in running:
                 if (job.owner or "").startswith(worker.owner) and self.store.give_up(job):
-                    say(f"worker {worker.process.pid} ended with code {code} in the middle of job {job.id}")
+                    say(
+                        f"worker {worker.process.pid} ended with code {code} in the middle of job {job.id}"
+                    )
             self._count(code != 0 and age < EARLY)
 
     def _count(self, early: bool) -> None:
@@ -96,14 +98,31 @@ class Crew:
         if not any(worker.kinds == ("study",) for worker in self.workers):
             self._start(("study",), core=True)
         general = [worker for worker in self.workers if worker.kinds != ("study",)]
-        busy = sum((job.owner or "").startswith(tuple(worker.owner for worker in general)) for job in running) if general else 0
+        busy = (
+            sum(
+                (job.owner or "").startswith(tuple(worker.owner for worker in general))
+                for job in running
+            )
+            if general
+            else 0
+        )
         wanted = max(1, min(self.slots, busy + self.store.waiting().get("run", 0) + 1))
         for _ in range(wanted - len(general)):
             self._start(("run", "study"), core=not any(worker.core for worker in general))
 
     def _start(self, kinds: tuple[str, ...], *, core: bool) -> None:
-        command = [sys.executable, "-m", "pruning.runs.worker", "--crew", str(os.getpid()), "--kinds", *kinds]
-        command += ["--nice", "5" if "run" in kinds else "0"] + ([] if core else ["--idle", str(SPARE)])
+        command = [
+            sys.executable,
+            "-m",
+            "pruning.runs.worker",
+            "--crew",
+            str(os.getpid()),
+            "--kinds",
+            *kinds,
+        ]
+        command += ["--nice", "5" if "run" in kinds else "0"] + (
+            [] if core else ["--idle", str(SPARE)]
+        )
         environment = {**os.environ, "PRUNING_HOME": str(self.store.home)}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         self.workers.append(Worker(process, kinds, core))
@@ -123,7 +142,9 @@ class Crew:
     def _insist(self, running: list[Job]) -> None:
         """End workers that do not stop when asked. The job is fenced off first, so that nothing else is lost with the process."""
         now = time.monotonic()
-        self.asked = {(j.id, j.attempt): self.asked.get((j.id, j.attempt), now) for j in running if j.stopping}
+        self.asked = {
+            (j.id, j.attempt): self.asked.get((j.id, j.attempt), now) for j in running if j.stopping
+        }
         for job in running:
             if now - self.asked.get((job.id, job.attempt), now) > GRACE and self.store.give_up(job):
                 self._end(job, "did not let go of")
@@ -140,7 +161,9 @@ class Crew:
             silence = time.time() - (self.store.home / "crew.alive").stat().st_mtime
         except OSError:
             return True
-        return silence > float(os.environ.get("PRUNING_CREW_IDLE", IDLE)) and not self.store.jobs(states=LIVE, limit=1)
+        return silence > float(os.environ.get("PRUNING_CREW_IDLE", IDLE)) and not self.store.jobs(
+            states=LIVE, limit=1
+        )
 
 
 def say(line: str) -> None:

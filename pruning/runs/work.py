@@ -20,7 +20,15 @@ from pruning.run import run
 from pruning.runs import mapping
 from pruning.runs.files import whole, write_json
 from pruning.runs.resolve import resolve
-from pruning.runs.results import Histogram, counts, edges, save_histograms, save_masks, save_result, save_study
+from pruning.runs.results import (
+    Histogram,
+    counts,
+    edges,
+    save_histograms,
+    save_masks,
+    save_result,
+    save_study,
+)
 from pruning.runs.store import Job, Store
 from pruning.sensitivity import sensitivity
 from pruning.types import Batches, Masks, Workpiece, prunable
@@ -36,7 +44,9 @@ def do(store: Store, job: Job, stop: Stop) -> None:
 
 def _run(store: Store, job: Job, stop: Stop) -> None:
     """Drain the engine into the store. The files come first, then the row that says they are there."""
-    recipe = Recipe.from_dict({name: value for name, value in job.spec.items() if name != "threads"})
+    recipe = Recipe.from_dict(
+        {name: value for name, value in job.spec.items() if name != "threads"}
+    )
     work, missing = _bench(store, job, recipe.model)
 
     def keep(model: nn.Module, masks: Masks) -> None:
@@ -93,7 +103,9 @@ def rehearse(*, train: bool) -> None:
         resolve(sample_models.names()[0])
     chance = torch.Generator().manual_seed(0)
     data = Batches(torch.randn(8, 4, generator=chance), torch.tensor([0, 1] * 4), batch=4)
-    work = Workpiece("rehearsal", nn.Linear(4, 2), train=data, validation=data, test=data, example=data.x[:1])
+    work = Workpiece(
+        "rehearsal", nn.Linear(4, 2), train=data, validation=data, test=data, example=data.x[:1]
+    )
     recipe = Recipe(criterion="taylor", epochs=1)
     for _ in run(recipe, work) if train else choose(recipe, work):
         pass
@@ -107,7 +119,9 @@ def save(job: Job, found: nn.Module, final: nn.Module, masks: Masks) -> None:
         save_model(final, str(draft), metadata={"format": "pt"})
     save_masks(job.folder, {name: keep.numpy() for name, keep in masks.items()})
     before, after = prunable(found), prunable(final)
-    save_histograms(job.folder, {name: _histogram(before[name], after[name], masks.get(name)) for name in after})
+    save_histograms(
+        job.folder, {name: _histogram(before[name], after[name], masks.get(name)) for name in after}
+    )
 
 
 def save_slim(job: Job, model: nn.Module, certificate: Certificate) -> None:
@@ -128,5 +142,7 @@ def _threads(spec: dict[str, Any]) -> int:
     """One, unless the job asks for more: two runs at once then give the numbers that each gives alone."""
     wanted, most = spec.get("threads", 1), os.cpu_count() or 1
     if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= most:
-        raise OutOfRange("threads", wanted, f"a whole number from 1 to {most}, the processor's cores")
+        raise OutOfRange(
+            "threads", wanted, f"a whole number from 1 to {most}, the processor's cores"
+        )
     return wanted

@@ -56,7 +56,9 @@ class Watch(threading.Thread):
                 self.reason = self._heard()
             except Fenced:
                 self.reason = "lost"
-            except RunError as error:  # a full disk or a locked file may pass; the lease says when to give up
+            except (
+                RunError
+            ) as error:  # a full disk or a locked file may pass; the lease says when to give up
                 say(f"job {self.job.id}: {error}")
                 self._done.wait(1)
         while not self._done.wait(self.store.lease / 10):  # on its way out, which may take a while
@@ -94,12 +96,25 @@ class Leaving:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m pruning.runs.worker", description="Take jobs from the workspace, one after another.")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the jobs it takes")
-    parser.add_argument("--crew", type=int, help="process that started it; it ends when that is gone")
-    parser.add_argument("--jobs", type=int, default=50, help="jobs after which it makes way for a fresh process")
-    parser.add_argument("--idle", type=float, default=float("inf"), help="seconds without a job after which it ends")
-    parser.add_argument("--nice", type=int, default=0, help="how much it steps back for others, 0 to 19")
+    parser = argparse.ArgumentParser(
+        prog="python -m pruning.runs.worker",
+        description="Take jobs from the workspace, one after another.",
+    )
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the jobs it takes"
+    )
+    parser.add_argument(
+        "--crew", type=int, help="process that started it; it ends when that is gone"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=50, help="jobs after which it makes way for a fresh process"
+    )
+    parser.add_argument(
+        "--idle", type=float, default=float("inf"), help="seconds without a job after which it ends"
+    )
+    parser.add_argument(
+        "--nice", type=int, default=0, help="how much it steps back for others, 0 to 19"
+    )
     args = parser.parse_args(argv)
     os.nice(args.nice)
     leaving = Leaving(args.crew)
@@ -108,12 +123,22 @@ def main(argv: list[str] | None = None) -> int:
     stamp = keys.stamp()
     store = Store()
     warm(store, args.kinds)
-    kinds = [*args.kinds, "long"] if "run" in args.kinds else args.kinds  # one worker is always free for what pages wait for
+    kinds = (
+        [*args.kinds, "long"] if "run" in args.kinds else args.kinds
+    )  # one worker is always free for what pages wait for
     serve(store, leaving, kinds=kinds, share=args.jobs, idle=args.idle, stamp=stamp)
     return 0
 
 
-def serve(store: Store, leaving: Leaving, *, kinds: list[str], share: int, idle: float, stamp: int | None = None) -> None:
+def serve(
+    store: Store,
+    leaving: Leaving,
+    *,
+    kinds: list[str],
+    share: int,
+    idle: float,
+    stamp: int | None = None,
+) -> None:
     """Take jobs until the share is done, nothing came for `idle` seconds, the source changed, memory ran up, or it is time to leave."""
     last, me = time.monotonic(), owner.me()
     while share and not leaving.now() and time.monotonic() - last < idle:
@@ -161,7 +186,9 @@ def _end(store: Store, job: Job, reason: str, error: BaseException) -> bool:
     """Record what ended a job early. False when that is no longer this worker's to say."""
     try:
         if reason == "leave" and (job.kind == "study" or not store.events(job.id)):
-            store.release(job)  # a study, or a run nobody has seen begin: whoever comes next does it
+            store.release(
+                job
+            )  # a study, or a run nobody has seen begin: whoever comes next does it
             return True
         state, message, event = ending(store, job, reason, error)
         store.finish(job, state, message, event)
@@ -179,7 +206,11 @@ def ending(store: Store, job: Job, reason: str, error: BaseException) -> tuple[s
         return "stopped", "Stopped.", _halted(store, job)
     if reason == "leave":
         return "failed", LEFT, Failed(Lost.__name__, LEFT)
-    message = str(error) if isinstance(error, PruningError) and not isinstance(error, Stopped) else _unexpected(job, error)
+    message = (
+        str(error)
+        if isinstance(error, PruningError) and not isinstance(error, Stopped)
+        else _unexpected(job, error)
+    )
     return "failed", message, Failed(type(error).__name__, message)
 
 
@@ -187,7 +218,11 @@ def _unexpected(job: Job, error: BaseException) -> str:
     """A sentence for what nobody foresaw; the traceback goes into `error.txt`, for whoever mends it."""
     with whole(job.folder / "error.txt") as draft:
         draft.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "not enough memory" in str(error):
+    if (
+        isinstance(error, MemoryError)
+        or "allocate memory" in str(error)
+        or "not enough memory" in str(error)
+    ):
         return MEMORY
     return (
         f"The workbench itself went wrong here ({type(error).__name__}): try another recipe, and report this one "
@@ -224,7 +259,11 @@ def memory() -> int:
 
 def say(line: str) -> None:
     """A line for the crew's log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()}: {line}", file=sys.stderr, flush=True)
+    print(
+        f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()}: {line}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

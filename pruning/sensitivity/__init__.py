@@ -61,7 +61,11 @@ def sensitivity(
     """
     for level in levels:
         if not (isinstance(level, (int, float)) and 0 <= level < 1):
-            raise OutOfRange("A level", level, "a share from 0 up to, not including, 1 (0.9 removes 90 % of the layer)")
+            raise OutOfRange(
+                "A level",
+                level,
+                "a share from 0 up to, not including, 1 (0.9 removes 90 % of the layer)",
+            )
     if not levels:
         raise RecipeError("There are no levels: give at least one, like 0.5.")
     if tier not in TIERS:
@@ -69,9 +73,14 @@ def sensitivity(
     if workers < 1 or (examples is not None and examples < 1):
         raise OutOfRange("workers or examples", (workers, examples), "at least 1")
     recipe = Recipe(
-        criterion=criterion, options=options or {}, granularity=granularity, granularity_options=granularity_options or {},
-        exclude=tuple(exclude), floor=floor, seed=seed,
-    )  # fmt: skip
+        criterion=criterion,
+        options=options or {},
+        granularity=granularity,
+        granularity_options=granularity_options or {},
+        exclude=tuple(exclude),
+        floor=floor,
+        seed=seed,
+    )
     data = work.need("validation", "A sensitivity map")
     data = data if examples is None else data.head(examples)
     plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
@@ -80,12 +89,16 @@ def sensitivity(
 
 def free() -> int:
     """Threads worth using now: 2 where two processors are idle, else 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return 2 if cores - busy >= 1.5 else 1
 
 
-def _points(recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Plan, folder: Path | None) -> Iterator[Point]:
+def _points(
+    recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Plan, folder: Path | None
+) -> Iterator[Point]:
     units = rank(recipe, work)
     layers = units.ranking.ranked(recipe)
     if not layers.units:

@@ -69,9 +69,19 @@ class Cell:
         n = self.seen
         interval = paired(self.lost, self.won, n)
         one = Point(
-            self.layer, 0.0, self.units, self.units - self.drop, tier, Accuracy(self.correct, n), self.loss / n, self.loss_dense / n,
-            self.lost, self.won, interval, final,
-        )  # fmt: skip
+            self.layer,
+            0.0,
+            self.units,
+            self.units - self.drop,
+            tier,
+            Accuracy(self.correct, n),
+            self.loss / n,
+            self.loss_dense / n,
+            self.lost,
+            self.won,
+            interval,
+            final,
+        )
         return [replace(one, level=level) for level in self.levels]
 
 
@@ -92,15 +102,22 @@ def cells(layers: Ranked, levels: Iterable[float], total: int) -> list[Cell]:
     for layer, units in layers.units.items():
         for level in sorted(set(levels)):
             drop = layers.nearest(layer, level)
-            found.setdefault((layer, drop), Cell(layer, drop, len(units), total)).levels.append(level)
+            found.setdefault((layer, drop), Cell(layer, drop, len(units), total)).levels.append(
+                level
+            )
     return list(found.values())
 
 
 def masks(cell: Cell, units: Units, model: nn.Module) -> Masks:
     """What the cell removes: masks of the tensors that it changes. Made when needed, so that memory does not grow with the map."""
     leaders = units.ranking.leaders
-    drops = {name: cell.drop if leaders.get(name, name) == cell.layer else 0 for name in units.ranking.every}
-    return {name: keep for name, keep in verdict(units, drops, model).items() if not bool(keep.all())}
+    drops = {
+        name: cell.drop if leaders.get(name, name) == cell.layer else 0
+        for name in units.ranking.every
+    }
+    return {
+        name: keep for name, keep in verdict(units, drops, model).items() if not bool(keep.all())
+    }
 
 
 # ---------------------------------------------------------------- kept for the next time
@@ -125,7 +142,9 @@ class Shelf:
     def take(self, found: Iterable[Cell]) -> None:
         """Fill cells with what was counted before."""
         for cell in found:
-            for name, value in zip(COUNTED, self.counts.get(f"{cell.layer}|{cell.drop}", ()), strict=False):
+            for name, value in zip(
+                COUNTED, self.counts.get(f"{cell.layer}|{cell.drop}", ()), strict=False
+            ):
                 setattr(cell, name, value if name.startswith("loss") else int(value))
 
     def put(self, found: Iterable[Cell]) -> None:
@@ -134,12 +153,17 @@ class Shelf:
             key = f"{cell.layer}|{cell.drop}"
             if cell.seen > self.counts.get(key, [0])[0]:
                 self.counts[key] = [getattr(cell, name) for name in COUNTED]
-        if self.file and (before != (len(self.counts), sum(row[0] for row in self.counts.values())) or not self.file.exists()):
+        if self.file and (
+            before != (len(self.counts), sum(row[0] for row in self.counts.values()))
+            or not self.file.exists()
+        ):
             write_json(self.file, self.counts)
 
     def _read(self) -> dict[str, list[float]]:
         try:
-            found: dict[str, list[float]] = json.loads(self.file.read_text(encoding="utf-8")) if self.file else {}
+            found: dict[str, list[float]] = (
+                json.loads(self.file.read_text(encoding="utf-8")) if self.file else {}
+            )
         except (OSError, ValueError):
             return {}
         return found
@@ -150,7 +174,15 @@ def key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
     from pruning.runs.keys import code
 
     digest = hashlib.blake2b(digest_size=12)
-    asked = (recipe.criterion, recipe.options, recipe.granularity, recipe.granularity_options, recipe.seed, how, code())
+    asked = (
+        recipe.criterion,
+        recipe.options,
+        recipe.granularity,
+        recipe.granularity_options,
+        recipe.seed,
+        how,
+        code(),
+    )
     digest.update(json.dumps(asked, sort_keys=True).encode())
     for name, value in work.model.state_dict().items():
         digest.update(name.encode())

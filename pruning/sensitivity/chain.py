@@ -20,7 +20,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning.masks import apply
 from pruning.types import Masks
 
-IN_PLACE = {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul, operator.itruediv: operator.truediv}
+IN_PLACE = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -48,7 +53,9 @@ class Sandbox:
         self.model = copy.deepcopy(model).eval()
         for module in self.model.modules():
             if module.__dict__.get("inplace") is True:
-                module.__dict__["inplace"] = False  # the same numbers, and values at the cut stay what they were
+                module.__dict__["inplace"] = (
+                    False  # the same numbers, and values at the cut stay what they were
+                )
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         try:
             self.chain: _Chain | None = _Chain(self.model, sample)
@@ -63,7 +70,9 @@ class Sandbox:
         """The first step that uses any of these parameters; 0 where that is not known."""
         if self.chain is None:
             return 0
-        return min((self.chain.first.get(id(self.parameters[name]), 0) for name in names), default=0)
+        return min(
+            (self.chain.first.get(id(self.parameters[name]), 0) for name in names), default=0
+        )
 
     def walk(self, x: Tensor) -> Walk:
         return _Whole(self.model, x) if self.chain is None else _Walk(self.chain, x)
@@ -131,7 +140,9 @@ class _Chain:
         self.input, self.output = nodes[0], nodes[-1].args[0]
         modules = dict(model.named_modules())
         self.folds, replaced = _folds(nodes, modules)
-        self.steps = [(node, replaced.get(node) or _function(node, model, modules)) for node in nodes[1:-1]]
+        self.steps = [
+            (node, replaced.get(node) or _function(node, model, modules)) for node in nodes[1:-1]
+        ]
         self.first = _first_uses(self.steps, model, modules)
         last = {used: i for i, (node, _) in enumerate(self.steps) for used in node.all_input_nodes}
         last[self.output] = len(self.steps)
@@ -203,12 +214,24 @@ def _trace(model: nn.Module) -> fx.Graph:
     except Exception as error:
         raise Untraceable from error
     nodes = list(graph.nodes)
-    if sum(node.op == "placeholder" for node in nodes) != 1 or not isinstance(nodes[-1].args[0], fx.Node):
+    if sum(node.op == "placeholder" for node in nodes) != 1 or not isinstance(
+        nodes[-1].args[0], fx.Node
+    ):
         raise Untraceable
     for node in nodes:
-        node.target = IN_PLACE.get(node.target, node.target) if node.op == "call_function" else node.target
-        name = str(node.target) if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        writes = node.op in ("call_method", "call_function") and name.endswith("_") and not name.endswith("__")
+        node.target = (
+            IN_PLACE.get(node.target, node.target) if node.op == "call_function" else node.target
+        )
+        name = (
+            str(node.target)
+            if isinstance(node.target, str)
+            else getattr(node.target, "__name__", "")
+        )
+        writes = (
+            node.op in ("call_method", "call_function")
+            and name.endswith("_")
+            and not name.endswith("__")
+        )
         if writes or node.target is operator.setitem or "out" in node.kwargs:
             raise Untraceable
         if node.kwargs.get("inplace"):
@@ -230,14 +253,21 @@ def _function(node: fx.Node, model: nn.Module, modules: dict[str, nn.Module]) ->
     return node.target
 
 
-def _folds(nodes: list[fx.Node], modules: dict[str, nn.Module]) -> tuple[list[_Fold], dict[fx.Node, Callable[..., Any]]]:
+def _folds(
+    nodes: list[fx.Node], modules: dict[str, nn.Module]
+) -> tuple[list[_Fold], dict[fx.Node, Callable[..., Any]]]:
     """Convolutions whose only reader is a BatchNorm with fixed statistics, each called once."""
     calls = [str(node.target) for node in nodes if node.op == "call_module"]
     folds: list[_Fold] = []
     replaced: dict[fx.Node, Callable[..., Any]] = {}
     for node in nodes:
         reader = next(iter(node.users), None)
-        if node.op != "call_module" or len(node.users) != 1 or reader is None or reader.op != "call_module":
+        if (
+            node.op != "call_module"
+            or len(node.users) != 1
+            or reader is None
+            or reader.op != "call_module"
+        ):
             continue
         conv, norm = modules[str(node.target)], modules[str(reader.target)]
         fixed = isinstance(norm, _BatchNorm) and norm.running_mean is not None and not norm.training
@@ -257,7 +287,9 @@ def _hooked(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
-def _first_uses(steps: list[tuple[fx.Node, Any]], model: nn.Module, modules: dict[str, nn.Module]) -> dict[int, int]:
+def _first_uses(
+    steps: list[tuple[fx.Node, Any]], model: nn.Module, modules: dict[str, nn.Module]
+) -> dict[int, int]:
     first: dict[int, int] = {}
     for i, (node, _) in enumerate(steps):
         held: list[Any] = []

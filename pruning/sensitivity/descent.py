@@ -44,7 +44,14 @@ HELD = 64
 _held: dict[str, Route] = {}
 
 
-def route(recipe: Recipe, work: Workpiece, units: Units, *, folder: Path | None = None, stop: Callable[[], bool] | None = None) -> Route:
+def route(
+    recipe: Recipe,
+    work: Workpiece,
+    units: Units,
+    *,
+    folder: Path | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Route:
     """The way down to the recipe's sparsity, in weights; what was worked out before is gone on from.
 
     Raises DataError without validation data, Stopped.
@@ -66,7 +73,11 @@ def route(recipe: Recipe, work: Workpiece, units: Units, *, folder: Path | None 
 
 def _read(folder: Path | None, asked: str) -> Route | None:
     try:
-        return Route.from_dict(json.loads((folder / f"{asked}.json").read_text(encoding="utf-8"))) if folder else None
+        return (
+            Route.from_dict(json.loads((folder / f"{asked}.json").read_text(encoding="utf-8")))
+            if folder
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -98,8 +109,15 @@ class _Descent:
                 continue
             if stop is not None and stop():
                 raise Stopped("Stopped while the layers' sensitivity was measured.")
-            ways = [self._by_layers(drops, budget - legs[-1].weights), self._by_scores(drops, budget)]
-            _, leg = min((self._leg(drops, taken) for taken in ways if taken), key=lambda tried: tried[0], default=(0.0, None))
+            ways = [
+                self._by_layers(drops, budget - legs[-1].weights),
+                self._by_scores(drops, budget),
+            ]
+            _, leg = min(
+                (self._leg(drops, taken) for taken in ways if taken),
+                key=lambda tried: tried[0],
+                default=(0.0, None),
+            )
             if leg is None:
                 break
             for name, count in leg.taken:
@@ -115,7 +133,10 @@ class _Descent:
         with self.bench.sandbox.without(self._masks(after)), torch.inference_mode():
             out = self.bench.sandbox.model(self.data.x)
         weights = sum(self.layers.gone(name, count) for name, count in after.items())
-        right, loss = int((out.argmax(1) == self.data.y).sum()), float(self.work.loss(out, self.data.y))
+        right, loss = (
+            int((out.argmax(1) == self.data.y).sum()),
+            float(self.work.loss(out, self.data.y)),
+        )
         return self._moved(out), Leg(tuple(taken), weights, loss, right)
 
     def _by_layers(self, drops: dict[str, int], budget: int) -> list[tuple[str, int]]:
@@ -123,20 +144,37 @@ class _Descent:
         pieces: list[tuple[float, int, str, int]] = []
         for place, (name, row) in enumerate(self._offers(drops, budget).items()):
             before = self.layers.gone(name, drops[name])
-            corners = [(0.0, 0.0, 0)] + [(self.layers.gone(name, drops[name] + count) - before, moved, count) for count, moved in row]
+            corners = [(0.0, 0.0, 0)] + [
+                (self.layers.gone(name, drops[name] + count) - before, moved, count)
+                for count, moved in row
+            ]
             hull = lower_hull(corners)
-            pieces += [((b[1] - a[1]) / (b[0] - a[0]), place, name, b[2] - a[2]) for a, b in pairwise(hull)]
-        return self._within([(name, count) for _, _, name, count in sorted(pieces, key=lambda piece: piece[0])], drops, budget)
+            pieces += [
+                ((b[1] - a[1]) / (b[0] - a[0]), place, name, b[2] - a[2]) for a, b in pairwise(hull)
+            ]
+        return self._within(
+            [(name, count) for _, _, name, count in sorted(pieces, key=lambda piece: piece[0])],
+            drops,
+            budget,
+        )
 
-    def _within(self, steps: list[tuple[str, int]], drops: dict[str, int], budget: float) -> list[tuple[str, int]]:
+    def _within(
+        self, steps: list[tuple[str, int]], drops: dict[str, int], budget: float
+    ) -> list[tuple[str, int]]:
         """As many of the steps as the budget pays for; a layer that cannot give all that is asked gives no more."""
         after, taken, closed = dict(drops), [], set()
         for name, count in steps:
-            given = min(count, fitting(self.layers, name, after[name], budget)) if name not in closed else 0
+            given = (
+                min(count, fitting(self.layers, name, after[name], budget))
+                if name not in closed
+                else 0
+            )
             if given < count:
                 closed.add(name)
             if given:
-                budget -= self.layers.gone(name, after[name] + given) - self.layers.gone(name, after[name])
+                budget -= self.layers.gone(name, after[name] + given) - self.layers.gone(
+                    name, after[name]
+                )
                 after[name] += given
                 taken.append((name, given))
         return taken
@@ -145,7 +183,10 @@ class _Descent:
         """Layer -> (units more, how much further the answers move) for what it may give in this leg."""
         asked = []
         for name, units in self.layers.units.items():
-            left = min(self.layers.spare(name) - drops[name], fitting(self.layers, name, drops[name], budget))
+            left = min(
+                self.layers.spare(name) - drops[name],
+                fitting(self.layers, name, drops[name], budget),
+            )
             most = min(left, max(1, round(MOST * (len(units) - drops[name]))))
             counts = sorted({max(1, round(most * share)) for share in TRIED}) if most > 0 else []
             asked += [Cell(name, drops[name] + count, len(units), 0) for count in counts]
@@ -154,24 +195,40 @@ class _Descent:
             with torch.inference_mode():
                 base = self._moved(self.bench.sandbox.model(self.data.x))
             for cell, out in self.bench.outputs(self.data.x, asked):
-                found.setdefault(cell.layer, []).append((cell.drop - drops[cell.layer], self._moved(out) - base))
+                found.setdefault(cell.layer, []).append(
+                    (cell.drop - drops[cell.layer], self._moved(out) - base)
+                )
         return {name: sorted(found[name]) for name in self.layers.units if name in found}
 
     def _by_scores(self, drops: dict[str, int], budget: int) -> list[tuple[str, int]]:
         """The lowest scores anywhere, with all that is gone gone."""
         scores = {
-            name: np.concatenate([np.full(drops[name], -np.inf, values.dtype), values[drops[name] :]])
+            name: np.concatenate(
+                [np.full(drops[name], -np.inf, values.dtype), values[drops[name] :]]
+            )
             for name, values in self.layers.units.items()
         }
-        return [(name, count - drops[name]) for name, count in lowest(self.layers, scores, budget).items() if count > drops[name]]
+        return [
+            (name, count - drops[name])
+            for name, count in lowest(self.layers, scores, budget).items()
+            if count > drops[name]
+        ]
 
     def _moved(self, out: Tensor) -> float:
-        return float(torch.nn.functional.kl_div(out.log_softmax(1), self.answers, log_target=True, reduction="batchmean"))
+        return float(
+            torch.nn.functional.kl_div(
+                out.log_softmax(1), self.answers, log_target=True, reduction="batchmean"
+            )
+        )
 
     def _masks(self, drops: dict[str, int]) -> Masks:
         leaders = self.units.ranking.leaders
         every = {name: drops.get(leaders.get(name, name), 0) for name in self.units.ranking.every}
-        return {name: keep for name, keep in verdict(self.units, every, self.work.model).items() if not bool(keep.all())}
+        return {
+            name: keep
+            for name, keep in verdict(self.units, every, self.work.model).items()
+            if not bool(keep.all())
+        }
 
 
 def lower_hull(corners: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
@@ -181,7 +238,9 @@ def lower_hull(corners: list[tuple[float, float, int]]) -> list[tuple[float, flo
         x, y = corner[:2]
         if found and x <= found[-1][0]:
             continue
-        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (y - found[-2][1]) * (found[-1][0] - found[-2][0]):
+        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (
+            y - found[-2][1]
+        ) * (found[-1][0] - found[-2][0]):
             found.pop()
         found.append(corner)
     return found

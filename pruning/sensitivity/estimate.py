@@ -29,10 +29,15 @@ ROOM = 256 << 20
 """Bytes that the gradients of single examples may take at once."""
 
 
-def estimates(units: Units, work: Workpiece, data: Batches, found: list[Cell], stop: Callable[[], bool] | None) -> Iterator[Point]:
+def estimates(
+    units: Units, work: Workpiece, data: Batches, found: list[Cell], stop: Callable[[], bool] | None
+) -> Iterator[Point]:
     """A Point of tier "estimate" for each cell: the loss it predicts, beside the dense model's on the same examples."""
     data = data.head(EXAMPLES)
-    rows = {layer: [cell for cell in found if cell.layer == layer and cell.drop] for layer in dict.fromkeys(c.layer for c in found)}
+    rows = {
+        layer: [cell for cell in found if cell.layer == layer and cell.drop]
+        for layer in dict.fromkeys(c.layer for c in found)
+    }
     sums = {id(cell): 0.0 for cell in found}
     base, n = 0.0, len(data.x)
     with evaluating(work.model):
@@ -45,10 +50,24 @@ def estimates(units: Units, work: Workpiece, data: Batches, found: list[Cell], s
             base += float(losses.sum())
             for cells in rows.values():
                 for cell, moved in zip(cells, _along(given, cells, units, work.model), strict=True):
-                    sums[id(cell)] += float(torch.maximum(moved + 0.5 * moved.square(), -losses).sum())
+                    sums[id(cell)] += float(
+                        torch.maximum(moved + 0.5 * moved.square(), -losses).sum()
+                    )
     for cell in found:
         loss = base / n + sums[id(cell)] / n
-        yield from (Point(cell.layer, level, cell.units, cell.units - cell.drop, "estimate", None, loss, base / n) for level in cell.levels)
+        yield from (
+            Point(
+                cell.layer,
+                level,
+                cell.units,
+                cell.units - cell.drop,
+                "estimate",
+                None,
+                loss,
+                base / n,
+            )
+            for level in cell.levels
+        )
 
 
 def _along(given: dict[str, Tensor], cells: list[Cell], units: Units, model: nn.Module) -> Tensor:
@@ -60,7 +79,12 @@ def _along(given: dict[str, Tensor], cells: list[Cell], units: Units, model: nn.
         if name not in given:
             continue
         weight = weights[name].detach().flatten()
-        moves = torch.stack([-weight * ~removed[name].flatten() if name in removed else torch.zeros_like(weight) for removed in gone])
+        moves = torch.stack(
+            [
+                -weight * ~removed[name].flatten() if name in removed else torch.zeros_like(weight)
+                for removed in gone
+            ]
+        )
         total = total + moves @ given[name].flatten(1).T
     return total if isinstance(total, Tensor) else torch.zeros(len(cells), 1)
 
@@ -86,7 +110,9 @@ class _Gradients:
             except Exception:  # control flow on values, or an operation that vmap does not know
                 self.mapped = False
         singles = [grad_and_value(self._one)(self.leaves, a, b) for a, b in zip(x, y, strict=True)]
-        return {name: torch.stack([g[name] for g, _ in singles]) for name in self.leaves}, torch.stack([loss for _, loss in singles])
+        return {
+            name: torch.stack([g[name] for g, _ in singles]) for name in self.leaves
+        }, torch.stack([loss for _, loss in singles])
 
     def _one(self, leaves: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return self.loss(functional_call(self.model, leaves, (x.unsqueeze(0),)), y.unsqueeze(0))

@@ -27,5 +27,12 @@ def forecast(recipe: Recipe, ranking: Ranking, step: int, share: float) -> Foret
 def achieved(foretold: Foretold, work: Workpiece) -> Forecast:
     """The forecast beside what the pruned model does on the same images."""
     promise, before, loss_before = foretold
-    accuracy, loss = evaluate(work.model, work.need("validation", "by_sensitivity").head(EXAMPLES), work.loss)
-    return replace(promise, loss_achieved=loss - loss_before, drop_achieved=before.value - accuracy.value, accuracy=accuracy)
+    accuracy, loss = evaluate(
+        work.model, work.need("validation", "by_sensitivity").head(EXAMPLES), work.loss
+    )
+    return replace(
+        promise,
+        loss_achieved=loss - loss_before,
+        drop_achieved=before.value - accuracy.value,
+        accuracy=accuracy,
+    )

@@ -67,8 +67,14 @@ class Bench:
 
         Bit for bit the plain model's wherever that could decide about an answer: see `_near`.
         """
-        walks = [self.sandbox.walk(part) for part in (torch.split(x, PART) if self.sandbox.traced else [x])]
-        steps = {cell.layer: self.sandbox.step(masks(cell, self.units, self.original)) for cell in _first_of_layers(asked)}
+        walks = [
+            self.sandbox.walk(part)
+            for part in (torch.split(x, PART) if self.sandbox.traced else [x])
+        ]
+        steps = {
+            cell.layer: self.sandbox.step(masks(cell, self.units, self.original))
+            for cell in _first_of_layers(asked)
+        }
         for cell in sorted(asked, key=lambda cell: steps[cell.layer]):
             with torch.inference_mode():
                 for walk in walks:
@@ -87,7 +93,9 @@ class Bench:
     def _error(self, sample: Tensor) -> float:
         """How far the traced form is from the plain model, as a share of its largest answer; at least a few roundings."""
         plain = self.sandbox.model(sample)
-        return max(1e-6, float((self.sandbox.walk(sample).end() - plain).abs().max() / plain.abs().max()))
+        return max(
+            1e-6, float((self.sandbox.walk(sample).end() - plain).abs().max() / plain.abs().max())
+        )
 
     def _near(self, out: Tensor) -> bool:
         """Whether the last bits could decide about an answer: two classes are closer than SLACK times the error."""
@@ -103,7 +111,13 @@ def _first_of_layers(asked: list[Cell]) -> list[Cell]:
 
 
 def measured(
-    units: Units, work: Workpiece, data: Batches, found: list[Cell], plan: Plan, shelf: Shelf, seed: int | None
+    units: Units,
+    work: Workpiece,
+    data: Batches,
+    found: list[Cell],
+    plan: Plan,
+    shelf: Shelf,
+    seed: int | None,
 ) -> Iterator[Point]:
     """Points of cells, each as often as the plan says. seed: of the order of images; None for the data's own batches."""
     shelf.take(found)
@@ -145,7 +159,13 @@ def _said(cell: Cell, found: list[Cell], plan: Plan) -> Iterator[Point]:
     if over or plan.running:
         yield from cell.points(final=over)
     for other in found:
-        if other.layer == cell.layer and other is not cell and other.collapsed and other not in before and other.seen:
+        if (
+            other.layer == cell.layer
+            and other is not cell
+            and other.collapsed
+            and other not in before
+            and other.seen
+        ):
             yield from other.points(final=True)
 
 
@@ -165,7 +185,9 @@ def _collapse(row: list[Cell]) -> None:
 
 def _over(cell: Cell, plan: Plan) -> bool:
     """Whether nothing is left to find out about a cell."""
-    return cell.seen == cell.total or (plan.within > 0 and cell.seen > 0 and (cell.collapsed or cell.half <= plan.within))
+    return cell.seen == cell.total or (
+        plan.within > 0 and cell.seen > 0 and (cell.collapsed or cell.half <= plan.within)
+    )
 
 
 def _next(found: list[Cell], plan: Plan, starts: dict[int, int]) -> list[Cell]:
@@ -189,7 +211,9 @@ def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
     n = len(data.x)
     if seed is None:
         return list(torch.split(torch.arange(n), data.batch))
-    return list(torch.split(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), CHUNK))
+    return list(
+        torch.split(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), CHUNK)
+    )
 
 
 def _starts(chunks: list[Tensor]) -> list[int]:
@@ -203,7 +227,9 @@ def _starts(chunks: list[Tensor]) -> list[int]:
 # ---------------------------------------------------------------- one worker, or several
 
 
-def _answers(benches: list[Bench], x: Tensor, y: Tensor, asked: list[Cell], dense: tuple[Tensor, float]) -> Iterator[Answer]:
+def _answers(
+    benches: list[Bench], x: Tensor, y: Tensor, asked: list[Cell], dense: tuple[Tensor, float]
+) -> Iterator[Answer]:
     """What the cells answer; those that remove nothing answer as the dense model does."""
     for cell in asked:
         if not cell.drop:
@@ -213,8 +239,13 @@ def _answers(benches: list[Bench], x: Tensor, y: Tensor, asked: list[Cell], dens
     if len(benches) == 1 or len(rows) < 2:
         yield from benches[0].answers(x, y, rest)
         return
-    shares = [[cell for cell in rest if rows.index(cell.layer) % len(benches) == i] for i in range(len(benches))]
-    yield from _together([bench.answers(x, y, share) for bench, share in zip(benches, shares, strict=True)])
+    shares = [
+        [cell for cell in rest if rows.index(cell.layer) % len(benches) == i]
+        for i in range(len(benches))
+    ]
+    yield from _together(
+        [bench.answers(x, y, share) for bench, share in zip(benches, shares, strict=True)]
+    )
 
 
 def _together(parts: list[Iterator[Answer]]) -> Iterator[Answer]:

@@ -91,7 +91,10 @@ def capture(model: nn.Module, example: Example) -> Captured:
 def first_names(model: nn.Module) -> dict[str, str]:
     """Every name of a parameter or buffer -> the first name of the same one (tied weights have several)."""
     seen: dict[int, str] = {}
-    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    named = (
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    )
     return {name: seen.setdefault(id(tensor), name) for name, tensor in named}
 
 
@@ -100,18 +103,25 @@ def _prepared(model: nn.Module) -> nn.Module:
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     bare = copy.deepcopy(model, shared).eval()
     for path, module in list(bare.named_modules()):
-        if path and (isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in TRAINING_ONLY):
+        if path and (
+            isinstance(module, nn.modules.dropout._DropoutNd)
+            or type(module).__name__ in TRAINING_ONLY
+        ):
             parent, _, name = path.rpartition(".")
             setattr(bare.get_submodule(parent), name, Whole(path))
     return bare
 
 
 def _export(model: nn.Module, given: tuple[Tensor, ...]) -> fx.GraphModule:
-    program = torch.export.export(model, given, dynamic_shapes=_any_batch(model, len(given)), strict=False)
+    program = torch.export.export(
+        model, given, dynamic_shapes=_any_batch(model, len(given)), strict=False
+    )
     module: fx.GraphModule = program.module()
     for node in list(module.graph.nodes):
         guards = node.op == "call_module" and "guard" in str(node.target)
-        if guards or node.target is torch.ops.aten._assert_tensor_metadata.default:  # of the precision that was recorded
+        if (
+            guards or node.target is torch.ops.aten._assert_tensor_metadata.default
+        ):  # of the precision that was recorded
             module.graph.erase_node(node)
     module.graph.eliminate_dead_code()  # weights that attention averages and nobody reads would block its heads
     return module
@@ -131,7 +141,11 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -141,8 +155,15 @@ def _quiet() -> Iterator[None]:
 def _blame(error: BaseException) -> tuple[str, str]:
     """(the line of the model that could not be followed, what was said of it)."""
     torch_home = str(Path(torch.__file__).parent)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_home, str(Path(__file__).parent)))]
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if not f.filename.startswith((torch_home, str(Path(__file__).parent)))
+    ]
     said = str(error).strip().split("\n")[0][:200] or type(error).__name__
     if not frames or not frames[-1].line:
         return "an unknown line", said
-    return f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}, `{frames[-1].line}`", said
+    return (
+        f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}, `{frames[-1].line}`",
+        said,
+    )

@@ -36,7 +36,10 @@ class Check:
 
     def error(self, module: nn.Module, living: Living) -> float:
         """max |masked - slim| / max |masked|; inf where the slim model fails or gives other shapes."""
-        return min((distance(self.wanted, found) for found in self.answers(module, living)), default=float("inf"))
+        return min(
+            (distance(self.wanted, found) for found in self.answers(module, living)),
+            default=float("inf"),
+        )
 
     def answers(self, module: nn.Module, living: Living) -> Iterator[Outputs]:
         """What the slim model says, in every reading of it that runs."""
@@ -45,7 +48,12 @@ class Check:
             try:
                 with _lent(candidate, tensors):
                     yield outputs(candidate, self.given)
-            except (RuntimeError, ValueError, IndexError, TypeError):  # a graph rewritten wrongly: the culprit is looked for
+            except (
+                RuntimeError,
+                ValueError,
+                IndexError,
+                TypeError,
+            ):  # a graph rewritten wrongly: the culprit is looked for
                 continue
 
 
@@ -67,11 +75,20 @@ def control(slim: Any, check: Check, model: nn.Module) -> float:
     dense = copy.deepcopy(model).double().eval()
     _draw(dense)
     before = outputs(dense, check.given)
-    return min((distance(before, found) for found in check.answers(slim.module, slim.living)), default=float("inf"))
+    return min(
+        (distance(before, found) for found in check.answers(slim.module, slim.living)),
+        default=float("inf"),
+    )
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach() for name, t in (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))}
+    return {
+        name: t.detach()
+        for name, t in (
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        )
+    }
 
 
 def outputs(model: nn.Module, given: tuple[Tensor, ...]) -> Outputs:
@@ -84,7 +101,14 @@ def distance(wanted: Outputs, found: Outputs) -> float:
     if [tuple(a.shape) for a in wanted] != [tuple(b.shape) for b in found]:
         return float("inf")
     scale = max((float(a.abs().max()) for a in wanted if a.numel()), default=0.0)
-    worst = max((float((a.double() - b.double()).abs().max()) for a, b in zip(wanted, found, strict=True) if a.numel()), default=0.0)
+    worst = max(
+        (
+            float((a.double() - b.double()).abs().max())
+            for a, b in zip(wanted, found, strict=True)
+            if a.numel()
+        ),
+        default=0.0,
+    )
     return worst if scale == 0 else worst / scale
 
 
@@ -101,7 +125,9 @@ def random(example: Example, batch: int) -> tuple[Tensor, ...]:
         shape = (batch, *x.shape[1:])
         if x.is_floating_point():
             spread = float(x.std()) if x.numel() > 1 and float(x.std()) > 0 else 1.0
-            found.append(torch.randn(shape, generator=chance, dtype=torch.float64) * spread + float(x.mean()))
+            found.append(
+                torch.randn(shape, generator=chance, dtype=torch.float64) * spread + float(x.mean())
+            )
         else:
             low, high = int(x.min()), int(x.max())
             found.append(torch.randint(low, high + 1, shape, generator=chance).to(x.dtype))
@@ -119,7 +145,12 @@ def _draw(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             size = float(parameter.square().mean().sqrt()) or 0.05
-            parameter.add_(torch.randn(parameter.shape, generator=chance, dtype=torch.float64).to(parameter.dtype), alpha=0.5 * size)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=chance, dtype=torch.float64).to(
+                    parameter.dtype
+                ),
+                alpha=0.5 * size,
+            )
 
 
 CASTS = ("to", "_to_copy", "type_as")
@@ -133,7 +164,13 @@ def _readings(module: nn.Module) -> Iterator[nn.Module]:
     yield module
     assert isinstance(module, fx.GraphModule)
     spelled = [node for node in module.graph.nodes if _spelled(node)]
-    for some in ([spelled, casts] if (casts := [n for n in spelled if _recasts(n)]) else [spelled] if spelled else []):
+    for some in (
+        [spelled, casts]
+        if (casts := [n for n in spelled if _recasts(n)])
+        else [spelled]
+        if spelled
+        else []
+    ):
         names, graph = {node.name for node in some}, copy.deepcopy(module.graph)
         for node in graph.nodes:
             if node.name in names:
@@ -143,23 +180,34 @@ def _readings(module: nn.Module) -> Iterator[nn.Module]:
 
 def _recasts(node: fx.Node) -> bool:
     """Whether it casts what is a float already: to the precision of the model, when it was recorded."""
-    value = node.args[0].meta.get("val") if operation(node) in CASTS and isinstance(node.args[0], fx.Node) else None
+    value = (
+        node.args[0].meta.get("val")
+        if operation(node) in CASTS and isinstance(node.args[0], fx.Node)
+        else None
+    )
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _spelled(node: fx.Node) -> bool:
-    return any(isinstance(a, torch.dtype) and a in FLOATS for a in trees.tree_leaves((node.args, node.kwargs)))
+    return any(
+        isinstance(a, torch.dtype) and a in FLOATS
+        for a in trees.tree_leaves((node.args, node.kwargs))
+    )
 
 
 def _doubled(given: Any) -> Any:
-    return fx.node.map_aggregate(given, lambda a: torch.float64 if isinstance(a, torch.dtype) and a in FLOATS else a)
+    return fx.node.map_aggregate(
+        given, lambda a: torch.float64 if isinstance(a, torch.dtype) and a in FLOATS else a
+    )
 
 
 @contextmanager
 def _lent(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The module in eval mode with other tensors in place of its own, for a while."""
     mode = module.training
-    stores: list[dict[str, Any]] = [s for m in module.modules() for s in (m._parameters, m._buffers)]
+    stores: list[dict[str, Any]] = [
+        s for m in module.modules() for s in (m._parameters, m._buffers)
+    ]
     held = [(store, dict(store)) for store in stores]
     try:
         for name, value in tensors.items():

@@ -18,8 +18,12 @@ def close(coupling: Coupling, gone: NDArray[np.bool_], model: nn.Module) -> Mask
     """
     parameters = dict(model.named_parameters())
     lost = np.append(gone, False)  # what always stays has unit -1, the last
-    sides: dict[str, Tensor] = {}  # what lives is a product over the dimensions: small until it is spread over kernels
-    for name, dim in {(m.parameter, m.dim): None for group in coupling.groups for m in group.members}:
+    sides: dict[
+        str, Tensor
+    ] = {}  # what lives is a product over the dimensions: small until it is spread over kernels
+    for name, dim in {
+        (m.parameter, m.dim): None for group in coupling.groups for m in group.members
+    }:
         keep = torch.from_numpy(~lost[coupling.places[name, dim]])
         keep = keep.view([-1 if d == dim else 1 for d in range(parameters[name].dim())])
         sides[name] = sides[name] & keep if name in sides else keep
@@ -30,7 +34,9 @@ def dead(coupling: Coupling, masks: Masks) -> NDArray[np.bool_]:
     """Which units masks close as a whole. (units,) No group is emptied: its first unit stays."""
     named = {coupling.first.get(name, name): keep for name, keep in masks.items()}
     gone = np.ones(coupling.units + 1, bool)
-    for name, dim in {(m.parameter, m.dim): None for group in coupling.groups for m in group.members}:
+    for name, dim in {
+        (m.parameter, m.dim): None for group in coupling.groups for m in group.members
+    }:
         units = coupling.places[name, dim]
         gone[units[_any(named[name], dim)] if name in named else units] = False
     gone = gone[:-1]

@@ -43,7 +43,9 @@ class Coupling:
     @property
     def starts(self) -> NDArray[np.int64]:
         """The first unit of each group, and the end. (groups + 1,)"""
-        return np.concatenate([[0], np.cumsum([group.units for group in self.groups], dtype=np.int64)])
+        return np.concatenate(
+            [[0], np.cumsum([group.units for group in self.groups], dtype=np.int64)]
+        )
 
 
 def couple(captured: Captured) -> Coupling:
@@ -53,7 +55,10 @@ def couple(captured: Captured) -> Coupling:
     labels = walk.labels
     classes = labels.solve()
     open_, reasons = _judged(walk, classes)
-    held = {place: classes[start : start + labels.sizes[place]] for place, start in labels.origins.items()}
+    held = {
+        place: classes[start : start + labels.sizes[place]]
+        for place, start in labels.origins.items()
+    }
     groups, unit_of_class = _groups(walk, held, open_, _marked(walk, classes, "head"))
     unit_of_class = np.where(open_, unit_of_class, -1)
     places = {place: unit_of_class[found] for place, found in held.items()}
@@ -87,14 +92,19 @@ def _judged(walk: Walk, classes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], 
 
 
 def _groups(
-    walk: Walk, held: dict[Place, NDArray[np.int64]], open_: NDArray[np.bool_], heads: NDArray[np.bool_]
+    walk: Walk,
+    held: dict[Place, NDArray[np.int64]],
+    open_: NDArray[np.bool_],
+    heads: NDArray[np.bool_],
 ) -> tuple[tuple[Group, ...], NDArray[np.int64]]:
     """Classes that touch the same places, equally often, make a group. Returns the groups, and the unit of each class."""
     touched: dict[int, list[tuple[Place, int]]] = {}
     for place, found in held.items():
         for one, count in zip(*np.unique(found[open_[found]], return_counts=True), strict=True):
             touched.setdefault(int(one), []).append((place, int(count)))
-    first: dict[int, int] = {}  # class -> where it first stands in its first place, for the order of units
+    first: dict[
+        int, int
+    ] = {}  # class -> where it first stands in its first place, for the order of units
     for found in held.values():
         for position, one in enumerate(found.tolist()):
             if open_[one]:
@@ -108,14 +118,24 @@ def _groups(
         ones.sort(key=first.__getitem__)
         unit_of_class[ones] = np.arange(start, start + len(ones))
         start += len(ones)
-        groups.append(_group(walk, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups}))
+        groups.append(
+            _group(walk, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups})
+        )
     return tuple(groups), unit_of_class
 
 
-def _group(walk: Walk, members: tuple[tuple[Place, int], ...], units: int, head: bool, taken: set[str]) -> Group:
+def _group(
+    walk: Walk, members: tuple[tuple[Place, int], ...], units: int, head: bool, taken: set[str]
+) -> Group:
     """Named after the first weight whose rows it holds."""
-    held = tuple(Member(name, dim, each) for (name, dim), each in members if walk.state[name].kind == "parameter")
-    rows = [m.parameter for m in held if m.dim == 0 and len(walk.state[m.parameter].shape) > 1] or [m.parameter for m in held]
+    held = tuple(
+        Member(name, dim, each)
+        for (name, dim), each in members
+        if walk.state[name].kind == "parameter"
+    )
+    rows = [m.parameter for m in held if m.dim == 0 and len(walk.state[m.parameter].shape) > 1] or [
+        m.parameter for m in held
+    ]
     convolves = any(len(walk.state[m.parameter].shape) > 2 for m in held)
     name = next((row for row in rows if row not in taken), rows[0])
     number = 2
@@ -124,7 +144,12 @@ def _group(walk: Walk, members: tuple[tuple[Place, int], ...], units: int, head:
     return Group(name, "heads" if head else "channels" if convolves else "neurons", units, held)
 
 
-def _blocked(walk: Walk, held: dict[Place, NDArray[np.int64]], open_: NDArray[np.bool_], reasons: dict[int, Reason]) -> tuple[Blocked, ...]:
+def _blocked(
+    walk: Walk,
+    held: dict[Place, NDArray[np.int64]],
+    open_: NDArray[np.bool_],
+    reasons: dict[int, Reason],
+) -> tuple[Blocked, ...]:
     """What of each parameter cannot go, dimension by dimension, with the first reason met."""
     unread = Reason("nothing", "no layer makes it, or its operations never meet it", "")
     found = []
@@ -132,7 +157,18 @@ def _blocked(walk: Walk, held: dict[Place, NDArray[np.int64]], open_: NDArray[np
         shut = classes[~open_[classes]]
         if walk.state[name].kind == "parameter" and len(shut):
             reason = next((reasons[one] for one in shut.tolist() if one in reasons), unread)
-            found.append(Blocked(name, dim, len(shut), len(classes), reason.operation, reason.why, reason.where, reason.shapes))
+            found.append(
+                Blocked(
+                    name,
+                    dim,
+                    len(shut),
+                    len(classes),
+                    reason.operation,
+                    reason.why,
+                    reason.where,
+                    reason.shapes,
+                )
+            )
     return tuple(found)
 
 
@@ -156,24 +192,38 @@ def analyse(model: nn.Module, example: Example) -> Coupling:
 
 def _architecture(model: nn.Module, example: Example) -> Any:
     """What a captured graph depends on: classes, plain attributes, shapes and ties, the input's shape; no weights."""
-    modules = tuple((path, type(module), _attributes(module)) for path, module in model.named_modules(remove_duplicate=False))
-    tensors = tuple((name, tuple(t.shape), t.dtype) for name, t in (*model.named_parameters(), *model.named_buffers()))
+    modules = tuple(
+        (path, type(module), _attributes(module))
+        for path, module in model.named_modules(remove_duplicate=False)
+    )
+    tensors = tuple(
+        (name, tuple(t.shape), t.dtype)
+        for name, t in (*model.named_parameters(), *model.named_buffers())
+    )
     given = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs(example))
     return modules, tensors, given
 
 
 def _attributes(module: nn.Module) -> tuple[Any, ...]:
-    plain = {name: value for name, value in vars(module).items() if not name.startswith("_") and name != "training"}
+    plain = {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training"
+    }
     return tuple((name, _plain(value)) for name, value in plain.items())
 
 
 def _plain(value: Any) -> Any:
     """Something hashable that differs where the graph might."""
-    if isinstance(value, (bool, int, float, str, type(None), type)) or (callable(value) and hasattr(value, "__code__")):
+    if isinstance(value, (bool, int, float, str, type(None), type)) or (
+        callable(value) and hasattr(value, "__code__")
+    ):
         return value
     if isinstance(value, (tuple, list, dict, set)):
         return repr(value)
-    return repr(value.tolist()) if isinstance(value, Tensor) and value.numel() < 100 else type(value)
+    return (
+        repr(value.tolist()) if isinstance(value, Tensor) and value.numel() < 100 else type(value)
+    )
 
 
 def _forget_weights(coupling: Coupling) -> None:
@@ -181,4 +231,8 @@ def _forget_weights(coupling: Coupling) -> None:
     graph = coupling.captured.graph
     for name, parameter in list(graph.named_parameters(remove_duplicate=False)):
         parent, _, short = name.rpartition(".")
-        setattr(graph.get_submodule(parent), short, nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad))
+        setattr(
+            graph.get_submodule(parent),
+            short,
+            nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad),
+        )

@@ -46,7 +46,11 @@ def narrowed(factor: Factor, dims: Collection[int]) -> Factor:
 def compressed(factor: Factor) -> Factor:
     """Stride 0 along every dimension the values do not change on."""
     for d in range(factor.dim()):
-        if factor.size(d) > 1 and factor.stride(d) != 0 and bool((factor == factor.narrow(d, 0, 1)).all()):
+        if (
+            factor.size(d) > 1
+            and factor.stride(d) != 0
+            and bool((factor == factor.narrow(d, 0, 1)).all())
+        ):
             factor = factor.narrow(d, 0, 1).expand(factor.shape)
     return factor
 
@@ -54,7 +58,9 @@ def compressed(factor: Factor) -> Factor:
 def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Factor:
     """A vector of labels laid along one dimension of a shape."""
     shape = list(shape)
-    return labels.view([-1 if d == dim % len(shape) else 1 for d in range(len(shape))]).expand(shape)
+    return labels.view([-1 if d == dim % len(shape) else 1 for d in range(len(shape))]).expand(
+        shape
+    )
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,9 @@ class Labels:
     def solve(self) -> NDArray[np.int64]:
         """Label -> class. (count,)"""
         none = np.zeros(0, np.int64)
-        a, b = (np.concatenate([none, *(edge[side].numpy() for edge in self.edges)]) for side in (0, 1))
+        a, b = (
+            np.concatenate([none, *(edge[side].numpy() for edge in self.edges)]) for side in (0, 1)
+        )
         graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
         found: Any = connected_components(graph, directed=False)[1]
         return np.asarray(found, np.int64)

@@ -26,7 +26,9 @@ class Living:
     def __init__(self, coupling: Coupling, gone: NDArray[np.bool_]) -> None:
         """gone: (units,) True = removed."""
         self.coupling = coupling
-        dead = np.append(gone, False)[coupling.unit_of_label]  # -1, what always stays, looks up the last
+        dead = np.append(gone, False)[
+            coupling.unit_of_label
+        ]  # -1, what always stays, looks up the last
         self.keep = torch.from_numpy(~dead)
         self._answers: dict[int, tuple[list[Tensor | None], Tensor | None]] = {}
 
@@ -46,7 +48,10 @@ class Living:
         return self._look(value)[1] is None
 
     def shape(self, value: Value) -> list[int]:
-        return [n if kept is None else int(kept.sum()) for kept, n in zip(self._look(value)[0], value.shape, strict=True)]
+        return [
+            n if kept is None else int(kept.sum())
+            for kept, n in zip(self._look(value)[0], value.shape, strict=True)
+        ]
 
     def labels(self, value: Value) -> Tensor:
         """The dead labels of a value."""

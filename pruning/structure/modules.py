@@ -16,9 +16,28 @@ from pruning.structure.rewrite import Rewrite
 from pruning.structure.walk import bound, operation, place
 
 PLAIN = (
-    *(nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus),
+    *(
+        nn.ReLU,
+        nn.ReLU6,
+        nn.GELU,
+        nn.SiLU,
+        nn.Hardswish,
+        nn.Hardsigmoid,
+        nn.Sigmoid,
+        nn.Tanh,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.Mish,
+        nn.Softplus,
+    ),
     *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool3d),
+    *(
+        nn.AdaptiveAvgPool1d,
+        nn.AdaptiveAvgPool2d,
+        nn.AdaptiveMaxPool1d,
+        nn.AdaptiveMaxPool2d,
+        nn.AdaptiveAvgPool3d,
+    ),
 )
 """Modules without weights that are put back whole, so that the slim model reads as the old one does."""
 
@@ -62,8 +81,13 @@ def _kept(living: Living, name: str, tensor: Tensor) -> Iterator[tuple[int, Tens
 @torch.no_grad()
 def paste(slim: nn.Module, living: Living, model: nn.Module) -> None:
     """Write what a slim module learned into the module it was cut from, in place; what is gone there stays as it is."""
-    into: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
-    for name, values in (*slim.named_parameters(remove_duplicate=False), *slim.named_buffers(remove_duplicate=False)):
+    into: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
+    for name, values in (
+        *slim.named_parameters(remove_duplicate=False),
+        *slim.named_buffers(remove_duplicate=False),
+    ):
         if name not in into:
             continue
         places = [torch.arange(n) for n in into[name].shape]
@@ -78,9 +102,15 @@ def paste(slim: nn.Module, living: Living, model: nn.Module) -> None:
 def _containers(model: nn.Module, work: Rewrite) -> nn.Module:
     """An empty tree with the model's module names, holding the tensors the graph uses, cut."""
     root = nn.Module()
-    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(
+        model.named_buffers(remove_duplicate=False)
+    )
     used = {str(node.target) for node in work.graph.nodes if node.op == "get_attr" and node.users}
-    used |= {name for name in tensors if f"{name.removesuffix('num_batches_tracked')}running_mean" in used}
+    used |= {
+        name
+        for name in tensors
+        if f"{name.removesuffix('num_batches_tracked')}running_mean" in used
+    }
     kept = dict(model.state_dict(keep_vars=True))
     for name, tensor in tensors.items():
         if name in used:
@@ -90,7 +120,9 @@ def _containers(model: nn.Module, work: Rewrite) -> nn.Module:
                 owner.register_parameter(short, nn.Parameter(value, tensor.requires_grad))
             else:
                 owner.register_buffer(short, value, persistent=name in kept)
-    for name in used - set(tensors) - set(work.constants):  # constants that export lifted out of the code
+    for name in (
+        used - set(tensors) - set(work.constants)
+    ):  # constants that export lifted out of the code
         held: Any = work.living.coupling.captured.graph
         for part in name.split("."):
             held = getattr(held, part)
@@ -133,12 +165,16 @@ class _Modules:
         self.model, self.root, self.graph, self.dropouts = model, root, graph, 0
         self.old = dict(model.named_modules(remove_duplicate=False))
         self.made: dict[str, nn.Module] = {}
-        self.calls = Counter(_call(node) for node in graph.nodes if node.op == "call_function" and _call(node))
+        self.calls = Counter(
+            _call(node) for node in graph.nodes if node.op == "call_function" and _call(node)
+        )
 
     def run(self) -> None:
         makers: dict[Any, Callable[[fx.Node], fx.Node | None]] = {
             **dict.fromkeys(("conv1d", "conv2d", "conv3d"), self._convolution),
-            **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), self._convolution),
+            **dict.fromkeys(
+                ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), self._convolution
+            ),
             "linear": self._linear,
             "batch_norm": self._batch_norm,
             "layer_norm": self._norm,
@@ -159,7 +195,9 @@ class _Modules:
                 node.replace_all_uses_with(new)
                 self.graph.erase_node(node)
 
-    def _call_module(self, node: fx.Node, path: str, make: Callable[[], nn.Module], args: tuple[Any, ...]) -> fx.Node:
+    def _call_module(
+        self, node: fx.Node, path: str, make: Callable[[], nn.Module], args: tuple[Any, ...]
+    ) -> fx.Node:
         if path not in self.made:
             self.made[path] = make()
             owner, short = _owner(self.root, path)
@@ -173,12 +211,20 @@ class _Modules:
     def _owned(self, node: fx.Node, given: dict[str, Any], names: tuple[str, ...]) -> str | None:
         """The path of the module whose tensors these are, under just these names; None where there is none such."""
         first = given["weight"]
-        if not isinstance(first, fx.Node) or first.op != "get_attr" or not str(first.target).endswith(".weight"):
+        if (
+            not isinstance(first, fx.Node)
+            or first.op != "get_attr"
+            or not str(first.target).endswith(".weight")
+        ):
             return None
         path = str(first.target).removesuffix(".weight")
         for name in names:
             tensor = given[name]
-            if tensor is not None and not (isinstance(tensor, fx.Node) and tensor.op == "get_attr" and tensor.target == f"{path}.{name}"):
+            if tensor is not None and not (
+                isinstance(tensor, fx.Node)
+                and tensor.op == "get_attr"
+                and tensor.target == f"{path}.{name}"
+            ):
                 return None
         return path if path in self.old else None
 
@@ -202,15 +248,31 @@ class _Modules:
         weight = self.root.get_parameter(f"{path}.weight")
         name, turned = operation(node), "transpose" in operation(node)
         kind = getattr(nn, ("ConvTranspose" if turned else "Conv") + name[-2:])
-        own = {k: tuple(v) if isinstance(v, (list, tuple)) else v for k, v in given.items() if k in ("stride", "padding", "dilation")}
+        own = {
+            k: tuple(v) if isinstance(v, (list, tuple)) else v
+            for k, v in given.items()
+            if k in ("stride", "padding", "dilation")
+        }
         groups, options = given["groups"], {}
-        into, out = (weight.shape[0], weight.shape[1] * groups) if turned else (weight.shape[1] * groups, weight.shape[0])
+        into, out = (
+            (weight.shape[0], weight.shape[1] * groups)
+            if turned
+            else (weight.shape[1] * groups, weight.shape[0])
+        )
         if turned:
             options["output_padding"] = tuple(given["output_padding"])
 
         def make() -> nn.Module:
             with torch.device("meta"):
-                layer = kind(into, out, tuple(weight.shape[2:]), groups=groups, bias=given["bias"] is not None, **own, **options)
+                layer = kind(
+                    into,
+                    out,
+                    tuple(weight.shape[2:]),
+                    groups=groups,
+                    bias=given["bias"] is not None,
+                    **own,
+                    **options,
+                )
             return self._fill(path, layer)
 
         return self._call_module(node, path, make, (given["input"],))
@@ -223,7 +285,12 @@ class _Modules:
         weight = self.root.get_parameter(f"{path}.weight")
 
         def make() -> nn.Module:
-            return self._fill(path, nn.Linear(weight.shape[1], weight.shape[0], bias=given["bias"] is not None, device="meta"))
+            return self._fill(
+                path,
+                nn.Linear(
+                    weight.shape[1], weight.shape[0], bias=given["bias"] is not None, device="meta"
+                ),
+            )
 
         return self._call_module(node, path, make, (given["input"],))
 
@@ -236,7 +303,12 @@ class _Modules:
 
         def make() -> nn.Module:
             rows, width = weight.shape
-            return self._fill(path, nn.Embedding(rows, width, padding_idx=padding if padding >= 0 else None, device="meta"))
+            return self._fill(
+                path,
+                nn.Embedding(
+                    rows, width, padding_idx=padding if padding >= 0 else None, device="meta"
+                ),
+            )
 
         return self._call_module(node, path, make, (given["indices"],))
 
@@ -244,20 +316,39 @@ class _Modules:
         given = bound(node)
         path = self._owned(node, given, ("weight", "bias", "running_mean", "running_var"))
         old = self.old.get(path or "")
-        if path is None or given["running_mean"] is None or not isinstance(old, nn.modules.batchnorm._BatchNorm):
+        if (
+            path is None
+            or given["running_mean"] is None
+            or not isinstance(old, nn.modules.batchnorm._BatchNorm)
+        ):
             return None
         kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
         kind = kinds[node.meta["val"].dim()] if "val" in node.meta else type(old)
 
         def make() -> nn.Module:
-            return self._fill(path, kind(len(self.root.get_parameter(f"{path}.weight")), given["eps"], old.momentum, device="meta"))
+            return self._fill(
+                path,
+                kind(
+                    len(self.root.get_parameter(f"{path}.weight")),
+                    given["eps"],
+                    old.momentum,
+                    device="meta",
+                ),
+            )
 
         return self._call_module(node, path, make, (given["input"],))
 
     def _norm(self, node: fx.Node) -> fx.Node | None:
         """Layer and RMS norms, as they were or remembering how wide they were."""
         widened = not hasattr(node.target, "_schema")
-        names = ["input", "shape", "weight", *(["bias"] if operation(node) == "layer_norm" else []), "eps", "width"]
+        names = [
+            "input",
+            "shape",
+            "weight",
+            *(["bias"] if operation(node) == "layer_norm" else []),
+            "eps",
+            "width",
+        ]
         given: dict[str, Any] = dict(zip(names, node.args, strict=True)) if widened else bound(node)
         layer = operation(node) == "layer_norm"
         path = self._owned(node, given, ("weight", "bias") if layer else ("weight",))
@@ -267,8 +358,13 @@ class _Modules:
 
         def make() -> nn.Module:
             if widened:
-                return self._fill(path, (wide.WideLayerNorm if layer else wide.WideRMSNorm)(shape, eps, given["width"]))
-            return self._fill(path, nn.LayerNorm(shape, eps=eps) if layer else nn.RMSNorm(shape, eps=eps))
+                return self._fill(
+                    path,
+                    (wide.WideLayerNorm if layer else wide.WideRMSNorm)(shape, eps, given["width"]),
+                )
+            return self._fill(
+                path, nn.LayerNorm(shape, eps=eps) if layer else nn.RMSNorm(shape, eps=eps)
+            )
 
         return self._call_module(node, path, make, (given["input"],))
 
@@ -284,22 +380,37 @@ class _Modules:
         if given["p"] == 0:
             return node.args[0]  # type: ignore[return-value]
         self.dropouts += 1
-        return self._call_module(node, f"dropout_{self.dropouts}", lambda: nn.Dropout(given["p"]), (node.args[0],))
+        return self._call_module(
+            node, f"dropout_{self.dropouts}", lambda: nn.Dropout(given["p"]), (node.args[0],)
+        )
 
     def _attention(self, node: fx.Node) -> fx.Node | None:
         """Where the old module drops attention weights in training, so does the new one."""
         old, given = self.old.get(place(node)), bound(node)
-        p = old.dropout if isinstance(old, nn.MultiheadAttention) else getattr(getattr(old, "attn_drop", None), "p", 0.0)
+        p = (
+            old.dropout
+            if isinstance(old, nn.MultiheadAttention)
+            else getattr(getattr(old, "attn_drop", None), "p", 0.0)
+        )
         if not p or given["dropout_p"]:
             return None
         self.dropouts += 1
-        args = tuple(given[name] for name in ("query", "key", "value", "attn_mask", "is_causal", "scale"))
-        return self._call_module(node, f"attention_{self.dropouts}", lambda: wide.Attention(float(p)), args)
+        args = tuple(
+            given[name] for name in ("query", "key", "value", "attn_mask", "is_causal", "scale")
+        )
+        return self._call_module(
+            node, f"attention_{self.dropouts}", lambda: wide.Attention(float(p)), args
+        )
 
     def _plain(self, node: fx.Node) -> fx.Node | None:
         path = place(node)
         old = self.old.get(path)
-        if old is None or type(old) not in PLAIN or self.calls[_call(node)] != 1 or len(node.all_input_nodes) != 1:
+        if (
+            old is None
+            or type(old) not in PLAIN
+            or self.calls[_call(node)] != 1
+            or len(node.all_input_nodes) != 1
+        ):
             return None
         return self._call_module(node, path, lambda: copy.deepcopy(old), (node.all_input_nodes[0],))
 

@@ -11,7 +11,13 @@ from pruning.structure.coupling import Coupling
 from pruning.structure.groups import Pooling
 
 
-def pool_group(coupling: Coupling, group: int, scores: Mapping[str, Tensor], form: Pooling, rows: Mapping[str, int]) -> Tensor | None:
+def pool_group(
+    coupling: Coupling,
+    group: int,
+    scores: Mapping[str, Tensor],
+    form: Pooling,
+    rows: Mapping[str, int],
+) -> Tensor | None:
     """(units,) higher = keep; None where none of the group's weights has a score. rows: weight -> the dimension its outputs lie on."""
     held, start = coupling.groups[group], int(coupling.starts[group])
     members = [m for m in held.members if m.parameter in scores]
@@ -24,12 +30,16 @@ def pool_group(coupling: Coupling, group: int, scores: Mapping[str, Tensor], for
     for member in members:
         unit = torch.from_numpy(coupling.places[member.parameter, member.dim]) - start
         ours = (unit >= 0) & (unit < held.units)
-        slices = scores[member.parameter].float().transpose(0, member.dim).flatten(1)[ours]  # (indices, weights of each)
+        slices = (
+            scores[member.parameter].float().transpose(0, member.dim).flatten(1)[ours]
+        )  # (indices, weights of each)
         place = unit[ours]
         total.index_add_(0, place, (slices.square() if form.how == "l2" else slices).sum(1))
         count.index_add_(0, place, torch.full((len(place),), float(slices.shape[1])))
         largest.scatter_reduce_(0, place, slices.amax(1), "amax")
-    pooled = {"sum": total, "mean": total / count, "max": largest, "l2": total.clamp(min=0).sqrt()}[form.how]
+    pooled = {"sum": total, "mean": total / count, "max": largest, "l2": total.clamp(min=0).sqrt()}[
+        form.how
+    ]
     return _normalised(pooled, form.normalise)
 
 

@@ -61,9 +61,14 @@ class Rewrite:
 
     def _one(self, node: fx.Node) -> None:
         result, name = self.walk.results[node], operation(node)
-        outputs = [v for v in (result if isinstance(result, list) else [result]) if isinstance(v, Value)]
+        outputs = [
+            v for v in (result if isinstance(result, list) else [result]) if isinstance(v, Value)
+        ]
         inputs = [n for n in node.all_input_nodes if isinstance(self.walk.results[n], Value)]
-        if not any(bool(self.living.labels(v).numel()) for v in (*outputs, *(self.living.value(n) for n in inputs))):
+        if not any(
+            bool(self.living.labels(v).numel())
+            for v in (*outputs, *(self.living.value(n) for n in inputs))
+        ):
             return
         if name in MOVES and not all(map(self.living.rectangular, outputs)):
             return  # inside of a shuffle: taken as one when it is over
@@ -80,7 +85,13 @@ class Rewrite:
     def kept(self, node: fx.Node) -> list[Tensor | None]:
         return self.living.of(node)
 
-    def replace(self, node: fx.Node, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> None:
+    def replace(
+        self,
+        node: fx.Node,
+        function: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
         """Another call in a node's place."""
         old = self.new[node]
         with self.graph.inserting_before(old):
@@ -98,13 +109,19 @@ class Rewrite:
 
     def trim(self, node: fx.Node, source: fx.Node, kept: list[Tensor | None]) -> None:
         """An operand without labels loses what the result loses, as far as it is as long."""
-        own, value, ahead = self.kept(source), self.living.value(source), len(kept) - len(self.living.value(source).shape)
+        own, value, ahead = (
+            self.kept(source),
+            self.living.value(source),
+            len(kept) - len(self.living.value(source).shape),
+        )
         for d, alive in enumerate(kept[max(0, ahead) :]):
             if own[d] is None and alive is not None and value.shape[d] > 1:
                 user = self.new[node]
                 places = self.constant(alive.nonzero().flatten(), user)
                 with self.graph.inserting_before(user):
-                    cut = self.graph.call_function(aten.index_select.default, (self.new[source], d, places))
+                    cut = self.graph.call_function(
+                        aten.index_select.default, (self.new[source], d, places)
+                    )
                 user.replace_input_with(self.new[source], cut)
 
     # ---------------------------------------------------------------- shuffles
@@ -112,9 +129,14 @@ class Rewrite:
     def _shuffle(self, node: fx.Node) -> None:
         """A chain of moves whose middle is ragged, but which only permutes one dimension: one index_select."""
         chain = [node]
-        while not self.living.rectangular(self.living.value(source := chain[-1].all_input_nodes[0])):
+        while not self.living.rectangular(
+            self.living.value(source := chain[-1].all_input_nodes[0])
+        ):
             if operation(source) not in MOVES:
-                raise Stuck(self.living.labels(self.living.value(source)), f"{operation(source)} would lose pieces that make no rectangle")
+                raise Stuck(
+                    self.living.labels(self.living.value(source)),
+                    f"{operation(source)} would lose pieces that make no rectangle",
+                )
             chain.append(source)
         self.permute(node, list(reversed(chain)))
 
@@ -122,7 +144,10 @@ class Rewrite:
         """Put one index_select in the place of `chain`, which ends in `node`."""
         source = chain[0].all_input_nodes[0]
         before, result = self.living.value(source), self.walk.results[node]
-        why = Stuck(self.living.labels(before), f"{operation(node)} moves channels in a way that cannot be followed")
+        why = Stuck(
+            self.living.labels(before),
+            f"{operation(node)} moves channels in a way that cannot be followed",
+        )
         if not isinstance(result, Value) or len(result.shape) != len(before.shape):
             raise why
         kept, after = self.kept(source), self.kept(node)
@@ -130,9 +155,17 @@ class Rewrite:
         if len(dims) != 1 or [d for d, alive in enumerate(after) if alive is not None] != dims:
             raise why
         (dim,) = dims
-        if any(a != b for d, (a, b) in enumerate(zip(before.shape, result.shape, strict=True)) if d != dim):
+        if any(
+            a != b
+            for d, (a, b) in enumerate(zip(before.shape, result.shape, strict=True))
+            if d != dim
+        ):
             raise why
-        places = torch.arange(before.shape[dim]).view([-1 if d == dim else 1 for d in range(len(before.shape))]).expand(before.shape)
+        places = (
+            torch.arange(before.shape[dim])
+            .view([-1 if d == dim else 1 for d in range(len(before.shape))])
+            .expand(before.shape)
+        )
         for step in chain:
             places = moved_as(self.walk, step, places, self.living.value(step).meta)
         places = compressed(places)
@@ -160,14 +193,24 @@ def sizes(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> 
     for i, size in enumerate(wanted):
         alive = kept[i + ahead]
         if alive is not None and size != -1:  # a size that depends on the batch is left to torch
-            wanted[i] = -1 if isinstance(size, fx.Node) and operation(node) != "expand" else int(alive.sum())
+            wanted[i] = (
+                -1
+                if isinstance(size, fx.Node) and operation(node) != "expand"
+                else int(alive.sum())
+            )
     give(new, name, wanted)
 
 
 @change("unflatten")
 def unflatten(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    kept, dim = work.kept(node), given["dim"] % len(work.living.value(node.all_input_nodes[0]).shape)
-    wanted = [size if (alive := kept[dim + i]) is None else int(alive.sum()) for i, size in enumerate(bound(new)["sizes"])]
+    kept, dim = (
+        work.kept(node),
+        given["dim"] % len(work.living.value(node.all_input_nodes[0]).shape),
+    )
+    wanted = [
+        size if (alive := kept[dim + i]) is None else int(alive.sum())
+        for i, size in enumerate(bound(new)["sizes"])
+    ]
     give(new, "sizes", wanted)
 
 
@@ -182,7 +225,10 @@ def sliced(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) ->
         work.permute(node, [node])
         return
     before, size = _before(alive), source.shape[dim]
-    ends = [0 if given["start"] is None else given["start"], size if given["end"] is None else given["end"]]
+    ends = [
+        0 if given["start"] is None else given["start"],
+        size if given["end"] is None else given["end"],
+    ]
     low, high = (max(0, end + size) if end < 0 else min(end, size) for end in ends)
     new.args = (new.args[0], dim, before[low], before[high])
 
@@ -233,7 +279,11 @@ def _moved(work: Rewrite, node: fx.Node, given: dict[str, Any]) -> set[int]:
     if operation(node) == "channel_shuffle":
         return {1}
     dims = given.get("dims", given.get("dim"))
-    return set(range(total)) if dims in (None, []) else {d % total for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    return (
+        set(range(total))
+        if dims in (None, [])
+        else {d % total for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
+    )
 
 
 # ---------------------------------------------------------------- layers
@@ -242,7 +292,10 @@ def _moved(work: Rewrite, node: fx.Node, given: dict[str, Any]) -> set[int]:
 @change("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def groups(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
     if given["groups"] > 1:
-        into, columns = work.living.shape(work.living.value(given["input"]))[1], work.living.shape(work.living.value(given["weight"]))[1]
+        into, columns = (
+            work.living.shape(work.living.value(given["input"]))[1],
+            work.living.shape(work.living.value(given["weight"]))[1],
+        )
         give(new, "groups", into // columns if "transpose" not in operation(node) else into)
 
 
@@ -254,9 +307,15 @@ def norm(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> N
         return
     width, ours = int(np.prod(before)), bound(new)
     if operation(node) == "layer_norm":
-        work.replace(node, wide.layer_norm, (ours["input"], after, ours["weight"], ours["bias"], ours["eps"], width))
+        work.replace(
+            node,
+            wide.layer_norm,
+            (ours["input"], after, ours["weight"], ours["bias"], ours["eps"], width),
+        )
     else:
-        work.replace(node, wide.rms_norm, (ours["input"], after, ours["weight"], ours["eps"], width))
+        work.replace(
+            node, wide.rms_norm, (ours["input"], after, ours["weight"], ours["eps"], width)
+        )
 
 
 @change("group_norm")

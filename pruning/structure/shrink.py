@@ -47,13 +47,17 @@ def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
     return certified(model, masks, example)[0]
 
 
-def certified(model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT) -> tuple[nn.Module, Certificate]:
+def certified(
+    model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
+) -> tuple[nn.Module, Certificate]:
     """`shrink`, and its certificate: groups that stand in the way of an exact copy keep their zeros, and are named."""
     slim, certificate = slimmed(model, masks, example, limit=limit)
     return slim.module, certificate
 
 
-def slimmed(model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT) -> tuple[Slim, Certificate]:
+def slimmed(
+    model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
+) -> tuple[Slim, Certificate]:
     """`certified`, with what says which of the old indices the slim module holds."""
     coupling = analyse(model, example)
     masked = copy.deepcopy(model)
@@ -74,7 +78,9 @@ def slimmed(model: nn.Module, masks: Masks, example: Example, *, limit: float = 
     return slim, _certificate(coupling, model, slim, gone, worst, limit, tried, distance, frozen)
 
 
-def _slimmed(coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]) -> tuple[Slim, NDArray[np.bool_]]:
+def _slimmed(
+    coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]
+) -> tuple[Slim, NDArray[np.bool_]]:
     """A slim model without `gone`, or without as much of it as the graph can be rewritten around."""
     while True:
         work = Rewrite(coupling, gone)
@@ -83,13 +89,18 @@ def _slimmed(coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], fro
             return Slim(build(masked, work), work.living), gone
         except Stuck as stuck:
             units = np.unique(coupling.unit_of_label[stuck.labels.numpy()])
-            held = {int(np.searchsorted(coupling.starts, unit, "right")) - 1 for unit in units[units >= 0]}
+            held = {
+                int(np.searchsorted(coupling.starts, unit, "right")) - 1
+                for unit in units[units >= 0]
+            }
             if not held:
                 raise NotTheSame(f"The slimmed model cannot be built: {stuck.why}.") from None
             gone = _freeze(coupling, gone, held, stuck.why, frozen)
 
 
-def _freeze(coupling: Coupling, gone: NDArray[np.bool_], groups: set[int], why: str, frozen: list[Frozen]) -> NDArray[np.bool_]:
+def _freeze(
+    coupling: Coupling, gone: NDArray[np.bool_], groups: set[int], why: str, frozen: list[Frozen]
+) -> NDArray[np.bool_]:
     gone = gone.copy()
     for group in sorted(groups):
         start, end = coupling.starts[group : group + 2]
@@ -109,13 +120,20 @@ def _worst(slim: Slim, tried: Sequence[Check]) -> float:
 
 
 def _without_culprit(
-    coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen], tried: Sequence[Check], limit: float
+    coupling: Coupling,
+    masked: nn.Module,
+    gone: NDArray[np.bool_],
+    frozen: list[Frozen],
+    tried: Sequence[Check],
+    limit: float,
 ) -> NDArray[np.bool_]:
     """`gone` without the group that first breaks the copy: the shortest prefix of groups that fails ends in it."""
     starts = coupling.starts
     ours = [i for i in range(len(coupling.groups)) if gone[starts[i] : starts[i + 1]].any()]
     if not ours:
-        raise NotTheSame("Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out.")
+        raise NotTheSame(
+            "Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out."
+        )
 
     def fails(count: int) -> bool:
         part = np.zeros_like(gone)
@@ -125,12 +143,20 @@ def _without_culprit(
         return not _worst(slim, tried) <= limit
 
     if fails(0):
-        raise NotTheSame("Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out.")
+        raise NotTheSame(
+            "Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out."
+        )
     low, high = 0, len(ours)  # prefixes of `low` pass, of `high` fail
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if fails(middle) else (middle, high)
-    return _freeze(coupling, gone, {ours[high - 1]}, f"without it the outputs differ by more than {limit:g} (relative)", frozen)
+    return _freeze(
+        coupling,
+        gone,
+        {ours[high - 1]},
+        f"without it the outputs differ by more than {limit:g} (relative)",
+        frozen,
+    )
 
 
 def _certificate(
@@ -155,5 +181,7 @@ def _certificate(
         parameters=sum(p.numel() for p in model.parameters()),
         left=sum(p.numel() for p in slim.module.parameters()),
         frozen=tuple(frozen),
-        unused=tuple(name for name, _ in model.named_parameters(remove_duplicate=False) if name not in held),
+        unused=tuple(
+            name for name, _ in model.named_parameters(remove_duplicate=False) if name not in held
+        ),
     )

@@ -18,7 +18,13 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
     """
     weights = prunable(work.model)
     layers = [{"name": name, "shape": list(weight.shape)} for name, weight in weights.items()]
-    nothing: dict[str, Any] = {"refused": "", "how": "", "layers": layers, "groups": [], "blocked": []}
+    nothing: dict[str, Any] = {
+        "refused": "",
+        "how": "",
+        "layers": layers,
+        "groups": [],
+        "blocked": [],
+    }
     if work.example is None:
         return {**nothing, "refused": "The model has no example input to follow through it."}, {}
     try:
@@ -26,7 +32,16 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
     except NotCaptured as error:
         return {**nothing, "refused": str(error)}, {}
     plain = Granularity(lambda x: x, lambda units, shape: units)
-    alone = touching(Groups(coupling, tuple(range(len(coupling.groups))), plain), work.model).alone().tolist()
-    groups = [{**asdict(group), "alone": taken} for group, taken in zip(coupling.groups, alone, strict=True)]
-    blocked = [asdict(held) for held in coupling.blocked if held.parameter in weights and held.dim < 2]
+    alone = (
+        touching(Groups(coupling, tuple(range(len(coupling.groups))), plain), work.model)
+        .alone()
+        .tolist()
+    )
+    groups = [
+        {**asdict(group), "alone": taken}
+        for group, taken in zip(coupling.groups, alone, strict=True)
+    ]
+    blocked = [
+        asdict(held) for held in coupling.blocked if held.parameter in weights and held.dim < 2
+    ]
     return {**nothing, "how": coupling.captured.how, "groups": groups, "blocked": blocked}, {}

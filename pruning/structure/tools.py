@@ -12,17 +12,23 @@ from pruning.structure.walk import Value, Walk
 
 def spread(factor: Factor, shape: Sequence[int]) -> Factor:
     """A factor broadcast to a shape of at least as many dimensions."""
-    return factor.reshape([1] * (len(shape) - factor.dim()) + list(factor.shape)).expand(list(shape))
+    return factor.reshape([1] * (len(shape) - factor.dim()) + list(factor.shape)).expand(
+        list(shape)
+    )
 
 
-def match(walk: Walk, shape: Sequence[int], values: Sequence[Value], why: str) -> tuple[Factor, ...]:
+def match(
+    walk: Walk, shape: Sequence[int], values: Sequence[Value], why: str
+) -> tuple[Factor, ...]:
     """The factors of an elementwise result: position by position, operands live and die together.
 
     An operand that is 1 long where the result is longer ties nothing there; constants tie nothing at all. Where one operand
     is labelled and another, as long, is not, the labels are blocked.
     """
     together: list[Factor] = []
-    seen: list[tuple[set[int], bool]] = []  # of each operand: the dimensions it is repeated along, and whether it is a constant
+    seen: list[
+        tuple[set[int], bool]
+    ] = []  # of each operand: the dimensions it is repeated along, and whether it is a constant
     for value in values:
         own = [1] * (len(shape) - len(value.shape)) + list(value.shape)
         repeated = {d for d in range(len(shape)) if own[d] == 1 and shape[d] > 1}
@@ -52,7 +58,9 @@ def _meet(
                 alone = False
                 if len(dims) < len(varies(other)):
                     before[i] = factor
-        if alone and any(not constant and not dims <= other_repeated for other_repeated, constant in seen):
+        if alone and any(
+            not constant and not dims <= other_repeated for other_repeated, constant in seen
+        ):
             walk.block(factor, why)
         elif alone:
             new.append(factor)
@@ -65,7 +73,14 @@ def _meet(
     return kept + new
 
 
-def summed(walk: Walk, factors: Sequence[Factor], dims: Collection[int], keepdim: bool, why: str, exact: bool) -> tuple[Factor, ...]:
+def summed(
+    walk: Walk,
+    factors: Sequence[Factor],
+    dims: Collection[int],
+    keepdim: bool,
+    why: str,
+    exact: bool,
+) -> tuple[Factor, ...]:
     """The factors after a reduction over `dims`. exact: zeros do not contribute, so that labels along `dims` alone may go."""
     out = []
     for factor in factors:
@@ -101,4 +116,6 @@ def vector(walk: Walk, value: Value, dim: int) -> tuple[Tensor | None, tuple[Fac
 
 
 def unsqueezed(value: Value, dim: int) -> Value:
-    return Value(value.meta.unsqueeze(dim), tuple(f.unsqueeze(dim) for f in value.factors), None, value.kind)
+    return Value(
+        value.meta.unsqueeze(dim), tuple(f.unsqueeze(dim) for f in value.factors), None, value.kind
+    )

@@ -31,7 +31,9 @@ class Touching:
         """(tensors,) weights left of each when groups lose (groups,) units."""
         live = self.sizes - self.each @ drops
         starts = np.searchsorted(self.owner, np.arange(len(self.tensors)))
-        left: Array = np.multiply.reduceat(live, starts) * (self.totals // np.multiply.reduceat(self.sizes, starts))
+        left: Array = np.multiply.reduceat(live, starts) * (
+            self.totals // np.multiply.reduceat(self.sizes, starts)
+        )
         return left
 
     def gone(self, drops: Mapping[str, int], covered: Array) -> int:
@@ -41,7 +43,13 @@ class Touching:
 
     def alone(self) -> Array:
         """(groups,) weights that go with one unit of a group while all others are in place."""
-        return np.array([int((self.totals - self.kept(one)).sum()) for one in np.eye(len(self.groups), dtype=np.int64)], np.int64)
+        return np.array(
+            [
+                int((self.totals - self.kept(one)).sum())
+                for one in np.eye(len(self.groups), dtype=np.int64)
+            ],
+            np.int64,
+        )
 
     def touches(self) -> Array:
         """(tensors, groups) bool."""

@@ -53,7 +53,11 @@ def rule(*operations: str) -> Callable[[Rule], Rule]:
 def operation(node: fx.Node) -> str:
     """ "conv2d" for torch.ops.aten.conv2d.default."""
     schema = getattr(node.target, "_schema", None)
-    return schema.name.split("::")[1] if schema is not None else getattr(node.target, "__name__", str(node.target))
+    return (
+        schema.name.split("::")[1]
+        if schema is not None
+        else getattr(node.target, "__name__", str(node.target))
+    )
 
 
 def place(node: fx.Node) -> str:
@@ -67,7 +71,11 @@ def bound(node: fx.Node) -> dict[str, Any]:
     """A call's arguments by the names of its schema, defaults filled in."""
     found = {}
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        given = node.args[i] if i < len(node.args) and not argument.kwarg_only else node.kwargs.get(argument.name, argument.default_value)
+        given = (
+            node.args[i]
+            if i < len(node.args) and not argument.kwarg_only
+            else node.kwargs.get(argument.name, argument.default_value)
+        )
         found[argument.name] = given
     return found
 
@@ -87,7 +95,11 @@ class Walk:
 
     def _visit(self, node: fx.Node, shapes: Any) -> Any:
         if node.op == "placeholder":
-            kind = node.meta["val"].dtype if isinstance(node.meta.get("val"), Tensor) else torch.float32
+            kind = (
+                node.meta["val"].dtype
+                if isinstance(node.meta.get("val"), Tensor)
+                else torch.float32
+            )
             return Value(torch.empty(next(shapes), device="meta", dtype=kind))
         if node.op == "get_attr":
             return self._held(str(node.target))
@@ -109,9 +121,16 @@ class Walk:
         if not isinstance(held, Tensor):
             return held
         longer = [d for d in range(held.dim()) if held.size(d) > 1]
-        factors = tuple(along(self.labels.fresh(name, d, held.size(d)), d, held.shape) for d in longer)
+        factors = tuple(
+            along(self.labels.fresh(name, d, held.size(d)), d, held.shape) for d in longer
+        )
         weight = isinstance(held, nn.Parameter)
-        self.state[name] = Value(held.detach().to("meta"), factors, None if weight else held.detach(), "parameter" if weight else "state")
+        self.state[name] = Value(
+            held.detach().to("meta"),
+            factors,
+            None if weight else held.detach(),
+            "parameter" if weight else "state",
+        )
         return self.state[name]
 
     def _call(self, node: fx.Node) -> Any:
@@ -124,41 +143,68 @@ class Walk:
             return self._new(node)
         if not inputs:
             return self._constant(node)
-        if all(value.real is not None for value in inputs) and not any(value.factors for value in inputs):
+        if all(value.real is not None for value in inputs) and not any(
+            value.factors for value in inputs
+        ):
             return self._constant(node)
-        if not hasattr(node.target, "_schema"):  # arithmetic on sizes, or an operation torch keeps to itself
+        if not hasattr(
+            node.target, "_schema"
+        ):  # arithmetic on sizes, or an operation torch keeps to itself
             return self.give_up(inputs, None)
         arguments = {name: self._looked_up(value) for name, value in bound(node).items()}
         meta = self._shapes(node)
         handler = RULES.get(operation(node))
-        return handler(self, node, arguments, meta) if handler is not None else self.give_up(inputs, meta)
+        return (
+            handler(self, node, arguments, meta)
+            if handler is not None
+            else self.give_up(inputs, meta)
+        )
 
     def _constant(self, node: fx.Node) -> Any:
         """What no labelled value reaches is computed for real."""
         function: Any = node.target
-        result = function(*self.real(node.args), **self.real({k: v for k, v in node.kwargs.items() if k != "device"}))
+        result = function(
+            *self.real(node.args),
+            **self.real({k: v for k, v in node.kwargs.items() if k != "device"}),
+        )
         parts = result if isinstance(result, (tuple, list)) else [result]
-        values: list[Any] = [Value(r.to("meta"), (), r, "constant") if isinstance(r, Tensor) else r for r in parts]
+        values: list[Any] = [
+            Value(r.to("meta"), (), r, "constant") if isinstance(r, Tensor) else r for r in parts
+        ]
         return values if isinstance(result, (tuple, list)) else values[0]
 
     def _size(self, node: fx.Node) -> Any:
         """Sizes are whole numbers: those of the example, one example long."""
         function: Any = node.target
-        return function(*self.meta(node.args), **self.meta(node.kwargs)) if operation(node).startswith("sym_") else None
+        return (
+            function(*self.meta(node.args), **self.meta(node.kwargs))
+            if operation(node).startswith("sym_")
+            else None
+        )
 
     def _new(self, node: fx.Node) -> Value:
         """new_zeros and the like: constants of the sizes asked for."""
         function: Any = node.target
         like = torch.empty(0, dtype=self.inputs(node)[0].meta.dtype)
-        result = function(like, *self.meta(node.args[1:]), **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"})
+        result = function(
+            like,
+            *self.meta(node.args[1:]),
+            **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"},
+        )
         return Value(result.to("meta"), (), result, "constant")
 
     def _shapes(self, node: fx.Node) -> Any:
         """The result on the meta device: shapes at batch 1."""
         function: Any = node.target
-        if operation(node) in ("view", "_unsafe_view"):  # a view of what is strided otherwise for real
+        if operation(node) in (
+            "view",
+            "_unsafe_view",
+        ):  # a view of what is strided otherwise for real
             return self.meta(node.args[0]).reshape(self.meta(node.args[1]))
-        return function(*self.meta(node.args), **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"})
+        return function(
+            *self.meta(node.args),
+            **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"},
+        )
 
     # ---------------------------------------------------------------- arguments
 
@@ -167,17 +213,25 @@ class Walk:
         found: list[Value] = []
         for source in node.all_input_nodes:
             result = self.results[source]
-            found += [v for v in (result if isinstance(result, list) else [result]) if isinstance(v, Value)]
+            found += [
+                v
+                for v in (result if isinstance(result, list) else [result])
+                if isinstance(v, Value)
+            ]
         return found
 
     def _looked_up(self, argument: Any) -> Any:
         return fx.node.map_arg(argument, lambda n: self.results[n])
 
     def meta(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda n: r.meta if isinstance(r := self.results[n], Value) else r)
+        return fx.node.map_arg(
+            argument, lambda n: r.meta if isinstance(r := self.results[n], Value) else r
+        )
 
     def real(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda n: r.real if isinstance(r := self.results[n], Value) else r)
+        return fx.node.map_arg(
+            argument, lambda n: r.real if isinstance(r := self.results[n], Value) else r
+        )
 
     def _values(self, result: Any) -> list[Factor]:
         values = result if isinstance(result, list) else [result]
@@ -198,5 +252,8 @@ class Walk:
         for value in inputs:
             for factor in value.factors:
                 self.block(factor, f"no rule says what {operation(self.node)} does to channels")
-        bare = [Value(m) if isinstance(m, Tensor) else m for m in (meta if isinstance(meta, (tuple, list)) else [meta])]
+        bare = [
+            Value(m) if isinstance(m, Tensor) else m
+            for m in (meta if isinstance(meta, (tuple, list)) else [meta])
+        ]
         return bare if isinstance(meta, (tuple, list)) else bare[0]

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 
-def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float, width: int) -> Tensor:
+def layer_norm(
+    x: Tensor,
+    shape: Sequence[int],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    width: int,
+) -> Tensor:
     """Layer norm over the last dimensions, of `width` values of which those that are not in `x` are zero."""
     dims = tuple(range(-len(shape), 0))
     gone = width - _product(shape)
@@ -21,7 +28,9 @@ def layer_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Ten
     return y if bias is None else y + bias
 
 
-def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None, width: int) -> Tensor:
+def rms_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None, width: int
+) -> Tensor:
     """RMS norm over the last dimensions, of `width` values of which those that are not in `x` are zero."""
     dims = tuple(range(-len(shape), 0))
     least = torch.finfo(x.dtype).eps if eps is None else eps
@@ -72,7 +81,13 @@ class Attention(nn.Module):
         self.p = p
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+        scale: float | None = None,
     ) -> Tensor:
         p = self.p if self.training else 0.0
         return nn.functional.scaled_dot_product_attention(q, k, v, mask, p, is_causal, scale=scale)

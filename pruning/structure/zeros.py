@@ -21,7 +21,9 @@ from pruning.structure.walk import Value, Walk, bound, operation
 PRODUCTS = ("matmul", "bmm", "mm", "einsum", "scaled_dot_product_attention", "addmm", "baddbmm")
 TIMES = ("mul", "mul_", "multiply", "multiply_", "logical_and", "__and__")
 OVER = ("div", "div_", "divide", "divide_", "true_divide")
-_UNARY, _BINARY = ({f"{name}{end}" for name in names for end in ("", "_")} for names in (UNARY, BINARY))
+_UNARY, _BINARY = (
+    {f"{name}{end}" for name in names for end in ("", "_")} for names in (UNARY, BINARY)
+)
 
 
 def block_what_is_not_zero(walk: Walk) -> None:
@@ -41,11 +43,23 @@ def block_what_is_not_zero(walk: Walk) -> None:
 
 def _zero(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
     """Whether the dead elements of a node's result are zero."""
-    name, sources = operation(node), [n for n in node.all_input_nodes if isinstance(_first(walk, n), Value)]
+    name, sources = (
+        operation(node),
+        [n for n in node.all_input_nodes if isinstance(_first(walk, n), Value)],
+    )
     labelled = [n for n in sources if _first(walk, n).factors]
     if not labelled or name in MOVES:
         return all(zero[n] for n in labelled)
-    if name in ("linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "embedding"):
+    if name in (
+        "linear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "embedding",
+    ):
         return _layer(walk, node, zero, result)
     if name in PRODUCTS:
         return _product(walk, node, zero, result)
@@ -57,14 +71,23 @@ def _zero(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -
         _need(walk, labelled[:1], zero, "sums what is dead but not zero")
         return zero[labelled[0]]
     if name in TIMES:
-        return all(any(zero[n] for n in _carriers(walk, labelled, dims, result)) for dims in map(varies, result.factors))
+        return all(
+            any(zero[n] for n in _carriers(walk, labelled, dims, result))
+            for dims in map(varies, result.factors)
+        )
     if name in OVER:
         if len(labelled) > 1:
             _need(walk, [], zero, "", divided=labelled[1])
-        return zero[labelled[0]] and all(labelled[0] in _carriers(walk, labelled, dims, result) for dims in map(varies, result.factors))
+        return zero[labelled[0]] and all(
+            labelled[0] in _carriers(walk, labelled, dims, result)
+            for dims in map(varies, result.factors)
+        )
     if name in _BINARY and len(sources) > 1:
         read = sources[1:] if name.startswith("where") else sources
-        spread = all(set(read) <= set(_carriers(walk, read, dims, result)) for dims in map(varies, result.factors))
+        spread = all(
+            set(read) <= set(_carriers(walk, read, dims, result))
+            for dims in map(varies, result.factors)
+        )
         return spread and all(zero[n] for n in read)
     if name in _UNARY | _BINARY:
         return zero[labelled[0]] and _keeps_zero(walk, node)
@@ -76,7 +99,9 @@ def _first(walk: Walk, node: fx.Node) -> Any:
     return result[0] if isinstance(result, list) and result else result
 
 
-def _carriers(walk: Walk, nodes: Sequence[fx.Node], dims: Sequence[int], result: Value) -> list[fx.Node]:
+def _carriers(
+    walk: Walk, nodes: Sequence[fx.Node], dims: Sequence[int], result: Value
+) -> list[fx.Node]:
     """The operands that hold labels along all these dimensions of the result."""
     found = []
     for node in nodes:
@@ -100,7 +125,11 @@ def _keeps_zero(walk: Walk, node: fx.Node) -> bool:
 
 def _layer(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
     """Rows and biases of what is dead are closed; labels along other dimensions pass through, and a bias is added to them."""
-    others = [f for f in result.factors if operation(node) == "linear" and set(varies(f)) - {len(result.shape) - 1}]
+    others = [
+        f
+        for f in result.factors
+        if operation(node) == "linear" and set(varies(f)) - {len(result.shape) - 1}
+    ]
     return not others or (bound(node).get("bias") is None and zero[node.all_input_nodes[0]])
 
 
@@ -111,20 +140,31 @@ def _product(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value
     if name == "scaled_dot_product_attention":
         given = bound(node)
         if not (zero[given["query"]] or zero[given["key"]]):
-            _need(walk, [given["query"]], zero, "attention reads what is dead but not zero", dims=(-1,))
+            _need(
+                walk,
+                [given["query"]],
+                zero,
+                "attention reads what is dead but not zero",
+                dims=(-1,),
+            )
         return zero[given["value"]]
     if name in ("addmm", "baddbmm"):
         operands = [n for n in operands if n is not node.args[0]]
     if operands and not any(zero[n] for n in operands):
         _need(walk, operands[:1], zero, "a product reads what is dead but not zero")
-    return all(zero[n] for n in operands) or (name in ("matmul", "bmm", "mm") and _by_value(walk, node, zero, result))
+    return all(zero[n] for n in operands) or (
+        name in ("matmul", "bmm", "mm") and _by_value(walk, node, zero, result)
+    )
 
 
 def _by_value(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
     """Whether an operand that is zero carries every label of the product: the first its rows, the second its columns, either the batch."""
     last = len(result.shape) - 1
     a, b = node.all_input_nodes[:2] if len(node.all_input_nodes) > 1 else node.all_input_nodes * 2
-    return all((last not in varies(f) and zero[a]) or (last - 1 not in varies(f) and zero[b]) for f in result.factors)
+    return all(
+        (last not in varies(f) and zero[a]) or (last - 1 not in varies(f) and zero[b])
+        for f in result.factors
+    )
 
 
 def _norm(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], labelled: list[fx.Node]) -> bool:
@@ -143,7 +183,13 @@ def _norm(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], labelled: list[f
 
 
 def _need(
-    walk: Walk, nodes: Sequence[fx.Node], zero: dict[fx.Node, bool], why: str, *, dims: tuple[int, ...] = (), divided: fx.Node | None = None
+    walk: Walk,
+    nodes: Sequence[fx.Node],
+    zero: dict[fx.Node, bool],
+    why: str,
+    *,
+    dims: tuple[int, ...] = (),
+    divided: fx.Node | None = None,
 ) -> None:
     """Block the labels of those that are not zero (along `dims`, if given), or of a divisor, which must not be."""
     for node in nodes:

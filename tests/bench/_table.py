@@ -15,5 +15,7 @@ def report(times: Mapping[str, Sequence[float]], *, limit: float, what: str) -> 
         low, median, high = statistics.quantiles(row, n=4, method="inclusive")
         over |= median > limit
         said = "  over the limit" if median > limit else ""
-        print(f"{name:28}{median:6.0f} ms{f'{low:.0f} to {high:.0f} ms':>16}{max(row):7.0f} ms{len(row):7}{said}")
+        print(
+            f"{name:28}{median:6.0f} ms{f'{low:.0f} to {high:.0f} ms':>16}{max(row):7.0f} ms{len(row):7}{said}"
+        )
     return int(over)

@@ -24,7 +24,15 @@ from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
 
-MODELS = ("digits-cnn", "digits-resnet", "mnist1d-cnn", "digits-depthwise", "digits-mlp", "mnist1d-mlp", "digits-vit")
+MODELS = (
+    "digits-cnn",
+    "digits-resnet",
+    "mnist1d-cnn",
+    "digits-depthwise",
+    "digits-mlp",
+    "mnist1d-mlp",
+    "digits-vit",
+)
 SCOPES = ("per_layer", "global", "by_sensitivity")
 SPARSITIES = (0.8, 0.9)
 SEEDS = range(5)
@@ -38,7 +46,9 @@ def trained(name: str, seed: int) -> Workpiece:
     work = sample_models.load(name)
     model = sample_models.build(name, seed)
     data, validation = work.need("train", "Training"), work.need("validation", "Training")
-    return replace(work, model=train(model, data, validation, sample(name).training, seed, lambda line: None))
+    return replace(
+        work, model=train(model, data, validation, sample(name).training, seed, lambda line: None)
+    )
 
 
 def accuracies(work: Workpiece) -> Rows:
@@ -58,7 +68,9 @@ def line(name: str, sparsity: float, row: dict[str, list[float]]) -> str:
     best = "both" if means["by_sensitivity"] > max(means["per_layer"], means["global"]) else ""
     best = best or ("per_layer" if means["by_sensitivity"] > means["per_layer"] else "neither")
     gain = [a - b for a, b in zip(row["by_sensitivity"], row["global"], strict=True)]
-    told = " | ".join(f"{means[scope]:.1f} ({min(row[scope]):.1f} to {max(row[scope]):.1f})" for scope in SCOPES)
+    told = " | ".join(
+        f"{means[scope]:.1f} ({min(row[scope]):.1f} to {max(row[scope]):.1f})" for scope in SCOPES
+    )
     return f"| {name} | {sparsity:.0%} | {told} | {statistics.mean(gain):+.1f} ({sum(g > 0 for g in gain)} of {len(gain)}) | {best} |"
 
 
@@ -93,7 +105,11 @@ def main() -> int:
         if all(text.endswith("| both |") for text in lines[-len(SPARSITIES) :]):
             wins.append(name)
         write(lines, wins)
-        print("\n".join(lines[-len(SPARSITIES) :]), f"  {time.perf_counter() - began:.0f} s", flush=True)
+        print(
+            "\n".join(lines[-len(SPARSITIES) :]),
+            f"  {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
     return int(len(wins) < 3)
 
 

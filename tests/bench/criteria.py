@@ -28,7 +28,14 @@ OUT = Path(__file__).parent / "results" / "criteria.md"
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 SEEDS = range(5)
 STEPS = 10  # of pruning without healing, each scored anew
-OTHERS = ("digits-cnn", "digits-resnet", "digits-depthwise", "digits-vit", "mnist1d-mlp", "mnist1d-cnn")
+OTHERS = (
+    "digits-cnn",
+    "digits-resnet",
+    "digits-depthwise",
+    "digits-vit",
+    "mnist1d-mlp",
+    "mnist1d-cnn",
+)
 COMPARED = ("random", "magnitude", "wanda", "taylor", "obd", "obs")
 SLIMMED = "bn_scale, slimmed"  # after training with an L1 penalty on the scales
 Row = dict[str, list[float]]
@@ -77,11 +84,20 @@ def trained(seed: int) -> Workpiece:
     """The digits MLP, trained from a seed as its card says."""
     work = sample_models.load("digits-mlp")
     assert work.train and work.validation
-    model = train(sample_models.build("digits-mlp", seed), work.train, work.validation, sample("digits-mlp").training, seed, lambda _: None)
+    model = train(
+        sample_models.build("digits-mlp", seed),
+        work.train,
+        work.validation,
+        sample("digits-mlp").training,
+        seed,
+        lambda _: None,
+    )
     return replace(work, model=model)
 
 
-def measured(recipe: Recipe, work: Workpiece, units: masks.Units, epochs: int) -> Iterator[tuple[str, float]]:
+def measured(
+    recipe: Recipe, work: Workpiece, units: masks.Units, epochs: int
+) -> Iterator[tuple[str, float]]:
     """(column, accuracy): for each sparsity before and after fine-tuning."""
     for sparsity in SPARSITIES:
         now = replace(recipe, sparsity=sparsity, epochs=epochs)
@@ -141,12 +157,23 @@ def channels() -> tuple[Row, list[float]]:
 
 
 def say(name: str, found: Row) -> None:
-    print(name, {key.split("|")[1]: round(statistics.mean(v), 2) for key, v in found.items() if key.startswith(f"{name}|")}, flush=True)
+    print(
+        name,
+        {
+            key.split("|")[1]: round(statistics.mean(v), 2)
+            for key, v in found.items()
+            if key.startswith(f"{name}|")
+        },
+        flush=True,
+    )
 
 
 def others() -> list[str]:
     """A table of models and criteria: the accuracy at three sparsities."""
-    lines = ["| model | dense | " + " | ".join(COMPARED) + " |", "|---|---:|" + "---:|" * len(COMPARED)]
+    lines = [
+        "| model | dense | " + " | ".join(COMPARED) + " |",
+        "|---|---:|" + "---:|" * len(COMPARED),
+    ]
     for name in OTHERS:
         work, cells = sample_models.load(name), []
         for criterion in COMPARED:
@@ -154,7 +181,13 @@ def others() -> list[str]:
             units, right = masks.rank(recipe, work), []
             for sparsity in (0.5, 0.8, 0.9):
                 copied = fresh(work)
-                masks.remove(recipe, copied, masks.verdict(units, units.ranking.drops(replace(recipe, sparsity=sparsity)), work.model))
+                masks.remove(
+                    recipe,
+                    copied,
+                    masks.verdict(
+                        units, units.ranking.drops(replace(recipe, sparsity=sparsity)), work.model
+                    ),
+                )
                 right.append(f"{accuracy(copied):.1f}")
             cells.append(" · ".join(right))
         lines.append(f"| {name} | {accuracy(work):.1f} | " + " | ".join(cells) + " |")
@@ -165,7 +198,12 @@ def others() -> list[str]:
 def slimmed(work: Workpiece, recipe: Recipe) -> Workpiece:
     """After 10 epochs with the penalty on BatchNorm's scales."""
     copied = fresh(work)
-    for _ in finetune(copied, masks.dense(copied.model), replace(recipe, epochs=10, slimming=0.03, lr=0.05), step=0):
+    for _ in finetune(
+        copied,
+        masks.dense(copied.model),
+        replace(recipe, epochs=10, slimming=0.03, lr=0.05),
+        step=0,
+    ):
         pass
     return copied
 

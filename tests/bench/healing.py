@@ -14,7 +14,10 @@ from pruning.events import Finished
 from pruning.recipe import Recipe
 
 FILE = Path(__file__).parent / "results" / "healing.md"
-MODELS = {"digits-resnet": {"epochs": 12, "lr": 0.05}, "digits-vit": {"epochs": 40, "lr": 0.002, "optimizer": "adamw"}}
+MODELS = {
+    "digits-resnet": {"epochs": 12, "lr": 0.05},
+    "digits-vit": {"epochs": 40, "lr": 0.002, "optimizer": "adamw"},
+}
 SEEDS = (0, 1, 2)
 
 
@@ -31,9 +34,21 @@ def main() -> None:
     for name, how in MODELS.items():
         ends = []
         for seed in SEEDS:
-            recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5, heal_slim=True, seed=seed, **how)  # type: ignore[arg-type]
+            recipe = Recipe(
+                granularity="channel",
+                scope="per_layer",
+                sparsity=0.5,
+                heal_slim=True,
+                seed=seed,
+                **how,
+            )  # type: ignore[arg-type]
             *_, end = pruning.run(recipe, sample_models.load(name))
-            assert isinstance(end, Finished) and end.slim is not None and end.certificate is not None and end.pruned is not None
+            assert (
+                isinstance(end, Finished)
+                and end.slim is not None
+                and end.certificate is not None
+                and end.pruned is not None
+            )
             ends.append(end)
         value = [100 * end.slim.accuracy.value for end in ends]
         dense, first = 100 * ends[0].dense.accuracy.value, ends[0]

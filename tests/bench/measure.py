@@ -52,7 +52,10 @@ def lowest_half(coupling: Coupling, model: nn.Module) -> NDArray[np.bool_]:
             np.add.at(squares, unit[unit >= 0], each.numpy()[unit >= 0])
     gone = np.zeros(coupling.units, bool)
     for start, group in zip(coupling.starts, coupling.groups, strict=False):
-        gone[start + np.argsort(squares[start : start + group.units], kind="stable")[: group.units // 2]] = True
+        gone[
+            start
+            + np.argsort(squares[start : start + group.units], kind="stable")[: group.units // 2]
+        ] = True
     return gone
 
 
@@ -83,14 +86,22 @@ def resnet18() -> Iterator[str]:
     coupling = analyse(model, example)
     kept = close(coupling, lowest_half(coupling, model), model)
     slim, certificate = certified(model, kept, example)
-    models = {"dense": model, "90 % zeros": zeros(model, 0.9), "half the channels as zeros": masked(model, kept), "slimmed": slim}
+    models = {
+        "dense": model,
+        "90 % zeros": zeros(model, 0.9),
+        "half the channels as zeros": masked(model, kept),
+        "slimmed": slim,
+    }
     weights = sum(p.numel() for p in slim.parameters())
     work = sum(macs(slim, example).values()) / 1e9
     yield f"Half of each group of ResNet-18's channels gone: {work:.3f} G MACs of convolutions and linear layers,"
     yield f"{weights / 1e6:.5f} M weights; certificate {certificate.error:.1e} relative in float64.\n"
     yield "| runtime | model | ms (quartiles) | times as fast as dense (95 %) | control | verdict |\n|---|---|---|---|---|---|"
     torch_told = [each[0] for each in timings(list(models.values()), example, budget=SECONDS)]
-    onnx_told = [each[0] for each in onnx_timings(list(models.values()), example, batches=[1], budget=SECONDS)]
+    onnx_told = [
+        each[0]
+        for each in onnx_timings(list(models.values()), example, batches=[1], budget=SECONDS)
+    ]
     for told in (torch_told, onnx_told):
         yield from (row(name, timing) for name, timing in zip(models, told, strict=True))
     yield ""
@@ -101,7 +112,9 @@ def resnet18() -> Iterator[str]:
 def row(name: str, t: Timing) -> str:
     if t.latency is None:
         return f"| {t.runtime} | {name} | not measured: {t.why} | | | |"
-    fast = f"{t.speedup.value:.2f} ({t.speedup.low:.2f} to {t.speedup.high:.2f})" if t.speedup else ""
+    fast = (
+        f"{t.speedup.value:.2f} ({t.speedup.low:.2f} to {t.speedup.high:.2f})" if t.speedup else ""
+    )
     took = f"{t.latency.median:.1f} ({t.latency.low:.1f} to {t.latency.high:.1f})"
     return f"| {t.runtime} | {name} | {took}, {t.latency.passes} passes | {fast} | {(t.control or 0) * 100:.1f} % | {t.verdict} |"
 
@@ -109,9 +122,15 @@ def row(name: str, t: Timing) -> str:
 def judged(runtime: str, control: float | None, sparse: Timing, slim: Timing) -> Iterator[str]:
     held = control is not None and control <= TOLERANCE
     yield line(held, f"{runtime}: the A/A control is within 5 % ({(control or 0) * 100:.1f} %)")
-    yield line(sparse.verdict == "the same", f"{runtime}: 90 % zeros are reported as no gain ({sparse.verdict})")
+    yield line(
+        sparse.verdict == "the same",
+        f"{runtime}: 90 % zeros are reported as no gain ({sparse.verdict})",
+    )
     fast = slim.speedup is not None and slim.verdict == "faster" and slim.speedup.value >= 1.5
-    yield line(fast, f"{runtime}: half the channels are at least 1.5 times as fast ({slim.speedup.value if slim.speedup else 0:.2f})")
+    yield line(
+        fast,
+        f"{runtime}: half the channels are at least 1.5 times as fast ({slim.speedup.value if slim.speedup else 0:.2f})",
+    )
 
 
 def line(holds: bool, said: str) -> str:
@@ -134,8 +153,15 @@ def sparse_rows() -> Iterator[str]:
             cells = []
             for share in (0.8, 0.9, 0.95, 0.98):
                 dense = nn.Sequential(nn.Linear(side, side))
-                (_,), (_, csr) = timings([dense, zeros(dense, share)], torch.randn(1, side), batch=batch, budget=0.5)
-                cells.append(f"{csr.speedup.value:.2f}" + ("" if csr.verdict != "no verdict" else " (no verdict)") if csr.speedup else "—")
+                (_,), (_, csr) = timings(
+                    [dense, zeros(dense, share)], torch.randn(1, side), batch=batch, budget=0.5
+                )
+                cells.append(
+                    f"{csr.speedup.value:.2f}"
+                    + ("" if csr.verdict != "no verdict" else " (no verdict)")
+                    if csr.speedup
+                    else "—"
+                )
             yield f"| {side} × {side} | {batch} | " + " | ".join(cells) + " |"
 
 
@@ -158,10 +184,14 @@ def files() -> Iterator[str]:
             assert found.coded is not None and found.limit is not None
             worst = max(worst, found.coded / found.limit)
             shares = [100 * part / found.dense for part in (found.coded, found.compressed)]
-            cells.append(f"{found.coded / found.limit:.3f} ({shares[0]:.1f} %, travels {shares[1]:.1f} %)")
+            cells.append(
+                f"{found.coded / found.limit:.3f} ({shares[0]:.1f} %, travels {shares[1]:.1f} %)"
+            )
         yield f"| {name} | {size(work.model).dense / 1000:.0f} kB | " + " | ".join(cells) + " |"
     yield ""
-    yield line(worst <= 1.2, f"every sparse file is within 1.2 times its entropy limit (worst {worst:.3f})")
+    yield line(
+        worst <= 1.2, f"every sparse file is within 1.2 times its entropy limit (worst {worst:.3f})"
+    )
 
 
 def main() -> int:

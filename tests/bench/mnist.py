@@ -24,12 +24,28 @@ TWELFTH = 1 - 1 / 12
 LIMIT = 0.3  # points of accuracy below dense, at most
 CASES = {
     "LeNet-300-100": (
-        Recipe(model="mnist-lenet300", sparsity=TWELFTH, schedule="geometric", steps=4, epochs=3, lr=0.05, batch=128),
+        Recipe(
+            model="mnist-lenet300",
+            sparsity=TWELFTH,
+            schedule="geometric",
+            steps=4,
+            epochs=3,
+            lr=0.05,
+            batch=128,
+        ),
         (0, 1, 2),
         "Han et al. 2015: 1.64 → 1.59 at 12×; DNS (Guo et al. 2016): 1.99 at 56×",
     ),
     "LeNet-5": (
-        Recipe(model="mnist-lenet5", sparsity=TWELFTH, schedule="geometric", steps=2, epochs=1, lr=0.02, batch=128),
+        Recipe(
+            model="mnist-lenet5",
+            sparsity=TWELFTH,
+            schedule="geometric",
+            steps=2,
+            epochs=1,
+            lr=0.02,
+            batch=128,
+        ),
         (0,),
         "Han et al. 2015: 0.80 → 0.77 at 12×; DNS (Guo et al. 2016): 0.91 at 111×",
     ),
@@ -69,7 +85,9 @@ def main() -> int:
             print(f"Not measured: {missing}")
             return 1
         ends = [end for end, _ in found]
-        dense, pruned, final = (fmean(error(end, stage) for end in ends) for stage in ("dense", "pruned", "final"))
+        dense, pruned, final = (
+            fmean(error(end, stage) for end in ends) for stage in ("dense", "pruned", "final")
+        )
         over |= final - dense > LIMIT
         kept = f"{ends[0].final.kept:,} of {ends[0].final.weights:,} ({ends[0].final.weights / ends[0].final.kept:.1f}×)"
         seconds = fmean(seconds for _, seconds in found)

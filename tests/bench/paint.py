@@ -44,8 +44,13 @@ def main() -> int:
             browser.close()
         finally:
             app.end()
-    print(f"The server's very first page, studies and all: {cold[1]:.0f} ms. torch in the web process: {'yes' if torch else 'no'}.")
-    times = {"question on the page": [words for words, _ in warm], "page complete": [whole for _, whole in warm]}
+    print(
+        f"The server's very first page, studies and all: {cold[1]:.0f} ms. torch in the web process: {'yes' if torch else 'no'}."
+    )
+    times = {
+        "question on the page": [words for words, _ in warm],
+        "page complete": [whole for _, whole in warm],
+    }
     return report(times, limit=LIMIT, what="A new tab on a warm server") or int(torch)
 
 

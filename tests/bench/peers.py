@@ -27,7 +27,9 @@ def main() -> int:
         began = time.perf_counter()
         peers(work.model, how, 0.9)
         theirs = time.perf_counter() - began
-        print(f"{how:8} equal at {len(RATIOS)} ratios; ours {ranked:.2f} s once and {chosen:.2f} s a mask, theirs {theirs:.2f} s a mask")
+        print(
+            f"{how:8} equal at {len(RATIOS)} ratios; ours {ranked:.2f} s once and {chosen:.2f} s a mask, theirs {theirs:.2f} s a mask"
+        )
     return 0
 
 

@@ -44,7 +44,9 @@ def theirs(model: nn.Module, x: torch.Tensor, share: float) -> None:
     copied = copy.deepcopy(model)
     output = [module for module in copied.modules() if isinstance(module, nn.Linear)][-1]
     importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
-    torch_pruning.pruner.BasePruner(copied, x, importance, pruning_ratio=share, ignored_layers=[output]).step()
+    torch_pruning.pruner.BasePruner(
+        copied, x, importance, pruning_ratio=share, ignored_layers=[output]
+    ).step()
 
 
 def ours(units: masks.Units, recipe: Recipe, model: nn.Module, share: float) -> None:
@@ -66,7 +68,11 @@ def main() -> None:
     for name, peer in MODELS.items():
         x = torch.randn(1, 3, 224, 224)
         model = torchvision.models.get_model(name, weights=None).eval()
-        recipe, work, began = Recipe(granularity="channel"), Workpiece(name, model, example=x), time.perf_counter()
+        recipe, work, began = (
+            Recipe(granularity="channel"),
+            Workpiece(name, model, example=x),
+            time.perf_counter(),
+        )
         units = masks.rank(recipe, work)
         once = time.perf_counter() - began
         ranking = units.ranking

@@ -39,7 +39,9 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
     def __init__(self, data: Batches, mean: float, std: float) -> None:
         self.bytes = ((data.x * std + mean) * 255).round().to(torch.uint8)[:, 0].numpy()
         self.targets = data.y.tolist()
-        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize([mean], [std])])
+        self.transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize([mean], [std])]
+        )
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -51,7 +53,9 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 def distiller_like(work: Workpiece, layers: list[str]) -> dict[tuple[str, float], int]:
     """Right answers of each cell, the plain way: for each layer and ratio a deep copy, pruned, and all images through a DataLoader."""
     about = sample_models.cards.dataset("fashion-mnist")
-    loader = DataLoader(Pictures(work.need("validation", "The loop"), about.mean, about.std), batch_size=256)
+    loader = DataLoader(
+        Pictures(work.need("validation", "The loop"), about.mean, about.std), batch_size=256
+    )
     found = {}
     for layer in layers:
         for level in LEVELS:
@@ -86,7 +90,9 @@ def spearman(a: list[float], b: list[float]) -> float:
     return float(torch.corrcoef(ranks)[0, 1])
 
 
-def against_the_loop(work: Workpiece) -> tuple[list[tuple[float, float]], int, dict[tuple[str, float], float]]:
+def against_the_loop(
+    work: Workpiece,
+) -> tuple[list[tuple[float, float]], int, dict[tuple[str, float], float]]:
     """(seconds of the loop, of the exact tier) for each part; cells whose right answers differ; change of the loss by cell."""
     times, differ, change = [], 0, dict[tuple[str, float], float]()
     for i in range(PARTS):
@@ -95,16 +101,25 @@ def against_the_loop(work: Workpiece) -> tuple[list[tuple[float, float]], int, d
         began = time.process_time()
         theirs = distiller_like(part, list(dict.fromkeys(p.layer for p in points)))
         times.append((time.process_time() - began, ours))
-        differ += sum(theirs[p.layer, p.level] != (p.accuracy.correct if p.accuracy else -1) for p in points)
+        differ += sum(
+            theirs[p.layer, p.level] != (p.accuracy.correct if p.accuracy else -1) for p in points
+        )
         for p in points:
-            change[p.layer, p.level] = change.get((p.layer, p.level), 0.0) + (p.loss - p.loss_dense) / PARTS
-        print(f"part {i + 1} of {PARTS}: loop {times[-1][0]:.1f} s, exact {ours:.1f} s, cells that differ so far: {differ}", flush=True)
+            change[p.layer, p.level] = (
+                change.get((p.layer, p.level), 0.0) + (p.loss - p.loss_dense) / PARTS
+            )
+        print(
+            f"part {i + 1} of {PARTS}: loop {times[-1][0]:.1f} s, exact {ours:.1f} s, cells that differ so far: {differ}",
+            flush=True,
+        )
     return times, differ, change
 
 
 def memory(*words: str) -> float:
     """MB that a process of its own needs at most for a map of one part."""
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *words], capture_output=True, text=True, check=True
+    )
     return float(done.stdout.split()[-1])
 
 
@@ -124,8 +139,12 @@ def main() -> int:
     loop, exact = (sum(column) for column in zip(*times, strict=True))
     seen = PARTS * PART
     whole = loop * len(data.x) / seen
-    guess, points = timed(pruning.sensitivity(replace(work, validation=data.head(seen)), tier="estimate", keep=None))
-    rank = spearman([change[p.layer, p.level] for p in points], [p.loss - p.loss_dense for p in points])
+    guess, points = timed(
+        pruning.sensitivity(replace(work, validation=data.head(seen)), tier="estimate", keep=None)
+    )
+    rank = spearman(
+        [change[p.layer, p.level] for p in points], [p.loss - p.loss_dense for p in points]
+    )
     sure, cells = timed(pruning.sensitivity(work, tier="progressive", within=0.02, keep=None))
     halves = [(p.interval[1] - p.interval[0]) / 2 for p in cells if p.interval]
     wide = [p for p, half in zip(cells, halves, strict=True) if half > 0.02]
@@ -158,7 +177,14 @@ def main() -> int:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-    return int(loop / exact < 3 or whole / sure < 8 or rank < 0.6 or guess > exact / 5 or differ > 0 or all_ > 1.1 * few)
+    return int(
+        loop / exact < 3
+        or whole / sure < 8
+        or rank < 0.6
+        or guess > exact / 5
+        or differ > 0
+        or all_ > 1.1 * few
+    )
 
 
 if __name__ == "__main__":

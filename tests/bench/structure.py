@@ -30,13 +30,73 @@ LARGEST = 150e6
 
 SIDES = {"vit_": 224, "maxvit": 224, "inception": 96}
 TIMM = (
-    *("resnet10t", "resnet26d", "resnetv2_50", "seresnet50", "ecaresnet26t", "skresnet18", "resnest14d", "res2net50_26w_4s", "gernet_s"),
-    *("densenet121", "dla34", "dpn68", "hrnet_w18_small", "vovnet39a", "cspresnet50", "cspdarknet53", "repvgg_a2", "xception41"),
-    *("mobilenetv4_conv_small", "mobileone_s0", "efficientnet_lite0", "tf_efficientnetv2_b0", "mixnet_s", "ghostnet_100", "rexnet_100"),
-    *("fbnetc_100", "hardcorenas_a", "spnasnet_100", "tinynet_a", "regnetz_b16", "nfnet_f0", "nf_resnet26", "convnextv2_atto"),
-    *("convnext_atto", "convmixer_768_32", "edgenext_xx_small", "mobilevit_xxs", "mobilevitv2_050", "poolformer_s12", "resmlp_12_224"),
-    *("mixer_s32_224", "gmlp_ti16_224", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "cait_xxs24_224", "crossvit_tiny_240"),
-    *("pit_ti_224", "levit_128s", "coat_tiny", "swin_tiny_patch4_window7_224", "twins_svt_small", "visformer_tiny", "xcit_nano_12_p16_224"),
+    *(
+        "resnet10t",
+        "resnet26d",
+        "resnetv2_50",
+        "seresnet50",
+        "ecaresnet26t",
+        "skresnet18",
+        "resnest14d",
+        "res2net50_26w_4s",
+        "gernet_s",
+    ),
+    *(
+        "densenet121",
+        "dla34",
+        "dpn68",
+        "hrnet_w18_small",
+        "vovnet39a",
+        "cspresnet50",
+        "cspdarknet53",
+        "repvgg_a2",
+        "xception41",
+    ),
+    *(
+        "mobilenetv4_conv_small",
+        "mobileone_s0",
+        "efficientnet_lite0",
+        "tf_efficientnetv2_b0",
+        "mixnet_s",
+        "ghostnet_100",
+        "rexnet_100",
+    ),
+    *(
+        "fbnetc_100",
+        "hardcorenas_a",
+        "spnasnet_100",
+        "tinynet_a",
+        "regnetz_b16",
+        "nfnet_f0",
+        "nf_resnet26",
+        "convnextv2_atto",
+    ),
+    *(
+        "convnext_atto",
+        "convmixer_768_32",
+        "edgenext_xx_small",
+        "mobilevit_xxs",
+        "mobilevitv2_050",
+        "poolformer_s12",
+        "resmlp_12_224",
+    ),
+    *(
+        "mixer_s32_224",
+        "gmlp_ti16_224",
+        "vit_tiny_patch16_224",
+        "deit_tiny_patch16_224",
+        "cait_xxs24_224",
+        "crossvit_tiny_240",
+    ),
+    *(
+        "pit_ti_224",
+        "levit_128s",
+        "coat_tiny",
+        "swin_tiny_patch4_window7_224",
+        "twins_svt_small",
+        "visformer_tiny",
+        "xcit_nano_12_p16_224",
+    ),
     *(
         "beit_base_patch16_224",
         "eva02_tiny_patch14_224",
@@ -46,7 +106,16 @@ TIMM = (
         "tnt_s_patch16_224",
         "efficientformer_l1",
     ),
-    *("fastvit_t8", "inception_next_tiny", "repvit_m0_9", "starnet_s1", "vgg11", "selecsls42", "lcnet_050", "focalnet_tiny_srf"),
+    *(
+        "fastvit_t8",
+        "inception_next_tiny",
+        "repvit_m0_9",
+        "starnet_s1",
+        "vgg11",
+        "selecsls42",
+        "lcnet_050",
+        "focalnet_tiny_srf",
+    ),
 )
 
 
@@ -56,7 +125,9 @@ def half(coupling: Coupling, model: nn.Module) -> np.ndarray[Any, Any]:
     gone = np.zeros(coupling.units, bool)
     for i, group in enumerate(coupling.groups):
         pooled = pool_group(coupling, i, scores, Pooling(), {})
-        order = np.arange(group.units) if pooled is None else np.argsort(pooled.numpy(), kind="stable")
+        order = (
+            np.arange(group.units) if pooled is None else np.argsort(pooled.numpy(), kind="stable")
+        )
         gone[coupling.starts[i] + order[: group.units // 2]] = True
     return gone
 
@@ -80,7 +151,9 @@ def one(name: str, make: Callable[[], nn.Module], side: int) -> str:
     slim.train()
     loss = _sum(slim(x))
     loss.backward()  # type: ignore[no-untyped-call]
-    assert torch.isfinite(loss) and all(p.grad is None or torch.isfinite(p.grad).all() for p in slim.parameters())
+    assert torch.isfinite(loss) and all(
+        p.grad is None or torch.isfinite(p.grad).all() for p in slim.parameters()
+    )
     frozen = "; ".join(f"kept {f.group} ({f.units}): {f.why}" for f in found.frozen) or (
         "" if found.removed else "nothing can go: " + _why(coupling)
     )
@@ -92,12 +165,16 @@ def one(name: str, make: Callable[[], nn.Module], side: int) -> str:
 
 
 def _why(coupling: Coupling) -> str:
-    return "; ".join(dict.fromkeys(f"{b.why} ({b.operation})" for b in coupling.blocked if b.dim == 0))[:200]
+    return "; ".join(
+        dict.fromkeys(f"{b.why} ({b.operation})" for b in coupling.blocked if b.dim == 0)
+    )[:200]
 
 
 def _sum(out: Any) -> Tensor:
     leaves = torch.utils._pytree.tree_leaves(out)
-    return torch.stack([leaf.float().square().mean() for leaf in leaves if isinstance(leaf, Tensor)]).sum()
+    return torch.stack(
+        [leaf.float().square().mean() for leaf in leaves if isinstance(leaf, Tensor)]
+    ).sum()
 
 
 def side(name: str) -> int:
@@ -110,7 +187,9 @@ def zoo(which: list[str]) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
             extra = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
             yield (
                 f"torchvision {name}",
-                lambda name=name, extra=extra: torchvision.models.get_model(name, weights=None, **extra),
+                lambda name=name, extra=extra: torchvision.models.get_model(
+                    name, weights=None, **extra
+                ),
                 side(name),
             )
     if "timm" in which:
@@ -118,7 +197,12 @@ def zoo(which: list[str]) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
 
         for name in TIMM:
             config = timm.get_pretrained_cfg(name)
-            size = config.input_size[1] if config is not None and (config.fixed_input_size or "224" in name or "240" in name) else 128
+            size = (
+                config.input_size[1]
+                if config is not None
+                and (config.fixed_input_size or "224" in name or "240" in name)
+                else 128
+            )
             yield f"timm {name}", lambda name=name: timm.create_model(name, pretrained=False), size
 
 
@@ -127,7 +211,16 @@ def main(arguments: list[str]) -> None:
     names = [a for a in arguments if a not in kinds]
     file = RESULTS / "structure.md"
     RESULTS.mkdir(exist_ok=True)
-    columns = ("model", "M parameters", "slim", "units gone", "analysed, s", "slimmed and certified, s", "max error, relative", "")
+    columns = (
+        "model",
+        "M parameters",
+        "slim",
+        "units gone",
+        "analysed, s",
+        "slimmed and certified, s",
+        "max error, relative",
+        "",
+    )
     head = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n"
     rows: list[str] = []
     for name, make, size in zoo(kinds):

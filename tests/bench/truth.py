@@ -36,7 +36,9 @@ def spread(held: list[Correlation]) -> str:
     values = [found.value for found in held if found.value is not None]
     if not values:
         return "no order"
-    return f"{statistics.median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})".replace("-", "−")
+    return f"{statistics.median(values):+.2f} ({min(values):+.2f} to {max(values):+.2f})".replace(
+        "-", "−"
+    )
 
 
 def interval(held: Correlation) -> str:
@@ -47,14 +49,20 @@ def interval(held: Correlation) -> str:
 
 def row(name: str, layers: tuple[Truth, ...]) -> str:
     *each, whole = layers
-    cells = [spread([held.size[name] for held in each]), interval(whole.size[name]), spread([held.harm[name] for held in each])]
+    cells = [
+        spread([held.size[name] for held in each]),
+        interval(whole.size[name]),
+        spread([held.harm[name] for held in each]),
+    ]
     return f"| {name} | " + " | ".join([*cells, interval(whole.harm[name])]) + " |"
 
 
 def table(model: str, granularity: str) -> list[str]:
     work, began = sample_models.load(model), time.perf_counter()
     plan, *_, end = truth(
-        work, Question(granularity=granularity, units=UNITS[granularity]), {name: {} for name in registry.names("criterion")}
+        work,
+        Question(granularity=granularity, units=UNITS[granularity]),
+        {name: {} for name in registry.names("criterion")},
     )
     assert isinstance(plan, Plan) and isinstance(end, Told)
     whole = end.layers[-1]

@@ -26,7 +26,9 @@ def open_at(page: Page, url: str) -> None:
 def go(page: Page, name: str) -> None:
     """To a page, by the navigation on top."""
     page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()
-    page.wait_for_url(re.compile(r"//[^/]+/" + ("" if name == "Model" else name.lower()) + r"(\?|$)"))
+    page.wait_for_url(
+        re.compile(r"//[^/]+/" + ("" if name == "Model" else name.lower()) + r"(\?|$)")
+    )
     settled(page)
 
 
@@ -90,7 +92,9 @@ def start_run(page: Page) -> str:
     """Press Run; the id of the run that the address now names."""
     before = run_in(page.url)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function("before => new URL(location).searchParams.get('run') !== before", arg=before)
+    page.wait_for_function(
+        "before => new URL(location).searchParams.get('run') !== before", arg=before
+    )
     found = run_in(page.url)
     assert found
     expect(page.get_by_role("heading", name=f"Run {found[:6]}")).to_be_visible()

@@ -20,11 +20,15 @@ def test_a_lottery_is_drawn_fills_in_and_is_found_again(app: Served, tab: Page) 
     tab.get_by_role("button", name="Draw").click()
     tab.wait_for_url(re.compile("set="))
     expect(tab.get_by_role("progressbar").first).to_be_visible()
-    expect(tab.get_by_text(re.compile("With .* of the weights, tickets reach"))).to_be_visible(timeout=120_000)
+    expect(tab.get_by_text(re.compile("With .* of the weights, tickets reach"))).to_be_visible(
+        timeout=120_000
+    )
     expect(tab.get_by_text("Tickets of different seeds keep")).to_be_visible(timeout=120_000)
     expect(tab.get_by_test_id("stVegaLiteChart").first).to_be_visible()
     again = tab.context.new_page()
     steps.open_at(again, tab.url)
-    expect(again.get_by_text(re.compile("With .* of the weights, tickets reach"))).to_be_visible(timeout=60_000)
+    expect(again.get_by_text(re.compile("With .* of the weights, tickets reach"))).to_be_visible(
+        timeout=60_000
+    )
     assert "set=" in again.url
     again.close()

@@ -22,7 +22,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("upload") / "epoch-3.pt"
     state = sample_models.build("digits-mlp", seed=3).state_dict()
-    torch.save({"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path)
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, path
+    )
     return path
 
 
@@ -35,7 +37,9 @@ def whole_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_from_a_cold_start_to_two_compared_runs(app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path) -> None:
+def test_from_a_cold_start_to_two_compared_runs(
+    app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path
+) -> None:
     steps.open_at(tab, app.url)
     expect(tab.get_by_role("heading", name="Which model is on the bench")).to_be_visible()
     picture(tab, f"model-{scheme}")
@@ -80,7 +84,9 @@ def turn_the_slider(tab: Page) -> None:
     slider = steps.slider(tab)
     dragged = steps.weights_left(tab), tab.url
     steps.drag_slider(tab, 0.5)
-    expect(tab.locator('.dial .large[data-kind="weights"]')).not_to_have_text(dragged[0])  # while the button is down
+    expect(tab.locator('.dial .large[data-kind="weights"]')).not_to_have_text(
+        dragged[0]
+    )  # while the button is down
     tab.mouse.up()
     tab.wait_for_function("before => location.href !== before", arg=dragged[1])
     steps.settled(tab)
@@ -139,9 +145,9 @@ def reopen(tab: Page, run: str) -> None:
 def stop_another(tab: Page) -> str:
     steps.set_number(tab, "Healing epochs", "5000")
     run = steps.start_run(tab)
-    expect(tab.get_by_role("group", name="Curves of the run").get_by_role("status")).to_contain_text(
-        re.compile(r"[1-9]\d* of 20000 epochs")
-    )
+    expect(
+        tab.get_by_role("group", name="Curves of the run").get_by_role("status")
+    ).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
     tab.locator(f".st-key-stop-{run}").get_by_role("button").click()
     expect(tab.get_by_text(re.compile(r"Stopped after \d+ epoch"))).to_be_visible()
     return run

@@ -29,7 +29,9 @@ def read_and_click(tab: Page) -> None:
     """The third cell of the first row: conv1 at 50 %."""
     cell, before = tab.locator(".grid svg rect.cell").nth(2), tab.url
     cell.hover()
-    expect(tab.locator(".grid .tip")).to_contain_text(re.compile(r"conv1, 50.% gone, 72 of 144 weights left: accuracy \d+\.\d % ± \d"))
+    expect(tab.locator(".grid .tip")).to_contain_text(
+        re.compile(r"conv1, 50.% gone, 72 of 144 weights left: accuracy \d+\.\d % ± \d")
+    )
     cell.click()
     tab.wait_for_function("before => location.href !== before", arg=before)
     steps.settled(tab)
@@ -70,9 +72,15 @@ def reopen(tab: Page) -> None:
 def run(tab: Page, scheme: str) -> None:
     tab.get_by_role("button", name="Run", exact=True).click()
     tab.wait_for_url(re.compile("/prune"))
-    expect(tab.get_by_role("heading", name="What was foretold, and what came")).to_be_visible(timeout=60_000)
-    expect(tab.get_by_test_id("stMetric").filter(has_text="Foretold, validation")).to_contain_text(re.compile(r"[−±+]\d\.\d points"))
-    expect(tab.get_by_text(re.compile("The forecast lies within|was lost than foretold"))).to_be_visible()
+    expect(tab.get_by_role("heading", name="What was foretold, and what came")).to_be_visible(
+        timeout=60_000
+    )
+    expect(tab.get_by_test_id("stMetric").filter(has_text="Foretold, validation")).to_contain_text(
+        re.compile(r"[−±+]\d\.\d points")
+    )
+    expect(
+        tab.get_by_text(re.compile("The forecast lies within|was lost than foretold"))
+    ).to_be_visible()
     steps.settled(tab)
     tab.get_by_role("heading", name="What was foretold, and what came").scroll_into_view_if_needed()
     picture(tab, f"foretold-{scheme}")

@@ -15,7 +15,9 @@ from pruning.structure.walk import Value, Walk, rule
 INPUT = "what it reads cannot lose channels"
 
 
-def _sum_of_products(walk: Walk, operands: Sequence[Value], shape: Sequence[int], dims: Sequence[int], why: str) -> tuple[Factor, ...]:
+def _sum_of_products(
+    walk: Walk, operands: Sequence[Value], shape: Sequence[int], dims: Sequence[int], why: str
+) -> tuple[Factor, ...]:
     return summed(walk, match(walk, shape, operands, why), dims, False, why, exact=True)
 
 
@@ -27,13 +29,24 @@ def linear(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Va
         if 0 in varies(factor):
             walk.labels.mark("source", factor)
     shape = [*x.shape[:-1], *weight.shape]  # (..., out, in)
-    value = Value(meta, _sum_of_products(walk, [unsqueezed(x, -2), weight], shape, [len(shape) - 1], INPUT))
+    value = Value(
+        meta, _sum_of_products(walk, [unsqueezed(x, -2), weight], shape, [len(shape) - 1], INPUT)
+    )
     return value if bias is None else Value(meta, match(walk, meta.shape, [value, bias], INPUT))
 
 
 @rule("matmul", "bmm", "mm", "baddbmm", "addmm")
 def product(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Any:
-    a, b = (given[name] for name in (("batch1", "batch2") if "batch1" in given else ("mat1", "mat2") if "mat1" in given else _pair(given)))
+    a, b = (
+        given[name]
+        for name in (
+            ("batch1", "batch2")
+            if "batch1" in given
+            else ("mat1", "mat2")
+            if "mat1" in given
+            else _pair(given)
+        )
+    )
     if a.meta.dim() < 2 or b.meta.dim() < 2:
         return walk.give_up([a, b], meta)
     value = Value(meta, matrix(walk, a, b))
@@ -79,7 +92,11 @@ def einsum(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> An
     if any(len(set(term)) < len(term) for term in terms):
         return walk.give_up(operands, meta)
     letters = right + "".join(sorted(set(left) - set(right) - {","}))
-    size = {letter: n for term, value in zip(terms, operands, strict=True) for letter, n in zip(term, value.shape, strict=True)}
+    size = {
+        letter: n
+        for term, value in zip(terms, operands, strict=True)
+        for letter, n in zip(term, value.shape, strict=True)
+    }
     laid = [_laid(value, term, letters) for value, term in zip(operands, terms, strict=True)]
     if sum(v.kind == "parameter" for v in operands) == 1:
         for value in operands:
@@ -87,7 +104,9 @@ def einsum(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> An
                 for factor in value.factors:
                     walk.labels.mark("source", factor)
     dims = list(range(len(right), len(letters)))
-    return Value(meta, _sum_of_products(walk, laid, [size[letter] for letter in letters], dims, INPUT))
+    return Value(
+        meta, _sum_of_products(walk, laid, [size[letter] for letter in letters], dims, INPUT)
+    )
 
 
 def _laid(value: Value, term: str, letters: str) -> Value:
@@ -107,11 +126,16 @@ def _laid(value: Value, term: str, letters: str) -> Value:
 def attention(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
     """softmax(q kᵀ) v. Whole heads fall out: a head's queries meet its keys, and the result meets its values."""
     q, k, v = given["query"], given["key"], given["value"]
-    turned = Value(k.meta.transpose(-1, -2), tuple(f.transpose(-1, -2) for f in k.factors), None, k.kind)
+    turned = Value(
+        k.meta.transpose(-1, -2), tuple(f.transpose(-1, -2) for f in k.factors), None, k.kind
+    )
     tokens = [*broadcast(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]]
     weights = Value(torch.empty(tokens, device="meta"), matrix(walk, q, turned))
     if isinstance(given["attn_mask"], Value):
-        weights = Value(weights.meta, match(walk, tokens, [weights, given["attn_mask"]], "its mask cannot lose heads"))
+        weights = Value(
+            weights.meta,
+            match(walk, tokens, [weights, given["attn_mask"]], "its mask cannot lose heads"),
+        )
     kept = []
     for factor in weights.factors:
         if len(tokens) - 1 in varies(factor):

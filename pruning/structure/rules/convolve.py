@@ -50,7 +50,14 @@ def _meet(walk: Walk, columns: Tensor | None, channels: Tensor | None) -> None:
         walk.block(channels, "a layer with one input channel reads it")
 
 
-def _grouped(walk: Walk, rows: Tensor, columns: Tensor | None, channels: Tensor | None, groups: int, shape: tuple[int, ...]) -> None:
+def _grouped(
+    walk: Walk,
+    rows: Tensor,
+    columns: Tensor | None,
+    channels: Tensor | None,
+    groups: int,
+    shape: tuple[int, ...],
+) -> None:
     """Depthwise: channel by channel. Many narrow groups: whole groups. Few wide groups: the same positions in each."""
     out, into = shape[0] // groups, shape[1]
     if channels is None:

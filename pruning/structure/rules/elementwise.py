@@ -12,16 +12,120 @@ from pruning.structure.tools import match, unsqueezed
 from pruning.structure.walk import Value, Walk, operation, rule
 
 UNARY = (
-    *("relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "silu", "gelu", "hardtanh", "tanh", "dropout", "feature_dropout"),
-    *("leaky_relu", "elu", "celu", "selu", "mish", "softplus", "softsign", "log_sigmoid", "hardshrink", "softshrink", "threshold", "rrelu"),
-    *("exp", "exp2", "log", "log1p", "clamp", "clamp_min", "clamp_max", "neg", "abs", "sqrt", "rsqrt", "square", "reciprocal", "sign"),
-    *("erf", "sin", "cos", "tan", "floor", "ceil", "round", "alpha_dropout", "bernoulli", "zeros_like", "ones_like", "full_like"),
-    *("rand_like", "zero", "fill", "nan_to_num", "isnan", "logical_not", "bitwise_not", "expm1", "atan", "positive"),
+    *(
+        "relu",
+        "relu6",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "silu",
+        "gelu",
+        "hardtanh",
+        "tanh",
+        "dropout",
+        "feature_dropout",
+    ),
+    *(
+        "leaky_relu",
+        "elu",
+        "celu",
+        "selu",
+        "mish",
+        "softplus",
+        "softsign",
+        "log_sigmoid",
+        "hardshrink",
+        "softshrink",
+        "threshold",
+        "rrelu",
+    ),
+    *(
+        "exp",
+        "exp2",
+        "log",
+        "log1p",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "neg",
+        "abs",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "reciprocal",
+        "sign",
+    ),
+    *(
+        "erf",
+        "sin",
+        "cos",
+        "tan",
+        "floor",
+        "ceil",
+        "round",
+        "alpha_dropout",
+        "bernoulli",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+    ),
+    *(
+        "rand_like",
+        "zero",
+        "fill",
+        "nan_to_num",
+        "isnan",
+        "logical_not",
+        "bitwise_not",
+        "expm1",
+        "atan",
+        "positive",
+    ),
 )
 BINARY = (
-    *("add", "sub", "rsub", "mul", "div", "maximum", "minimum", "where", "pow", "lerp", "addcmul", "addcdiv", "atan2", "prelu", "copy"),
-    *("masked_fill", "eq", "ne", "gt", "lt", "ge", "le", "logical_and", "logical_or", "true_divide", "multiply", "fmod", "remainder"),
-    *("__and__", "__or__", "bitwise_and", "bitwise_or", "floor_divide", "subtract", "divide", "heaviside", "hypot"),
+    *(
+        "add",
+        "sub",
+        "rsub",
+        "mul",
+        "div",
+        "maximum",
+        "minimum",
+        "where",
+        "pow",
+        "lerp",
+        "addcmul",
+        "addcdiv",
+        "atan2",
+        "prelu",
+        "copy",
+    ),
+    *(
+        "masked_fill",
+        "eq",
+        "ne",
+        "gt",
+        "lt",
+        "ge",
+        "le",
+        "logical_and",
+        "logical_or",
+        "true_divide",
+        "multiply",
+        "fmod",
+        "remainder",
+    ),
+    *(
+        "__and__",
+        "__or__",
+        "bitwise_and",
+        "bitwise_or",
+        "floor_divide",
+        "subtract",
+        "divide",
+        "heaviside",
+        "hypot",
+    ),
 )
 
 
@@ -31,7 +135,9 @@ def elementwise(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> 
     operands = [v for v in given.values() if isinstance(v, Value)]
     if operation(node) == "prelu":
         operands[1] = _channel_wise(operands[1], len(meta.shape))
-    factors = match(walk, meta.shape, operands, "it meets a value that cannot lose the same channels")
+    factors = match(
+        walk, meta.shape, operands, "it meets a value that cannot lose the same channels"
+    )
     constant = all(v.kind == "constant" for v in operands)
     return Value(meta, factors, None, "constant" if constant else "activation")
 
@@ -39,7 +145,9 @@ def elementwise(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> 
 def _channel_wise(slopes: Value, dims: int) -> Value:
     """PReLU's one slope a channel, laid along dimension 1."""
     shape = [-1 if d == 1 else 1 for d in range(dims)]
-    return Value(slopes.meta.view(shape), tuple(f.view(shape) for f in slopes.factors), None, slopes.kind)
+    return Value(
+        slopes.meta.view(shape), tuple(f.view(shape) for f in slopes.factors), None, slopes.kind
+    )
 
 
 @rule("cat", "concat", "concatenate", "stack")
@@ -52,15 +160,21 @@ def concatenate(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> 
     joined, others = _along(walk, parts, dim, meta.shape)
     shape = [1 if d == dim else n for d, n in enumerate(meta.shape)]
     beside = [
-        Value(part.meta.narrow(dim, 0, 1), tuple(f.narrow(dim, 0, 1) for f in rest), None, part.kind)
+        Value(
+            part.meta.narrow(dim, 0, 1), tuple(f.narrow(dim, 0, 1) for f in rest), None, part.kind
+        )
         for part, rest in zip(parts, others, strict=True)
         if part.shape[dim]
     ]
-    factors = match(walk, shape, beside, "it is concatenated with a value that cannot lose the same channels")
+    factors = match(
+        walk, shape, beside, "it is concatenated with a value that cannot lose the same channels"
+    )
     return Value(meta, (*joined, *(f.expand(meta.shape) for f in factors)))
 
 
-def _along(walk: Walk, parts: list[Value], dim: int, shape: tuple[int, ...]) -> tuple[list[Factor], list[list[Factor]]]:
+def _along(
+    walk: Walk, parts: list[Value], dim: int, shape: tuple[int, ...]
+) -> tuple[list[Factor], list[list[Factor]]]:
     """(the labels along `dim`, concatenated; for each part the factors that do not vary there)."""
     ours: list[Factor | None] = []
     others: list[list[Factor]] = []
@@ -76,16 +190,29 @@ def _along(walk: Walk, parts: list[Value], dim: int, shape: tuple[int, ...]) -> 
     pieces = []
     for part, factor in zip(parts, ours, strict=True):
         size = [part.shape[d] if d in dims else 1 for d in range(len(shape))]
-        pieces.append(torch.full(size, ALWAYS) if factor is None else narrowed(factor, dims).expand(size))
+        pieces.append(
+            torch.full(size, ALWAYS) if factor is None else narrowed(factor, dims).expand(size)
+        )
     return [compressed(torch.cat(pieces, dim)).expand(shape)], others
 
 
-@rule("pad", "constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad2d", "replication_pad1d", "zero_pad2d")
+@rule(
+    "pad",
+    "constant_pad_nd",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad2d",
+    "replication_pad1d",
+    "zero_pad2d",
+)
 def pad(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Value:
     """What is added always lives; constants may be added along channels, copies of neighbours may not."""
     source, padding, dims = given["self"], given["pad" if "pad" in given else "padding"], meta.dim()
     touched = {dims - 1 - i // 2 for i, n in enumerate(padding) if n != 0}
-    plain = operation(node) == "constant_pad_nd" or given.get("mode", "constant" if "mode" in given else "copy") == "constant"
+    plain = (
+        operation(node) == "constant_pad_nd"
+        or given.get("mode", "constant" if "mode" in given else "copy") == "constant"
+    )
     out = []
     for factor in source.factors:
         if not touched & set(varies(factor)):

@@ -10,11 +10,58 @@ from pruning.structure.labels import compressed, varies
 from pruning.structure.walk import Value, Walk, operation, rule
 
 RESHAPES = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "view_as", "reshape_as")
-COPIES = ("contiguous", "clone", "lift_fresh_copy", "lift_fresh", "_to_copy", "to", "type_as", "alias", "detach", "whole", "detach_")
+COPIES = (
+    "contiguous",
+    "clone",
+    "lift_fresh_copy",
+    "lift_fresh",
+    "_to_copy",
+    "to",
+    "type_as",
+    "alias",
+    "detach",
+    "whole",
+    "detach_",
+)
 OTHERS = (
-    *("permute", "transpose", "t", "movedim", "swapaxes", "swapdims", "numpy_T", "select", "slice", "narrow", "squeeze", "unsqueeze"),
-    *("expand", "roll", "chunk", "split", "split_with_sizes", "unbind", "tensor_split", "index_select", "flip", "unfold", "rot90"),
-    *("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "repeat_interleave", "repeat", "tile", "diagonal", "adjoint", "mT"),
+    *(
+        "permute",
+        "transpose",
+        "t",
+        "movedim",
+        "swapaxes",
+        "swapdims",
+        "numpy_T",
+        "select",
+        "slice",
+        "narrow",
+        "squeeze",
+        "unsqueeze",
+    ),
+    *(
+        "expand",
+        "roll",
+        "chunk",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "tensor_split",
+        "index_select",
+        "flip",
+        "unfold",
+        "rot90",
+    ),
+    *(
+        "channel_shuffle",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+        "repeat_interleave",
+        "repeat",
+        "tile",
+        "diagonal",
+        "adjoint",
+        "mT",
+    ),
 )
 MOVES = frozenset((*RESHAPES, *COPIES, *OTHERS, "expand_as"))
 
@@ -23,12 +70,23 @@ MOVES = frozenset((*RESHAPES, *COPIES, *OTHERS, "expand_as"))
 def move(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
     """Each factor is moved as the values are."""
     source = next(iter(given.values()))
-    kind = "constant" if source.kind == "constant" else "activation" if source.kind == "activation" else source.kind
+    kind = (
+        "constant"
+        if source.kind == "constant"
+        else "activation"
+        if source.kind == "activation"
+        else source.kind
+    )
     moved = [moved_as(walk, node, factor, meta) for factor in source.factors]
     if isinstance(meta, (tuple, list)):
-        return [Value(m, tuple(compressed(parts[i]) for parts in moved), None, kind) for i, m in enumerate(meta)]
+        return [
+            Value(m, tuple(compressed(parts[i]) for parts in moved), None, kind)
+            for i, m in enumerate(meta)
+        ]
     extra = _template(given, source, meta) if operation(node) == "expand_as" else ()
-    return Value(meta, (*(compressed(f) for f in moved), *extra), _moved_state(walk, node, source), kind)
+    return Value(
+        meta, (*(compressed(f) for f in moved), *extra), _moved_state(walk, node, source), kind
+    )
 
 
 def moved_as(walk: Walk, node: fx.Node, values: Tensor, meta: Any) -> Any:
@@ -45,7 +103,11 @@ def moved_as(walk: Walk, node: fx.Node, values: Tensor, meta: Any) -> Any:
 
 
 def _number(result: Any) -> Any:
-    return (result.real if result.real is not None else result.meta) if isinstance(result, Value) else result
+    return (
+        (result.real if result.real is not None else result.meta)
+        if isinstance(result, Value)
+        else result
+    )
 
 
 def _moved_state(walk: Walk, node: fx.Node, source: Value) -> Tensor | None:
@@ -61,5 +123,9 @@ def _template(given: dict[str, Any], source: Value, meta: Tensor) -> tuple[Tenso
     """Along dimensions that grow, what is expanded takes the labels of what it is expanded to."""
     template = given["other"]
     ahead = meta.dim() - len(source.shape)
-    grown = {d for d in range(meta.dim()) if meta.size(d) > 1 and (d < ahead or source.shape[d - ahead] == 1)}
+    grown = {
+        d
+        for d in range(meta.dim())
+        if meta.size(d) > 1 and (d < ahead or source.shape[d - ahead] == 1)
+    }
     return tuple(f for f in template.factors if set(varies(f)) <= grown)

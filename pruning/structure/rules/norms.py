@@ -14,8 +14,17 @@ from pruning.structure.walk import Value, Walk, rule
 @rule("batch_norm", "instance_norm")
 def batch_norm(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
     """Channel by channel: its scale, shift and statistics go with the channel."""
-    x, held = given["input"], [given[n] for n in ("weight", "bias", "running_mean", "running_var") if isinstance(given[n], Value)]
-    if given.get("training") is True:  # statistics over what stands in the batch's place, as when weights are standardised
+    x, held = (
+        given["input"],
+        [
+            given[n]
+            for n in ("weight", "bias", "running_mean", "running_var")
+            if isinstance(given[n], Value)
+        ],
+    )
+    if (
+        given.get("training") is True
+    ):  # statistics over what stands in the batch's place, as when weights are standardised
         for factor in x.factors:
             if set(varies(factor)) - {1}:
                 walk.block(factor, "statistics are taken over it")

@@ -14,23 +14,70 @@ EXACT = ("sum", "linalg_vector_norm", "norm")
 """Zeros add nothing to these."""
 
 KINDS = ("max", "avg", "adaptive_avg", "adaptive_max", "lp")
-POOLS = tuple(f"{kind}_pool{n}d{extra}" for kind in KINDS for n in (1, 2, 3) for extra in ("", "_with_indices"))
+POOLS = tuple(
+    f"{kind}_pool{n}d{extra}"
+    for kind in KINDS
+    for n in (1, 2, 3)
+    for extra in ("", "_with_indices")
+)
 RESIZES = tuple(
-    f"upsample_{kind}" for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "bicubic2d", "trilinear3d")
+    f"upsample_{kind}"
+    for kind in (
+        "nearest1d",
+        "nearest2d",
+        "nearest3d",
+        "linear1d",
+        "bilinear2d",
+        "bicubic2d",
+        "trilinear3d",
+    )
 )
 
 
-@rule(*EXACT, "mean", "amax", "amin", "max", "min", "var", "std", "var_mean", "prod", "argmax", "argmin", "logsumexp", "any", "all")
+@rule(
+    *EXACT,
+    "mean",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "var_mean",
+    "prod",
+    "argmax",
+    "argmin",
+    "logsumexp",
+    "any",
+    "all",
+)
 def reduction(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
     source: Value = given["self" if "self" in given else "x"]
     if isinstance(given.get("other"), Value):  # max and min of two tensors
         return walk.give_up(walk.inputs(node), meta)
     first = meta[0] if isinstance(meta, (tuple, list)) else meta
     total, dims = len(source.shape), given.get("dim")
-    dims = list(range(total)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
+    dims = (
+        list(range(total))
+        if dims is None or dims == []
+        else [dims]
+        if isinstance(dims, int)
+        else list(dims)
+    )
     why = f"{operation(node)} runs over it"
-    factors = summed(walk, source.factors, [d % total for d in dims], bool(given.get("keepdim", False)), why, operation(node) in EXACT)
-    return [Value(m, factors) for m in meta] if isinstance(meta, (tuple, list)) else Value(first, factors)
+    factors = summed(
+        walk,
+        source.factors,
+        [d % total for d in dims],
+        bool(given.get("keepdim", False)),
+        why,
+        operation(node) in EXACT,
+    )
+    return (
+        [Value(m, factors) for m in meta]
+        if isinstance(meta, (tuple, list))
+        else Value(first, factors)
+    )
 
 
 @rule(*POOLS, *RESIZES)
@@ -43,9 +90,15 @@ def pool(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
             walk.block(factor, f"{operation(node)} runs over it")
         else:
             kept.append(narrowed(factor, varies(factor)).expand(first.shape))
-    return [Value(m, tuple(kept)) for m in meta] if isinstance(meta, (tuple, list)) else Value(first, tuple(kept))
+    return (
+        [Value(m, tuple(kept)) for m in meta]
+        if isinstance(meta, (tuple, list))
+        else Value(first, tuple(kept))
+    )
 
 
 def _rank(name: str) -> int:
     """Spatial dimensions: 2 for "max_pool2d" and "upsample_nearest2d"."""
-    return int(next(letter for letter in reversed(name.removesuffix("_with_indices")) if letter.isdigit()))
+    return int(
+        next(letter for letter in reversed(name.removesuffix("_with_indices")) if letter.isdigit())
+    )
