@@ -9,26 +9,26 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from dashboard import server, state
-from dashboard.views import frame
+from dashboard.views import _frame
 
 if __name__ == "__main__":
-    mark = str(frame.MARKS / "mark.svg")
+    mark = str(_frame.MARKS / "mark.svg")
     st.set_page_config(
         page_title="Pruning Workbench",
         page_icon=mark,
         layout="wide",
-        menu_items={"About": frame.ABOUT},
+        menu_items={"About": _frame.ABOUT},
     )
     server.ensure()
     state.take_address()
-    page = st.navigation(frame.pages(), position="top")
-    frame.enter(state.room())
-    frame.wordmark()
-    frame.warnings()
-    with st.sidebar, frame.guarded():
-        frame.bench()
-    with frame.guarded():
+    page = st.navigation(_frame.pages(), position="top")
+    _frame.enter(state.room())
+    _frame.wordmark()
+    _frame.warnings()
+    with st.sidebar, _frame.guarded():
+        _frame.bench()
+    with _frame.guarded():
         page.run()
-    frame.follow()
+    _frame.follow()
 else:
-    app = st.App(__file__, middleware=[Middleware(server.Doorman, rooms=frame.NAMES)])
+    app = st.App(__file__, middleware=[Middleware(server.RedirectMiddleware, rooms=_frame.NAMES)])

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from dashboard import bench, colours, drawings, fits, state, words
+from dashboard import colours, fits, models, state, words
+from dashboard.components import icons
 from dashboard.components.cards import Card, cards
 from pruning import registry
 from pruning.errors import PruningError
@@ -173,7 +174,7 @@ def card(entry: Entry, dark: bool, off: str = "") -> Card:
         entry.title,
         costs(entry),
         swatch,
-        drawings.of(entry.kind, entry.name),
+        icons.of(entry.kind, entry.name),
         off,
     )
 
@@ -190,7 +191,7 @@ def costs(entry: Entry) -> str:
 def scoring(recipe: Recipe) -> str:
     """What a page waits for while units are scored, and what that takes."""
     effort = costs(registry.entry("criterion", recipe.criterion))
-    return f"Scoring {bench.title(recipe.model)} by {words.technique(recipe.criterion)}. {effort}"
+    return f"Scoring {models.title(recipe.model)} by {words.technique(recipe.criterion)}. {effort}"
 
 
 def about(entry: Entry) -> None:

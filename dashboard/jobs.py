@@ -42,9 +42,9 @@ def ensure() -> None:
 
 @st.cache_resource(ttl=15, max_entries=4)
 def _ensure(place: str) -> bool:
-    from pruning.runs import crew
+    from pruning.runs import pool
 
-    crew.ensure()
+    pool.ensure()
     return True
 
 

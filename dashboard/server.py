@@ -50,7 +50,7 @@ def _collect() -> None:
         gc.collect()
 
 
-class Doorman:
+class RedirectMiddleware:
     """Sends a page opened by its own address in by the front door, which then leads there.
 
     Opened at /inspect, Streamlit's client first asks for its server below /inspect, and each asking ends as an error in the

@@ -11,7 +11,7 @@ from dashboard.phrases import CRITERIA
 from pruning import registry
 from pruning.errors import UnknownName
 from pruning.events import Accuracy, Latency
-from pruning.figures import Spread
+from pruning.metrics import Spread
 from pruning.recipe import Recipe
 
 NOT_MEASURED = "not measured"
@@ -184,10 +184,10 @@ def sentence(recipe: Recipe) -> str:
             if recipe.epochs
             else "Remove nothing."
         )
-    slimmed = (
+    compact_model = (
         [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
     )
-    parts = [what(recipe), *_where(recipe), *slimmed, _when(recipe)]
+    parts = [what(recipe), *_where(recipe), *compact_model, _when(recipe)]
     if start:
         parts.append(start.strip())
     return ", ".join(parts) + "."
@@ -197,7 +197,7 @@ def what(recipe: Recipe) -> str:
     """`Remove the 90 % of weights smallest in magnitude`."""
     by = CRITERIA.get(recipe.criterion, f"lowest by {technique(recipe.criterion)}")
     noun = units(recipe)
-    if recipe.scope == "by_hand":
+    if recipe.scope == "manual":
         return f"Remove the {noun} {by}"
     if recipe.scope == "threshold":
         limit = option("scope", "threshold", recipe.scope_options, "value")
@@ -265,7 +265,7 @@ def title(kind: str, name: str) -> str:
 
 
 def _where(recipe: Recipe) -> list[str]:
-    if recipe.scope == "by_hand":
+    if recipe.scope == "manual":
         set_ = {name: ratio for name, ratio in recipe.ratios.items() if ratio}
         shown = ", ".join(
             f"{layer_name(name)} {share(ratio)}" for name, ratio in list(set_.items())[:3]
@@ -300,7 +300,11 @@ def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
     taught = " with the dense model as teacher" if recipe.distill else ""
     if recipe.rewind != "none":
         return f"{_rewinding(recipe)}{taught}"
-    healing = "healing the slim model" if recipe.heal_slim and recipe.coupled else "healing"
+    healing = (
+        "healing the slim model"
+        if recipe.finetune_compact and recipe.dependency_groups
+        else "healing"
+    )
     return first + (
         f"{healing} {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing"
     )
@@ -350,13 +354,13 @@ FIELDS = {
     "sparsity": "removed",
     "ratios": "share by layer",
     "exclude": "left dense",
-    "floor": "floor",
+    "min_units": "min_units",
     "schedule": "schedule",
     "schedule_options": "schedule options",
     "steps": "steps",
     "epochs": "epochs each",
     "recalibrate": "BatchNorm recalibrated",
-    "heal_slim": "slim model healed",
+    "finetune_compact": "slim model healed",
     "optimizer": "optimizer",
     "lr": "learning rate",
     "momentum": "momentum",

@@ -11,18 +11,16 @@ Names load when first used, so that pages and scripts that only read recipes and
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pruning.events import Event, Measurement
     from pruning.masks import apply, choose
-    from pruning.measure import measure
+    from pruning.measurement import measure
+    from pruning.pipeline import run
     from pruning.recipe import Recipe
-    from pruning.run import run
-    from pruning.sensitivity import sensitivity
+    from pruning.sensitivity_map.measure import sensitivity
     from pruning.structure.shrink import shrink
     from pruning.types import Batches, Masks, Scores, Workpiece
 
@@ -36,9 +34,9 @@ _PLACES = {
     "Workpiece": "types",
     "apply": "masks",
     "choose": "masks",
-    "measure": "measure",
-    "run": "run",
-    "sensitivity": "sensitivity",
+    "measure": "measurement",
+    "run": "pipeline",
+    "sensitivity": "sensitivity_map.measure",
     "shrink": "structure.shrink",
 }
 
@@ -67,14 +65,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """`pruning.run` is the function, although the file run.py would take the name when it is imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _PLACES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from pruning.figures import Accuracy as Accuracy
-from pruning.figures import Latency as Latency
-from pruning.figures import Layer as Layer
-from pruning.figures import Measurement as Measurement
-from pruning.figures import Size as Size
+from pruning.metrics import Accuracy as Accuracy
+from pruning.metrics import Latency as Latency
+from pruning.metrics import Layer as Layer
+from pruning.metrics import Measurement as Measurement
+from pruning.metrics import Size as Size
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Certificate:
 
     limit: what is refused above it; checks: what was compared (weights, inputs, batch); control: the same distance to the model
     before masking, with drawn weights (0 would mean that nothing was compared); removed: units gone, of units; parameters: of the
-    whole model, before and left; frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left out.
+    whole model, before, and kept; frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left out.
     """
 
     error: float
@@ -43,7 +43,7 @@ class Certificate:
     removed: int
     units: int
     parameters: int
-    left: int
+    kept: int
     frozen: tuple[Frozen, ...] = ()
     unused: tuple[str, ...] = ()
 
@@ -157,7 +157,7 @@ class Finished:
     final: Measurement
     seconds: float
     recalibrated: Measurement | None = None
-    slim: Measurement | None = None
+    compact: Measurement | None = None
     certificate: Certificate | None = None
 
 
@@ -240,6 +240,12 @@ Event = (
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)
 
+RENAMED = {
+    (Finished, "slim"): "compact",
+    (Certificate, "left"): "kept",
+}
+"""Fields as earlier versions stored them."""
+
 
 def to_dict(event: Event) -> dict[str, Any]:
     """The event as plain data, its kind under "event"."""
@@ -261,9 +267,10 @@ def from_json(text: str) -> Event:
 
 def build(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated `kind`."""
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{name: build(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+        named = {RENAMED.get((kind, name), name): part for name, part in value.items()}
+        return kind(**{name: build(hints[name], part) for name, part in named.items()})
     if get_origin(kind) in (Union, UnionType):
         options = [a for a in get_args(kind) if a is not type(None)]
         return None if value is None else build(options[0], value)

@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning import coupled, registry
-from pruning.coupled import Groups
+from pruning import registry
+from pruning.allocation.ranking import Ranking
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
 from pruning.evidence import Evidence
-from pruning.granularity import Granularity, fitted
-from pruning.measure import dense_bytes, macs, output_layer
-from pruning.ranking import Ranking
+from pruning.measurement import dense_bytes, macs, output_layer
 from pruning.recipe import Recipe
 from pruning.types import Masks, Scores, Workpiece, prunable
+from pruning.units import dependency
+from pruning.units.dependency import Groups
+from pruning.units.granularities import Granularity, fitted
 
 
 def dense(model: nn.Module) -> Masks:
@@ -114,8 +115,8 @@ def rank(
     units = ranked(recipe, work, gone, seen)
     if recipe.scope != "by_sensitivity" or not units.ranking.open(recipe):
         return units
-    from pruning.sensitivity import kept  # measures with what is ranked here
-    from pruning.sensitivity.descent import route
+    from pruning.sensitivity_map.measure import kept  # measures with what is ranked here
+    from pruning.sensitivity_map.netadapt import route
 
     return replace(
         units, ranking=replace(units.ranking, route=route(recipe, work, units, folder=kept()))
@@ -158,10 +159,10 @@ def _rank_groups(
 ) -> Units:
     """The same for units that are coupled over layers."""
     spared = _spared(recipe, work)
-    fixed, leaders = coupled.fixed(groups, work.model, spared)
+    fixed, leaders = dependency.fixed(groups, work.model, spared)
     scores = score(recipe, work, seen)
-    pooled = coupled.pooled(groups, scores, work.model, recipe.criterion, spared, gone)
-    touching = coupled.touching(groups, work.model)
+    pooled = dependency.pooled(groups, scores, work.model, recipe.criterion, spared, gone)
+    touching = dependency.touching(groups, work.model)
     ranking = Ranking(
         units={name: np.sort(values.numpy()) for name, values in pooled.items()},
         sizes=dict(zip(touching.groups, touching.alone().tolist(), strict=True)),
@@ -227,12 +228,12 @@ def _spared(recipe: Recipe, work: Workpiece) -> dict[str, str]:
 
 def grouped(recipe: Recipe, work: Workpiece) -> Groups | str:
     """The coupled groups whose units the recipe removes, or why it takes units layer by layer."""
-    return coupled.find(_form(recipe), work)
+    return dependency.find(_form(recipe), work)
 
 
 def layer_by_layer(recipe: Recipe, work: Workpiece) -> str | None:
     """Why a granularity of coupled groups takes its units layer by layer here; None where it does not, or is none."""
-    found = grouped(recipe, work) if recipe.coupled else None
+    found = grouped(recipe, work) if recipe.dependency_groups else None
     return found if isinstance(found, str) else None
 
 
@@ -252,7 +253,7 @@ def covered(recipe: Recipe, work: Workpiece) -> set[str]:
     """The layers a recipe may take from: its sparsity is a share of their weights."""
     groups = grouped(recipe, work)
     if isinstance(groups, Groups):
-        return coupled.covered(groups, work.model, _spared(recipe, work), recipe.exclude)
+        return dependency.covered(groups, work.model, _spared(recipe, work), recipe.exclude)
     forms, fixed = fit(recipe, work)
     closed = {*fixed, *recipe.exclude}
     leaders = {name: form.leader or name for name, form in forms.items()}
@@ -266,8 +267,8 @@ def kept_whole(recipe: Recipe, work: Workpiece) -> dict[str, str]:
     if isinstance(groups, str):
         return fit(recipe, work)[1]
     spared = _spared(recipe, work)
-    why, leaders = coupled.fixed(groups, work.model, spared)
-    ours = coupled.covered(groups, work.model, spared, recipe.exclude)
+    why, leaders = dependency.fixed(groups, work.model, spared)
+    ours = dependency.covered(groups, work.model, spared, recipe.exclude)
     return {
         name: why.get(leaders.get(name, name), "it is left dense.")
         for name in prunable(work.model)
@@ -282,7 +283,7 @@ def verdict(units: Units, drops: dict[str, int], model: nn.Module) -> Masks:
             name: ~_lose(held, units.ranking.units[name], drops.get(name, 0)).numpy()
             for name, held in units.scores.items()
         }
-        return coupled.verdict(units.groups, losing, model, units.ranking.shapes)
+        return dependency.verdict(units.groups, losing, model, units.ranking.shapes)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     masks: Masks = {}
     for name in units.ranking.names:
@@ -314,7 +315,7 @@ def _lose(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
     return keep
 
 
-def meet(a: Masks, b: Masks) -> Masks:
+def intersect(a: Masks, b: Masks) -> Masks:
     """What both keep: a later mask never revives."""
     return {
         name: a[name] & b[name] if name in a and name in b else {**a, **b}[name]
@@ -355,4 +356,4 @@ def decide(
     """`choose`, and the ranking that it went by."""
     units = rank(recipe, work, gone)
     masks = verdict(units, units.ranking.drops(recipe, share=share), work.model)
-    return meet(masks, gone) if gone else masks, units.ranking
+    return intersect(masks, gone) if gone else masks, units.ranking

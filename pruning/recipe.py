@@ -12,7 +12,10 @@ from typing import Any
 from pruning import registry
 from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
 
-VERSION = 1
+VERSION = 2
+RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
+"""Fields as version 1 called them; stored runs and links that carry the old names still read."""
+OLD_SCOPES = {"by_hand": "manual"}
 STARTS = ("trained", "random")
 OPTIMIZERS = ("sgd", "adamw", "adam")
 DECAYS = ("cosine", "constant")
@@ -58,13 +61,13 @@ class Recipe:
     sparsity: float = 0.5
     ratios: dict[str, float] = field(default_factory=dict, hash=False)
     exclude: tuple[str, ...] = ()
-    floor: int = 1
+    min_units: int = 1
     schedule: str = "one_shot"
     schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
     steps: int = 1
     epochs: int = 0
     recalibrate: bool = False
-    heal_slim: bool = False
+    finetune_compact: bool = False
     optimizer: str = "sgd"
     lr: float = 0.02
     momentum: float = 0.9
@@ -99,7 +102,7 @@ class Recipe:
         _share("sparsity", self.sparsity)
         for layer, ratio in self.ratios.items():
             _share(f"The ratio of {layer}", ratio)
-        _whole("floor", self.floor, 1, 1_000_000)
+        _whole("min_units", self.min_units, 1, 1_000_000)
         _whole("steps", self.steps, 1, 1000)
         _whole("epochs", self.epochs, 0, 10_000)
         _whole("batch", self.batch, 2, 1_000_000)
@@ -147,16 +150,16 @@ class Recipe:
         return bool(registry.entry("scope", self.scope).tags.get("budget", True))
 
     @property
-    def coupled(self) -> bool:
+    def dependency_groups(self) -> bool:
         """Whether units are followed through the model, so that what goes can be left out of it."""
-        return bool(registry.entry("granularity", self.granularity).tags.get("coupled"))
+        return bool(registry.entry("granularity", self.granularity).tags.get("dependency_groups"))
 
     @property
     def removes(self) -> bool:
         """Whether anything is asked to go."""
         return (
             any(self.ratios.values())
-            if self.scope == "by_hand"
+            if self.scope == "manual"
             else self.sparsity > 0 or not self.budgeted
         )
 
@@ -195,6 +198,9 @@ class Recipe:
         version = rest.pop("version", VERSION)
         if not isinstance(version, int) or version > VERSION:
             raise NewerVersion(version, VERSION)
+        rest = {RENAMED.get(name, name): value for name, value in rest.items()}
+        if rest.get("scope") in OLD_SCOPES:
+            rest["scope"] = OLD_SCOPES[rest["scope"]]
         known = {f.name: f for f in dataclasses.fields(cls)}
         for name, value in rest.items():
             if name not in known:

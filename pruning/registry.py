@@ -30,9 +30,9 @@ PLURAL = {
 }
 PLACES = {
     "criterion": "criteria",
-    "granularity": "granularity",
-    "scope": "scope",
-    "schedule": "schedules",
+    "granularity": "units.granularities",
+    "scope": "allocation.scopes",
+    "schedule": "allocation.schedules",
 }
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -147,9 +147,8 @@ def check_options(kind: str, name: str, options: dict[str, Any]) -> None:
         fits = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(
             option.kind, object
         )
-        if not isinstance(value, fits) or (
-            isinstance(value, bool) and option.kind in ("int", "float")
-        ):  # type: ignore[arg-type]
+        number_of_a_bool = isinstance(value, bool) and option.kind in ("int", "float")
+        if number_of_a_bool or not isinstance(value, fits):  # type: ignore[arg-type]
             raise RecipeError(
                 f"Option {key} of {name} is {value!r}, but must be of kind {option.kind}."
             )
@@ -177,7 +176,7 @@ def forget(kind: str, name: str) -> None:
 
 @cache
 def _shipped(kind: str) -> dict[str, Entry]:
-    place = Path(__file__).parent / PLACES[kind]
+    place = Path(__file__).parent / PLACES[kind].replace(".", "/")
     files = sorted(place.glob("[!_]*.py")) if place.is_dir() else [place.with_suffix(".py")]
     found: dict[str, Entry] = {}
     for file in files:

@@ -36,7 +36,7 @@ def settle(page: AppTest) -> AppTest:
 def work_off() -> int:
     """Do the studies that wait, as a worker does; how many."""
     from pruning.errors import PruningError
-    from pruning.runs.work import do
+    from pruning.runs.handlers import do
 
     store, done = Store(), 0
     while (job := store.claim(kinds=("study", "long"))) is not None:

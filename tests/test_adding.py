@@ -14,7 +14,7 @@ import torch
 import pruning
 from dashboard import colours, forms, words
 from pruning import masks, registry
-from pruning.__main__ import main
+from pruning.cli import main
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
 from tests.toys import toy
@@ -118,7 +118,7 @@ def test_it_prunes_spares_and_makes_up(added: str) -> None:
     assert torch.equal(now["2.weight"], (second + 0.1) * keep["2.weight"])
     assert torch.equal(now["0.weight"], first)
     with pytest.raises(OutOfRange, match=r"ratio of 0\.weight"):
-        pruning.choose(Recipe(criterion=added, scope="by_hand", ratios={"0.weight": 0.5}), work)
+        pruning.choose(Recipe(criterion=added, scope="manual", ratios={"0.weight": 0.5}), work)
 
 
 def test_what_was_added_can_be_taken_back() -> None:

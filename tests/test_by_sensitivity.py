@@ -12,18 +12,23 @@ import pytest
 import pruning
 import sample_models
 from pruning import events, masks
+from pruning.allocation.path import AllocationPath, PathStep
+from pruning.allocation.ranking import Ranking
+from pruning.allocation.scopes import Ranked, spend
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped
-from pruning.ranking import Ranking
 from pruning.recipe import Recipe
-from pruning.route import Leg, Route
-from pruning.scope import Ranked, spend
-from pruning.sensitivity import descent
-from pruning.sensitivity.descent import lower_hull
+from pruning.sensitivity_map import netadapt
+from pruning.sensitivity_map.netadapt import lower_hull
 from tests.toys import toy
 
 # Two layers of 4 and 8 weights. Leg 1 takes 2 of a, then 1 of b; leg 2 takes 4 of b. Accuracy on 10 images: 9, 9, 7 right.
-WAY = Route(
-    (Leg((), 0, 1.0, 9), Leg((("a", 2), ("b", 1)), 3, 1.2, 9), Leg((("b", 4),), 7, 2.0, 7)), 10
+WAY = AllocationPath(
+    (
+        PathStep((), 0, 1.0, 9),
+        PathStep((("a", 2), ("b", 1)), 3, 1.2, 9),
+        PathStep((("b", 4),), 7, 2.0, 7),
+    ),
+    10,
 )
 
 
@@ -54,14 +59,14 @@ def test_the_route_is_followed_as_far_as_the_budget_goes(
 
 
 def test_what_is_foretold_lies_between_the_legs() -> None:
-    assert WAY.foretold(3) == (pytest.approx(0.2), 0.0)
-    assert WAY.foretold(5) == (
+    assert WAY.predicted(3) == (pytest.approx(0.2), 0.0)
+    assert WAY.predicted(5) == (
         pytest.approx(0.6),
         pytest.approx(0.1),
     )  # half-way between 9 and 7 right of 10
     assert WAY.within(0.1) == pytest.approx(5)
     assert WAY.within(0.5) == 7
-    assert Route.from_dict(json.loads(json.dumps(WAY.to_dict()))) == WAY
+    assert AllocationPath.from_dict(json.loads(json.dumps(WAY.to_dict()))) == WAY
 
 
 def test_a_tolerated_drop_stops_earlier() -> None:
@@ -107,21 +112,21 @@ def test_the_lower_hull() -> None:
 @pytest.mark.parametrize("name", ["mlp", "residual", "attention"])
 def test_a_longer_way_goes_on_from_a_shorter_one(name: str, tmp_path: Path) -> None:
     work, far = toy(name), Recipe(scope="by_sensitivity", sparsity=0.9)
-    descent._held.clear()
+    netadapt._held.clear()
     whole = masks.rank(far, work).ranking.route
-    descent._held.clear()
-    half = descent.route(
+    netadapt._held.clear()
+    half = netadapt.route(
         replace(far, sparsity=0.5), work, masks.rank(Recipe(), work), folder=tmp_path
     )
-    descent._held.clear()
+    netadapt._held.clear()
     assert whole and len(half.legs) < len(whole.legs) and half.legs == whole.legs[: len(half.legs)]
-    assert descent.route(far, work, masks.rank(Recipe(), work), folder=tmp_path) == whole
+    assert netadapt.route(far, work, masks.rank(Recipe(), work), folder=tmp_path) == whole
 
 
 def test_it_can_be_stopped() -> None:
-    descent._held.clear()
+    netadapt._held.clear()
     with pytest.raises(Stopped):
-        descent.route(
+        netadapt.route(
             Recipe(sparsity=0.9), toy("mlp"), masks.rank(Recipe(), toy("mlp")), stop=lambda: True
         )
 
@@ -137,7 +142,7 @@ def test_the_preview_survives_the_disk_and_says_what_pruning_does(
     for share in (0.3, 0.8, 0.95):
         less = replace(recipe, sparsity=share)
         keep = pruning.choose(less, work)
-        assert {layer.name: layer.kept for layer in held.left(less).layers} == {
+        assert {layer.name: layer.kept for layer in held.preview(less).layers} == {
             n: int(k.sum()) for n, k in keep.items() if k.dim() > 1
         }
 
@@ -145,7 +150,7 @@ def test_the_preview_survives_the_disk_and_says_what_pruning_does(
 def test_it_finds_what_uniform_pruning_misses_and_foretells_it() -> None:
     work = sample_models.load("digits-mlp")
     said = list(pruning.run(Recipe(scope="by_sensitivity", sparsity=0.9), work))
-    foretold = next(e for e in said if isinstance(e, events.Forecast))
+    predicted = next(e for e in said if isinstance(e, events.Forecast))
     uniform = list(pruning.run(Recipe(scope="per_layer", sparsity=0.9), work))[-1]
     end = said[-1]
     assert isinstance(end, events.Finished) and isinstance(uniform, events.Finished)
@@ -154,9 +159,9 @@ def test_it_finds_what_uniform_pruning_misses_and_foretells_it() -> None:
         and uniform.final.accuracy
         and end.final.accuracy.correct > uniform.final.accuracy.correct + 50
     )
-    assert foretold.accuracy and foretold.drop_achieved == pytest.approx(foretold.drop, abs=0.02)
-    assert foretold.loss_achieved == pytest.approx(foretold.loss, abs=0.05)
-    assert events.from_json(events.to_json(foretold)) == foretold
+    assert predicted.accuracy and predicted.drop_achieved == pytest.approx(predicted.drop, abs=0.02)
+    assert predicted.loss_achieved == pytest.approx(predicted.loss, abs=0.05)
+    assert events.from_json(events.to_json(predicted)) == predicted
 
 
 def test_excluded_layers_stay_whole() -> None:

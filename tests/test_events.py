@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from pruning import events, figures
+from pruning import events, metrics
 
 finite = some.floats(allow_nan=False, allow_infinity=False)
 shares = some.floats(0, 1)
@@ -17,20 +17,20 @@ accuracies = some.integers(1, 10_000).flatmap(
     lambda n: some.builds(events.Accuracy, some.integers(0, n), some.just(n))
 )
 layers = some.lists(some.builds(events.Layer), max_size=3).map(tuple)
-spreads = some.builds(figures.Spread, finite, finite, finite)
+spreads = some.builds(metrics.Spread, finite, finite, finite)
 later = {
-    "memory": some.none() | some.builds(figures.Memory),
+    "memory": some.none() | some.builds(metrics.Memory),
     "energy": some.none()
-    | some.builds(figures.Energy, finite, finite, measured=some.none() | finite),
+    | some.builds(metrics.Energy, finite, finite, measured=some.none() | finite),
     "timings": some.lists(
-        some.builds(figures.Timing, speedup=some.none() | spreads, control=some.none() | finite),
+        some.builds(metrics.Timing, speedup=some.none() | spreads, control=some.none() | finite),
         max_size=2,
     ).map(tuple),
     "behaviour": some.none()
     | some.builds(
-        figures.Behaviour, train=some.none() | accuracies, noisy=accuracies, calibration=spreads
+        metrics.Behaviour, train=some.none() | accuracies, noisy=accuracies, calibration=spreads
     ),
-    "paired": some.none() | some.builds(figures.Paired),
+    "paired": some.none() | some.builds(metrics.Paired),
 }
 measurements = some.builds(
     events.Measurement,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pruning.errors import DataError
 from pruning.evidence import Evidence
+from pruning.evidence.activations import Use, Watch, layouts
 from pruning.types import Batches
-from pruning.watching import Use, Watch, layouts
 from tests.toys import toy
 
 
@@ -175,7 +175,7 @@ def test_evidence_is_gathered_once() -> None:
 def test_memory_of_examples_gradients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     work = toy("mlp")
     whole = Evidence.of(work).squared_gradients
-    monkeypatch.setattr("pruning.derivatives.CHUNK", 1)  # one example at a time
+    monkeypatch.setattr("pruning.evidence.gradients.CHUNK", 1)  # one example at a time
     single = Evidence.of(work).squared_gradients
     assert all(torch.allclose(whole[name], single[name], rtol=1e-4) for name in whole)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pruning.figures import Accuracy, Latency, Paired, Spread, Timing, difference
+from pruning.metrics import Accuracy, Latency, Paired, Spread, Timing, difference
 
 TOOK = Latency(1.0, 0.9, 1.1, 1, 1, 30)
 

@@ -18,7 +18,7 @@ from torch.nn.utils import prune
 from pruning import formats
 from pruning.errors import FileRefused, UnknownName
 from pruning.formats import architecture
-from pruning.formats.nouns import Expected, file_name, shown
+from pruning.formats.types import Expected, file_name, shown
 
 State = dict[str, Tensor]
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pruning.errors import FileRefused
-from pruning.formats import door, names, pickles, values
+from pruning.formats import guard, names, numbers, pickles
 from pruning.formats.match import match
-from pruning.formats.nouns import Contents, Expected, Shape, size
+from pruning.formats.types import Contents, Expected, Shape, size
 
 PICKLE_CODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
@@ -28,14 +28,14 @@ def read(content: bytes) -> Contents | None:
     """What the reading process does with a file, here: None when it is refused."""
     file = io.BytesIO(content)
     try:
-        found = door.contents(file, len(content), "file.pt")
-        with door.guarded("file.pt"):
-            values.judge(file, found.entries)
+        found = guard.contents(file, len(content), "file.pt")
+        with guard.guarded("file.pt"):
+            numbers.judge(file, found.entries)
             shapes = {entry.name: entry.shape for entry in found.entries}
             fit = match(found, Expected(shapes), "itself")
             out = io.BytesIO()
-            values.write(file, fit.takes, out)
-        assert door.contents(out, len(out.getvalue()), "out.safetensors").entries, (
+            numbers.write(file, fit.takes, out)
+        assert guard.contents(out, len(out.getvalue()), "out.safetensors").entries, (
             "what is written is sound"
         )
     except FileRefused as refused:
@@ -187,7 +187,7 @@ def test_any_layout_is_read_as_torch_reads_it(
     tensor = tensor[tuple(slice(chance.randrange(2), None, chance.choice([1, 2])) for _ in order)]
     held = io.BytesIO()
     torch.save({"w": tensor}, held)
-    (entry,) = door.contents(held, len(held.getvalue()), "w.pt").entries
-    got = [number for piece in values.pieces(held, entry) for number in piece.tolist()]
+    (entry,) = guard.contents(held, len(held.getvalue()), "w.pt").entries
+    got = [number for piece in numbers.pieces(held, entry) for number in piece.tolist()]
     assert entry.shape == tuple(tensor.shape) and size(entry.shape)
     assert got == (tensor.float() if dtype.is_floating_point else tensor).flatten().tolist()

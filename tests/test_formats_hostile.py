@@ -24,8 +24,8 @@ from torch import nn
 
 from pruning import formats
 from pruning.errors import FileRefused
-from pruning.formats import architecture, door, limits, sandbox, values
-from pruning.formats.nouns import Expected
+from pruning.formats import architecture, guard, limits, numbers, sandbox
+from pruning.formats.types import Expected
 
 Made = Callable[[Path], bytes]
 
@@ -368,9 +368,9 @@ def test_what_is_no_sound_file_of_weights_is_refused(name: str, tmp_path: Path) 
     content = make(tmp_path)
     with pytest.raises(FileRefused) as refused:
         file = io.BytesIO(content)
-        found = door.contents(file, len(content), "file.pt")
-        with door.guarded("file.pt"):
-            values.judge(file, found.entries)
+        found = guard.contents(file, len(content), "file.pt")
+        with guard.guarded("file.pt"):
+            numbers.judge(file, found.entries)
     judge_sentence(str(refused.value), words)
 
 
@@ -411,13 +411,13 @@ def test_a_pickle_of_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(limits, "STEPS", 1000)
     content = around(b"\x80\x02" + b"N0" * 1000 + b"N.")
     with pytest.raises(FileRefused, match="over 1,000 steps to describe"):
-        door.contents(io.BytesIO(content), len(content), "file.pt")
+        guard.contents(io.BytesIO(content), len(content), "file.pt")
 
 
 def test_a_file_too_large_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "large.pt").open("wb") as file:
         file.truncate(limits.LARGEST + 1)
-    assert formats.inspect(tmp_path / "large.pt").refusal == f"large.pt {door.TOO_LARGE}"
+    assert formats.inspect(tmp_path / "large.pt").refusal == f"large.pt {guard.TOO_LARGE}"
 
 
 def test_folders_pipes_and_nothing_are_no_files(tmp_path: Path) -> None:
@@ -452,7 +452,7 @@ def test_the_reading_process_binds_itself() -> None:
     """Memory: 2 GiB are refused. Time, size of files and dumps: as set."""
     code = """
 import resource
-from pruning.formats.child import bind
+from pruning.formats.reader_process import bind
 bind()
 try:
     bytearray(2 << 30)
@@ -506,4 +506,4 @@ def test_a_reading_process_that_dies_is_a_refusal(
 ) -> None:
     (tmp_path / "file.pt").write_bytes(saved(OrderedDict(w=torch.ones(2))))
     monkeypatch.setattr(sandbox, "_run", lambda command, file: -11)
-    assert formats.inspect(tmp_path / "file.pt").refusal == f"file.pt {door.OUT_OF_MEMORY}"
+    assert formats.inspect(tmp_path / "file.pt").refusal == f"file.pt {guard.OUT_OF_MEMORY}"

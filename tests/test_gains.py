@@ -8,11 +8,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from dashboard.charts import gains, promises, together
-from dashboard.charts.gains import Line, Panel
+from dashboard.charts import improvement_charts, improvements, together
+from dashboard.charts.improvements import Line, Panel
 from dashboard.charts.together import Run
 from pruning.events import Finished
-from pruning.figures import (
+from pruning.metrics import (
     Accuracy,
     Behaviour,
     Energy,
@@ -65,7 +65,7 @@ MASKED = replace(
 
 
 def read(end: Finished, structured: bool = False, **elsewhere: tuple[Timing, ...]) -> Panel:
-    return gains.panel(end, structured=structured, elsewhere=elsewhere)
+    return improvements.panel(end, structured=structured, elsewhere=elsewhere)
 
 
 def run(final: Measurement = MASKED, dense: Measurement = DENSE) -> Finished:
@@ -77,7 +77,7 @@ def line(held: Panel, name: str) -> Line:
 
 
 def test_what_came_is_told_with_how_much() -> None:
-    said = gains.came(read(run()))
+    said = improvements.came(read(run()))
     assert said[0] == "Accuracy kept: +0.6 points (−0.8 to +2.1), within the interval"
     assert "File: 8.4× smaller" in said  # 162,000 / 19,200
     assert "Bytes that travel: 8.1× less" in said  # 140,000 / 17,300
@@ -87,7 +87,7 @@ def test_what_came_is_told_with_how_much() -> None:
 
 def test_every_absent_gain_has_one_sentence_why() -> None:
     held = read(run())
-    said = gains.missing(held)
+    said = improvements.missing(held)
     assert (
         "PyTorch, 1 example: 0.99× as fast (0.98× to 1.00×). Zeros are multiplied like any number: "
         in "\n".join(said)
@@ -119,8 +119,8 @@ def test_no_verdict_where_the_control_fails() -> None:
     gain = line(held, "PyTorch, 1 example").gains["masked"]
     assert gain.verdict == "no verdict"
     assert "the very same model differed by 8 %" in gain.why
-    assert promises.heading(held) == "File 8.4× smaller; no verdict on speed"
-    assert "PyTorch, 1 example" not in "\n".join(gains.came(held))
+    assert improvement_charts.heading(held) == "File 8.4× smaller; no verdict on speed"
+    assert "PyTorch, 1 example" not in "\n".join(improvements.came(held))
 
 
 def test_runtimes_measured_apart_stand_with_the_others_and_say_why_they_were_not() -> None:
@@ -133,35 +133,42 @@ def test_runtimes_measured_apart_stand_with_the_others_and_say_why_they_were_not
     assert line(held, "ONNX Runtime, 1 example").gains["masked"].verdict == "same"
     held = read(run(), dense=(why,), masked=(why,))
     assert any(
-        text == f"ONNX Runtime, 1 example: not measured. {why.why}" for text in gains.missing(held)
+        text == f"ONNX Runtime, 1 example: not measured. {why.why}"
+        for text in improvements.missing(held)
     )
 
 
 def test_channels_that_are_only_masked_say_what_would_make_them_fast() -> None:
     assert "only a slimmed model leaves them out" in "\n".join(
-        gains.missing(read(run(), structured=True))
+        improvements.missing(read(run(), structured=True))
     )
     assert read(run()).absent == {
-        "slimmed": "Single weights leave no tensor smaller: there is nothing to slim."
+        "compact": "Single weights leave no tensor smaller: there is nothing to slim."
     }
-    assert "training from scratch" not in read(run(replace(MASKED, kept=40_000))).absent["slimmed"]
+    assert "training from scratch" not in read(run(replace(MASKED, kept=40_000))).absent["compact"]
     assert read(run(replace(MASKED, kept=40_000))).absent == {
-        "slimmed": "Nothing was removed, so there is nothing to slim."
+        "compact": "Nothing was removed, so there is nothing to slim."
     }
 
 
 def test_a_slimmed_model_stands_beside_the_masked_one() -> None:
     end = run()
-    slim = replace(MASKED, memory=Memory(40_000, 10_000), timings=(timing("torch", 0.05, 2.0),))
-    object.__setattr__(end, "slim", slim)
+    compact = replace(MASKED, memory=Memory(40_000, 10_000), timings=(timing("torch", 0.05, 2.0),))
+    object.__setattr__(end, "compact", compact)
     held = read(end, structured=True)
-    assert held.states == ("dense", "masked", "slimmed") and held.absent == {}
-    assert line(held, "weights in memory").gains["slimmed"].verdict == "better"
-    assert "PyTorch, 1 example, slimmed: 2.0× as fast (2.0× to 2.0×)" in gains.came(held)
-    assert promises.heading(held) == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
+    assert held.states == ("dense", "masked", "compact") and held.absent == {}
+    assert line(held, "weights in memory").gains["compact"].verdict == "better"
+    assert "PyTorch, 1 example, compact: 2.0× as fast (2.0× to 2.0×)" in improvements.came(held)
+    assert (
+        improvement_charts.heading(held) == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
+    )
     assert (
         len(
-            [trace for trace in promises.ratios(held, dark=False)["data"] if trace["type"] == "bar"]
+            [
+                trace
+                for trace in improvement_charts.ratios(held, dark=False)["data"]
+                if trace["type"] == "bar"
+            ]
         )
         == 2
     )
@@ -175,25 +182,29 @@ def test_a_run_from_before_these_figures_is_shown_as_not_measured() -> None:
         "dense": "not measured",
         "masked": "not measured",
     }
-    assert promises.heading(
-        held
-    ) == "File no smaller; speed not measured" or "speed not measured" in promises.heading(held)
+    assert (
+        improvement_charts.heading(held) == "File no smaller; speed not measured"
+        or "speed not measured" in improvement_charts.heading(held)
+    )
     for dark in (False, True):
-        assert promises.ratios(held, dark=dark)["data"] and promises.points(held, dark=dark)["data"]
-    assert "run again" in "\n".join(gains.missing(held))
+        assert (
+            improvement_charts.ratios(held, dark=dark)["data"]
+            and improvement_charts.points(held, dark=dark)["data"]
+        )
+    assert "run again" in "\n".join(improvements.missing(held))
 
 
 def test_without_data_answers_are_not_measured() -> None:
     bare = {"accuracy": None, "behaviour": None, "paired": None}
     held = read(run(replace(MASKED, **bare), replace(DENSE, **bare)))  # type: ignore[arg-type]
     assert line(held, "accuracy on test data").cells["masked"] == "not measured"
-    assert promises.points(held, dark=False)["data"][0]["x"] == []
+    assert improvement_charts.points(held, dark=False)["data"][0]["x"] == []
 
 
 def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
     held = read(run())
-    shown = promises.table(held)
-    assert list(shown) == ["promise", "figure", "dense", "masked", "slimmed", "change", "verdict"]
+    shown = improvement_charts.table(held)
+    assert list(shown) == ["promise", "figure", "dense", "masked", "compact", "change", "verdict"]
     assert list(shown["promise"].drop_duplicates()) == [
         "Accuracy",
         "Size",
@@ -210,7 +221,7 @@ def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
         "8.4× smaller",
         "gained",
     )
-    raw = pd.read_csv(io.BytesIO(promises.csv(held))).set_index(["figure", "state"])
+    raw = pd.read_csv(io.BytesIO(improvement_charts.csv(held))).set_index(["figure", "state"])
     assert raw.loc[("file", "masked"), "value"] == 19_200
     assert raw.loc[("entropy limit of the file", "masked"), "value"] == 19_000
     assert raw.loc[("PyTorch, 1 example", "masked"), "from"] == pytest.approx(0.99 * 0.99)

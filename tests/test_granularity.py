@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 import pruning
-from pruning import attention, masks, registry
+from pruning import masks, registry
+from pruning.allocation.ranking import Ranking
 from pruning.errors import OutOfRange, RecipeError
 from pruning.events import Notice
-from pruning.ranking import Ranking
+from pruning.evidence import attention
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
 from sample_models.vit import ViT
@@ -30,7 +31,7 @@ def kept(work: Workpiece, granularity: str, share: float, **options: object) -> 
     recipe = Recipe(
         granularity=granularity,
         granularity_options=options,
-        scope="by_hand",
+        scope="manual",
         ratios={"0.weight": share},
     )
     return pruning.choose(recipe, work)["0.weight"].int().tolist()
@@ -134,7 +135,7 @@ def test_kernels_rows_and_columns_by_hand() -> None:
     assert kept(matrix, "column", 0.34) == [[0, 1, 1], [0, 1, 1]]
     assert kept(matrix, "row", 0.5) == [[1, 1, 1], [0, 0, 0]]
     taken = pruning.choose(
-        Recipe(granularity="row", scope="by_hand", ratios={"0.weight": 0.5}), matrix
+        Recipe(granularity="row", scope="manual", ratios={"0.weight": 0.5}), matrix
     )
     assert taken["0.bias"].tolist() == [True, False] and "1.bias" not in {
         n for n, k in taken.items() if not k.all()
@@ -213,8 +214,10 @@ def test_heads_say_which_layers_they_leave_and_share_one_ratio() -> None:
         "packed.in_proj_weight",
     }
     with pytest.raises(OutOfRange, match=r"its units go with those of apart\.query\.weight"):
-        ranking.left(Recipe(granularity="head", scope="by_hand", ratios={"apart.key.weight": 0.5}))
-    left = ranking.left(
+        ranking.preview(
+            Recipe(granularity="head", scope="manual", ratios={"apart.key.weight": 0.5})
+        )
+    left = ranking.preview(
         Recipe(granularity="head", exclude=("apart.key.weight",), sparsity=0.5)
     )  # a head stays together
     assert {layer.name for layer in left.layers if layer.kept < layer.total} == {
@@ -229,7 +232,7 @@ def test_rankings_of_uneven_units_and_groups_survive_their_file(tmp_path) -> Non
         ranking = masks.rank(recipe, toy("attention")).ranking
         ranking.save(tmp_path / "ranking.npz")
         again = Ranking.load(tmp_path / "ranking.npz")
-        assert again.left(recipe) == ranking.left(recipe)
+        assert again.preview(recipe) == ranking.preview(recipe)
         assert again.leaders == ranking.leaders and again.output == ranking.output == "head.weight"
 
 

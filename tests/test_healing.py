@@ -12,10 +12,10 @@ from torch import nn
 
 import pruning
 from pruning import events
-from pruning.distill import against, answers
 from pruning.errors import DataError, ModelError, OutOfRange, RecipeError
-from pruning.recalibrate import norms, recalibrate
 from pruning.recipe import Recipe
+from pruning.training.distill import against, answers
+from pruning.training.recalibrate import norms, recalibrate
 from pruning.types import Batches, Workpiece
 from tests.test_laws import same, snapshot
 from tests.toys import toy
@@ -194,7 +194,7 @@ def test_answers_are_the_teachers_in_order() -> None:
 
 def test_each_example_meets_its_own_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is removed and the student is the teacher: in the first step, before any weight moved, they agree."""
-    from pruning import finetune
+    from pruning.training import finetune
 
     seen: list[float] = []
 

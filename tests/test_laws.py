@@ -15,14 +15,14 @@ from torch import nn
 
 import pruning
 from pruning import events, masks, registry
+from pruning.allocation.schedules import grow
+from pruning.allocation.scopes import Ranked
 from pruning.errors import ModelError, RecipeError
 from pruning.evidence import Evidence
-from pruning.granularity import fitted
 from pruning.recipe import Recipe
-from pruning.schedules import grow
-from pruning.scope import Ranked
-from pruning.structure.closing import dead
+from pruning.structure.unit_masks import dead
 from pruning.types import Workpiece, prunable
+from pruning.units.granularities import fitted
 from tests.toys import TOYS, toy
 
 CRITERIA = registry.names("criterion")
@@ -53,7 +53,7 @@ RATIOS = (0.0, 0.1, 0.5, 0.9, 0.99)
 def recipe_for(work: Workpiece, **fields: object) -> Recipe:
     """A recipe of these fields; by_hand gets the same ratio for every layer it may take from."""
     recipe = Recipe(**fields)  # type: ignore[arg-type]
-    if recipe.scope == "by_hand":
+    if recipe.scope == "manual":
         plain = dataclasses.replace(recipe, scope="global")
         return dataclasses.replace(
             recipe,
@@ -220,9 +220,9 @@ def test_the_budget_is_spent_to_the_unit_and_the_preview_says_what_happens(
         for scope, ratio in itertools.product(SCOPES, RATIOS):
             if scope == "by_sensitivity" and scope != measured:
                 continue
-            ratios = dict.fromkeys(open_, ratio) if scope == "by_hand" else {}
+            ratios = dict.fromkeys(open_, ratio) if scope == "manual" else {}
             recipe = dataclasses.replace(plain, scope=scope, sparsity=ratio, ratios=ratios)
-            left = units.ranking.left(recipe)
+            left = units.ranking.preview(recipe)
             keep = masks.verdict(units, left.drops, work.model)
             assert {layer.name: layer.kept for layer in left.layers} == {
                 n: int(keep[n].sum()) for n in prunable(work.model)
@@ -295,10 +295,12 @@ def units_gone(recipe: Recipe, work: Workpiece, keep: masks.Masks) -> dict[str, 
     """Coupled group -> how many of its units are gone as a whole."""
     groups = masks.rank(recipe, work).groups
     assert groups is not None
-    coupling, lost = groups.coupling, dead(groups.coupling, keep)
+    dependencies, lost = groups.dependencies, dead(groups.dependencies, keep)
     return {
         g.name: int(lost[a:b].sum())
-        for g, a, b in zip(coupling.groups, coupling.starts, coupling.starts[1:], strict=False)
+        for g, a, b in zip(
+            dependencies.groups, dependencies.starts, dependencies.starts[1:], strict=False
+        )
     }
 
 

@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 import pruning
-from pruning import events, lottery, masks
-from pruning.__main__ import _words
+from pruning import events, masks
+from pruning.cli import _words
 from pruning.errors import OutOfRange, RecipeError, UnknownName
-from pruning.finetune import finetune
 from pruning.recipe import Recipe
+from pruning.training import controls
+from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece, prunable
 from tests.toys import toy
 
@@ -38,12 +39,10 @@ class Watched:
         self.begun: list[tuple[dict[str, torch.Tensor], Masks, dict[str, Any]]] = []
 
         def watch(work: Workpiece, keep: Masks, recipe: Recipe, **more: Any) -> Iterator[Any]:
-            self.begun.append((lottery.snapshot(work.model), keep, more))
+            self.begun.append((controls.snapshot(work.model), keep, more))
             return finetune(work, keep, recipe, **more)
 
-        monkeypatch.setattr(
-            import_module("pruning.run"), "finetune", watch
-        )  # `pruning.run` alone is the function
+        monkeypatch.setattr(import_module("pruning.pipeline"), "finetune", watch)
 
 
 @pytest.fixture
@@ -137,7 +136,7 @@ def test_training_resumed_in_the_middle_is_the_rest_of_the_whole() -> None:
     rest.model.load_state_dict(middle)
     returned(finetune(whole, {}, plain))
     returned(finetune(rest, {}, plain, begin=4))
-    ends = [lottery.snapshot(work.model) for work in (whole, rest)]
+    ends = [controls.snapshot(work.model) for work in (whole, rest)]
     assert all(torch.equal(ends[0][n], ends[1][n]) for n in ends[0])
 
 
@@ -194,7 +193,7 @@ def test_random_masks_keep_as_many_units_of_each_layer(granularity: str) -> None
     work = toy("residual" if granularity != "n_of_m" else "mlp")
     recipe = Recipe(granularity=granularity, sparsity=0.4)
     gone = pruning.choose(recipe, work)
-    lot = lottery.by_lot(recipe, work, gone, 1)
+    lot = controls.by_lot(recipe, work, gone, 1)
     assert gone.keys() == lot.keys()
     if (
         granularity != "block"
@@ -229,7 +228,7 @@ def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> Non
         **TICKET, controls=("reinit", "random_mask"), optimizer="adam", decay="constant"
     )
     work = toy("residual")
-    before = lottery.snapshot(work.model)
+    before = controls.snapshot(work.model)
     first, again = list(pruning.run(recipe, work)), list(pruning.run(recipe, work))
     assert tickets(first) == tickets(again) and tickets(first, "reinit") == tickets(again, "reinit")
     after = work.model.state_dict()
@@ -252,7 +251,7 @@ def test_a_shell_tells_tickets_from_controls() -> None:
 def test_masks_overlap_by_hand() -> None:
     a = {"w": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
     b = {"w": torch.tensor([True, False, True, False]), "b": torch.tensor([False])}
-    assert lottery.overlap(a, b, ["w"]) == pytest.approx(1 / 3)
+    assert controls.overlap(a, b, ["w"]) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +292,7 @@ def test_a_step_past_the_end_of_training_is_refused() -> None:
 
 def test_weights_drawn_anew_are_the_seeds() -> None:
     work = toy("attention")
-    one, again, other = (lottery.drawn(work.model, seed).state_dict() for seed in (1, 1, 2))
+    one, again, other = (controls.drawn(work.model, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[n], again[n]) for n in one)
     assert not torch.equal(one["head.weight"], other["head.weight"])
     assert isinstance(work.model, nn.Module) and not torch.equal(

@@ -9,7 +9,7 @@ import pytest
 
 import sample_models
 from pruning import registry
-from pruning.__main__ import main
+from pruning.cli import main
 from pruning.recipe import Recipe
 
 
@@ -101,7 +101,7 @@ def test_options_of_techniques_and_ratios_are_flags(capsys: pytest.CaptureFixtur
         "--granularity-options",
         "pool=max",
         "--scope",
-        "by_hand",
+        "manual",
     ]
     said = run(
         capsys,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pruning import maps
 from pruning.events import Accuracy, Point
+from pruning.sensitivity_map import planning
 
 
 def point(layer: str, level: float, loss: float, fall: int | None) -> Point:
@@ -38,37 +38,37 @@ MAP = [
 
 def test_losses_add_up_and_accuracy_is_read_off_the_cells() -> None:
     """Cells by loss: 0 → −1 and 0.01 → 0 (pooled with nothing costs nothing: no fall), 0.02 → 1, 0.1 → 2, 0.4 → 10, 1 → 30."""
-    of = maps.worth(MAP)
+    of = planning.worth(MAP)
     assert [of(loss) for loss in (0, 0.02, 0.1, 0.25, 0.4, 1, 5)] == pytest.approx(
         [0, 0.01, 0.02, 0.06, 0.1, 0.3, 0.3]
     )
-    assert maps.foretold(MAP, {"a": 0.5, "b": 0.25, "c": 0.9}) == (
+    assert planning.predicted(MAP, {"a": 0.5, "b": 0.25, "c": 0.9}) == (
         pytest.approx(0.01 + 0.05 + 0.02),
         pytest.approx(0.0175),
     )
-    assert maps.foretold(MAP, {}) == (0, 0)
+    assert planning.predicted(MAP, {}) == (0, 0)
 
 
 def test_filling_takes_the_cheapest_weights_first_and_stops_at_the_tolerated_drop() -> None:
     """Of 100 weights each: c's half is free, a's half costs 0.01, c to 0.9 costs 0.02: 0.03 in all, 1.125 points. b's half makes 0.13."""
     weights = {"a": 100, "b": 100, "c": 100}
-    assert maps.fill(MAP, weights, 0.0113) == {"a": 0.5, "c": 0.9}
-    assert maps.fill(MAP, weights, 0.01) == {"a": 0.5, "c": 0.5}
-    assert maps.fill(MAP, weights, 0.05) == {"a": 0.5, "b": 0.5, "c": 0.9}
-    assert maps.fill(MAP, weights, 1.0) == {"a": 0.9, "b": 0.9, "c": 0.9}
-    assert maps.fill(MAP, {"a": 100}, 0.05) == {"a": 0.5}
+    assert planning.fill(MAP, weights, 0.0113) == {"a": 0.5, "c": 0.9}
+    assert planning.fill(MAP, weights, 0.01) == {"a": 0.5, "c": 0.5}
+    assert planning.fill(MAP, weights, 0.05) == {"a": 0.5, "b": 0.5, "c": 0.9}
+    assert planning.fill(MAP, weights, 1.0) == {"a": 0.9, "b": 0.9, "c": 0.9}
+    assert planning.fill(MAP, {"a": 100}, 0.05) == {"a": 0.5}
 
 
 def test_estimates_alone_foretell_no_accuracy() -> None:
     guess = [point("a", 0.5, 0.1, None)]
-    assert maps.foretold(guess, {"a": 0.5}) == (pytest.approx(0.1), None)
-    assert maps.fill(guess, {"a": 10}, 0.5) == {}
+    assert planning.predicted(guess, {"a": 0.5}) == (pytest.approx(0.1), None)
+    assert planning.fill(guess, {"a": 10}, 0.5) == {}
 
 
 def test_the_summary_ends_a_row_at_its_first_fall_of_a_point() -> None:
-    found = maps.summary(MAP)
+    found = planning.summary(MAP)
     assert found["within_1_point"] == {"a": 0.5, "b": 0.0, "c": 0.9}
     assert (found["cells"], found["layers"], found["accuracy_dense"]["correct"]) == (6, 3, 90)
-    assert "estimated from gradients" in maps.told(
-        maps.summary([point("a", 0.5, 0.1, None)]) | {"seconds": 1.0}
+    assert "estimated from gradients" in planning.told(
+        planning.summary([point("a", 0.5, 0.1, None)]) | {"seconds": 1.0}
     )

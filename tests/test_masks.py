@@ -14,6 +14,8 @@ from torch.nn.utils import prune
 
 import pruning
 from pruning import masks
+from pruning.allocation.ranking import Ranking
+from pruning.allocation.scopes import Ranked, lowest
 from pruning.errors import (
     ModelError,
     NotFinite,
@@ -22,9 +24,7 @@ from pruning.errors import (
     RecipeError,
     UnknownName,
 )
-from pruning.ranking import Ranking
 from pruning.recipe import Recipe
-from pruning.scope import Ranked, lowest
 from pruning.types import Workpiece, prunable
 from tests.toys import toy
 
@@ -47,19 +47,19 @@ def kept(work: Workpiece, recipe: Recipe) -> list[int]:
 def test_magnitude_by_hand() -> None:
     # |w|: 3 1 2 / 0.5 4 1. Half of six is three: 0.5 and both 1s.
     work = by_hand_model(3, -1, 2, 0.5, -4, 1)
-    assert kept(work, Recipe(scope="by_hand", ratios={"0.weight": 0.5})) == [1, 0, 1, 0, 1, 0]
+    assert kept(work, Recipe(scope="manual", ratios={"0.weight": 0.5})) == [1, 0, 1, 0, 1, 0]
 
 
 def test_ties_fall_by_flat_index_lowest_first() -> None:
     work = by_hand_model(1, -1, 1, 1, -1, 1)
-    assert kept(work, Recipe(scope="by_hand", ratios={"0.weight": 0.5})) == [0, 0, 0, 1, 1, 1]
+    assert kept(work, Recipe(scope="manual", ratios={"0.weight": 0.5})) == [0, 0, 0, 1, 1, 1]
 
 
 def test_channels_by_hand_take_their_bias_along() -> None:
     # mean |w| of the rows: 2 and 1.8: the second neuron goes, with its bias and with the weights that read it.
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
     keep = pruning.choose(
-        Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5}), work
+        Recipe(granularity="channel", scope="manual", ratios={"0.weight": 0.5}), work
     )
     assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]]
     assert keep["0.bias"].tolist() == [True, False]
@@ -68,7 +68,7 @@ def test_channels_by_hand_take_their_bias_along() -> None:
 
 def test_channels_without_an_example_go_layer_by_layer() -> None:
     work = replace(by_hand_model(3, -1, 2, 0.4, -4, 1), example=None)
-    recipe = Recipe(granularity="channel", scope="by_hand", ratios={"0.weight": 0.5})
+    recipe = Recipe(granularity="channel", scope="manual", ratios={"0.weight": 0.5})
     keep = pruning.choose(recipe, work)
     assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]] and keep[
         "0.bias"
@@ -83,7 +83,7 @@ def test_the_output_layer_keeps_its_channels_and_says_why() -> None:
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
     with pytest.raises(OutOfRange, match=r"ratio of 1.weight is 0.5.*answers, one for each class"):
         pruning.choose(
-            Recipe(granularity="channel", scope="by_hand", ratios={"1.weight": 0.5}), work
+            Recipe(granularity="channel", scope="manual", ratios={"1.weight": 0.5}), work
         )
 
 
@@ -91,7 +91,7 @@ def test_a_small_scale_layer_keeps_its_floor_under_global() -> None:
     work = toy("mlp")
     with torch.no_grad():
         work.model[2].weight.mul_(1e-6)  # type: ignore[index, operator]
-    keep = pruning.choose(Recipe(sparsity=0.9, floor=5), work)
+    keep = pruning.choose(Recipe(sparsity=0.9, min_units=5), work)
     assert int(keep["2.weight"].sum()) == 5
     total = sum(k.numel() for n, k in keep.items())
     assert sum(int((~k).sum()) for k in keep.values()) == round(0.9 * total)
@@ -156,11 +156,11 @@ scores = some.lists(
 
 @given(some.lists(scores, min_size=1, max_size=4), some.integers(0, 40), some.integers(1, 3))
 def test_the_lowest_of_several_arrays_equal_one_stable_sort(
-    values: list[list[float]], count: int, floor: int
+    values: list[list[float]], count: int, min_units: int
 ) -> None:
     units = {str(i): np.sort(np.array(v, np.float32)) for i, v in enumerate(values)}
-    layers = Ranked(units, dict.fromkeys(units, 1), floor)
-    open_ = {n: u[: max(0, len(u) - floor)] for n, u in units.items()}
+    layers = Ranked(units, dict.fromkeys(units, 1), min_units)
+    open_ = {n: u[: max(0, len(u) - min_units)] for n, u in units.items()}
     owner = np.repeat(np.arange(len(open_)), [len(u) for u in open_.values()])
     order = np.concatenate(list(open_.values())).argsort(kind="stable")[:count]
     wanted = np.bincount(owner[order], minlength=len(open_)).tolist()
@@ -193,11 +193,11 @@ def test_ranking_survives_its_file(tmp_path) -> None:  # type: ignore[no-untyped
     ranking = masks.rank(recipe, toy("residual")).ranking
     ranking.save(tmp_path / "ranking.npz")
     again = Ranking.load(tmp_path / "ranking.npz")
-    assert again.left(recipe) == ranking.left(recipe)
+    assert again.preview(recipe) == ranking.preview(recipe)
     stops = [0.0, 0.3, 0.9]
     table = again.table(recipe, stops)
     assert table.tolist() == [
-        [layer.kept for layer in ranking.left(recipe, s).layers] for s in stops
+        [layer.kept for layer in ranking.preview(recipe, s).layers] for s in stops
     ]
 
 

@@ -16,10 +16,10 @@ from torch import nn
 
 import pruning
 from pruning import masks
+from pruning.allocation.ranking import sparse_bytes
 from pruning.errors import DataError, Diverged, Stopped
 from pruning.events import Accuracy
-from pruning.measure import dense_bytes, latencies, macs, output_layer, positions, size
-from pruning.ranking import sparse_bytes
+from pruning.measurement import dense_bytes, latencies, macs, output_layer, positions, size
 from pruning.recipe import Recipe
 from pruning.types import Batches
 from tests.toys import TOYS, toy
@@ -59,7 +59,7 @@ def test_dense_bytes_are_the_files(name: str, tmp_path: Path) -> None:
 def test_sparse_bytes_of_the_model_and_of_the_preview_agree(sparsity: float) -> None:
     work = toy("residual")
     recipe = Recipe(sparsity=sparsity)
-    left = masks.rank(recipe, work).ranking.left(recipe)
+    left = masks.rank(recipe, work).ranking.preview(recipe)
     pruning.apply(pruning.choose(recipe, work), work.model)
     found = size(work.model)
     assert found.dense == left.bytes_dense

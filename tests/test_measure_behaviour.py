@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pruning
-from pruning.figures import Accuracy, Paired
-from pruning.measure.behaviour import answers, behaviour, calibration, paired
+from pruning.measurement.quality import answers, behaviour, calibration, paired
+from pruning.metrics import Accuracy, Paired
 from pruning.types import Batches
 from tests.toys import toy
 

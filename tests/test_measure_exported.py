@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import sample_models
-from pruning.__main__ import main
-from pruning.measure.exported import export, onnx_timings, session
+from pruning.cli import main
+from pruning.measurement.onnx import export, onnx_timings, session
 from tests.toys import toy
 
 

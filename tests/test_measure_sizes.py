@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import sample_models
 from pruning import masks
-from pruning.measure import size
-from pruning.measure.packing import entropy, pack, unpack
-from pruning.measure.sizes import memory, peak_activations
+from pruning.measurement import size
+from pruning.measurement.sizes import memory, peak_activations
+from pruning.measurement.sparse_file import entropy, pack, unpack
 from pruning.recipe import Recipe
 from tests.toys import Residual
 

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import pruning
-from pruning.figures import Spread
-from pruning.measure import look, settle
-from pruning.measure.energy import energy, joules
-from pruning.measure.speed import interleaved, judged, timings, to_sparse
+from pruning.measurement import look, settle
+from pruning.measurement.energy import energy, joules
+from pruning.measurement.speed import interleaved, judged, timings, to_sparse
+from pruning.metrics import Spread
 from pruning.recipe import Recipe
 from pruning.types import Workpiece
 from tests.toys import toy
@@ -98,7 +98,7 @@ def test_timings_name_runtime_batch_threads_and_control() -> None:
 
 
 def test_a_batch_too_slow_to_repeat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["pruning.measure.speed"], "SLOW", 0.0)
+    monkeypatch.setattr(sys.modules["pruning.measurement.speed"], "SLOW", 0.0)
     work = toy("mlp")
     assert work.example is not None
     (only,) = timings([work.model], work.example, batch=32)[0]

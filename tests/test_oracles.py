@@ -13,10 +13,11 @@ from torch.func import functional_call
 
 import pruning
 import sample_models
-from pruning import masks, registry, solving
+from pruning import masks, registry
+from pruning.criteria import _obs_solver
 from pruning.criteria.synflow import flows, positive
 from pruning.evidence import Evidence
-from pruning.measure import evaluate
+from pruning.measurement import evaluate
 from pruning.types import Batches, Workpiece, prunable
 from tests.toys import toy
 
@@ -213,9 +214,10 @@ def test_compensation_keeps_what_stays_zero_and_brings_each_layer_closer(name: s
         for old, new, on, gram in zip(
             *map(layout.matrices, (w, made[layer], keep[layer])), grams, strict=True
         ):
-            h = solving.damped(gram, 0.01)
+            h = _obs_solver.damped(gram, 0.01)
             assert (
-                solving.loss(old, new, h) <= solving.loss(old, old * on, h) * (1 + 1e-5) + 1e-9
+                _obs_solver.loss(old, new, h)
+                <= _obs_solver.loss(old, old * on, h) * (1 + 1e-5) + 1e-9
             ).all()
 
 

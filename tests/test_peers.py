@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 import pruning
 import sample_models
 from pruning import masks
-from pruning.measure import output_layer
+from pruning.measurement import output_layer
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
 from tests.toys import TOYS, toy

@@ -127,6 +127,6 @@ def test_the_page_follows_a_pattern_a_threshold_and_heads(home: object) -> None:
         page
     ) and "choose another granularity" in said(page)
     page = settled(
-        "prune", r=state.encode(Recipe(model="digits-vit", granularity="head", scope="by_hand"))
+        "prune", r=state.encode(Recipe(model="digits-vit", granularity="head", scope="manual"))
     )
     assert not page.exception and not page.error

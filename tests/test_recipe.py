@@ -103,7 +103,7 @@ def test_near_misses_are_guessed() -> None:
 
 
 def test_newer_versions_are_refused_with_the_way_out() -> None:
-    with pytest.raises(NewerVersion, match=r"version 99.*reads up to version 1.*update"):
+    with pytest.raises(NewerVersion, match=r"version 99.*reads up to version 2.*update"):
         Recipe.from_dict({"version": 99})
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pruning import storage
 from pruning.errors import RunError
 from pruning.events import Accuracy, Finished, Measurement, Size
-from pruning.runs import files, results, schema
+from pruning.runs import results, schema
 from pruning.runs.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +81,7 @@ def test_a_full_disk_leaves_nothing_under_the_name(tmp_path: Path) -> None:
 import resource, signal, sys
 from pathlib import Path
 from pruning.errors import RunError
-from pruning.runs.files import whole
+from pruning.storage import whole
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
@@ -101,8 +102,8 @@ except RunError as error:
 
 
 def test_what_fails_halfway_leaves_the_old_file_whole(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "study.json", {"a": 1})
-    with pytest.raises(ZeroDivisionError), files.whole(tmp_path / "study.json") as draft:
+    storage.write_json(tmp_path / "study.json", {"a": 1})
+    with pytest.raises(ZeroDivisionError), storage.whole(tmp_path / "study.json") as draft:
         draft.write_text("{half")
         raise ZeroDivisionError
     assert json.loads((tmp_path / "study.json").read_text()) == {"a": 1}

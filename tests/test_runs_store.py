@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pruning import storage
 from pruning.errors import RunError
 from pruning.events import (
     Accuracy,
@@ -27,7 +28,7 @@ from pruning.events import (
     Size,
     Started,
 )
-from pruning.runs import files, keys, owner, results
+from pruning.runs import cache_keys, process_id, results
 from pruning.runs.store import GONE, Fenced, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,7 +52,7 @@ def claimed(store: Store, kind: str = "run", as_: str | None = None) -> Job:
 def a_dead_process() -> str:
     """The name of a process of this machine that is no more."""
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    name = owner.name(process.pid)
+    name = process_id.name(process.pid)
     process.kill()
     process.wait()
     return name
@@ -176,13 +177,13 @@ def test_a_studys_key_follows_the_weights_and_the_code(
     folder = store.home / "uploads" / "0123456789abcdef"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"one")
-    before = keys.complete(spec, None, store.home)
-    assert keys.complete(spec, None, store.home) == before
+    before = cache_keys.complete(spec, None, store.home)
+    assert cache_keys.complete(spec, None, store.home) == before
     (folder / "model.safetensors").write_bytes(b"other")
-    changed = keys.complete(spec, None, store.home)
+    changed = cache_keys.complete(spec, None, store.home)
     assert changed != before
-    monkeypatch.setattr(keys, "code", lambda: "a later version")
-    assert keys.complete(spec, None, store.home) != changed
+    monkeypatch.setattr(cache_keys, "code", lambda: "a later version")
+    assert cache_keys.complete(spec, None, store.home) != changed
 
 
 # ---------------------------------------------------------------- stopping and deleting
@@ -205,7 +206,7 @@ def test_stop_ends_what_waits_and_asks_what_runs(store: Store) -> None:
 def test_a_deleted_job_leaves_nothing_and_its_worker_notices(store: Store) -> None:
     job = claimed(store)
     store.append(job, Notice("one"))
-    files.write_json(job.folder / "result.json", {})
+    storage.write_json(job.folder / "result.json", {})
     store.delete(job.id)
     assert not job.folder.exists() and store.events(job.id) == [] and store.jobs() == []
     for write in (
@@ -297,9 +298,9 @@ def test_a_worker_back_from_the_dead_changes_nothing(store: Store) -> None:
 
 
 def test_a_recycled_process_number_is_another_owner() -> None:
-    mine = owner.me()
-    assert not owner.dead(mine)
-    assert owner.dead(mine.rsplit(":", 1)[0] + ":1")
+    mine = process_id.me()
+    assert not process_id.dead(mine)
+    assert process_id.dead(mine.rsplit(":", 1)[0] + ":1")
 
 
 def test_giving_a_job_back_puts_it_into_the_queue(store: Store) -> None:
@@ -337,11 +338,11 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
 ) -> None:
     chance, killed = random.Random(0), 0
     logs = [tmp_path / f"{i}.txt" for i in range(16)]
-    living: list[subprocess.Popen[bytes]] = []
+    liveness: list[subprocess.Popen[bytes]] = []
 
     def start(i: int) -> None:
         with open(logs[i], "wb") as log:
-            living.append(
+            liveness.append(
                 subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log)
             )
 
@@ -349,12 +350,12 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
         start(i)
     for i in range(4, 16):
         time.sleep(chance.uniform(0.15, 0.3))
-        victim = living.pop(chance.randrange(len(living)))
+        victim = liveness.pop(chance.randrange(len(liveness)))
         os.kill(victim.pid, signal.SIGKILL)
         killed += victim.wait() == -signal.SIGKILL
         start(i)
         store.reap()
-    for process in living:
+    for process in liveness:
         process.kill()
         process.wait()
     store.reap()

@@ -18,7 +18,7 @@ from pruning import Workpiece
 from pruning.errors import DataError, PruningError, RecipeError, UnknownName
 from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
-from pruning.runs import crew, resolve, results, supervisor, worker
+from pruning.runs import pool, resolve, results, supervisor, worker
 from pruning.runs.store import GONE, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def ended(store: Store, id: str, seconds: float = 120.0) -> Job:
 @pytest.fixture
 def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store whose every model is the tiny one."""
-    monkeypatch.setattr("pruning.runs.work.resolve", lambda model, place, **ways: tiny)
+    monkeypatch.setattr("pruning.runs.handlers.resolve", lambda model, place, **ways: tiny)
     yield Store()
 
 
@@ -129,7 +129,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_file(
     def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise KeyError("deep inside")
 
-    monkeypatch.setattr("pruning.runs.work.resolve", broken)
+    monkeypatch.setattr("pruning.runs.handlers.resolve", broken)
     job = attend(bench, Recipe(model="tiny").to_dict())
     assert job.state == "failed" and job.message is not None
     assert (
@@ -148,7 +148,7 @@ def test_too_little_memory_is_said_in_plain_words(
             "DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 bytes"
         )
 
-    monkeypatch.setattr("pruning.runs.work.resolve", broken)
+    monkeypatch.setattr("pruning.runs.handlers.resolve", broken)
     assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.MEMORY
 
 
@@ -170,7 +170,7 @@ def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
     bench: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pruning.runs.work.studies.make", lambda spec, work: time.sleep(1) or ({}, {})
+        "pruning.runs.handlers.studies.make", lambda spec, work: time.sleep(1) or ({}, {})
     )
     study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Leaving(told=True))
     assert study.state == "queued"
@@ -258,7 +258,7 @@ def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
 
 
 def test_the_page_never_imports_torch() -> None:
-    lines = "from pruning.runs import crew, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
+    lines = "from pruning.runs import pool, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
     said = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -268,7 +268,7 @@ def test_the_page_never_imports_torch() -> None:
 @pytest.mark.slow
 def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
     store = Store()
-    assert crew.ensure() and not crew.ensure(), "one crew for a workspace"
+    assert pool.ensure() and not pool.ensure(), "one crew for a workspace"
     try:
         study = store.submit("study", {"what": "card", "model": MODEL})
         first = store.submit("run", Recipe(model=MODEL, sparsity=0.9, epochs=2).to_dict())
@@ -281,7 +281,7 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
             results.load_study(store.job(study).folder).data["weights"]
             == results.load_run(done.folder).finished.final.weights
         )
-        assert crew.pid() not in (None, os.getpid())
+        assert pool.pid() not in (None, os.getpid())
 
         long = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
         until(lambda: trained(store, long))
@@ -303,19 +303,19 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
         assert again.state == "finished" and again.owner != owner, "another worker took over"
         assert np.isclose(results.load_run(again.folder).finished.sparsity, 0.5, atol=1e-3)
     finally:
-        assert crew.stop()
-    assert crew.pid() is None
+        assert pool.stop()
+    assert pool.pid() is None
     assert all(isinstance(store.events(id)[-1][1], ENDS) for id in (first, long, doomed))
 
 
 @pytest.mark.slow
 def test_a_crew_without_its_workspace_leaves(home: Path) -> None:
-    crew.ensure()
-    until(lambda: bool(crew.pid()), 20)
-    found = crew.pid()
+    pool.ensure()
+    until(lambda: bool(pool.pid()), 20)
+    found = pool.pid()
     assert found
     (home / "crew.lock").unlink()
-    process = crew._started[home]
+    process = pool._started[home]
     assert process.wait(20) == 0 and process.pid == found
 
 
@@ -325,7 +325,7 @@ def test_what_waits_is_told_when_no_worker_can_start(
     store = Store()
     id = store.submit("run", Recipe(model=MODEL).to_dict())
     monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
-    hands = supervisor.Crew(store, slots=2)
+    hands = supervisor.WorkerPool(store, slots=2)
     for _ in range(100):
         hands.resume = 0.0  # without its pauses
         hands.tick()
@@ -345,11 +345,11 @@ def test_a_worker_that_does_not_let_go_is_ended(
         True,
     )
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
-    hands = supervisor.Crew(store, slots=1)
+    hands = supervisor.WorkerPool(store, slots=1)
     monkeypatch.setattr(hands, "_hire", lambda running: None)
     hands.workers.append(deaf)
     id = store.submit("run", Recipe(model=MODEL).to_dict())
-    store.claim(supervisor.owner.name(deaf.process.pid))
+    store.claim(supervisor.process_id.name(deaf.process.pid))
     store.stop(id)
     hands.tick()
     time.sleep(0.2)
@@ -362,7 +362,7 @@ def test_after_a_sleep_of_the_machine_workers_may_speak_first(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store()
-    hands = supervisor.Crew(store, slots=1)
+    hands = supervisor.WorkerPool(store, slots=1)
     monkeypatch.setattr(hands, "_hire", lambda running: None)
     job = store.submit("run", Recipe(model=MODEL).to_dict()) and store.claim()
     assert job is not None
@@ -378,5 +378,5 @@ def test_after_a_sleep_of_the_machine_workers_may_speak_first(
 def test_the_log_keeps_its_end(tmp_path: Path) -> None:
     log = tmp_path / "crew.log"
     log.write_text("old\n" * 400_000 + "new\n")
-    crew._cut(log)
-    assert log.stat().st_size == crew.LOG // 4 and log.read_text().endswith("new\n")
+    pool._cut(log)
+    assert log.stat().st_size == pool.LOG // 4 and log.read_text().endswith("new\n")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pruning import registry
+from pruning.allocation.schedules import grow
+from pruning.allocation.scopes import Ranked, _lamp, spend
 from pruning.errors import OutOfRange
-from pruning.schedules import grow
-from pruning.scope import Ranked, _lamp, spend
 
 TOGETHER = ("global", "erk", "lamp")
 
@@ -81,9 +81,9 @@ def test_erk_leaves_a_layer_dense_that_would_need_more_than_all() -> None:
     some.sampled_from(TOGETHER),
 )
 def test_one_budget_is_met_to_the_weight(
-    shapes: dict[str, tuple[int, int]], sparsity: float, floor: int, scope: str
+    shapes: dict[str, tuple[int, int]], sparsity: float, min_units: int, scope: str
 ) -> None:
-    layers = ranked(shapes, floor=floor)
+    layers = ranked(shapes, min_units=min_units)
     drops = spend(scope, layers, sparsity, {})
     assert all(0 <= drops[n] <= layers.spare(n) for n in drops)
     assert sum(drops.values()) == min(

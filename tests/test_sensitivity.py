@@ -17,10 +17,11 @@ import sample_models
 from pruning import events, masks
 from pruning.errors import DataError, NothingToPrune, OutOfRange, RecipeError, Stopped, UnknownName
 from pruning.events import Point
-from pruning.measure import evaluate
+from pruning.measurement import evaluate
 from pruning.recipe import Recipe
-from pruning.sensitivity import LEVELS, cells, measuring
-from pruning.sensitivity.chain import Sandbox
+from pruning.sensitivity_map import cells, evaluator
+from pruning.sensitivity_map.chain import Sandbox
+from pruning.sensitivity_map.measure import LEVELS
 from pruning.types import Workpiece
 from tests.toys import TOYS, toy
 
@@ -34,7 +35,7 @@ def nothing_held() -> None:
 def plain(work: Workpiece, point: Point, **fields: object) -> tuple[events.Accuracy, float]:
     """The slow way: a deep copy, this one layer pruned, everything evaluated."""
     model = copy.deepcopy(work.model)
-    recipe = Recipe(scope="by_hand", ratios={point.layer: point.level}, **fields)  # type: ignore[arg-type]
+    recipe = Recipe(scope="manual", ratios={point.layer: point.level}, **fields)  # type: ignore[arg-type]
     pruning.apply(pruning.choose(recipe, work), model)
     assert work.validation is not None
     return evaluate(model, work.validation, work.loss)
@@ -207,7 +208,7 @@ def test_progressive_cells_are_sure_or_collapsed_or_exact() -> None:
         low, high = p.interval
         assert low <= p.change <= high  # type: ignore[operator]
         row = [q for q in points if q.layer == p.layer and q.level <= p.level and q.interval]
-        collapsed = any(q.interval[1] < measuring.COLLAPSED for q in row if q.interval)
+        collapsed = any(q.interval[1] < evaluator.COLLAPSED for q in row if q.interval)
         assert (high - low) / 2 <= 0.03 or p.accuracy.total == 180 or collapsed
     assert sum(p.accuracy.total for p in points if p.accuracy) < 180 * len(points)
 
@@ -254,7 +255,7 @@ def test_a_second_asking_measures_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     work = toy("residual")
     first = list(pruning.sensitivity(work, keep=tmp_path))
     cells._held.clear()
-    monkeypatch.setattr(measuring, "Bench", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(evaluator, "Evaluator", lambda *_: pytest.fail("measured again"))
     again = list(pruning.sensitivity(work, keep=tmp_path))
     assert sorted(map(events.to_json, again)) == sorted(map(events.to_json, first))
 

@@ -11,8 +11,8 @@ from torch import nn
 import pruning
 from pruning import events, masks
 from pruning.errors import OutOfRange
-from pruning.finetune import finetune
 from pruning.recipe import Recipe
+from pruning.training.finetune import finetune
 from pruning.types import Workpiece
 from tests.toys import toy
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pruning import solving
+from pruning.criteria import _obs_solver
 
 
 def problem(rows: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,7 @@ def problem(rows: int, d: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     chance = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=chance, dtype=torch.float64)
     x = torch.randn(3 * d, d, generator=chance, dtype=torch.float64) @ mix
-    return torch.randn(rows, d, generator=chance, dtype=torch.float64), solving.damped(
+    return torch.randn(rows, d, generator=chance, dtype=torch.float64), _obs_solver.damped(
         x.T @ x / len(x), 0.01
     )
 
@@ -34,22 +34,22 @@ def test_one_removal_costs_and_moves_what_optimal_brain_surgeon_says() -> None:
     inverse = torch.linalg.inv(gram)
     for q in range(6):
         left = best(w[0], gram, [i for i in range(6) if i != q])
-        assert solving.loss(w, left[None], gram)[0] == pytest.approx(
+        assert _obs_solver.loss(w, left[None], gram)[0] == pytest.approx(
             float(w[0, q] ** 2 / inverse[q, q] / 2)
         )
         assert torch.allclose(left - w[0], -w[0, q] / inverse[q, q] * inverse[q], atol=1e-9)
-    assert torch.allclose(solving.saliency(w, inverse), w**2 / inverse.diagonal() / 2)
+    assert torch.allclose(_obs_solver.saliency(w, inverse), w**2 / inverse.diagonal() / 2)
 
 
 def test_greedy_takes_at_each_turn_what_brute_force_takes() -> None:
     w, gram = problem(3, 7)
-    scores = solving.greedy(w, torch.linalg.inv(gram))
+    scores = _obs_solver.greedy(w, torch.linalg.inv(gram))
     for row, said in zip(w, scores, strict=True):
         left, before, now, reached = list(range(7)), 0.0, [], 0.0
         for _ in range(7):
             costs = {
                 q: float(
-                    solving.loss(
+                    _obs_solver.loss(
                         row[None], best(row, gram, [i for i in left if i != q])[None], gram
                     )
                 )
@@ -70,19 +70,19 @@ def test_greedy_takes_at_each_turn_what_brute_force_takes() -> None:
 def test_weights_that_are_zero_go_first_and_for_nothing() -> None:
     w, gram = problem(2, 6)
     w[0, 2] = w[1, 4] = 0
-    scores = solving.greedy(w, torch.linalg.inv(gram))
+    scores = _obs_solver.greedy(w, torch.linalg.inv(gram))
     assert (scores[0, 2], scores[1, 4]) == (0, 0)
     assert int((scores == 0).sum()) == 2
 
 
 def test_rounds_end_where_greedy_does_when_one_goes_at_a_time() -> None:
     w, gram = problem(4, 9)
-    one_by_one = solving.greedy(w, torch.linalg.inv(gram))
-    assert torch.allclose(solving.in_rounds(w, gram, left=1.0), one_by_one, rtol=1e-6)
+    one_by_one = _obs_solver.greedy(w, torch.linalg.inv(gram))
+    assert torch.allclose(_obs_solver.in_rounds(w, gram, left=1.0), one_by_one, rtol=1e-6)
     assert torch.equal(
-        solving.in_rounds(w, gram, left=1.0).argsort(1), one_by_one.argsort(1)
+        _obs_solver.in_rounds(w, gram, left=1.0).argsort(1), one_by_one.argsort(1)
     ) or True in (one_by_one.diff(dim=1) == 0)
-    rounds = solving.in_rounds(w, gram)
+    rounds = _obs_solver.in_rounds(w, gram)
     assert rounds.shape == w.shape
     assert torch.isfinite(rounds).all()
 
@@ -91,7 +91,7 @@ def test_the_fit_is_the_best_there_is() -> None:
     w, gram = problem(5, 8)
     keep = torch.rand(5, 8, generator=torch.Generator().manual_seed(1)) > 0.5
     keep[0] = False
-    found = solving.compensated(w, keep, gram, work=2**30)
+    found = _obs_solver.compensated(w, keep, gram, work=2**30)
     for row, on, made in zip(w, keep, found, strict=True):
         assert torch.allclose(made, best(row, gram, on.nonzero().flatten().tolist()), atol=1e-9)
 
@@ -103,11 +103,11 @@ def test_the_shared_sweep_lies_between_doing_nothing_and_the_best() -> None:
         keep = torch.rand(6, 12, generator=torch.Generator().manual_seed(seed)) > 0.4
         nothing, swept, fit = (
             w * keep,
-            solving.compensated(w, keep, gram, work=0),
-            solving.fit(w @ gram, keep, gram),
+            _obs_solver.compensated(w, keep, gram, work=0),
+            _obs_solver.fit(w @ gram, keep, gram),
         )
         assert not swept[~keep].any()
-        losses = [float(solving.loss(w, made, gram).sum()) for made in (fit, swept, nothing)]
+        losses = [float(_obs_solver.loss(w, made, gram).sum()) for made in (fit, swept, nothing)]
         assert losses[0] <= losses[1]
         total = [a + b for a, b in zip(total, losses, strict=True)]
     assert (
@@ -119,7 +119,9 @@ def test_the_shared_sweep_lies_between_doing_nothing_and_the_best() -> None:
     last[:, 0] = False
     w, gram = problem(2, 5)
     assert torch.allclose(
-        solving.sweep(w, last, torch.linalg.inv(gram)), solving.fit(w @ gram, last, gram), atol=1e-9
+        _obs_solver.sweep(w, last, torch.linalg.inv(gram)),
+        _obs_solver.fit(w @ gram, last, gram),
+        atol=1e-9,
     )
 
 
@@ -128,7 +130,11 @@ def test_a_layer_pruned_by_obs_is_never_further_off_than_by_magnitude(share: flo
     ours, mended = 0.0, 0.0
     for seed, rounds in itertools.product(range(15), (False, True)):
         w, gram = problem(4, 16, seed)
-        scores = solving.in_rounds(w, gram) if rounds else solving.greedy(w, torch.linalg.inv(gram))
+        scores = (
+            _obs_solver.in_rounds(w, gram)
+            if rounds
+            else _obs_solver.greedy(w, torch.linalg.inv(gram))
+        )
         gone = round(share * w.numel())
 
         def lost(
@@ -138,7 +144,9 @@ def test_a_layer_pruned_by_obs_is_never_further_off_than_by_magnitude(share: flo
             keep[by.flatten().argsort(stable=True)[:gone]] = False
             keep = keep.reshape(w.shape)
             return float(
-                solving.loss(w, solving.fit(w @ gram, keep, gram) if mend else w * keep, gram).sum()
+                _obs_solver.loss(
+                    w, _obs_solver.fit(w @ gram, keep, gram) if mend else w * keep, gram
+                ).sum()
             )
 
         assert lost(scores, True) <= lost(w.abs(), False)

@@ -71,7 +71,7 @@ ROUND_TRIPS = [
         exclude=("a.weight",),
         seed=2**63 - 1,
     ),
-    Recipe(scope="by_hand", ratios={f"layer{i}.conv.weight": 0.5 for i in range(54)}),
+    Recipe(scope="manual", ratios={f"layer{i}.conv.weight": 0.5 for i in range(54)}),
 ]
 
 
@@ -163,7 +163,7 @@ def test_a_change_that_cannot_be_followed_changes_nothing():
 
 def test_another_model_forgets_the_layers_of_the_former():
     recipe = Recipe(
-        model="digits-cnn", scope="by_hand", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",)
+        model="digits-cnn", scope="manual", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",)
     )
     page = press(open_page(r=state.encode(recipe), layer="conv1.weight"), "other")
     assert (shown(page).ratios, shown(page).exclude) == ({}, ())

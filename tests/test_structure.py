@@ -18,28 +18,30 @@ from pruning import masks as engine
 from pruning.errors import NotCaptured, NotTheSame
 from pruning.events import Certificate
 from pruning.structure import shrink as shrinking
-from pruning.structure.certify import outputs
-from pruning.structure.closing import close, dead
-from pruning.structure.coupling import Coupling, analyse
+from pruning.structure.dependency_graph import DependencyGraph, analyse
 from pruning.structure.modules import cut
 from pruning.structure.shrink import certified, shrink
+from pruning.structure.unit_masks import close, dead
+from pruning.structure.verify import outputs
 from tests.nets import NETS, Net, branching, conv, linear, net
 
 
-def some_gone(coupling: Coupling, share: float = 0.5, seed: int = 0) -> np.ndarray[Any, Any]:
+def some_gone(
+    dependencies: DependencyGraph, share: float = 0.5, seed: int = 0
+) -> np.ndarray[Any, Any]:
     """A random share of each group."""
-    chance, gone = np.random.default_rng(seed), np.zeros(coupling.units, bool)
-    for start, group in zip(coupling.starts, coupling.groups, strict=False):
+    chance, gone = np.random.default_rng(seed), np.zeros(dependencies.units, bool)
+    for start, group in zip(dependencies.starts, dependencies.groups, strict=False):
         gone[start + chance.permutation(group.units)[: int(group.units * share)]] = True
     return gone
 
 
 def halved(
     model: nn.Module, example: Any, seed: int = 0
-) -> tuple[Coupling, np.ndarray[Any, Any], engine.Masks]:
-    coupling = analyse(model, example)
-    gone = some_gone(coupling, seed=seed)
-    return coupling, gone, close(coupling, gone, model)
+) -> tuple[DependencyGraph, np.ndarray[Any, Any], engine.Masks]:
+    dependencies = analyse(model, example)
+    gone = some_gone(dependencies, seed=seed)
+    return dependencies, gone, close(dependencies, gone, model)
 
 
 def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
@@ -60,33 +62,35 @@ def test_groups_are_those_written_beside_the_net(name: str) -> None:
 def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
     model, example = net(name)
     before = copy.deepcopy(model.state_dict())
-    coupling, gone, masks = halved(model, example)
-    assert np.array_equal(dead(coupling, masks), gone)
-    slim, certificate = certified(model, masks, example)
+    dependencies, gone, masks = halved(model, example)
+    assert np.array_equal(dead(dependencies, masks), gone)
+    compact, certificate = certified(model, masks, example)
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum()
     assert certificate.frozen == ()
     assert (certificate.control > 1e-3) == bool(
         gone.any()
     )  # the same comparison with the dense model finds a difference
-    assert certificate.left < certificate.parameters or not gone.any()
+    assert certificate.kept < certificate.parameters or not gone.any()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     given = example if isinstance(example, tuple) else (example,)
-    for a, b in zip(outputs(masked(model, masks), given), outputs(slim, given), strict=True):
+    for a, b in zip(outputs(masked(model, masks), given), outputs(compact, given), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    assert set(slim.state_dict()) == set(model.state_dict())
-    assert all(0 not in p.shape for p in slim.parameters())  # no dimension of any tensor is emptied
+    assert set(compact.state_dict()) == set(model.state_dict())
+    assert all(
+        0 not in p.shape for p in compact.parameters()
+    )  # no dimension of any tensor is emptied
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str) -> None:
     model, example = net(name)
-    coupling = analyse(model, example)
-    masks = close(coupling, np.ones(coupling.units, bool), model)
-    slim, certificate = certified(model, masks, example)
-    assert certificate.removed == coupling.units - len(coupling.groups)
+    dependencies = analyse(model, example)
+    masks = close(dependencies, np.ones(dependencies.units, bool), model)
+    compact, certificate = certified(model, masks, example)
+    assert certificate.removed == dependencies.units - len(dependencies.groups)
     assert certificate.error <= 1e-12
-    assert all(0 not in p.shape for p in slim.parameters())
+    assert all(0 not in p.shape for p in compact.parameters())
 
 
 def reasons(name: str) -> dict[tuple[str, int], str]:
@@ -145,10 +149,13 @@ def test_what_export_refuses_is_traced_instead() -> None:
             return out
 
     model, example = Counting().eval(), torch.randn(1, 4)
-    coupling = analyse(model, example)
-    assert [group.units for group in coupling.groups] == [6]
+    dependencies = analyse(model, example)
+    assert [group.units for group in dependencies.groups] == [6]
     model.seen.clear()
-    assert certified(model, close(coupling, some_gone(coupling), model), example)[1].error <= 1e-12
+    assert (
+        certified(model, close(dependencies, some_gone(dependencies), model), example)[1].error
+        <= 1e-12
+    )
 
 
 def test_an_architecture_is_analysed_once_and_another_is_not_taken_for_it() -> None:
@@ -172,32 +179,32 @@ def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch)
     right = shrinking.build
 
     def wrong(masked: nn.Module, work: Any) -> Any:
-        slim = right(masked, work)
-        if slim.q.weight.shape[0] < 12:
-            for node in slim.graph.nodes:
+        compact = right(masked, work)
+        if compact.q.weight.shape[0] < 12:
+            for node in compact.graph.nodes:
                 if node.op == "call_function" and node.target is torch.ops.aten.div.Tensor:
                     node.args = (node.args[0], 3)
-            slim.recompile()
-        return slim
+            compact.recompile()
+        return compact
 
     monkeypatch.setattr(shrinking, "build", wrong)
-    slim, certificate = certified(model, masks, example)
+    compact, certificate = certified(model, masks, example)
     assert [(f.group, f.units) for f in certificate.frozen] == [("q.weight", 1)]
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum() - 1
-    assert slim.q.weight.shape == (12, 6)  # type: ignore[union-attr]
+    assert compact.q.weight.shape == (12, 6)  # type: ignore[union-attr]
 
     monkeypatch.setattr(shrinking, "build", lambda masked, work: _scaled(right(masked, work)))
     with pytest.raises(NotTheSame, match="it is not handed out"):
         certified(model, masks, example)
 
 
-def _scaled(slim: Any) -> Any:
-    for node in slim.graph.nodes:
+def _scaled(compact: Any) -> Any:
+    for node in compact.graph.nodes:
         if node.op == "call_function" and node.target is torch.ops.aten.div.Tensor:
             node.args = (node.args[0], 3)
-    slim.recompile()
-    return slim
+    compact.recompile()
+    return compact
 
 
 def test_certificates_survive_their_file() -> None:
@@ -209,9 +216,9 @@ def test_certificates_survive_their_file() -> None:
 def test_masks_of_single_weights_stay_as_zeros() -> None:
     model, example = net("residual")
     masks = {"b.weight": torch.rand(4, 6, 1, 1) > 0.5}
-    slim, certificate = certified(model, masks, example)
+    compact, certificate = certified(model, masks, example)
     assert certificate.removed == 0
-    assert torch.equal(slim.b.weight != 0, masks["b.weight"])  # type: ignore[union-attr]
+    assert torch.equal(compact.b.weight != 0, masks["b.weight"])  # type: ignore[union-attr]
 
 
 # ---------------------------------------------------------------- it trains, copies, saves, exports
@@ -257,62 +264,62 @@ def test_masked_and_slim_train_alike() -> None:
     torch.manual_seed(0)
     model, x = Trained().eval(), torch.randn(6, 1, 6, 6)
     _, _, masks = halved(model, x)
-    slim, dense = shrink(model, masks, x), masked(model, masks)
-    assert step(dense, x) == pytest.approx(step(slim, x), abs=1e-6)
-    living = shrinking.Living(analyse(model, x), dead(analyse(model, x), masks))
+    compact, dense = shrink(model, masks, x), masked(model, masks)
+    assert step(dense, x) == pytest.approx(step(compact, x), abs=1e-6)
+    liveness = shrinking.Liveness(analyse(model, x), dead(analyse(model, x), masks))
     theirs = dict(dense.named_parameters())
-    assert {name for name, _ in slim.named_parameters()} == set(theirs)
-    for name, parameter in slim.named_parameters():
+    assert {name for name, _ in compact.named_parameters()} == set(theirs)
+    for name, parameter in compact.named_parameters():
         grad = theirs[name].grad
         assert grad is not None
-        assert torch.allclose(cut(living, name, grad), parameter.grad, atol=1e-6)  # type: ignore[arg-type]
-    for name, buffer in slim.named_buffers():  # the statistics moved alike
+        assert torch.allclose(cut(liveness, name, grad), parameter.grad, atol=1e-6)  # type: ignore[arg-type]
+    for name, buffer in compact.named_buffers():  # the statistics moved alike
         assert torch.allclose(
-            cut(living, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6
+            cut(liveness, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6
         )
 
 
 def test_dropout_and_stochastic_depth_act_in_training_alone() -> None:
     torch.manual_seed(0)
     model, x = Trained(0.5).eval(), torch.randn(6, 1, 6, 6)
-    slim = shrink(model, halved(model, x)[2], x)
-    assert not slim.training
-    assert torch.equal(slim(x), slim(x))
-    slim.train()
-    assert not torch.equal(slim(x), slim(x))
-    kinds = {name: type(module).__name__ for name, module in slim.named_modules()}
+    compact = shrink(model, halved(model, x)[2], x)
+    assert not compact.training
+    assert torch.equal(compact(x), compact(x))
+    compact.train()
+    assert not torch.equal(compact(x), compact(x))
+    kinds = {name: type(module).__name__ for name, module in compact.named_modules()}
     assert (kinds["drop"], kinds["depth"], kinds["n"], kinds["relu"]) == (
         "Dropout2d",
         "StochasticDepth",
         "BatchNorm2d",
         "ReLU",
     )
-    assert [m.p for name, m in slim.named_modules() if name.startswith("dropout")] == [0.5]
+    assert [m.p for name, m in compact.named_modules() if name.startswith("dropout")] == [0.5]
     attention = nn.Sequential(
         nn.TransformerEncoder(
             nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True), 1
         )
     ).eval()
     words = torch.randn(2, 5, 8)
-    slim = shrink(attention, halved(attention, words)[2], words)
-    assert {m.p for m in slim.modules() if hasattr(m, "p")} == {0.3}
-    assert sum(type(m).__name__ == "Attention" for m in slim.modules()) == 1
+    compact = shrink(attention, halved(attention, words)[2], words)
+    assert {m.p for m in compact.modules() if hasattr(m, "p")} == {0.3}
+    assert sum(type(m).__name__ == "Attention" for m in compact.modules()) == 1
 
 
 def test_it_copies_saves_loads_and_exports() -> None:
     torch.manual_seed(0)
     model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
     _, _, masks = halved(model, x)
-    slim = shrink(model, masks, x)
-    wanted = slim(x)
-    assert torch.equal(copy.deepcopy(slim)(x), wanted)
+    compact = shrink(model, masks, x)
+    wanted = compact(x)
+    assert torch.equal(copy.deepcopy(compact)(x), wanted)
     file = io.BytesIO()
-    torch.save(slim.state_dict(), file)
+    torch.save(compact.state_dict(), file)
     file.seek(0)
     again = shrink(Trained().eval(), masks, x)  # another model of the architecture, the same masks
     again.load_state_dict(torch.load(file, weights_only=True))
     assert torch.equal(again(x), wanted)
-    program = torch.export.export(slim, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    program = torch.export.export(compact, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     assert torch.allclose(
         program.module()(torch.cat([x, x])), torch.cat([wanted, wanted]), atol=1e-6
     )
@@ -323,20 +330,20 @@ def test_it_runs_in_onnx_runtime() -> None:
 
     torch.manual_seed(0)
     model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
-    slim = shrink(model, halved(model, x)[2], x)
+    compact = shrink(model, halved(model, x)[2], x)
     file = io.BytesIO()
-    torch.onnx.export(slim, (x,), dynamo=True, verbose=False).save(file)  # type: ignore[union-attr]
+    torch.onnx.export(compact, (x,), dynamo=True, verbose=False).save(file)  # type: ignore[union-attr]
     session = onnxruntime.InferenceSession(file.getvalue())
     (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    assert np.abs(found - slim(x).detach().numpy()).max() < 1e-5
+    assert np.abs(found - compact(x).detach().numpy()).max() < 1e-5
 
 
 def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
     model, example = net("residual")
-    coupling = analyse(model, example)
-    first, more = some_gone(coupling, 0.3), some_gone(coupling, 0.7, seed=1)
-    masks = engine.meet(close(coupling, more, model), close(coupling, first, model))
-    gone = dead(coupling, masks)
+    dependencies = analyse(model, example)
+    first, more = some_gone(dependencies, 0.3), some_gone(dependencies, 0.7, seed=1)
+    masks = engine.intersect(close(dependencies, more, model), close(dependencies, first, model))
+    gone = dead(dependencies, masks)
     assert (
         np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()
     )  # unless that empties a group

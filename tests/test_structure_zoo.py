@@ -16,19 +16,19 @@ from torch import nn
 
 import pruning
 from pruning import events, masks
+from pruning.allocation.ranking import Ranking
 from pruning.events import Finished
-from pruning.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
-from pruning.structure.certify import distance, outputs
-from pruning.structure.closing import close
-from pruning.structure.coupling import analyse
+from pruning.structure.dependency_graph import analyse
 from pruning.structure.groups import Pooling
 from pruning.structure.modules import build
-from pruning.structure.pooling import pool_group
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.shrink import certified
+from pruning.structure.unit_masks import close
+from pruning.structure.verify import distance, outputs
 from pruning.types import Workpiece, prunable
+from pruning.units.pooling import pool_group
 from tests.nets import net
 from tests.toys import toy
 
@@ -75,22 +75,22 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
         torch.manual_seed(0)
         model = torchvision.models.get_model(name, weights=None, num_classes=10, **extra).eval()
         x = torch.randn(2, 3, 32, 32)
-    coupling = analyse(model, x)
-    gone = np.zeros(coupling.units, bool)
-    for i, group in enumerate(coupling.groups):
+    dependencies = analyse(model, x)
+    gone = np.zeros(dependencies.units, bool)
+    for i, group in enumerate(dependencies.groups):
         scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
-        pooled = pool_group(coupling, i, scores, Pooling(), {})
+        pooled = pool_group(dependencies, i, scores, Pooling(), {})
         assert pooled is not None
-        gone[coupling.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]] = (
-            True
-        )
+        gone[
+            dependencies.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]
+        ] = True
     model.double()
-    pruning.apply(close(coupling, gone, model), model)
-    work = Rewrite(coupling, gone)
+    pruning.apply(close(dependencies, gone, model), model)
+    work = Rewrite(dependencies, gone)
     work.run()
-    slim = build(model, work)
-    assert distance(outputs(model, (x.double(),)), outputs(slim, (x.double(),))) <= 1e-12
-    half = sum(p.numel() for p in slim.parameters()) / sum(p.numel() for p in model.parameters())
+    compact = build(model, work)
+    assert distance(outputs(model, (x.double(),)), outputs(compact, (x.double(),))) <= 1e-12
+    half = sum(p.numel() for p in compact.parameters()) / sum(p.numel() for p in model.parameters())
     assert half < 0.5
 
 
@@ -107,14 +107,14 @@ def test_resnet18_at_half_is_the_published_anchor() -> None:
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5)
     ranking = masks.rank(recipe, work).ranking
-    slim = pruning.shrink(
+    compact = pruning.shrink(
         model, masks.verdict(masks.rank(recipe, work), ranking.drops(recipe), model), x
     )
-    assert counting(slim, x) == (487202536, 3055880)
-    left = ranking.left(recipe)  # and the preview knew it
-    assert left.kept == sum(p.numel() for p in slim.parameters() if p.dim() > 1)
+    assert counting(compact, x) == (487202536, 3055880)
+    left = ranking.preview(recipe)  # and the preview knew it
+    assert left.kept == sum(p.numel() for p in compact.parameters() if p.dim() > 1)
     layers = {layer.name: layer for layer in left.layers}
-    for name, p in slim.named_parameters():
+    for name, p in compact.named_parameters():
         assert name not in layers or layers[name].kept == p.numel()
 
 
@@ -158,8 +158,8 @@ def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> 
     ours = make()
     options = {"granularity": "channel", "granularity_options": {"pool": "sum"}}
     recipe = Recipe(options={"norm": "l2"}, scope="per_layer", sparsity=share, **options)  # type: ignore[arg-type]
-    slim = pruning.shrink(ours, pruning.choose(recipe, Workpiece("plain", ours, example=x)), x)
-    for (name, a), b in zip(theirs.named_parameters(), slim.parameters(), strict=True):
+    compact = pruning.shrink(ours, pruning.choose(recipe, Workpiece("plain", ours, example=x)), x)
+    for (name, a), b in zip(theirs.named_parameters(), compact.parameters(), strict=True):
         assert torch.equal(a, b), name
 
 
@@ -176,15 +176,15 @@ def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: An
     for granularity in ("channel", "head") if "attention" in name else ("channel",):
         recipe = Recipe(granularity=granularity, scope=scope, sparsity=0.5)
         units = masks.rank(recipe, work)
-        left = units.ranking.left(recipe)
-        slim, certificate = certified(model, masks.verdict(units, left.drops, model), example)
-        held = dict(slim.named_parameters())
+        left = units.ranking.preview(recipe)
+        compact, certificate = certified(model, masks.verdict(units, left.drops, model), example)
+        held = dict(compact.named_parameters())
         assert {layer.name: layer.kept for layer in left.layers} == {
             n: held[n].numel() for n in prunable(model) if n in held
         }
         assert certificate.removed == sum(left.drops[group] for group in units.ranking.units)
         units.ranking.save(tmp_path / "ranking.npz")
-        assert Ranking.load(tmp_path / "ranking.npz").left(recipe) == left
+        assert Ranking.load(tmp_path / "ranking.npz").preview(recipe) == left
 
 
 def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
@@ -195,10 +195,10 @@ def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", granularity_options={"round_to": 16}, sparsity=0.6)
     ranking = masks.rank(recipe, work).ranking
-    left = ranking.left(recipe)
+    left = ranking.preview(recipe)
     kept = {name: left.units[name] - left.drops[name] for name in ranking.units}
     assert all(count % 16 == 0 for count in kept.values()) and len(set(kept.values())) > 1
-    free = ranking.left(replace(recipe, granularity_options={}))
+    free = ranking.preview(replace(recipe, granularity_options={}))
     assert left.sparsity <= 0.6 and free.sparsity <= 0.6
 
 
@@ -232,7 +232,7 @@ def test_a_preview_is_quick() -> None:
     took = []
     for share in np.linspace(0.1, 0.9, 9):
         began = time.perf_counter()
-        ranking.left(recipe, float(share))
+        ranking.preview(recipe, float(share))
         took.append(time.perf_counter() - began)
     assert min(took) < 0.05
 
@@ -252,19 +252,19 @@ def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
     found: list[tuple[nn.Module, events.Certificate]] = []
     recipe = Recipe(granularity=granularity, sparsity=0.4, steps=2, epochs=1)
     said, end = ended(
-        recipe, work, keep_slim=lambda model, certificate: found.append((model, certificate))
+        recipe, work, keep_compact=lambda model, certificate: found.append((model, certificate))
     )
-    assert end.certificate is not None and end.slim is not None
+    assert end.certificate is not None and end.compact is not None
     assert (
         found[0][1] == end.certificate
         and end.certificate.error <= 1e-9
         and end.certificate.removed > 0
     )
-    assert end.slim.accuracy == end.final.accuracy and end.slim.loss == pytest.approx(
+    assert end.compact.accuracy == end.final.accuracy and end.compact.loss == pytest.approx(
         end.final.loss, abs=1e-5
     )
-    assert end.slim.weights == end.slim.kept == end.final.kept < end.final.weights
-    assert end.slim.macs == end.final.macs_kept and end.slim.size.dense < end.final.size.dense
+    assert end.compact.weights == end.compact.kept == end.final.kept < end.final.weights
+    assert end.compact.macs == end.final.macs_kept and end.compact.size.dense < end.final.size.dense
     assert all(events.from_json(events.to_json(event)) == event for event in said)
 
 
@@ -274,9 +274,9 @@ def test_the_slim_model_may_be_healed_in_the_masked_ones_place() -> None:
         granularity="channel", scope="per_layer", sparsity=0.5, steps=2, epochs=2, lr=0.05
     )
     losses = {}
-    for slim in (False, True):
-        said, end = ended(replace(recipe, heal_slim=slim), toy("residual"))
-        losses[slim] = [e.train_loss for e in said if isinstance(e, events.Epoch)]
+    for compact in (False, True):
+        said, end = ended(replace(recipe, finetune_compact=compact), toy("residual"))
+        losses[compact] = [e.train_loss for e in said if isinstance(e, events.Epoch)]
         assert end.certificate is not None
         assert [e.sparsity for e in said if isinstance(e, events.Epoch)][-1] == end.sparsity
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)
@@ -294,17 +294,19 @@ def test_what_cannot_be_followed_goes_layer_by_layer_and_says_so() -> None:
             return out
 
     work = replace(toy("mlp"), model=Branching().eval())
-    said, end = ended(Recipe(granularity="channel", sparsity=0.3, epochs=1, heal_slim=True), work)
+    said, end = ended(
+        Recipe(granularity="channel", sparsity=0.3, epochs=1, finetune_compact=True), work
+    )
     told = [event.text for event in said if isinstance(event, events.Notice)]
     assert any("layer by layer" in text and "y.sum() > 0" in text for text in told)
     assert any(text.startswith("The masked model is healed") for text in told)
-    assert end.slim is None and end.certificate is None
+    assert end.compact is None and end.certificate is None
 
 
 def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
     from safetensors.torch import load_file
 
-    from pruning.runs.work import do
+    from pruning.runs.handlers import do
 
     store = Store()
     store.submit(
@@ -318,7 +320,7 @@ def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
     certificate = events.Certificate.from_dict(
         json.loads((job.folder / "certificate.json").read_text(encoding="utf-8"))
     )
-    assert sum(w.numel() for w in weights.values()) == certificate.left < certificate.parameters
+    assert sum(w.numel() for w in weights.values()) == certificate.kept < certificate.parameters
     end = store.events(job.id)[-1][1]
     assert isinstance(end, Finished) and end.certificate == certificate
 
@@ -328,7 +330,7 @@ def test_masks_are_the_shape_plan_of_a_slim_file() -> None:
     work = toy("residual")
     masks_ = pruning.choose(Recipe(granularity="channel", sparsity=0.4), work)
     assert work.example is not None
-    slim = pruning.shrink(work.model, masks_, work.example)
+    compact = pruning.shrink(work.model, masks_, work.example)
     again = pruning.shrink(toy("residual", seed=9).model, masks_, work.example)
-    again.load_state_dict(copy.deepcopy(slim.state_dict()))
-    assert torch.equal(again(work.example), slim(work.example))
+    again.load_state_dict(copy.deepcopy(compact.state_dict()))
+    assert torch.equal(again(work.example), compact(work.example))

@@ -15,7 +15,7 @@ from pruning import Batches, Workpiece, choose, studies
 from pruning.errors import DataError, NotFinite, RunError, UnknownName
 from pruning.events import Measurement, from_dict
 from pruning.recipe import Recipe
-from pruning.runs import owner, work
+from pruning.runs import handlers, process_id
 from pruning.runs.resolve import resolve
 from pruning.runs.results import Study, load_study, save_study
 from pruning.runs.store import Store
@@ -182,7 +182,7 @@ def test_scores_answer_a_slider_exactly(
     for sparsity in (0.0, 0.3, 0.75):
         recipe = Recipe(criterion=criterion, granularity=granularity, sparsity=sparsity, seed=3)
         kept = {name: int(mask.sum()) for name, mask in choose(recipe, pictures).items()}
-        assert {layer.name: layer.kept for layer in study.ranking.left(recipe).layers} == {
+        assert {layer.name: layer.kept for layer in study.ranking.preview(recipe).layers} == {
             n: k for n, k in kept.items() if n in study.data["names"]
         }
     assert study.data["criterion"] == criterion and set(study.data["fixed"]) == (
@@ -250,7 +250,7 @@ def test_real_models_have_all_three(tmp_path: Path, name: str) -> None:
         )
         == card.weights
     )
-    left = made(tmp_path / "scores", work, "scores").ranking.left(Recipe(sparsity=0.9))
+    left = made(tmp_path / "scores", work, "scores").ranking.preview(Recipe(sparsity=0.9))
     assert left.weights - left.kept == round(0.9 * card.weights)
 
 
@@ -261,16 +261,16 @@ def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(
     store = Store()
     recipe = Recipe(model="digits-mlp", granularity="channel", scope="per_layer", sparsity=0.5)
     id = store.submit("run", recipe.to_dict())
-    job = store.claim(owner.me(), ["run"])
+    job = store.claim(process_id.me(), ["run"])
     assert job is not None
-    work.do(store, job, lambda: False)
+    handlers.do(store, job, lambda: False)
     data, _ = studies.make(
         {"what": "runtimes", "model": recipe.model, "run": id}, resolve(recipe.model)
     )
     assert {
-        name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "slim")
-    } == {name: ["", ""] for name in ("dense", "final", "slim")}
+        name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "compact")
+    } == {name: ["", ""] for name in ("dense", "final", "compact")}
     assert all(
         timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0
-        for timing in data["slim"]
+        for timing in data["compact"]
     )

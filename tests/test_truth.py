@@ -13,17 +13,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as some
-from scipy import stats
+from scipy import stats as scipy_stats
 from torch import Tensor, nn
 
 import pruning
 import sample_models
-from pruning import agreement, masks, registry
-from pruning.__main__ import main
+from pruning import masks, registry, stats
+from pruning.analysis.criterion_check import Oracle, Plan, Point, Question, Told, sampled, truth
+from pruning.cli import main
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped, UnknownName
-from pruning.measure import evaluate
-from pruning.rerun import Rerun
-from pruning.truth import Oracle, Plan, Point, Question, Told, sampled, truth
+from pruning.measurement import evaluate
+from pruning.sensitivity_map.replay import Rerun
 from pruning.types import Batches, Masks, Workpiece, prunable
 from tests.test_laws import same, snapshot
 from tests.test_studies import made
@@ -35,21 +35,21 @@ from tests.toys import TOYS, toy
 @given(some.lists(some.tuples(some.integers(-5, 5), some.integers(-5, 5)), min_size=3, max_size=30))
 def test_spearman_is_scipys(pairs: list[tuple[int, int]]) -> None:
     a, b = map(list, zip(*pairs, strict=True))
-    ours = agreement.spearman(a, b)
+    ours = stats.spearman(a, b)
     if len(set(a)) == 1 or len(set(b)) == 1:
         assert ours is None
     else:
-        assert ours == pytest.approx(stats.spearmanr(a, b).statistic, abs=1e-12)
-    assert agreement.ranks(a).tolist() == stats.rankdata(a).tolist()
+        assert ours == pytest.approx(scipy_stats.spearmanr(a, b).statistic, abs=1e-12)
+    assert stats.ranks(a).tolist() == scipy_stats.rankdata(a).tolist()
 
 
 def test_spearman_by_hand() -> None:
     """1 2 3 4 against 1 3 2 4: squared differences of ranks sum to 2, so ρ = 1 − 6·2 / (4·15) = 0.8."""
-    assert agreement.spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
-    assert agreement.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    assert agreement.spearman([1, 2], [1, 2]) is None
-    assert agreement.correlation([1, 1, 1], [1, 2, 3]) == agreement.Correlation(None)
-    assert agreement.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == agreement.Correlation(
+    assert stats.spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
+    assert stats.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
+    assert stats.spearman([1, 2], [1, 2]) is None
+    assert stats.correlation([1, 1, 1], [1, 2, 3]) == stats.Correlation(None)
+    assert stats.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == stats.Correlation(
         pytest.approx(0.8), None, None
     )
 
@@ -59,10 +59,10 @@ def test_a_draw_counts_units_as_often_as_it_holds_them() -> None:
     chance = np.random.default_rng(1)
     x, y = chance.normal(size=12), chance.integers(0, 4, 12).astype(float)
     counts = chance.multinomial(12, np.full(12, 1 / 12), size=20)
-    ours = agreement._correlate(x, y, counts.astype(float))
+    ours = stats._correlate(x, y, counts.astype(float))
     for rho, row in zip(ours, counts, strict=True):
         assert rho == pytest.approx(
-            stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12
+            scipy_stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12
         )
 
 
@@ -74,7 +74,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     for i in range(200):
         a = chance.normal(size=64)
         b = r * a + np.sqrt(1 - r * r) * chance.normal(size=64)
-        found = agreement.correlation(a, b, seed=i, draws=300)
+        found = stats.correlation(a, b, seed=i, draws=300)
         assert found.low is not None and found.high is not None and found.value is not None
         assert found.low <= found.value <= found.high
         inside += found.low <= true <= found.high
@@ -83,11 +83,11 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
 
 def test_matrix_is_symmetric_and_repeats() -> None:
     columns = {name: np.random.default_rng(i).normal(size=20) for i, name in enumerate("abc")}
-    held = agreement.matrix(columns)
+    held = stats.matrix(columns)
     assert all(held[i][i] == pytest.approx(1) for i in range(3))
     assert all(held[i][j] == pytest.approx(held[j][i]) for i in range(3) for j in range(3))
     a, b = columns["a"], columns["b"]
-    assert agreement.correlation(a, b, seed=3) == agreement.correlation(a, b, seed=3)
+    assert stats.correlation(a, b, seed=3) == stats.correlation(a, b, seed=3)
 
 
 # ---------------------------------------------------------------- running again
@@ -326,13 +326,11 @@ def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
         assert held.units == len(mine)
         scores = {name: [p.scores[name] for p in mine] for name in held.criteria}
         for name in held.criteria:
-            assert held.size[name].value == agreement.spearman(
+            assert held.size[name].value == stats.spearman(
                 scores[name], [abs(p.change) for p in mine]
             )
-            assert held.harm[name].value == agreement.spearman(
-                scores[name], [p.change for p in mine]
-            )
-        assert held.agreement[0][1] == agreement.spearman(scores["taylor"], scores["random"])
+            assert held.harm[name].value == stats.spearman(scores[name], [p.change for p in mine])
+        assert held.agreement[0][1] == stats.spearman(scores["taylor"], scores["random"])
 
 
 def test_scores_are_those_that_prune() -> None:
@@ -436,7 +434,7 @@ def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[s
     assert {p["layer"] for p in points} == {named("digits-mlp")[1]}
     scores, changes = [p["scores"]["magnitude"] for p in points], [abs(p["change"]) for p in points]
     assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(
-        stats.spearmanr(scores, changes).statistic
+        scipy_stats.spearmanr(scores, changes).statistic
     )
     assert main([*words, *more]) == 0
     said = capsys.readouterr().out

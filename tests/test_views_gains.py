@@ -8,15 +8,15 @@ import pytest
 from pages import figures, opened, said, settle, settled
 from streamlit.testing.v1 import AppTest
 
+from pruning.runs import pool
 from pruning.runs.store import Store
 
 
 @pytest.fixture
 def result(home: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     """The Prune page with the shipped run open."""
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
     opened("model")  # an empty workspace is given the example
     return settled("prune", run=Store().jobs("run")[0].id)
 

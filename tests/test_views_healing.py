@@ -11,15 +11,15 @@ from dashboard import state, words
 from dashboard.charts import results, runs
 from pruning.events import Event, Finished
 from pruning.recipe import Recipe
+from pruning.runs import pool
 from tests.pages import said, settled
 from tests.toys import toy
 
 
 @pytest.fixture
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
 def told(**fields: object) -> tuple[list[Event], Finished]:
@@ -84,13 +84,13 @@ def test_the_result_has_a_column_for_each_stage():
 
 def test_the_curves_mark_what_recalibration_brought_and_the_table_has_the_teacher():
     events, _ = told(epochs=2, recalibrate=True, distill=0.5)
-    story = runs.story(events)
-    tested = runs.curves(story, "id", "magnitude", dark=False)["panels"][0]["lines"][1]["points"]
+    history = runs.history(events)
+    tested = runs.curves(history, "id", "magnitude", dark=False)["panels"][0]["lines"][1]["points"]
     assert [point[4].split(":")[0] for point in tested] == [
         "Pruned",
         "BatchNorm recalibrated",
         "At the end",
     ]
-    assert "loss, teacher" in runs.rows(story) and "loss, teacher" not in runs.rows(
-        runs.story(told(epochs=1)[0])
+    assert "loss, teacher" in runs.rows(history) and "loss, teacher" not in runs.rows(
+        runs.history(told(epochs=1)[0])
     )

@@ -7,25 +7,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dashboard import frames, jobs, state
-from dashboard.charts import layers, weights
-from pruning.ranking import Left
+from dashboard import jobs, state, tables
+from dashboard.charts import layers, one_layer
+from pruning.allocation.ranking import Preview
 from pruning.recipe import Recipe
+from pruning.runs import pool
 from tests.pages import figures, opened, said, settle, settled
 
 
 @pytest.fixture(autouse=True)
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
-def left(recipe: Recipe) -> Left:
+def left(recipe: Recipe) -> Preview:
     """What the engine would leave, from the same study that the page asked for."""
-    study = jobs.study("scores", **frames.scores_spec(recipe))
+    study = jobs.study("scores", **tables.scores_spec(recipe))
     assert study is not None
-    return study.ranking.left(recipe)
+    return study.ranking.preview(recipe)
 
 
 def lines(figure: dict) -> list[float]:
@@ -128,7 +128,7 @@ def test_joined_bins_keep_every_weight_and_the_reach(total):
         np.random.default_rng(0).normal(size=min(total, 5000)), 256, (-4, 4)
     )
     counts = counts * (total // counts.sum() or 1)
-    wide, fewer = weights.coarser(edges, counts)
+    wide, fewer = one_layer.coarser(edges, counts)
     assert fewer.sum() == counts.sum() and (wide[0], wide[-1]) == (edges[0], edges[-1])
     assert len(fewer) >= 32 and len(wide) == len(fewer) + 1
 
@@ -141,12 +141,12 @@ def test_sixty_layers_are_two_traces():
 
 
 def test_a_layer_without_any_weight_left_or_spread_draws():
-    assert weights.matrix(np.zeros((4, 4)), None, title="", dark=True, rows=4, columns=4)["data"]
-    assert weights.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
-    assert weights.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")[
+    assert one_layer.matrix(np.zeros((4, 4)), None, title="", dark=True, rows=4, columns=4)["data"]
+    assert one_layer.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
+    assert one_layer.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")[
         "data"
     ]
-    assert weights.scores(
+    assert one_layer.scores(
         np.array([0.0, 1e-9, 1.0]), title="", dark=False, threshold=0.0, log=True, x="score"
     )["data"]
 

@@ -6,17 +6,17 @@ import pickle
 
 import pytest
 
-from dashboard import frames, jobs, state
+from dashboard import jobs, state, tables
 from pruning.recipe import Recipe
+from pruning.runs import pool
 from pruning.runs.store import Store
 from tests.pages import opened, said, settle, settled
 
 
 @pytest.fixture(autouse=True)
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
 def test_the_first_page_is_never_empty():
@@ -39,7 +39,7 @@ def test_the_example_is_a_finished_run_with_everything_a_run_leaves():
     opened()
     (job,) = Store().jobs("run")
     held = jobs.left(job)
-    assert job.state == "finished" and frames.is_example(job)
+    assert job.state == "finished" and tables.is_example(job)
     assert held.finished.sparsity == pytest.approx(0.9, abs=1 / 40_208)
     assert (
         sum(int(h.final.sum()) for h in held.histograms.values())

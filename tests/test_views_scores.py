@@ -9,18 +9,18 @@ import pytest
 
 import sample_models
 from dashboard import state
-from dashboard.charts import truth as charts
-from dashboard.charts.truth import Judged
-from pruning import truth
-from pruning.agreement import Correlation, spearman
+from dashboard.charts import criteria as charts
+from dashboard.charts.criteria import Judged
+from pruning.analysis import criterion_check
+from pruning.runs import pool
+from pruning.stats import Correlation, spearman
 from tests.pages import figures, opened, said, settle, settled
 
 
 @pytest.fixture(autouse=True)
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
 def shown(page, start: str):
@@ -32,12 +32,12 @@ CHANNELS = replace(state.HOME, granularity="channel")
 
 
 def test_the_page_shows_what_the_engine_measured():
-    page = settled("scores", r=state.encode(CHANNELS), layer="conv2.weight")
+    page = settled("criteria", r=state.encode(CHANNELS), layer="conv2.weight")
     assert not page.exception and not page.error
     work = sample_models.load("digits-cnn")
-    _, *points, end = truth.truth(
+    _, *points, end = criterion_check.truth(
         work,
-        truth.Question(("conv2.weight",), "channel"),
+        criterion_check.Question(("conv2.weight",), "channel"),
         {"magnitude": {}, "taylor": {}, "random": {}},
     )
     expected = end.layers[0].size
@@ -55,7 +55,7 @@ def test_the_page_shows_what_the_engine_measured():
 
 
 def test_held_against_harm_the_signed_change_is_drawn_and_correlated():
-    page = settled("scores", r=state.encode(CHANNELS), layer="conv3.weight")
+    page = settled("criteria", r=state.encode(CHANNELS), layer="conv3.weight")
     page.segmented_control(key="truth-against").set_value("harm").run()
     figure = next(f for title, f in figures(page).items() if " on conv3" in title)
     assert figure["layout"]["yaxis"]["title"]["text"] == "change in loss without it, signed"
@@ -68,7 +68,7 @@ def test_held_against_harm_the_signed_change_is_drawn_and_correlated():
 
 
 def test_every_layer_is_measured_when_asked_for():
-    page = settled("scores", r=state.encode(CHANNELS), layer="conv1.weight")
+    page = settled("criteria", r=state.encode(CHANNELS), layer="conv1.weight")
     assert not any("is nearest to the truth in" in title for title in figures(page))
     page.toggle(key="truth-all").set_value(True).run()
     settle(page)
@@ -82,14 +82,14 @@ def test_every_layer_is_measured_when_asked_for():
 
 
 def test_what_has_no_units_or_no_meaning_is_said():
-    page = settled("scores", r=state.encode(CHANNELS), layer="fc2.weight")
+    page = settled("criteria", r=state.encode(CHANNELS), layer="fc2.weight")
     assert any(
         "fc2 has no units to remove by channel: its outputs are the model"
         in told.value.replace("\\", "")
         for told in page.info
     )
     page = settled(
-        "scores",
+        "criteria",
         r=state.encode(replace(state.HOME, criterion="geometric_median", granularity="channel")),
     )
     assert "geometric_median" in page.multiselect(key="truth-criteria-digits-cnn-channel").value
@@ -102,7 +102,7 @@ def test_what_has_no_units_or_no_meaning_is_said():
 
 
 def test_nothing_picked_and_nothing_there_yet():
-    page = opened("scores")
+    page = opened("criteria")
     assert "Scoring the weight units of digits-cnn" in said(page)
     page.multiselect(key="truth-criteria-digits-cnn-weight").set_value([]).run()
     assert any("Pick one or more criteria" in told.value for told in page.info)

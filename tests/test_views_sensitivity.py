@@ -8,11 +8,12 @@ import pytest
 
 from dashboard import jobs, state
 from dashboard.charts import sensitivity as charts
-from dashboard.views.foretold import verdict
+from dashboard.views.predicted import verdict
 from pruning.events import Accuracy, Point
 from pruning.recipe import Recipe
+from pruning.runs import pool
+from pruning.runs.handlers import do
 from pruning.runs.store import Store
-from pruning.runs.work import do
 from tests.pages import opened, said, settle, settled
 
 QUICK = replace(state.HOME, model="digits-mlp")
@@ -20,9 +21,8 @@ QUICK = replace(state.HOME, model="digits-mlp")
 
 @pytest.fixture(autouse=True)
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
 def cell(
@@ -97,7 +97,7 @@ def test_the_map_is_there_and_fill_writes_every_layers_ratio_into_the_recipe_and
     recipe = state.decode(held if isinstance(held, str) else held[0])
     assert page.query_params["r"] != before
     assert (
-        recipe.scope == "by_hand"
+        recipe.scope == "manual"
         and set(recipe.ratios) <= {p.layer for p in points}
         and max(recipe.ratios.values()) >= 0.7
     )
@@ -210,7 +210,7 @@ def test_one_layer_and_two_hundred(many):
 
 
 def test_a_forecast_is_judged_by_the_interval_of_what_came():
-    once, dense = Recipe(scope="by_hand"), Accuracy(95, 100)
+    once, dense = Recipe(scope="manual"), Accuracy(95, 100)
     assert "within the 95 % interval" in verdict(dense, Accuracy(93, 100), 0.01, once)
     assert verdict(dense, Accuracy(50, 100), 0.01, once).startswith("More was lost")
     assert verdict(dense, Accuracy(95, 100), 0.4, once).startswith("Less was lost")

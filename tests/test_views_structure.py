@@ -11,8 +11,9 @@ import torchvision
 import sample_models
 from dashboard.charts import structure as charts
 from pruning.events import Certificate, Frozen
-from pruning.structure.coupling import analyse
-from pruning.structure.study import structure
+from pruning.runs import pool
+from pruning.structure.dependency_graph import analyse
+from pruning.studies.structure import structure
 from pruning.types import Workpiece
 from tests.nets import branching
 from tests.pages import figures, said, settled
@@ -21,9 +22,8 @@ from tests.toys import toy
 
 @pytest.fixture(autouse=True)
 def no_crew(home, monkeypatch):
-    from pruning.runs import crew
 
-    monkeypatch.setattr(crew, "ensure", lambda *_: False)
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
 def told(work: Workpiece) -> dict:

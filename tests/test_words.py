@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard import colours, drawings, forms, phrases, words
+from dashboard import colours, forms, phrases, words
+from dashboard.components import icons
 from pruning import registry
 from pruning.events import Accuracy, Latency
 from pruning.recipe import Recipe
@@ -101,7 +102,7 @@ def test_whole_ms_times_seconds_plural_shape():
         ),
         (
             Recipe(
-                scope="by_hand",
+                scope="manual",
                 ratios={"conv1.weight": 0.25, "fc.weight": 0.9},
                 epochs=1,
                 criterion="taylor",
@@ -167,7 +168,7 @@ def test_plain_text_carries_no_markdown():
 def test_every_criterion_has_words_a_drawing_and_a_look_of_its_own() -> None:
     known = registry.names("criterion")
     assert set(known) <= set(phrases.CRITERIA)
-    assert set(known) <= set(drawings.CRITERIA)
+    assert set(known) <= set(icons.CRITERIA)
     looks = {name: colours.technique(name) for name in known}
     assert set(known) - {"random"} <= set(colours.FIXED)
     assert len({(look.colour, look.dash) for look in looks.values()}) == len(known)

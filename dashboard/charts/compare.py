@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
+from dashboard.charts.one_layer import counts_axis, layout
 from dashboard.charts.results import within
-from dashboard.charts.weights import counts_axis, layout
 from pruning.events import Finished, Measurement
 from pruning.recipe import Recipe
 from pruning.runs.results import Histogram

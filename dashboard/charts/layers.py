@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.weights import coarser, layout
+from dashboard.charts.one_layer import coarser, layout
 
 CELL, LABEL = 118, 24  # pixels: a panel's height, and of it the label's
 BINS = 64

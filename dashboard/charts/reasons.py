@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pruning.events import Finished
-from pruning.figures import TOLERANCE, Timing
+from pruning.metrics import TOLERANCE, Timing
 
 WHY = {
     # (what, state): why there is no gain
@@ -17,13 +17,13 @@ WHY = {
         "masked",
     ): "PyTorch multiplies zeros too; only a runtime that skips them would save their operations.",
     ("skipping", "masked"): "No weight that is used became zero.",
-    ("weights", "slimmed"): "Nothing was removed.",
-    ("file", "slimmed"): "The tensors that are left are about as large.",
-    ("travel", "slimmed"): "The tensors that are left are about as large.",
-    ("memory", "slimmed"): "The tensors that are left are about as large.",
-    ("activations", "slimmed"): "The largest outputs are of layers that kept their channels.",
-    ("energy", "slimmed"): "The layers that do most of the work kept their channels.",
-    ("skipping", "slimmed"): "The layers that do most of the work kept their channels.",
+    ("weights", "compact"): "Nothing was removed.",
+    ("file", "compact"): "The tensors that are left are about as large.",
+    ("travel", "compact"): "The tensors that are left are about as large.",
+    ("memory", "compact"): "The tensors that are left are about as large.",
+    ("activations", "compact"): "The largest outputs are of layers that kept their channels.",
+    ("energy", "compact"): "The layers that do most of the work kept their channels.",
+    ("skipping", "compact"): "The layers that do most of the work kept their channels.",
 }
 
 ANSWERS = {
@@ -60,11 +60,11 @@ TIMED = {
     ): "Sparse rows skip zeros, but read an index for each value: on layers this small that costs more than it saves.",
     (
         "torch",
-        "slimmed",
+        "compact",
     ): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
     (
         "ONNX Runtime",
-        "slimmed",
+        "compact",
     ): "At this size calling an operation takes longer than its arithmetic, of which there is less.",
 }
 
@@ -94,7 +94,7 @@ def older() -> str:
     return "This run was made before this was measured, or has no data or example input for it: run again."
 
 
-def no_slim(end: Finished, structured: bool) -> str:
+def no_compact(end: Finished, structured: bool) -> str:
     """Why there is no slimmed model."""
     if not end.sparsity:
         return "Nothing was removed, so there is nothing to slim."

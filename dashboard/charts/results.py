@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dashboard import words
-from dashboard.charts.runs import Story, packed
+from dashboard.charts.runs import RunHistory, packed
 from pruning.events import Accuracy, Finished, Measurement
 
 
@@ -104,7 +104,7 @@ def verdict(end: Finished, healed: bool = True) -> str:
     return f"{gone}, and accuracy is {words.percent(b.accuracy)}{way}: {moved} from dense{told}."
 
 
-def tiles(told: Story) -> list[tuple[str, str, str]]:
+def tiles(told: RunHistory) -> list[tuple[str, str, str]]:
     """(label, value, what stands beside it): the four numbers to read from three metres, while it runs and when it has ended."""
     if told.finished is None:
         return _tiles_so_far(told)
@@ -125,7 +125,7 @@ def tiles(told: Story) -> list[tuple[str, str, str]]:
     ]
 
 
-def _tiles_so_far(told: Story) -> list[tuple[str, str, str]]:
+def _tiles_so_far(told: RunHistory) -> list[tuple[str, str, str]]:
     if told.dense is None:
         return [
             (label, "—", "measuring dense")

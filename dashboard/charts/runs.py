@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
+from pruning.allocation.ranking import sparse_bytes
 from pruning.events import (
     Accuracy,
     Epoch,
@@ -22,14 +23,13 @@ from pruning.events import (
     Pruned,
     Started,
 )
-from pruning.ranking import sparse_bytes
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
 
 
 @dataclass
-class Story:
+class RunHistory:
     """What the events told so far. Each list holds (epochs done, event)."""
 
     epochs: int = 0
@@ -47,9 +47,9 @@ class Story:
         return len(self.trained)
 
 
-def story(events: Iterable[Event]) -> Story:
+def history(events: Iterable[Event]) -> RunHistory:
     """The events of one attempt, sorted into what the pictures need."""
-    told = Story()
+    told = RunHistory()
     for event in events:
         match event:
             case Started():
@@ -83,7 +83,7 @@ def of_controls(event: Started) -> int:
 
 
 def curves(
-    told: Story, run: str, criterion: str, *, dark: bool, arrive: bool = False
+    told: RunHistory, run: str, criterion: str, *, dark: bool, arrive: bool = False
 ) -> dict[str, Any]:
     """The data of the live curves. arrive: bring them into view when they first appear."""
     style = colours.technique(criterion, dark)
@@ -120,7 +120,7 @@ def _panel(
     }
 
 
-def _accuracy(told: Story) -> dict[str, Any]:
+def _accuracy(told: RunHistory) -> dict[str, Any]:
     by_epoch = [
         (
             at,
@@ -175,7 +175,7 @@ def _point(at: int, accuracy: Accuracy, text: str) -> list[Any]:
     return [at, accuracy.value * 100, low * 100, high * 100, text]
 
 
-def _loss(told: Story) -> dict[str, Any]:
+def _loss(told: RunHistory) -> dict[str, Any]:
     held = [
         [at, e.loss, None, None, f"Loss after epoch {at}: {e.loss:.3f} on validation data."]
         for at, e in told.trained
@@ -208,7 +208,7 @@ def _loss(told: Story) -> dict[str, Any]:
     )
 
 
-def _left(told: Story) -> dict[str, Any]:
+def _left(told: RunHistory) -> dict[str, Any]:
     points = [
         (
             at,
@@ -229,7 +229,7 @@ def _left(told: Story) -> dict[str, Any]:
     )
 
 
-def _size(told: Story) -> dict[str, Any]:
+def _size(told: RunHistory) -> dict[str, Any]:
     if told.dense is None:
         return _panel(
             "size", "bytes", "File, packed", "File size: not measured yet.", [], None, zero=True
@@ -275,7 +275,7 @@ def packed(dense: Measurement, layers: Sequence[Layer]) -> int:
     return rest + sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
 
 
-def rows(told: Story) -> pd.DataFrame:
+def rows(told: RunHistory) -> pd.DataFrame:
     """The table twin of the curves: one row an epoch."""
     taught = any(e.teacher is not None for _, e in told.trained)
     teacher = {"loss, teacher": [e.teacher for _, e in told.trained]} if taught else {}

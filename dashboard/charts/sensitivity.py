@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from pruning import maps
 from pruning.events import Accuracy, Point
+from pruning.sensitivity_map import planning
 
 SORTS = ("depth", "size", "sensitivity")
 TICKS = (1, 5, 20, 50)  # points below dense
@@ -57,7 +57,7 @@ def ordered(rows: Sequence[Row], points: Sequence[Point], by: str) -> list[Row]:
         return list(rows)
     if by == "size":
         return sorted(rows, key=lambda row: -row.weights)
-    curves = maps.changes(points)
+    curves = planning.changes(points)
     harm = {name: sum(losses) / len(losses) for name, (_, losses) in curves.items()}
     return sorted(rows, key=lambda row: (row.fixed is not None, -harm.get(row.name, 0.0)))
 

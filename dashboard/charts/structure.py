@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.weights import layout
+from dashboard.charts.one_layer import layout
 from pruning.events import Certificate
 
 LANE, TOP = 22, 150  # pixels: of a group's line; of title, axis and the layers' names
@@ -189,7 +189,7 @@ def touches(group: Mapping[str, Any]) -> str:
 
 def certified(held: Certificate) -> str:
     """The certificate of a slim model, in words."""
-    gone = f"without {held.removed:,} of {words.plural(held.units, 'unit')}, {held.left:,} of {words.plural(held.parameters, 'parameter')}"
+    gone = f"without {held.removed:,} of {words.plural(held.units, 'unit')}, {held.kept:,} of {words.plural(held.parameters, 'parameter')}"
     kept = [
         f" {words.layer_name(f.group)} kept {words.plural(f.units, 'unit')} as zeros: {f.why}."
         for f in held.frozen

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import bench, forms, frames, jobs, state, words
+from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import compare, together
 from dashboard.charts.compare import Entry
 from dashboard.charts.together import Run
-from dashboard.views import frame
-from dashboard.views.truth_panel import onnx, panel_of
+from dashboard.views import _frame
+from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
 from pruning.runs.results import Histogram
 from pruning.runs.store import Job
@@ -29,12 +29,12 @@ def entries(held: list[Job]) -> list[Entry]:
 
 def chip(job: Job, several: bool) -> str:
     """A run's name in the list: what it is, and which. several: there are runs of more than one model."""
-    model = [bench.title(job.spec.get("model", ""))] if several else []
+    model = [models.title(job.spec.get("model", ""))] if several else []
     said = [
         *model,
         f"{words.technique(job.spec.get('criterion', ''))} {words.share(round(1 - kept(job), 3))}",
     ]
-    return " · ".join([*said, "example" if frames.is_example(job) else job.id[:4]])
+    return " · ".join([*said, "example" if tables.is_example(job) else job.id[:4]])
 
 
 def kept(job: Job) -> float:
@@ -98,7 +98,7 @@ def main_chart(held: list[Entry]) -> None:
         return
     figure = compare.scatter(held, held[0], kind, dark=state.dark())
     alt = f"Accuracy on test data against {compare.COSTS[kind].lower()}. {compare.finding(held, held[0])}."
-    frame.chart(
+    _frame.chart(
         figure, alt=alt, table=compare.rows(held, held[0]), name=f"compare-{kind}", twin=False
     )
 
@@ -108,7 +108,7 @@ def legend(held: list[Entry]) -> None:
     reference = held[0]
     several = len({entry.recipe.model for entry in held}) > 1
     for entry in held:
-        model = f" · {words.plain(bench.title(entry.recipe.model))}" if several else ""
+        model = f" · {words.plain(models.title(entry.recipe.model))}" if several else ""
         said = f"Reference. {words.sentence(entry.recipe)}"
         if entry.id != reference.id:
             told = words.differences(reference.recipe, entry.recipe)
@@ -180,7 +180,7 @@ def gained(held: list[Entry], known: dict[str, Job]) -> None:
         alt = (
             f"How many times better than its own dense model each run is. {together.finding(runs)}."
         )
-        frame.chart(
+        _frame.chart(
             together.chart(runs, dark=state.dark()),
             alt=alt,
             table=together.table(runs),
@@ -211,7 +211,7 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
     shown = [(entry, read[chosen]) for entry, read in found if chosen in read]
     figure = compare.histograms(shown, chosen, dark=state.dark(), log=log)
     alt = f"Histograms of {words.layer_name(chosen)} for {words.plural(len(shown), 'run')}, on the same axes: kept over dense."
-    frame.chart(figure, alt=alt, table=compare.bins(shown), name="compare-histograms")
+    _frame.chart(figure, alt=alt, table=compare.bins(shown), name="compare-histograms")
     left_out = [entry.letter for entry in held if entry.id not in {other.id for other, _ in shown}]
     if left_out:
         st.caption(
@@ -232,11 +232,11 @@ def nothing_yet() -> None:
         "No run has finished yet. A run takes a model and a recipe: start one on the Prune page, and it can be compared here.",
         icon=":material/compare_arrows:",
     )
-    st.page_link(frame.page("prune"), label="To the Prune page", icon=":material/content_cut:")
+    st.page_link(_frame.page("prune"), label="To the Prune page", icon=":material/content_cut:")
 
 
 def page() -> None:
-    frame.ask("Which of these runs is worth keeping?")
+    _frame.ask("Which of these runs is worth keeping?")
     known = {job.id: job for job in jobs.finished() if jobs.result(job)}
     if not known:
         nothing_yet()
@@ -244,15 +244,15 @@ def page() -> None:
     picked = choose(known)
     held = entries(picked)
     left, right = st.columns([7, 4], gap="medium")
-    with left, frame.guarded():
+    with left, _frame.guarded():
         main_chart(held)
-    with right, frame.guarded():
+    with right, _frame.guarded():
         legend(held)
-    with frame.guarded():
+    with _frame.guarded():
         numbers(held)
-    with frame.guarded():
+    with _frame.guarded():
         gained(held, known)
-    with frame.guarded():
+    with _frame.guarded():
         one_layer(held, known)
     if len(known) == 1:
         st.caption("One run so far: finish another on the Prune page, and both stand here.")

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import bench, frames, jobs, looks, state, words
-from dashboard.charts import layers, weights
+from dashboard import jobs, models, state, tables, words
+from dashboard.charts import inspect, layers, one_layer
 from dashboard.components.strip import strip
-from dashboard.views import frame
+from dashboard.views import _frame
 from pruning.errors import PruningError
 from pruning.runs.store import Job
 
@@ -24,12 +24,12 @@ def page() -> None:
     recipe = state.recipe()
     card = jobs.study("card", model=recipe.model)
     held = jobs.study("weights", model=recipe.model)
-    scores = jobs.study("scores", **frames.scores_spec(recipe))
-    blocks = bench.blocks_of(recipe.model, card)
+    scores = jobs.study("scores", **tables.scores_spec(recipe))
+    blocks = models.blocks_of(recipe.model, card)
     if card is None or held is None or not blocks:
         _skeleton(recipe.model)
         return
-    look = looks.look(recipe, held, scores)
+    look = inspect.look(recipe, held, scores)
     chosen = state.layer_among({block.name: block.weights for block in blocks})
     if look.left is not None:
         kept = {layer.name: layer.kept / layer.total for layer in look.left.layers}
@@ -38,11 +38,11 @@ def page() -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
         side, log = _controls()
-        with frame.guarded():
+        with _frame.guarded():
             _front(look, chosen, side, log)
-    with right, frame.guarded():
+    with right, _frame.guarded():
         _behind(look, chosen)
-    with frame.guarded():
+    with _frame.guarded():
         _all(look, chosen, log)
 
 
@@ -50,11 +50,11 @@ def _skeleton(model: str) -> None:
     st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        frame.waiting(
-            f"Reading every weight of {bench.title(model)}; usually two seconds.",
-            weights.HEIGHT + 56,
+        _frame.waiting(
+            f"Reading every weight of {models.title(model)}; usually two seconds.",
+            one_layer.HEIGHT + 56,
         )
-    right.skeleton(height=weights.HEIGHT + 56)
+    right.skeleton(height=one_layer.HEIGHT + 56)
 
 
 # ---------------------------------------------------------------- left: the histogram
@@ -75,13 +75,13 @@ def _controls() -> tuple[str, bool]:
     return str(side), log
 
 
-def _front(look: looks.Look, chosen: str, side: str, log: bool) -> None:
+def _front(look: inspect.Look, chosen: str, side: str, log: bool) -> None:
     if side == SIDES[1]:
         _before_after(look, chosen, log)
     elif look.left is None:
-        frame.waiting(
+        _frame.waiting(
             f"Scoring every weight by {words.technique(look.recipe.criterion)}; usually a second.",
-            weights.HEIGHT,
+            one_layer.HEIGHT,
         )
     elif look.structured:
         _units(look, chosen, "front")
@@ -91,34 +91,36 @@ def _front(look: looks.Look, chosen: str, side: str, log: bool) -> None:
         _scores(look, chosen, log)
 
 
-def _histogram(look: looks.Look, chosen: str, log: bool) -> None:
+def _histogram(look: inspect.Look, chosen: str, log: bool) -> None:
     edges, counts = look.histogram(chosen)
     layer, threshold = look.layer(chosen), look.threshold(chosen)
-    title = weights.found(chosen, layer.total - layer.kept, layer.total, threshold)
-    figure = weights.histogram(
+    title = one_layer.found(chosen, layer.total - layer.kept, layer.total, threshold)
+    figure = one_layer.histogram(
         edges, counts, title=title, dark=state.dark(), threshold=threshold, log=log
     )
-    table = pd.DataFrame(weights.table(edges, counts))
-    frame.chart(
+    table = pd.DataFrame(one_layer.table(edges, counts))
+    _frame.chart(
         figure, alt=f"Histogram. {title}.", table=table, name=f"weights-{words.layer_name(chosen)}"
     )
 
 
-def _scores(look: looks.Look, chosen: str, log: bool) -> None:
+def _scores(look: inspect.Look, chosen: str, log: bool) -> None:
     values, layer, threshold = (
         look.ranking.units[chosen],
         look.layer(chosen),
         look.threshold(chosen),
     )
     technique = words.technique(look.recipe.criterion)
-    title = looks.found_scores(chosen, layer.total - layer.kept, layer.total, threshold, technique)
+    title = inspect.found_scores(
+        chosen, layer.total - layer.kept, layer.total, threshold, technique
+    )
     axis = f"score by {technique}"
-    figure = weights.scores(
+    figure = one_layer.scores(
         values, title=title, dark=state.dark(), threshold=threshold, log=log, x=axis
     )
     quantiles = np.linspace(0, 1, 101)
     table = pd.DataFrame({"quantile": quantiles, axis: np.quantile(values, quantiles)})
-    frame.chart(
+    _frame.chart(
         figure,
         alt=f"Histogram of scores. {title}.",
         table=table,
@@ -129,7 +131,7 @@ def _scores(look: looks.Look, chosen: str, log: bool) -> None:
     )
 
 
-def _units(look: looks.Look, chosen: str, place: str) -> None:
+def _units(look: inspect.Look, chosen: str, place: str) -> None:
     values, drops = (
         look.ranking.units.get(chosen),
         look.left.drops.get(chosen, 0) if look.left else 0,
@@ -148,24 +150,24 @@ def _units(look: looks.Look, chosen: str, place: str) -> None:
         len(values) > BARS
     ):  # kernels and groups come in thousands: how their scores are spread says more than a bar for each
         at = look.left.thresholds.get(chosen) if look.left else None
-        figure = weights.scores(
+        figure = one_layer.scores(
             values, title=title, dark=state.dark(), threshold=at, log=False, x=y
         )
         table = pd.DataFrame(
             {"quantile": np.linspace(0, 1, 101), y: np.quantile(values, np.linspace(0, 1, 101))}
         )
-        frame.chart(
+        _frame.chart(
             figure,
             alt=f"Histogram of scores. {title}.",
             table=table,
             name=f"units-{place}-{words.layer_name(chosen)}",
         )
         return
-    figure = weights.units(values, drops, title=title, dark=state.dark(), noun=noun, y=y)
+    figure = one_layer.units(values, drops, title=title, dark=state.dark(), noun=noun, y=y)
     table = pd.DataFrame(
         {"rank": np.arange(1, len(values) + 1), y: values, "goes": np.arange(len(values)) < drops}
     )
-    frame.chart(
+    _frame.chart(
         figure,
         alt=f"Bars, lowest score first. {title}.",
         table=table,
@@ -173,12 +175,12 @@ def _units(look: looks.Look, chosen: str, place: str) -> None:
     )
 
 
-def _before_after(look: looks.Look, chosen: str, log: bool) -> None:
-    runs = frames.finished_of(look.recipe.model)
+def _before_after(look: inspect.Look, chosen: str, log: bool) -> None:
+    runs = tables.finished_of(look.recipe.model)
     if not runs:
         said = "No finished run of this model yet. Start one on the Prune page; its weights appear here."
         st.info(said, icon=":material/hourglass_empty:")
-        st.page_link(frame.page("prune"), label="Go to Prune", icon=":material/content_cut:")
+        st.page_link(_frame.page("prune"), label="Go to Prune", icon=":material/content_cut:")
         return
     names = dict(
         zip(
@@ -206,13 +208,13 @@ def _compared(job: Job, chosen: str, log: bool) -> None:
         raise PruningError(f"Run {job.id} has no layer called {chosen}: choose another run.")
     kept, total = int(held.final.sum()), int(held.dense.sum())
     title = f"{words.layer_name(chosen)}: {kept:,} of {total:,} weights left after the run"
-    figure = weights.before_after(
+    figure = one_layer.before_after(
         held.edges, held.dense, held.final, title=title, dark=state.dark(), log=log
     )
     table = pd.DataFrame(
         {"from": held.edges[:-1], "to": held.edges[1:], "before": held.dense, "after": held.final}
     )
-    frame.chart(
+    _frame.chart(
         figure,
         alt=f"Two histograms on the same bins. {title}.",
         table=table,
@@ -223,7 +225,7 @@ def _compared(job: Job, chosen: str, log: bool) -> None:
 # ---------------------------------------------------------------- right: what is behind it
 
 
-def _behind(look: looks.Look, chosen: str) -> None:
+def _behind(look: inspect.Look, chosen: str) -> None:
     ways = [way for way in BEHIND if way != "Filters" or look.filters is not None]
     way = st.segmented_control(
         "Behind it",
@@ -241,40 +243,40 @@ def _behind(look: looks.Look, chosen: str) -> None:
         _matrix(look, chosen)
 
 
-def _matrix(look: looks.Look, chosen: str) -> None:
+def _matrix(look: inspect.Look, chosen: str) -> None:
     picture, rows, columns = look.picture(chosen)
     gone = look.gone(chosen)
     pooled = picture.size < rows * columns
     layer = look.layer(chosen)
     title = f"{words.layer_name(chosen)} as a matrix, {rows:,} × {columns:,}"
-    figure = weights.matrix(
+    figure = one_layer.matrix(
         picture, gone, title=title, dark=state.dark(), rows=rows, columns=columns
     )
     alt, table = f"{title}; stronger colour, larger weight.", pd.DataFrame(picture)
-    frame.chart(figure, alt=alt, table=table, name=f"matrix-{words.layer_name(chosen)}")
-    st.caption(looks.about_matrix(look, chosen, gone, pooled, layer))
+    _frame.chart(figure, alt=alt, table=table, name=f"matrix-{words.layer_name(chosen)}")
+    st.caption(inspect.about_matrix(look, chosen, gone, pooled, layer))
 
 
-def _norms(look: looks.Look, chosen: str) -> None:
+def _norms(look: inspect.Look, chosen: str) -> None:
     norms = look.norms(chosen)
     order = np.argsort(norms, kind="stable")
     title = f"{words.layer_name(chosen)}: {words.plural(len(norms), 'output')} by mean |w|"
-    figure = weights.units(
+    figure = one_layer.units(
         norms[order], 0, title=title, dark=state.dark(), noun="output", y="mean |w| of its weights"
     )
     table = pd.DataFrame({"output": order, "mean |w|": norms[order]})
     alt = f"Bars, smallest first. {title}, from {norms.min():.3g} to {norms.max():.3g}."
-    frame.chart(figure, alt=alt, table=table, name=f"norms-{words.layer_name(chosen)}")
+    _frame.chart(figure, alt=alt, table=table, name=f"norms-{words.layer_name(chosen)}")
 
 
-def _filters(look: looks.Look) -> None:
+def _filters(look: inspect.Look) -> None:
     kernels = look.filters
     assert kernels is not None
     shown = min(len(kernels), 64)
     title = f"{words.plural(len(kernels), 'filter')} of the first convolution" + (
         f", the first {shown}" if shown < len(kernels) else ""
     )
-    figure = weights.filters(kernels, title=title, dark=state.dark())
+    figure = one_layer.filters(kernels, title=title, dark=state.dark())
     flat = kernels.reshape(len(kernels), -1)
     table = pd.DataFrame(
         {
@@ -284,7 +286,7 @@ def _filters(look: looks.Look) -> None:
             "mean |w|": np.abs(flat).mean(1),
         }
     )
-    frame.chart(
+    _frame.chart(
         figure,
         alt=f"{title} as tiles; blue is negative, orange positive.",
         table=table,
@@ -295,7 +297,7 @@ def _filters(look: looks.Look) -> None:
 # ---------------------------------------------------------------- all layers
 
 
-def _all(look: looks.Look, chosen: str, log: bool) -> None:
+def _all(look: inspect.Look, chosen: str, log: bool) -> None:
     panels = look.panels()
     if not panels:
         return
@@ -314,7 +316,7 @@ def _all(look: looks.Look, chosen: str, log: bool) -> None:
             "threshold": [panel.threshold for panel in panels],
         }
     )
-    frame.chart(
+    _frame.chart(
         figure,
         alt=f"A small histogram for each of {len(panels)} layers; {takeaway}.",
         table=table,
@@ -322,6 +324,6 @@ def _all(look: looks.Look, chosen: str, log: bool) -> None:
     )
 
 
-frame.ask("What is in this layer, and what would the recipe remove from it?")
-with frame.guarded():
+_frame.ask("What is in this layer, and what would the recipe remove from it?")
+with _frame.guarded():
     page()

@@ -7,9 +7,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import bench, forms, jobs, state, words
-from dashboard.charts import budget, lottery
-from dashboard.views import frame
+from dashboard import forms, jobs, models, state, words
+from dashboard.charts import lottery, preview
+from dashboard.views import _frame
 from pruning.errors import PruningError, RunError
 from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
@@ -219,7 +219,7 @@ def change(**fields: Any) -> None:
 
 def trains(ticket: Recipe) -> int:
     """Optimizer steps of one training; 0 when the size of the data is not known here."""
-    examples = bench.examples(ticket.model)
+    examples = models.examples(ticket.model)
     return ticket.epochs * -(-examples // ticket.batch) if examples else 0
 
 
@@ -227,10 +227,10 @@ def trains(ticket: Recipe) -> int:
 
 
 def draw(ticket: Recipe) -> None:
-    facts = bench.facts(ticket.model)
+    facts = models.facts(ticket.model)
     if facts is not None and facts.accuracy is None:
         st.info(
-            f"There is no data for {words.plain(bench.title(ticket.model))}: a lottery trains from scratch.",
+            f"There is no data for {words.plain(models.title(ticket.model))}: a lottery trains from scratch.",
             icon=":material/info:",
         )
         st.button(
@@ -250,7 +250,7 @@ def draw(ticket: Recipe) -> None:
     )
     st.caption(
         words.plain(
-            f"{words.plural(state.seeds(), 'run')} of {budget.trained(ticket.to_dict()):,} epochs. {duration(ticket)}"
+            f"{words.plural(state.seeds(), 'run')} of {preview.trained(ticket.to_dict()):,} epochs. {duration(ticket)}"
         )
     )
 
@@ -268,7 +268,7 @@ def duration(ticket: Recipe) -> str:
         for held in jobs.finished(40)
         if held.spec.get("rewind", "none") != "none" and (end := jobs.result(held))
     ]
-    seconds = budget.duration(past, ticket)
+    seconds = preview.duration(past, ticket)
     if seconds is None:
         return "Usually under two minutes." if ticket == state.TICKET else "Time: not measured yet."
     return f"About {words.seconds(seconds * -(-state.seeds() // 2))} (estimate)."
@@ -288,7 +288,7 @@ def the_set(id: str) -> None:
 
 
 def watch(id: str, alive: bool) -> None:
-    with frame.guarded():
+    with _frame.guarded():
         held = jobs.of_set(id)
         if alive and not any(job.state in jobs.LIVE for job in held):
             st.rerun()
@@ -296,7 +296,7 @@ def watch(id: str, alive: bool) -> None:
         found = lottery.rounds(drawn)
         head(held, drawn)
         if not any(row.kind == "ticket" for row in found):
-            frame.waiting(
+            _frame.waiting(
                 "The dense networks are being trained. The first round follows.", 400
             ) if alive else nothing(held)
             return
@@ -310,7 +310,7 @@ def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
     live = [job for job in held if job.state in jobs.LIVE]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
-            f"#### {words.plain(bench.title(recipe.model))}, {words.plural(len(held), 'seed')}",
+            f"#### {words.plain(models.title(recipe.model))}, {words.plural(len(held), 'seed')}",
             width="stretch",
         )
         if live:
@@ -427,13 +427,13 @@ def agreement(held: list[Job]) -> None:
 
 
 def page() -> None:
-    frame.ask("Is there a small network inside that could have been trained alone?")
+    _frame.ask("Is there a small network inside that could have been trained alone?")
     left, right = st.columns([4, 9], gap="large")
     ticket = state.ticket()
-    with left, frame.guarded():
+    with left, _frame.guarded():
         draw(ticket)
         settings(ticket)
-    with right, frame.guarded():
+    with right, _frame.guarded():
         id = state.drawn()
         if id:
             the_set(id)

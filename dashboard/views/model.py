@@ -4,42 +4,42 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import bench, frames, gallery, jobs, state, words
+from dashboard import jobs, models, state, tables, words
 from dashboard.components.strip import strip
-from dashboard.views import frame
+from dashboard.views import _frame, _model_picker
 
 TABLE, PICTURES = 330, 36  # pixels
 
 
 def example() -> None:
     """A finished run, so that the first page has something to say."""
-    job = frames.latest_finished()
+    job = tables.latest_finished()
     result = jobs.result(job) if job else None
     if job is None or result is None:
         return
     recipe = jobs.recipe_of(job)
-    kind = "A finished example" if frames.is_example(job) else "The latest finished run"
+    kind = "A finished example" if tables.is_example(job) else "The latest finished run"
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
         left.markdown(
             f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}"
         )
         left.page_link(
-            frame.page("compare"),
+            _frame.page("compare"),
             label="Open it in Compare",
             icon=":material/compare_arrows:",
             query_params={"c": job.id},
         )
         lines = [
             f"{label} **{words.plain(before)} → {words.plain(after)}**"
-            for label, before, after in frames.headline(result)
+            for label, before, after in tables.headline(result)
         ]
         right.markdown("  \n".join(lines))
 
 
 def on_the_bench(model: str) -> None:
     study = jobs.study("card", model=model)
-    blocks = bench.blocks_of(model, study)
+    blocks = models.blocks_of(model, study)
     if blocks:
         strip(
             blocks,
@@ -51,8 +51,8 @@ def on_the_bench(model: str) -> None:
     left, right = st.columns([3, 2], gap="medium")
     with left:
         if study is None:
-            frame.waiting(
-                f"Measuring {bench.title(model)}: its layers, and its answers on the test data. Usually two seconds.",
+            _frame.waiting(
+                f"Measuring {models.title(model)}: its layers, and its answers on the test data. Usually two seconds.",
                 TABLE,
             )
         else:
@@ -65,7 +65,7 @@ def on_the_bench(model: str) -> None:
 
 
 def layer_table(study) -> None:
-    table = frames.layers(study)
+    table = tables.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
         "share": st.column_config.ProgressColumn(
@@ -80,12 +80,12 @@ def layer_table(study) -> None:
     st.dataframe(
         table, hide_index=True, column_config=columns, height=height, alt=alt, key="layers"
     )
-    st.caption(words.plain(frames.totals(study)))
+    st.caption(words.plain(tables.totals(study)))
 
 
 def answers(study) -> None:
     """Some test inputs and what the model says they are."""
-    shown = frames.answers(study, state.dark())
+    shown = tables.answers(study, state.dark())
     if not shown:
         random = study.data["labelled_random"]
         reason = (
@@ -106,11 +106,11 @@ def answers(study) -> None:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
 
 
-frame.ask("Which model is on the bench, and what is it made of?")
-with frame.guarded():
+_frame.ask("Which model is on the bench, and what is it made of?")
+with _frame.guarded():
     example()
-with frame.guarded():
+with _frame.guarded():
     on_the_bench(state.recipe().model)
 st.subheader("Put another model on the bench", anchor="models")
-with frame.guarded():
-    gallery.choose()
+with _frame.guarded():
+    _model_picker.choose()

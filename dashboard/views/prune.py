@@ -8,16 +8,16 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import bench, forms, frames, jobs, state, words
-from dashboard.charts import budget, results, runs
+from dashboard import forms, jobs, models, state, tables, words
+from dashboard.charts import preview, results, runs
 from dashboard.components.dial import dial
 from dashboard.components.live import live
-from dashboard.views import frame
-from dashboard.views.foretold import foretold
-from dashboard.views.truth_panel import truth_panel
+from dashboard.views import _frame
+from dashboard.views._result_panel import result_panel
+from dashboard.views.predicted import predicted
 from pruning import registry
+from pruning.allocation.ranking import Ranking
 from pruning.errors import PruningError
-from pruning.ranking import Ranking
 from pruning.recipe import DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 from pruning.runs.results import Study
 from pruning.runs.store import Job
@@ -29,12 +29,12 @@ ADVANCED = (
     *(
         "start",
         "recalibrate",
-        "heal_slim",
+        "finetune_compact",
         "slimming",
         "distill",
         "temperature",
         "exclude",
-        "floor",
+        "min_units",
         "optimizer",
         "momentum",
     ),
@@ -45,7 +45,7 @@ STEPS = 4  # when a schedule that needs several is picked
 
 def scores(recipe: Recipe) -> Study | None:
     """Every unit's score, sorted: what answers the dial. None while a worker works it out."""
-    spec = frames.scores_spec(recipe)
+    spec = tables.scores_spec(recipe)
     try:
         return jobs.study("scores", **spec)
     except PruningError:
@@ -60,10 +60,10 @@ def scores(recipe: Recipe) -> Study | None:
 
 
 @st.cache_resource(max_entries=64)
-def table(_ranking: Ranking, folder: str, rules: str) -> budget.Table:
+def table(_ranking: Ranking, folder: str, rules: str) -> preview.Table:
     """One table for each set of rules: turning the dial asks nothing anew."""
     recipe = Recipe.from_json(rules)
-    return budget.table(_ranking, recipe, budget.STOPS if recipe.budgeted else (recipe.sparsity,))
+    return preview.table(_ranking, recipe, preview.STOPS if recipe.budgeted else (recipe.sparsity,))
 
 
 # ---------------------------------------------------------------- what goes
@@ -78,18 +78,18 @@ def what_goes(recipe: Recipe, ranked: Ranking | None) -> None:
     forms.pick("granularity", "What goes together", study=study)
     st.markdown("**Where**")
     forms.pick("scope", "Where", also=partial(hand_me_down, recipe, ranked))
-    if recipe.scope == "by_hand" and ranked is not None:
-        by_hand(recipe, ranked)
+    if recipe.scope == "manual" and ranked is not None:
+        manual(recipe, ranked)
 
 
 def hand_me_down(recipe: Recipe, ranked: Ranking | None, scope: str) -> dict[str, Any]:
     """By hand starts from what the dial said, the same for each layer."""
-    if scope != "by_hand" or recipe.ratios or ranked is None:
+    if scope != "manual" or recipe.ratios or ranked is None:
         return {}
-    return {"ratios": budget.uniform(ranked, recipe, recipe.sparsity)}
+    return {"ratios": preview.uniform(ranked, recipe, recipe.sparsity)}
 
 
-def by_hand(recipe: Recipe, ranked: Ranking) -> None:
+def manual(recipe: Recipe, ranked: Ranking) -> None:
     names = list(ranked.ranked(recipe).units)
     shown = {name: recipe.ratios.get(name, 0.0) for name in names}
     same = next(iter(set(shown.values()))) if len(set(shown.values())) == 1 else None
@@ -172,7 +172,7 @@ def advanced(recipe: Recipe, usual: Recipe) -> None:
             recipe,
             [
                 block.name
-                for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+                for block in models.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
             ],
         )
         left, right = st.columns(2, gap="small")
@@ -202,7 +202,7 @@ def advanced(recipe: Recipe, usual: Recipe) -> None:
         with right:
             forms.number(
                 "Floor",
-                "floor",
+                "min_units",
                 low=1,
                 high=1_000_000,
                 step=1,
@@ -288,20 +288,28 @@ def after_pruning(recipe: Recipe) -> None:
     said = "Fine-tune the slim model in the masked one's place: the same, in less time. Where whole channels or heads go."
     more = {
         "help": said,
-        "disabled": not (recipe.coupled and recipe.epochs) and not recipe.heal_slim,
+        "disabled": not (recipe.dependency_groups and recipe.epochs)
+        and not recipe.finetune_compact,
     }
     forms.bound(
         st.toggle,
         "Heal the slim model",
-        recipe.heal_slim,
-        lambda value: forms.attempt(heal_slim=value),
+        recipe.finetune_compact,
+        lambda value: forms.attempt(finetune_compact=value),
         key="form-heal-slim",
         **more,
     )
-    slim = "L1 penalty on BatchNorm's scales in a training of as many epochs before anything goes (network slimming): 0.03 suits digits."
+    compact = "L1 penalty on BatchNorm's scales in a training of as many epochs before anything goes (network slimming): 0.03 suits digits."
     off = not (has and recipe.epochs) and not recipe.slimming
     forms.number(
-        "Slimming", "slimming", low=0.0, high=10.0, step=0.01, format="%g", help=slim, disabled=off
+        "Slimming",
+        "slimming",
+        low=0.0,
+        high=10.0,
+        step=0.01,
+        format="%g",
+        help=compact,
+        disabled=off,
     )
     left, right = st.columns(2, gap="small")
     with left:
@@ -376,7 +384,7 @@ def duration(recipe: Recipe) -> str:
         for held in jobs.finished(40)
         if held.batch is None and (end := jobs.result(held))
     ]
-    seconds = budget.duration(past, recipe)
+    seconds = preview.duration(past, recipe)
     return (
         "Time: not measured yet"
         if seconds is None
@@ -386,24 +394,24 @@ def duration(recipe: Recipe) -> str:
 
 def what_is_left(recipe: Recipe, study: Study | None) -> None:
     if study is None:
-        frame.waiting(forms.scoring(recipe), DIAL)
+        _frame.waiting(forms.scoring(recipe), DIAL)
         return
     ranked = study.ranking
-    held = table(ranked, str(study.folder), budget.rules(recipe).to_json())
+    held = table(ranked, str(study.folder), preview.rules(recipe).to_json())
     dial(
-        budget.dial(held, ranked, recipe, state.layer()),
+        preview.dial(held, ranked, recipe, state.layer()),
         lambda ratio: forms.attempt(sparsity=ratio),
         state.select_layer,
         key="dial",
     )
-    left = ranked.left(recipe)
-    warn(budget.thin(left, ranked, recipe), budget.missed(left, recipe))
+    left = ranked.preview(recipe)
+    warn(preview.thin(left, ranked, recipe), preview.missed(left, recipe))
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption(words.plain(budget.exactness(recipe)), width="stretch")
+        st.caption(words.plain(preview.exactness(recipe)), width="stretch")
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             share = st.column_config.NumberColumn("share left", format="percent")
             st.dataframe(
-                budget.rows(left),
+                preview.rows(left),
                 hide_index=True,
                 column_config={"share left": share},
                 alt="Weights and MACs left in each layer.",
@@ -421,10 +429,10 @@ def warn(thin: list[str], missed: str | None) -> None:
 
 def without_data(recipe: Recipe) -> None:
     """Some models come without data: say what that rules out, and what it does not."""
-    facts = bench.facts(recipe.model)
+    facts = models.facts(recipe.model)
     if facts is None or facts.accuracy is not None:
         return
-    name = bench.title(recipe.model)
+    name = models.title(recipe.model)
     st.info(
         f"There is no data for {words.plain(name)}: accuracy cannot be measured and nothing can be healed. "
         "Removing weights by magnitude or by lot works, and so do counting weights, MACs and bytes, and timing.",
@@ -444,12 +452,12 @@ def the_run(id: str) -> None:
 
 
 def watch(id: str, alive: bool) -> None:
-    with frame.guarded():
+    with _frame.guarded():
         job = jobs.job(id)
         if alive and job.state not in jobs.LIVE:
             st.rerun()
         recipe = jobs.recipe_of(job)
-        told = runs.story(event for _, event in jobs.events(id))
+        told = runs.history(event for _, event in jobs.events(id))
         head(job, recipe)
         outcome(job, told)
         if job.state != "failed" or told.dense:
@@ -467,7 +475,7 @@ def watch(id: str, alive: bool) -> None:
 def head(job: Job, recipe: Recipe) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
-            f"#### Run `{job.id[:6]}` on {words.plain(bench.title(recipe.model))}", width="stretch"
+            f"#### Run `{job.id[:6]}` on {words.plain(models.title(recipe.model))}", width="stretch"
         )
         if job.state in jobs.LIVE:
             stopping: dict[str, Any] = {
@@ -499,7 +507,7 @@ def head(job: Job, recipe: Recipe) -> None:
                 )
         if job.state == "finished":
             st.page_link(
-                frame.page("compare"),
+                _frame.page("compare"),
                 label="Compare",
                 icon=":material/compare_arrows:",
                 query_params=to_compare(job.id),
@@ -519,7 +527,7 @@ def to_compare(id: str) -> dict[str, str]:
     return {"c": ",".join(dict.fromkeys([*state.picked(), id]))}
 
 
-def outcome(job: Job, told: runs.Story) -> None:
+def outcome(job: Job, told: runs.RunHistory) -> None:
     """Where it stands, in one line; it keeps its place from the first moment to the last."""
     match job.state:
         case "failed":
@@ -539,10 +547,10 @@ def outcome(job: Job, told: runs.Story) -> None:
         case "finished" if told.finished:
             st.markdown(f"**{words.plain(results.verdict(told.finished, told.epochs > 0))}**")
         case _:
-            st.markdown(f":primary[●] {frame.progress(job)}")
+            st.markdown(f":primary[●] {_frame.progress(job)}")
 
 
-def tiles(told: runs.Story) -> None:
+def tiles(told: runs.RunHistory) -> None:
     for column, (label, value, beside) in zip(
         st.columns(4, gap="medium"), results.tiles(told), strict=True
     ):
@@ -550,12 +558,12 @@ def tiles(told: runs.Story) -> None:
             st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
 
 
-def ending(job: Job, recipe: Recipe, told: runs.Story) -> None:
+def ending(job: Job, recipe: Recipe, told: runs.RunHistory) -> None:
     for text in told.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if told.finished:
-        foretold(told.finished, recipe, told)
-        truth_panel(job, told.finished, recipe)
+        predicted(told.finished, recipe, told)
+        result_panel(job, told.finished, recipe)
         with st.expander("Every stage", icon=":material/steps:"):
             st.table(
                 results.result(told.finished, told.epochs > 0).set_index("measured"),
@@ -563,7 +571,7 @@ def ending(job: Job, recipe: Recipe, told: runs.Story) -> None:
             )
 
 
-def twin(told: runs.Story, id: str) -> None:
+def twin(told: runs.RunHistory, id: str) -> None:
     with st.popover("Table", icon=":material/table:", type="tertiary", key=f"twin-{id}"):
         share = {
             name: st.column_config.NumberColumn(name, format="percent")
@@ -578,23 +586,23 @@ def twin(told: runs.Story, id: str) -> None:
 
 
 def page() -> None:
-    frame.ask("How much can go, and what is left?")
+    _frame.ask("How much can go, and what is left?")
     recipe = state.recipe()
     left, right = st.columns([5, 7], gap="large")
     study = None
-    with right, frame.guarded():
+    with right, _frame.guarded():
         controls(recipe)
         without_data(recipe)
         study = scores(recipe)
         what_is_left(recipe, study)
-    with left, frame.guarded():
+    with left, _frame.guarded():
         what_goes(recipe, study.ranking if study else None)
-    with right, frame.guarded():
+    with right, _frame.guarded():
         when(recipe)
     id = state.run_id()
     if id:
         st.divider()
-        with frame.guarded():
+        with _frame.guarded():
             the_run(id)
 
 

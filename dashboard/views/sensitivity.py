@@ -7,16 +7,17 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import bench, forms, frames, jobs, state, words
+from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import sensitivity as charts
 from dashboard.components.grid import grid
-from dashboard.views import frame
-from pruning import maps, registry
+from dashboard.views import _frame
+from pruning import registry
+from pruning.allocation.ranking import Ranking
 from pruning.errors import PruningError
 from pruning.events import Point
-from pruning.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.runs.store import Job
+from pruning.sensitivity_map import planning
 
 TICK = 0.5  # seconds between two looks at a map that is being measured
 SMALL = 1000  # validation images up to which every one is looked at straight away
@@ -36,18 +37,18 @@ def spec(recipe: Recipe, tier: str) -> dict[str, Any]:
 
 
 def page() -> None:
-    frame.ask("Which layers can give, and how much?")
+    _frame.ask("Which layers can give, and how much?")
     recipe = state.recipe()
-    with frame.guarded():
+    with _frame.guarded():
         if not measurable(recipe):
             return
         plain = replace(recipe, scope="global", scope_options={}, ratios={}, exclude=())
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
             ask(recipe)
-        study = jobs.study("scores", **frames.scores_spec(plain))
+        study = jobs.study("scores", **tables.scores_spec(plain))
         begun = begin(recipe)
         if study is None:
-            frame.waiting(forms.scoring(recipe), HEIGHT)
+            _frame.waiting(forms.scoring(recipe), HEIGHT)
             return
         rows = layers(recipe, study.ranking, left(recipe))
         if all(row.fixed for row in rows):
@@ -64,24 +65,26 @@ def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
         [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
     )
     tier = (
-        "exact" if bench.validation(recipe.model) <= SMALL or state.every_image() else "progressive"
+        "exact"
+        if models.validation(recipe.model) <= SMALL or state.every_image()
+        else "progressive"
     )
     return asked, [jobs.mapped(spec(one, tier)) for one in asked]
 
 
 def measurable(recipe: Recipe) -> bool:
     """Whether there is data to measure on; says what to do where there is none."""
-    facts = bench.facts(recipe.model)
+    facts = models.facts(recipe.model)
     if facts is None:
-        frame.waiting(f"Loading {bench.title(recipe.model)}.", HEIGHT)
+        _frame.waiting(f"Loading {models.title(recipe.model)}.", HEIGHT)
         return False
     if facts.accuracy is None:
         st.info(
-            f"There is no data for {words.plain(bench.title(recipe.model))}, so nobody can say what its layers are worth: "
+            f"There is no data for {words.plain(models.title(recipe.model))}, so nobody can say what its layers are worth: "
             "put a sample model on the bench, or weights of yours in the architecture of one.",
             icon=":material/query_stats:",
         )
-        st.page_link(frame.page("model"), label="Choose a model", icon=":material/deployed_code:")
+        st.page_link(_frame.page("model"), label="Choose a model", icon=":material/deployed_code:")
     return facts.accuracy is not None
 
 
@@ -142,10 +145,10 @@ def ask(recipe: Recipe) -> None:
 
 def left(recipe: Recipe) -> dict[str, float]:
     """Share that the recipe takes from each layer; nothing while that is not known."""
-    study = jobs.study("scores", **frames.scores_spec(recipe))
+    study = jobs.study("scores", **tables.scores_spec(recipe))
     if study is None:
         return {}
-    found = study.ranking.left(recipe)
+    found = study.ranking.preview(recipe)
     return {
         name: found.drops[name] / found.units[name] for name in found.units if found.units[name]
     }
@@ -155,19 +158,17 @@ def layers(recipe: Recipe, ranking: Ranking, taken: dict[str, float]) -> list[ch
     """Every layer in the order of the model; layers that go together are one row, named by the first."""
     kinds = {
         block.name: block.kind
-        for block in bench.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+        for block in models.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
     }
     rows = []
     for name in ranking.names:
         if name in ranking.leaders:
             continue
         weights = sum(map(ranking.total, ranking.group(name)))
-        by_hand = (
-            recipe.ratios.get(name, 0.0) if recipe.scope == "by_hand" else taken.get(name, 0.0)
-        )
+        manual = recipe.ratios.get(name, 0.0) if recipe.scope == "manual" else taken.get(name, 0.0)
         rows.append(
             charts.Row(
-                name, kinds.get(name, "other"), weights, ranking.fixed.get(name), by_hand or None
+                name, kinds.get(name, "other"), weights, ranking.fixed.get(name), manual or None
             )
         )
     return rows
@@ -187,7 +188,7 @@ def draw(recipe: Recipe, rows: list[charts.Row], asked: list[Recipe], held: list
 def watch(
     recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts.Row], alive: bool
 ) -> None:
-    with frame.guarded():
+    with _frame.guarded():
         held = [jobs.job(id) for id in ids]
         if state.recipe() != recipe:
             st.rerun()
@@ -225,7 +226,7 @@ def one_map(
             mode=state.widget("map-mode"),
             noun=words.NOUNS.get(recipe.granularity, "units"),
             tolerated=tolerated,
-            total=bench.validation(recipe.model),
+            total=models.validation(recipe.model),
             pick=mine,
             selected=state.layer(),
             dark=state.dark(),
@@ -239,9 +240,9 @@ def one_map(
 def pick(layer: str, share: float) -> None:
     """One layer's ratio, by hand; the others stay as they were set."""
     recipe = state.recipe()
-    before = recipe.ratios if recipe.scope == "by_hand" else {}
+    before = recipe.ratios if recipe.scope == "manual" else {}
     ratios = {name: ratio for name, ratio in {**before, layer: share}.items() if ratio}
-    forms.attempt(scope="by_hand", scope_options={}, ratios=ratios)
+    forms.attempt(scope="manual", scope_options={}, ratios=ratios)
     state.select_layer(layer)
 
 
@@ -291,7 +292,7 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: 
         else [st.container() for _ in range(5)]
     )
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
-    loss, fall = maps.foretold(points, ratios)
+    loss, fall = planning.predicted(points, ratios)
     weights = sum(row.weights for row in rows)
     gone = sum(row.weights * (row.at or 0.0) for row in rows) / weights
     parts[0].metric(
@@ -330,12 +331,12 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: 
         width="stretch",
     ):
         state.open_run(jobs.start(recipe))
-        st.switch_page(frame.page("prune"))
+        st.switch_page(_frame.page("prune"))
 
 
 def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> None:
     """Every layer's ratio at once, as far as the tolerated drop goes."""
-    ratios = maps.fill(
+    ratios = planning.fill(
         points, {row.name: row.weights for row in rows if not row.fixed}, tolerated / 100
     )
     if not ratios:
@@ -343,7 +344,7 @@ def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> N
             f"No layer can give anything within {charts.within(tolerated)}, as far as is measured: tolerate more, or wait."
         )
         return
-    forms.attempt(scope="by_hand", scope_options={}, ratios=ratios)
+    forms.attempt(scope="manual", scope_options={}, ratios=ratios)
 
 
 def ending(recipe: Recipe, rows: list[charts.Row], points: list[Point], job: Job) -> None:

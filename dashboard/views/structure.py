@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import bench, jobs, state, words
+from dashboard import jobs, models, state, words
 from dashboard.charts import structure
 from dashboard.components.strip import strip
-from dashboard.views import frame
+from dashboard.views import _frame
 from pruning.errors import PruningError
 from pruning.runs.results import Study
 
@@ -43,7 +43,7 @@ def one_group(study: Study, layer: str) -> None:
     st.caption(
         "● the group is the layer's outputs · ○ the layer reads it · the picked group stands out"
     )
-    frame.chart(figure, alt=alt, table=structure.table(study.data), name="structure")
+    _frame.chart(figure, alt=alt, table=structure.table(study.data), name="structure")
     st.markdown(
         f"#### What goes with one of {words.plain(words.layer_name(chosen))}'s {group['kind']}"
     )
@@ -69,12 +69,12 @@ def page() -> None:
     model = state.recipe().model
     study = followed(model)
     if study is None:
-        frame.waiting(
-            f"Following channels through {bench.title(model)}. Usually 1 to 10 seconds, once for each architecture.",
+        _frame.waiting(
+            f"Following channels through {models.title(model)}. Usually 1 to 10 seconds, once for each architecture.",
             HEIGHT,
         )
         return
-    blocks = bench.blocks_of(model, jobs.study("card", model=model))
+    blocks = models.blocks_of(model, jobs.study("card", model=model))
     chosen = state.layer_among({layer["name"]: 1 for layer in study.data["layers"]})
     if blocks:
         strip(blocks, chosen, key="strip-structure")
@@ -94,6 +94,6 @@ def page() -> None:
     cannot_go(study)
 
 
-frame.ask("Which channels live or die together, and what cannot go?")
-with frame.guarded():
+_frame.ask("Which channels live or die together, and what cannot go?")
+with _frame.guarded():
     page()

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pruning import solving
+from pruning.criteria import _obs_solver
 from pruning.evidence import Evidence
 from pruning.registry import criterion
 from pruning.types import Masks, Scores
@@ -47,7 +47,7 @@ def obs(
     for name, grams in seen.grams(leave=too_wide):
         layout, w = seen.layouts[name], seen.weights[name]
         parts = [
-            _scores(rows, solving.damped(gram, damping))
+            _scores(rows, _obs_solver.damped(gram, damping))
             for rows, gram in zip(layout.matrices(w), grams, strict=True)
         ]
         price = _price(seen, name, grams) if error == "loss" else 1.0
@@ -67,7 +67,7 @@ def compensate(
         layout = seen.layouts[name]
         rows = zip(layout.matrices(w), layout.matrices(keep), grams, strict=True)
         parts = [
-            solving.compensated(part, alive, solving.damped(gram, damping), WORK)
+            _obs_solver.compensated(part, alive, _obs_solver.damped(gram, damping), WORK)
             for part, alive, gram in rows
         ]
         found[name] = layout.weight(torch.stack(parts), w.shape).to(w.dtype)
@@ -89,9 +89,9 @@ def spares(seen: Evidence) -> dict[str, str]:
 def _scores(rows: Tensor, gram: Tensor) -> Tensor:
     work = len(rows) * len(gram) ** 3
     if work <= EXACT:
-        return solving.greedy(rows, torch.linalg.inv(gram))
+        return _obs_solver.greedy(rows, torch.linalg.inv(gram))
     return (
-        solving.in_rounds(rows, gram)
+        _obs_solver.in_rounds(rows, gram)
         if work <= WORK
         else rows.double().square() * gram.diagonal() / 2
     )

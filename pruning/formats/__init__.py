@@ -7,7 +7,7 @@ as data (pickles), or the header (safe) → names, shapes and bytes judged (chec
 
 from __future__ import annotations
 
-from pruning.formats.nouns import Listed, Reading
+from pruning.formats.types import Listed, Reading
 from pruning.formats.uploads import Upload, accept, inspect, load_upload, uploads
 
 __all__ = ["Listed", "Reading", "Upload", "accept", "inspect", "load_upload", "uploads"]

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from pruning.errors import RunError, UnknownName
-from pruning.formats.nouns import Expected
 from pruning.formats.sandbox import ROOT
+from pruning.formats.types import Expected
 
 PATIENCE = 120.0  # seconds; importing torch and torchvision takes 5
 

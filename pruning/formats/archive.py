@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.kinds import WAY
+from pruning.formats.magic import WAY
 
 SCRIPT = "is TorchScript, which is a program: where you trust it, load it with torch.jit.load and save its state_dict() with torch.save."
 EXPORT = "is an exported program (.pt2), which is not only weights: where you have the model, save model.state_dict() with torch.save."

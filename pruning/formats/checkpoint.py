@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 from pruning.errors import FileRefused
 from pruning.formats import limits
 from pruning.formats.archive import Archive, archive
-from pruning.formats.kinds import TORCH
+from pruning.formats.magic import TORCH
 from pruning.formats.names import judge_name, judge_shape
-from pruning.formats.nouns import WIDTHS, Contents, Entry, Shape, shown
 from pruning.formats.pickles import Odd, Sketch, Storage, Thing, load
+from pruning.formats.types import WIDTHS, Contents, Entry, Shape, shown
 
 WRAPPERS = (
     *(

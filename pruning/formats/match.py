@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pruning.errors import FileRefused
 from pruning.formats.names import prefixes
-from pruning.formats.nouns import FLOATS, WHOLE, Contents, Entry, Expected, Shape, shown, size
+from pruning.formats.types import FLOATS, WHOLE, Contents, Entry, Expected, Shape, shown, size
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's counter of batches: evaluation does not use it, and older files lack it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.nouns import Shape, shown
+from pruning.formats.types import Shape, shown
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:\-]*(\.[A-Za-z0-9_:\-]+)*")
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")

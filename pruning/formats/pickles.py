@@ -14,8 +14,8 @@ from typing import Any
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.kinds import MODULE
-from pruning.formats.nouns import shown
+from pruning.formats.magic import MODULE
+from pruning.formats.types import shown
 
 BROKEN = "holds a broken pickle: save or download it again."
 

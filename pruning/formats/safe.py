@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.kinds import SAFETENSORS
+from pruning.formats.magic import SAFETENSORS
 from pruning.formats.names import judge_name, judge_shape
-from pruning.formats.nouns import WIDTHS, Contents, Entry, Shape, shown
+from pruning.formats.types import WIDTHS, Contents, Entry, Shape, shown
 
 AGAIN = "save it again with safetensors.torch.save_file"
 

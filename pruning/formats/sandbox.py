@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pruning.errors import FileRefused
-from pruning.formats import door, limits
-from pruning.formats.nouns import file_name
+from pruning.formats import guard, limits
+from pruning.formats.types import file_name
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERTIME = tuple(-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name))
@@ -23,7 +23,7 @@ OVERTIME = tuple(-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if ha
 
 def opened(path: Path, name: str) -> BinaryIO:
     """A plain file, open for reading; FileRefused for folders, pipes and what is not there."""
-    with door.guarded(name):
+    with guard.guarded(name):
         try:
             if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would wait for ever
                 raise FileRefused("is not a plain file: choose a file of weights.")
@@ -35,11 +35,17 @@ def opened(path: Path, name: str) -> BinaryIO:
 
 def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
     """What the reading process answers about `file`; see child.py for the question. Its output, if any, lies in `folder`."""
-    with door.guarded(name):
+    with guard.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
         code = _run(
-            [sys.executable, "-m", "pruning.formats.child", str(folder.resolve()), file_name(name)],
+            [
+                sys.executable,
+                "-m",
+                "pruning.formats.reader_process",
+                str(folder.resolve()),
+                file_name(name),
+            ],
             file,
         )
         if code is None or code in OVERTIME:
@@ -89,7 +95,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _answer(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileRefused(door.OUT_OF_MEMORY)
+        raise FileRefused(guard.OUT_OF_MEMORY)
     if path.stat().st_size > limits.REPORT:
         raise FileRefused("describes too much to list: save only the model's state_dict().")
     answer = json.loads(path.read_bytes())

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused, UnknownName
-from pruning.formats import architecture, door, safe, sandbox
-from pruning.formats.nouns import Expected, Listed, Reading, file_name
+from pruning.formats import architecture, guard, safe, sandbox
+from pruning.formats.types import Expected, Listed, Reading, file_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,8 +82,8 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
     name = file_name(filename or Path(path).name)
     with sandbox.opened(Path(path), name) as file, _scratch(home, name) as folder:
         length = os.fstat(file.fileno()).st_size
-        with door.guarded(name):
-            door.kind(file, length)  # too large, or nothing of ours: before all of it is read
+        with guard.guarded(name):
+            guard.kind(file, length)  # too large, or nothing of ours: before all of it is read
             id = _id(file, model)
         kept = _kept(folder.parent / id)
         if kept is not None:
@@ -96,7 +96,7 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
         question = {"model": model, "shapes": expected.shapes, "whole": sorted(expected.whole)}
         said = _asked(file, name, length, folder, question)
         _refuse(said)
-        with door.guarded(name):
+        with guard.guarded(name):
             return _keep(folder, _upload(id, model, said, name, folder / WEIGHTS, expected))
     raise AssertionError("guarded either returns or raises")
 
@@ -161,8 +161,8 @@ def _asked(
     file: BinaryIO, name: str, length: int, folder: Path, question: dict[str, Any]
 ) -> dict[str, Any]:
     """The reading process's answer, for a file whose first bytes are those of weights."""
-    with door.guarded(name):
-        door.kind(file, length)
+    with guard.guarded(name):
+        guard.kind(file, length)
     return sandbox.ask(file, name, folder, question)
 
 
@@ -238,7 +238,7 @@ def _sync(folder: Path) -> None:
 def _scratch(home: Path | None, name: str) -> Iterator[Path]:
     """A folder beside the uploads for one reading; gone afterwards unless it was put in its place. Sweeps up after killed ones."""
     base = _folder(home)
-    with door.guarded(name):
+    with guard.guarded(name):
         base.mkdir(parents=True, exist_ok=True)
         for old in base.glob(".reading-*"):
             if time.time() - old.stat().st_mtime > HOUR:

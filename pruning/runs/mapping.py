@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pruning.runs.resolve import resolve
 from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
-from pruning.sensitivity import LEVELS, free, sensitivity
+from pruning.sensitivity_map.measure import LEVELS, free, sensitivity
 
 FIELDS = ("criterion", "options", "granularity", "granularity_options", "seed")
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError, UnknownName
 from pruning.recipe import Recipe
-from pruning.runs import keys
+from pruning.runs import cache_keys
 from pruning.runs.results import RunResult, load_run
 from pruning.runs.store import Job, Store, home
 
@@ -41,7 +41,7 @@ def resolve(
     Raises UnknownName, DataError when fetching fails, or what loading raises.
     """
     place = place or home()
-    key = (model, place, keys.facts(model, place), fetch)
+    key = (model, place, cache_keys.facts(model, place), fetch)
     if key not in _kept:
         work = _load(model, place, _Ways(fetch, progress))
         while len(_kept) >= KEPT:

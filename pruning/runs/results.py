@@ -17,10 +17,10 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning.allocation.ranking import Ranking
 from pruning.errors import RunError
 from pruning.events import Finished, from_dict, to_dict
-from pruning.ranking import Ranking
-from pruning.runs.files import whole, write_json
+from pruning.storage import whole, write_json
 
 BINS = 256
 T = TypeVar("T")

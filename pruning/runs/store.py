@@ -22,8 +22,8 @@ from typing import Any
 from pruning import events as _events
 from pruning.errors import Lost, RunError
 from pruning.events import Event, Failed, Halted
-from pruning.runs import owner as _owner
-from pruning.runs.keys import complete
+from pruning.runs import process_id as _owner
+from pruning.runs.cache_keys import complete
 from pruning.runs.schema import migrate
 
 KINDS = ("run", "study")

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pruning.runs import owner
+from pruning.runs import process_id
 from pruning.runs.store import LIVE, Job, Store
 
 IDLE = 15 * 60.0
@@ -39,10 +39,10 @@ class Worker:
 
     @property
     def owner(self) -> str:
-        return f"{owner.host()}:{self.process.pid}:"
+        return f"{process_id.host()}:{self.process.pid}:"
 
 
-class Crew:
+class WorkerPool:
     """Looks after the workers of one workspace. A class because it holds their processes."""
 
     def __init__(self, store: Store, slots: int) -> None:

@@ -20,9 +20,9 @@ from types import FrameType
 
 from pruning.errors import Lost, PruningError, RunError, Stopped
 from pruning.events import Epoch, Event, Failed, Halted, Pruned
-from pruning.runs import keys, owner
-from pruning.runs.files import whole
+from pruning.runs import cache_keys, process_id
 from pruning.runs.store import KINDS, Fenced, Job, Store
+from pruning.storage import whole
 
 POLL, DOZE = 0.025, 0.1
 """Seconds between glances at the queue, and at whether to stop; the same after RESTING seconds without a job."""
@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     leaving = Leaving(args.crew)
     signal.signal(signal.SIGTERM, leaving.tell)
     signal.signal(signal.SIGINT, leaving.tell)
-    stamp = keys.stamp()
+    stamp = cache_keys.stamp()
     store = Store()
     warm(store, args.kinds)
     kinds = (
@@ -140,7 +140,7 @@ def serve(
     stamp: int | None = None,
 ) -> None:
     """Take jobs until the share is done, nothing came for `idle` seconds, the source changed, memory ran up, or it is time to leave."""
-    last, me = time.monotonic(), owner.me()
+    last, me = time.monotonic(), process_id.me()
     while share and not leaving.now() and time.monotonic() - last < idle:
         try:
             if not any(store.waiting().get(kind) for kind in kinds):
@@ -149,7 +149,7 @@ def serve(
                     return
                 time.sleep(POLL if rest < RESTING else DOZE)
                 continue
-            if stamp is not None and keys.stamp() != stamp:
+            if stamp is not None and cache_keys.stamp() != stamp:
                 return  # the engine was updated: the next worker imports it afresh
             job = store.claim(me, kinds)
         except RunError as error:
@@ -167,12 +167,12 @@ def serve(
 
 def attend(store: Store, job: Job, leaving: Leaving) -> bool:
     """Do a job and record how it ended. Raises nothing; False when the job was no longer this worker's."""
-    from pruning.runs import work
+    from pruning.runs import handlers
 
     watch = Watch(store, job, leaving)
     watch.start()
     try:
-        work.do(store, job, watch.asked)
+        handlers.do(store, job, watch.asked)
     except Fenced:
         return False
     except BaseException as error:
@@ -243,10 +243,10 @@ def warm(store: Store, kinds: list[str]) -> None:
 
     Only the imports when somebody waits already: the job itself does the rest.
     """
-    from pruning.runs import work
+    from pruning.runs import handlers
 
     if not any(store.waiting().get(kind) for kind in kinds):
-        work.rehearse(train="run" in kinds)
+        handlers.rehearse(train="run" in kinds)
 
 
 def memory() -> int:

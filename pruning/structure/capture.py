@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
 
-from pruning.attention import unfused
 from pruning.errors import NotCaptured
+from pruning.evidence.attention import unfused
 
 Example = Tensor | tuple[Tensor, ...]
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from pruning.structure import wide
-from pruning.structure.living import Living
+from pruning.structure import wide_norms
+from pruning.structure.liveness import Liveness
+from pruning.structure.propagate import bound, operation, place
 from pruning.structure.rewrite import Rewrite
-from pruning.structure.walk import bound, operation, place
 
 PLAIN = (
     *(
@@ -54,44 +54,47 @@ def build(model: nn.Module, work: Rewrite) -> fx.GraphModule:
         if node.op == "get_attr" and not node.users:
             work.graph.erase_node(node)
     work.graph._tracer_cls = fx.Tracer
-    slim = fx.GraphModule(root, work.graph, type(model).__name__)
-    slim.graph.eliminate_dead_code()
-    slim.recompile()
-    _tie(model, slim)
-    return slim.train(model.training)
+    compact = fx.GraphModule(root, work.graph, type(model).__name__)
+    compact.graph.eliminate_dead_code()
+    compact.recompile()
+    _tie(model, compact)
+    return compact.train(model.training)
 
 
-def cut(living: Living, name: str, tensor: Tensor) -> Tensor:
+def cut(liveness: Liveness, name: str, tensor: Tensor) -> Tensor:
     """A parameter or buffer without what is gone."""
-    for d, keep in _kept(living, name, tensor):
+    for d, keep in _kept(liveness, name, tensor):
         tensor = tensor.index_select(d, keep.nonzero().flatten())
     return tensor.detach().clone()
 
 
-def _kept(living: Living, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _kept(liveness: Liveness, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The dimensions of a parameter or buffer that lost something, each with what is kept of its indices. (size,) bool"""
-    name, start = living.coupling.first.get(name, name), living.coupling.walk.labels.origins
+    name, start = (
+        liveness.dependencies.first.get(name, name),
+        liveness.dependencies.walk.labels.origins,
+    )
     for d in range(tensor.dim()):
         if (name, d) in start:
-            keep = living.keep[start[name, d] : start[name, d] + tensor.size(d)]
+            keep = liveness.keep[start[name, d] : start[name, d] + tensor.size(d)]
             if not bool(keep.all()):
                 yield d, keep
 
 
 @torch.no_grad()
-def paste(slim: nn.Module, living: Living, model: nn.Module) -> None:
+def paste(compact: nn.Module, liveness: Liveness, model: nn.Module) -> None:
     """Write what a slim module learned into the module it was cut from, in place; what is gone there stays as it is."""
     into: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False)) | dict(
         model.named_buffers(remove_duplicate=False)
     )
     for name, values in (
-        *slim.named_parameters(remove_duplicate=False),
-        *slim.named_buffers(remove_duplicate=False),
+        *compact.named_parameters(remove_duplicate=False),
+        *compact.named_buffers(remove_duplicate=False),
     ):
         if name not in into:
             continue
         places = [torch.arange(n) for n in into[name].shape]
-        for d, keep in _kept(living, name, into[name]):
+        for d, keep in _kept(liveness, name, into[name]):
             places[d] = keep.nonzero().flatten()
         if places:
             into[name][torch.meshgrid(*places, indexing="ij")] = values
@@ -115,7 +118,7 @@ def _containers(model: nn.Module, work: Rewrite) -> nn.Module:
     for name, tensor in tensors.items():
         if name in used:
             owner, short = _owner(root, name)
-            value = cut(work.living, name, tensor)
+            value = cut(work.liveness, name, tensor)
             if isinstance(tensor, nn.Parameter):
                 owner.register_parameter(short, nn.Parameter(value, tensor.requires_grad))
             else:
@@ -123,7 +126,7 @@ def _containers(model: nn.Module, work: Rewrite) -> nn.Module:
     for name in (
         used - set(tensors) - set(work.constants)
     ):  # constants that export lifted out of the code
-        held: Any = work.living.coupling.captured.graph
+        held: Any = work.liveness.dependencies.captured.graph
         for part in name.split("."):
             held = getattr(held, part)
         owner, short = _owner(root, name)
@@ -144,17 +147,17 @@ def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     return root, short
 
 
-def _tie(model: nn.Module, slim: nn.Module) -> None:
+def _tie(model: nn.Module, compact: nn.Module) -> None:
     """What was one parameter under several names is so again."""
     first: dict[int, str] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         same = first.setdefault(id(parameter), name)
         if same == name:
             continue
-        held = dict(slim.named_parameters(remove_duplicate=False))
+        held = dict(compact.named_parameters(remove_duplicate=False))
         value = held.get(same, held.get(name))
         for one in (same, name) if value is not None else ():
-            owner, short = _owner(slim, one)
+            owner, short = _owner(compact, one)
             owner.register_parameter(short, value)
 
 
@@ -360,7 +363,9 @@ class _Modules:
             if widened:
                 return self._fill(
                     path,
-                    (wide.WideLayerNorm if layer else wide.WideRMSNorm)(shape, eps, given["width"]),
+                    (wide_norms.WideLayerNorm if layer else wide_norms.WideRMSNorm)(
+                        shape, eps, given["width"]
+                    ),
                 )
             return self._fill(
                 path, nn.LayerNorm(shape, eps=eps) if layer else nn.RMSNorm(shape, eps=eps)
@@ -399,7 +404,7 @@ class _Modules:
             given[name] for name in ("query", "key", "value", "attn_mask", "is_causal", "scale")
         )
         return self._call_module(
-            node, f"attention_{self.dropouts}", lambda: wide.Attention(float(p)), args
+            node, f"attention_{self.dropouts}", lambda: wide_norms.Attention(float(p)), args
         )
 
     def _plain(self, node: fx.Node) -> fx.Node | None:

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from pruning.structure import wide
-from pruning.structure.coupling import Coupling
+from pruning.structure import wide_norms
+from pruning.structure.dependency_graph import DependencyGraph
 from pruning.structure.labels import compressed, flat, varies
-from pruning.structure.living import Living, Stuck
+from pruning.structure.liveness import CannotRewrite, Liveness
+from pruning.structure.propagate import Value, bound, operation
 from pruning.structure.rules.elementwise import BINARY
 from pruning.structure.rules.moves import MOVES, moved_as
-from pruning.structure.walk import Value, bound, operation
 
 aten = torch.ops.aten
 Change = Callable[["Rewrite", fx.Node, fx.Node, dict[str, Any]], None]
@@ -46,9 +46,9 @@ def give(node: fx.Node, name: str, value: Any) -> None:
 class Rewrite:
     """One rewriting. A class because old nodes, new nodes, what lives and new constants go everywhere together."""
 
-    def __init__(self, coupling: Coupling, gone: NDArray[np.bool_]) -> None:
-        self.living, self.walk = Living(coupling, gone), coupling.walk
-        self.old = coupling.captured.graph.graph
+    def __init__(self, dependencies: DependencyGraph, gone: NDArray[np.bool_]) -> None:
+        self.liveness, self.walk = Liveness(dependencies, gone), dependencies.walk
+        self.old = dependencies.captured.graph.graph
         self.graph: fx.Graph = copy.deepcopy(self.old)
         self.new: dict[fx.Node, fx.Node] = dict(zip(self.old.nodes, self.graph.nodes, strict=True))
         self.constants: dict[str, Tensor] = {}
@@ -66,24 +66,28 @@ class Rewrite:
         ]
         inputs = [n for n in node.all_input_nodes if isinstance(self.walk.results[n], Value)]
         if not any(
-            bool(self.living.labels(v).numel())
-            for v in (*outputs, *(self.living.value(n) for n in inputs))
+            bool(self.liveness.labels(v).numel())
+            for v in (*outputs, *(self.liveness.value(n) for n in inputs))
         ):
             return
-        if name in MOVES and not all(map(self.living.rectangular, outputs)):
+        if name in MOVES and not all(map(self.liveness.rectangular, outputs)):
             return  # inside of a shuffle: taken as one when it is over
-        if name in MOVES and inputs and not self.living.rectangular(self.living.value(inputs[0])):
+        if (
+            name in MOVES
+            and inputs
+            and not self.liveness.rectangular(self.liveness.value(inputs[0]))
+        ):
             self._shuffle(node)
             return
         for source in inputs:
-            self.living.of(source)  # raises Stuck
+            self.liveness.of(source)  # raises Stuck
         if name in CHANGES:
             CHANGES[name](self, node, self.new[node], bound(node))
 
     # ---------------------------------------------------------------- tools of the changes
 
     def kept(self, node: fx.Node) -> list[Tensor | None]:
-        return self.living.of(node)
+        return self.liveness.of(node)
 
     def replace(
         self,
@@ -111,8 +115,8 @@ class Rewrite:
         """An operand without labels loses what the result loses, as far as it is as long."""
         own, value, ahead = (
             self.kept(source),
-            self.living.value(source),
-            len(kept) - len(self.living.value(source).shape),
+            self.liveness.value(source),
+            len(kept) - len(self.liveness.value(source).shape),
         )
         for d, alive in enumerate(kept[max(0, ahead) :]):
             if own[d] is None and alive is not None and value.shape[d] > 1:
@@ -129,12 +133,12 @@ class Rewrite:
     def _shuffle(self, node: fx.Node) -> None:
         """A chain of moves whose middle is ragged, but which only permutes one dimension: one index_select."""
         chain = [node]
-        while not self.living.rectangular(
-            self.living.value(source := chain[-1].all_input_nodes[0])
+        while not self.liveness.rectangular(
+            self.liveness.value(source := chain[-1].all_input_nodes[0])
         ):
             if operation(source) not in MOVES:
-                raise Stuck(
-                    self.living.labels(self.living.value(source)),
+                raise CannotRewrite(
+                    self.liveness.labels(self.liveness.value(source)),
                     f"{operation(source)} would lose pieces that make no rectangle",
                 )
             chain.append(source)
@@ -143,9 +147,9 @@ class Rewrite:
     def permute(self, node: fx.Node, chain: list[fx.Node]) -> None:
         """Put one index_select in the place of `chain`, which ends in `node`."""
         source = chain[0].all_input_nodes[0]
-        before, result = self.living.value(source), self.walk.results[node]
-        why = Stuck(
-            self.living.labels(before),
+        before, result = self.liveness.value(source), self.walk.results[node]
+        why = CannotRewrite(
+            self.liveness.labels(before),
             f"{operation(node)} moves channels in a way that cannot be followed",
         )
         if not isinstance(result, Value) or len(result.shape) != len(before.shape):
@@ -167,7 +171,7 @@ class Rewrite:
             .expand(before.shape)
         )
         for step in chain:
-            places = moved_as(self.walk, step, places, self.living.value(step).meta)
+            places = moved_as(self.walk, step, places, self.liveness.value(step).meta)
         places = compressed(places)
         if not set(varies(places)) <= {dim}:
             raise why
@@ -205,7 +209,7 @@ def sizes(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> 
 def unflatten(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
     kept, dim = (
         work.kept(node),
-        given["dim"] % len(work.living.value(node.all_input_nodes[0]).shape),
+        given["dim"] % len(work.liveness.value(node.all_input_nodes[0]).shape),
     )
     wanted = [
         size if (alive := kept[dim + i]) is None else int(alive.sum())
@@ -216,7 +220,7 @@ def unflatten(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any])
 
 @change("slice")
 def sliced(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.living.value(node.all_input_nodes[0])
+    source = work.liveness.value(node.all_input_nodes[0])
     dim = given["dim"] % len(source.shape)
     alive = work.kept(node.all_input_nodes[0])[dim]
     if alive is None:
@@ -235,7 +239,7 @@ def sliced(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) ->
 
 @change("narrow")
 def narrow(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    alive = work.kept(node.all_input_nodes[0])[given["dim"] % len(work.living.value(node).shape)]
+    alive = work.kept(node.all_input_nodes[0])[given["dim"] % len(work.liveness.value(node).shape)]
     if alive is not None:
         before = _before(alive)
         low, high = given["start"], given["start"] + given["length"]
@@ -244,7 +248,7 @@ def narrow(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) ->
 
 @change("select")
 def select(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.living.value(node.all_input_nodes[0])
+    source = work.liveness.value(node.all_input_nodes[0])
     dim = given["dim"] % len(source.shape)
     if (alive := work.kept(node.all_input_nodes[0])[dim]) is not None:
         new.args = (new.args[0], dim, _before(alive)[given["index"] % source.shape[dim]])
@@ -257,10 +261,10 @@ def _before(alive: Tensor) -> list[int]:
 
 @change("chunk", "split", "split_with_sizes", "tensor_split")
 def split(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.living.value(node.all_input_nodes[0])
+    source = work.liveness.value(node.all_input_nodes[0])
     dim = given["dim"] % len(source.shape)
     if work.kept(node.all_input_nodes[0])[dim] is not None:
-        parts = [work.living.shape(part)[dim] for part in work.walk.results[node]]
+        parts = [work.liveness.shape(part)[dim] for part in work.walk.results[node]]
         work.replace(node, aten.split_with_sizes.default, (new.args[0], parts, dim))
 
 
@@ -273,7 +277,7 @@ def permuted(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) 
 
 def _moved(work: Rewrite, node: fx.Node, given: dict[str, Any]) -> set[int]:
     """The dimensions an operation moves elements along."""
-    total = len(work.living.value(node.all_input_nodes[0]).shape)
+    total = len(work.liveness.value(node.all_input_nodes[0]).shape)
     if operation(node) == "index":
         return {d for d, index in enumerate(given["indices"]) if index is not None}
     if operation(node) == "channel_shuffle":
@@ -293,8 +297,8 @@ def _moved(work: Rewrite, node: fx.Node, given: dict[str, Any]) -> set[int]:
 def groups(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
     if given["groups"] > 1:
         into, columns = (
-            work.living.shape(work.living.value(given["input"]))[1],
-            work.living.shape(work.living.value(given["weight"]))[1],
+            work.liveness.shape(work.liveness.value(given["input"]))[1],
+            work.liveness.shape(work.liveness.value(given["weight"]))[1],
         )
         give(new, "groups", into // columns if "transpose" not in operation(node) else into)
 
@@ -302,32 +306,35 @@ def groups(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) ->
 @change("layer_norm", "rms_norm")
 def norm(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
     before = list(given["normalized_shape"])
-    after = work.living.shape(work.living.value(node))[-len(before) :]
+    after = work.liveness.shape(work.liveness.value(node))[-len(before) :]
     if before == after:
         return
     width, ours = int(np.prod(before)), bound(new)
     if operation(node) == "layer_norm":
         work.replace(
             node,
-            wide.layer_norm,
+            wide_norms.layer_norm,
             (ours["input"], after, ours["weight"], ours["bias"], ours["eps"], width),
         )
     else:
         work.replace(
-            node, wide.rms_norm, (ours["input"], after, ours["weight"], ours["eps"], width)
+            node, wide_norms.rms_norm, (ours["input"], after, ours["weight"], ours["eps"], width)
         )
 
 
 @change("group_norm")
 def group_norm(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    value = work.living.value(node)
-    give(new, "num_groups", given["num_groups"] * work.living.shape(value)[1] // value.shape[1])
+    value = work.liveness.value(node)
+    give(new, "num_groups", given["num_groups"] * work.liveness.shape(value)[1] // value.shape[1])
 
 
 @change("scaled_dot_product_attention")
 def attention(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    width = work.living.value(given["query"]).shape[-1]
-    if given["scale"] is None and work.living.shape(work.living.value(given["query"]))[-1] != width:
+    width = work.liveness.value(given["query"]).shape[-1]
+    if (
+        given["scale"] is None
+        and work.liveness.shape(work.liveness.value(given["query"]))[-1] != width
+    ):
         give(new, "scale", width**-0.5)
     if isinstance(given["attn_mask"], fx.Node):
         work.trim(node, given["attn_mask"], [*work.kept(node)[:-2], None, None])

@@ -15,12 +15,12 @@ from pruning.events import Certificate, Frozen
 from pruning.evidence import evaluating
 from pruning.masks import apply
 from pruning.structure.capture import Example
-from pruning.structure.certify import Check, checks, control
-from pruning.structure.closing import dead
-from pruning.structure.coupling import Coupling, analyse
-from pruning.structure.living import Living, Stuck
+from pruning.structure.dependency_graph import DependencyGraph, analyse
+from pruning.structure.liveness import CannotRewrite, Liveness
 from pruning.structure.modules import build
 from pruning.structure.rewrite import Rewrite
+from pruning.structure.unit_masks import dead
+from pruning.structure.verify import Check, checks, control
 from pruning.types import Masks
 
 LIMIT = 1e-9
@@ -28,11 +28,11 @@ LIMIT = 1e-9
 
 
 @dataclass(frozen=True)
-class Slim:
+class CompactModel:
     """A smaller module, and the units it is without."""
 
     module: fx.GraphModule
-    living: Living
+    liveness: Liveness
 
 
 def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
@@ -51,76 +51,82 @@ def certified(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[nn.Module, Certificate]:
     """`shrink`, and its certificate: groups that stand in the way of an exact copy keep their zeros, and are named."""
-    slim, certificate = slimmed(model, masks, example, limit=limit)
-    return slim.module, certificate
+    compact, certificate = compact_model(model, masks, example, limit=limit)
+    return compact.module, certificate
 
 
-def slimmed(
+def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
-) -> tuple[Slim, Certificate]:
+) -> tuple[CompactModel, Certificate]:
     """`certified`, with what says which of the old indices the slim module holds."""
-    coupling = analyse(model, example)
+    dependencies = analyse(model, example)
     masked = copy.deepcopy(model)
     apply(masks, masked)
-    gone = dead(coupling, masks)
+    gone = dead(dependencies, masks)
     frozen: list[Frozen] = []
     with evaluating(masked):
         double = copy.deepcopy(masked).double()
         tried = checks(double, masks, example)
-        slim, gone = _slimmed(coupling, masked, gone, frozen)
-        worst = _worst(slim, tried)
+        compact, gone = _compact_model(dependencies, masked, gone, frozen)
+        worst = _worst(compact, tried)
         while not worst <= limit:
-            gone = _without_culprit(coupling, masked, gone, frozen, tried, limit)
-            slim, gone = _slimmed(coupling, masked, gone, frozen)
-            worst = _worst(slim, tried)
-        distance = control(slim, tried[-1], model) if gone.any() else 0.0
-    slim.module.train(model.training)
-    return slim, _certificate(coupling, model, slim, gone, worst, limit, tried, distance, frozen)
+            gone = _without_culprit(dependencies, masked, gone, frozen, tried, limit)
+            compact, gone = _compact_model(dependencies, masked, gone, frozen)
+            worst = _worst(compact, tried)
+        distance = control(compact, tried[-1], model) if gone.any() else 0.0
+    compact.module.train(model.training)
+    return compact, _certificate(
+        dependencies, model, compact, gone, worst, limit, tried, distance, frozen
+    )
 
 
-def _slimmed(
-    coupling: Coupling, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]
-) -> tuple[Slim, NDArray[np.bool_]]:
+def _compact_model(
+    dependencies: DependencyGraph, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]
+) -> tuple[CompactModel, NDArray[np.bool_]]:
     """A slim model without `gone`, or without as much of it as the graph can be rewritten around."""
     while True:
-        work = Rewrite(coupling, gone)
+        work = Rewrite(dependencies, gone)
         try:
             work.run()
-            return Slim(build(masked, work), work.living), gone
-        except Stuck as stuck:
-            units = np.unique(coupling.unit_of_label[stuck.labels.numpy()])
+            return CompactModel(build(masked, work), work.liveness), gone
+        except CannotRewrite as stuck:
+            units = np.unique(dependencies.unit_of_label[stuck.labels.numpy()])
             held = {
-                int(np.searchsorted(coupling.starts, unit, "right")) - 1
+                int(np.searchsorted(dependencies.starts, unit, "right")) - 1
                 for unit in units[units >= 0]
             }
             if not held:
                 raise NotTheSame(f"The slimmed model cannot be built: {stuck.why}.") from None
-            gone = _freeze(coupling, gone, held, stuck.why, frozen)
+            gone = _freeze(dependencies, gone, held, stuck.why, frozen)
 
 
 def _freeze(
-    coupling: Coupling, gone: NDArray[np.bool_], groups: set[int], why: str, frozen: list[Frozen]
+    dependencies: DependencyGraph,
+    gone: NDArray[np.bool_],
+    groups: set[int],
+    why: str,
+    frozen: list[Frozen],
 ) -> NDArray[np.bool_]:
     gone = gone.copy()
     for group in sorted(groups):
-        start, end = coupling.starts[group : group + 2]
-        frozen.append(Frozen(coupling.groups[group].name, int(gone[start:end].sum()), why))
+        start, end = dependencies.starts[group : group + 2]
+        frozen.append(Frozen(dependencies.groups[group].name, int(gone[start:end].sum()), why))
         gone[start:end] = False
     return gone
 
 
-def _worst(slim: Slim, tried: Sequence[Check]) -> float:
+def _worst(compact: CompactModel, tried: Sequence[Check]) -> float:
     """The largest relative difference of all checks; inf where the slim model does not run at all."""
     worst = 0.0
     for check in tried:
-        error = check.error(slim.module, slim.living)
+        error = check.error(compact.module, compact.liveness)
         if not error <= worst:  # NaN too
             worst = error
     return worst
 
 
 def _without_culprit(
-    coupling: Coupling,
+    dependencies: DependencyGraph,
     masked: nn.Module,
     gone: NDArray[np.bool_],
     frozen: list[Frozen],
@@ -128,8 +134,8 @@ def _without_culprit(
     limit: float,
 ) -> NDArray[np.bool_]:
     """`gone` without the group that first breaks the copy: the shortest prefix of groups that fails ends in it."""
-    starts = coupling.starts
-    ours = [i for i in range(len(coupling.groups)) if gone[starts[i] : starts[i + 1]].any()]
+    starts = dependencies.starts
+    ours = [i for i in range(len(dependencies.groups)) if gone[starts[i] : starts[i + 1]].any()]
     if not ours:
         raise NotTheSame(
             "Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out."
@@ -139,8 +145,8 @@ def _without_culprit(
         part = np.zeros_like(gone)
         for i in ours[:count]:
             part[starts[i] : starts[i + 1]] = gone[starts[i] : starts[i + 1]]
-        slim, _ = _slimmed(coupling, masked, part, [])
-        return not _worst(slim, tried) <= limit
+        compact, _ = _compact_model(dependencies, masked, part, [])
+        return not _worst(compact, tried) <= limit
 
     if fails(0):
         raise NotTheSame(
@@ -151,7 +157,7 @@ def _without_culprit(
         middle = (low + high) // 2
         low, high = (low, middle) if fails(middle) else (middle, high)
     return _freeze(
-        coupling,
+        dependencies,
         gone,
         {ours[high - 1]},
         f"without it the outputs differ by more than {limit:g} (relative)",
@@ -160,9 +166,9 @@ def _without_culprit(
 
 
 def _certificate(
-    coupling: Coupling,
+    dependencies: DependencyGraph,
     model: nn.Module,
-    slim: Slim,
+    compact: CompactModel,
     gone: NDArray[np.bool_],
     worst: float,
     limit: float,
@@ -170,16 +176,16 @@ def _certificate(
     distance: float,
     frozen: list[Frozen],
 ) -> Certificate:
-    held = set(dict(slim.module.named_parameters(remove_duplicate=False)))
+    held = set(dict(compact.module.named_parameters(remove_duplicate=False)))
     return Certificate(
         error=worst,
         limit=limit,
         checks=tuple(check.name for check in tried),
         control=distance,
         removed=int(gone.sum()),
-        units=coupling.units,
+        units=dependencies.units,
         parameters=sum(p.numel() for p in model.parameters()),
-        left=sum(p.numel() for p in slim.module.parameters()),
+        kept=sum(p.numel() for p in compact.module.parameters()),
         frozen=tuple(frozen),
         unused=tuple(
             name for name, _ in model.named_parameters(remove_duplicate=False) if name not in held

@@ -13,10 +13,10 @@ import torch
 from torch import fx
 
 from pruning.structure.labels import varies
+from pruning.structure.propagate import Value, Walk, bound, operation
 from pruning.structure.rules.elementwise import BINARY, UNARY
 from pruning.structure.rules.moves import MOVES
 from pruning.structure.rules.reduce import EXACT
-from pruning.structure.walk import Value, Walk, bound, operation
 
 PRODUCTS = ("matmul", "bmm", "mm", "einsum", "scaled_dot_product_attention", "addmm", "baddbmm")
 TIMES = ("mul", "mul_", "multiply", "multiply_", "logical_and", "__and__")

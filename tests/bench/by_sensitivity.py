@@ -17,9 +17,9 @@ import torch
 
 import pruning
 import sample_models
-from pruning.measure import evaluate
+from pruning.measurement import evaluate
+from pruning.pipeline import machine
 from pruning.recipe import Recipe
-from pruning.run import machine
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train

@@ -17,9 +17,9 @@ import torch
 
 import sample_models
 from pruning import masks, registry
-from pruning.finetune import finetune
-from pruning.measure import evaluate
+from pruning.measurement import evaluate
 from pruning.recipe import Recipe
+from pruning.training.finetune import finetune
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
@@ -145,7 +145,7 @@ def channels() -> tuple[Row, list[float]]:
         if registry.misfit(criterion, "channel"):
             continue
         recipe = Recipe(criterion=criterion, granularity="channel", scope="per_layer", lr=0.02)
-        start = slimmed(work, recipe) if name == SLIMMED else work
+        start = compact_model(work, recipe) if name == SLIMMED else work
         units = masks.rank(recipe, start)
         for seed in SEEDS:
             recipe = replace(recipe, seed=seed)
@@ -195,7 +195,7 @@ def others() -> list[str]:
     return lines
 
 
-def slimmed(work: Workpiece, recipe: Recipe) -> Workpiece:
+def compact_model(work: Workpiece, recipe: Recipe) -> Workpiece:
     """After 10 epochs with the penalty on BatchNorm's scales."""
     copied = fresh(work)
     for _ in finetune(
@@ -235,7 +235,7 @@ def main() -> int:
         single=f"{statistics.mean(dense):.1f} ± {statistics.stdev(dense):.1f}",
         whole=f"{other[0]:.1f}",
         steps=STEPS,
-        slimmed=SLIMMED,
+        compact_model=SLIMMED,
         others="\n".join(more),
         weights="\n".join(table(single, [*ratios, "steps"], "0.9 before")),
         channels="\n".join(table(whole, ratios, "0.5 after")),

@@ -38,22 +38,22 @@ def main() -> None:
                 granularity="channel",
                 scope="per_layer",
                 sparsity=0.5,
-                heal_slim=True,
+                finetune_compact=True,
                 seed=seed,
                 **how,
             )  # type: ignore[arg-type]
             *_, end = pruning.run(recipe, sample_models.load(name))
             assert (
                 isinstance(end, Finished)
-                and end.slim is not None
+                and end.compact is not None
                 and end.certificate is not None
                 and end.pruned is not None
             )
             ends.append(end)
-        value = [100 * end.slim.accuracy.value for end in ends]
+        value = [100 * end.compact.accuracy.value for end in ends]
         dense, first = 100 * ends[0].dense.accuracy.value, ends[0]
         lines.append(
-            f"| {name} | {first.dense.weights:,} → {first.slim.weights:,} | {dense:.1f} | {100 * first.pruned.accuracy.value:.1f} "
+            f"| {name} | {first.dense.weights:,} → {first.compact.weights:,} | {dense:.1f} | {100 * first.pruned.accuracy.value:.1f} "
             f"| {', '.join(f'{v:.1f}' for v in value)} | {statistics.mean(value) - dense:+.2f} "
             f"| {max(end.certificate.error for end in ends):.0e} |"
         )

@@ -17,12 +17,12 @@ import torch
 
 import pruning
 import sample_models
-from pruning import lottery
 from pruning.errors import DataError
 from pruning.events import Ticket
-from pruning.finetune import finetune
-from pruning.measure import evaluate
+from pruning.measurement import evaluate
 from pruning.recipe import Recipe
+from pruning.training import controls
+from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece
 
 RESULTS = Path(__file__).parent / "results"
@@ -171,7 +171,7 @@ PUBLISHED = {9: "accuracy peaks near 13.5 %", 15: "equals dense at 3.6 %"}
 
 def reinitialised(recipe: Recipe, work: Workpiece, masks: Masks) -> float:
     """Accuracy of the last ticket's mask on other first weights, trained as the ticket was."""
-    other, same = lottery.control("reinit", recipe, work, {}, masks, {}, recipe.steps)
+    other, same = controls.control("reinit", recipe, work, {}, masks, {}, recipe.steps)
     for _ in finetune(other, same, recipe, step=recipe.steps):
         pass
     assert other.test is not None

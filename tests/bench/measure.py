@@ -20,16 +20,16 @@ from torch import nn
 import sample_models
 from pruning import masks
 from pruning.errors import DataError
-from pruning.figures import TOLERANCE, Timing
 from pruning.masks import Masks
-from pruning.measure import macs, size
-from pruning.measure.exported import onnx_timings
-from pruning.measure.speed import timings
+from pruning.measurement import macs, size
+from pruning.measurement.onnx import onnx_timings
+from pruning.measurement.speed import timings
+from pruning.metrics import TOLERANCE, Timing
+from pruning.pipeline import machine
 from pruning.recipe import Recipe
-from pruning.run import machine
-from pruning.structure.closing import close
-from pruning.structure.coupling import Coupling, analyse
+from pruning.structure.dependency_graph import DependencyGraph, analyse
 from pruning.structure.shrink import certified
+from pruning.structure.unit_masks import close
 from pruning.types import Workpiece
 
 RESULT = Path(__file__).parent / "results" / "measure.md"
@@ -38,11 +38,11 @@ SECONDS = 20.0
 """Of timing, for each runtime and batch."""
 
 
-def lowest_half(coupling: Coupling, model: nn.Module) -> NDArray[np.bool_]:
+def lowest_half(dependencies: DependencyGraph, model: nn.Module) -> NDArray[np.bool_]:
     """The half of each group's units with the smallest L2 norm over all that belongs to them."""
-    squares = np.zeros(coupling.units)
+    squares = np.zeros(dependencies.units)
     state = dict(model.named_parameters())
-    for (name, dim), unit in coupling.places.items():
+    for (name, dim), unit in dependencies.places.items():
         if name in state:
             each = (
                 state[name].detach().square().transpose(0, dim).flatten(1).sum(1)
@@ -50,8 +50,8 @@ def lowest_half(coupling: Coupling, model: nn.Module) -> NDArray[np.bool_]:
                 else state[name].detach().square()
             )
             np.add.at(squares, unit[unit >= 0], each.numpy()[unit >= 0])
-    gone = np.zeros(coupling.units, bool)
-    for start, group in zip(coupling.starts, coupling.groups, strict=False):
+    gone = np.zeros(dependencies.units, bool)
+    for start, group in zip(dependencies.starts, dependencies.groups, strict=False):
         gone[
             start
             + np.argsort(squares[start : start + group.units], kind="stable")[: group.units // 2]
@@ -83,17 +83,17 @@ def resnet18() -> Iterator[str]:
         torch.manual_seed(0)
         model = build(weights=None).eval()
     example = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    coupling = analyse(model, example)
-    kept = close(coupling, lowest_half(coupling, model), model)
-    slim, certificate = certified(model, kept, example)
+    dependencies = analyse(model, example)
+    kept = close(dependencies, lowest_half(dependencies, model), model)
+    compact, certificate = certified(model, kept, example)
     models = {
         "dense": model,
         "90 % zeros": zeros(model, 0.9),
         "half the channels as zeros": masked(model, kept),
-        "slimmed": slim,
+        "compact": compact,
     }
-    weights = sum(p.numel() for p in slim.parameters())
-    work = sum(macs(slim, example).values()) / 1e9
+    weights = sum(p.numel() for p in compact.parameters())
+    work = sum(macs(compact, example).values()) / 1e9
     yield f"Half of each group of ResNet-18's channels gone: {work:.3f} G MACs of convolutions and linear layers,"
     yield f"{weights / 1e6:.5f} M weights; certificate {certificate.error:.1e} relative in float64.\n"
     yield "| runtime | model | ms (quartiles) | times as fast as dense (95 %) | control | verdict |\n|---|---|---|---|---|---|"
@@ -119,17 +119,19 @@ def row(name: str, t: Timing) -> str:
     return f"| {t.runtime} | {name} | {took}, {t.latency.passes} passes | {fast} | {(t.control or 0) * 100:.1f} % | {t.verdict} |"
 
 
-def judged(runtime: str, control: float | None, sparse: Timing, slim: Timing) -> Iterator[str]:
+def judged(runtime: str, control: float | None, sparse: Timing, compact: Timing) -> Iterator[str]:
     held = control is not None and control <= TOLERANCE
     yield line(held, f"{runtime}: the A/A control is within 5 % ({(control or 0) * 100:.1f} %)")
     yield line(
         sparse.verdict == "the same",
         f"{runtime}: 90 % zeros are reported as no gain ({sparse.verdict})",
     )
-    fast = slim.speedup is not None and slim.verdict == "faster" and slim.speedup.value >= 1.5
+    fast = (
+        compact.speedup is not None and compact.verdict == "faster" and compact.speedup.value >= 1.5
+    )
     yield line(
         fast,
-        f"{runtime}: half the channels are at least 1.5 times as fast ({slim.speedup.value if slim.speedup else 0:.2f})",
+        f"{runtime}: half the channels are at least 1.5 times as fast ({compact.speedup.value if compact.speedup else 0:.2f})",
     )
 
 

@@ -23,9 +23,9 @@ import pruning
 import sample_models
 from pruning.events import Point
 from pruning.masks import choose
+from pruning.pipeline import machine
 from pruning.recipe import Recipe
-from pruning.run import machine
-from pruning.sensitivity import LEVELS
+from pruning.sensitivity_map.measure import LEVELS
 from pruning.types import Batches, Workpiece
 
 MODEL = "fashion-resnet20"
@@ -60,7 +60,7 @@ def distiller_like(work: Workpiece, layers: list[str]) -> dict[tuple[str, float]
     for layer in layers:
         for level in LEVELS:
             model = copy.deepcopy(work.model).eval()
-            pruning.apply(choose(Recipe(scope="by_hand", ratios={layer: level}), work), model)
+            pruning.apply(choose(Recipe(scope="manual", ratios={layer: level}), work), model)
             with torch.no_grad():
                 found[layer, level] = sum(right(model, work, x, y) for x, y in loader)
     return found

@@ -17,12 +17,12 @@ import torchvision
 from torch import Tensor, nn
 
 from pruning.errors import ModelError
-from pruning.structure import coupling as analysing
-from pruning.structure.closing import close
-from pruning.structure.coupling import Coupling, analyse
+from pruning.structure import dependency_graph as analysing
+from pruning.structure.dependency_graph import DependencyGraph, analyse
 from pruning.structure.groups import Pooling
-from pruning.structure.pooling import pool_group
 from pruning.structure.shrink import certified
+from pruning.structure.unit_masks import close
+from pruning.units.pooling import pool_group
 
 RESULTS = Path(__file__).parent / "results"
 LARGEST = 150e6
@@ -119,16 +119,16 @@ TIMM = (
 )
 
 
-def half(coupling: Coupling, model: nn.Module) -> np.ndarray[Any, Any]:
+def half(dependencies: DependencyGraph, model: nn.Module) -> np.ndarray[Any, Any]:
     """The lower half of each group by mean |w| over all its weights."""
     scores = {name: p.detach().abs() for name, p in model.named_parameters() if p.dim() > 1}
-    gone = np.zeros(coupling.units, bool)
-    for i, group in enumerate(coupling.groups):
-        pooled = pool_group(coupling, i, scores, Pooling(), {})
+    gone = np.zeros(dependencies.units, bool)
+    for i, group in enumerate(dependencies.groups):
+        pooled = pool_group(dependencies, i, scores, Pooling(), {})
         order = (
             np.arange(group.units) if pooled is None else np.argsort(pooled.numpy(), kind="stable")
         )
-        gone[coupling.starts[i] + order[: group.units // 2]] = True
+        gone[dependencies.starts[i] + order[: group.units // 2]] = True
     return gone
 
 
@@ -143,30 +143,30 @@ def one(name: str, make: Callable[[], nn.Module], side: int) -> str:
         if not parameter.any():
             nn.init.normal_(parameter, 0, 0.02)
     x, began = torch.randn(2, 3, side, side), time.perf_counter()
-    coupling = analyse(model, x)
+    dependencies = analyse(model, x)
     analysed = time.perf_counter() - began
-    masks, began = close(coupling, half(coupling, model), model), time.perf_counter()
-    slim, found = certified(model, masks, x)
-    slimmed = time.perf_counter() - began
-    slim.train()
-    loss = _sum(slim(x))
+    masks, began = close(dependencies, half(dependencies, model), model), time.perf_counter()
+    compact, found = certified(model, masks, x)
+    compact_model = time.perf_counter() - began
+    compact.train()
+    loss = _sum(compact(x))
     loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss) and all(
-        p.grad is None or torch.isfinite(p.grad).all() for p in slim.parameters()
+        p.grad is None or torch.isfinite(p.grad).all() for p in compact.parameters()
     )
     frozen = "; ".join(f"kept {f.group} ({f.units}): {f.why}" for f in found.frozen) or (
-        "" if found.removed else "nothing can go: " + _why(coupling)
+        "" if found.removed else "nothing can go: " + _why(dependencies)
     )
-    how = "" if coupling.captured.how == "torch.export" else coupling.captured.how
+    how = "" if dependencies.captured.how == "torch.export" else dependencies.captured.how
     return (
-        f"| {name} | {weights / 1e6:.2f} | {found.left / 1e6:.2f} | {found.removed:,} of {found.units:,} | {analysed:.1f} | {slimmed:.1f} "
+        f"| {name} | {weights / 1e6:.2f} | {found.kept / 1e6:.2f} | {found.removed:,} of {found.units:,} | {analysed:.1f} | {compact_model:.1f} "
         f"| {found.error:.0e} | {'; '.join(filter(None, (how, frozen)))} |"
     )
 
 
-def _why(coupling: Coupling) -> str:
+def _why(dependencies: DependencyGraph) -> str:
     return "; ".join(
-        dict.fromkeys(f"{b.why} ({b.operation})" for b in coupling.blocked if b.dim == 0)
+        dict.fromkeys(f"{b.why} ({b.operation})" for b in dependencies.blocked if b.dim == 0)
     )[:200]
 
 
@@ -214,7 +214,7 @@ def main(arguments: list[str]) -> None:
     columns = (
         "model",
         "M parameters",
-        "slim",
+        "compact",
         "units gone",
         "analysed, s",
         "slimmed and certified, s",

@@ -13,9 +13,9 @@ import torch
 
 import sample_models
 from pruning import registry
-from pruning.agreement import Correlation
-from pruning.run import machine
-from pruning.truth import Plan, Question, Told, Truth, truth
+from pruning.analysis.criterion_check import Plan, Question, Told, Truth, truth
+from pruning.pipeline import machine
+from pruning.stats import Correlation
 
 RESULTS = Path(__file__).parent / "results" / "truth.md"
 MODELS = ("digits-cnn", "digits-resnet")

@@ -58,7 +58,7 @@ class Served:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        stop = [sys.executable, "-m", "pruning.runs.crew", "--stop"]
+        stop = [sys.executable, "-m", "pruning.runs.pool", "--stop"]
         subprocess.run(stop, cwd=ROOT, env=environment(self.home), check=False, timeout=30)
 
     def imports_torch(self) -> bool:

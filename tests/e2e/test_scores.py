@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 
 def test_a_score_is_held_against_the_truth(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)
-    steps.go(tab, "Scores")
+    steps.go(tab, "Criteria")
     finding = tab.get_by_role("heading", name=re.compile("as the true loss does"))
     expect(finding).to_contain_text("conv3")
     tab.get_by_role("group", name="Layers").get_by_role("button", name=re.compile("^conv2")).click()

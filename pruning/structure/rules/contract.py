@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx
 
 from pruning.structure.labels import Factor, varies
-from pruning.structure.tools import match, summed, unsqueezed
-from pruning.structure.walk import Value, Walk, rule
+from pruning.structure.propagate import Value, Walk, rule
+from pruning.structure.rule_work import match, summed, unsqueezed
 
 INPUT = "what it reads cannot lose channels"
 

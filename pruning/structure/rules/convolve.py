@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, fx
 
 from pruning.structure.labels import ALWAYS, along, varies
-from pruning.structure.tools import vector
-from pruning.structure.walk import Value, Walk, operation, rule
+from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.rule_work import vector
 
 
 @rule("conv1d", "conv2d", "conv3d")

@@ -8,8 +8,8 @@ import torch
 from torch import fx
 
 from pruning.structure.labels import ALWAYS, Factor, compressed, narrowed, varies
-from pruning.structure.tools import match, unsqueezed
-from pruning.structure.walk import Value, Walk, operation, rule
+from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.rule_work import match, unsqueezed
 
 UNARY = (
     *(

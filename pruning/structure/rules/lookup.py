@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from pruning.structure.labels import along, compressed, flat, varies
-from pruning.structure.walk import Value, Walk, rule
+from pruning.structure.propagate import Value, Walk, rule
 
 
 @rule("embedding")

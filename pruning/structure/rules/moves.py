@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from pruning.structure.labels import compressed, varies
-from pruning.structure.walk import Value, Walk, operation, rule
+from pruning.structure.propagate import Value, Walk, operation, rule
 
 RESHAPES = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "view_as", "reshape_as")
 COPIES = (

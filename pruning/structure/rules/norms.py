@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from pruning.structure.labels import along, varies
-from pruning.structure.tools import match, vector
-from pruning.structure.walk import Value, Walk, rule
+from pruning.structure.propagate import Value, Walk, rule
+from pruning.structure.rule_work import match, vector
 
 
 @rule("batch_norm", "instance_norm")

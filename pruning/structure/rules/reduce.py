@@ -7,8 +7,8 @@ from typing import Any
 from torch import fx
 
 from pruning.structure.labels import narrowed, varies
-from pruning.structure.tools import summed
-from pruning.structure.walk import Value, Walk, operation, rule
+from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.rule_work import summed
 
 EXACT = ("sum", "linalg_vector_norm", "norm")
 """Zeros add nothing to these."""

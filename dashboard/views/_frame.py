@@ -1,0 +1,259 @@
+"""What every page shares: navigation, the bench at the side, the question on top, work in progress, charts with their tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import jobs, state, words
+from dashboard import models as known
+from pruning.errors import PruningError
+from pruning.events import Epoch, Event, Pruned, Started
+from pruning.runs.store import Job
+
+HERE = Path(__file__).parent
+MARKS = HERE.parent / "marks"
+ABOUT = "**Pruning Workbench.** Take a trained network, remove what it can do without, and see what happens."
+POLL = 0.3  # seconds between two looks at a study that a page waits for
+ROOMS = (
+    ("model", "Model", ":material/deployed_code:"),
+    ("inspect", "Inspect", ":material/query_stats:"),
+    ("sensitivity", "Sensitivity", ":material/grid_on:"),
+    ("prune", "Prune", ":material/content_cut:"),
+    ("compare", "Compare", ":material/compare_arrows:"),
+    ("lottery", "Lottery", ":material/confirmation_number:"),
+    ("structure", "Structure", ":material/account_tree:"),
+    ("criteria", "Criteria", ":material/rule:"),
+)
+
+
+NAMES = tuple(name for name, *_ in ROOMS)
+
+
+def pages() -> list[Any]:
+    return [
+        st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model")
+        for name, title, icon in ROOMS
+    ]
+
+
+def enter(room: str | None) -> None:
+    """Go to the page that the address names; the first page is here already."""
+    if room in NAMES[1:]:
+        st.switch_page(page(str(room)))
+
+
+def page(name: str) -> str:
+    """A page, as links name it."""
+    return f"views/{name}.py"
+
+
+def wordmark() -> None:
+    st.logo(
+        MARKS / ("wordmark-dark.svg" if state.dark() else "wordmark-light.svg"),
+        size="large",
+        icon_image=MARKS / "mark.svg",
+    )
+
+
+def ask(question: str) -> None:
+    """The page's question, in one line."""
+    st.subheader(question, anchor=False)
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """What the workbench says on purpose is one sentence on the page; the page goes on."""
+    try:
+        yield
+    except PruningError as error:
+        st.error(words.plain(str(error)), icon=":material/error:")
+    except Exception as error:
+        logging.getLogger("dashboard").exception("A page failed")
+        said = f"This part of the page failed ({type(error).__name__}): the server's log has the details. The rest still works."
+        st.error(said, icon=":material/error:")
+
+
+def warnings() -> None:
+    for text in state.warnings():
+        st.warning(words.plain(text), icon=":material/warning:")
+
+
+def waiting(text: str, height: int) -> None:
+    """A skeleton of the final size, and what it waits for."""
+    st.skeleton(height=height)
+    st.caption(words.plain(text))
+
+
+# ---------------------------------------------------------------- the bench
+
+
+def bench() -> None:
+    recipe = state.recipe()
+    st.caption("ON THE BENCH")
+    with guarded():
+        _facts(recipe.model)
+    st.divider()
+    st.caption("THE RECIPE")
+    st.markdown(words.plain(words.sentence(recipe)))
+    with st.container(horizontal=True, gap="small"):
+        _step("Undo", state.undo, state.can_undo())
+        _step("Redo", state.redo, state.can_redo())
+        _step("Reset", state.reset, True)
+        with st.popover("Link", type="tertiary"):
+            st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
+            st.code(state.link(), language=None, wrap_lines=True)
+
+
+def _facts(model: str) -> None:
+    st.markdown(f"### {words.plain(known.title(model))}")
+    facts = known.facts(model)
+    if facts is None:
+        waiting(f"Loading {known.title(model)}.", 74)
+        return
+    if facts.random:
+        st.badge(
+            "random weights",
+            icon=":material/casino:",
+            color="gray",
+            help="Never trained: for looking and structure only.",
+        )
+    if facts.accuracy is not None:
+        asked = f"Right answers on {facts.accuracy.total:,} test examples, dense; ± is half the width of the 95 % Wilson interval."
+        st.metric("Accuracy, dense", words.percent(facts.accuracy), help=asked)
+    else:
+        st.markdown("Accuracy not measured: there is no data for it.")
+    st.markdown(f"{words.whole(facts.weights)} weights · {words.size(facts.bytes)}")
+
+
+def _step(label: str, action: Callable[[], None], possible: bool) -> None:
+    st.button(label, on_click=action, disabled=not possible, type="tertiary", key=f"step-{label}")
+
+
+# ---------------------------------------------------------------- work in progress
+
+
+def follow() -> None:
+    """Look after the studies this page waits for, and show the runs that work."""
+    if state.expected():
+        _await_studies()
+    if jobs.live():
+        with st.bottom:
+            _work()
+
+
+@st.fragment(run_every=POLL)
+def _await_studies() -> None:
+    if jobs.ended(state.expected()):
+        st.rerun()
+
+
+@st.fragment(run_every=1.0)
+def _work() -> None:
+    live = jobs.live()
+    if not live:
+        st.rerun()
+    sets = dict.fromkeys(job.batch for job in live if job.batch)
+    alone = [job for job in live if not job.batch]
+    for id in list(sets)[:3]:
+        _set([job for job in live if job.batch == id])
+    for job in alone[: max(0, 3 - len(sets))]:
+        _line(job)
+    more = len(sets) + len(alone) - 3
+    if more > 0:
+        st.caption(f"and {more} more")
+
+
+def _set(held: list[Job]) -> None:
+    """Runs that were started together, in one line."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        name = words.plain(known.title(held[0].spec.get("model", "")))
+        working = [job for job in held if job.state == "running"]
+        said = progress(working[0]) if working else "waiting for a free worker"
+        st.markdown(
+            f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch"
+        )
+        address = {"set": str(held[0].batch)}
+        st.page_link(page("lottery"), label="Show", query_params=address)
+        st.button(
+            "Stop",
+            key=f"strip-stop-{held[0].batch}",
+            on_click=_stop,
+            args=(held,),
+            icon=":material/stop_circle:",
+        )
+
+
+def _stop(held: list[Job]) -> None:
+    for job in held:
+        jobs.stop(job.id)
+
+
+def _line(job: Job) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(
+            f"**{words.plain(known.title(job.spec.get('model', '')))}** · {progress(job)}",
+            width="stretch",
+        )
+        if job.id != state.run_id():
+            st.button(
+                "Show",
+                key=f"show-{job.id}",
+                on_click=state.open_run,
+                args=(job.id,),
+                type="tertiary",
+            )
+        label, icon = "Stopping" if job.stopping else "Stop", ":material/stop_circle:"
+        st.button(
+            label,
+            key=f"strip-stop-{job.id}",
+            on_click=jobs.stop,
+            args=(job.id,),
+            disabled=job.stopping,
+            icon=icon,
+        )
+
+
+def progress(job: Job) -> str:
+    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s left`."""
+    if job.state == "queued":
+        return "waiting for a free worker"
+    events = [event for _, event in jobs.events(job.id)]
+    return " · ".join([job.state, *_reached(events)])
+
+
+def _reached(events: list[Event]) -> list[str]:
+    started = next((e for e in events if isinstance(e, Started)), None)
+    pruned = [e for e in events if isinstance(e, Pruned)]
+    epochs = [e for e in events if isinstance(e, Epoch)]
+    if started is None:
+        return ["measuring the dense model"]
+    said = [f"step {pruned[-1].step} of {pruned[-1].steps}"] if pruned else []
+    if started.epochs and epochs:
+        left = sum(e.seconds for e in epochs) / len(epochs) * (started.epochs - len(epochs))
+        said += [f"epoch {len(epochs)} of {started.epochs}", f"about {words.seconds(left)} left"]
+    return said
+
+
+# ---------------------------------------------------------------- charts
+
+CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+def chart(
+    figure: dict[str, Any], *, alt: str, table: pd.DataFrame, name: str, twin: bool = True
+) -> None:
+    """A chart with its takeaway for a screen reader, its table, and a file name for its picture."""
+    picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
+    st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
+    if twin:
+        with st.popover("Table", icon=":material/table:", type="tertiary"):
+            st.dataframe(
+                table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}"
+            )

@@ -1,0 +1,212 @@
+"""What a measurement holds: one frozen dataclass for each thing that is promised of pruning. No tensors, and no torch: pages read these.
+
+Figures that came later than the first stored results default to None or (): shown as "not measured", never as 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+TOLERANCE = 0.05
+"""A control further off than this, as a share, and no verdict is given on speed; differences smaller than this are none."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers among examples, with the 95 % Wilson interval (Wilson, 1927, https://doi.org/10.2307/2276774).
+
+    Shares in [0, 1].
+    """
+
+    correct: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        z, n, p = 1.959963984540054, self.total, self.value
+        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value and its 95 % interval."""
+
+    low: float
+    value: float
+    high: float
+
+
+def difference(after: Accuracy, before: Accuracy, together: float = 0.0) -> Spread:
+    """after - before, as shares, with its 95 % interval by Newcombe's score method (1998, methods 10 of both papers,
+    https://pubmed.ncbi.nlm.nih.gov/9595617/). together: correlation of the answers; 0 for different examples."""
+    (low, high), (from_, to) = after.interval, before.interval
+    a, b = after.value, before.value
+    d = a - b
+    below = (a - low) ** 2 - 2 * together * (a - low) * (to - b) + (to - b) ** 2
+    above = (high - a) ** 2 - 2 * together * (high - a) * (b - from_) + (b - from_) ** 2
+    return Spread(d - math.sqrt(max(below, 0.0)), d, d + math.sqrt(max(above, 0.0)))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two models' answers to the same examples: how many both had right, only this one, only dense, neither.
+
+    On the same examples a small difference shows that two separate intervals would hide (McNemar, 1947).
+    """
+
+    both: int
+    gained: int
+    lost: int
+    neither: int
+
+    @property
+    def change(self) -> Spread:
+        """Accuracy less dense's, as a share, with its 95 % interval."""
+        n = self.both + self.gained + self.lost + self.neither
+        after, before = Accuracy(self.both + self.gained, n), Accuracy(self.both + self.lost, n)
+        sides = after.correct * (n - after.correct) * before.correct * (n - before.correct)
+        mixed = self.both * self.neither - self.gained * self.lost
+        return difference(after, before, mixed / math.sqrt(sides) if sides else 0.0)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable weight: how many of its weights are left, and the multiply-accumulates of one example."""
+
+    name: str
+    total: int
+    kept: int
+    macs: int = 0
+    macs_kept: int = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes on disk. dense: float weights in a safetensors file; sparse: a bit for each weight and the values kept, for
+    what is pruned; coded: a sparse file, where which weights are kept is coded shorter (pruning.measurement.sparse_file); compressed:
+    that with its values deflated (what travels); limit: what no code of independent positions could beat, values plain.
+    """
+
+    dense: int
+    sparse: int
+    compressed: int
+    coded: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes in memory at run time. weights: all parameters and buffers, as torch holds them; activations: most bytes of input,
+    intermediate and output tensors alive at once while one example passes; an operation's own scratch space is not seen."""
+
+    weights: int
+    activations: int | None
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Operation energy of one example in picojoules, modelled: MACs times the energy of one float32 multiply and add in 45 nm
+    (Horowitz, 2014, https://doi.org/10.1109/ISSCC.2014.6757323); reading memory costs more, and is left out.
+
+    executed: what a runtime does that multiplies zeros too, as torch's dense kernels do; skipping: one that skips them.
+    measured: joules of one pass by the processor's own counter (RAPL) where it can be read, else None.
+    """
+
+    executed: float
+    skipping: float
+    multiply: float = 3.7
+    add: float = 0.9
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds for one forward pass of `batch` examples: quartiles over `passes`, on `threads` CPU threads."""
+
+    median: float
+    low: float
+    high: float
+    threads: int
+    batch: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A model timed in one runtime ("torch", "torch CSR" or "ONNX Runtime"), interleaved with the dense one.
+
+    speedup: dense's milliseconds over this one's, pass by pass: the median and its 95 % interval (None for dense itself).
+    control: how far the median of dense against a copy of itself lay from 1, in the same round. why: what stood in the way.
+    """
+
+    runtime: str
+    batch: int
+    threads: int
+    latency: Latency | None = None
+    speedup: Spread | None = None
+    control: float | None = None
+    why: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """ "faster", "slower" or "the same"; "no verdict" where the control fails; "reference" for dense; "not measured"."""
+        if self.latency is None:
+            return "not measured"
+        if self.speedup is None:
+            return "reference"
+        if self.control is None or self.control > TOLERANCE:
+            return "no verdict"
+        if self.speedup.low > 1 + TOLERANCE:
+            return "faster"
+        return "slower" if self.speedup.high < 1 / (1 + TOLERANCE) else "the same"
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """How it answers beyond the test accuracy. train: on the first training examples; noisy: on the first test examples with
+    Gaussian noise of deviation `sigma` added to the inputs (drawn once, the same for all models); calibration: expected
+    calibration error on test data in `bins` bins (Guo et al., 2017, https://arxiv.org/abs/1706.04599), with a bootstrap interval.
+    """
+
+    train: Accuracy | None
+    noisy: Accuracy | None
+    sigma: float
+    calibration: Spread | None
+    bins: int = 15
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A model, measured. What could not be measured is None: shown as "not measured", never as 0.
+
+    weights, kept: covered weights; parameters: all parameters; macs: multiply-accumulates of one example in every
+    covered layer; macs_kept: those whose weight is not zero (what a runtime that skips zeros would do); paired: against
+    dense, on the same test examples; timings: every runtime and batch size. The last five belong to the end of a run.
+    """
+
+    accuracy: Accuracy | None
+    loss: float | None
+    weights: int
+    kept: int
+    parameters: int
+    macs: int | None
+    macs_kept: int | None
+    size: Size
+    latency: Latency | None
+    layers: tuple[Layer, ...] = ()
+    memory: Memory | None = None
+    energy: Energy | None = None
+    timings: tuple[Timing, ...] = ()
+    behaviour: Behaviour | None = None
+    paired: Paired | None = None
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.kept / self.weights

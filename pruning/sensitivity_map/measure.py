@@ -1,0 +1,119 @@
+"""Which layers can give: prune one layer (or coupled group) at a time, at every ratio, and see what the model says.
+
+    for point in pruning.sensitivity(work, criterion="magnitude", levels=(0.5, 0.8, 0.9)):
+        print(point.layer, point.level, point.accuracy)
+
+Li et al., 2017, section 3.2, https://arxiv.org/abs/1608.08710; drawn as Distiller draws it. On validation data: ratios are chosen there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import NothingToPrune, OutOfRange, RecipeError, UnknownName
+from pruning.events import Point
+from pruning.masks import rank
+from pruning.recipe import Recipe
+from pruning.sensitivity_map import cells as _cells
+from pruning.sensitivity_map.estimate import estimates
+from pruning.sensitivity_map.evaluator import Plan, measured
+from pruning.types import Batches, Workpiece
+
+LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+TIERS = ("estimate", "progressive", "exact")
+AUTO = Path("")
+"""Keep maps in the workspace, if there is one."""
+
+
+def sensitivity(
+    work: Workpiece,
+    criterion: str = "magnitude",
+    levels: Sequence[float] = LEVELS,
+    *,
+    options: dict[str, Any] | None = None,
+    granularity: str = "weight",
+    granularity_options: dict[str, Any] | None = None,
+    exclude: Collection[str] = (),
+    min_units: int = 1,
+    seed: int = 0,
+    tier: str = "exact",
+    within: float = 0.02,
+    examples: int | None = None,
+    running: bool = False,
+    workers: int = 1,
+    stop: Callable[[], bool] | None = None,
+    keep: Path | None = AUTO,
+) -> Iterator[Point]:
+    """One Point for each layer and level, as soon as it is known. Touches nothing.
+
+    levels: shares of a layer's units to remove, [0, 1); a layer keeps `floor` units whatever is asked
+    tier: "estimate" (one gradient pass), "progressive" (paired with the dense model on ever more images, until the interval of
+        the change in accuracy is within ± `within`, a share, or the layer has surely collapsed), "exact" (every image)
+    examples: validation images looked at, at most; running: also say cells that are not final yet, each time they are refined
+    workers: threads that measure, each on one processor; see `free`
+    keep: folder where counts are kept, so that the next asking starts from them; None for memory alone
+
+    Raises RecipeError for what cannot be asked, DataError without validation data, Stopped when `stop` says so: what was
+    measured is kept, and the next asking goes on from there.
+    """
+    for level in levels:
+        if not (isinstance(level, (int, float)) and 0 <= level < 1):
+            raise OutOfRange(
+                "A level",
+                level,
+                "a share from 0 up to, not including, 1 (0.9 removes 90 % of the layer)",
+            )
+    if not levels:
+        raise RecipeError("There are no levels: give at least one, like 0.5.")
+    if tier not in TIERS:
+        raise UnknownName("tier", tier, TIERS)
+    if workers < 1 or (examples is not None and examples < 1):
+        raise OutOfRange("workers or examples", (workers, examples), "at least 1")
+    recipe = Recipe(
+        criterion=criterion,
+        options=options or {},
+        granularity=granularity,
+        granularity_options=granularity_options or {},
+        exclude=tuple(exclude),
+        min_units=min_units,
+        seed=seed,
+    )
+    data = work.need("validation", "A sensitivity map")
+    data = data if examples is None else data.head(examples)
+    plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
+    return _points(recipe, work, data, tier, plan, kept() if keep is AUTO else keep)
+
+
+def free() -> int:
+    """Threads worth using now: 2 where two processors are idle, else 1."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return 2 if cores - busy >= 1.5 else 1
+
+
+def _points(
+    recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Plan, folder: Path | None
+) -> Iterator[Point]:
+    units = rank(recipe, work)
+    layers = units.ranking.ranked(recipe)
+    if not layers.units:
+        raise NothingToPrune(work.name, "every layer is excluded: leave at least one.")
+    found = _cells.cells(layers, plan.levels, len(data.x))
+    if tier == "estimate":
+        yield from estimates(units, work, data, found, plan.stop)
+        return
+    order = None if tier == "exact" else recipe.seed
+    cache = _cells.CountCache(_cells.key(recipe, work, data, f"{tier} {order}"), folder)
+    yield from measured(units, work, data, found, plan, cache, order)
+
+
+def kept() -> Path | None:
+    """Where what was measured is kept: in the workspace, if there is one."""
+    from pruning.runs.store import home
+
+    return home() / "maps" if home().is_dir() else None
