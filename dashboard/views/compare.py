@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, words
-from dashboard.charts import compare, together
+from dashboard.charts import compare
+from dashboard.charts import compare_improvements as together
 from dashboard.charts.compare import Entry
-from dashboard.charts.together import Run
+from dashboard.charts.compare_improvements import Run
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from dashboard.charts import improvement_charts, improvements, together
+from dashboard.charts import compare_improvements as together
+from dashboard.charts import improvement_charts, improvements
+from dashboard.charts.compare_improvements import Run
 from dashboard.charts.improvements import Line, Panel
-from dashboard.charts.together import Run
 from pruning.events import Finished
 from pruning.metrics import (
     Accuracy,
