@@ -8,7 +8,7 @@ import pytest
 
 import pruning
 from dashboard import state, words
-from dashboard.charts import results, runs
+from dashboard.charts import prune, results
 from pruning.events import Event, Finished
 from pruning.recipe import Recipe
 from pruning.runs import pool
@@ -84,13 +84,13 @@ def test_the_result_has_a_column_for_each_stage():
 
 def test_the_curves_mark_what_recalibration_brought_and_the_table_has_the_teacher():
     events, _ = told(epochs=2, recalibrate=True, distill=0.5)
-    history = runs.history(events)
-    tested = runs.curves(history, "id", "magnitude", dark=False)["panels"][0]["lines"][1]["points"]
+    history = prune.history(events)
+    tested = prune.curves(history, "id", "magnitude", dark=False)["panels"][0]["lines"][1]["points"]
     assert [point[4].split(":")[0] for point in tested] == [
         "Pruned",
         "BatchNorm recalibrated",
         "At the end",
     ]
-    assert "loss, teacher" in runs.rows(history) and "loss, teacher" not in runs.rows(
-        runs.history(told(epochs=1)[0])
+    assert "loss, teacher" in prune.rows(history) and "loss, teacher" not in prune.rows(
+        prune.history(told(epochs=1)[0])
     )

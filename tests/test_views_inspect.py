@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dashboard import jobs, state, tables
-from dashboard.charts import layers, one_layer
+from dashboard.charts import base, layers, one_layer
 from pruning.allocation.ranking import Preview
 from pruning.recipe import Recipe
 from pruning.runs import pool
@@ -128,7 +128,7 @@ def test_joined_bins_keep_every_weight_and_the_reach(total):
         np.random.default_rng(0).normal(size=min(total, 5000)), 256, (-4, 4)
     )
     counts = counts * (total // counts.sum() or 1)
-    wide, fewer = one_layer.coarser(edges, counts)
+    wide, fewer = base.rebin(edges, counts, base.readable_bins(int(counts.sum())))
     assert fewer.sum() == counts.sum() and (wide[0], wide[-1]) == (edges[0], edges[-1])
     assert len(fewer) >= 32 and len(wide) == len(fewer) + 1
 

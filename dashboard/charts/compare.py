@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.one_layer import counts_axis, layout
+from dashboard.charts.base import counts_axis, layout, readable_bins, rebin
 from dashboard.charts.results import within
 from pruning.events import Finished, Measurement
 from pruning.recipe import Recipe
@@ -323,13 +323,10 @@ def histograms(
 
 def coarse(part: Histogram) -> Histogram:
     """Fewer, wider bins where there are few weights, so that a shape shows and not single weights."""
-    wanted = max(16, 2 * math.isqrt(int(part.dense.sum())))
-    step = 1
-    while len(part.dense) % (2 * step) == 0 and len(part.dense) // (2 * step) >= wanted:
-        step *= 2
-    return Histogram(
-        part.edges[::step], part.dense.reshape(-1, step).sum(1), part.final.reshape(-1, step).sum(1)
-    )
+    most = readable_bins(int(part.dense.sum()))
+    edges, dense = rebin(part.edges, part.dense, most)
+    final = rebin(part.edges, part.final, most)[1]
+    return Histogram(edges, dense, final)
 
 
 def _shape(part: Histogram, name: str, colour: str, tones: colours.Palette) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
+from dashboard.charts.base import layout
 from dashboard.charts.improvements import Gain, Line, Panel, amount
-from dashboard.charts.one_layer import layout
 
 ROW = 24  # pixels for one run; each further one makes a row taller
 MORE = 13

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.one_layer import layout
+from dashboard.charts.base import layout
 from pruning.runs.results import Study
 from pruning.stats import Correlation, best, matrix, ranks
 

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
+from dashboard.charts.base import HATCH, layout
 from dashboard.charts.improvements import Gain, Line, Panel, amount
-from dashboard.charts.one_layer import HATCH, layout
 from pruning.events import Finished
 from pruning.metrics import TOLERANCE, Timing
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.one_layer import coarser, layout
+from dashboard.charts.base import centres, layout, readable_bins, rebin
 
 CELL, LABEL = 118, 24  # pixels: a panel's height, and of it the label's
 BINS = 64
@@ -87,8 +87,9 @@ def _draw(
     log: bool,
 ) -> None:
     """Bars of one panel, scaled into its cell."""
-    edges, counts = coarser(*_coarse(panel.edges, panel.counts))
-    middle = (edges[:-1] + edges[1:]) / 2
+    most = min(BINS, readable_bins(int(panel.counts.sum())))
+    edges, counts = rebin(panel.edges, panel.counts, most)
+    middle = centres(edges)
     tall = np.log10(counts + 1) if log else counts.astype(float)
     high = tall / max(tall.max(initial=0), 1e-9) * (1 - LABEL / CELL - 0.06)
     span = float(edges[-1] - edges[0]) or 1.0
@@ -104,14 +105,6 @@ def _draw(
         part["text"].append(
             f"{words.layer_name(panel.name)}: {counts[i]:,} weights near {middle[i]:.3g}"
         )
-
-
-def _coarse(edges: NDArray[Any], counts: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Fewer, wider bins: what a small panel can show."""
-    step = max(1, len(counts) // BINS)
-    if len(counts) % step:
-        return edges, counts
-    return edges[::step], counts.reshape(-1, step).sum(1)
 
 
 def _area(part: dict[str, list[Any]], colour: str, said: str) -> dict[str, Any]:

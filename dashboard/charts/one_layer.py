@@ -6,57 +6,18 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dashboard import colours, words
-
-Array = NDArray[Any]
-Figure = dict[str, Any]
-HEIGHT = 340
-HATCH = {"shape": "/", "size": 5, "solidity": 0.35}
-
-
-def layout(title: str, dark: bool, height: int = HEIGHT, **more: Any) -> dict[str, Any]:
-    """What all charts have in common: a title that says something, quiet axes, no box."""
-    tones = colours.palette(dark)
-    axis = {"gridcolor": tones.grid, "zeroline": False, "linecolor": tones.grid, "automargin": True}
-    held: dict[str, Any] = {
-        "title": {
-            "text": title,
-            "x": 0,
-            "xref": "container",
-            "font": {"size": 16, "weight": 600, "color": tones.text},
-            "pad": {"t": 2},
-        },
-        "height": height,
-        "margin": {"l": 8, "r": 8, "t": 44, "b": 8},
-        "showlegend": False,
-        "bargap": 0,
-        "hovermode": "closest",
-        "dragmode": "zoom",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": tones.muted, "size": 13},
-        "uirevision": "same",
-        "xaxis": {**axis, "showgrid": False},
-        "yaxis": axis,
-    }
-    for key in ("xaxis", "yaxis"):
-        held[key] = {**held[key], **more.pop(key, {})}
-    return {**held, **more}
-
-
-def counts_axis(log: bool, top: float, noun: str = "weights") -> dict[str, Any]:
-    """How many, from 0; or, with `log`, from half of one, so that a single weight shows."""
-    if log:
-        high = math.log10(max(top, 2)) * 1.03
-        scale = {"type": "log", "range": [math.log10(0.5), high], "dtick": 1}
-        return {"title": {"text": f"{noun} in each bin (log)"}, "tickformat": "~s", **scale}
-    return {
-        "title": {"text": f"{noun} in each bin"},
-        "range": [0, max(top, 1) * 1.05],
-        "tickformat": "~s",
-    }
+from dashboard.charts.base import (
+    HATCH,
+    Array,
+    Figure,
+    centres,
+    counts_axis,
+    layout,
+    readable_bins,
+    rebin,
+)
 
 
 def histogram(
@@ -70,8 +31,8 @@ def histogram(
     x: str = "weight",
 ) -> Figure:
     """Weights of a layer; what lies within ±threshold is pale. edges: (bins + 1,), counts: (bins,)."""
-    edges, counts = coarser(edges, counts)
-    middle = (edges[:-1] + edges[1:]) / 2
+    edges, counts = rebin(edges, counts, readable_bins(int(counts.sum())))
+    middle = centres(edges)
     gone = np.abs(middle) <= threshold if threshold is not None else np.zeros(len(middle), bool)
     tones = colours.palette(dark)
     figure: Figure = {
@@ -105,7 +66,7 @@ def scores(
         if not wide or threshold is None
         else (math.log10(threshold) if threshold > 0 else None)
     )
-    gone = (edges[:-1] + edges[1:]) / 2 <= at if at is not None else np.zeros(len(counts), bool)
+    gone = centres(edges) <= at if at is not None else np.zeros(len(counts), bool)
     axis: dict[str, Any] = {"title": {"text": x}}
     if wide:
         powers = list(range(math.ceil(edges[0]), math.floor(edges[-1]) + 1))
@@ -130,8 +91,10 @@ def before_after(
 ) -> Figure:
     """A layer's weights before, as a line, and those kept after, filled. The same bins for both."""
     tones = colours.palette(dark)
-    (wide, dense), final = coarser(edges, dense), coarser(edges, final, int(dense.sum()))[1]
-    middle = (wide[:-1] + wide[1:]) / 2
+    most = readable_bins(int(dense.sum()))
+    wide, dense = rebin(edges, dense, most)
+    final = rebin(edges, final, most)[1]
+    middle = centres(wide)
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -277,7 +240,7 @@ def _bars(
     noun: str,
     log_scale: bool = False,
 ) -> list[dict[str, Any]]:
-    middle, width = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
+    middle, width = centres(edges), float(edges[1] - edges[0])
     tones = colours.palette(dark)
     real = 10**middle if log_scale else middle
     bars = []
@@ -330,14 +293,6 @@ def _band(low: float, high: float, tones: colours.Palette) -> dict[str, Any]:
     """The ground between two lines, tinted."""
     fill = {"fillcolor": colours.alpha(tones.removed, 0.18), "line": {"width": 0}, "layer": "below"}
     return {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", **fill}
-
-
-def coarser(edges: Array, counts: Array, weights: int | None = None) -> tuple[Array, Array]:
-    """Bins joined in pairs until a layer of so many weights (by default, all counted) has some in most of them; 32 at least."""
-    weights = int(counts.sum()) if weights is None else weights
-    while len(counts) > 32 and len(counts) % 2 == 0 and weights < 12 * len(counts):
-        edges, counts = edges[::2], counts.reshape(-1, 2).sum(1)
-    return edges, counts
 
 
 def _cells(shown: int, real: int) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from dashboard import words
-from dashboard.charts.runs import RunHistory, packed
+from dashboard.charts.prune import RunHistory, packed
 from pruning.events import Accuracy, Finished, Measurement
 
 

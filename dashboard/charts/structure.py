@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.one_layer import layout
+from dashboard.charts.base import layout
 from pruning.events import Certificate
 
 LANE, TOP = 22, 150  # pixels: of a group's line; of title, axis and the layers' names

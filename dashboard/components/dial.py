@@ -27,7 +27,7 @@ def dial(
     *,
     key: str,
 ) -> None:
-    """Draw it. data: as `charts.budget.dial` makes it.
+    """Draw it. data: as `charts.preview.dial` makes it.
 
     The callbacks are told the share it was left at, or the layer clicked, before the page is drawn anew.
     """

@@ -20,5 +20,5 @@ def _control() -> Any:
 
 
 def live(data: dict[str, Any], *, key: str) -> None:
-    """Draw it. data: as `charts.runs.curves` makes it."""
+    """Draw it. data: as `charts.prune.curves` makes it."""
     _control()(key=key, data=data)

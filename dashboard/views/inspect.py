@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard import jobs, models, state, tables, words
 from dashboard.charts import inspect, layers, one_layer
+from dashboard.charts.base import HEIGHT
 from dashboard.components.strip import strip
 from dashboard.views import _frame
 from pruning.errors import PruningError
@@ -52,9 +53,9 @@ def _skeleton(model: str) -> None:
     with left:
         _frame.waiting(
             f"Reading every weight of {models.title(model)}; usually two seconds.",
-            one_layer.HEIGHT + 56,
+            HEIGHT + 56,
         )
-    right.skeleton(height=one_layer.HEIGHT + 56)
+    right.skeleton(height=HEIGHT + 56)
 
 
 # ---------------------------------------------------------------- left: the histogram
@@ -81,7 +82,7 @@ def _front(look: inspect.Look, chosen: str, side: str, log: bool) -> None:
     elif look.left is None:
         _frame.waiting(
             f"Scoring every weight by {words.technique(look.recipe.criterion)}; usually a second.",
-            one_layer.HEIGHT,
+            HEIGHT,
         )
     elif look.structured:
         _units(look, chosen, "front")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import jobs, words
-from dashboard.charts.runs import RunHistory
+from dashboard.charts.prune import RunHistory
 from pruning.events import Accuracy, Finished
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import planning

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, words
-from dashboard.charts import preview, results, runs
+from dashboard.charts import preview, prune, results
 from dashboard.components.dial import dial
 from dashboard.components.live import live
 from dashboard.views import _frame
@@ -457,7 +457,7 @@ def watch(id: str, alive: bool) -> None:
         if alive and job.state not in jobs.LIVE:
             st.rerun()
         recipe = jobs.recipe_of(job)
-        told = runs.history(event for _, event in jobs.events(id))
+        told = prune.history(event for _, event in jobs.events(id))
         head(job, recipe)
         outcome(job, told)
         if job.state != "failed" or told.dense:
@@ -465,7 +465,7 @@ def watch(id: str, alive: bool) -> None:
         if recipe.epochs:
             arrive = time.time() - job.submitted < NEW
             live(
-                runs.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive),
+                prune.curves(told, job.id, recipe.criterion, dark=state.dark(), arrive=arrive),
                 key=f"live-{id}",
             )
             twin(told, id)
@@ -527,7 +527,7 @@ def to_compare(id: str) -> dict[str, str]:
     return {"c": ",".join(dict.fromkeys([*state.picked(), id]))}
 
 
-def outcome(job: Job, told: runs.RunHistory) -> None:
+def outcome(job: Job, told: prune.RunHistory) -> None:
     """Where it stands, in one line; it keeps its place from the first moment to the last."""
     match job.state:
         case "failed":
@@ -550,7 +550,7 @@ def outcome(job: Job, told: runs.RunHistory) -> None:
             st.markdown(f":primary[●] {_frame.progress(job)}")
 
 
-def tiles(told: runs.RunHistory) -> None:
+def tiles(told: prune.RunHistory) -> None:
     for column, (label, value, beside) in zip(
         st.columns(4, gap="medium"), results.tiles(told), strict=True
     ):
@@ -558,7 +558,7 @@ def tiles(told: runs.RunHistory) -> None:
             st.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
 
 
-def ending(job: Job, recipe: Recipe, told: runs.RunHistory) -> None:
+def ending(job: Job, recipe: Recipe, told: prune.RunHistory) -> None:
     for text in told.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if told.finished:
@@ -571,14 +571,14 @@ def ending(job: Job, recipe: Recipe, told: runs.RunHistory) -> None:
             )
 
 
-def twin(told: runs.RunHistory, id: str) -> None:
+def twin(told: prune.RunHistory, id: str) -> None:
     with st.popover("Table", icon=":material/table:", type="tertiary", key=f"twin-{id}"):
         share = {
             name: st.column_config.NumberColumn(name, format="percent")
             for name in ("accuracy, validation", "from", "to", "sparsity")
         }
         st.dataframe(
-            runs.rows(told),
+            prune.rows(told),
             hide_index=True,
             column_config=share,
             alt="Accuracy and loss after each epoch.",
