@@ -178,7 +178,7 @@ def sentence(recipe: Recipe) -> str:
     """The recipe, in words, made from nothing else."""
     trained = plural(recipe.epochs, "epoch")
     start = " starting from random weights" if recipe.start == "random" else ""
-    if not recipe.removes:
+    if not recipe.prunes:
         return (
             f"Train all weights for {trained}{',' if start else ''}{start}."
             if recipe.epochs

@@ -243,6 +243,7 @@ ENDS = (Finished, Failed, Halted)
 RENAMED = {
     (Finished, "slim"): "compact",
     (Certificate, "left"): "kept",
+    (Size, "coded"): "entropy_coded",
 }
 """Fields as earlier versions stored them."""
 

@@ -222,8 +222,8 @@ def _form(recipe: Recipe) -> Granularity:
 
 def _spared(recipe: Recipe, work: Workpiece) -> dict[str, str]:
     """Layers that the criterion has nothing to say of, with the reason."""
-    spares = registry.companion(recipe.criterion, "spares")
-    return spares(Evidence.of(work, seed=recipe.seed)) if spares else {}
+    skips = registry.companion(recipe.criterion, "skips")
+    return skips(Evidence.of(work, seed=recipe.seed)) if skips else {}
 
 
 def grouped(recipe: Recipe, work: Workpiece) -> Groups | str:

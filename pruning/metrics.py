@@ -90,14 +90,14 @@ class Layer:
 @dataclass(frozen=True)
 class Size:
     """Bytes on disk. dense: float weights in a safetensors file; sparse: a bit for each weight and the values kept, for
-    what is pruned; coded: a sparse file, where which weights are kept is coded shorter (pruning.measurement.sparse_file); compressed:
+    what is pruned; entropy_coded: a sparse file, where which weights are kept is coded shorter (pruning.measurement.sparse_file); compressed:
     that with its values deflated (what travels); limit: what no code of independent positions could beat, values plain.
     """
 
     dense: int
     sparse: int
     compressed: int
-    coded: int | None = None
+    entropy_coded: int | None = None
     limit: int | None = None
 
 

@@ -89,7 +89,7 @@ def run(
         keep(copied.model, outcome.gone)
     ended = (
         compact.ending(copied, outcome.gone)
-        if recipe.removes and compact.follows(recipe, copied)
+        if recipe.prunes and compact.follows(recipe, copied)
         else None
     )
     if isinstance(ended, Notice):
@@ -160,7 +160,7 @@ def _draw_tickets(
     yield Measured("dense", outcome.found.figures)
     yield _ticket("dense", recipe, work, dense, covered, 0)
     yield from _idle(recipe, work)
-    first = _masks.rank(recipe, work) if recipe.removes else None
+    first = _masks.rank(recipe, work) if recipe.prunes else None
     for step in range(1, recipe.steps + 1):
         before = outcome.gone
         yield from _remove(recipe, work, outcome, step, stop, measured=step == recipe.steps)
@@ -273,7 +273,7 @@ def _prune(
     recipe: Recipe, work: Workpiece, gone: Masks, step: int
 ) -> tuple[Masks, Predicted | None]:
     """Masks after this step, applied to the model; what was foretold of it. Nothing is scored when nothing is to go."""
-    if not recipe.removes:
+    if not recipe.prunes:
         return gone, None
     share = _share(recipe, step)
     gone, ranking = _masks.decide(recipe, work, gone, share)

@@ -155,7 +155,7 @@ class Recipe:
         return bool(registry.entry("granularity", self.granularity).tags.get("dependency_groups"))
 
     @property
-    def removes(self) -> bool:
+    def prunes(self) -> bool:
         """Whether anything is asked to go."""
         return (
             any(self.ratios.values())

@@ -124,9 +124,9 @@ def companion(name: str, what: str) -> Callable[..., Any] | None:
     """A function that stands beside a criterion in its file and that its tags announce; None where it has none.
 
     `compensates=True`: compensate(seen, masks, **options) -> name -> weights to set before the masks are applied.
-    `spares=True`: spares(seen) -> name of a layer that the criterion leaves dense -> why, a clause that ends in a full stop.
+    `skips=True`: skips(seen) -> name of a layer that the criterion leaves dense -> why, a clause that ends in a full stop.
     """
-    tag = {"compensate": "compensates", "spares": "spares"}[what]
+    tag = {"compensate": "compensates", "skips": "skips"}[what]
     if not entry("criterion", name).tags.get(tag):
         return None
     found: Callable[..., Any] = getattr(sys.modules[get("criterion", name).__module__], what)

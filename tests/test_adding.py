@@ -31,7 +31,7 @@ from pruning.registry import criterion
 from pruning.types import Masks, Scores
 
 
-@criterion(group="weights", needs="nothing", cost="reads the weights once", compensates=True, spares=True,
+@criterion(group="weights", needs="nothing", cost="reads the weights once", compensates=True, skips=True,
            granularities=("weight", "row"), why="it was made up for single weights and rows")
 def near_level(seen: Evidence, *, level: float = 0.25, louder: bool = False) -> Scores:
     """Remove the weights whose size is nearest to a level.
@@ -42,7 +42,7 @@ def near_level(seen: Evidence, *, level: float = 0.25, louder: bool = False) -> 
     return {name: (w.abs() - level).abs() * (2 if louder else 1) for name, w in seen.weights.items()}
 
 
-def spares(seen: Evidence) -> dict[str, str]:
+def skips(seen: Evidence) -> dict[str, str]:
     return {list(seen.weights)[0]: "it comes first."}
 
 

@@ -206,7 +206,7 @@ def bn_scale() -> None:
     evidence = Evidence(model, example=torch.ones(1, 1, 1, 1))
     assert scored("bn_scale", evidence, "0.weight") == [3, 0.5]
     assert scored("bn_scale", evidence, "4.weight") == [0] * 6
-    assert registry.companion("bn_scale", "spares")(evidence) == {  # type: ignore[misc]
+    assert registry.companion("bn_scale", "skips")(evidence) == {  # type: ignore[misc]
         "4.weight": "no BatchNorm follows it, so it has no scale to go by."
     }
 
@@ -292,8 +292,8 @@ def test_transposed_convolutions_are_scored_or_left_dense_with_the_reason(criter
         ).eval()
         data = Batches(torch.randn(12, 1, 6, 6), torch.arange(12) % 3)
     evidence = Evidence(model, data, example=data.x)
-    spares = registry.companion(criterion, "spares")
-    assert ("3.weight" in (spares(evidence) if spares else ())) == (
+    skips = registry.companion(criterion, "skips")
+    assert ("3.weight" in (skips(evidence) if skips else ())) == (
         criterion in ("bn_scale", "activation")
     )
     scores: Scores = registry.get("criterion", criterion)(evidence)

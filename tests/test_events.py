@@ -98,7 +98,11 @@ def test_what_was_stored_before_a_figure_existed_still_loads() -> None:
     }
     found = events.from_dict({"event": "measured", "stage": "dense", "measurement": held})
     assert isinstance(found, events.Measured)
-    assert (found.measurement.memory, found.measurement.timings, found.measurement.size.coded) == (
+    assert (
+        found.measurement.memory,
+        found.measurement.timings,
+        found.measurement.size.entropy_coded,
+    ) == (
         None,
         (),
         None,

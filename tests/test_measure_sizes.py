@@ -79,9 +79,9 @@ def test_the_sparse_file_is_within_a_fifth_of_the_entropy_limit(sparsity: float)
     model.load_state_dict(state)
     masks.apply(masks.choose(Recipe(sparsity=sparsity), work), model)
     found = size(model)
-    assert found.coded is not None and found.limit is not None
-    assert found.limit <= found.coded <= 1.2 * found.limit
-    assert found.compressed < found.coded < found.sparse
+    assert found.entropy_coded is not None and found.limit is not None
+    assert found.limit <= found.entropy_coded <= 1.2 * found.limit
+    assert found.compressed < found.entropy_coded < found.sparse
 
 
 def test_peak_activations_of_a_chain_by_hand() -> None:

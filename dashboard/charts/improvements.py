@@ -101,7 +101,7 @@ def _moved(m: Measurement, dense: Measurement) -> Spread | None:
 
 def _size(held: dict[str, Measurement]) -> list[Line]:
     def file(m: Measurement) -> float | None:
-        return m.size.dense if m is held["dense"] else m.size.coded
+        return m.size.dense if m is held["dense"] else m.size.entropy_coded
 
     lines = [
         _times(

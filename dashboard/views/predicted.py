@@ -63,7 +63,7 @@ def predicted(end: Finished, recipe: Recipe, told: RunHistory) -> None:
 
 def by_map(recipe: Recipe) -> tuple[float, float | None] | None:
     """What the map of this model by this score foretells of the recipe's ratios; None without a map."""
-    if recipe.scope != "manual" or not recipe.removes:
+    if recipe.scope != "manual" or not recipe.prunes:
         return None
     for held in jobs.maps_of(recipe):
         points = jobs.points(held)

@@ -326,7 +326,7 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: 
         "Run",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=not recipe.removes,
+        disabled=not recipe.prunes,
         key="map-run",
         width="stretch",
     ):

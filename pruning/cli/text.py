@@ -16,7 +16,7 @@ def flat(m: Measurement) -> dict[str, Any]:
         "macs_dense": m.macs,
         "macs_nonzero": m.macs_kept,
         "dense_file_bytes": size.dense,
-        "sparse_file_bytes": size.coded,
+        "sparse_file_bytes": size.entropy_coded,
         "entropy_limit_bytes": size.limit,
         "travel_bytes": size.compressed,
         "memory_weights_bytes": memory.weights if memory else None,
@@ -74,9 +74,9 @@ def _timing(t: Timing) -> dict[str, Any]:
 def lines(m: Measurement) -> list[str]:
     """A few aligned lines for people."""
     said = [f"weights  {m.kept:,} of {m.weights:,}", f"file     {m.size.dense:,} bytes dense"]
-    if m.size.coded is not None:
+    if m.size.entropy_coded is not None:
         said[-1] += (
-            f", {m.size.coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
+            f", {m.size.entropy_coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
         )
     if m.memory:
         peak = (

@@ -18,7 +18,7 @@ from pruning.types import Scores
     group="activations",
     needs="data",
     cost="one forward pass over 1,024 examples",
-    spares=True,
+    skips=True,
     granularities=("channel", "row"),
     why="it looks at the answers of whole units, and gives all weights of a unit one score",
 )
@@ -27,7 +27,7 @@ def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> 
 
     measure: mean size of the answers, or apoz: how rarely they are zero (the average percentage of zeros, turned round).
     """
-    silent = spares(seen)
+    silent = skips(seen)
     total = {name: torch.zeros(len(w)) for name, w in seen.weights.items()}
     for answers, share in seen.activations():
         for name in answers.keys() - silent.keys():
@@ -44,7 +44,7 @@ def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> 
     }
 
 
-def spares(seen: Evidence) -> dict[str, str]:
+def skips(seen: Evidence) -> dict[str, str]:
     """Weights whose units cannot be heard one by one."""
     found = {}
     for name, layout in seen.layouts.items():

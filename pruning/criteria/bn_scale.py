@@ -15,13 +15,13 @@ from pruning.types import Scores
     group="weights",
     needs="BatchNorm",
     cost="one forward pass of one example; best after training with slimming, an L1 penalty on the scales",
-    spares=True,
+    skips=True,
     granularities=("channel", "row"),
     why="BatchNorm has one scale for each channel, and none for single weights",
 )
 def bn_scale(seen: Evidence) -> Scores:
     """Remove the channels with the smallest BatchNorm scale. Train with slimming first, so that the scales tell them apart."""
-    without, found = spares(seen), {}
+    without, found = skips(seen), {}
     for name, w in seen.weights.items():
         gamma = w.new_zeros(len(w)) if name in without else seen.batch_scales[name]
         found[name] = gamma.abs().reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()
@@ -32,7 +32,7 @@ def bn_scale(seen: Evidence) -> Scores:
     return found
 
 
-def spares(seen: Evidence) -> dict[str, str]:
+def skips(seen: Evidence) -> dict[str, str]:
     """Layers without a scale for each row of their weights stay dense."""
     found = {
         name: "no BatchNorm follows it, so it has no scale to go by."

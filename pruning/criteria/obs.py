@@ -30,7 +30,7 @@ PROBES = 4
     needs="data",
     cost="a forward pass over 1,024 examples, then rows × inputs³ for each layer: seconds for small models, minutes for large ones",
     compensates=True,
-    spares=True,
+    skips=True,
     granularities=("weight", "kernel", "column", "block", "n_of_m"),
     why="the weights of one output make up for each other, and where a whole output goes none are left to do so",
 )
@@ -42,7 +42,7 @@ def obs(
     error: loss weighs each output by how much the loss bends there, so that layers compare; layer counts all alike, for per_layer.
     damping: share of H's mean diagonal added to its diagonal; more trusts the examples less.
     """
-    too_wide = spares(seen)
+    too_wide = skips(seen)
     scores = {name: torch.zeros_like(w) for name, w in seen.weights.items()}
     for name, grams in seen.grams(leave=too_wide):
         layout, w = seen.layouts[name], seen.weights[name]
@@ -60,7 +60,7 @@ def compensate(
 ) -> dict[str, Tensor]:
     """Weights under `masks` that keep each layer's answers closest to what they were. `error` weighs whole rows, and so changes nothing."""
     found = {}
-    for name, grams in seen.grams(leave=spares(seen)):
+    for name, grams in seen.grams(leave=skips(seen)):
         keep, w = masks.get(name), seen.weights[name]
         if keep is None or bool(keep.all()):
             continue
@@ -74,7 +74,7 @@ def compensate(
     return found
 
 
-def spares(seen: Evidence) -> dict[str, str]:
+def skips(seen: Evidence) -> dict[str, str]:
     """Layers with too many inputs stay dense."""
     wide = {
         name: layout.matrices(seen.weights[name]).shape[2] for name, layout in seen.layouts.items()

@@ -54,7 +54,7 @@ def size(model: nn.Module) -> Size:
         dense=dense,
         sparse=dense - payload + int(packed),
         compressed=min(coded, len(pack(state, names, deflate=True))),
-        coded=coded,
+        entropy_coded=coded,
         limit=math.ceil(limit),
     )
 

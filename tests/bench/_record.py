@@ -246,7 +246,7 @@ def of_recipe(data: dict[str, Any]) -> dict[str, Any]:
                 ]
                 kept["end"] += [
                     final.size.compressed,
-                    final.size.coded,
+                    final.size.entropy_coded,
                     final.size.limit,
                     event.dense.accuracy.correct,
                 ]

@@ -183,11 +183,11 @@ def files() -> Iterator[str]:
         cells = []
         for share in SHARES:
             found = size(zeros(work.model, share))
-            assert found.coded is not None and found.limit is not None
-            worst = max(worst, found.coded / found.limit)
-            shares = [100 * part / found.dense for part in (found.coded, found.compressed)]
+            assert found.entropy_coded is not None and found.limit is not None
+            worst = max(worst, found.entropy_coded / found.limit)
+            shares = [100 * part / found.dense for part in (found.entropy_coded, found.compressed)]
             cells.append(
-                f"{found.coded / found.limit:.3f} ({shares[0]:.1f} %, travels {shares[1]:.1f} %)"
+                f"{found.entropy_coded / found.limit:.3f} ({shares[0]:.1f} %, travels {shares[1]:.1f} %)"
             )
         yield f"| {name} | {size(work.model).dense / 1000:.0f} kB | " + " | ".join(cells) + " |"
     yield ""
