@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import FileRefused
-from pruning.events import Accuracy
+from pruning.metrics import Accuracy
 from sample_models.catalogue import dataset, sample
 
 CARDS = Path(__file__).parent / "cards"
