@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 TOLERANCE = 0.05
 """A control further off than this, as a share, and no verdict is given on speed; differences smaller than this are none."""
@@ -210,3 +214,33 @@ class Measurement:
     @property
     def sparsity(self) -> float:
         return 1 - self.kept / self.weights
+
+
+BINS = 256
+"""Bins of a histogram of weights."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """One layer's weights before and after pruning, counted in the same bins.
+
+    edges: (257,) symmetric around 0; dense: (256,) weights of the dense model; final: (256,) the
+    weights that were kept, so that the pruned ones do not stand as one spike at 0.
+    """
+
+    edges: NDArray[np.float64]
+    dense: NDArray[np.int64]
+    final: NDArray[np.int64]
+
+
+def bin_edges(*values: NDArray[Any]) -> NDArray[np.float64]:
+    """257 bin edges, symmetric around 0, that hold all the values."""
+    reaches = [float(np.abs(part).max()) for part in values if part.size]
+    # A layer of zeros alone still needs bins of some width.
+    reach = max(reaches, default=0.0) or 1.0
+    return np.linspace(-reach, reach, BINS + 1)
+
+
+def bin_counts(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(256,) how many values fall into each bin."""
+    return np.histogram(values, edges)[0].astype(np.int64)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pruning import storage
+from pruning import metrics, storage
 from pruning.errors import RunError
 from pruning.events import Accuracy, Finished, Measurement, Size
 from pruning.runs import results, schema
@@ -117,14 +117,16 @@ def test_masks_and_histograms_come_back(tmp_path: Path) -> None:
     chance = np.random.default_rng(0)
     masks = {"a.weight": chance.random((7, 3, 3)) > 0.5, "b": np.zeros((5,), bool)}
     dense = chance.normal(size=1000)
-    bins = results.edges(dense)
-    assert bins[0] == -bins[-1] and len(bins) == 257 and results.counts(dense, bins).sum() == 1000
+    bins = metrics.bin_edges(dense)
+    assert (
+        bins[0] == -bins[-1] and len(bins) == 257 and metrics.bin_counts(dense, bins).sum() == 1000
+    )
     results.save_masks(tmp_path, masks)
     results.save_histograms(
         tmp_path,
         {
-            "a.weight": results.Histogram(
-                bins, results.counts(dense, bins), results.counts(dense[:9], bins)
+            "a.weight": metrics.Histogram(
+                bins, metrics.bin_counts(dense, bins), metrics.bin_counts(dense[:9], bins)
             )
         },
     )
@@ -151,5 +153,5 @@ def test_a_damaged_result_is_one_sentence(tmp_path: Path, name: str) -> None:
 
 
 def test_an_all_zero_layer_has_bins_too() -> None:
-    bins = results.edges(np.zeros(4))
-    assert (np.diff(bins) > 0).all() and results.counts(np.zeros(4), bins).sum() == 4
+    bins = metrics.bin_edges(np.zeros(4))
+    assert (np.diff(bins) > 0).all() and metrics.bin_counts(np.zeros(4), bins).sum() == 4

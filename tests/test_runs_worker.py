@@ -170,7 +170,7 @@ def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
     bench: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pruning.runs.handlers.studies.make", lambda spec, work: time.sleep(1) or ({}, {})
+        "pruning.runs.handlers.studies.make", lambda spec, work, finished: time.sleep(1) or ({}, {})
     )
     study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Leaving(told=True))
     assert study.state == "queued"

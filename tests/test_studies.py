@@ -264,9 +264,8 @@ def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(
     job = store.claim(process_id.me(), ["run"])
     assert job is not None
     handlers.do(store, job, lambda: False)
-    data, _ = studies.make(
-        {"what": "runtimes", "model": recipe.model, "run": id}, resolve(recipe.model)
-    )
+    spec = {"what": "runtimes", "model": recipe.model, "run": id}
+    data, _ = studies.make(spec, resolve(recipe.model), lambda: handlers.finished_run(store, id))
     assert {
         name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "compact")
     } == {name: ["", ""] for name in ("dense", "final", "compact")}

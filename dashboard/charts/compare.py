@@ -14,8 +14,8 @@ from dashboard import colours, words
 from dashboard.charts.base import counts_axis, layout, readable_bins, rebin
 from dashboard.charts.results import within
 from pruning.events import Finished, Measurement
+from pruning.metrics import Histogram
 from pruning.recipe import Recipe
-from pruning.runs.results import Histogram
 
 COSTS = {"weights": "Weights left", "macs": "MACs left", "bytes": "File, packed"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -12,7 +12,7 @@ from dashboard.charts.compare_improvements import Run
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
-from pruning.runs.results import Histogram
+from pruning.metrics import Histogram
 from pruning.runs.store import Job
 
 MOST = 12  # runs side by side: more cannot be told apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +16,13 @@ from pruning import studies
 from pruning.errors import DataError, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Finished, Notice
 from pruning.masks import choose
+from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
 from pruning.runs import mapping
 from pruning.runs.resolve import resolve
 from pruning.runs.results import (
-    Histogram,
-    counts,
-    edges,
+    load_run,
     save_histograms,
     save_masks,
     save_result,
@@ -87,11 +87,23 @@ def _study(store: Store, job: Job, stop: Stop) -> None:
     if job.spec.get("what") == "map":
         mapping.draw(store, job, stop)
         return
-    data, arrays = studies.make(job.spec, resolve(job.spec["model"], store.home, fetch=False))
+    work = resolve(job.spec["model"], store.home, fetch=False)
+    finished = partial(finished_run, store, job.spec.get("run", ""))
+    data, arrays = studies.make(job.spec, work, finished)
     if stop():
         raise Stopped("Stopped.")
     save_study(job.folder, data, arrays)
     store.finish(job, "finished")
+
+
+def finished_run(store: Store, id: str) -> tuple[Workpiece, Masks | None]:
+    """The model that a run ended with, and its masks where it left a compact model too."""
+    final = resolve(f"run:{id}", store.home, fetch=False)
+    folder = store.folder(id)
+    if not (folder / "slim.safetensors").is_file():
+        return final, None
+    masks = load_run(folder).masks()
+    return final, {name: torch.from_numpy(keep) for name, keep in masks.items()}
 
 
 def rehearse(*, train: bool) -> None:
@@ -134,8 +146,8 @@ def save_compact(job: Job, model: nn.Module, certificate: Certificate) -> None:
 def _histogram(before: torch.Tensor, after: torch.Tensor, keep: torch.Tensor | None) -> Histogram:
     dense = before.detach().float().numpy()
     kept = (after.detach() if keep is None else after.detach()[keep]).float().numpy()
-    bins = edges(dense, kept)
-    return Histogram(bins, counts(dense, bins), counts(kept, bins))
+    edges = bin_edges(dense, kept)
+    return Histogram(edges, bin_counts(dense, edges), bin_counts(kept, edges))
 
 
 def _threads(spec: dict[str, Any]) -> int:

@@ -20,23 +20,10 @@ from numpy.typing import NDArray
 from pruning.allocation.ranking import Ranking
 from pruning.errors import RunError
 from pruning.events import Finished, from_dict, to_dict
+from pruning.metrics import Histogram
 from pruning.storage import whole, write_json
 
-BINS = 256
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """One layer's weights, before and after, on the same bins.
-
-    edges: (257,) symmetric around 0; dense: (256,) weights of the model as found; final: (256,) weights that were kept,
-    so that the pruned ones do not stand as one spike at 0.
-    """
-
-    edges: NDArray[np.float64]
-    dense: NDArray[np.int64]
-    final: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -145,17 +132,6 @@ def save_histograms(folder: Path, histograms: dict[str, Histogram]) -> None:
 
 def save_result(folder: Path, finished: Finished) -> None:
     write_json(folder / "result.json", to_dict(finished))
-
-
-def edges(*values: NDArray[Any]) -> NDArray[np.float64]:
-    """257 bin edges, symmetric around 0, that hold all the values."""
-    reach = max((float(np.abs(part).max()) for part in values if part.size), default=0.0) or 1.0
-    return np.linspace(-reach, reach, BINS + 1)
-
-
-def counts(values: NDArray[Any], bins: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(256,) how many values fall into each bin."""
-    return np.histogram(values, bins)[0].astype(np.int64)
 
 
 def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,21 +26,20 @@ from torch import Tensor, nn
 from pruning import registry
 from pruning.allocation.ranking import Ranking
 from pruning.analysis.criterion_check import EXAMPLES, Oracle, Question, sampled, unit_scores
-from pruning.errors import UnknownName
+from pruning.errors import RunError, UnknownName
 from pruning.evidence import evaluating
 from pruning.masks import covered, fit, kept_whole, rank
 from pruning.measurement import elsewhere, macs, measure, output_shapes
+from pruning.metrics import bin_counts, bin_edges
 from pruning.recipe import Recipe
-from pruning.runs.resolve import resolve
-from pruning.runs.results import counts, edges, load_run
-from pruning.runs.store import Store
 from pruning.structure.shrink import shrink
 from pruning.studies.structure import structure
 from pruning.training.recalibrate import norms
-from pruning.types import Batches, Workpiece, prunable
+from pruning.types import Batches, Masks, Workpiece, prunable
 
 Arrays = dict[str, NDArray[Any]]
 Maker = Callable[[dict[str, Any], Workpiece], tuple[dict[str, Any], Arrays | Ranking]]
+FinishedRun = Callable[[], tuple[Workpiece, Masks | None]]
 
 SHOWN = 24
 """Examples on a card."""
@@ -53,9 +53,13 @@ FARTHEST = 0.99
 """Sparsity that a slider may ask for; how far by_sensitivity measures for it."""
 
 
-def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays | Ranking]:
+def make(
+    spec: dict[str, Any], work: Workpiece, finished: FinishedRun | None = None
+) -> tuple[dict[str, Any], Arrays | Ranking]:
     """The study that `spec` asks for: its plain data, and its arrays (a Ranking for "scores").
 
+    finished: loads the model that the run spec["run"] ended with, and the run's masks where it
+    left a compact model too; "runtimes" alone asks for it.
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what it looks at.
     """
     kinds: dict[str, Maker] = {
@@ -64,7 +68,7 @@ def make(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays 
         "scores": scores,
         "units": units,
         "truth": truth,
-        "runtimes": runtimes,
+        "runtimes": partial(runtimes, finished=finished),
         "structure": structure,
     }
     if spec.get("what") not in kinds:
@@ -224,10 +228,10 @@ def weights(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arra
     for i, (name, weight) in enumerate(prunable(work.model).items()):
         values = weight.detach().float()
         flat = values.numpy().reshape(len(values), -1)
-        bins = edges(flat)
+        edges = bin_edges(flat)
         arrays |= {
-            f"edges_{i}": bins,
-            f"counts_{i}": counts(flat, bins),
+            f"edges_{i}": edges,
+            f"counts_{i}": bin_counts(flat, edges),
             f"picture_{i}": picture(flat),
             f"norms_l1_{i}": np.abs(flat).sum(1),
             f"norms_l2_{i}": np.sqrt(np.square(flat).sum(1)),
@@ -345,14 +349,18 @@ def truth(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
 # ---------------------------------------------------------------- runtimes
 
 
-def runtimes(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
-    """spec["run"]: the id of a finished run that started from `work`. json: dense, final and, where the run left one, slim:
-    each a list of timings."""
-    final = resolve(f"run:{spec['run']}", fetch=False)
+def runtimes(
+    spec: dict[str, Any], work: Workpiece, finished: FinishedRun | None
+) -> tuple[dict[str, Any], Arrays]:
+    """spec["run"]: the id of a finished run that started from `work`.
+
+    json: dense, final and, where the run left one, compact: each a list of timings.
+    """
+    if finished is None:
+        raise RunError("Runtimes are measured of a finished run: choose one.")
+    final, masks = finished()
     works = {"dense": work, "final": final}
-    folder = Store().job(spec["run"]).folder
-    if (folder / "slim.safetensors").is_file() and work.example is not None:
-        masks = {name: torch.from_numpy(keep) for name, keep in load_run(folder).masks().items()}
+    if masks is not None and work.example is not None:
         works["compact"] = replace(work, model=shrink(final.model, masks, work.example))
     timed = dict(zip(works, elsewhere(list(works.values())), strict=True))
     return {
