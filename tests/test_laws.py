@@ -20,7 +20,7 @@ from pruning.allocation.scopes import Ranked
 from pruning.errors import ModelError, RecipeError
 from pruning.evidence import Evidence
 from pruning.recipe import Recipe
-from pruning.structure.unit_masks import dead
+from pruning.structure.unit_masks import removed_units
 from pruning.types import Workpiece, prunable
 from pruning.units.granularities import fitted
 from tests.toys import TOYS, toy
@@ -295,7 +295,7 @@ def units_gone(recipe: Recipe, work: Workpiece, keep: masks.Masks) -> dict[str, 
     """Coupled group -> how many of its units are gone as a whole."""
     groups = masks.rank(recipe, work).groups
     assert groups is not None
-    dependencies, lost = groups.dependencies, dead(groups.dependencies, keep)
+    dependencies, lost = groups.dependencies, removed_units(groups.dependencies, keep)
     return {
         g.name: int(lost[a:b].sum())
         for g, a, b in zip(

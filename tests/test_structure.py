@@ -18,10 +18,10 @@ from pruning import masks as engine
 from pruning.errors import NotCaptured, NotTheSame
 from pruning.events import Certificate
 from pruning.structure import shrink as shrinking
-from pruning.structure.dependency_graph import DependencyGraph, analyse
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.modules import cut
-from pruning.structure.shrink import certified, shrink
-from pruning.structure.unit_masks import close, dead
+from pruning.structure.shrink import shrink, shrink_certified
+from pruning.structure.unit_masks import masks_without, removed_units
 from pruning.structure.verify import outputs
 from tests.nets import NETS, Net, branching, conv, linear, net
 
@@ -39,9 +39,9 @@ def some_gone(
 def halved(
     model: nn.Module, example: Any, seed: int = 0
 ) -> tuple[DependencyGraph, np.ndarray[Any, Any], engine.Masks]:
-    dependencies = analyse(model, example)
+    dependencies = dependency_graph(model, example)
     gone = some_gone(dependencies, seed=seed)
-    return dependencies, gone, close(dependencies, gone, model)
+    return dependencies, gone, masks_without(dependencies, gone, model)
 
 
 def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
@@ -54,7 +54,7 @@ def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
 def test_groups_are_those_written_beside_the_net(name: str) -> None:
     model, example = net(name)
     assert {
-        group.name: (group.kind, group.units) for group in analyse(model, example).groups
+        group.name: (group.kind, group.units) for group in dependency_graph(model, example).groups
     } == NETS[name][2]
 
 
@@ -63,8 +63,8 @@ def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
     model, example = net(name)
     before = copy.deepcopy(model.state_dict())
     dependencies, gone, masks = halved(model, example)
-    assert np.array_equal(dead(dependencies, masks), gone)
-    compact, certificate = certified(model, masks, example)
+    assert np.array_equal(removed_units(dependencies, masks), gone)
+    compact, certificate = shrink_certified(model, masks, example)
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum()
     assert certificate.frozen == ()
@@ -85,9 +85,9 @@ def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
 @pytest.mark.parametrize("name", NETS)
 def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str) -> None:
     model, example = net(name)
-    dependencies = analyse(model, example)
-    masks = close(dependencies, np.ones(dependencies.units, bool), model)
-    compact, certificate = certified(model, masks, example)
+    dependencies = dependency_graph(model, example)
+    masks = masks_without(dependencies, np.ones(dependencies.units, bool), model)
+    compact, certificate = shrink_certified(model, masks, example)
     assert certificate.removed == dependencies.units - len(dependencies.groups)
     assert certificate.error <= 1e-12
     assert all(0 not in p.shape for p in compact.parameters())
@@ -96,7 +96,8 @@ def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str
 def reasons(name: str) -> dict[tuple[str, int], str]:
     model, example = net(name)
     return {
-        (b.parameter, b.dim): f"{b.operation}: {b.why}" for b in analyse(model, example).blocked
+        (b.parameter, b.dim): f"{b.operation}: {b.why}"
+        for b in dependency_graph(model, example).blocked
     }
 
 
@@ -115,14 +116,14 @@ def test_what_cannot_go_says_why() -> None:
 
 def test_members_by_hand() -> None:
     model, example = net("flatten")
-    first = analyse(model, example).groups[0]
+    first = dependency_graph(model, example).groups[0]
     assert [(m.parameter, m.dim, m.each) for m in first.members] == [
         ("a.weight", 0, 1),
         ("a.bias", 0, 1),
         ("b.weight", 1, 9),
     ]
     model, example = net("packed_attention")
-    heads = analyse(model, example).groups[1]
+    heads = dependency_graph(model, example).groups[1]
     assert [(m.parameter, m.dim, m.each) for m in heads.members] == [
         ("m.in_proj_weight", 0, 12),
         ("m.in_proj_bias", 0, 12),
@@ -132,7 +133,7 @@ def test_members_by_hand() -> None:
 
 def test_a_model_with_a_branch_on_values_is_refused_with_its_line() -> None:
     with pytest.raises(NotCaptured, match=r"line \d+ of nets.py, `if x.sum\(\) > 0:` stops both"):
-        analyse(branching(), torch.randn(1, 4))
+        dependency_graph(branching(), torch.randn(1, 4))
 
 
 def test_what_export_refuses_is_traced_instead() -> None:
@@ -149,26 +150,28 @@ def test_what_export_refuses_is_traced_instead() -> None:
             return out
 
     model, example = Counting().eval(), torch.randn(1, 4)
-    dependencies = analyse(model, example)
+    dependencies = dependency_graph(model, example)
     assert [group.units for group in dependencies.groups] == [6]
     model.seen.clear()
     assert (
-        certified(model, close(dependencies, some_gone(dependencies), model), example)[1].error
+        shrink_certified(
+            model, masks_without(dependencies, some_gone(dependencies), model), example
+        )[1].error
         <= 1e-12
     )
 
 
 def test_an_architecture_is_analysed_once_and_another_is_not_taken_for_it() -> None:
     model, example = net("residual")
-    assert analyse(model, example) is analyse(copy.deepcopy(model), example)
+    assert dependency_graph(model, example) is dependency_graph(copy.deepcopy(model), example)
     one = Net({"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()))
     other = Net(
         {"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()) + m.a(x)[:, :2]
     )
     given = torch.randn(1, 4)
-    assert analyse(one, given) is not analyse(other, given)
+    assert dependency_graph(one, given) is not dependency_graph(other, given)
     assert all(
-        p.is_meta for p in analyse(one, given).captured.graph.parameters()
+        p.is_meta for p in dependency_graph(one, given).captured.graph.parameters()
     )  # a cached graph holds no weights
 
 
@@ -188,7 +191,7 @@ def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch)
         return compact
 
     monkeypatch.setattr(shrinking, "build", wrong)
-    compact, certificate = certified(model, masks, example)
+    compact, certificate = shrink_certified(model, masks, example)
     assert [(f.group, f.units) for f in certificate.frozen] == [("q.weight", 1)]
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum() - 1
@@ -196,7 +199,7 @@ def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(shrinking, "build", lambda masked, work: _scaled(right(masked, work)))
     with pytest.raises(NotTheSame, match="it is not handed out"):
-        certified(model, masks, example)
+        shrink_certified(model, masks, example)
 
 
 def _scaled(compact: Any) -> Any:
@@ -209,14 +212,14 @@ def _scaled(compact: Any) -> Any:
 
 def test_certificates_survive_their_file() -> None:
     model, example = net("residual")
-    certificate = certified(model, halved(model, example)[2], example)[1]
+    certificate = shrink_certified(model, halved(model, example)[2], example)[1]
     assert Certificate.from_dict(certificate.to_dict()) == certificate
 
 
 def test_masks_of_single_weights_stay_as_zeros() -> None:
     model, example = net("residual")
     masks = {"b.weight": torch.rand(4, 6, 1, 1) > 0.5}
-    compact, certificate = certified(model, masks, example)
+    compact, certificate = shrink_certified(model, masks, example)
     assert certificate.removed == 0
     assert torch.equal(compact.b.weight != 0, masks["b.weight"])  # type: ignore[union-attr]
 
@@ -266,7 +269,9 @@ def test_masked_and_slim_train_alike() -> None:
     _, _, masks = halved(model, x)
     compact, dense = shrink(model, masks, x), masked(model, masks)
     assert step(dense, x) == pytest.approx(step(compact, x), abs=1e-6)
-    liveness = shrinking.Liveness(analyse(model, x), dead(analyse(model, x), masks))
+    liveness = shrinking.Liveness(
+        dependency_graph(model, x), removed_units(dependency_graph(model, x), masks)
+    )
     theirs = dict(dense.named_parameters())
     assert {name for name, _ in compact.named_parameters()} == set(theirs)
     for name, parameter in compact.named_parameters():
@@ -340,14 +345,16 @@ def test_it_runs_in_onnx_runtime() -> None:
 
 def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
     model, example = net("residual")
-    dependencies = analyse(model, example)
+    dependencies = dependency_graph(model, example)
     first, more = some_gone(dependencies, 0.3), some_gone(dependencies, 0.7, seed=1)
-    masks = engine.intersect(close(dependencies, more, model), close(dependencies, first, model))
-    gone = dead(dependencies, masks)
+    masks = engine.intersect(
+        masks_without(dependencies, more, model), masks_without(dependencies, first, model)
+    )
+    gone = removed_units(dependencies, masks)
     assert (
         np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()
     )  # unless that empties a group
-    assert certified(model, masks, example)[1].error <= 1e-12
+    assert shrink_certified(model, masks, example)[1].error <= 1e-12
 
 
 # ---------------------------------------------------------------- random nets
@@ -394,6 +401,6 @@ def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> N
         model = Net(layers, run).eval()
         x = torch.randn(1, 1, 4, 4)
     _, gone, masks = halved(model, x, seed)
-    certificate = certified(model, masks, x)[1]
+    certificate = shrink_certified(model, masks, x)[1]
     assert certificate.error <= 1e-12
     assert certificate.removed == gone.sum()

@@ -20,15 +20,14 @@ from pruning.allocation.ranking import Ranking
 from pruning.events import Finished
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
-from pruning.structure.dependency_graph import analyse
-from pruning.structure.groups import Pooling
+from pruning.structure.dependency_graph import dependency_graph
 from pruning.structure.modules import build
 from pruning.structure.rewrite import Rewrite
-from pruning.structure.shrink import certified
-from pruning.structure.unit_masks import close
+from pruning.structure.shrink import shrink_certified
+from pruning.structure.unit_masks import masks_without
 from pruning.structure.verify import distance, outputs
 from pruning.types import Workpiece, prunable
-from pruning.units.pooling import pool_group
+from pruning.units.pooling import Pooling, pool_group
 from tests.nets import net
 from tests.toys import toy
 
@@ -75,7 +74,7 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
         torch.manual_seed(0)
         model = torchvision.models.get_model(name, weights=None, num_classes=10, **extra).eval()
         x = torch.randn(2, 3, 32, 32)
-    dependencies = analyse(model, x)
+    dependencies = dependency_graph(model, x)
     gone = np.zeros(dependencies.units, bool)
     for i, group in enumerate(dependencies.groups):
         scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
@@ -85,7 +84,7 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
             dependencies.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]
         ] = True
     model.double()
-    pruning.apply(close(dependencies, gone, model), model)
+    pruning.apply(masks_without(dependencies, gone, model), model)
     work = Rewrite(dependencies, gone)
     work.run()
     compact = build(model, work)
@@ -177,7 +176,9 @@ def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: An
         recipe = Recipe(granularity=granularity, scope=scope, sparsity=0.5)
         units = masks.rank(recipe, work)
         left = units.ranking.preview(recipe)
-        compact, certificate = certified(model, masks.verdict(units, left.drops, model), example)
+        compact, certificate = shrink_certified(
+            model, masks.verdict(units, left.drops, model), example
+        )
         held = dict(compact.named_parameters())
         assert {layer.name: layer.kept for layer in left.layers} == {
             n: held[n].numel() for n in prunable(model) if n in held

@@ -12,7 +12,7 @@ import sample_models
 from dashboard.charts import structure as charts
 from pruning.events import Certificate, Frozen
 from pruning.runs import pool
-from pruning.structure.dependency_graph import analyse
+from pruning.structure.dependency_graph import dependency_graph
 from pruning.studies.structure import structure
 from pruning.types import Workpiece
 from tests.nets import branching
@@ -35,7 +35,7 @@ def test_the_page_shows_the_groups_that_the_engine_found():
     page = settled("structure")
     assert not page.exception and not page.error
     work = sample_models.load("digits-cnn")
-    groups = analyse(work.model, work.example).groups
+    groups = dependency_graph(work.model, work.example).groups
     (title,) = figures(page)
     assert f"{len(groups)} groups" in title
     assert [option for option in page.selectbox[0].options] == [

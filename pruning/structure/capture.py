@@ -35,13 +35,13 @@ TRAINING_ONLY = ("StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d")
 class Captured:
     """graph: ATen operations, batch dynamic; shapes: of the inputs, batch 1; how: "torch.export" or "torch.fx".
 
-    first: every name of a parameter -> the first name of the same one.
+    first_name: every name of a parameter -> the first name of the same one.
     """
 
     graph: fx.GraphModule
     shapes: tuple[tuple[int, ...], ...]
     how: str
-    first: dict[str, str]
+    first_name: dict[str, str]
 
 
 @torch.library.custom_op("pruning::whole", mutates_args=())

@@ -14,7 +14,7 @@ from pruning.structure import rules as _rules  # noqa: F401  registers every rul
 from pruning.structure.capture import Captured, Example, capture, inputs
 from pruning.structure.groups import Blocked, Group, Member
 from pruning.structure.labels import ALWAYS, Reason
-from pruning.structure.propagate import Walk
+from pruning.structure.propagate import Propagation
 from pruning.structure.zeros import block_what_is_not_zero
 
 Place = tuple[str, int]
@@ -25,15 +25,16 @@ Place = tuple[str, int]
 class DependencyGraph:
     """A model's groups. Units are numbered through, group after group, in the order of their first member's indices.
 
-    places: (parameter or buffer, dimension) -> the unit of each index, -1 for what always stays. first: names of tied parameters.
+    unit_of_index: (parameter or buffer, dimension) -> the unit of each index, -1 for what always stays.
+    first_name: every name of a tied parameter -> the first.
     """
 
     groups: tuple[Group, ...]
     blocked: tuple[Blocked, ...]
-    places: dict[Place, NDArray[np.int64]]
-    first: dict[str, str]
+    unit_of_index: dict[Place, NDArray[np.int64]]
+    first_name: dict[str, str]
     captured: Captured
-    walk: Walk = field(repr=False, compare=False)
+    propagation: Propagation = field(repr=False, compare=False)
     unit_of_label: NDArray[np.int64] = field(repr=False, compare=False)
 
     @property
@@ -48,51 +49,53 @@ class DependencyGraph:
         )
 
 
-def couple(captured: Captured) -> DependencyGraph:
-    """Walk the graph, tie what lives together, and sort it into groups."""
-    walk = Walk(captured)
-    block_what_is_not_zero(walk)
-    labels = walk.labels
+def build_graph(captured: Captured) -> DependencyGraph:
+    """Propagation the graph, tie what lives together, and sort it into groups."""
+    propagation = Propagation(captured)
+    block_what_is_not_zero(propagation)
+    labels = propagation.labels
     classes = labels.solve()
-    open_, reasons = _judged(walk, classes)
+    open_, reasons = _judged(propagation, classes)
     held = {
         place: classes[start : start + labels.sizes[place]]
         for place, start in labels.origins.items()
     }
-    groups, unit_of_class = _groups(walk, held, open_, _marked(walk, classes, "head"))
+    groups, unit_of_class = _groups(propagation, held, open_, _marked(propagation, classes, "head"))
     unit_of_class = np.where(open_, unit_of_class, -1)
     places = {place: unit_of_class[found] for place, found in held.items()}
     return DependencyGraph(
         groups=groups,
-        blocked=_blocked(walk, held, open_, reasons),
-        places=places,
-        first=captured.first,
+        blocked=_blocked(propagation, held, open_, reasons),
+        unit_of_index=places,
+        first_name=captured.first_name,
         captured=captured,
-        walk=walk,
+        propagation=propagation,
         unit_of_label=unit_of_class[classes],
     )
 
 
-def _marked(walk: Walk, classes: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
+def _marked(propagation: Propagation, classes: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
     found = np.zeros(int(classes.max()) + 1, bool)
-    for factor in walk.labels.marks.get(name, ()):
+    for factor in propagation.labels.marks.get(name, ()):
         found[classes[factor.numpy()]] = True
     return found
 
 
-def _judged(walk: Walk, classes: NDArray[np.int64]) -> tuple[NDArray[np.bool_], dict[int, Reason]]:
+def _judged(
+    propagation: Propagation, classes: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], dict[int, Reason]]:
     """(which classes may go: made by some layer, and not blocked; why the others may not, as far as it was said)."""
     stays, reasons = np.zeros(int(classes.max()) + 1, bool), {}
     stays[classes[ALWAYS]] = True
-    for factor, reason in walk.labels.blocked:
+    for factor, reason in propagation.labels.blocked:
         found = np.unique(classes[factor.numpy()])
         reasons.update(dict.fromkeys(found[~stays[found]].tolist(), reason))
         stays[found] = True
-    return _marked(walk, classes, "source") & ~stays, reasons
+    return _marked(propagation, classes, "source") & ~stays, reasons
 
 
 def _groups(
-    walk: Walk,
+    propagation: Propagation,
     held: dict[Place, NDArray[np.int64]],
     open_: NDArray[np.bool_],
     heads: NDArray[np.bool_],
@@ -119,24 +122,30 @@ def _groups(
         unit_of_class[ones] = np.arange(start, start + len(ones))
         start += len(ones)
         groups.append(
-            _group(walk, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups})
+            _group(
+                propagation, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups}
+            )
         )
     return tuple(groups), unit_of_class
 
 
 def _group(
-    walk: Walk, members: tuple[tuple[Place, int], ...], units: int, head: bool, taken: set[str]
+    propagation: Propagation,
+    members: tuple[tuple[Place, int], ...],
+    units: int,
+    head: bool,
+    taken: set[str],
 ) -> Group:
     """Named after the first weight whose rows it holds."""
     held = tuple(
         Member(name, dim, each)
         for (name, dim), each in members
-        if walk.state[name].kind == "parameter"
+        if propagation.state[name].kind == "parameter"
     )
-    rows = [m.parameter for m in held if m.dim == 0 and len(walk.state[m.parameter].shape) > 1] or [
-        m.parameter for m in held
-    ]
-    convolves = any(len(walk.state[m.parameter].shape) > 2 for m in held)
+    rows = [
+        m.parameter for m in held if m.dim == 0 and len(propagation.state[m.parameter].shape) > 1
+    ] or [m.parameter for m in held]
+    convolves = any(len(propagation.state[m.parameter].shape) > 2 for m in held)
     name = next((row for row in rows if row not in taken), rows[0])
     number = 2
     while name in taken:  # two groups of one layer: "qkv.weight" and "qkv.weight (2)"
@@ -145,7 +154,7 @@ def _group(
 
 
 def _blocked(
-    walk: Walk,
+    propagation: Propagation,
     held: dict[Place, NDArray[np.int64]],
     open_: NDArray[np.bool_],
     reasons: dict[int, Reason],
@@ -155,7 +164,7 @@ def _blocked(
     found = []
     for (name, dim), classes in held.items():
         shut = classes[~open_[classes]]
-        if walk.state[name].kind == "parameter" and len(shut):
+        if propagation.state[name].kind == "parameter" and len(shut):
             reason = next((reasons[one] for one in shut.tolist() if one in reasons), unread)
             found.append(
                 Blocked(
@@ -178,11 +187,11 @@ _known: OrderedDict[Any, DependencyGraph] = OrderedDict()
 REMEMBERED = 8
 
 
-def analyse(model: nn.Module, example: Example) -> DependencyGraph:
+def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
     """The model's coupling, captured and analysed once for each architecture. Raises NotCaptured."""
     key = _architecture(model, example)
     if key not in _known:
-        _known[key] = couple(capture(model, example))
+        _known[key] = build_graph(capture(model, example))
         _forget_weights(_known[key])
         while len(_known) > REMEMBERED:
             _known.popitem(last=False)

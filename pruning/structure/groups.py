@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,3 @@ class Blocked:
     why: str
     where: str
     shapes: tuple[tuple[int, ...], ...]
-
-
-class Pooling(NamedTuple):
-    """How the scores of all weights that go with a unit become one score.
-
-    how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, or the "rows" that make it, not those that read it;
-    normalise: "none", or each group's scores divided by their "mean" or "max", so that groups of other sizes compare.
-    """
-
-    how: str = "mean"
-    over: str = "all"
-    normalise: str = "none"

@@ -40,7 +40,7 @@ class Liveness:
         return kept
 
     def value(self, node: fx.Node) -> Value:
-        found = self.dependencies.walk.results[node]
+        found = self.dependencies.propagation.results[node]
         assert isinstance(found, Value)
         return found
 

@@ -71,8 +71,8 @@ def cut(liveness: Liveness, name: str, tensor: Tensor) -> Tensor:
 def _kept(liveness: Liveness, name: str, tensor: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The dimensions of a parameter or buffer that lost something, each with what is kept of its indices. (size,) bool"""
     name, start = (
-        liveness.dependencies.first.get(name, name),
-        liveness.dependencies.walk.labels.origins,
+        liveness.dependencies.first_name.get(name, name),
+        liveness.dependencies.propagation.labels.origins,
     )
     for d in range(tensor.dim()):
         if (name, d) in start:

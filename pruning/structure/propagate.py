@@ -34,8 +34,8 @@ class Value:
         return tuple(self.meta.shape)
 
 
-Rule = Callable[["Walk", fx.Node, dict[str, Any], Any], Any]
-"""(walk, node, its arguments by name, its result on the meta device) -> Value, or a list of them."""
+Rule = Callable[["Propagation", fx.Node, dict[str, Any], Any], Any]
+"""(propagation, node, its arguments by name, its result on the meta device) -> Value, or a list of them."""
 
 RULES: dict[str, Rule] = {}
 
@@ -80,7 +80,7 @@ def bound(node: fx.Node) -> dict[str, Any]:
     return found
 
 
-class Walk:
+class Propagation:
     """Interprets the graph node by node. A class because the labels, the results so far and the place go everywhere together."""
 
     def __init__(self, captured: Captured) -> None:
@@ -112,7 +112,7 @@ class Walk:
 
     def _held(self, name: str) -> Any:
         """A parameter or buffer, one label for each index of each dimension; tied names share theirs."""
-        name = self.captured.first.get(name, name)
+        name = self.captured.first_name.get(name, name)
         if name in self.state:
             return self.state[name]
         held: Any = self.captured.graph

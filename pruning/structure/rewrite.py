@@ -47,7 +47,7 @@ class Rewrite:
     """One rewriting. A class because old nodes, new nodes, what lives and new constants go everywhere together."""
 
     def __init__(self, dependencies: DependencyGraph, gone: NDArray[np.bool_]) -> None:
-        self.liveness, self.walk = Liveness(dependencies, gone), dependencies.walk
+        self.liveness, self.propagation = Liveness(dependencies, gone), dependencies.propagation
         self.old = dependencies.captured.graph.graph
         self.graph: fx.Graph = copy.deepcopy(self.old)
         self.new: dict[fx.Node, fx.Node] = dict(zip(self.old.nodes, self.graph.nodes, strict=True))
@@ -60,11 +60,11 @@ class Rewrite:
                 self._one(node)
 
     def _one(self, node: fx.Node) -> None:
-        result, name = self.walk.results[node], operation(node)
+        result, name = self.propagation.results[node], operation(node)
         outputs = [
             v for v in (result if isinstance(result, list) else [result]) if isinstance(v, Value)
         ]
-        inputs = [n for n in node.all_input_nodes if isinstance(self.walk.results[n], Value)]
+        inputs = [n for n in node.all_input_nodes if isinstance(self.propagation.results[n], Value)]
         if not any(
             bool(self.liveness.labels(v).numel())
             for v in (*outputs, *(self.liveness.value(n) for n in inputs))
@@ -147,7 +147,7 @@ class Rewrite:
     def permute(self, node: fx.Node, chain: list[fx.Node]) -> None:
         """Put one index_select in the place of `chain`, which ends in `node`."""
         source = chain[0].all_input_nodes[0]
-        before, result = self.liveness.value(source), self.walk.results[node]
+        before, result = self.liveness.value(source), self.propagation.results[node]
         why = CannotRewrite(
             self.liveness.labels(before),
             f"{operation(node)} moves channels in a way that cannot be followed",
@@ -171,7 +171,7 @@ class Rewrite:
             .expand(before.shape)
         )
         for step in chain:
-            places = moved_as(self.walk, step, places, self.liveness.value(step).meta)
+            places = moved_as(self.propagation, step, places, self.liveness.value(step).meta)
         places = compressed(places)
         if not set(varies(places)) <= {dim}:
             raise why
@@ -264,7 +264,7 @@ def split(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> 
     source = work.liveness.value(node.all_input_nodes[0])
     dim = given["dim"] % len(source.shape)
     if work.kept(node.all_input_nodes[0])[dim] is not None:
-        parts = [work.liveness.shape(part)[dim] for part in work.walk.results[node]]
+        parts = [work.liveness.shape(part)[dim] for part in work.propagation.results[node]]
         work.replace(node, aten.split_with_sizes.default, (new.args[0], parts, dim))
 
 
@@ -347,5 +347,5 @@ def operands(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) 
     if "tensors" in given:
         kept[given["dim"] % len(kept)] = None
     for source in dict.fromkeys(node.all_input_nodes):
-        if isinstance(work.walk.results[source], Value):
+        if isinstance(work.propagation.results[source], Value):
             work.trim(node, source, kept)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from torch import Tensor
 
 from pruning.structure.labels import Factor, flat, varies
-from pruning.structure.propagate import Value, Walk
+from pruning.structure.propagate import Propagation, Value
 
 
 def spread(factor: Factor, shape: Sequence[int]) -> Factor:
@@ -18,7 +18,7 @@ def spread(factor: Factor, shape: Sequence[int]) -> Factor:
 
 
 def match(
-    walk: Walk, shape: Sequence[int], values: Sequence[Value], why: str
+    propagation: Propagation, shape: Sequence[int], values: Sequence[Value], why: str
 ) -> tuple[Factor, ...]:
     """The factors of an elementwise result: position by position, operands live and die together.
 
@@ -34,13 +34,15 @@ def match(
         repeated = {d for d in range(len(shape)) if own[d] == 1 and shape[d] > 1}
         free = value.kind == "constant"
         factors = [spread(f, shape) for f in value.factors]
-        together = _meet(walk, together, factors, repeated, free, seen, why) if seen else factors
+        together = (
+            _meet(propagation, together, factors, repeated, free, seen, why) if seen else factors
+        )
         seen.append((repeated, free))
     return tuple(together)
 
 
 def _meet(
-    walk: Walk,
+    propagation: Propagation,
     before: list[Factor],
     factors: list[Factor],
     repeated: set[int],
@@ -53,7 +55,7 @@ def _meet(
         dims, alone = set(varies(factor)), True
         for i, other in enumerate(before):
             if dims & set(varies(other)):
-                walk.labels.join(other, factor)
+                propagation.labels.join(other, factor)
                 met.add(i)
                 alone = False
                 if len(dims) < len(varies(other)):
@@ -61,7 +63,7 @@ def _meet(
         if alone and any(
             not constant and not dims <= other_repeated for other_repeated, constant in seen
         ):
-            walk.block(factor, why)
+            propagation.block(factor, why)
         elif alone:
             new.append(factor)
     kept = []
@@ -69,12 +71,12 @@ def _meet(
         if i in met or free or set(varies(other)) <= repeated:
             kept.append(other)
         else:
-            walk.block(other, why)
+            propagation.block(other, why)
     return kept + new
 
 
 def summed(
-    walk: Walk,
+    propagation: Propagation,
     factors: Sequence[Factor],
     dims: Collection[int],
     keepdim: bool,
@@ -87,11 +89,11 @@ def summed(
         inside = set(varies(factor)) & set(dims)
         if inside and inside == set(varies(factor)):
             if not exact:
-                walk.block(factor, why)
+                propagation.block(factor, why)
             continue
-        factor = walk.labels.tie(factor, list(inside))
+        factor = propagation.labels.tie(factor, list(inside))
         if inside and not exact:
-            walk.block(factor, why)
+            propagation.block(factor, why)
             continue
         for d in sorted(dims, reverse=True):
             factor = factor.narrow(d, 0, 1) if keepdim else factor.select(d, 0)
@@ -99,7 +101,9 @@ def summed(
     return tuple(out)
 
 
-def vector(walk: Walk, value: Value, dim: int) -> tuple[Tensor | None, tuple[Factor, ...]]:
+def vector(
+    propagation: Propagation, value: Value, dim: int
+) -> tuple[Tensor | None, tuple[Factor, ...]]:
     """(the labels along one dimension, whatever else they vary on tied to it, or None; the factors that do not vary there)."""
     found: Tensor | None = None
     rest = []
@@ -107,11 +111,13 @@ def vector(walk: Walk, value: Value, dim: int) -> tuple[Tensor | None, tuple[Fac
         if dim not in varies(factor):
             rest.append(factor)
             continue
-        labels = flat(walk.labels.tie(factor, [d for d in varies(factor) if d != dim]), [dim])
+        labels = flat(
+            propagation.labels.tie(factor, [d for d in varies(factor) if d != dim]), [dim]
+        )
         if found is None:
             found = labels
         else:
-            walk.labels.join(found, labels)
+            propagation.labels.join(found, labels)
     return found, tuple(rest)
 
 

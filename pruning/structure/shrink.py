@@ -15,11 +15,11 @@ from pruning.events import Certificate, Frozen
 from pruning.evidence import evaluating
 from pruning.masks import apply
 from pruning.structure.capture import Example
-from pruning.structure.dependency_graph import DependencyGraph, analyse
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.liveness import CannotRewrite, Liveness
 from pruning.structure.modules import build
 from pruning.structure.rewrite import Rewrite
-from pruning.structure.unit_masks import dead
+from pruning.structure.unit_masks import removed_units
 from pruning.structure.verify import Check, checks, control
 from pruning.types import Masks
 
@@ -44,10 +44,10 @@ def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
 
     Raises NotCaptured for a model that cannot be recorded, NotTheSame where no exact slim model was found.
     """
-    return certified(model, masks, example)[0]
+    return shrink_certified(model, masks, example)[0]
 
 
-def certified(
+def shrink_certified(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[nn.Module, Certificate]:
     """`shrink`, and its certificate: groups that stand in the way of an exact copy keep their zeros, and are named."""
@@ -59,10 +59,10 @@ def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[CompactModel, Certificate]:
     """`certified`, with what says which of the old indices the slim module holds."""
-    dependencies = analyse(model, example)
+    dependencies = dependency_graph(model, example)
     masked = copy.deepcopy(model)
     apply(masks, masked)
-    gone = dead(dependencies, masks)
+    gone = removed_units(dependencies, masks)
     frozen: list[Frozen] = []
     with evaluating(masked):
         double = copy.deepcopy(masked).double()

@@ -13,7 +13,7 @@ import torch
 from torch import fx
 
 from pruning.structure.labels import varies
-from pruning.structure.propagate import Value, Walk, bound, operation
+from pruning.structure.propagate import Propagation, Value, bound, operation
 from pruning.structure.rules.elementwise import BINARY, UNARY
 from pruning.structure.rules.moves import MOVES
 from pruning.structure.rules.reduce import EXACT
@@ -26,28 +26,30 @@ _UNARY, _BINARY = (
 )
 
 
-def block_what_is_not_zero(walk: Walk) -> None:
+def block_what_is_not_zero(propagation: Propagation) -> None:
     """Blocks the labels of values that are read where only zeros would be exact."""
     zero: dict[fx.Node, bool] = {}
-    for node in walk.captured.graph.graph.nodes:
-        walk.node = node
-        result = walk.results[node]
+    for node in propagation.captured.graph.graph.nodes:
+        propagation.node = node
+        result = propagation.results[node]
         first = result[0] if isinstance(result, list) and result else result
         if node.op == "get_attr":
             zero[node] = not isinstance(first, Value) or first.kind == "parameter"
         elif node.op == "call_function" and isinstance(first, Value):
-            zero[node] = _zero(walk, node, zero, first)
+            zero[node] = _zero(propagation, node, zero, first)
         else:
             zero[node] = True
 
 
-def _zero(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
+def _zero(
+    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
+) -> bool:
     """Whether the dead elements of a node's result are zero."""
     name, sources = (
         operation(node),
-        [n for n in node.all_input_nodes if isinstance(_first(walk, n), Value)],
+        [n for n in node.all_input_nodes if isinstance(_first(propagation, n), Value)],
     )
-    labelled = [n for n in sources if _first(walk, n).factors]
+    labelled = [n for n in sources if _first(propagation, n).factors]
     if not labelled or name in MOVES:
         return all(zero[n] for n in labelled)
     if name in (
@@ -60,52 +62,52 @@ def _zero(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -
         "conv_transpose3d",
         "embedding",
     ):
-        return _layer(walk, node, zero, result)
+        return _layer(propagation, node, zero, result)
     if name in PRODUCTS:
-        return _product(walk, node, zero, result)
+        return _product(propagation, node, zero, result)
     if name in ("layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm"):
-        return _norm(walk, node, zero, labelled)
+        return _norm(propagation, node, zero, labelled)
     if name in ("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"):
         return False
     if name in EXACT:
-        _need(walk, labelled[:1], zero, "sums what is dead but not zero")
+        _need(propagation, labelled[:1], zero, "sums what is dead but not zero")
         return zero[labelled[0]]
     if name in TIMES:
         return all(
-            any(zero[n] for n in _carriers(walk, labelled, dims, result))
+            any(zero[n] for n in _carriers(propagation, labelled, dims, result))
             for dims in map(varies, result.factors)
         )
     if name in OVER:
         if len(labelled) > 1:
-            _need(walk, [], zero, "", divided=labelled[1])
+            _need(propagation, [], zero, "", divided=labelled[1])
         return zero[labelled[0]] and all(
-            labelled[0] in _carriers(walk, labelled, dims, result)
+            labelled[0] in _carriers(propagation, labelled, dims, result)
             for dims in map(varies, result.factors)
         )
     if name in _BINARY and len(sources) > 1:
         read = sources[1:] if name.startswith("where") else sources
         spread = all(
-            set(read) <= set(_carriers(walk, read, dims, result))
+            set(read) <= set(_carriers(propagation, read, dims, result))
             for dims in map(varies, result.factors)
         )
         return spread and all(zero[n] for n in read)
     if name in _UNARY | _BINARY:
-        return zero[labelled[0]] and _keeps_zero(walk, node)
+        return zero[labelled[0]] and _keeps_zero(propagation, node)
     return all(zero[n] for n in labelled)
 
 
-def _first(walk: Walk, node: fx.Node) -> Any:
-    result = walk.results[node]
+def _first(propagation: Propagation, node: fx.Node) -> Any:
+    result = propagation.results[node]
     return result[0] if isinstance(result, list) and result else result
 
 
 def _carriers(
-    walk: Walk, nodes: Sequence[fx.Node], dims: Sequence[int], result: Value
+    propagation: Propagation, nodes: Sequence[fx.Node], dims: Sequence[int], result: Value
 ) -> list[fx.Node]:
     """The operands that hold labels along all these dimensions of the result."""
     found = []
     for node in nodes:
-        value = _first(walk, node)
+        value = _first(propagation, node)
         ahead = len(result.shape) - len(value.shape)
         held = {d + ahead for factor in value.factors for d in varies(factor)}
         if set(dims) <= held:
@@ -113,17 +115,19 @@ def _carriers(
     return found
 
 
-def _keeps_zero(walk: Walk, node: fx.Node) -> bool:
+def _keeps_zero(propagation: Propagation, node: fx.Node) -> bool:
     """Whether f(0) = 0, asked of the operation itself."""
     function: Any = node.target
     try:
-        rest = walk.real(node.args[1:])
-        return bool((function(torch.zeros(1), *rest, **walk.real(node.kwargs)) == 0).all())
+        rest = propagation.real(node.args[1:])
+        return bool((function(torch.zeros(1), *rest, **propagation.real(node.kwargs)) == 0).all())
     except Exception:  # what cannot be asked is taken for no
         return False
 
 
-def _layer(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
+def _layer(
+    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
+) -> bool:
     """Rows and biases of what is dead are closed; labels along other dimensions pass through, and a bias is added to them."""
     others = [
         f
@@ -133,15 +137,17 @@ def _layer(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) 
     return not others or (bound(node).get("bias") is None and zero[node.all_input_nodes[0]])
 
 
-def _product(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
+def _product(
+    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
+) -> bool:
     """Dead values are summed over: one side at least must be zero there."""
     name = operation(node)
-    operands = [n for n in node.all_input_nodes if _first(walk, n).factors]
+    operands = [n for n in node.all_input_nodes if _first(propagation, n).factors]
     if name == "scaled_dot_product_attention":
         given = bound(node)
         if not (zero[given["query"]] or zero[given["key"]]):
             _need(
-                walk,
+                propagation,
                 [given["query"]],
                 zero,
                 "attention reads what is dead but not zero",
@@ -151,13 +157,15 @@ def _product(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value
     if name in ("addmm", "baddbmm"):
         operands = [n for n in operands if n is not node.args[0]]
     if operands and not any(zero[n] for n in operands):
-        _need(walk, operands[:1], zero, "a product reads what is dead but not zero")
+        _need(propagation, operands[:1], zero, "a product reads what is dead but not zero")
     return all(zero[n] for n in operands) or (
-        name in ("matmul", "bmm", "mm") and _by_value(walk, node, zero, result)
+        name in ("matmul", "bmm", "mm") and _by_value(propagation, node, zero, result)
     )
 
 
-def _by_value(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Value) -> bool:
+def _by_value(
+    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
+) -> bool:
     """Whether an operand that is zero carries every label of the product: the first its rows, the second its columns, either the batch."""
     last = len(result.shape) - 1
     a, b = node.all_input_nodes[:2] if len(node.all_input_nodes) > 1 else node.all_input_nodes * 2
@@ -167,23 +175,29 @@ def _by_value(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], result: Valu
     )
 
 
-def _norm(walk: Walk, node: fx.Node, zero: dict[fx.Node, bool], labelled: list[fx.Node]) -> bool:
+def _norm(
+    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], labelled: list[fx.Node]
+) -> bool:
     name, given = operation(node), bound(node)
     affine = given.get("weight") is not None
     x = given["input"]
     if name in ("layer_norm", "rms_norm"):
         dims = tuple(range(-len(given["normalized_shape"]), 0))
         if x in labelled:
-            _need(walk, [x], zero, "its statistics count what is dead but not zero", dims=dims)
-            total = _first(walk, x).meta.dim()
-            if any(set(varies(f)) - {d % total for d in dims} for f in _first(walk, x).factors):
+            _need(
+                propagation, [x], zero, "its statistics count what is dead but not zero", dims=dims
+            )
+            total = _first(propagation, x).meta.dim()
+            if any(
+                set(varies(f)) - {d % total for d in dims} for f in _first(propagation, x).factors
+            ):
                 return False
         return affine or (name == "rms_norm" and zero[x])
     return affine or (name == "group_norm" and zero[x])
 
 
 def _need(
-    walk: Walk,
+    propagation: Propagation,
     nodes: Sequence[fx.Node],
     zero: dict[fx.Node, bool],
     why: str,
@@ -193,11 +207,11 @@ def _need(
 ) -> None:
     """Block the labels of those that are not zero (along `dims`, if given), or of a divisor, which must not be."""
     for node in nodes:
-        value = _first(walk, node)
+        value = _first(propagation, node)
         places = {d % len(value.shape) for d in dims} or set(range(len(value.shape)))
         for factor in value.factors if not zero[node] else ():
             if places & set(varies(factor)):
-                walk.block(factor, why)
+                propagation.block(factor, why)
     if divided is not None and zero[divided]:
-        for factor in _first(walk, divided).factors:
-            walk.block(factor, "it would divide by zero")
+        for factor in _first(propagation, divided).factors:
+            propagation.block(factor, "it would divide by zero")

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pruning.errors import NotCaptured
-from pruning.structure.dependency_graph import analyse
+from pruning.structure.dependency_graph import dependency_graph
 from pruning.types import Workpiece, prunable
 from pruning.units.dependency import Groups, touching
 from pruning.units.granularities import Granularity
@@ -28,7 +28,7 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
     if work.example is None:
         return {**nothing, "refused": "The model has no example input to follow through it."}, {}
     try:
-        dependencies = analyse(work.model, work.example)
+        dependencies = dependency_graph(work.model, work.example)
     except NotCaptured as error:
         return {**nothing, "refused": str(error)}, {}
     plain = Granularity(lambda x: x, lambda units, shape: units)

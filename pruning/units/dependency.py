@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pruning import registry
 from pruning.errors import NotCaptured
-from pruning.structure.dependency_graph import DependencyGraph, analyse
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.groups import Blocked
-from pruning.structure.unit_masks import close, dead
+from pruning.structure.unit_masks import masks_without, removed_units
 from pruning.types import Masks, Scores, Workpiece, prunable
 from pruning.units.counts import UnitCounts
 from pruning.units.granularities import Granularity
@@ -44,7 +44,7 @@ def find(form: Granularity, work: Workpiece) -> Groups | str:
     if work.example is None:
         return "the model has no example input to follow through it."
     try:
-        dependencies = analyse(work.model, work.example)
+        dependencies = dependency_graph(work.model, work.example)
     except NotCaptured as error:
         return str(error)
     return Groups(
@@ -61,7 +61,7 @@ def touching(groups: Groups, model: nn.Module) -> UnitCounts:
         (name, dim)
         for name, w in weights.items()
         for dim in range(w.dim())
-        if (name, dim) in dependencies.places
+        if (name, dim) in dependencies.unit_of_index
     ] or [(next(iter(weights)), 0)]
     tensors = tuple(dict.fromkeys(name for name, _ in sides))
     each = np.zeros((len(sides), len(groups.numbers)), np.int64)
@@ -99,11 +99,11 @@ def pooled(
         if isinstance(module, TRANSPOSED)
     }
     told = {
-        dependencies.first.get(name, name): values
+        dependencies.first_name.get(name, name): values
         for name, values in scores.items()
         if name not in spared
     }
-    lost = dead(dependencies, gone) if gone else np.zeros(dependencies.units, bool)
+    lost = removed_units(dependencies, gone) if gone else np.zeros(dependencies.units, bool)
     found: dict[str, Tensor] = {}
     for number, name in zip(groups.numbers, groups.names, strict=True):
         values = pool_group(dependencies, number, told, form, turned)
@@ -179,7 +179,8 @@ def taken(groups: Groups, name: str, unit: int, model: nn.Module) -> dict[str, T
     found: dict[str, Tensor] = {}
     for member in dependencies.groups[number].members:
         places = np.flatnonzero(
-            dependencies.places[member.parameter, member.dim] == dependencies.starts[number] + unit
+            dependencies.unit_of_index[member.parameter, member.dim]
+            == dependencies.starts[number] + unit
         )
         held = found.setdefault(
             member.parameter,
@@ -200,7 +201,7 @@ def verdict(
     for number, name in zip(groups.numbers, groups.names, strict=True):
         if name in losing:
             gone[dependencies.starts[number] : dependencies.starts[number + 1]] = losing[name]
-    closed = close(dependencies, gone, model)
+    closed = masks_without(dependencies, gone, model)
     untouched = {
         name: torch.ones(shape, dtype=torch.bool)
         for name, shape in shapes.items()

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from pruning.errors import OutOfRange
 from pruning.evidence.attention import blocks
 from pruning.registry import granularity
-from pruning.structure.groups import Pooling
+from pruning.units.pooling import Pooling
 
 
 class Granularity(NamedTuple):

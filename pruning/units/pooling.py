@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.groups import Pooling
+
+
+class Pooling(NamedTuple):
+    """How the scores of all weights that go with a unit become one score.
+
+    how: "mean", "sum", "max" or "l2" of a unit's weights;
+    over: "all" of them, or the "rows" that make it, not those that read it;
+    normalise: "none", or each group's scores divided by their "mean" or "max", so that groups
+    of other sizes compare.
+    """
+
+    how: str = "mean"
+    over: str = "all"
+    normalise: str = "none"
 
 
 def pool_group(
@@ -28,7 +42,7 @@ def pool_group(
     total, count = torch.zeros(held.units), torch.zeros(held.units)
     largest = torch.full((held.units,), -torch.inf)
     for member in members:
-        unit = torch.from_numpy(dependencies.places[member.parameter, member.dim]) - start
+        unit = torch.from_numpy(dependencies.unit_of_index[member.parameter, member.dim]) - start
         ours = (unit >= 0) & (unit < held.units)
         slices = (
             scores[member.parameter].float().transpose(0, member.dim).flatten(1)[ours]

@@ -27,9 +27,9 @@ from pruning.measurement.speed import timings
 from pruning.metrics import TOLERANCE, Timing
 from pruning.pipeline import machine
 from pruning.recipe import Recipe
-from pruning.structure.dependency_graph import DependencyGraph, analyse
-from pruning.structure.shrink import certified
-from pruning.structure.unit_masks import close
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
+from pruning.structure.shrink import shrink_certified
+from pruning.structure.unit_masks import masks_without
 from pruning.types import Workpiece
 
 RESULT = Path(__file__).parent / "results" / "measure.md"
@@ -42,7 +42,7 @@ def lowest_half(dependencies: DependencyGraph, model: nn.Module) -> NDArray[np.b
     """The half of each group's units with the smallest L2 norm over all that belongs to them."""
     squares = np.zeros(dependencies.units)
     state = dict(model.named_parameters())
-    for (name, dim), unit in dependencies.places.items():
+    for (name, dim), unit in dependencies.unit_of_index.items():
         if name in state:
             each = (
                 state[name].detach().square().transpose(0, dim).flatten(1).sum(1)
@@ -83,9 +83,9 @@ def resnet18() -> Iterator[str]:
         torch.manual_seed(0)
         model = build(weights=None).eval()
     example = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    dependencies = analyse(model, example)
-    kept = close(dependencies, lowest_half(dependencies, model), model)
-    compact, certificate = certified(model, kept, example)
+    dependencies = dependency_graph(model, example)
+    kept = masks_without(dependencies, lowest_half(dependencies, model), model)
+    compact, certificate = shrink_certified(model, kept, example)
     models = {
         "dense": model,
         "90 % zeros": zeros(model, 0.9),

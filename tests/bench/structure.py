@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from pruning.errors import ModelError
 from pruning.structure import dependency_graph as analysing
-from pruning.structure.dependency_graph import DependencyGraph, analyse
-from pruning.structure.groups import Pooling
-from pruning.structure.shrink import certified
-from pruning.structure.unit_masks import close
-from pruning.units.pooling import pool_group
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
+from pruning.structure.shrink import shrink_certified
+from pruning.structure.unit_masks import masks_without
+from pruning.units.pooling import Pooling, pool_group
 
 RESULTS = Path(__file__).parent / "results"
 LARGEST = 150e6
@@ -143,10 +142,13 @@ def one(name: str, make: Callable[[], nn.Module], side: int) -> str:
         if not parameter.any():
             nn.init.normal_(parameter, 0, 0.02)
     x, began = torch.randn(2, 3, side, side), time.perf_counter()
-    dependencies = analyse(model, x)
+    dependencies = dependency_graph(model, x)
     analysed = time.perf_counter() - began
-    masks, began = close(dependencies, half(dependencies, model), model), time.perf_counter()
-    compact, found = certified(model, masks, x)
+    masks, began = (
+        masks_without(dependencies, half(dependencies, model), model),
+        time.perf_counter(),
+    )
+    compact, found = shrink_certified(model, masks, x)
     compact_model = time.perf_counter() - began
     compact.train()
     loss = _sum(compact(x))

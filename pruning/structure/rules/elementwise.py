@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from pruning.structure.labels import ALWAYS, Factor, compressed, narrowed, varies
-from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.propagate import Propagation, Value, operation, rule
 from pruning.structure.rule_work import match, unsqueezed
 
 UNARY = (
@@ -130,13 +130,13 @@ BINARY = (
 
 
 @rule(*UNARY, *(f"{name}_" for name in UNARY), *BINARY, *(f"{name}_" for name in BINARY))
-def elementwise(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
+def elementwise(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
     """Operands live and die together, position by position."""
-    operands = [v for v in given.values() if isinstance(v, Value)]
+    operands = [v for v in args.values() if isinstance(v, Value)]
     if operation(node) == "prelu":
         operands[1] = _channel_wise(operands[1], len(meta.shape))
     factors = match(
-        walk, meta.shape, operands, "it meets a value that cannot lose the same channels"
+        propagation, meta.shape, operands, "it meets a value that cannot lose the same channels"
     )
     constant = all(v.kind == "constant" for v in operands)
     return Value(meta, factors, None, "constant" if constant else "activation")
@@ -151,13 +151,13 @@ def _channel_wise(slopes: Value, dims: int) -> Value:
 
 
 @rule("cat", "concat", "concatenate", "stack")
-def concatenate(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Value:
+def concatenate(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Value:
     """Along the dimension, labels are concatenated; along others, the parts live and die together."""
-    dim = given["dim"] % meta.dim()
-    parts: list[Value] = given["tensors"]
+    dim = args["dim"] % meta.dim()
+    parts: list[Value] = args["tensors"]
     if operation(node) == "stack":
         parts = [unsqueezed(part, dim) for part in parts]
-    joined, others = _along(walk, parts, dim, meta.shape)
+    joined, others = _along(propagation, parts, dim, meta.shape)
     shape = [1 if d == dim else n for d, n in enumerate(meta.shape)]
     beside = [
         Value(
@@ -167,13 +167,16 @@ def concatenate(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> 
         if part.shape[dim]
     ]
     factors = match(
-        walk, shape, beside, "it is concatenated with a value that cannot lose the same channels"
+        propagation,
+        shape,
+        beside,
+        "it is concatenated with a value that cannot lose the same channels",
     )
     return Value(meta, (*joined, *(f.expand(meta.shape) for f in factors)))
 
 
 def _along(
-    walk: Walk, parts: list[Value], dim: int, shape: tuple[int, ...]
+    propagation: Propagation, parts: list[Value], dim: int, shape: tuple[int, ...]
 ) -> tuple[list[Factor], list[list[Factor]]]:
     """(the labels along `dim`, concatenated; for each part the factors that do not vary there)."""
     ours: list[Factor | None] = []
@@ -181,7 +184,7 @@ def _along(
     for part in parts:
         mine = [f for f in part.factors if dim in varies(f)]
         for other in mine[1:]:
-            walk.labels.join(mine[0], other)
+            propagation.labels.join(mine[0], other)
         ours.append(mine[0] if mine else None)
         others.append([f for f in part.factors if dim not in varies(f)])
     if all(f is None for f in ours):
@@ -205,13 +208,13 @@ def _along(
     "replication_pad1d",
     "zero_pad2d",
 )
-def pad(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Value:
+def pad(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Value:
     """What is added always lives; constants may be added along channels, copies of neighbours may not."""
-    source, padding, dims = given["self"], given["pad" if "pad" in given else "padding"], meta.dim()
+    source, padding, dims = args["self"], args["pad" if "pad" in args else "padding"], meta.dim()
     touched = {dims - 1 - i // 2 for i, n in enumerate(padding) if n != 0}
     plain = (
         operation(node) == "constant_pad_nd"
-        or given.get("mode", "constant" if "mode" in given else "copy") == "constant"
+        or args.get("mode", "constant" if "mode" in args else "copy") == "constant"
     )
     out = []
     for factor in source.factors:
@@ -220,5 +223,5 @@ def pad(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Value:
         elif plain and all(n >= 0 for n in padding):
             out.append(compressed(torch.nn.functional.pad(factor, list(padding), value=ALWAYS)))
         else:
-            walk.block(factor, "padding copies or cuts channels")
+            propagation.block(factor, "padding copies or cuts channels")
     return Value(meta, tuple(out))

@@ -7,33 +7,33 @@ from typing import Any
 from torch import Tensor, fx
 
 from pruning.structure.labels import along, compressed, flat, varies
-from pruning.structure.propagate import Value, Walk, rule
+from pruning.structure.propagate import Propagation, Value, rule
 
 
 @rule("embedding")
-def embedding(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Value:
+def embedding(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Value:
     """Rows are looked up by number and stay; columns are new channels. (V, D) at (...) -> (..., D)"""
     factors = []
-    for factor in given["weight"].factors:
+    for factor in args["weight"].factors:
         if 0 in varies(factor):
-            walk.block(factor, "rows are looked up by number")
+            propagation.block(factor, "rows are looked up by number")
         if 1 in varies(factor):
-            walk.labels.mark("source", factor)
+            propagation.labels.mark("source", factor)
             factors.append(along(flat(factor, [1]), -1, meta.shape))
     return Value(meta, tuple(factors))
 
 
 @rule("index")
-def index(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Tensor) -> Any:
+def index(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Any:
     """By numbers known beforehand, labels are gathered as values are; by others, nothing may go."""
-    source, places = given["self"], given["indices"]
+    source, places = args["self"], args["indices"]
     if any(isinstance(place, Value) and place.real is None for place in places):
-        return walk.give_up(walk.inputs(node), meta)
+        return propagation.give_up(propagation.inputs(node), meta)
     at = tuple(slice(None) if place is None else place.real for place in places)
     real = source.real[at] if source.real is not None else None
     return Value(meta, tuple(compressed(f[at]) for f in source.factors), real, source.kind)
 
 
 @rule("gather", "index_add", "scatter", "index_put", "index_put_", "masked_scatter")
-def by_values(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
-    return walk.give_up(walk.inputs(node), meta)
+def by_values(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
+    return propagation.give_up(propagation.inputs(node), meta)

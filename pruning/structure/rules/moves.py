@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from pruning.structure.labels import compressed, varies
-from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.propagate import Propagation, Value, operation, rule
 
 RESHAPES = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "view_as", "reshape_as")
 COPIES = (
@@ -67,9 +67,9 @@ MOVES = frozenset((*RESHAPES, *COPIES, *OTHERS, "expand_as"))
 
 
 @rule(*MOVES)
-def move(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
+def move(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
     """Each factor is moved as the values are."""
-    source = next(iter(given.values()))
+    source = next(iter(args.values()))
     kind = (
         "constant"
         if source.kind == "constant"
@@ -77,19 +77,22 @@ def move(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
         if source.kind == "activation"
         else source.kind
     )
-    moved = [moved_as(walk, node, factor, meta) for factor in source.factors]
+    moved = [moved_as(propagation, node, factor, meta) for factor in source.factors]
     if isinstance(meta, (tuple, list)):
         return [
             Value(m, tuple(compressed(parts[i]) for parts in moved), None, kind)
             for i, m in enumerate(meta)
         ]
-    extra = _template(given, source, meta) if operation(node) == "expand_as" else ()
+    extra = _template(args, source, meta) if operation(node) == "expand_as" else ()
     return Value(
-        meta, (*(compressed(f) for f in moved), *extra), _moved_state(walk, node, source), kind
+        meta,
+        (*(compressed(f) for f in moved), *extra),
+        _moved_state(propagation, node, source),
+        kind,
     )
 
 
-def moved_as(walk: Walk, node: fx.Node, values: Tensor, meta: Any) -> Any:
+def moved_as(propagation: Propagation, node: fx.Node, values: Tensor, meta: Any) -> Any:
     """What the node does to an integer tensor of its input's shape."""
     name, function = operation(node), node.target
     if name in RESHAPES:
@@ -98,8 +101,8 @@ def moved_as(walk: Walk, node: fx.Node, values: Tensor, meta: Any) -> Any:
         return values
     if name == "expand_as":
         return values.expand(meta.shape)
-    rest = fx.node.map_arg(node.args[1:], lambda n: _number(walk.results[n]))
-    return function(values, *rest, **walk.real(node.kwargs))  # type: ignore[operator]
+    rest = fx.node.map_arg(node.args[1:], lambda n: _number(propagation.results[n]))
+    return function(values, *rest, **propagation.real(node.kwargs))  # type: ignore[operator]
 
 
 def _number(result: Any) -> Any:
@@ -110,18 +113,18 @@ def _number(result: Any) -> Any:
     )
 
 
-def _moved_state(walk: Walk, node: fx.Node, source: Value) -> Tensor | None:
+def _moved_state(propagation: Propagation, node: fx.Node, source: Value) -> Tensor | None:
     """A moved buffer keeps its numbers: tables of positions are gathered by them."""
     if source.real is None:
         return None
     function: Any = node.target
-    result: Tensor = function(*walk.real(node.args), **walk.real(node.kwargs))
+    result: Tensor = function(*propagation.real(node.args), **propagation.real(node.kwargs))
     return result
 
 
-def _template(given: dict[str, Any], source: Value, meta: Tensor) -> tuple[Tensor, ...]:
+def _template(args: dict[str, Any], source: Value, meta: Tensor) -> tuple[Tensor, ...]:
     """Along dimensions that grow, what is expanded takes the labels of what it is expanded to."""
-    template = given["other"]
+    template = args["other"]
     ahead = meta.dim() - len(source.shape)
     grown = {
         d

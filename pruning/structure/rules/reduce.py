@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx
 
 from pruning.structure.labels import narrowed, varies
-from pruning.structure.propagate import Value, Walk, operation, rule
+from pruning.structure.propagate import Propagation, Value, operation, rule
 from pruning.structure.rule_work import summed
 
 EXACT = ("sum", "linalg_vector_norm", "norm")
@@ -51,12 +51,12 @@ RESIZES = tuple(
     "any",
     "all",
 )
-def reduction(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
-    source: Value = given["self" if "self" in given else "x"]
-    if isinstance(given.get("other"), Value):  # max and min of two tensors
-        return walk.give_up(walk.inputs(node), meta)
+def reduction(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
+    source: Value = args["self" if "self" in args else "x"]
+    if isinstance(args.get("other"), Value):  # max and min of two tensors
+        return propagation.give_up(propagation.inputs(node), meta)
     first = meta[0] if isinstance(meta, (tuple, list)) else meta
-    total, dims = len(source.shape), given.get("dim")
+    total, dims = len(source.shape), args.get("dim")
     dims = (
         list(range(total))
         if dims is None or dims == []
@@ -66,10 +66,10 @@ def reduction(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> An
     )
     why = f"{operation(node)} runs over it"
     factors = summed(
-        walk,
+        propagation,
         source.factors,
         [d % total for d in dims],
-        bool(given.get("keepdim", False)),
+        bool(args.get("keepdim", False)),
         why,
         operation(node) in EXACT,
     )
@@ -81,13 +81,13 @@ def reduction(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> An
 
 
 @rule(*POOLS, *RESIZES)
-def pool(walk: Walk, node: fx.Node, given: dict[str, Any], meta: Any) -> Any:
+def pool(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
     """Channel by channel; positions stay whole."""
     first, kept = meta[0] if isinstance(meta, (tuple, list)) else meta, []
     spatial = set(range(first.dim() - _rank(operation(node)), first.dim()))
-    for factor in next(iter(given.values())).factors:
+    for factor in next(iter(args.values())).factors:
         if spatial & set(varies(factor)):
-            walk.block(factor, f"{operation(node)} runs over it")
+            propagation.block(factor, f"{operation(node)} runs over it")
         else:
             kept.append(narrowed(factor, varies(factor)).expand(first.shape))
     return (
