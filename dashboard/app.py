@@ -22,13 +22,15 @@ if __name__ == "__main__":
     server.ensure()
     state.take_address()
     page = st.navigation(_frame.pages(), position="top")
-    _frame.enter(state.room())
+    _frame.go_to(state.requested_page())
     _frame.wordmark()
     _frame.warnings()
     with st.sidebar, _frame.guarded():
-        _frame.bench()
+        _frame.current_model()
     with _frame.guarded():
         page.run()
     _frame.follow()
 else:
-    app = st.App(__file__, middleware=[Middleware(server.RedirectMiddleware, rooms=_frame.NAMES)])
+    app = st.App(
+        __file__, middleware=[Middleware(server.RedirectMiddleware, rooms=_frame.PAGE_NAMES)]
+    )

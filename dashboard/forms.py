@@ -12,9 +12,9 @@ from typing import Any, Literal
 import pandas as pd
 import streamlit as st
 
-from dashboard import colours, fits, models, state, words
+from dashboard import colours, models, state, words
 from dashboard.components import icons
-from dashboard.components.cards import Card, cards
+from dashboard.components.cards import TechniqueCard, cards
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
@@ -130,7 +130,7 @@ def pick(
     groups = grouped(
         kind,
         state.dark(),
-        lambda entry: fits.why_not(kind, entry, recipe, study.data if study else None),
+        lambda entry: models.why_not(kind, entry, recipe, study.data if study else None),
     )
     field = FIELDS[kind]
 
@@ -145,9 +145,9 @@ def pick(
 
 def grouped(
     kind: str, dark: bool, why_not: Callable[[Entry], str] = lambda entry: ""
-) -> list[tuple[str, list[Card]]]:
+) -> list[tuple[str, list[TechniqueCard]]]:
     """The cards of a kind, in groups by what they look at; the control last."""
-    found: dict[str, list[Card]] = {}
+    found: dict[str, list[TechniqueCard]] = {}
     for entry in registry.entries(kind).values():
         found.setdefault(str(entry.tags.get("group", "")), []).append(
             card(entry, dark, why_not(entry))
@@ -165,10 +165,10 @@ def grouped(
     ]
 
 
-def card(entry: Entry, dark: bool, off: str = "") -> Card:
+def card(entry: Entry, dark: bool, off: str = "") -> TechniqueCard:
     swatch = colours.technique(entry.name, dark).colour if entry.kind == "criterion" else ""
-    name = words.called(entry.name)
-    return Card(
+    name = words.capitalized(entry.name)
+    return TechniqueCard(
         entry.name,
         name,
         entry.title,

@@ -66,7 +66,7 @@ def start_set(recipes: Sequence[Recipe]) -> str:
     return id
 
 
-def of_set(id: str) -> list[Job]:
+def runs_of_set(id: str) -> list[Job]:
     """The runs of a set, in the order they were asked for; none for an id the store does not have."""
     return store().jobs("run", batch=id)[::-1]
 
@@ -127,18 +127,18 @@ def finished(limit: int = 200) -> list[Job]:
 def result(held: Job) -> Finished | None:
     """What a finished run ended with; None when its files are gone."""
     try:
-        return left(held).finished
+        return run_files(held).finished
     except RunError:
         return None
 
 
-def left(held: Job) -> RunResult:
+def run_files(held: Job) -> RunResult:
     """What a finished run left: `.finished`, `.histograms`, `.masks()`. Raises RunError when its files are gone."""
-    return _left(str(held.folder), held.attempt)
+    return _run_files(str(held.folder), held.attempt)
 
 
 @st.cache_resource(max_entries=128)
-def _left(folder: str, attempt: int) -> RunResult:
+def _run_files(folder: str, attempt: int) -> RunResult:
     return load_run(Path(folder))
 
 
@@ -164,21 +164,16 @@ def study(what: str, **spec: Any) -> Study | None:
 # ---------------------------------------------------------------- maps
 
 
-def mapped(spec: dict[str, Any]) -> Job:
+def sensitivity_map(spec: dict[str, Any]) -> Job:
     """The sensitivity map that `spec` asks for (see pruning.runs.mapping): begun unless it is there or on its way."""
     asked = {"what": "map", **spec}
     return _asked(_key(asked), asked, priority=-1)  # behind what pages wait for
 
 
-def watched(held: Job) -> None:
+def mark_watched(held: Job) -> None:
     """Somebody looks at this map: it need not make way for another."""
     held.folder.mkdir(parents=True, exist_ok=True)
     (held.folder / "watched").touch()
-
-
-def again(spec: dict[str, Any]) -> None:
-    """Forget that this work was stopped or failed: the next asking goes on with it."""
-    _ids().pop(_key(spec), None)
 
 
 def maps_of(recipe: Recipe) -> list[Job]:
@@ -223,19 +218,19 @@ def _gathered(place: str, id: str, attempt: int) -> _Gathered:
 # ---------------------------------------------------------------- studies, once asked for
 
 
-def known(what: str, **spec: Any) -> bool:
+def was_requested(what: str, **spec: Any) -> bool:
     """Whether that study was asked for before, here or in another session: `study` then begins nothing."""
     asked = {"what": what, **spec}
     key = _key(asked)
     return key in _ids() or store().known(asked, key)
 
 
-def retry(what: str, **spec: Any) -> None:
-    """Forget that a study failed: the next asking works it out anew."""
+def forget(what: str, **spec: Any) -> None:
+    """Forget that a study or a map failed or was stopped: the next request starts it again."""
     _ids().pop(_key({"what": what, **spec}), None)
 
 
-def ended(ids: set[str]) -> bool:
+def any_ended(ids: set[str]) -> bool:
     """Whether any of these jobs no longer waits or works."""
     found = {held.id for held in store().jobs("study", LIVE)}
     return bool(ids - found)

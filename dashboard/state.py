@@ -24,7 +24,7 @@ from pruning.recipe import Recipe
 HOME = Recipe(model="digits-cnn", sparsity=0.9, schedule="cubic", steps=4, epochs=2)
 """What the workbench opens with, and what Reset goes back to (on the model of the moment)."""
 
-TICKET = Recipe(
+LOTTERY_RECIPE = Recipe(
     model="digits-mlp",
     start="random",
     sparsity=0.977,
@@ -171,12 +171,12 @@ def pick(ids: Iterable[str]) -> None:
     _write("c", ",".join(st.session_state["picked"]) or None)
 
 
-def ticket() -> Recipe:
+def lottery_recipe() -> Recipe:
     """The lottery that the Lottery page draws, on the model of the moment."""
     return replace(_ticket(), model=recipe().model)
 
 
-def change_ticket(**fields: Any) -> None:
+def change_lottery_recipe(**fields: Any) -> None:
     """Change fields of the lottery; the address follows. Raises RecipeError for what cannot be followed."""
     st.session_state["ticket"] = replace(_ticket(), **fields)
     _write("t", encode(st.session_state["ticket"]))
@@ -184,8 +184,8 @@ def change_ticket(**fields: Any) -> None:
 
 def _ticket() -> Recipe:
     begin()
-    held: Recipe = st.session_state["ticket"]
-    return held
+    lottery: Recipe = st.session_state["ticket"]
+    return lottery
 
 
 def seeds() -> int:
@@ -199,46 +199,46 @@ def set_seeds(count: int) -> None:
     st.session_state["seeds"] = count
 
 
-def drawn() -> str | None:
+def lottery_set() -> str | None:
     """The set of runs that the Lottery page shows."""
     begin()
     return st.session_state["drawn"]
 
 
-def open_set(id: str | None) -> None:
+def open_lottery_set(id: str | None) -> None:
     begin()
     st.session_state["drawn"] = id
     _write("set", id)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of the last file handed in. id: of the upload, None when it was refused; said: the report, or why not."""
+class Upload:
+    """The last file handed in. id: None when it was refused; message: the report, or why not."""
 
     name: str
     id: str | None
-    said: str
+    message: str
 
 
-def upload() -> Outcome | None:
+def last_upload() -> Upload | None:
     begin()
     return st.session_state["upload"]
 
 
-def note_upload(outcome: Outcome) -> None:
+def note_upload(outcome: Upload) -> None:
     """Remember it, and have the next uploader start empty, so that the file's copy in memory goes."""
     begin()
     st.session_state["upload"] = outcome
     st.session_state["uploads"] += 1
 
 
-def uploads() -> int:
+def upload_count() -> int:
     """Files handed in so far: a new key for a new uploader."""
     begin()
     return st.session_state["uploads"]
 
 
-def widget(key: str) -> Any:
+def widget_value(key: str) -> Any:
     """What a control holds, for the callback that it calls."""
     return st.session_state[key]
 
@@ -290,7 +290,7 @@ def begin() -> None:
     if "recipe" not in st.session_state:
         st.session_state.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
         st.session_state.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
-        st.session_state.update(ticket=TICKET, seeds=SEEDS, drawn=None)
+        st.session_state.update(ticket=LOTTERY_RECIPE, seeds=SEEDS, drawn=None)
 
 
 def take_address() -> None:
@@ -313,7 +313,7 @@ def take_address() -> None:
     _write("r", encode(st.session_state["recipe"]))
 
 
-def room() -> str | None:
+def requested_page() -> str | None:
     """The page that the address asks for by name, once: the front door leads there."""
     return st.query_params.pop("room", None)
 
@@ -359,12 +359,12 @@ def _read_ticket(said: str) -> None:
 
 def _read_set(said: str) -> None:
     if NAMES.fullmatch(said):
-        open_set(said)
+        open_lottery_set(said)
     else:
         warn(
             f"The address names a set of runs {_quoted(said)}, which cannot be the name of one: showing none."
         )
-        open_set(None)
+        open_lottery_set(None)
 
 
 def _read_layer(said: str) -> None:

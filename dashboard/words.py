@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dashboard.phrases import CRITERIA
 from pruning import registry
 from pruning.errors import UnknownName
 from pruning.events import Accuracy, Latency
@@ -92,7 +91,7 @@ def span(value: Spread | None) -> str:
     return f"{signed(value.value, plus=False)} points ({signed(value.low, plus=False)} to {signed(value.high, plus=False)})"
 
 
-def moved(change: Spread) -> str:
+def change(change: Spread) -> str:
     """A signed difference of shares with its interval: `+0.6 points (−1.1 to +2.3)`."""
     return f"{signed(change.value)} points ({signed(change.low)} to {signed(change.high)})"
 
@@ -155,6 +154,26 @@ def _short(value: float, units: Sequence[str]) -> str:
 
 # ---------------------------------------------------------------- sentences
 
+CRITERIA = {
+    "magnitude": "smallest in magnitude",
+    "random": "drawn by lot",
+    "gradient": "with the smallest gradients",
+    "taylor": "that change the loss least",
+    "fisher": "with the least Fisher information",
+    "obd": "along which the loss bends least (OBD)",
+    "hutchinson": "along which the loss bends least (Hutchinson)",
+    "obs": "that the others can best make up for (OBS)",
+    "snip": "that the loss depends on least (SNIP)",
+    "grasp": "without which gradients flow best (GraSP)",
+    "synflow": "that carry least of the flow (SynFlow)",
+    "wanda": "smallest in magnitude times input (Wanda)",
+    "movement": "that training moves towards zero",
+    "bn_scale": "with the smallest BatchNorm scale",
+    "geometric_median": "most like the others of their layer",
+    "activation": "that answer least",
+}
+"""What each criterion removes, as the end of `Remove the 90 % of weights ...`."""
+
 NOUNS = {
     "weight": "weights",
     "channel": "channels",
@@ -187,13 +206,13 @@ def sentence(recipe: Recipe) -> str:
     compact_model = (
         [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
     )
-    parts = [what(recipe), *_where(recipe), *compact_model, _when(recipe)]
+    parts = [removal(recipe), *_where(recipe), *compact_model, _when(recipe)]
     if start:
         parts.append(start.strip())
     return ", ".join(parts) + "."
 
 
-def what(recipe: Recipe) -> str:
+def removal(recipe: Recipe) -> str:
     """`Remove the 90 % of weights smallest in magnitude`."""
     by = CRITERIA.get(recipe.criterion, f"lowest by {technique(recipe.criterion)}")
     noun = units(recipe)
@@ -246,12 +265,12 @@ CALLED = {
 """Names that are more than their first letter in capitals."""
 
 
-def called(name: str) -> str:
+def capitalized(name: str) -> str:
     """A technique's name at the head of something: `Per layer`, `ERK`."""
     return CALLED.get(name) or technique(name).capitalize()
 
 
-def named(name: str) -> str:
+def display_name(name: str) -> str:
     """A technique's name within a sentence: `per layer`, `ERK`."""
     return CALLED.get(name) or technique(name)
 

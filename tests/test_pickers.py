@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pages import said, settled
 
-from dashboard import fits, forms, state, words
-from dashboard.components.cards import Card
+from dashboard import forms, models, state, words
+from dashboard.components.cards import TechniqueCard
 from pruning import masks, registry, studies
 from pruning.recipe import Recipe
 from tests.toys import toy
@@ -23,7 +23,7 @@ FULL = {"norms": 3, "fits": {}, "measurement": {"accuracy": {"correct": 1, "tota
 
 
 def off(kind: str, name: str, card: dict[str, Any] | None = None, **recipe: Any) -> str:
-    return fits.why_not(kind, registry.entry(kind, name), Recipe(**recipe), card)
+    return models.why_not(kind, registry.entry(kind, name), Recipe(**recipe), card)
 
 
 def test_what_the_model_does_not_have_is_not_offered() -> None:
@@ -67,7 +67,9 @@ def test_a_card_says_which_granularities_fit_as_the_engine_does(name: str) -> No
 
 def test_every_technique_has_a_card_in_a_group() -> None:
     for kind in registry.KINDS:
-        held: list[Card] = [card for _, cards in forms.grouped(kind, False) for card in cards]
+        held: list[TechniqueCard] = [
+            card for _, cards in forms.grouped(kind, False) for card in cards
+        ]
         assert sorted(card.id for card in held) == sorted(registry.names(kind))
         assert all(card.name and card.text.endswith(".") for card in held)
         if kind != "criterion":

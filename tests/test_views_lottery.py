@@ -15,7 +15,7 @@ from pruning.events import Accuracy, Ticket
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
 
-QUICK = replace(state.TICKET, steps=2, epochs=1, sparsity=0.5)
+QUICK = replace(state.LOTTERY_RECIPE, steps=2, epochs=1, sparsity=0.5)
 
 
 def ticket(kind: str, step: int, right: int, sparsity: float, **more: Any) -> Ticket:
@@ -120,7 +120,7 @@ def test_a_set_is_drawn_and_found_again(home: object, monkeypatch: pytest.Monkey
     assert "The dense networks are being trained" in said(page)
     id = page.query_params["set"]
     id = id[0] if isinstance(id, list) else id
-    assert [job.spec["seed"] for job in jobs.of_set(id)] == [0, 1]
+    assert [job.spec["seed"] for job in jobs.runs_of_set(id)] == [0, 1]
     work_off_runs()
     again = opened("lottery", set=id)
     assert not again.exception and not again.error

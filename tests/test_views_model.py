@@ -38,7 +38,7 @@ def test_the_first_page_is_never_empty():
 def test_the_example_is_a_finished_run_with_everything_a_run_leaves():
     opened()
     (job,) = Store().jobs("run")
-    held = jobs.left(job)
+    held = jobs.run_files(job)
     assert job.state == "finished" and tables.is_example(job)
     assert held.finished.sparsity == pytest.approx(0.9, abs=1 / 40_208)
     assert (

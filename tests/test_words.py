@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dashboard import colours, forms, phrases, words
+from dashboard import colours, forms, words
 from dashboard.components import icons
 from pruning import registry
 from pruning.events import Accuracy, Latency
@@ -167,7 +167,7 @@ def test_plain_text_carries_no_markdown():
 
 def test_every_criterion_has_words_a_drawing_and_a_look_of_its_own() -> None:
     known = registry.names("criterion")
-    assert set(known) <= set(phrases.CRITERIA)
+    assert set(known) <= set(words.CRITERIA)
     assert set(known) <= set(icons.CRITERIA)
     looks = {name: colours.technique(name) for name in known}
     assert set(known) - {"random"} <= set(colours.FIXED)

@@ -89,9 +89,9 @@ def finding(held: Judged, found: Found, against: str) -> str:
     if not order:
         return f"No criterion here tells the {held.noun}s of {layer} apart, or nothing changes without them"
     first = found[order[0]]
-    name = words.called(order[0])
+    name = words.capitalized(order[0])
     if first.low is not None and first.low <= 0:
-        name = words.named(order[0])
+        name = words.display_name(order[0])
         return f"No criterion here orders the {held.noun}s of {layer} as the true loss does: the best, {name}, has ρ = {interval(first)}"
     said = f"{name} orders the {held.noun}s of {layer} {_how(first.value or 0)} the true loss does (ρ = {rho(first.value)})"
     return said + _others(order, found)
@@ -109,7 +109,7 @@ def _others(order: Sequence[str], found: Found) -> str:
     said = []
     if near:
         names = (
-            " and ".join(words.named(name) for name in near)
+            " and ".join(words.display_name(name) for name in near)
             if len(near) < 3
             else f"{len(near)} others"
         )
@@ -123,7 +123,7 @@ def _others(order: Sequence[str], found: Found) -> str:
         last = apart[-1]
         weak = (found[last].value or 0) < 0.5
         said.append(
-            f"{words.named(last)} does {'not' if weak else 'less'} ({rho(found[last].value)})"
+            f"{words.display_name(last)} does {'not' if weak else 'less'} ({rho(found[last].value)})"
         )
     return "".join(f"; {part}" for part in said)
 
@@ -159,7 +159,9 @@ def scatter(
     ]
     if ranked:
         data.insert(0, _perfect(np.sort(y), tones))
-    title = f"{words.called(criterion)} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
+    title = (
+        f"{words.capitalized(criterion)} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
+    )
     y_title = "change in loss without it" + (", size (log)" if log else ", signed")
     figure = layout(
         title,
@@ -178,7 +180,7 @@ def scatter(
 
 def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Array, dict[str, Any]]:
     """Where units stand on the x axis."""
-    name = words.named(criterion)
+    name = words.display_name(criterion)
     if ranked:
         return ranks(score), {
             "title": {"text": f"{noun}s ranked by {name}, lowest score first"},
@@ -266,7 +268,7 @@ def agreement(
 
 def grid(names: Sequence[str], values: Sequence[Sequence[float | None]], *, dark: bool) -> Figure:
     """The matrix as a picture, blue where orders are opposed, orange where they agree; the truth is framed."""
-    shown = [words.named(name) for name in names]
+    shown = [words.display_name(name) for name in names]
     figure = _cells(
         shown, shown, values, alike(names, values), dark, max(HEIGHT, 160 + 27 * len(names))
     )
@@ -354,12 +356,14 @@ def alike(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> str
     if not pairs:
         return "How far the orders agree"
     v, a, b = max(pairs)
-    return f"Most alike: {words.named(names[a])} and {words.named(names[b])} ({rho(v)})"
+    return (
+        f"Most alike: {words.display_name(names[a])} and {words.display_name(names[b])} ({rho(v)})"
+    )
 
 
 def pairs(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> pd.DataFrame:
     """The table twin of the matrix."""
-    shown = [words.named(name) for name in names]
+    shown = [words.display_name(name) for name in names]
     return pd.DataFrame(
         {"": shown, **{name: [row[i] for row in values] for i, name in enumerate(shown)}}
     )
@@ -379,13 +383,13 @@ def ladder(held: Judged, found: Found, *, dark: bool) -> Figure:
         "xaxis": {**_scale(dark), "title": {"text": "ρ with the truth, and its 95 % interval"}},
         "yaxis": {
             "tickvals": list(range(len(order))),
-            "ticktext": [words.named(name) for name in order],
+            "ticktext": [words.display_name(name) for name in order],
             "range": [len(order) - 0.5, -0.5],
             "showgrid": False,
         },
     }
     first = (
-        f"Nearest to the truth on {words.layer_name(held.layer)}: {words.named(order[0])}"
+        f"Nearest to the truth on {words.layer_name(held.layer)}: {words.display_name(order[0])}"
         if order
         else "No order to compare"
     )
@@ -411,7 +415,7 @@ def by_layer(found: Mapping[str, Found], chosen: str, *, dark: bool) -> Figure:
             for held in found.values()
         ]
         return _cells(
-            [words.named(name) for name in names],
+            [words.display_name(name) for name in names],
             ticks,
             values,
             nearest(found),
@@ -469,7 +473,7 @@ def _across(name: str, i: int, of: int, found: Mapping[str, Found], dark: bool) 
     ]
     values = [float(part.value or 0) for _, _, part in held]
     said = [
-        f"{words.named(name)} on {words.layer_name(layer)}: ρ = {interval(part)}"
+        f"{words.display_name(name)} on {words.layer_name(layer)}: ρ = {interval(part)}"
         for _, layer, part in held
     ]
     return {
@@ -477,7 +481,7 @@ def _across(name: str, i: int, of: int, found: Mapping[str, Found], dark: bool) 
         "mode": "markers",
         "x": values,
         "y": [y for y, *_ in held],
-        "name": words.named(name),
+        "name": words.display_name(name),
         "marker": {"color": style.colour, "symbol": style.marker, "size": 10},
         "error_x": {
             "type": "data",
@@ -509,7 +513,7 @@ def nearest(found: Mapping[str, Found]) -> str:
     if not wins:
         return "No layer has an order to compare"
     name = max(wins, key=lambda name: wins[name])
-    return f"{words.called(name)} is nearest to the truth in {wins[name]} of {words.plural(len(found), 'layer')}"
+    return f"{words.capitalized(name)} is nearest to the truth in {wins[name]} of {words.plural(len(found), 'layer')}"
 
 
 # ---------------------------------------------------------------- tables
@@ -517,7 +521,7 @@ def nearest(found: Mapping[str, Found]) -> str:
 
 def rows(held: Judged) -> pd.DataFrame:
     """A row for each unit, the numbers as measured."""
-    columns = {f"score, {words.named(name)}": values for name, values in held.scores.items()}
+    columns = {f"score, {words.display_name(name)}": values for name, values in held.scores.items()}
     return pd.DataFrame(
         {held.noun: held.units, "weights": held.weights, "change in loss": held.change, **columns}
     )
@@ -529,7 +533,7 @@ def table(found: Mapping[str, Found]) -> pd.DataFrame:
         [
             {
                 "layer": words.layer_name(layer),
-                "criterion": words.named(name),
+                "criterion": words.display_name(name),
                 "ρ": part.value,
                 "from": part.low,
                 "to": part.high,

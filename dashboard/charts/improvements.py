@@ -412,7 +412,7 @@ def amount(line: Line, gain: Gain) -> str:
     if gain.change is None:
         return gain.verdict
     if gain.kind == "points":
-        return words.moved(gain.change)
+        return words.change(gain.change)
     low, value, high = gain.change.low, gain.change.value, gain.change.high
     if line.promise == "Speed":
         digits = 2 if value < 1.995 else 1

@@ -15,7 +15,7 @@ HTML = '<div class="cards" role="radiogroup"></div>'
 
 
 @dataclass(frozen=True)
-class Card:
+class TechniqueCard:
     """id: what is picked; text: one sentence; more: a second, quieter one; swatch: the colour it has in charts.
 
     off: why it cannot be picked now, in a sentence; "" where it can.
@@ -39,7 +39,7 @@ def _control() -> Any:
 
 def cards(
     label: str,
-    groups: Sequence[tuple[str, Sequence[Card]]],
+    groups: Sequence[tuple[str, Sequence[TechniqueCard]]],
     chosen: str,
     on_pick: Callable[[str], None],
     *,

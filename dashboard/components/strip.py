@@ -56,7 +56,7 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
     known = {block.name for block in blocks}
 
     def picked() -> None:
-        name = state.widget(key).picked
+        name = state.widget_value(key).picked
         if name in known:
             state.select_layer(name)
 

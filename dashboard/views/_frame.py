@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 MARKS = HERE.parent / "marks"
 ABOUT = "**Pruning Workbench.** Take a trained network, remove what it can do without, and see what happens."
 POLL = 0.3  # seconds between two looks at a study that a page waits for
-ROOMS = (
+PAGES = (
     ("model", "Model", ":material/deployed_code:"),
     ("inspect", "Inspect", ":material/query_stats:"),
     ("sensitivity", "Sensitivity", ":material/grid_on:"),
@@ -33,23 +33,23 @@ ROOMS = (
 )
 
 
-NAMES = tuple(name for name, *_ in ROOMS)
+PAGE_NAMES = tuple(name for name, *_ in PAGES)
 
 
 def pages() -> list[Any]:
     return [
         st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model")
-        for name, title, icon in ROOMS
+        for name, title, icon in PAGES
     ]
 
 
-def enter(room: str | None) -> None:
+def go_to(name: str | None) -> None:
     """Go to the page that the address names; the first page is here already."""
-    if room in NAMES[1:]:
-        st.switch_page(page(str(room)))
+    if name in PAGE_NAMES[1:]:
+        st.switch_page(page_path(str(name)))
 
 
-def page(name: str) -> str:
+def page_path(name: str) -> str:
     """A page, as links name it."""
     return f"views/{name}.py"
 
@@ -62,9 +62,9 @@ def wordmark() -> None:
     )
 
 
-def ask(question: str) -> None:
+def question(text: str) -> None:
     """The page's question, in one line."""
-    st.subheader(question, anchor=False)
+    st.subheader(text, anchor=False)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def waiting(text: str, height: int) -> None:
 # ---------------------------------------------------------------- the bench
 
 
-def bench() -> None:
+def current_model() -> None:
     recipe = state.recipe()
     st.caption("ON THE BENCH")
     with guarded():
@@ -150,7 +150,7 @@ def follow() -> None:
 
 @st.fragment(run_every=POLL)
 def _await_studies() -> None:
-    if jobs.ended(state.expected()):
+    if jobs.any_ended(state.expected()):
         st.rerun()
 
 
@@ -180,7 +180,7 @@ def _set(held: list[Job]) -> None:
             f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch"
         )
         address = {"set": str(held[0].batch)}
-        st.page_link(page("lottery"), label="Show", query_params=address)
+        st.page_link(page_path("lottery"), label="Show", query_params=address)
         st.button(
             "Stop",
             key=f"strip-stop-{held[0].batch}",
@@ -247,12 +247,15 @@ CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d",
 
 
 def chart(
-    figure: dict[str, Any], *, alt: str, table: pd.DataFrame, name: str, twin: bool = True
+    figure: dict[str, Any], *, alt: str, table: pd.DataFrame | None = None, name: str
 ) -> None:
-    """A chart with its takeaway for a screen reader, its table, and a file name for its picture."""
+    """A chart with its takeaway for a screen reader, and a file name for its picture.
+
+    table: the chart's numbers, offered below it; None where the page shows them elsewhere.
+    """
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
-    if twin:
+    if table is not None:
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             st.dataframe(
                 table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}"

@@ -108,7 +108,7 @@ def own() -> None:
         )
     with right:
         file = st.file_uploader(
-            "Weights", type=TYPES, key=f"own-{state.uploads()}", max_upload_size=1024
+            "Weights", type=TYPES, key=f"own-{state.upload_count()}", max_upload_size=1024
         )
     if file is not None:
         _take(file, str(into))
@@ -129,24 +129,24 @@ def _take(file, model: str) -> None:
             ):
                 upload = formats.accept(path, model, filename=file.name)
         except PruningError as error:
-            state.note_upload(state.Outcome(file.name, None, str(error)))
+            state.note_upload(state.Upload(file.name, None, str(error)))
         else:
-            state.note_upload(state.Outcome(upload.name, upload.id, " ".join(upload.notes)))
+            state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
             put(upload.model)
     st.rerun()
 
 
 def _report() -> None:
-    held = state.upload()
+    held = state.last_upload()
     if held is None:
         return
     if held.id is None:
         st.error(
-            f"{words.plain(held.name)} was refused. {words.plain(held.said)}",
+            f"{words.plain(held.name)} was refused. {words.plain(held.message)}",
             icon=":material/block:",
         )
     else:
         st.success(
-            f"{words.plain(held.name)} is on the bench. {words.plain(held.said)}",
+            f"{words.plain(held.name)} is on the bench. {words.plain(held.message)}",
             icon=":material/check_circle:",
         )

@@ -38,9 +38,7 @@ def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         _frame.chart(
             figure,
             alt=alt(held),
-            table=improvement_charts.table(held),
             name=f"gains-{job.id}",
-            twin=False,
         )
         st.caption(words.plain(improvement_charts.protocol(end, elsewhere)))
     with right:
@@ -49,9 +47,7 @@ def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         _frame.chart(
             figure,
             alt=said,
-            table=improvement_charts.table(held),
             name=f"answers-{job.id}",
-            twin=False,
         )
         bullets("Gains that came", improvements.came(held))
         runtimes(job, recipe, standing)
@@ -111,7 +107,7 @@ def spec(job: Job, recipe: Recipe) -> dict[str, Any]:
 
 def onnx(job: Job, recipe: Recipe) -> tuple[Timed, str]:
     """(timings in ONNX Runtime, once they were asked for; how that stands: "", "working" or why it failed)."""
-    if not jobs.known("runtimes", **spec(job, recipe)):
+    if not jobs.was_requested("runtimes", **spec(job, recipe)):
         return {}, "not asked"
     try:
         study = jobs.study("runtimes", **spec(job, recipe))
@@ -128,7 +124,7 @@ def onnx(job: Job, recipe: Recipe) -> tuple[Timed, str]:
 
 def begin(job: Job, recipe: Recipe) -> None:
     try:
-        jobs.retry("runtimes", **spec(job, recipe))
+        jobs.forget("runtimes", **spec(job, recipe))
         jobs.study("runtimes", **spec(job, recipe))
     except PruningError as error:
         state.warn(str(error))

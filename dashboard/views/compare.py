@@ -99,9 +99,7 @@ def main_chart(held: list[Entry]) -> None:
         return
     figure = compare.scatter(held, held[0], kind, dark=state.dark())
     alt = f"Accuracy on test data against {compare.COSTS[kind].lower()}. {compare.finding(held, held[0])}."
-    _frame.chart(
-        figure, alt=alt, table=compare.rows(held, held[0]), name=f"compare-{kind}", twin=False
-    )
+    _frame.chart(figure, alt=alt, name=f"compare-{kind}")
 
 
 def legend(held: list[Entry]) -> None:
@@ -222,7 +220,7 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
 
 def read_histograms(job: Job) -> dict[str, Histogram]:
     try:
-        return jobs.left(job).histograms
+        return jobs.run_files(job).histograms
     except PruningError as error:
         st.warning(words.plain(str(error)), icon=":material/warning:")
         return {}
@@ -233,11 +231,13 @@ def nothing_yet() -> None:
         "No run has finished yet. A run takes a model and a recipe: start one on the Prune page, and it can be compared here.",
         icon=":material/compare_arrows:",
     )
-    st.page_link(_frame.page("prune"), label="To the Prune page", icon=":material/content_cut:")
+    st.page_link(
+        _frame.page_path("prune"), label="To the Prune page", icon=":material/content_cut:"
+    )
 
 
 def page() -> None:
-    _frame.ask("Which of these runs is worth keeping?")
+    _frame.question("Which of these runs is worth keeping?")
     known = {job.id: job for job in jobs.finished() if jobs.result(job)}
     if not known:
         nothing_yet()

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import fits, jobs, models, state, words
+from dashboard import jobs, models, state, words
 from dashboard.charts import criteria as criteria_charts
 from dashboard.charts.criteria import Judged
 from dashboard.components.strip import strip
@@ -47,7 +47,7 @@ def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], di
             "Unit",
             forms,
             index=start,
-            format_func=words.named,
+            format_func=words.display_name,
             key=f"truth-unit-{recipe.model}",
             **kept,
         )
@@ -61,7 +61,7 @@ def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], di
             "Criteria",
             found,
             usual,
-            words.named,
+            words.display_name,
             key,
             help,
             placeholder="Pick criteria",
@@ -89,17 +89,17 @@ def units(recipe: Recipe, card: dict[str, Any] | None) -> list[str]:
     return [
         entry.name
         for entry in known
-        if entry.name != "n_of_m" and not fits.why_not("granularity", entry, recipe, card)
+        if entry.name != "n_of_m" and not models.why_not("granularity", entry, recipe, card)
     ]
 
 
 def criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
     """Those that fit the model and the unit; and why the others do not."""
     reasons = {
-        name: fits.why_not("criterion", entry, recipe, card)
+        name: models.why_not("criterion", entry, recipe, card)
         for name, entry in registry.entries("criterion").items()
     }
-    out = [f"{words.called(name)}: {why}" for name, why in reasons.items() if why]
+    out = [f"{words.capitalized(name)}: {why}" for name, why in reasons.items() if why]
     return [name for name, why in reasons.items() if not why], "\n\n".join(
         ["Each orders the same units.", *out]
     )
@@ -118,11 +118,12 @@ def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dic
             study = jobs.study("units", **spec)
         except PruningError as error:
             st.info(
-                words.plain(f"{words.called(name)} is left out. {error}"), icon=":material/info:"
+                words.plain(f"{words.capitalized(name)} is left out. {error}"),
+                icon=":material/info:",
             )
             continue
         if study is None:
-            waits.append(words.named(name))
+            waits.append(words.display_name(name))
         else:
             found[name] = study
     if waits:
@@ -139,7 +140,7 @@ def measured(layer: str, question: dict[str, Any]) -> Study | None:
         st.button(
             "Measure again",
             icon=":material/replay:",
-            on_click=jobs.retry,
+            on_click=jobs.forget,
             args=("truth",),
             kwargs=spec,
         )
@@ -164,7 +165,7 @@ def look(held: Judged) -> tuple[str, str, bool]:
         )
         order = list(best(correlations(held, str(against))))
         shown = st.selectbox(
-            "Criterion drawn", order, format_func=words.named, key="truth-shown", width=200
+            "Criterion drawn", order, format_func=words.display_name, key="truth-shown", width=200
         )
         ranked = st.toggle(
             "As ranks",
@@ -193,7 +194,7 @@ def one_layer(held: Judged) -> str:
         figure = criteria_charts.scatter(
             held, shown, found[shown], against, ranked=ranked, dark=state.dark()
         )
-        alt = f"Score by {words.named(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
+        alt = f"Score by {words.display_name(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
         _frame.chart(
             figure,
             alt=alt,
@@ -327,6 +328,6 @@ def page() -> None:
         all_layers(held, layers, question, scores, against)
 
 
-_frame.ask("Does the score tell the truth: does removing what scores low really cost little?")
+_frame.question("Does the score tell the truth: does removing what scores low really cost little?")
 with _frame.guarded():
     page()

@@ -181,7 +181,7 @@ def _before_after(look: inspect.Look, chosen: str, log: bool) -> None:
     if not runs:
         said = "No finished run of this model yet. Start one on the Prune page; its weights appear here."
         st.info(said, icon=":material/hourglass_empty:")
-        st.page_link(_frame.page("prune"), label="Go to Prune", icon=":material/content_cut:")
+        st.page_link(_frame.page_path("prune"), label="Go to Prune", icon=":material/content_cut:")
         return
     names = dict(
         zip(
@@ -204,7 +204,7 @@ def _before_after(look: inspect.Look, chosen: str, log: bool) -> None:
 
 
 def _compared(job: Job, chosen: str, log: bool) -> None:
-    held = jobs.left(job).histograms.get(chosen)
+    held = jobs.run_files(job).histograms.get(chosen)
     if held is None:
         raise PruningError(f"Run {job.id} has no layer called {chosen}: choose another run.")
     kept, total = int(held.final.sum()), int(held.dense.sum())
@@ -325,6 +325,6 @@ def _all(look: inspect.Look, chosen: str, log: bool) -> None:
     )
 
 
-_frame.ask("What is in this layer, and what would the recipe remove from it?")
+_frame.question("What is in this layer, and what would the recipe remove from it?")
 with _frame.guarded():
     page()

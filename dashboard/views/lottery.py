@@ -133,7 +133,11 @@ def settings(ticket: Recipe) -> None:
 
 def beside(kind: str, wanted: bool) -> None:
     """Train a control beside each ticket, or not; in the order they are named."""
-    chosen = {*state.ticket().controls, kind} if wanted else {*state.ticket().controls} - {kind}
+    chosen = (
+        {*state.lottery_recipe().controls, kind}
+        if wanted
+        else {*state.lottery_recipe().controls} - {kind}
+    )
     change(controls=tuple(name for name in CONTROLS if name in chosen))
 
 
@@ -212,7 +216,7 @@ def number(
 
 def change(**fields: Any) -> None:
     try:
-        state.change_ticket(**fields)
+        state.change_lottery_recipe(**fields)
     except PruningError as error:
         state.warn(str(error))
 
@@ -257,7 +261,7 @@ def draw(ticket: Recipe) -> None:
 
 def start(ticket: Recipe) -> None:
     try:
-        state.open_set(jobs.start_set(lottery.recipes(ticket, state.seeds())))
+        state.open_lottery_set(jobs.start_set(lottery.recipes(ticket, state.seeds())))
     except PruningError as error:
         state.warn(str(error))
 
@@ -270,7 +274,11 @@ def duration(ticket: Recipe) -> str:
     ]
     seconds = preview.duration(past, ticket)
     if seconds is None:
-        return "Usually under two minutes." if ticket == state.TICKET else "Time: not measured yet."
+        return (
+            "Usually under two minutes."
+            if ticket == state.LOTTERY_RECIPE
+            else "Time: not measured yet."
+        )
     return f"About {words.seconds(seconds * -(-state.seeds() // 2))} (estimate)."
 
 
@@ -278,7 +286,7 @@ def duration(ticket: Recipe) -> str:
 
 
 def the_set(id: str) -> None:
-    held = jobs.of_set(id)
+    held = jobs.runs_of_set(id)
     if not held:
         raise RunError(
             f"There is no set of runs {id!r} in this workspace: it was deleted, or belongs to another one. Draw one."
@@ -289,7 +297,7 @@ def the_set(id: str) -> None:
 
 def watch(id: str, alive: bool) -> None:
     with _frame.guarded():
-        held = jobs.of_set(id)
+        held = jobs.runs_of_set(id)
         if alive and not any(job.state in jobs.LIVE for job in held):
             st.rerun()
         drawn = [jobs.tickets(job) for job in held]
@@ -324,7 +332,7 @@ def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
                 disabled=stopping,
                 key="lottery-stop",
             )
-        elif recipe != lottery.recipes(state.ticket(), 1)[0]:
+        elif recipe != lottery.recipes(state.lottery_recipe(), 1)[0]:
             st.button(
                 "Use its settings",
                 icon=":material/content_copy:",
@@ -336,7 +344,7 @@ def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
             "Close",
             icon=":material/close:",
             type="tertiary",
-            on_click=state.open_set,
+            on_click=state.open_lottery_set,
             args=(None,),
             key="lottery-close",
         )
@@ -421,20 +429,22 @@ def pictures(found: list[lottery.Round], alive: bool) -> None:
 
 def agreement(held: list[Job]) -> None:
     done = [job for job in held if job.state == "finished"]
-    said = lottery.agreement({str(job.spec.get("seed")): jobs.left(job).masks() for job in done})
+    said = lottery.agreement(
+        {str(job.spec.get("seed")): jobs.run_files(job).masks() for job in done}
+    )
     if said:
         st.markdown(words.plain(said))
 
 
 def page() -> None:
-    _frame.ask("Is there a small network inside that could have been trained alone?")
+    _frame.question("Is there a small network inside that could have been trained alone?")
     left, right = st.columns([4, 9], gap="large")
-    ticket = state.ticket()
+    ticket = state.lottery_recipe()
     with left, _frame.guarded():
         draw(ticket)
         settings(ticket)
     with right, _frame.guarded():
-        id = state.drawn()
+        id = state.lottery_set()
         if id:
             the_set(id)
         else:

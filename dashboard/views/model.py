@@ -25,7 +25,7 @@ def example() -> None:
             f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}"
         )
         left.page_link(
-            _frame.page("compare"),
+            _frame.page_path("compare"),
             label="Open it in Compare",
             icon=":material/compare_arrows:",
             query_params={"c": job.id},
@@ -106,7 +106,7 @@ def answers(study) -> None:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
 
 
-_frame.ask("Which model is on the bench, and what is it made of?")
+_frame.question("Which model is on the bench, and what is it made of?")
 with _frame.guarded():
     example()
 with _frame.guarded():

@@ -52,7 +52,7 @@ def scores(recipe: Recipe) -> Study | None:
         st.button(
             "Score again",
             icon=":material/replay:",
-            on_click=jobs.retry,
+            on_click=jobs.forget,
             args=("scores",),
             kwargs=spec,
         )
@@ -507,7 +507,7 @@ def head(job: Job, recipe: Recipe) -> None:
                 )
         if job.state == "finished":
             st.page_link(
-                _frame.page("compare"),
+                _frame.page_path("compare"),
                 label="Compare",
                 icon=":material/compare_arrows:",
                 query_params=to_compare(job.id),
@@ -586,7 +586,7 @@ def twin(told: prune.RunHistory, id: str) -> None:
 
 
 def page() -> None:
-    _frame.ask("How much can go, and what is left?")
+    _frame.question("How much can go, and what is left?")
     recipe = state.recipe()
     left, right = st.columns([5, 7], gap="large")
     study = None

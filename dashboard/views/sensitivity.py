@@ -37,7 +37,7 @@ def spec(recipe: Recipe, tier: str) -> dict[str, Any]:
 
 
 def page() -> None:
-    _frame.ask("Which layers can give, and how much?")
+    _frame.question("Which layers can give, and how much?")
     recipe = state.recipe()
     with _frame.guarded():
         if not measurable(recipe):
@@ -53,14 +53,14 @@ def page() -> None:
         rows = layers(recipe, study.ranking, left(recipe))
         if all(row.fixed for row in rows):
             raise PruningError(
-                f"{words.called(recipe.granularity)} fits no layer of this model: choose another unit."
+                f"{words.capitalized(recipe.granularity)} fits no layer of this model: choose another unit."
             )
         draw(recipe, rows, *begun)
 
 
 def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
     """The recipe's technique, and the one beside it; and their maps, which are measured from now on."""
-    beside = state.widget("map-beside")
+    beside = state.widget_value("map-beside")
     asked = (
         [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
     )
@@ -69,7 +69,7 @@ def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
         if models.validation(recipe.model) <= SMALL or state.every_image()
         else "progressive"
     )
-    return asked, [jobs.mapped(spec(one, tier)) for one in asked]
+    return asked, [jobs.sensitivity_map(spec(one, tier)) for one in asked]
 
 
 def measurable(recipe: Recipe) -> bool:
@@ -84,7 +84,9 @@ def measurable(recipe: Recipe) -> bool:
             "put a sample model on the bench, or weights of yours in the architecture of one.",
             icon=":material/query_stats:",
         )
-        st.page_link(_frame.page("model"), label="Choose a model", icon=":material/deployed_code:")
+        st.page_link(
+            _frame.page_path("model"), label="Choose a model", icon=":material/deployed_code:"
+        )
     return facts.accuracy is not None
 
 
@@ -110,7 +112,7 @@ def ask(recipe: Recipe) -> None:
         lambda name: forms.attempt(criterion=name, options={}),
         key="map-criterion",
         options=list(dict.fromkeys([*fits, recipe.criterion])),
-        format_func=words.called,
+        format_func=words.capitalized,
         width=158,
     )
     forms.bound(
@@ -120,14 +122,14 @@ def ask(recipe: Recipe) -> None:
         lambda name: forms.attempt(granularity=name, granularity_options={}, ratios={}),
         key="map-granularity",
         options=list(dict.fromkeys([*units, recipe.granularity])),
-        format_func=words.called,
+        format_func=words.capitalized,
         width=158,
     )
     others = [NOBODY, *(name for name in fits if name != recipe.criterion)]
     st.selectbox(
         "Beside it",
         others,
-        format_func=words.called,
+        format_func=words.capitalized,
         key="map-beside",
         width=158,
         help="Another technique, on the same colours.",
@@ -195,7 +197,7 @@ def watch(
         if alive and not any(job.state in jobs.LIVE for job in held):
             st.rerun()
         for job in held if alive else ():
-            jobs.watched(job)
+            jobs.mark_watched(job)
         found = [jobs.points(job) for job in held]
         if len(asked) == 1:
             picture, side = st.columns([10, 3], gap="medium")
@@ -213,8 +215,8 @@ def watch(
 def one_map(
     recipe: Recipe, one: Recipe, job: Job, points: list[Point], rows: list[charts.Row]
 ) -> None:
-    tolerated, mine = float(state.widget("map-tolerated")), one is recipe
-    shown = charts.ordered(rows, points, state.widget("map-sort"))
+    tolerated, mine = float(state.widget_value("map-tolerated")), one is recipe
+    shown = charts.ordered(rows, points, state.widget_value("map-sort"))
     said = charts.finding(rows, points, tolerated)
     grid(
         charts.grid(
@@ -222,8 +224,8 @@ def one_map(
             points,
             LEVELS,
             name=f"sensitivity-{recipe.model}-{one.criterion}",
-            title=said if mine else f"{words.called(one.criterion)}: {said}",
-            mode=state.widget("map-mode"),
+            title=said if mine else f"{words.capitalized(one.criterion)}: {said}",
+            mode=state.widget_value("map-mode"),
             noun=words.NOUNS.get(recipe.granularity, "units"),
             tolerated=tolerated,
             total=models.validation(recipe.model),
@@ -277,7 +279,7 @@ def status(job: Job, points: list[Point], cells: int) -> None:
         else:
             st.caption(words.plain(job.message or "Stopped."), width="stretch")
             if st.button("Go on", icon=":material/play_arrow:", key=f"map-again-{job.id}"):
-                jobs.again(job.spec)
+                jobs.forget(**job.spec)
                 st.rerun()
 
 
@@ -331,7 +333,7 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: 
         width="stretch",
     ):
         state.open_run(jobs.start(recipe))
-        st.switch_page(_frame.page("prune"))
+        st.switch_page(_frame.page_path("prune"))
 
 
 def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> None:
@@ -349,7 +351,7 @@ def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> N
 
 def ending(recipe: Recipe, rows: list[charts.Row], points: list[Point], job: Job) -> None:
     """The same numbers as a table and a file."""
-    table = charts.table(charts.ordered(rows, points, state.widget("map-sort")), points)
+    table = charts.table(charts.ordered(rows, points, state.widget_value("map-sort")), points)
     with st.container(horizontal=True, gap="small"):
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             share = {

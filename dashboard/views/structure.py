@@ -22,7 +22,7 @@ def followed(model: str) -> Study | None:
         st.button(
             "Follow it again",
             icon=":material/replay:",
-            on_click=jobs.retry,
+            on_click=jobs.forget,
             args=("structure",),
             kwargs={"model": model},
         )
@@ -94,6 +94,6 @@ def page() -> None:
     cannot_go(study)
 
 
-_frame.ask("Which channels live or die together, and what cannot go?")
+_frame.question("Which channels live or die together, and what cannot go?")
 with _frame.guarded():
     page()

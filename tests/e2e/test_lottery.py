@@ -14,7 +14,7 @@ from pruning.recipe import Recipe
 
 
 def test_a_lottery_is_drawn_fills_in_and_is_found_again(app: Served, tab: Page) -> None:
-    quick = state.encode(replace(state.TICKET, steps=2, epochs=1, sparsity=0.5))
+    quick = state.encode(replace(state.LOTTERY_RECIPE, steps=2, epochs=1, sparsity=0.5))
     steps.open_at(tab, f"{app.url}/lottery?r={state.encode(Recipe(model='digits-mlp'))}&t={quick}")
     expect(tab.get_by_role("heading", name="Is there a small network inside")).to_be_visible()
     tab.get_by_role("button", name="Draw").click()
