@@ -30,11 +30,11 @@ from pruning.events import (
     Started,
     Ticket,
 )
-from pruning.measurement import Seen, evaluate, look, positions, settle
+from pruning.measurement import Snapshot, evaluate, finalize, positions, take_snapshot
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.forecast import Predicted, achieved, forecast
 from pruning.training import compact, controls
-from pruning.training.distill import answers
+from pruning.training.distill import teacher_logits
 from pruning.training.finetune import Stop, finetune
 from pruning.training.recalibrate import norms, recalibrate
 from pruning.types import Masks, Workpiece, prunable
@@ -47,7 +47,7 @@ KeepCompact = Callable[[nn.Module, Certificate], None]
 class Outcome:
     """Where the steps led: the dense model's look, what is kept, and what was measured on the way."""
 
-    found: Seen
+    found: Snapshot
     gone: Masks
     pruned: Measurement | None = None
     recalibrated: Measurement | None = None
@@ -72,7 +72,7 @@ def run(
     began = time.perf_counter()
     yield Started(recipe.to_dict(), machine(), controls.epochs(recipe, work))
     teacher = (
-        answers(work.model, work.need("train", "Distillation"))
+        teacher_logits(work.model, work.need("train", "Distillation"))
         if recipe.distill and recipe.epochs
         else None
     )
@@ -97,7 +97,9 @@ def run(
     smaller, certificate = ended if isinstance(ended, tuple) else (None, None)
     if keep_compact is not None and smaller is not None and certificate is not None:
         keep_compact(smaller.work.model, certificate)
-    dense, final, *rest = settle([outcome.found, look(copied), *([smaller] if smaller else [])])
+    dense, final, *rest = finalize(
+        [outcome.found, take_snapshot(copied), *([smaller] if smaller else [])]
+    )
     least = rest[0] if rest else None
     yield Measured("final", final)
     gone = _masks.sparsity(outcome.gone, _masks.covered(recipe, copied))
@@ -111,8 +113,8 @@ def _heal(
     recipe: Recipe, found: Workpiece, work: Workpiece, stop: Stop | None, teacher: Tensor | None
 ) -> Generator[Event, None, Outcome]:
     """Step by step: score, remove, recalibrate, fine-tune what is left; before all that, slim BatchNorm where that is asked for."""
-    outcome = Outcome(look(found), _masks.dense(work.model))
-    yield Measured("dense", outcome.found.figures)
+    outcome = Outcome(take_snapshot(found), _masks.dense(work.model))
+    yield Measured("dense", outcome.found.measurement)
     yield from _idle(recipe, work)
     yield from compact.told(recipe, work)
     if recipe.trains_first:
@@ -131,7 +133,7 @@ def _heal(
         if mends:
             yield _recalibrate(recipe, work, step)
         if mends and recipe.epochs and last:
-            outcome.recalibrated = look(work).figures
+            outcome.recalibrated = take_snapshot(work).measurement
             yield Measured("recalibrated", outcome.recalibrated)
         if recipe.epochs:
             yield from heal(recipe, work, outcome.gone, step=step, stop=stop, teacher=teacher)
@@ -155,9 +157,9 @@ def _draw_tickets(
         ) or start
     if recipe.rewind == "learning_rate":
         start = controls.snapshot(work.model)
-    outcome = Outcome(look(replace(work, model=copy.deepcopy(work.model))), dense)
+    outcome = Outcome(take_snapshot(replace(work, model=copy.deepcopy(work.model))), dense)
     covered = _masks.covered(recipe, work)
-    yield Measured("dense", outcome.found.figures)
+    yield Measured("dense", outcome.found.measurement)
     yield _ticket("dense", recipe, work, dense, covered, 0)
     yield from _idle(recipe, work)
     first = _masks.rank(recipe, work) if recipe.prunes else None
@@ -217,7 +219,7 @@ def _remove(
         yield achieved(predicted, work)
     if measured:
         yield from _notices(recipe, layers, covered, share)
-        outcome.pruned = look(work).figures
+        outcome.pruned = take_snapshot(work).measurement
         yield Measured("pruned", outcome.pruned)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pruning.errors import DataError
 from pruning.evidence import Evidence
-from pruning.evidence.activations import Use, Watch, layouts
+from pruning.evidence.activations import WatchWeights, WeightUse, layouts
 from pruning.types import Batches
 from tests.toys import toy
 
@@ -68,7 +68,7 @@ def test_weights_times_inputs_are_the_outputs(name: str) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(kind)
     held, weights, seen = layouts(model), dict(model.named_parameters()), set()
 
-    def check(use: Use) -> None:
+    def check(use: WeightUse) -> None:
         seen.add(use.name)
         w = weights[use.name]
         matrices = held[use.name].matrices(w)[use.groups].float()
@@ -89,7 +89,7 @@ def test_weights_times_inputs_are_the_outputs(name: str) -> None:
             rest, rest[:1].expand_as(rest), atol=0.05 if kind == torch.bfloat16 else 1e-5
         )
 
-    with torch.no_grad(), Watch(model, check):
+    with torch.no_grad(), WatchWeights(model, check):
         model(x)
     assert seen == set(held)
 

@@ -14,7 +14,7 @@ import pruning
 from pruning import events
 from pruning.errors import DataError, ModelError, OutOfRange, RecipeError
 from pruning.recipe import Recipe
-from pruning.training.distill import against, answers
+from pruning.training.distill import distillation_loss, teacher_logits
 from pruning.training.recalibrate import norms, recalibrate
 from pruning.types import Batches, Workpiece
 from tests.test_laws import same, snapshot
@@ -161,12 +161,12 @@ def test_the_teachers_term_by_hand() -> None:
     KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 3/4 ln 3 - ln 2, times T² = 4.
     """
     student, teacher = torch.zeros(1, 2), torch.tensor([[2 * math.log(3), 0.0]])
-    assert against(student, teacher, 2.0).item() == pytest.approx(
+    assert distillation_loss(student, teacher, 2.0).item() == pytest.approx(
         4 * (0.75 * math.log(3) - math.log(2)), abs=1e-6
     )
-    assert against(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-7)
+    assert distillation_loss(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-7)
     both = torch.cat([teacher, student]), torch.cat([teacher, teacher])
-    assert against(*both, 2.0).item() == pytest.approx(
+    assert distillation_loss(*both, 2.0).item() == pytest.approx(
         2 * (0.75 * math.log(3) - math.log(2)), abs=1e-6
     )
 
@@ -176,7 +176,7 @@ def test_at_high_temperature_it_matches_logits() -> None:
     chance = torch.Generator().manual_seed(0)
     a, b = (torch.randn(6, 4, generator=chance, dtype=torch.float64) for _ in range(2))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-    assert against(a, b, 1000.0).item() == pytest.approx(
+    assert distillation_loss(a, b, 1000.0).item() == pytest.approx(
         0.5 * (a - b).square().mean(1).mean().item(), rel=1e-2
     )
 
@@ -186,7 +186,7 @@ def test_answers_are_the_teachers_in_order() -> None:
     work.model.train()
     assert work.train is not None
     before = snapshot(work.model)
-    found = answers(work.model, work.train)
+    found = teacher_logits(work.model, work.train)
     assert same(before, snapshot(work.model))
     work.model.eval()
     assert torch.allclose(found, work.model(work.train.x), atol=1e-6)
@@ -199,10 +199,10 @@ def test_each_example_meets_its_own_teacher(monkeypatch: pytest.MonkeyPatch) -> 
     seen: list[float] = []
 
     def watch(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        seen.append(against(student, teacher, temperature).item())
-        return against(student, teacher, temperature)
+        seen.append(distillation_loss(student, teacher, temperature).item())
+        return distillation_loss(student, teacher, temperature)
 
-    monkeypatch.setattr(finetune, "against", watch)
+    monkeypatch.setattr(finetune, "distillation_loss", watch)
     said(Recipe(sparsity=0.0, epochs=1, distill=0.5, batch=16, lr=0.5), toy("mlp"))
     assert seen[0] == pytest.approx(0, abs=1e-6) and max(seen) > 1e-4
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_distilled_is_refused_or_said() -> None:
     with pytest.raises(
         ModelError, match="compares scores of classes, and this model's output for one example is 1"
     ):
-        answers(nn.Linear(5, 1), Batches(torch.zeros(2, 5), torch.zeros(2).long()))
+        teacher_logits(nn.Linear(5, 1), Batches(torch.zeros(2, 5), torch.zeros(2).long()))
     for wrong in ({"distill": 1.5}, {"distill": True}, {"temperature": 0}, {"recalibrate": 1}):
         with pytest.raises(OutOfRange, match=next(iter(wrong))):
             Recipe(**wrong)  # type: ignore[arg-type]

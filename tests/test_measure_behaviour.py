@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pruning
-from pruning.measurement.quality import answers, behaviour, calibration, paired
+from pruning.measurement.quality import behaviour, calibration, logits, paired
 from pruning.metrics import Accuracy, Paired
 from pruning.types import Batches
 from tests.toys import toy
@@ -54,13 +54,13 @@ def test_pairs_by_hand() -> None:
 def test_behaviour_repeats_and_meets_the_same_noise() -> None:
     work = toy("mlp")
     assert work.test is not None
-    logits = answers(work.model, work.test)
-    found = behaviour(work, logits)
-    assert found == behaviour(work, logits)
+    outputs = logits(work.model, work.test)
+    found = behaviour(work, outputs)
+    assert found == behaviour(work, outputs)
     assert found is not None and found.noisy is not None
     assert found.sigma == pytest.approx(0.3 * float(work.test.x.std()))
     assert found.train == Accuracy(
-        int((logits.argmax(1) == work.test.y).sum()), 48
+        int((outputs.argmax(1) == work.test.y).sum()), 48
     )  # the toy trains on what it is tested on
 
 

@@ -14,7 +14,7 @@ import sample_models
 from pruning import masks
 from pruning.measurement import size
 from pruning.measurement.sizes import memory, peak_activations
-from pruning.measurement.sparse_file import entropy, pack, unpack
+from pruning.measurement.sparse_file import entropy, read, write
 from pruning.recipe import Recipe
 from tests.toys import Residual
 
@@ -53,7 +53,7 @@ def test_a_packed_state_comes_back_bit_by_bit(
         "b": torch.tensor(7),
         "empty": torch.zeros(0, 3),
     }
-    back = unpack(pack(state, {"a.weight"}, deflate=deflate))
+    back = read(write(state, {"a.weight"}, deflate=deflate))
     assert list(back) == list(state)
     for name, value in state.items():
         assert back[name].dtype == value.dtype and torch.equal(back[name], value)
@@ -68,13 +68,13 @@ def test_zeros_anywhere_and_zeros_in_rows_come_back(kept: float, shape: tuple[in
     rows[: int(shape[0] * (1 - kept))] = 0
     for value in (apart, rows, torch.zeros(shape)):
         for deflate in (False, True):
-            assert torch.equal(unpack(pack({"w": value}, {"w"}, deflate=deflate))["w"], value)
+            assert torch.equal(read(write({"w": value}, {"w"}, deflate=deflate))["w"], value)
 
 
 @pytest.mark.parametrize("sparsity", [0.8, 0.9, 0.95, 0.99])
 def test_the_sparse_file_is_within_a_fifth_of_the_entropy_limit(sparsity: float) -> None:
     work = sample_models.load("digits-cnn")
-    state = unpack(pack(work.model.state_dict(), ()))  # a copy: the sample is shared
+    state = read(write(work.model.state_dict(), ()))  # a copy: the sample is shared
     model = sample_models.build("digits-cnn")
     model.load_state_dict(state)
     masks.apply(masks.choose(Recipe(sparsity=sparsity), work), model)

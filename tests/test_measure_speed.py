@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import pruning
-from pruning.measurement import look, settle
+from pruning.measurement import finalize, take_snapshot
 from pruning.measurement.energy import energy, joules
 from pruning.measurement.speed import interleaved, judged, timings, to_sparse
 from pruning.metrics import Spread
@@ -118,7 +118,7 @@ def test_energy_of_two_layers_by_hand() -> None:
         model[0].weight[0, :] = model[0].weight[1, :] = 1.0
         model[0].weight[2, :2] = 1.0
     work = Workpiece("two", model, example=torch.zeros(1, 5))
-    found = settle([look(work)])[0].energy
+    found = finalize([take_snapshot(work)])[0].energy
     assert found is not None
     assert found.executed == pytest.approx(96 * 4.6)
     assert found.skipping == pytest.approx(24 * 4.6)

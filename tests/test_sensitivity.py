@@ -20,7 +20,7 @@ from pruning.events import Point
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import cells, evaluator
-from pruning.sensitivity_map.chain import Sandbox
+from pruning.sensitivity_map.chain import PartialForward
 from pruning.sensitivity_map.measure import LEVELS
 from pruning.types import Workpiece
 from tests.toys import TOYS, toy
@@ -130,19 +130,19 @@ def test_every_cell_equals_a_plain_loop_on_toys(name: str, fields: dict[str, str
 
 def test_a_model_that_cannot_be_traced_gives_the_same_numbers() -> None:
     work = with_model(seeded(Branching))
-    assert not Sandbox(work.model, work.example).traced  # type: ignore[arg-type]
+    assert not PartialForward(work.model, work.example).traced  # type: ignore[arg-type]
     assert differing(work, list(pruning.sensitivity(work, keep=None))) == []
 
 
 def test_steps_that_write_in_place_do_not_spoil_what_is_read_again() -> None:
     work = with_model(seeded(Writing))
-    assert Sandbox(work.model, work.example).traced  # type: ignore[arg-type]
+    assert PartialForward(work.model, work.example).traced  # type: ignore[arg-type]
     assert differing(work, list(pruning.sensitivity(work, keep=None))) == []
 
 
 def test_only_what_follows_a_change_is_run_again() -> None:
     work = toy("residual")
-    sandbox = Sandbox(work.model, work.example)  # type: ignore[arg-type]
+    sandbox = PartialForward(work.model, work.example)  # type: ignore[arg-type]
     steps = [sandbox.step([name]) for name in ("first.weight", "second.weight", "head.weight")]
     assert steps == sorted(steps) and len(set(steps)) == 3
     assert sandbox.step(["head.weight", "first.weight"]) == steps[0]
@@ -152,7 +152,7 @@ def test_only_what_follows_a_change_is_run_again() -> None:
 def test_memory_is_one_batch_whatever_the_map() -> None:
     """What is alive at the cut, for one part of a batch: at most the input and the two values of a residual block."""
     work = toy("residual")
-    sandbox = Sandbox(work.model, work.example)  # type: ignore[arg-type]
+    sandbox = PartialForward(work.model, work.example)  # type: ignore[arg-type]
     walk = sandbox.walk(work.validation.x[:20])  # type: ignore[union-attr]
     for name in ("first.weight", "second.weight", "head.weight"):
         walk.to(sandbox.step([name]))

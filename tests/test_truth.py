@@ -23,7 +23,7 @@ from pruning.analysis.criterion_check import Oracle, Plan, Point, Question, Told
 from pruning.cli import main
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped, UnknownName
 from pruning.measurement import evaluate
-from pruning.sensitivity_map.replay import Rerun
+from pruning.sensitivity_map.replay import Replay
 from pruning.types import Batches, Masks, Workpiece, prunable
 from tests.test_laws import same, snapshot
 from tests.test_studies import made
@@ -148,7 +148,7 @@ def works() -> list[Workpiece]:
 def test_running_again_is_exact_to_the_bit(work: Workpiece) -> None:
     model = copy.deepcopy(work.model).eval()
     assert work.validation is not None
-    rerun = Rerun(model, work.validation)
+    rerun = Replay(model, work.validation)
     assert bool(rerun.nodes) == (work.name != "Forking")
     with torch.no_grad():
         for weight in prunable(model).values():
@@ -162,7 +162,7 @@ def test_running_again_is_exact_to_the_bit(work: Workpiece) -> None:
 def test_only_what_a_weight_reaches_is_run_again() -> None:
     work = toy("residual")
     assert work.validation is not None
-    rerun = Rerun(copy.deepcopy(work.model).eval(), work.validation)
+    rerun = Replay(copy.deepcopy(work.model).eval(), work.validation)
     calls: list[str] = []
     for name, module in rerun.modules.items():
         module.register_forward_hook(lambda *_, name=name: calls.append(name))

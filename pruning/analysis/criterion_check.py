@@ -20,7 +20,7 @@ from pruning import masks as _masks
 from pruning.errors import OutOfRange, PruningError, RecipeError, Stopped, UnknownName
 from pruning.evidence import Evidence
 from pruning.recipe import Recipe
-from pruning.sensitivity_map.replay import Rerun
+from pruning.sensitivity_map.replay import Replay
 from pruning.stats import Correlation, correlation, matrix
 from pruning.types import Batches, Workpiece
 from pruning.units import dependency
@@ -301,7 +301,7 @@ class Oracle:
         self.held = _held(work, question)
         self.model, self._given = copy.deepcopy(work.model).eval(), work.loss
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
-        self.rerun = Rerun(self.model, self.data)
+        self.rerun = Replay(self.model, self.data)
         with torch.no_grad():
             self.loss = self._loss(self.rerun.whole())
 

@@ -401,7 +401,7 @@ def _measure(args: argparse.Namespace) -> None:
     """What a model costs and how it answers; with --weights, theirs beside the model's own, in the same rounds."""
     import torch
 
-    from pruning.measurement import elsewhere, look, settle
+    from pruning.measurement import finalize, take_snapshot, time_in_onnx
     from pruning.runs.resolve import resolve
 
     if args.threads:
@@ -409,8 +409,8 @@ def _measure(args: argparse.Namespace) -> None:
     works = {"dense": resolve(args.model)}
     if args.weights:
         works[args.weights.name] = _brought(args.weights, args.model)
-    settled = settle([look(work) for work in works.values()])
-    for name, found, more in zip(works, settled, elsewhere(list(works.values())), strict=True):
+    settled = finalize([take_snapshot(work) for work in works.values()])
+    for name, found, more in zip(works, settled, time_in_onnx(list(works.values())), strict=True):
         found = dataclasses.replace(found, timings=(*found.timings, *more))
         if args.json:
             print(

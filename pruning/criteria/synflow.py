@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from pruning.errors import ModelError
-from pruning.evidence import Evidence, looking
+from pruning.evidence import Evidence, frozen_eval
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -90,7 +90,7 @@ def _lowest(values: Tensor, count: int) -> Tensor:
 def flows(model: nn.Module, weights: dict[str, Tensor], example: Tensor) -> dict[str, Tensor]:
     """θ · ∂R/∂θ, all weights positive and the input all ones; divided by R, which would grow beyond any number with depth."""
     leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
-    with looking(model), torch.enable_grad():
+    with frozen_eval(model), torch.enable_grad():
         ones = torch.ones_like(example, dtype=next(iter(leaves.values())).dtype)
         total = functional_call(model, leaves, (ones,)).sum()
         parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)

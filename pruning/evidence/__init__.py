@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from pruning.errors import DataError
 from pruning.evidence import gradients as passes
-from pruning.evidence.activations import Follow, Layout, Use, Watch, layouts, plainly
+from pruning.evidence.activations import (
+    Layout,
+    TrackOutputs,
+    WatchWeights,
+    WeightUse,
+    layouts,
+    math_attention,
+)
 from pruning.types import Batches, Loss, Workpiece, prunable
 
 GRAMS = 2**27
@@ -94,7 +101,7 @@ class Evidence:
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """Prunable parameter name -> gradient of the mean loss over `data`, in eval mode."""
-        with looking(self.model):
+        with frozen_eval(self.model):
             return passes.gradient(self.model, self.weights, self.data, self.loss)
 
     @cached_property
@@ -109,7 +116,7 @@ class Evidence:
 
     @cached_property
     def _moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        with looking(self.model):
+        with frozen_eval(self.model):
             return passes.moments(self.model, self.weights, self.data, self.loss)
 
     def gauss_newton(self, probes: int) -> dict[str, Tensor]:
@@ -120,7 +127,7 @@ class Evidence:
             )
 
         def gather() -> dict[str, Tensor]:
-            with looking(self.model):
+            with frozen_eval(self.model):
                 return passes.gauss_newton(
                     self.model, self.weights, self.data, probes, self._chance(500_001)
                 )
@@ -135,7 +142,7 @@ class Evidence:
                 self._chance(500_002),
                 {name: torch.zeros_like(w) for name, w in self.weights.items()},
             )
-            with looking(self.model):
+            with frozen_eval(self.model):
                 for _ in range(probes):
                     direction = partial(passes.signs, self.weights, chance)
                     found, _ = passes.curved(
@@ -156,7 +163,7 @@ class Evidence:
 
     def hessian_gradient(self, temperature: float) -> dict[str, Tensor]:
         """Hessian times gradient, both of the mean loss with outputs divided by `temperature`. 4.6 gradients."""
-        with looking(self.model):
+        with frozen_eval(self.model):
             slope = passes.gradient(self.model, self.weights, self.data, self.loss, temperature)
             return passes.curved(
                 self.model, self.weights, self.data, self.loss, lambda: slope, temperature
@@ -178,7 +185,7 @@ class Evidence:
             for m in [self._matrices(name)]
         }
 
-        def see(use: Use) -> None:
+        def see(use: WeightUse) -> None:
             for x in use.inputs(self.weights[use.name].shape):
                 total[use.name][use.groups] += x.square().sum(0).unsqueeze(1)
 
@@ -207,7 +214,7 @@ class Evidence:
         yield from self._grams(lot).items()
 
     def _grams(self, lot: dict[str, Tensor]) -> dict[str, Tensor]:
-        def see(use: Use) -> None:
+        def see(use: WeightUse) -> None:
             if use.name in lot:
                 for x in use.inputs(self.weights[use.name].shape):
                     x = x.float().transpose(0, 1)  # (groups, positions, inputs)
@@ -226,14 +233,14 @@ class Evidence:
         for x in torch.split(self.data.x, 32):  # the outputs of all layers are held at once
             yield self._follow(x).last, len(x) / len(self.data.x)
 
-    def _follow(self, x: Tensor) -> Follow:
-        follow = Follow(self.model)
-        with looking(self.model), torch.no_grad(), follow:
+    def _follow(self, x: Tensor) -> TrackOutputs:
+        follow = TrackOutputs(self.model)
+        with frozen_eval(self.model), torch.no_grad(), follow:
             self.model(x)
         return follow
 
-    def _watch(self, see: Callable[[Use], None]) -> None:
-        with looking(self.model), torch.no_grad(), Watch(self.model, see):
+    def _watch(self, see: Callable[[WeightUse], None]) -> None:
+        with frozen_eval(self.model), torch.no_grad(), WatchWeights(self.model, see):
             for x, _ in self.data:
                 self.model(x)
 
@@ -251,9 +258,9 @@ class Evidence:
 
 
 @contextmanager
-def looking(model: nn.Module) -> Iterator[None]:
+def frozen_eval(model: nn.Module) -> Iterator[None]:
     """Eval mode, and attention by its plain formula, which can be watched and derived twice."""
-    with evaluating(model), plainly():
+    with evaluating(model), math_attention():
         yield
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pruning.evidence.attention import unfused
+from pruning.evidence.attention import no_fused_attention
 from pruning.types import prunable
 
 CHUNK = 2**24
@@ -61,7 +61,7 @@ def layouts(model: nn.Module) -> dict[str, Layout]:
 
 
 @dataclass(frozen=True)
-class Use:
+class WeightUse:
     """A weight at work on one batch. groups: of its layout, that work here; given: what it reads; out: what it gives.
 
     given is (n, inputs) for a matrix, (n, channels, ...) for a convolution, whose further arguments are in `convolution`.
@@ -138,10 +138,10 @@ def _spaced(
     return wide
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls `see` for each use of a covered weight. A mode, because modules hide what functions do with their weights."""
 
-    def __init__(self, model: nn.Module, see: Callable[[Use], None]) -> None:
+    def __init__(self, model: nn.Module, see: Callable[[WeightUse], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.see, self.layouts = see, layouts(model)
         self.places = [
@@ -159,7 +159,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             case "convolution":
                 found = self._find(args[1])
                 if found:
-                    self.see(Use(found[0], slice(None), args[0], out, tuple(args[3:9])))
+                    self.see(WeightUse(found[0], slice(None), args[0], out, tuple(args[3:9])))
         return out
 
     def _matrix(self, given: Tensor, weight: Tensor, out: Tensor) -> None:
@@ -172,7 +172,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         groups = self.layouts[name].groups
         each = len(whole) // groups
         first = offset // (whole.element_size() * whole.shape[1]) // each
-        self.see(Use(name, slice(first, first + weight.shape[1] // each), given, out))
+        self.see(WeightUse(name, slice(first, first + weight.shape[1] // each), given, out))
 
     def _find(self, weight: Tensor) -> tuple[str, Tensor, int] | None:
         """The covered weight that this one is, or is rows of; and how many bytes into it."""
@@ -188,9 +188,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def plainly() -> Iterator[None]:
+def math_attention() -> Iterator[None]:
     """Attention by its plain formula: fused kernels hide their weights, and have no second derivative."""
-    with unfused(), sdpa_kernel(SDPBackend.MATH):
+    with no_fused_attention(), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
@@ -229,7 +229,7 @@ BENDING = {
 }
 
 
-class Follow(Watch):  # type: ignore[no-untyped-call]
+class TrackOutputs(WatchWeights):  # type: ignore[no-untyped-call]
     """Follows each weight's output through BatchNorm and sums up to the function that bends it.
 
     scales: name -> the BatchNorm scale that multiplies its outputs; last: name -> its output as the next layer reads it.
@@ -246,7 +246,7 @@ class Follow(Watch):  # type: ignore[no-untyped-call]
             int, tuple[Tensor, set[str], bool]
         ] = {}  # id -> the tensor (so that no other takes its id), owners, still its own
 
-    def _start(self, use: Use) -> None:
+    def _start(self, use: WeightUse) -> None:
         if not use.convolution:
             self._flat.add(id(use.out))
         self.last[use.name] = use.out

@@ -1,6 +1,6 @@
 """A model, measured: accuracy with its interval, weights, MACs, bytes, memory, energy, latency with its spread, behaviour.
 
-`measure` and `look` are quick; `settle` adds what belongs to an ending, models beside each other. One file for each promise.
+`measure` and `take_snapshot` are quick; `finalize` adds what belongs to an ending, models beside each other. One file for each promise.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ from torch import Tensor
 
 from pruning.measurement.counts import layer_counts, macs, output_layer, output_shapes, positions
 from pruning.measurement.energy import energy, joules
-from pruning.measurement.quality import answers, behaviour, evaluate, mean_loss, paired, right
+from pruning.measurement.quality import behaviour, correct, evaluate, logits, mean_loss, paired
 from pruning.measurement.sizes import dense_bytes, memory, size
 from pruning.measurement.speed import BATCHES, latencies, timings
 from pruning.metrics import Energy, Latency, Measurement, Timing
 from pruning.types import Batches, Workpiece, prunable
 
 __all__ = [
-    "Seen",
+    "Snapshot",
     "dense_bytes",
-    "elsewhere",
     "evaluate",
+    "finalize",
     "latencies",
     "layer_counts",
-    "look",
     "macs",
     "measure",
     "output_layer",
     "output_shapes",
     "positions",
-    "settle",
     "size",
+    "take_snapshot",
+    "time_in_onnx",
 ]
 
 
-class Seen(NamedTuple):
-    """A model, what was quickly measured of it, and what it answered. answers: (n, classes) on test data, None where there is none."""
+class Snapshot(NamedTuple):
+    """A model, what was quickly measured of it, and its outputs. logits: (n, classes) on test data, None where there is none."""
 
     work: Workpiece
-    figures: Measurement
-    answers: Tensor | None
+    measurement: Measurement
+    logits: Tensor | None
 
 
 def measure(
@@ -50,26 +50,28 @@ def measure(
 ) -> Measurement:
     """What can be measured of `work.model` quickly, on one split of its data (None where there is no data).
 
-    full: also what `settle` adds, with the model as its own reference.
+    full: also what `finalize` adds, with the model as its own reference.
     """
-    seen = look(work, split)
+    seen = take_snapshot(work, split)
     if full:
-        return settle([seen])[0]
+        return finalize([seen])[0]
     timed = (
         latencies([work.model], work.example)[0] if latency and work.example is not None else None
     )
-    return replace(seen.figures, latency=timed)
+    return replace(seen.measurement, latency=timed)
 
 
-def look(work: Workpiece, split: str = "test") -> Seen:
+def take_snapshot(work: Workpiece, split: str = "test") -> Snapshot:
     """What needs one pass over the data, and no clock."""
     data: Batches | None = getattr(work, split)
-    told = answers(work.model, data) if data is not None else None
+    outputs = logits(work.model, data) if data is not None else None
     layers = layer_counts(work.model, work.example)
     weights = prunable(work.model)
     found = Measurement(
-        accuracy=right(told, data) if data is not None and told is not None else None,
-        loss=mean_loss(told, data, work.loss) if data is not None and told is not None else None,
+        accuracy=correct(outputs, data) if data is not None and outputs is not None else None,
+        loss=mean_loss(outputs, data, work.loss)
+        if data is not None and outputs is not None
+        else None,
         weights=sum(w.numel() for w in weights.values()),
         kept=sum(layer.kept for layer in layers),
         parameters=sum(p.numel() for p in work.model.parameters()),
@@ -79,31 +81,31 @@ def look(work: Workpiece, split: str = "test") -> Seen:
         latency=None,
         layers=layers,
     )
-    return Seen(work, found, told)
+    return Snapshot(work, found, outputs)
 
 
-def settle(seen: Sequence[Seen]) -> list[Measurement]:
+def finalize(seen: Sequence[Snapshot]) -> list[Measurement]:
     """Measurements completed with what belongs to an ending: memory, energy, timings, behaviour.
 
-    seen: what `look` saw of each model, the dense one first. All are timed in the same rounds, so that they meet the same
+    seen: what `take_snapshot` saw of each model, the dense one first. All are timed in the same rounds, so that they meet the same
     machine, beside a copy of the first as control; all are asked about the same examples. The models are left as found.
     """
     dense = seen[0]
     return [
         replace(
-            one.figures,
+            one.measurement,
             latency=_first(timed),
             memory=memory(one.work.model, one.work.example),
             energy=_energy(one),
             timings=tuple(timed),
-            behaviour=behaviour(one.work, one.answers),
-            paired=paired(one.answers, dense.answers, one.work.test) if one is not dense else None,
+            behaviour=behaviour(one.work, one.logits),
+            paired=paired(one.logits, dense.logits, one.work.test) if one is not dense else None,
         )
         for one, timed in zip(seen, _times([one.work for one in seen]), strict=True)
     ]
 
 
-def elsewhere(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
+def time_in_onnx(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
     """For each model, what it takes in ONNX Runtime, at every batch size; the first is the reference. Takes seconds: not for an ending."""
     from pruning.measurement.onnx import onnx_timings
 
@@ -116,8 +118,8 @@ def elsewhere(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
     ]
 
 
-def _energy(seen: Seen) -> Energy | None:
-    work, macs, kept = seen.work, seen.figures.macs, seen.figures.macs_kept
+def _energy(seen: Snapshot) -> Energy | None:
+    work, macs, kept = seen.work, seen.measurement.macs, seen.measurement.macs_kept
     if macs is None or kept is None or work.example is None:
         return None
     return energy(macs, kept, joules(work.model, work.example))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.evidence import evaluating
-from pruning.evidence.attention import unfused
+from pruning.evidence.attention import no_fused_attention
 from pruning.metrics import Layer
 from pruning.types import PRUNED_KINDS, Workpiece, prunable
 
@@ -67,7 +67,7 @@ def _watched(model: nn.Module, example: Tensor) -> list[tuple[str, int, tuple[in
     kinds = (*PRUNED_KINDS, nn.MultiheadAttention)
     hooks = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, kinds)]
     try:
-        with evaluating(model), torch.no_grad(), unfused():
+        with evaluating(model), torch.no_grad(), no_fused_attention():
             model(fit(example[:1], model))
     finally:
         for hook in hooks:

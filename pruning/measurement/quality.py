@@ -22,37 +22,37 @@ BINS = 15
 
 def evaluate(model: nn.Module, data: Batches, loss: Loss) -> tuple[Accuracy, float]:
     """Right answers and mean loss over `data`, in eval mode; the model's modes are put back."""
-    logits = answers(model, data)
-    return right(logits, data), mean_loss(logits, data, loss)
+    outputs = logits(model, data)
+    return correct(outputs, data), mean_loss(outputs, data, loss)
 
 
 @torch.inference_mode()
-def answers(model: nn.Module, data: Batches) -> Tensor:
+def logits(model: nn.Module, data: Batches) -> Tensor:
     """(n, classes) outputs for all examples, in eval mode."""
     with evaluating(model):
         return torch.cat([model(x) for x, _ in data])
 
 
-def right(logits: Tensor, data: Batches) -> Accuracy:
-    return Accuracy(int((logits.argmax(1) == data.y).sum()), len(data.y))
+def correct(outputs: Tensor, data: Batches) -> Accuracy:
+    return Accuracy(int((outputs.argmax(1) == data.y).sum()), len(data.y))
 
 
-def mean_loss(logits: Tensor, data: Batches, loss: Loss) -> float:
-    parts = zip(torch.split(logits, data.batch), torch.split(data.y, data.batch), strict=True)
+def mean_loss(outputs: Tensor, data: Batches, loss: Loss) -> float:
+    parts = zip(torch.split(outputs, data.batch), torch.split(data.y, data.batch), strict=True)
     return sum(float(loss(out, y)) * len(y) for out, y in parts) / len(data.y)
 
 
-def behaviour(work: Workpiece, logits: Tensor | None) -> Behaviour | None:
-    """logits: the model's answers to all test examples. None where there is no test data."""
-    if work.test is None or logits is None:
+def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
+    """outputs: the model's logits for to all test examples. None where there is no test data."""
+    if work.test is None or outputs is None:
         return None
     train = work.train.head(LIMIT) if work.train is not None else None
     noisy = _noisy(work.test)
     return Behaviour(
-        train=right(answers(work.model, train), train) if train is not None else None,
-        noisy=right(answers(work.model, noisy), noisy),
+        train=correct(logits(work.model, train), train) if train is not None else None,
+        noisy=correct(logits(work.model, noisy), noisy),
         sigma=_sigma(work.test),
-        calibration=calibration(logits, work.test.y),
+        calibration=calibration(outputs, work.test.y),
         bins=BINS,
     )
 
@@ -83,10 +83,10 @@ def _noisy(data: Batches) -> Batches:
 # ---------------------------------------------------------------- calibration
 
 
-def calibration(logits: Tensor, targets: Tensor, bins: int = BINS, draws: int = 200) -> Spread:
+def calibration(outputs: Tensor, targets: Tensor, bins: int = BINS, draws: int = 200) -> Spread:
     """Expected calibration error, a share: how far confidence lies from accuracy, over bins of equal width, weighted by how many
     fall into each (Guo et al., 2017). The interval: basic bootstrap of `draws` resamples, drawn from a fixed seed."""
-    sure, said = logits.double().softmax(1).max(1)
+    sure, said = outputs.double().softmax(1).max(1)
     confidence, correct = sure.numpy(), (said == targets).numpy().astype(float)
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     value = _error(place, correct - confidence, bins)

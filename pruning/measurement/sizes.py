@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from typing import Any
-from weakref import finalize
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
-from pruning.measurement.sparse_file import entropy, pack
+from pruning.measurement.sparse_file import entropy, write
 from pruning.metrics import Memory, Size
 from pruning.types import prunable
 
@@ -49,11 +49,11 @@ def size(model: nn.Module) -> Size:
         kept = int(value.count_nonzero()) if name in names else value.numel()
         packed += min(plain, -(-value.numel() // 8) + kept * width) if name in names else plain
         limit += min(plain, entropy(kept, value.numel()) / 8 + kept * width)
-    coded = len(pack(state, names))
+    coded = len(write(state, names))
     return Size(
         dense=dense,
         sparse=dense - payload + int(packed),
-        compressed=min(coded, len(pack(state, names, deflate=True))),
+        compressed=min(coded, len(write(state, names, deflate=True))),
         entropy_coded=coded,
         limit=math.ceil(limit),
     )
@@ -115,7 +115,7 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.now += size
             self.most = max(self.most, self.now)
         self._holders[place] += 1
-        finalize(tensor, self._leave, place, size)
+        weakref.finalize(tensor, self._leave, place, size)
 
     def _leave(self, place: int, size: int) -> None:
         self._holders[place] -= 1

@@ -1,4 +1,4 @@
-"""A state as one short file: which weights are kept, coded, and their values. `unpack` gives back every bit.
+"""A state as one short file: which weights are kept, coded, and their values. `read` gives back every bit.
 
 Layout: 4 bytes, the length of the head; the head, deflated JSON, a column for each thing said of the tensors; their bytes.
 Which weights of a pruned tensor are kept is written in the shortest of three ways: "bits", one a weight; "deflated", those
@@ -27,7 +27,7 @@ LARGE = 1 << 18
 """Bytes of one tensor's exponents from which zlib's level 3 does: 5 times faster than 6, for a hundredth of the file."""
 
 
-def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> bytes:
+def write(state: State, pruned: Collection[str], *, deflate: bool = False) -> bytes:
     """The file. pruned: names whose zeros need not be stored; deflate: values too, byte by byte of each number (slower, smaller)."""
     rows: list[tuple[Any, ...]] = []
     body: list[bytes] = []
@@ -64,8 +64,8 @@ def pack(state: State, pruned: Collection[str], *, deflate: bool = False) -> byt
     return b"".join([len(told).to_bytes(4, "little"), told, *body])
 
 
-def unpack(file: bytes) -> dict[str, Tensor]:
-    """The state that was packed, bit by bit (a packed -0.0 is a zero like any other)."""
+def read(file: bytes) -> dict[str, Tensor]:
+    """The state that was written, bit by bit (a written -0.0 is a zero like any other)."""
     end = 4 + int.from_bytes(file[:4], "little")
     deflated, columns = json.loads(zlib.decompress(file[4:end]))
     state = {}

@@ -43,7 +43,7 @@ class Untraceable(Exception):
     """The model's steps cannot be told without running it."""
 
 
-class Sandbox:
+class PartialForward:
     """A copy of the model whose layers are pruned and put back. A class because it holds that copy.
 
     traced: whether steps before a change can be skipped; model: the copy, plain.

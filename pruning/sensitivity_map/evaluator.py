@@ -15,7 +15,7 @@ from pruning.errors import Stopped
 from pruning.events import Point
 from pruning.masks import Units
 from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks
-from pruning.sensitivity_map.chain import Sandbox
+from pruning.sensitivity_map.chain import PartialForward
 from pruning.types import Batches, Loss, Workpiece
 
 PART = 64
@@ -51,7 +51,7 @@ class Evaluator:
     def __init__(self, work: Workpiece, units: Units, sample: Tensor) -> None:
         self.loss: Loss = work.loss
         self.units, self.original = units, work.model
-        self.sandbox = Sandbox(work.model, sample)
+        self.sandbox = PartialForward(work.model, sample)
         self.slack = self._error(sample) if self.sandbox.traced else 0.0
 
     @torch.inference_mode()

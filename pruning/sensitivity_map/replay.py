@@ -31,7 +31,7 @@ IN_PLACE: dict[Any, Any] = {
 """The same numbers, without writing into a value that is kept."""
 
 
-class Rerun:
+class Replay:
     """A model on its data. A class because it keeps the trace. model: a copy for this alone, in eval mode."""
 
     def __init__(self, model: nn.Module, data: Batches) -> None:

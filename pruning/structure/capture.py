@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim
 
 from pruning.errors import NotCaptured
-from pruning.evidence.attention import unfused
+from pruning.evidence.attention import no_fused_attention
 
 Example = Tensor | tuple[Tensor, ...]
 
@@ -77,7 +77,7 @@ def capture(model: nn.Module, example: Example) -> Captured:
     given = inputs(example, 2)
     shapes = tuple((1, *x.shape[1:]) for x in given)
     bare, first = _prepared(model), first_names(model)
-    with _quiet(), unfused():
+    with _quiet(), no_fused_attention():
         try:
             return Captured(_export(bare, given), shapes, "torch.export", first)
         except Exception as error:  # whatever stops export, fx may pass

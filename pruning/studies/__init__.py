@@ -29,7 +29,7 @@ from pruning.analysis.criterion_check import EXAMPLES, Oracle, Question, sampled
 from pruning.errors import RunError, UnknownName
 from pruning.evidence import evaluating
 from pruning.masks import covered, fit, kept_whole, rank
-from pruning.measurement import elsewhere, macs, measure, output_shapes
+from pruning.measurement import macs, measure, output_shapes, time_in_onnx
 from pruning.metrics import bin_counts, bin_edges
 from pruning.recipe import Recipe
 from pruning.structure.shrink import shrink
@@ -362,7 +362,7 @@ def runtimes(
     works = {"dense": work, "final": final}
     if masks is not None and work.example is not None:
         works["compact"] = replace(work, model=shrink(final.model, masks, work.example))
-    timed = dict(zip(works, elsewhere(list(works.values())), strict=True))
+    timed = dict(zip(works, time_in_onnx(list(works.values())), strict=True))
     return {
         "run": spec["run"],
         **{name: [asdict(one) for one in times] for name, times in timed.items()},

@@ -11,7 +11,7 @@ from torch import Tensor
 from pruning import masks as _masks
 from pruning.errors import ModelError
 from pruning.events import Certificate, Epoch, Layer, Notice
-from pruning.measurement import Seen, look, positions
+from pruning.measurement import Snapshot, positions, take_snapshot
 from pruning.recipe import Recipe
 from pruning.structure.modules import paste
 from pruning.structure.shrink import compact_model
@@ -71,7 +71,7 @@ def finetune_masked(
     yield from finetune(work, masks, recipe, step=step, stop=stop, teacher=teacher)
 
 
-def ending(work: Workpiece, masks: Masks) -> tuple[Seen, Certificate] | Notice:
+def ending(work: Workpiece, masks: Masks) -> tuple[Snapshot, Certificate] | Notice:
     """The slim model of `work` as it ended, looked at, with its certificate; or why there is none."""
     assert work.example is not None
     try:
@@ -81,10 +81,10 @@ def ending(work: Workpiece, masks: Masks) -> tuple[Seen, Certificate] | Notice:
     return seen(replace(work, model=compact.module.eval()), work), certificate
 
 
-def seen(compact: Workpiece, masked: Workpiece) -> Seen:
+def seen(compact: Workpiece, masked: Workpiece) -> Snapshot:
     """A slim model, looked at. Its layers are the masked one's: packed attention is no module of its own any more."""
     assert masked.example is not None
-    found, used = look(compact), positions(masked.model, masked.example)
+    found, used = take_snapshot(compact), positions(masked.model, masked.example)
     held: dict[str, Any] = dict(compact.model.named_parameters(remove_duplicate=False))
     layers = tuple(
         Layer(
@@ -99,11 +99,11 @@ def seen(compact: Workpiece, masked: Workpiece) -> Seen:
         for times in (used.get(name, 0),)
     )
     figures = replace(
-        found.figures,
+        found.measurement,
         weights=sum(layer.total for layer in layers),
         kept=sum(layer.kept for layer in layers),
         macs=sum(layer.macs for layer in layers),
         macs_kept=sum(layer.macs_kept for layer in layers),
         layers=layers,
     )
-    return Seen(compact, figures, found.answers)
+    return Snapshot(compact, figures, found.logits)

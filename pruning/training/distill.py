@@ -15,7 +15,7 @@ from pruning.types import Batches
 
 
 @torch.no_grad()
-def answers(teacher: nn.Module, data: Batches) -> Tensor:
+def teacher_logits(teacher: nn.Module, data: Batches) -> Tensor:
     """What the teacher says of every example, in their order: (n, classes) logits, computed once, in eval mode.
 
     Raises ModelError when its outputs are not one score for each class.
@@ -30,7 +30,7 @@ def answers(teacher: nn.Module, data: Batches) -> Tensor:
     return said
 
 
-def against(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T² · KL(teacher ‖ student), the mean over examples. Both (n, classes) logits; 0 where they agree."""
     soft, wanted = ((logits / temperature).log_softmax(1) for logits in (student, teacher))
     return temperature**2 * nn.functional.kl_div(

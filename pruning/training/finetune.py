@@ -18,7 +18,7 @@ from pruning.masks import covered, sparsity
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.training.controls import snapshot
-from pruning.training.distill import against
+from pruning.training.distill import distillation_loss
 from pruning.types import Masks, Workpiece
 
 Stop = Callable[[], bool]
@@ -120,7 +120,11 @@ def _one(
     optimizer.zero_grad()
     out = work.model(x)
     loss = work.loss(out, y)
-    apart = against(out, teacher, recipe.temperature) if teacher is not None else torch.zeros(())
+    apart = (
+        distillation_loss(out, teacher, recipe.temperature)
+        if teacher is not None
+        else torch.zeros(())
+    )
     trained = loss if teacher is None else (1 - recipe.distill) * loss + recipe.distill * apart
     trained.backward()  # type: ignore[no-untyped-call]
     for scale in scales:  # the gradient of slimming · Σ|γ|: network slimming, Liu et al., 2017, https://arxiv.org/abs/1708.06519
