@@ -17,7 +17,8 @@ from pruning.errors import PruningError, RunError
 from pruning.events import Event, Finished, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.runs.results import RunResult, Study, load_run, load_study
-from pruning.runs.store import Job, Store, home
+from pruning.runs.store import Job, Store
+from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
 
@@ -27,7 +28,7 @@ class Pending(PruningError):
 
 
 def store() -> Store:
-    return _store(str(home()))
+    return _store(str(default_workspace()))
 
 
 @st.cache_resource(max_entries=4)
@@ -36,8 +37,8 @@ def _store(place: str) -> Store:
 
 
 def ensure() -> None:
-    """See that a crew of workers is there; asked again now and then, so that a dead one is replaced."""
-    _ensure(str(home()))
+    """See that a worker pool is there; asked again now and then, so that a dead one is replaced."""
+    _ensure(str(default_workspace()))
 
 
 @st.cache_resource(ttl=15, max_entries=4)
@@ -192,7 +193,7 @@ def maps_of(recipe: Recipe) -> list[Job]:
 
 def points(held: Job) -> list[Point]:
     """What is known of a map's cells by now: of each the last that was said."""
-    return _gathered(str(home()), held.id, held.attempt).now(store())
+    return _gathered(str(default_workspace()), held.id, held.attempt).now(store())
 
 
 class _Gathered:
@@ -249,7 +250,9 @@ def _asked(key: str, spec: dict[str, Any], priority: int = 0) -> Job:
 
 
 def _key(spec: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([str(home()), spec], sort_keys=True).encode()).hexdigest()[:24]
+    return hashlib.sha256(
+        json.dumps([str(default_workspace()), spec], sort_keys=True).encode()
+    ).hexdigest()[:24]
 
 
 @st.cache_resource

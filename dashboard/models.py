@@ -17,7 +17,7 @@ from pruning.recipe import Recipe
 from pruning.registry import Entry
 from pruning.runs.resolve import describe
 from pruning.runs.results import Study
-from pruning.runs.store import home
+from pruning.storage import default_workspace
 
 TORCHVISION = "torchvision:"
 UPLOAD = "upload:"
@@ -48,7 +48,7 @@ def examples(model: str) -> int:
 def title(model: str) -> str:
     """A model's name for people: of an upload, its file's."""
     if model.startswith(UPLOAD):
-        return _file_name(model, home())
+        return _file_name(model, default_workspace())
     if model.startswith(RUN):
         return f"result of run {model.removeprefix(RUN)[:6]}"
     return model.removeprefix(TORCHVISION)

@@ -1,4 +1,4 @@
-"""What is done once for a server, not for each tab: the crew of workers, the example, the collection of garbage."""
+"""What is done once for a server, not for each tab: the worker pool, the example, the collection of garbage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
 from dashboard import example, jobs
-from pruning.runs.store import home
+from pruning.storage import default_workspace
 
 Asgi = Callable[..., Awaitable[None]]
 COLLECT_EVERY = 60.0  # seconds
@@ -23,7 +23,7 @@ COLLECT_EVERY = 60.0  # seconds
 def ensure() -> None:
     """Cheap after the first call."""
     _start()
-    _open(str(home()))
+    _open(str(default_workspace()))
     jobs.ensure()
 
 

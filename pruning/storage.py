@@ -13,6 +13,11 @@ from typing import Any
 from pruning.errors import RunError
 
 
+def default_workspace() -> Path:
+    """The folder of runs, uploads and maps: $PRUNING_HOME, else `workspace` in the current one."""
+    return Path(os.environ.get("PRUNING_HOME") or "workspace").resolve()
+
+
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
     """A name to write under; what is written there appears under `file` when the block ends well, and not otherwise.

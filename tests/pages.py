@@ -1,4 +1,4 @@
-"""The whole page in a test: a workspace of its own, and studies worked off here instead of by a crew."""
+"""The whole page in a test: a workspace of its own, and studies worked off here instead of by a worker pool."""
 
 from __future__ import annotations
 

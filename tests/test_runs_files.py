@@ -51,7 +51,7 @@ def test_a_newer_workspace_is_refused_with_the_way_out(store: Store) -> None:
     with sqlite3.connect(store.file) as db:
         db.execute(f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}")
     with pytest.raises(RunError, match="update the workbench"):
-        Store(store.home)
+        Store(store.workspace)
 
 
 def test_an_older_workspace_is_brought_up_once(
@@ -63,8 +63,8 @@ def test_an_older_workspace_is_brought_up_once(
         "MIGRATIONS",
         (*schema.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; -- for the test"),
     )
-    assert Store(store.home).job(id).spec == SPEC
-    Store(store.home)
+    assert Store(store.workspace).job(id).spec == SPEC
+    Store(store.workspace)
     with sqlite3.connect(store.file) as db:
         assert [row[1] for row in db.execute("PRAGMA table_info(jobs)")].count("colour") == 1
 

@@ -70,7 +70,7 @@ def test_a_job_goes_its_way(store: Store) -> None:
         0,
         None,
     )
-    assert waiting.folder == store.home / "jobs" / id
+    assert waiting.folder == store.workspace / "jobs" / id
     job = store.claim("here:1:1")
     assert job is not None and (job.state, job.attempt, job.owner) == ("running", 1, "here:1:1")
     assert store.claim() is None
@@ -174,16 +174,16 @@ def test_a_studys_key_follows_the_weights_and_the_code(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = {"what": "card", "model": "upload:0123456789abcdef"}
-    folder = store.home / "uploads" / "0123456789abcdef"
+    folder = store.workspace / "uploads" / "0123456789abcdef"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"one")
-    before = cache_keys.complete(spec, None, store.home)
-    assert cache_keys.complete(spec, None, store.home) == before
+    before = cache_keys.complete(spec, None, store.workspace)
+    assert cache_keys.complete(spec, None, store.workspace) == before
     (folder / "model.safetensors").write_bytes(b"other")
-    changed = cache_keys.complete(spec, None, store.home)
+    changed = cache_keys.complete(spec, None, store.workspace)
     assert changed != before
     monkeypatch.setattr(cache_keys, "code", lambda: "a later version")
-    assert cache_keys.complete(spec, None, store.home) != changed
+    assert cache_keys.complete(spec, None, store.workspace) != changed
 
 
 # ---------------------------------------------------------------- stopping and deleting

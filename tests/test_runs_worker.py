@@ -1,4 +1,4 @@
-"""From a press of Run to its result, through a real crew and real worker processes."""
+"""From a press of Run to its result, through a real pool and real worker processes."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
     assert study.state == "queued"
     bench.delete(study.id)
     run = attend(
-        bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(crew=-1)
+        bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(pool=-1)
     )
     assert run.state == "failed" and run.message == worker.LEFT
 
@@ -254,7 +254,7 @@ def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
         resolve.resolve(f"run:{id}")
 
 
-# ---------------------------------------------------------------- with a real crew
+# ---------------------------------------------------------------- with a real pool
 
 
 def test_the_page_never_imports_torch() -> None:
@@ -266,9 +266,9 @@ def test_the_page_never_imports_torch() -> None:
 
 
 @pytest.mark.slow
-def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
+def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
     store = Store()
-    assert pool.ensure() and not pool.ensure(), "one crew for a workspace"
+    assert pool.ensure() and not pool.ensure(), "one pool for a workspace"
     try:
         study = store.submit("study", {"what": "card", "model": MODEL})
         first = store.submit("run", Recipe(model=MODEL, sparsity=0.9, epochs=2).to_dict())
@@ -309,12 +309,12 @@ def test_a_crew_runs_stops_loses_and_replaces(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_crew_without_its_workspace_leaves(home: Path) -> None:
+def test_a_pool_without_its_workspace_leaves(home: Path) -> None:
     pool.ensure()
     until(lambda: bool(pool.pid()), 20)
     found = pool.pid()
     assert found
-    (home / "crew.lock").unlink()
+    (home / "pool.lock").unlink()
     process = pool._started[home]
     assert process.wait(20) == 0 and process.pid == found
 
@@ -332,7 +332,7 @@ def test_what_waits_is_told_when_no_worker_can_start(
         time.sleep(0.02)
         if store.job(id).state == "failed":
             break
-    assert "crew.log" in (store.job(id).message or "")
+    assert "pool.log" in (store.job(id).message or "")
 
 
 def test_a_worker_that_does_not_let_go_is_ended(
@@ -376,7 +376,7 @@ def test_after_a_sleep_of_the_machine_workers_may_speak_first(
 
 
 def test_the_log_keeps_its_end(tmp_path: Path) -> None:
-    log = tmp_path / "crew.log"
+    log = tmp_path / "pool.log"
     log.write_text("old\n" * 400_000 + "new\n")
     pool._cut(log)
     assert log.stat().st_size == pool.LOG // 4 and log.read_text().endswith("new\n")

@@ -17,7 +17,7 @@ from tests.toys import toy
 
 
 @pytest.fixture
-def no_crew(home, monkeypatch):
+def no_pool(home, monkeypatch):
 
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
@@ -28,7 +28,7 @@ def told(**fields: object) -> tuple[list[Event], Finished]:
     return events, events[-1]
 
 
-def test_the_controls_edit_the_recipe(no_crew):
+def test_the_controls_edit_the_recipe(no_pool):
     page = settled("prune", r=state.encode(replace(state.HOME, model="digits-resnet")))
     assert not page.exception and not page.toggle(key="form-recalibrate").disabled
     page.toggle(key="form-recalibrate").set_value(True).run()
@@ -42,7 +42,7 @@ def test_the_controls_edit_the_recipe(no_crew):
     assert any("weight of the teacher 70 %" in box.label for box in page.expander)
 
 
-def test_a_model_without_batchnorm_offers_no_recalibration(no_crew):
+def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
     page = settled("prune", r=state.encode(replace(state.HOME, model="digits-mlp", epochs=0)))
     assert not page.exception and page.toggle(key="form-recalibrate").disabled
     assert (

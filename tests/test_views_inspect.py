@@ -16,7 +16,7 @@ from tests.pages import figures, opened, said, settle, settled
 
 
 @pytest.fixture(autouse=True)
-def no_crew(home, monkeypatch):
+def no_pool(home, monkeypatch):
 
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 

@@ -14,7 +14,7 @@ from tests.pages import opened, said, settle, settled
 
 
 @pytest.fixture(autouse=True)
-def no_crew(home, monkeypatch):
+def no_pool(home, monkeypatch):
 
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 

@@ -20,7 +20,7 @@ QUICK = replace(state.HOME, model="digits-mlp")
 
 
 @pytest.fixture(autouse=True)
-def no_crew(home, monkeypatch):
+def no_pool(home, monkeypatch):
 
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 

@@ -21,7 +21,7 @@ from tests.toys import toy
 
 
 @pytest.fixture(autouse=True)
-def no_crew(home, monkeypatch):
+def no_pool(home, monkeypatch):
 
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 

@@ -1,7 +1,7 @@
 """Weights people brought, kept: checked, re-saved as safetensors, and from then on read from there alone.
 
-    <home>/uploads/<id>/model.safetensors   float32 weights under the architecture's own names
-    <home>/uploads/<id>/upload.json         which architecture, what the file was called, how it was matched
+    <workspace>/uploads/<id>/model.safetensors   float32 weights under the architecture's own names
+    <workspace>/uploads/<id>/upload.json         which architecture, what the file was called, how it was matched
 
 The id is of the original bytes and the architecture, so the same file for the same architecture is checked once.
 """
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pruning.errors import FileRefused, UnknownName
 from pruning.formats import architecture, guard, safe, sandbox
 from pruning.formats.types import Expected, Listed, Reading, file_name
+from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,14 +74,16 @@ def inspect(path: str | Path) -> Reading:
         return Reading(name, path.stat().st_size if path.is_file() else 0, refusal=str(refused))
 
 
-def accept(path: str | Path, model: str, home: Path | None = None, filename: str = "") -> Upload:
+def accept(
+    path: str | Path, model: str, workspace: Path | None = None, filename: str = ""
+) -> Upload:
     """Checks the file, matches it with the architecture `model` (a sample's or torchvision's name), and keeps it.
 
     filename: what its owner calls it, where `path` is a spooled copy. Raises FileRefused in one sentence with the way out;
     UnknownName for an architecture that is not known.
     """
     name = file_name(filename or Path(path).name)
-    with sandbox.opened(Path(path), name) as file, _scratch(home, name) as folder:
+    with sandbox.opened(Path(path), name) as file, _scratch(workspace, name) as folder:
         length = os.fstat(file.fileno()).st_size
         with guard.guarded(name):
             guard.kind(file, length)  # too large, or nothing of ours: before all of it is read
@@ -101,9 +104,9 @@ def accept(path: str | Path, model: str, home: Path | None = None, filename: str
     raise AssertionError("guarded either returns or raises")
 
 
-def uploads(home: Path | None = None) -> list[Upload]:
+def uploads(workspace: Path | None = None) -> list[Upload]:
     """All that are kept, the newest first."""
-    found = [_kept(folder) for folder in _folder(home).glob("*") if _ID.fullmatch(folder.name)]
+    found = [_kept(folder) for folder in _folder(workspace).glob("*") if _ID.fullmatch(folder.name)]
     return sorted(
         (upload for upload in found if upload is not None),
         key=lambda upload: upload.accepted,
@@ -111,14 +114,14 @@ def uploads(home: Path | None = None) -> list[Upload]:
     )
 
 
-def load_upload(id: str, home: Path | None = None) -> tuple[str, dict[str, Tensor]]:
+def load_upload(id: str, workspace: Path | None = None) -> tuple[str, dict[str, Tensor]]:
     """(architecture, its state_dict: every name it expects, float32 on the CPU). UnknownName for an id that is not kept."""
-    upload = _kept(_folder(home) / id) if _ID.fullmatch(id) else None
+    upload = _kept(_folder(workspace) / id) if _ID.fullmatch(id) else None
     if upload is None:
-        raise UnknownName("upload", id, [kept.id for kept in uploads(home)])
+        raise UnknownName("upload", id, [kept.id for kept in uploads(workspace)])
     from safetensors.torch import load_file
 
-    path = _folder(home) / id / WEIGHTS
+    path = _folder(workspace) / id / WEIGHTS
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != upload.digest:
             raise FileRefused(
@@ -130,9 +133,9 @@ def load_upload(id: str, home: Path | None = None) -> tuple[str, dict[str, Tenso
 _ID = re.compile(r"[0-9a-f]{16}")
 
 
-def _folder(home: Path | None) -> Path:
-    """Where uploads lie: in `home`, else where the job store lies."""
-    return (home or Path(os.environ.get("PRUNING_HOME") or "workspace")) / "uploads"
+def _folder(workspace: Path | None) -> Path:
+    """Where uploads lie: in `workspace`, else where the job store lies."""
+    return (workspace or default_workspace()) / "uploads"
 
 
 def _kept(folder: Path) -> Upload | None:
@@ -235,9 +238,9 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def _scratch(home: Path | None, name: str) -> Iterator[Path]:
+def _scratch(workspace: Path | None, name: str) -> Iterator[Path]:
     """A folder beside the uploads for one reading; gone afterwards unless it was put in its place. Sweeps up after killed ones."""
-    base = _folder(home)
+    base = _folder(workspace)
     with guard.guarded(name):
         base.mkdir(parents=True, exist_ok=True)
         for old in base.glob(".reading-*"):

@@ -13,18 +13,18 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SAMPLES = PACKAGE.parent / "sample_models"
 
 
-def complete(spec: dict[str, Any], key: str | None, home: Path) -> str:
+def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
     """The key of a study: equal for equal questions about equal weights and data, asked of equal code."""
-    parts = [key, spec, facts(str(spec.get("model", "")), home), code()]
+    parts = [key, spec, facts(str(spec.get("model", "")), workspace), code()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def facts(model: str, home: Path) -> str:
+def facts(model: str, workspace: Path) -> str:
     """A cheap fingerprint of what a model's name stands for on this machine: weights files (size and time), data that is here."""
     kind, colon, id = model.rpartition(":")
     files: list[Path] = []
     if kind == "upload" and id.isalnum():
-        files = sorted((home / "uploads" / id).glob("*.safetensors"))
+        files = sorted((workspace / "uploads" / id).glob("*.safetensors"))
     elif kind == "torchvision" and id.isidentifier():
         files = sorted(_hub().glob(f"{id}-*"))
     elif not colon:

@@ -77,17 +77,17 @@ def _bench(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | N
         store.append(job, Notice(f"Downloading {what} ({done} of {of} done)."))
 
     try:
-        return resolve(model, store.home, progress=said), None
+        return resolve(model, store.workspace, progress=said), None
     except DataError as error:
         store.append(job, Notice(str(error)))
-        return resolve(model, store.home, fetch=False), error
+        return resolve(model, store.workspace, fetch=False), error
 
 
 def _study(store: Store, job: Job, stop: Stop) -> None:
     if job.spec.get("what") == "map":
         mapping.draw(store, job, stop)
         return
-    work = resolve(job.spec["model"], store.home, fetch=False)
+    work = resolve(job.spec["model"], store.workspace, fetch=False)
     finished = partial(finished_run, store, job.spec.get("run", ""))
     data, arrays = studies.make(job.spec, work, finished)
     if stop():
@@ -98,7 +98,7 @@ def _study(store: Store, job: Job, stop: Stop) -> None:
 
 def finished_run(store: Store, id: str) -> tuple[Workpiece, Masks | None]:
     """The model that a run ended with, and its masks where it left a compact model too."""
-    final = resolve(f"run:{id}", store.home, fetch=False)
+    final = resolve(f"run:{id}", store.workspace, fetch=False)
     folder = store.folder(id)
     if not (folder / "slim.safetensors").is_file():
         return final, None

@@ -28,7 +28,7 @@ def draw(store: Store, job: Job, stop: Callable[[], bool]) -> None:
     Where another map waits and nobody looks at this one, it goes back into the queue; what was measured is kept.
     """
     spec, looked = job.spec, time.monotonic()
-    work = resolve(spec["model"], store.home, fetch=False)
+    work = resolve(spec["model"], store.workspace, fetch=False)
     asked = {name: spec[name] for name in FIELDS if name in spec}
     levels, points = tuple(spec.get("levels", LEVELS)), 0
     try:
@@ -40,7 +40,7 @@ def draw(store: Store, job: Job, stop: Callable[[], bool]) -> None:
                 "workers": free(),
             }
             for point in sensitivity(
-                work, levels=levels, stop=stop, keep=store.home / "maps", **asked, **how
+                work, levels=levels, stop=stop, keep=store.workspace / "maps", **asked, **how
             ):
                 store.append(job, point)
                 points += 1

@@ -1,10 +1,10 @@
-"""The crew: a light process that keeps workers warm and replaces those that die. One for each workspace; no torch.
+"""The worker pool: a light process that keeps workers warm and replaces those that die. One for each workspace; no torch.
 
     python -m pruning.runs.pool [--slots N]      (a page starts it by itself)
     python -m pruning.runs.pool --stop
 
 One worker takes studies alone, so that a page never waits behind a long run; the others take both. There is always one
-more than is busy, up to `slots`. The crew leaves when nothing waits or works and no page has asked for it in a while.
+more than is busy, up to `slots`. The pool leaves when nothing waits or works and no page has asked for it in a while.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import IO
 
 from pruning.errors import RunError
 from pruning.runs import cache_keys
-from pruning.runs.store import LIVE, Store, home
+from pruning.runs.store import LIVE, Store
 from pruning.runs.supervisor import ROOT, WorkerPool, say
+from pruning.storage import default_workspace
 
 TICK, LOOK = 0.2, 2.0
 """Seconds between looks at the workers, and at the source."""
@@ -38,20 +39,20 @@ _started: dict[Path, subprocess.Popen[bytes]] = {}
 # ---------------------------------------------------------------- for pages and shells
 
 
-def ensure(place: Path | None = None) -> bool:
-    """Start a crew for the workspace if it has none, detached from this process; whether it had to be started.
+def ensure(workspace: Path | None = None) -> bool:
+    """Start a pool for the workspace if it has none, detached from this process; whether it had to be started.
 
-    Also tells the crew that a page is alive. Takes milliseconds; workers are warm a few seconds later.
+    Also tells the pool that a page is alive. Takes milliseconds; workers are warm a few seconds later.
     """
-    place = place or home()
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "crew.alive").touch()
-    mine = _started.get(place)
-    if (mine is not None and mine.poll() is None) or pid(place) is not None:
+    workspace = workspace or default_workspace()
+    workspace.mkdir(parents=True, exist_ok=True)
+    (workspace / "pool.heartbeat").touch()
+    mine = _started.get(workspace)
+    if (mine is not None and mine.poll() is None) or pid(workspace) is not None:
         return False
-    environment = {**os.environ, "PRUNING_HOME": str(place)}
-    with open(place / "crew.log", "ab") as log:
-        _started[place] = subprocess.Popen(
+    environment = {**os.environ, "PRUNING_HOME": str(workspace)}
+    with open(workspace / "pool.log", "ab") as log:
+        _started[workspace] = subprocess.Popen(
             [sys.executable, "-m", "pruning.runs.pool"],
             cwd=ROOT,
             env=environment,
@@ -63,10 +64,10 @@ def ensure(place: Path | None = None) -> bool:
     return True
 
 
-def pid(place: Path | None = None) -> int | None:
-    """The process of the workspace's crew, None when there is none."""
+def pid(workspace: Path | None = None) -> int | None:
+    """The process of the workspace's pool, None when there is none."""
     try:
-        with open((place or home()) / "crew.lock") as lock:
+        with open((workspace or default_workspace()) / "pool.lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -76,14 +77,14 @@ def pid(place: Path | None = None) -> int | None:
     return None
 
 
-def stop(place: Path | None = None, patience: float = 15.0) -> bool:
-    """End the crew and its workers, running jobs included; whether there was one."""
-    found = pid(place)
+def stop(workspace: Path | None = None, patience: float = 15.0) -> bool:
+    """End the pool and its workers, running jobs included; whether there was one."""
+    found = pid(workspace)
     if not found:
         return False
     os.kill(found, signal.SIGTERM)
     until = time.monotonic() + patience
-    while pid(place) == found and time.monotonic() < until:
+    while pid(workspace) == found and time.monotonic() < until:
         time.sleep(0.05)
     return True
 
@@ -102,60 +103,60 @@ def main(argv: list[str] | None = None) -> int:
         help="runs at once (default: the processor's cores)",
     )
     parser.add_argument(
-        "--stop", action="store_true", help="end the workspace's crew, running jobs included"
+        "--stop", action="store_true", help="end the workspace's pool, running jobs included"
     )
     args = parser.parse_args(argv)
     if args.stop:
-        print("The crew has ended." if stop() else "There is no crew to end.")
+        print("The pool has ended." if stop() else "There is no pool to end.")
         return 0
-    place = home()
-    place.mkdir(parents=True, exist_ok=True)
-    with open(place / "crew.lock", "a+") as lock:
+    workspace = default_workspace()
+    workspace.mkdir(parents=True, exist_ok=True)
+    with open(workspace / "pool.lock", "a+") as lock:
         if not _take(lock):
             return 0  # another one was faster
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        renew = watch(WorkerPool(Store(place), max(1, args.slots)), lock)
+        renew = watch(WorkerPool(Store(workspace), max(1, args.slots)), lock)
     if renew:
-        ensure(place)
+        ensure(workspace)
     return 0
 
 
-def watch(crew: WorkerPool, lock: IO[str]) -> bool:
+def watch(pool: WorkerPool, lock: IO[str]) -> bool:
     """Tick until told to leave, until idle, or until the workspace is gone.
 
-    Returns True when it left because the source changed: a crew and workers of the new version should follow.
+    Returns True when it left because the source changed: a pool and workers of the new version should follow.
     """
 
     def leave(*_: object) -> None:
-        crew.leaving = True
+        pool.leaving = True
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    say(f"crew {os.getpid()} looks after {crew.store.home}")
+    say(f"pool {os.getpid()} looks after {pool.store.workspace}")
     stamp, looked = cache_keys.stamp(), time.monotonic()
     try:
-        while not crew.leaving and _there(crew.store.home, lock) and not crew.idle():
+        while not pool.leaving and _there(pool.store.workspace, lock) and not pool.idle():
             try:
-                crew.tick()
+                pool.tick()
             except RunError as error:  # a full disk or a locked file may pass
                 say(str(error))
                 time.sleep(1)
-            _cut(crew.store.home / "crew.log")
+            _cut(pool.store.workspace / "pool.log")
             time.sleep(TICK)
             if time.monotonic() - looked > LOOK:
                 looked = time.monotonic()
-                if cache_keys.stamp() != stamp and not crew.store.jobs(states=LIVE, limit=1):
+                if cache_keys.stamp() != stamp and not pool.store.jobs(states=LIVE, limit=1):
                     return True
     finally:
-        crew.close()
-        say(f"crew {os.getpid()} leaves")
+        pool.close()
+        say(f"pool {os.getpid()} leaves")
     return False
 
 
 def _take(lock: IO[str]) -> bool:
-    """The workspace's lock, unless another crew has it. Probes hold it for a moment, so once is not enough."""
+    """The workspace's lock, unless another pool has it. Probes hold it for a moment, so once is not enough."""
     for _ in range(20):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,10 +166,10 @@ def _take(lock: IO[str]) -> bool:
     return False
 
 
-def _there(place: Path, lock: IO[str]) -> bool:
+def _there(workspace: Path, lock: IO[str]) -> bool:
     """Whether the workspace is still the one whose lock is held: somebody may have removed it."""
     try:
-        return os.path.samestat(os.stat(place / "crew.lock"), os.fstat(lock.fileno()))
+        return os.path.samestat(os.stat(workspace / "pool.lock"), os.fstat(lock.fileno()))
     except OSError:
         return False
 

@@ -18,7 +18,8 @@ from pruning.errors import RecipeError, UnknownName
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys
 from pruning.runs.results import RunResult, load_run
-from pruning.runs.store import Job, Store, home
+from pruning.runs.store import Job, Store
+from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
     from pruning.types import Workpiece
@@ -33,17 +34,21 @@ _kept: OrderedDict[tuple[object, ...], Workpiece] = OrderedDict()
 
 
 def resolve(
-    model: str, place: Path | None = None, *, fetch: bool = True, progress: Progress | None = None
+    model: str,
+    workspace: Path | None = None,
+    *,
+    fetch: bool = True,
+    progress: Progress | None = None,
 ) -> Workpiece:
     """The model of that name, with its data. It is shared: copy before you change it, as the engine does.
 
-    place: the workspace whose uploads and runs are meant; fetch: download data that is not here (else do without it).
+    workspace: the workspace whose uploads and runs are meant; fetch: download data that is not here (else do without it).
     Raises UnknownName, DataError when fetching fails, or what loading raises.
     """
-    place = place or home()
-    key = (model, place, cache_keys.facts(model, place), fetch)
+    workspace = workspace or default_workspace()
+    key = (model, workspace, cache_keys.facts(model, workspace), fetch)
     if key not in _kept:
-        work = _load(model, place, _Ways(fetch, progress))
+        work = _load(model, workspace, _Ways(fetch, progress))
         while len(_kept) >= KEPT:
             _kept.popitem(last=False)
         _kept[key] = work
@@ -59,16 +64,16 @@ class _Ways:
     progress: Progress | None
 
 
-def describe(model: str, place: Path | None = None) -> dict[str, Any]:
+def describe(model: str, workspace: Path | None = None) -> dict[str, Any]:
     """What is known of a model without loading it, under "kind": its card, what the upload said, or the run's recipe and result."""
-    place = place or home()
+    workspace = workspace or default_workspace()
     kind, id = split(model)
     if kind == "run":
-        job, result = _run(id, place)
+        job, result = _run(id, workspace)
         finished = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
         return {"kind": kind, "name": model, "recipe": job.spec, "result": finished}
     if kind == "upload":
-        return {"kind": kind, "name": model, **_upload(id, place)}
+        return {"kind": kind, "name": model, **_upload(id, workspace)}
     if kind == "torchvision":
         return {"kind": kind, "name": model, "architecture": id}
     import sample_models
@@ -88,12 +93,12 @@ def split(model: str) -> tuple[str, str]:
     return kind, rest
 
 
-def _load(model: str, place: Path, ways: _Ways) -> Workpiece:
+def _load(model: str, workspace: Path, ways: _Ways) -> Workpiece:
     kind, id = split(model)
     if kind == "run":
-        return _pruned(id, place, ways)
+        return _pruned(id, workspace, ways)
     if kind == "upload":
-        return _brought(id, place, ways)
+        return _brought(id, workspace, ways)
     import sample_models
 
     return sample_models.load(model, data=ways.fetch or _here(model), progress=ways.progress)
@@ -110,32 +115,35 @@ def _here(model: str) -> bool:
     return find(sample_models.card(model).data) is not None
 
 
-def _brought(id: str, place: Path, ways: _Ways) -> Workpiece:
+def _brought(id: str, workspace: Path, ways: _Ways) -> Workpiece:
     """Somebody's weights in the architecture they chose, with that one's data."""
     from pruning.formats import load_upload
 
-    architecture, state = load_upload(id, place)
-    base = resolve(architecture, place, fetch=ways.fetch, progress=ways.progress)
+    architecture, state = load_upload(id, workspace)
+    base = resolve(architecture, workspace, fetch=ways.fetch, progress=ways.progress)
     model = copy.deepcopy(base.model)
     model.load_state_dict(state)
-    return replace(base, name=f"{_upload(id, place)['name']} as {architecture}", model=model)
+    return replace(base, name=f"{_upload(id, workspace)['name']} as {architecture}", model=model)
 
 
-def _pruned(id: str, place: Path, ways: _Ways) -> Workpiece:
+def _pruned(id: str, workspace: Path, ways: _Ways) -> Workpiece:
     """The model that a run started from, with the weights that the run ended with."""
     from safetensors.torch import load_model
 
-    job, result = _run(id, place)
+    job, result = _run(id, workspace)
     base = resolve(
-        Recipe.from_dict(_plain(job.spec)).model, place, fetch=ways.fetch, progress=ways.progress
+        Recipe.from_dict(_plain(job.spec)).model,
+        workspace,
+        fetch=ways.fetch,
+        progress=ways.progress,
     )
     model = copy.deepcopy(base.model)
     load_model(model, str(result.weights))
     return replace(base, name=f"run {id} of {base.name}", model=model)
 
 
-def _run(id: str, place: Path) -> tuple[Job, RunResult]:
-    job = Store(place).job(id)
+def _run(id: str, workspace: Path) -> tuple[Job, RunResult]:
+    job = Store(workspace).job(id)
     if job.kind != "run" or job.state != "finished":
         raise RecipeError(
             f"Run {id} has no model to work on: it is {job.state}. Choose a finished run."
@@ -143,8 +151,8 @@ def _run(id: str, place: Path) -> tuple[Job, RunResult]:
     return job, load_run(job.folder)
 
 
-def _upload(id: str, place: Path) -> dict[str, Any]:
-    file = place / "uploads" / id / "upload.json"
+def _upload(id: str, workspace: Path) -> dict[str, Any]:
+    file = workspace / "uploads" / id / "upload.json"
     if not id.isalnum() or not file.is_file():
         raise RecipeError(
             f"There is no upload {id!r} in this workspace: open the file again on the Model page."

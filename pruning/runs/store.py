@@ -25,6 +25,7 @@ from pruning.events import Event, Failed, Halted
 from pruning.runs import process_id as _owner
 from pruning.runs.cache_keys import complete
 from pruning.runs.schema import migrate
+from pruning.storage import default_workspace
 
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
@@ -35,11 +36,6 @@ LEASE = 30.0
 GONE = "The process that worked on this ended before it was done (the memory may have run out): start it again."
 BUSY = 10.0
 """Seconds to wait for other writers."""
-
-
-def home() -> Path:
-    """The workspace: $PRUNING_HOME, or `workspace` in the current folder."""
-    return Path(os.environ.get("PRUNING_HOME") or "workspace").resolve()
 
 
 @dataclass(frozen=True)
@@ -71,18 +67,18 @@ class Fenced(Lost):
 
 
 class Store:
-    """Jobs and events in `<home>/runs.sqlite`, for any number of processes and threads at once.
+    """Jobs and events in `<workspace>/runs.sqlite`, for any number of processes and threads at once.
 
     lease: seconds. Raises RunError, with the way out, when the file cannot be read or written.
     """
 
-    def __init__(self, home: Path | None = None, *, lease: float = LEASE) -> None:
-        self.home = home or globals()["home"]()
-        self.file, self.lease = self.home / "runs.sqlite", lease
+    def __init__(self, workspace: Path | None = None, *, lease: float = LEASE) -> None:
+        self.workspace = workspace or default_workspace()
+        self.file, self.lease = self.workspace / "runs.sqlite", lease
         self._idle: deque[sqlite3.Connection] = deque()
         self._process = os.getpid()
         with _plainly(self.file):
-            self.home.mkdir(parents=True, exist_ok=True)
+            self.workspace.mkdir(parents=True, exist_ok=True)
         with self._read() as db:
             migrate(db)
 
@@ -106,7 +102,7 @@ class Store:
             raise RunError(
                 f"There is no kind of job called {kind!r}: known are {', '.join(KINDS)}."
             )
-        key = complete(spec, key, self.home) if kind == "study" else key
+        key = complete(spec, key, self.workspace) if kind == "study" else key
         id, text = secrets.token_hex(6), json.dumps(spec, separators=(",", ":"), allow_nan=False)
         with self._write() as db:
             held = db.execute(
@@ -126,7 +122,7 @@ class Store:
 
     def known(self, spec: dict[str, Any], key: str | None) -> bool:
         """Whether that study waits, works or is done: asking for it would begin nothing."""
-        key = complete(spec, key, self.home)
+        key = complete(spec, key, self.workspace)
         with self._read() as db:
             held = db.execute(
                 "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')",
@@ -238,7 +234,7 @@ class Store:
             raise RunError(
                 f"{id!r} is not the id of a job: ids are hexadecimal, like 5f0c2a9b41de."
             )
-        return self.home / "jobs" / id
+        return self.workspace / "jobs" / id
 
     # ---------------------------------------------------------------- for the worker that holds the job
 
@@ -314,7 +310,7 @@ class Store:
             **kept,
             spec=json.loads(row["spec"]),
             stopping=row["stopping"] is not None,
-            folder=self.home / "jobs" / row["id"],
+            folder=self.workspace / "jobs" / row["id"],
         )
 
     def _worth(self, row: sqlite3.Row) -> bool:
@@ -453,6 +449,3 @@ def _plainly(file: Path) -> Iterator[None]:
         raise RunError(
             f"{file} cannot be used ({said}): check that its folder exists and may be written."
         ) from error
-
-
-__all__ = ["ENDED", "LEASE", "LIVE", "Fenced", "Job", "Store", "home"]

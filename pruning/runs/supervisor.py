@@ -13,7 +13,7 @@ from pruning.runs import process_id
 from pruning.runs.store import LIVE, Job, Store
 
 IDLE = 15 * 60.0
-"""Seconds without work or a page after which the crew leaves (PRUNING_CREW_IDLE overrides it)."""
+"""Seconds without work or a page after which the pool leaves (PRUNING_POOL_IDLE overrides it)."""
 
 SPARE = 5 * 60.0
 """Seconds without work after which a worker beyond the first makes way."""
@@ -25,12 +25,12 @@ EARLY, TRIES = 20.0, 4
 """A worker that ends by itself within EARLY seconds counts as one that cannot start; after TRIES of them queued jobs fail."""
 
 ROOT = Path(__file__).resolve().parents[2]
-BROKEN = "No worker can start, so nothing can be worked on: the reason is at the end of crew.log in the workspace; then try again."
+BROKEN = "No worker can start, so nothing can be worked on: the reason is at the end of pool.log in the workspace; then try again."
 
 
 @dataclass
 class Worker:
-    """A process of the crew. kinds: of jobs that it takes; core: kept even when nothing is to do."""
+    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing is to do."""
 
     process: subprocess.Popen[bytes]
     kinds: tuple[str, ...]
@@ -115,7 +115,7 @@ class WorkerPool:
             sys.executable,
             "-m",
             "pruning.runs.worker",
-            "--crew",
+            "--pool",
             str(os.getpid()),
             "--kinds",
             *kinds,
@@ -123,7 +123,7 @@ class WorkerPool:
         command += ["--nice", "5" if "run" in kinds else "0"] + (
             [] if core else ["--idle", str(SPARE)]
         )
-        environment = {**os.environ, "PRUNING_HOME": str(self.store.home)}
+        environment = {**os.environ, "PRUNING_HOME": str(self.store.workspace)}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         self.workers.append(Worker(process, kinds, core))
 
@@ -156,12 +156,12 @@ class WorkerPool:
                 worker.process.kill()
 
     def idle(self) -> bool:
-        """Whether nobody needs a crew: no work, and no page that asked lately."""
+        """Whether nobody needs a pool: no work, and no page that asked lately."""
         try:
-            silence = time.time() - (self.store.home / "crew.alive").stat().st_mtime
+            silence = time.time() - (self.store.workspace / "pool.heartbeat").stat().st_mtime
         except OSError:
             return True
-        return silence > float(os.environ.get("PRUNING_CREW_IDLE", IDLE)) and not self.store.jobs(
+        return silence > float(os.environ.get("PRUNING_POOL_IDLE", IDLE)) and not self.store.jobs(
             states=LIVE, limit=1
         )
 

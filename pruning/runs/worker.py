@@ -1,6 +1,6 @@
-"""A worker process: takes one job after another, until it has done its share or its crew is gone.
+"""A worker process: takes one job after another, until it has done its share or its pool is gone.
 
-    python -m pruning.runs.worker [--kinds run study] [--crew PID] [--jobs N] [--idle SECONDS] [--nice N]
+    python -m pruning.runs.worker [--kinds run study] [--pool PID] [--jobs N] [--idle SECONDS] [--nice N]
 
 It imports torch before it takes the first job, so that a waiting worker is a warm one.
 """
@@ -83,13 +83,13 @@ class Watch(threading.Thread):
 
 @dataclass
 class Leaving:
-    """Whether this process has to end: it was told so, or the crew that started it is gone."""
+    """Whether this process has to end: it was told so, or the pool that started it is gone."""
 
-    crew: int | None = None
+    pool: int | None = None
     told: bool = False
 
     def now(self) -> bool:
-        return self.told or (self.crew is not None and os.getppid() != self.crew)
+        return self.told or (self.pool is not None and os.getppid() != self.pool)
 
     def tell(self, number: int = 0, frame: FrameType | None = None) -> None:
         self.told = True
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         "--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the jobs it takes"
     )
     parser.add_argument(
-        "--crew", type=int, help="process that started it; it ends when that is gone"
+        "--pool", type=int, help="process that started it; it ends when that is gone"
     )
     parser.add_argument(
         "--jobs", type=int, default=50, help="jobs after which it makes way for a fresh process"
@@ -117,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     os.nice(args.nice)
-    leaving = Leaving(args.crew)
+    leaving = Leaving(args.pool)
     signal.signal(signal.SIGTERM, leaving.tell)
     signal.signal(signal.SIGINT, leaving.tell)
     stamp = cache_keys.stamp()
@@ -159,7 +159,7 @@ def serve(
         if job is None:
             continue
         if not attend(store, job, leaving):
-            return  # who was given up once steps back: the crew may be about to end this process
+            return  # who was given up once steps back: the pool may be about to end this process
         last, share = time.monotonic(), share - 1
         if memory() > HUGE:
             return
@@ -194,7 +194,7 @@ def _end(store: Store, job: Job, reason: str, error: BaseException) -> bool:
         store.finish(job, state, message, event)
     except Fenced:
         return False
-    except RunError as trouble:  # the lease will be over, and the crew records the loss
+    except RunError as trouble:  # the lease will be over, and the pool records the loss
         say(f"job {job.id}: {error!r} could not be recorded: {trouble}")
         return False
     return True
@@ -258,7 +258,7 @@ def memory() -> int:
 
 
 def say(line: str) -> None:
-    """A line for the crew's log."""
+    """A line for the pool's log."""
     print(
         f"{time.strftime('%Y-%m-%d %H:%M:%S')} worker {os.getpid()}: {line}",
         file=sys.stderr,

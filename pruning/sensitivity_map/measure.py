@@ -114,6 +114,7 @@ def _points(
 
 def kept() -> Path | None:
     """Where what was measured is kept: in the workspace, if there is one."""
-    from pruning.runs.store import home
+    from pruning.storage import default_workspace
 
-    return home() / "maps" if home().is_dir() else None
+    folder = default_workspace()
+    return folder / "maps" if folder.is_dir() else None

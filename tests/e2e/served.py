@@ -51,7 +51,7 @@ class Served:
     log: Path
 
     def end(self) -> None:
-        """End the server, then the crew of workers it started; both were started here."""
+        """End the server, then the worker pool it started; both were started here."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(10)
