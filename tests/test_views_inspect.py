@@ -17,12 +17,11 @@ from tests.pages import figures, opened, said, settle, settled
 
 @pytest.fixture(autouse=True)
 def no_pool(home, monkeypatch):
-
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
-def left(recipe: Recipe) -> Preview:
-    """What the engine would leave, from the same study that the page asked for."""
+def preview(recipe: Recipe) -> Preview:
+    """What the engine would keep, from the same study that the page asked for."""
     study = jobs.study("scores", **tables.scores_spec(recipe))
     assert study is not None
     return study.ranking.preview(recipe)
@@ -39,10 +38,10 @@ def test_while_it_reads_it_says_what_it_waits_for():
 def test_the_largest_layer_comes_first_with_the_exact_threshold():
     page = settled("inspect")
     assert not page.exception and not page.error
-    layer = next(layer for layer in left(state.HOME).layers if layer.name == "conv3.weight")
+    layer = next(layer for layer in preview(state.HOME).layers if layer.name == "conv3.weight")
     title = next(title for title in figures(page) if title.startswith("conv3:"))
     assert f"{layer.total - layer.kept:,} of {layer.total:,} weights" in title
-    threshold = left(state.HOME).thresholds["conv3.weight"]
+    threshold = preview(state.HOME).thresholds["conv3.weight"]
     assert lines(figures(page)[title]) == pytest.approx([-threshold, threshold])
 
 
@@ -51,7 +50,7 @@ def test_the_squared_norm_draws_its_threshold_on_the_weights():
     page = settled("inspect", r=state.encode(recipe))
     title = next(title for title in figures(page) if title.startswith("conv3:"))
     assert lines(figures(page)[title])[1] == pytest.approx(
-        left(recipe).thresholds["conv3.weight"] ** 0.5
+        preview(recipe).thresholds["conv3.weight"] ** 0.5
     )
 
 
@@ -59,11 +58,11 @@ def test_every_layer_has_its_panel_and_share():
     page = settled("inspect")
     title = next(title for title in figures(page) if title.startswith("All layers"))
     notes = " ".join(note["text"] for note in figures(page)[title]["layout"]["annotations"])
-    for layer in left(state.HOME).layers:
+    for layer in preview(state.HOME).layers:
         assert f"−{(1 - layer.kept / layer.total) * 100:.1f} %" in notes
 
 
-def test_the_address_selects_a_layer_and_an_unknown_one_is_told():
+def test_the_address_selects_a_layer_and_an_unknown_one_is_reported():
     assert any(
         title.startswith("fc1:") for title in figures(settled("inspect", layer="fc1.weight"))
     )
@@ -81,26 +80,26 @@ def test_a_criterion_with_its_own_score_shows_that_score():
     assert "is seen after a run" in said(page)  # no mask is claimed over the matrix
 
 
-def test_channels_stand_in_line_and_those_that_go_are_pale():
+def test_channels_stand_in_line_and_the_pruned_ones_are_pale():
     recipe = replace(state.HOME, granularity="channel", sparsity=0.5)
     page = settled("inspect", r=state.encode(recipe), layer="conv2.weight")
-    drops = left(recipe).drops["conv2.weight"]
-    figure = figures(page)[f"conv2: {drops} of 32 channels go"]
+    drops = preview(recipe).drops["conv2.weight"]
+    figure = figures(page)[f"conv2: {drops} of 32 channels removed"]
     assert [len(bars["x"]) for bars in figure["data"]] == [drops, 32 - drops]
     page = settled("inspect", r=state.encode(recipe), layer="fc2.weight")
-    assert any("fc2 stays whole" in told.value for told in page.info)
+    assert any(box.value.startswith("fc2") for box in page.info)
 
 
 def test_before_and_after_shows_the_finished_example():
     page = settled("inspect", layer="conv3.weight")
     page.segmented_control(key="side").set_value("Before and after").run()
-    assert "conv3: 1,250 of 18,432 weights left after the run" in figures(page)
+    assert "conv3: 1,250 of 18,432 weights kept by the run" in figures(page)
 
 
 def test_a_model_without_finished_runs_says_where_to_start_one():
     page = settled("inspect", r=state.encode(replace(state.HOME, model="digits-mlp")))
     page.segmented_control(key="side").set_value("Before and after").run()
-    assert any("No finished run of this model yet" in told.value for told in page.info)
+    assert any("No finished run of this model yet" in box.value for box in page.info)
 
 
 def test_units_and_filters():
@@ -140,7 +139,7 @@ def test_sixty_layers_are_two_traces():
     assert len(figure["data"]) == 2 and len(figure["layout"]["annotations"]) == 60
 
 
-def test_a_layer_without_any_weight_left_or_spread_draws():
+def test_a_layer_without_any_weight_or_spread_draws():
     assert one_layer.matrix(np.zeros((4, 4)), None, title="", dark=True, rows=4, columns=4)["data"]
     assert one_layer.filters(np.zeros((3, 2, 2)), title="", dark=False)["data"]
     assert one_layer.scores(np.zeros(5), title="", dark=False, threshold=0.0, log=False, x="score")[
@@ -152,14 +151,14 @@ def test_a_layer_without_any_weight_left_or_spread_draws():
 
 
 @pytest.mark.parametrize(
-    ("granularity", "layer", "said_of"),
+    ("granularity", "layer", "noun"),
     [("n_of_m", "fc1.weight", "group"), ("kernel", "conv3.weight", "kernel")],
 )
-def test_units_that_come_in_thousands_are_drawn_as_a_spread(granularity, layer, said_of):
+def test_units_that_come_in_thousands_are_drawn_as_a_spread(granularity, layer, noun):
     recipe = replace(state.HOME, granularity=granularity)
     page = settled("inspect", r=state.encode(recipe), layer=layer)
     assert not page.exception and not page.error
-    title = next(title for title in figures(page) if f"{said_of}s go" in title)
-    held = left(recipe)
-    assert f"{held.drops[layer]:,} of {held.units[layer]:,}" in title
+    title = next(title for title in figures(page) if f"{noun}s removed" in title)
+    expected = preview(recipe)
+    assert f"{expected.drops[layer]:,} of {expected.units[layer]:,}" in title
     assert sum(len(trace["x"]) for trace in figures(page)[title]["data"]) <= 256

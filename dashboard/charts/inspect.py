@@ -1,46 +1,40 @@
-"""What Inspect shows of a model under a recipe: weights, scores and what would be left, joined. No page."""
+"""What Inspect shows of a model under a recipe: weights, scores, and the preview of masks. Pure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dashboard import words
+from dashboard.charts.base import Array
 from dashboard.charts.layers import Panel
 from pruning.allocation.ranking import Preview, Ranking
 from pruning.events import Layer
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
 
-Array = NDArray[Any]
-
 
 @dataclass(frozen=True)
-class Look:
-    """A model's "weights" study under a recipe. left, scored: None while the scores are worked out."""
+class Inspection:
+    """A model's "weights" study under a recipe.
+
+    ranking, preview: None while the scores are worked out.
+    """
 
     recipe: Recipe
     study: Study
-    scored: Ranking | None
-    left: Preview | None
-
-    @property
-    def ranking(self) -> Ranking:
-        assert self.scored is not None
-        return self.scored
+    ranking: Ranking | None
+    preview: Preview | None
 
     @property
     def structured(self) -> bool:
-        """Units of several weights go, so that there is no threshold on single weights."""
+        """Units of several weights are pruned: there is no threshold on single weights."""
         return self.recipe.granularity != "weight"
 
     @property
     def on_weights(self) -> bool:
-        """The score is a function of |w| alone, so that its threshold can be drawn on the weights."""
+        """The score is a function of |w| alone: its threshold can be drawn on the weights."""
         return self.recipe.criterion == "magnitude" and not self.structured
 
     def index(self, name: str) -> int:
@@ -50,72 +44,98 @@ class Look:
         return tuple(self.study.data["layers"][self.index(name)]["shape"])
 
     def histogram(self, name: str) -> tuple[Array, Array]:
+        """(bins + 1,) edges and (bins,) counts of a layer's weights."""
         i = self.index(name)
         return self.study.arrays[f"edges_{i}"], self.study.arrays[f"counts_{i}"]
 
     def layer(self, name: str) -> Layer:
-        """What would be left of the layer; all of it while that is not known."""
-        held = {layer.name: layer for layer in self.left.layers} if self.left else {}
+        """What the recipe would keep of the layer; all of it while that is not known."""
+        for layer in self.preview.layers if self.preview else ():
+            if layer.name == name:
+                return layer
         total = math.prod(self.shape(name))
-        return held.get(name, Layer(name, total, total))
+        return Layer(name, total, total)
 
-    def threshold(self, name: str) -> float | None:
-        """On the score; for magnitude on |w|, whichever norm it compares."""
-        found = self.left.thresholds.get(name) if self.left else None
-        if found is None or not self.on_weights:
-            return found
-        return math.sqrt(found) if self.recipe.options.get("norm") == "l2" else found
+    def removed(self, name: str) -> int:
+        """Weights of the layer that the recipe would prune."""
+        layer = self.layer(name)
+        return layer.total - layer.kept
+
+    def scores(self, name: str) -> Array | None:
+        """(units,) scores of a layer's units, ascending; None where it has none."""
+        return self.ranking.units.get(name) if self.ranking else None
+
+    def drops(self, name: str) -> int:
+        """Units of the layer that the recipe would prune."""
+        return self.preview.drops.get(name, 0) if self.preview else 0
+
+    def score_threshold(self, name: str) -> float | None:
+        """The score at or below which units are pruned."""
+        return self.preview.thresholds.get(name) if self.preview else None
+
+    def weight_threshold(self, name: str) -> float | None:
+        """The same on |w|; None where the criterion does not compare |w|."""
+        threshold = self.score_threshold(name)
+        if threshold is None or not self.on_weights:
+            return None
+        # With the L2 norm a weight's score is its square.
+        return math.sqrt(threshold) if self.recipe.options.get("norm") == "l2" else threshold
 
     def picture(self, name: str) -> tuple[Array, int, int]:
         """(pooled mean |w|, rows, columns of the real matrix)."""
         shape = self.shape(name)
         return self.study.arrays[f"picture_{self.index(name)}"], shape[0], math.prod(shape[1:])
 
-    def gone(self, name: str) -> Array | None:
-        """Cells of the picture that the threshold takes; None where positions are not known from a threshold."""
-        if self.left is None or not self.on_weights:
+    def removed_cells(self, name: str) -> Array | None:
+        """Cells of the picture at or below the threshold.
+
+        None where a threshold on |w| does not say which weights are pruned.
+        """
+        if self.preview is None or not self.on_weights:
             return None
-        picture, threshold = self.picture(name)[0], self.threshold(name)
-        return picture <= threshold if threshold is not None else np.zeros(picture.shape, bool)
+        picture = self.picture(name)[0]
+        threshold = self.weight_threshold(name)
+        return np.zeros(picture.shape, bool) if threshold is None else picture <= threshold
 
     def norms(self, name: str) -> Array:
         """(outputs,) mean |w| of each output's weights."""
-        return self.study.arrays[f"norms_l1_{self.index(name)}"] / max(
-            math.prod(self.shape(name)[1:]), 1
-        )
+        inputs = math.prod(self.shape(name)[1:])
+        return self.study.arrays[f"norms_l1_{self.index(name)}"] / max(inputs, 1)
 
     @property
     def filters(self) -> Array | None:
+        """The first convolution's kernels; None where the model has none."""
         return self.study.arrays.get("filters")
 
     def panels(self) -> list[Panel]:
-        found = []
+        """A small histogram of each layer."""
+        panels = []
         for name in self.study.data["names"]:
-            edges, counts = self.histogram(name)
             layer = self.layer(name)
-            threshold = self.threshold(name) if self.on_weights else None
-            found.append(Panel(name, edges, counts, threshold, 1 - layer.kept / layer.total))
-        return found
+            share = 1 - layer.kept / layer.total
+            panels.append(Panel(name, *self.histogram(name), self.weight_threshold(name), share))
+        return panels
 
 
-def look(recipe: Recipe, study: Study, scores: Study | None) -> Look:
+def inspection(recipe: Recipe, study: Study, scores: Study | None) -> Inspection:
     """Raises RecipeError when the recipe names a layer that the model does not have."""
-    ranking = scores.ranking if scores else None
-    return Look(recipe, study, ranking, ranking.preview(recipe) if ranking else None)
+    if scores is None:
+        return Inspection(recipe, study, None, None)
+    return Inspection(recipe, study, scores.ranking, scores.ranking.preview(recipe))
 
 
-def found_scores(name: str, gone: int, total: int, threshold: float | None, technique: str) -> str:
-    """The title of a histogram of scores: what it shows."""
-    layer = words.layer_name(name)
-    if not gone or threshold is None:
-        return f"{layer}: nothing goes, {words.plural(total, 'weight')} stay"
-    return f"{layer}: {gone:,} of {total:,} weights ({words.percent(gone / total)}) score at most {threshold:.3g} by {technique} and go"
-
-
-def about_matrix(look: Look, name: str, gone: Array | None, pooled: bool, layer: Layer) -> str:
-    """What the colours of the picture mean."""
-    if gone is None:
-        return "Stronger colour, larger weight. Which of them this technique takes is seen after a run."
-    if pooled:
-        return "A cell is the mean of several weights; pale where that mean is at or below the threshold (an estimate)."
-    return f"Stronger colour, larger weight; pale cells go, {layer.total - layer.kept:,} of them."
+def about_matrix(shown: Inspection, name: str) -> str:
+    """What the colours of the matrix mean."""
+    picture, rows, columns = shown.picture(name)
+    if shown.removed_cells(name) is None:
+        return (
+            "Stronger colour, larger weight. "
+            "Which of them this criterion removes is seen after a run."
+        )
+    if picture.size < rows * columns:
+        return (
+            "A cell is the mean of several weights; "
+            "pale where that mean is at or below the threshold (an estimate)."
+        )
+    removed = shown.removed(name)
+    return f"Stronger colour, larger weight; pale cells are removed, {removed:,} of them."

@@ -1,31 +1,61 @@
-"""Pictures of all layers at once. Arrays in, plotly's plain dicts out."""
+"""All layers at once: a small weight histogram for each, with its pruning threshold. Pure.
+
+Arrays in, plotly figures as plain dicts out.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.base import centres, layout, readable_bins, rebin
+from dashboard.charts.base import Array, Figure, centres, layout, readable_bins, rebin
 
-CELL, LABEL = 118, 24  # pixels: a panel's height, and of it the label's
-BINS = 64
+CELL = 118  # pixels: height of a panel
+LABEL = 24 / CELL  # share of it that the label takes
+HEADING = 52  # pixels above the panels
+MARGIN = 0.05  # of a panel's width, on each side of its bars
+MOST_BINS = 64  # more do not show in so small a panel
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One layer's small histogram. threshold: on |w|, None where nothing goes; gone: share removed."""
+    """One layer's small histogram.
+
+    edges: (bins + 1,), counts: (bins,); threshold: on |w|, None where nothing is pruned or the
+    criterion does not compare |w|; removed: share pruned.
+    """
 
     name: str
-    edges: NDArray[Any]
-    counts: NDArray[Any]
+    edges: Array
+    counts: Array
     threshold: float | None
-    gone: float
+    removed: float
+
+
+@dataclass
+class _Bars:
+    """The bars of all panels in one colour, as plotly wants them."""
+
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    width: list[float] = field(default_factory=list)
+    base: list[float] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+
+    def trace(self, colour: str, name: str) -> dict[str, Any]:
+        return {
+            "type": "bar",
+            **vars(self),
+            "name": name,
+            "marker": {"color": colour, "line": {"width": 0}},
+            "textposition": "none",
+            "hovertemplate": f"%{{text}}, {name}<extra></extra>",
+        }
 
 
 def multiples(
@@ -36,117 +66,100 @@ def multiples(
     dark: bool,
     across: int = 6,
     log: bool = False,
-) -> dict[str, Any]:
-    """A small histogram for each layer, all on one pair of axes, so that 60 layers draw as fast as 6.
+) -> Figure:
+    """A small histogram for each layer.
 
-    Each panel has its own scales: shapes are compared here, sizes are not.
+    All are on one pair of axes, so that 60 layers draw as fast as 6. Each panel has its own
+    scales: shapes are compared here, sizes are not.
     """
     across = min(across, len(panels))
     down = math.ceil(len(panels) / across)
     tones = colours.palette(dark)
-    kept, removed, shapes, notes = _empty(), _empty(), [], []
+    kept, removed = _Bars(), _Bars()
+    shapes: list[dict[str, Any]] = []
+    notes = []
     for i, panel in enumerate(panels):
-        x, y = i % across, down - 1 - i // across
+        # A panel is one unit wide and high; the first stands at the top left.
+        x = i % across
+        y = down - 1 - i // across
         _draw(panel, x, y, kept, removed, log)
-        shapes += _frame(panel, x, y, panel.name == chosen, tones)
-        gone = f"−{words.percent(panel.gone)}" if panel.gone else "all stay"
-        said = f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>{gone}</span>"
-        weight = 700 if panel.name == chosen else 400
-        notes.append(
-            {
-                "x": x + 0.05,
-                "y": y + 0.99,
-                "xanchor": "left",
-                "yanchor": "top",
-                "text": said,
-                "showarrow": False,
-                "font": {"size": 13, "color": tones.text, "weight": weight},
-            }
-        )
-    data = [_area(removed, tones.removed, "removed"), _area(kept, tones.kept, "kept")]
-    axes = {
-        "xaxis": {"visible": False, "range": [0, across], "fixedrange": True},
-        "yaxis": {"visible": False, "range": [0, down], "fixedrange": True},
-    }
+        shapes.append(_frame(x, y, panel.name == chosen, tones))
+        shapes += _thresholds(panel, x, y, tones)
+        notes.append(_label(panel, x, y, panel.name == chosen, tones))
+    hidden = {"visible": False, "fixedrange": True}
     return {
-        "data": data,
-        "layout": layout(title, dark, 52 + CELL * down, **axes, shapes=shapes, annotations=notes),
+        "data": [removed.trace(tones.removed, "removed"), kept.trace(tones.kept, "kept")],
+        "layout": layout(
+            title,
+            dark,
+            HEADING + CELL * down,
+            xaxis={**hidden, "range": [0, across]},
+            yaxis={**hidden, "range": [0, down]},
+            shapes=shapes,
+            annotations=notes,
+        ),
     }
 
 
-def _empty() -> dict[str, list[Any]]:
-    return {"x": [], "y": [], "width": [], "base": [], "text": []}
+def _across(panel: Panel, x: int, values: Array) -> Array:
+    """Where weights of these values lie in the panel's column."""
+    span = float(panel.edges[-1] - panel.edges[0]) or 1.0
+    return x + MARGIN + (values - panel.edges[0]) / span * (1 - 2 * MARGIN)
 
 
-def _draw(
-    panel: Panel,
-    x: int,
-    y: int,
-    kept: dict[str, list[Any]],
-    removed: dict[str, list[Any]],
-    log: bool,
-) -> None:
-    """Bars of one panel, scaled into its cell."""
-    most = min(BINS, readable_bins(int(panel.counts.sum())))
+def _draw(panel: Panel, x: int, y: int, kept: _Bars, removed: _Bars, log: bool) -> None:
+    """Add the bars of one panel, scaled into its cell."""
+    most = min(MOST_BINS, readable_bins(int(panel.counts.sum())))
     edges, counts = rebin(panel.edges, panel.counts, most)
     middle = centres(edges)
-    tall = np.log10(counts + 1) if log else counts.astype(float)
-    high = tall / max(tall.max(initial=0), 1e-9) * (1 - LABEL / CELL - 0.06)
-    span = float(edges[-1] - edges[0]) or 1.0
-    at = x + 0.05 + (middle - edges[0]) / span * 0.9
+    at = _across(panel, x, middle)
+    heights = np.log10(counts + 1) if log else counts.astype(float)
+    heights = heights / max(heights.max(initial=0), 1e-9) * (1 - LABEL - 0.06)
+    name = words.layer_name(panel.name)
     for i in np.flatnonzero(counts):
-        part = (
-            removed if panel.threshold is not None and abs(middle[i]) <= panel.threshold else kept
-        )
-        part["x"].append(round(float(at[i]), 4))
-        part["y"].append(round(float(high[i]), 4))
-        part["width"].append(0.9 / len(counts))
-        part["base"].append(y + 0.03)
-        part["text"].append(
-            f"{words.layer_name(panel.name)}: {counts[i]:,} weights near {middle[i]:.3g}"
-        )
+        pruned = panel.threshold is not None and abs(middle[i]) <= panel.threshold
+        bars = removed if pruned else kept
+        bars.x.append(round(float(at[i]), 4))
+        bars.y.append(round(float(heights[i]), 4))
+        bars.width.append((1 - 2 * MARGIN) / len(counts))
+        bars.base.append(y + 0.03)
+        bars.text.append(f"{name}: {counts[i]:,} weights near {middle[i]:.3g}")
 
 
-def _area(part: dict[str, list[Any]], colour: str, said: str) -> dict[str, Any]:
+def _label(panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette) -> dict[str, Any]:
+    """The layer's name and the share that is pruned of it."""
+    share = f"−{words.percent(panel.removed)}" if panel.removed else "all kept"
     return {
-        "type": "bar",
-        **part,
-        "name": said,
-        "marker": {"color": colour, "line": {"width": 0}},
-        "textposition": "none",
-        "hovertemplate": f"%{{text}}, {said}<extra></extra>",
+        "x": x + MARGIN,
+        "y": y + 0.99,
+        "xanchor": "left",
+        "yanchor": "top",
+        "text": f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>{share}</span>",
+        "showarrow": False,
+        "font": {"size": 13, "color": tones.text, "weight": 700 if chosen else 400},
     }
 
 
-def _frame(
-    panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette
-) -> list[dict[str, Any]]:
-    line = {"color": tones.text if chosen else tones.grid, "width": 2 if chosen else 1}
-    shapes: list[dict[str, Any]] = [
-        {
-            "type": "rect",
-            "x0": x + 0.02,
-            "x1": x + 0.98,
-            "y0": y + 0.015,
-            "y1": y + 0.995,
-            "line": line,
-            "layer": "below",
-        }
-    ]
+def _frame(x: int, y: int, chosen: bool, tones: colours.Palette) -> dict[str, Any]:
+    """The rectangle around a panel, thicker around the selected layer's."""
+    line = {"color": tones.text, "width": 2} if chosen else {"color": tones.grid, "width": 1}
+    return {
+        "type": "rect",
+        "x0": x + 0.02,
+        "x1": x + 0.98,
+        "y0": y + 0.015,
+        "y1": y + 0.995,
+        "line": line,
+        "layer": "below",
+    }
+
+
+def _thresholds(panel: Panel, x: int, y: int, tones: colours.Palette) -> list[dict[str, Any]]:
+    """Upright lines at ±threshold; one beyond the weights stands at the panel's rim."""
     if panel.threshold is None:
-        return shapes
-    low, span = float(panel.edges[0]), float(panel.edges[-1] - panel.edges[0]) or 1.0
-    for value in (-panel.threshold, panel.threshold):
-        at = x + 0.05 + (min(max(value, low), low + span) - low) / span * 0.9
-        line = {"color": tones.highlight, "width": 1}
-        shapes.append(
-            {
-                "type": "line",
-                "x0": at,
-                "x1": at,
-                "y0": y + 0.03,
-                "y1": y + 1 - LABEL / CELL,
-                "line": line,
-            }
-        )
-    return shapes
+        return []
+    both = np.array([-panel.threshold, panel.threshold])
+    at = _across(panel, x, both.clip(panel.edges[0], panel.edges[-1]))
+    line = {"color": tones.highlight, "width": 1}
+    upright = {"type": "line", "y0": y + 0.03, "y1": y + 1 - LABEL, "line": line}
+    return [{**upright, "x0": float(x0), "x1": float(x0)} for x0 in at]

@@ -1,8 +1,12 @@
-"""Pictures of one layer: weights or scores with the threshold, filters, units, matrix. Arrays in, plotly's plain dicts out."""
+"""Pictures of one layer: weights or scores with the threshold, filters, units, matrix. Pure.
+
+Arrays in, plotly figures as plain dicts out.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +23,15 @@ from dashboard.charts.base import (
     rebin,
 )
 
+SCORE_BINS = 128
+LONG_TAIL = 50  # the largest score is so many times the median: scores are drawn on a log axis
+MOST_FILTERS = 64
+
+BAR = {"thickness": 10, "outlinewidth": 0, "len": 0.8}
+"""The colour bar beside a heat map."""
+
+# ---------------------------------------------------------------- histograms
+
 
 def histogram(
     edges: Array,
@@ -28,27 +41,31 @@ def histogram(
     dark: bool,
     threshold: float | None,
     log: bool,
-    x: str = "weight",
 ) -> Figure:
-    """Weights of a layer; what lies within ±threshold is pale. edges: (bins + 1,), counts: (bins,)."""
+    """Weights of a layer; those within ±threshold are pale.
+
+    edges: (bins + 1,), counts: (bins,); log: counts on a logarithmic axis.
+    """
     edges, counts = rebin(edges, counts, readable_bins(int(counts.sum())))
     middle = centres(edges)
-    gone = np.abs(middle) <= threshold if threshold is not None else np.zeros(len(middle), bool)
-    tones = colours.palette(dark)
+    removed = np.zeros(len(middle), bool)
+    if threshold is not None:
+        removed = np.abs(middle) <= threshold
+    hover = [f"{value:.3g}" for value in middle]
     figure: Figure = {
-        "data": _bars(edges, counts, gone, dark, x, "weights"),
+        "data": _bars(edges, counts, removed, dark, "weights with a weight", hover),
         "layout": layout(
             title,
             dark,
-            xaxis={"title": {"text": x}},
+            xaxis={"title": {"text": "weight"}},
             yaxis=counts_axis(log, counts.max(initial=1)),
             barmode="overlay",
         ),
     }
     if threshold is not None:
-        figure["layout"] |= _lines(
-            (-threshold, threshold), tones, [f"−{threshold:.3g}", f"+{threshold:.3g}"]
-        )
+        tones = colours.palette(dark)
+        names = [f"−{threshold:.3g}", f"+{threshold:.3g}"]
+        figure["layout"] |= _thresholds([-threshold, threshold], names, tones)
         figure["layout"]["shapes"].append(_band(-threshold, threshold, tones))
     return figure
 
@@ -56,23 +73,28 @@ def histogram(
 def scores(
     values: Array, *, title: str, dark: bool, threshold: float | None, log: bool, x: str
 ) -> Figure:
-    """Scores of a layer's units, binned here; what lies at or below the threshold is pale. values: (units,) ascending."""
+    """Scores of a layer's units, binned here; those at or below the threshold are pale.
+
+    values: (units,) ascending; x: the axis' title. Scores with a long tail stand on a log axis.
+    """
     positive = values[values > 0]
-    wide = len(positive) > 1 and positive[-1] > 50 * positive[len(positive) // 2]
-    shown = np.log10(positive) if wide else values
-    counts, edges = np.histogram(shown, bins=128)
-    at = (
-        threshold
-        if not wide or threshold is None
-        else (math.log10(threshold) if threshold > 0 else None)
-    )
-    gone = centres(edges) <= at if at is not None else np.zeros(len(counts), bool)
+    powers = len(positive) > 1 and positive[-1] > LONG_TAIL * positive[len(positive) // 2]
+    # The bars lie on a linear axis of exponents, so that all are equally wide.
+    shown = np.log10(positive) if powers else values
+    counts, edges = np.histogram(shown, bins=SCORE_BINS)
+    middle = centres(edges)
+    at = threshold
+    if powers and threshold is not None:
+        at = math.log10(threshold) if threshold > 0 else None
+    removed = np.zeros(len(counts), bool) if at is None else middle <= at
+    hover = [f"{10**value if powers else value:.3g}" for value in middle]
     axis: dict[str, Any] = {"title": {"text": x}}
-    if wide:
-        powers = list(range(math.ceil(edges[0]), math.floor(edges[-1]) + 1))
-        axis |= {"tickvals": powers, "ticktext": [f"10<sup>{power}</sup>" for power in powers]}
+    if powers:
+        ticks = range(math.ceil(edges[0]), math.floor(edges[-1]) + 1)
+        axis["tickvals"] = list(ticks)
+        axis["ticktext"] = [f"10<sup>{power}</sup>" for power in ticks]
     figure: Figure = {
-        "data": _bars(edges, counts, gone, dark, "score", "units", log_scale=wide),
+        "data": _bars(edges, counts, removed, dark, "units with a score", hover),
         "layout": layout(
             title,
             dark,
@@ -81,24 +103,28 @@ def scores(
             barmode="overlay",
         ),
     }
-    if at is not None and threshold is not None:
-        figure["layout"] |= _lines((at,), colours.palette(dark), [f"{threshold:.3g}"])
+    if at is not None:
+        figure["layout"] |= _thresholds([at], [f"{threshold:.3g}"], colours.palette(dark))
     return figure
 
 
 def before_after(
     edges: Array, dense: Array, final: Array, *, title: str, dark: bool, log: bool
 ) -> Figure:
-    """A layer's weights before, as a line, and those kept after, filled. The same bins for both."""
+    """A layer's dense weights as a line, and those kept after the run, filled, on the same bins.
+
+    edges: (bins + 1,); dense, final: (bins,) counts.
+    """
     tones = colours.palette(dark)
+    # Both take the bins that suit the dense layer: the kept weights alone would get wider ones.
     most = readable_bins(int(dense.sum()))
-    wide, dense = rebin(edges, dense, most)
     final = rebin(edges, final, most)[1]
-    middle = centres(wide)
+    edges, dense = rebin(edges, dense, most)
+    middle = centres(edges).tolist()
     line = {
         "type": "scatter",
         "mode": "lines",
-        "x": middle.tolist(),
+        "x": middle,
         "y": dense.tolist(),
         "name": "dense",
         "line": {"shape": "hvh", "color": tones.dense, "width": 1.5},
@@ -106,174 +132,60 @@ def before_after(
     }
     bars = {
         "type": "bar",
-        "x": middle.tolist(),
+        "x": middle,
         "y": final.tolist(),
-        "width": float(wide[1] - wide[0]),
+        "width": float(edges[1] - edges[0]),
         "name": "kept",
         "marker": {"color": tones.kept, "line": {"width": 0}},
         "hovertemplate": "%{y:,} weights near %{x:.3g} after<extra></extra>",
     }
     top = max(dense.max(initial=1), final.max(initial=1))
-    axes: dict[str, Any] = {"xaxis": {"title": {"text": "weight"}}, "yaxis": counts_axis(log, top)}
-    legend: dict[str, Any] = {
-        "showlegend": True,
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-    }
-    return {"data": [bars, line], "layout": layout(title, dark, **axes, **legend)}
-
-
-def units(values: Array, drops: int, *, title: str, dark: bool, noun: str, y: str) -> Figure:
-    """Scores of a layer's units, lowest first, the first `drops` pale. values: (units,) ascending."""
-    rank = np.arange(1, len(values) + 1)
-    tones = colours.palette(dark)
-    parts = ((slice(0, drops), tones.removed, "removed"), (slice(drops, None), tones.kept, "kept"))
-    bars = [
-        {
-            "type": "bar",
-            "x": rank[part].tolist(),
-            "y": values[part].tolist(),
-            "name": said,
-            "marker": {
-                "color": colour,
-                "line": {"width": 0},
-                **({"pattern": HATCH} if said == "removed" else {}),
-            },
-            "hovertemplate": f"{noun} ranked %{{x}} of {len(values)}: %{{y:.4g}}, {said}<extra></extra>",
-        }
-        for part, colour, said in parts
-    ]
-    axis = {"title": {"text": f"{noun}s, lowest score first"}, "range": [0.3, len(values) + 0.7]}
-    figure: Figure = {
-        "data": bars,
-        "layout": layout(
-            title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12
-        ),
-    }
-    if 0 < drops < len(values):
-        figure["layout"] |= _lines((drops + 0.5,), tones, [f"{drops} go"])
-    return figure
-
-
-def matrix(
-    picture: Array, gone: Array | None, *, title: str, dark: bool, rows: int, columns: int
-) -> Figure:
-    """A layer's weights as a picture: one row for each output, stronger = larger. gone: (same shape) bool, drawn pale."""
-    tones = colours.palette(dark)
-    xs, ys = _cells(picture.shape[1], columns), _cells(picture.shape[0], rows)
-    grid = {"type": "heatmap", "x": xs, "y": ys}
-    bar = {
-        "title": {"text": "mean |w|" if picture.size < rows * columns else "|w|"},
-        "thickness": 10,
-        "outlinewidth": 0,
-        "len": 0.8,
-    }
-    strong = {
-        **grid,
-        "z": _rounded(picture),
-        "colorscale": colours.strength(dark),
-        "zmin": 0,
-        "zmax": float(np.quantile(picture, 0.995)) or 1.0,
-        "colorbar": bar,
-        "hoverongaps": False,
-        "hovertemplate": "output %{y:.0f}, input %{x:.0f}: %{z:.3g}<extra></extra>",
-    }
-    data = [strong]
-    if gone is not None and gone.any():
-        flat = [[0, tones.removed], [1, tones.removed]]
-        hole = {
-            **grid,
-            "z": np.where(gone, 1.0, np.nan).tolist(),
-            "colorscale": flat,
-            "showscale": False,
-            "hoverongaps": False,
-        }
-        data.append(
-            {
-                **hole,
-                "hovertemplate": "output %{y:.0f}, input %{x:.0f}: removed<extra></extra>",
-                "opacity": 0.72,
-            }
-        )
-    axes: dict[str, Any] = {
-        "xaxis": {"title": {"text": "inputs"}, "showgrid": False, "constrain": "domain"},
-        "yaxis": {"title": {"text": "outputs"}, "showgrid": False, "autorange": "reversed"},
-    }
-    return {"data": data, "layout": layout(title, dark, **axes)}
-
-
-def filters(kernels: Array, *, title: str, dark: bool, most: int = 64) -> Figure:
-    """First-layer kernels as tiles, blue below zero and orange above. kernels: (n, h, w), or (n, h, w, 3), whose colours are averaged."""
-    flat = kernels[:most].mean(-1) if kernels.ndim == 4 else kernels[:most]
-    n, high, wide = flat.shape
-    across = min(n, max(1, math.ceil(math.sqrt(n * 1.6 * high / wide))))
-    down = math.ceil(n / across)
-    board = np.full((down * (high + 1) - 1, across * (wide + 1) - 1), np.nan)
-    for i, kernel in enumerate(flat):
-        y, x = i // across * (high + 1), i % across * (wide + 1)
-        board[y : y + high, x : x + wide] = kernel
-    limit = float(np.abs(flat).max()) or 1.0
-    tiles = {
-        "type": "heatmap",
-        "z": _rounded(board),
-        "colorscale": colours.difference(dark),
-        "zmin": -limit,
-        "zmax": limit,
-        "colorbar": {"title": {"text": "weight"}, "thickness": 10, "outlinewidth": 0, "len": 0.8},
-        "hoverongaps": False,
-        "hovertemplate": "%{z:.3g}<extra></extra>",
-    }
-    hidden = {"visible": False}
+    legend = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"}
     return {
-        "data": [tiles],
+        "data": [bars, line],
         "layout": layout(
-            title, dark, xaxis=hidden, yaxis={**hidden, "scaleanchor": "x", "autorange": "reversed"}
+            title,
+            dark,
+            xaxis={"title": {"text": "weight"}},
+            yaxis=counts_axis(log, top),
+            showlegend=True,
+            legend=legend,
         ),
     }
 
 
 def _bars(
-    edges: Array,
-    counts: Array,
-    gone: Array,
-    dark: bool,
-    what: str,
-    noun: str,
-    log_scale: bool = False,
+    edges: Array, counts: Array, removed: Array, dark: bool, what: str, hover: Sequence[str]
 ) -> list[dict[str, Any]]:
-    middle, width = centres(edges), float(edges[1] - edges[0])
+    """One trace of the bins that are removed, one of those kept.
+
+    removed: (bins,) bool; what: `units with a score`, read before `near`; hover: (bins,) values.
+    """
+    middle = centres(edges)
+    values = np.asarray(hover)
     tones = colours.palette(dark)
-    real = 10**middle if log_scale else middle
-    bars = []
-    for part, colour, said in ((gone, tones.removed, "removed"), (~gone, tones.kept, "kept")):
-        bars.append(
-            {
-                "type": "bar",
-                "x": middle[part].tolist(),
-                "y": counts[part].tolist(),
-                "width": width,
-                "name": said,
-                "customdata": [f"{value:.3g}" for value in real[part]],
-                "marker": {"color": colour, "line": {"width": 0}},
-                "hovertemplate": f"%{{y:,}} {noun} with a {what} near %{{customdata}}: {said}<extra></extra>",
-            }
-        )
-    return bars
-
-
-def _lines(at: tuple[float, ...], tones: colours.Palette, names: list[str]) -> dict[str, Any]:
-    """Upright lines, each with its value above."""
-    shapes = [
+    parts = ((removed, tones.removed, "removed"), (~removed, tones.kept, "kept"))
+    return [
         {
-            "type": "line",
-            "x0": x,
-            "x1": x,
-            "y0": 0,
-            "y1": 1,
-            "yref": "paper",
-            "line": {"color": tones.highlight, "width": 2},
+            "type": "bar",
+            "x": middle[part].tolist(),
+            "y": counts[part].tolist(),
+            "width": float(edges[1] - edges[0]),
+            "name": name,
+            "customdata": values[part].tolist(),
+            "marker": {"color": colour, "line": {"width": 0}},
+            "hovertemplate": f"%{{y:,}} {what} near %{{customdata}}: {name}<extra></extra>",
         }
-        for x in at
+        for part, colour, name in parts
     ]
+
+
+def _thresholds(
+    at: Sequence[float], names: Sequence[str], tones: colours.Palette
+) -> dict[str, Any]:
+    """Upright lines, each with its value above; of two, each name stands on the outer side."""
+    line = {"color": tones.highlight, "width": 2}
+    upright = {"type": "line", "y0": 0, "y1": 1, "yref": "paper", "line": line}
     above = {
         "y": 1,
         "yref": "paper",
@@ -286,31 +198,151 @@ def _lines(at: tuple[float, ...], tones: colours.Palette, names: list[str]) -> d
         {"x": x, "text": name, "xanchor": side, **above}
         for x, name, side in zip(at, names, sides, strict=True)
     ]
-    return {"shapes": shapes, "annotations": notes}
+    return {"shapes": [{**upright, "x0": x, "x1": x} for x in at], "annotations": notes}
 
 
 def _band(low: float, high: float, tones: colours.Palette) -> dict[str, Any]:
-    """The ground between two lines, tinted."""
+    """The ground between two thresholds, tinted."""
     fill = {"fillcolor": colours.alpha(tones.removed, 0.18), "line": {"width": 0}, "layer": "below"}
     return {"type": "rect", "x0": low, "x1": high, "y0": 0, "y1": 1, "yref": "paper", **fill}
 
 
-def _cells(shown: int, real: int) -> list[float]:
+# ---------------------------------------------------------------- units, one by one
+
+
+def units(values: Array, drops: int, *, title: str, dark: bool, noun: str, y: str) -> Figure:
+    """Scores of a layer's units, the first `drops` pale. values: (units,) ascending."""
+    rank = np.arange(1, len(values) + 1)
+    tones = colours.palette(dark)
+    hover = f"{noun} ranked %{{x}} of {len(values)}: %{{y:.4g}}"
+    plain = {"line": {"width": 0}}
+    removed = {
+        "type": "bar",
+        "x": rank[:drops].tolist(),
+        "y": values[:drops].tolist(),
+        "name": "removed",
+        "marker": {"color": tones.removed, "pattern": HATCH, **plain},
+        "hovertemplate": f"{hover}, removed<extra></extra>",
+    }
+    kept = {
+        "type": "bar",
+        "x": rank[drops:].tolist(),
+        "y": values[drops:].tolist(),
+        "name": "kept",
+        "marker": {"color": tones.kept, **plain},
+        "hovertemplate": f"{hover}, kept<extra></extra>",
+    }
+    axis = {"title": {"text": f"{noun}s, lowest score first"}, "range": [0.3, len(values) + 0.7]}
+    figure: Figure = {
+        "data": [removed, kept],
+        "layout": layout(
+            title, dark, xaxis=axis, yaxis={"title": {"text": y}}, barmode="overlay", bargap=0.12
+        ),
+    }
+    if 0 < drops < len(values):
+        figure["layout"] |= _thresholds([drops + 0.5], [f"{drops} removed"], tones)
+    return figure
+
+
+# ---------------------------------------------------------------- weights, in their places
+
+
+def matrix(
+    picture: Array, removed: Array | None, *, title: str, dark: bool, rows: int, columns: int
+) -> Figure:
+    """A layer's weights as a picture: a row for each output, a column for each input weight.
+
+    picture: (high, wide) mean |w| of each cell; removed: the same shape, bool, drawn pale; rows,
+    columns: of the real matrix, which has more of them than the picture when cells were pooled.
+    """
+    tones = colours.palette(dark)
+    cells = {
+        "type": "heatmap",
+        "x": _cell_centres(picture.shape[1], columns),
+        "y": _cell_centres(picture.shape[0], rows),
+        "hoverongaps": False,
+    }
+    where = "output %{y:.0f}, input %{x:.0f}"
+    pooled = picture.size < rows * columns
+    weights = {
+        **cells,
+        "z": _rounded(picture),
+        "colorscale": colours.strength(dark),
+        "zmin": 0,
+        # A few outliers would leave every other cell pale.
+        "zmax": float(np.quantile(picture, 0.995)) or 1.0,
+        "colorbar": {"title": {"text": "mean |w|" if pooled else "|w|"}, **BAR},
+        "hovertemplate": f"{where}: %{{z:.3g}}<extra></extra>",
+    }
+    data = [weights]
+    if removed is not None and removed.any():
+        over = {
+            **cells,
+            "z": np.where(removed, 1.0, np.nan).tolist(),
+            "colorscale": [[0, tones.removed], [1, tones.removed]],
+            "showscale": False,
+            "hovertemplate": f"{where}: removed<extra></extra>",
+            "opacity": 0.72,
+        }
+        data.append(over)
+    axes: dict[str, Any] = {
+        "xaxis": {"title": {"text": "inputs"}, "showgrid": False, "constrain": "domain"},
+        "yaxis": {"title": {"text": "outputs"}, "showgrid": False, "autorange": "reversed"},
+    }
+    return {"data": data, "layout": layout(title, dark, **axes)}
+
+
+def filters(kernels: Array, *, title: str, dark: bool) -> Figure:
+    """First-layer kernels as tiles, blue below zero and orange above.
+
+    kernels: (n, h, w), or (n, h, w, 3), whose colours are averaged.
+    """
+    flat = kernels[:MOST_FILTERS]
+    if kernels.ndim == 4:
+        flat = flat.mean(-1)
+    n, high, wide = flat.shape
+    # 1.6 columns a row fill the panel, which is wider than high.
+    across = min(n, max(1, math.ceil(math.sqrt(n * 1.6 * high / wide))))
+    down = math.ceil(n / across)
+    board = np.full((down * (high + 1) - 1, across * (wide + 1) - 1), np.nan)  # one cell between
+    for i, kernel in enumerate(flat):
+        y = i // across * (high + 1)
+        x = i % across * (wide + 1)
+        board[y : y + high, x : x + wide] = kernel
+    limit = float(np.abs(flat).max()) or 1.0
+    tiles = {
+        "type": "heatmap",
+        "z": _rounded(board),
+        "colorscale": colours.difference(dark),
+        "zmin": -limit,
+        "zmax": limit,
+        "colorbar": {"title": {"text": "weight"}, **BAR},
+        "hoverongaps": False,
+        "hovertemplate": "%{z:.3g}<extra></extra>",
+    }
+    upright = {"visible": False, "scaleanchor": "x", "autorange": "reversed"}
+    return {
+        "data": [tiles],
+        "layout": layout(title, dark, xaxis={"visible": False}, yaxis=upright),
+    }
+
+
+def _cell_centres(shown: int, real: int) -> list[float]:
     """Middle of each cell, in the numbers of the real rows or columns."""
     return [round((i + 0.5) * real / shown - 0.5, 2) for i in range(shown)]
 
 
-def _rounded(board: Array) -> list[Any]:
-    """Four significant digits are all a colour shows; NaN becomes a gap."""
-    scale = (
-        10.0 ** (4 - math.ceil(math.log10(float(np.nanmax(np.abs(board))) or 1.0)))
-        if np.isfinite(board).any()
-        else 1.0
-    )
-    return [
-        [None if math.isnan(value) else value for value in row]
-        for row in (np.round(board * scale) / scale).tolist()
-    ]
+def _rounded(board: Array) -> list[list[float | None]]:
+    """Four significant digits are all that a colour shows; NaN becomes a gap."""
+    scale = 1.0
+    if np.isfinite(board).any():
+        largest = float(np.nanmax(np.abs(board))) or 1.0
+        scale = 10.0 ** (4 - math.ceil(math.log10(largest)))
+    rows = (np.round(board * scale) / scale).tolist()
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
+
+
+# ---------------------------------------------------------------- titles and tables
 
 
 def table(edges: Array, counts: Array) -> dict[str, Any]:
@@ -318,9 +350,10 @@ def table(edges: Array, counts: Array) -> dict[str, Any]:
     return {"from": edges[:-1], "to": edges[1:], "weights": counts}
 
 
-def found(name: str, gone: int, total: int, threshold: float | None) -> str:
-    """The histogram's title: what it shows."""
+def finding(name: str, removed: int, total: int, where: str) -> str:
+    """A histogram's title: how many of a layer's weights are pruned. where: `lie within ±0.02`."""
     layer = words.layer_name(name)
-    if not gone or threshold is None:
-        return f"{layer}: nothing goes, {words.plural(total, 'weight')} stay"
-    return f"{layer}: {gone:,} of {total:,} weights ({words.percent(gone / total)}) lie within ±{threshold:.3g} and go"
+    if not removed or not where:
+        return f"{layer}: nothing is removed, {words.plural(total, 'weight')} kept"
+    share = words.percent(removed / total)
+    return f"{layer}: {removed:,} of {total:,} weights ({share}) {where} and are removed"

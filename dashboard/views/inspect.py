@@ -1,8 +1,9 @@
-"""Inspect: what is in a layer, and what the recipe would remove from it."""
+"""Inspect: the weights and scores of a layer, and which of them the recipe would prune."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,63 +11,75 @@ import streamlit as st
 
 from dashboard import jobs, models, state, tables, words
 from dashboard.charts import inspect, layers, one_layer
-from dashboard.charts.base import HEIGHT
+from dashboard.charts.base import HEIGHT, Array, Figure
+from dashboard.charts.inspect import Inspection
 from dashboard.components.strip import strip
 from dashboard.views import _frame
 from pruning.errors import PruningError
 from pruning.runs.store import Job
 
-BARS = 400  # units of a layer that are drawn one by one, at most
-SIDES = ("By the recipe", "Before and after")
-BEHIND = ("Matrix", "Units", "Filters")
+MOST_BARS = 400  # units of a layer that are drawn one by one
+BY_RECIPE, BEFORE_AFTER = "By the recipe", "Before and after"
+MATRIX, UNITS, FILTERS = "Matrix", "Units", "Filters"
+QUANTILES = np.linspace(0, 1, 101)
 
 
 def page() -> None:
     recipe = state.recipe()
     card = jobs.study("card", model=recipe.model)
-    held = jobs.study("weights", model=recipe.model)
+    weights = jobs.study("weights", model=recipe.model)
     scores = jobs.study("scores", **tables.scores_spec(recipe))
     blocks = models.blocks_of(recipe.model, card)
-    if card is None or held is None or not blocks:
-        _skeleton(recipe.model)
+    if card is None or weights is None or not blocks:
+        skeleton(recipe.model)
         return
-    look = inspect.look(recipe, held, scores)
-    chosen = state.layer_among({block.name: block.weights for block in blocks})
-    if look.left is not None:
-        kept = {layer.name: layer.kept / layer.total for layer in look.left.layers}
+    shown = inspect.inspection(recipe, weights, scores)
+    layer = state.layer_among({block.name: block.weights for block in blocks})
+    if shown.preview is not None:
+        kept = {layer.name: layer.kept / layer.total for layer in shown.preview.layers}
         blocks = [replace(block, kept=kept.get(block.name, 1.0)) for block in blocks]
-    strip(blocks, chosen, key="strip-inspect")
+    strip(blocks, layer, key="strip-inspect")
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        side, log = _controls()
+        side, log = controls()
         with _frame.guarded():
-            _front(look, chosen, side, log)
+            distribution(shown, layer, side, log)
     with right, _frame.guarded():
-        _behind(look, chosen)
+        structure(shown, layer)
     with _frame.guarded():
-        _all(look, chosen, log)
+        all_layers(shown, layer, log)
 
 
-def _skeleton(model: str) -> None:
+def skeleton(model: str) -> None:
     st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        _frame.waiting(
-            f"Reading every weight of {models.title(model)}; usually two seconds.",
-            HEIGHT + 56,
-        )
+        text = f"Reading every weight of {models.title(model)}; usually two seconds."
+        _frame.waiting(text, HEIGHT + 56)
     right.skeleton(height=HEIGHT + 56)
 
 
-# ---------------------------------------------------------------- left: the histogram
+def chart(figure: Figure, kind: str, table: dict[str, Any], name: str, detail: str = "") -> None:
+    """A figure whose alternative text is its kind, its title and a detail, with its table."""
+    title = figure["layout"]["title"]["text"]
+    _frame.chart(figure, alt=f"{kind}. {title}{detail}.", table=pd.DataFrame(table), name=name)
 
 
-def _controls() -> tuple[str, bool]:
+# ---------------------------------------------------------------- left: the distribution
+
+
+def controls() -> tuple[str, bool]:
+    """Which distribution is shown, and whether counts are on a log axis."""
     with st.container(
         horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"
     ):
         side = st.segmented_control(
-            "Show", SIDES, default=SIDES[0], required=True, key="side", label_visibility="collapsed"
+            "Show",
+            (BY_RECIPE, BEFORE_AFTER),
+            default=BY_RECIPE,
+            required=True,
+            key="side",
+            label_visibility="collapsed",
         )
         log = st.toggle(
             "Log counts",
@@ -76,207 +89,195 @@ def _controls() -> tuple[str, bool]:
     return str(side), log
 
 
-def _front(look: inspect.Look, chosen: str, side: str, log: bool) -> None:
-    if side == SIDES[1]:
-        _before_after(look, chosen, log)
-    elif look.left is None:
-        _frame.waiting(
-            f"Scoring every weight by {words.technique(look.recipe.criterion)}; usually a second.",
-            HEIGHT,
-        )
-    elif look.structured:
-        _units(look, chosen, "front")
-    elif look.on_weights:
-        _histogram(look, chosen, log)
+def distribution(shown: Inspection, layer: str, side: str, log: bool) -> None:
+    if side == BEFORE_AFTER:
+        before_after(shown, layer, log)
+    elif shown.preview is None:
+        criterion = words.technique(shown.recipe.criterion)
+        _frame.waiting(f"Scoring every weight by {criterion}; usually a second.", HEIGHT)
+    elif shown.structured:
+        unit_scores(shown, layer)
+    elif shown.on_weights:
+        weight_histogram(shown, layer, log)
     else:
-        _scores(look, chosen, log)
+        weight_scores(shown, layer, log)
 
 
-def _histogram(look: inspect.Look, chosen: str, log: bool) -> None:
-    edges, counts = look.histogram(chosen)
-    layer, threshold = look.layer(chosen), look.threshold(chosen)
-    title = one_layer.found(chosen, layer.total - layer.kept, layer.total, threshold)
+def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
+    """Weights with ±threshold: for a criterion that compares |w|."""
+    edges, counts = shown.histogram(layer)
+    threshold = shown.weight_threshold(layer)
+    where = "" if threshold is None else f"lie within ±{threshold:.3g}"
+    title = one_layer.finding(layer, shown.removed(layer), shown.layer(layer).total, where)
     figure = one_layer.histogram(
         edges, counts, title=title, dark=state.dark(), threshold=threshold, log=log
     )
-    table = pd.DataFrame(one_layer.table(edges, counts))
-    _frame.chart(
-        figure, alt=f"Histogram. {title}.", table=table, name=f"weights-{words.layer_name(chosen)}"
+    table = one_layer.table(edges, counts)
+    chart(figure, "Histogram", table, f"weights-{words.layer_name(layer)}")
+
+
+def weight_scores(shown: Inspection, layer: str, log: bool) -> None:
+    """Scores of single weights with the threshold: for every other criterion."""
+    values = shown.scores(layer)
+    if values is None:
+        raise PruningError(f"{words.layer_name(layer)} has no scores: choose another layer.")
+    criterion = words.technique(shown.recipe.criterion)
+    threshold = shown.score_threshold(layer)
+    where = "" if threshold is None else f"score at most {threshold:.3g} by {criterion}"
+    title = one_layer.finding(layer, shown.removed(layer), shown.layer(layer).total, where)
+    score_histogram(values, f"scores-{words.layer_name(layer)}", title, criterion, threshold, log)
+    st.caption(
+        f"{criterion.capitalize()} judges by its own score, not by the size of a weight: "
+        "the line is on that score."
     )
 
 
-def _scores(look: inspect.Look, chosen: str, log: bool) -> None:
-    values, layer, threshold = (
-        look.ranking.units[chosen],
-        look.layer(chosen),
-        look.threshold(chosen),
-    )
-    technique = words.technique(look.recipe.criterion)
-    title = inspect.found_scores(
-        chosen, layer.total - layer.kept, layer.total, threshold, technique
-    )
-    axis = f"score by {technique}"
+def score_histogram(
+    values: Array, name: str, title: str, criterion: str, threshold: float | None, log: bool
+) -> None:
+    """The spread of scores, and its quantiles as the table: scores come in millions."""
+    axis = f"score by {criterion}"
     figure = one_layer.scores(
         values, title=title, dark=state.dark(), threshold=threshold, log=log, x=axis
     )
-    quantiles = np.linspace(0, 1, 101)
-    table = pd.DataFrame({"quantile": quantiles, axis: np.quantile(values, quantiles)})
-    _frame.chart(
-        figure,
-        alt=f"Histogram of scores. {title}.",
-        table=table,
-        name=f"scores-{words.layer_name(chosen)}",
-    )
-    st.caption(
-        f"{technique.capitalize()} judges by its own score, not by the size of a weight: the line is on that score."
-    )
+    table = {"quantile": QUANTILES, axis: np.quantile(values, QUANTILES)}
+    chart(figure, "Histogram of scores", table, name)
 
 
-def _units(look: inspect.Look, chosen: str, place: str) -> None:
-    values, drops = (
-        look.ranking.units.get(chosen),
-        look.left.drops.get(chosen, 0) if look.left else 0,
-    )
-    if values is None or chosen in look.ranking.fixed:
-        st.info(
-            f"{words.layer_name(chosen)} stays whole: {look.ranking.fixed.get(chosen, 'its outputs are not units.')}"
-        )
+def unit_scores(shown: Inspection, layer: str) -> None:
+    """Scores of a layer's units, lowest first."""
+    fixed = shown.ranking.fixed if shown.ranking else {}
+    values = shown.scores(layer)
+    if values is None or layer in fixed:
+        why = fixed.get(layer, "its outputs are not units.")
+        st.info(f"{words.layer_name(layer)} is kept whole: {why}")
         return
-    noun = (
-        "group" if look.recipe.granularity == "n_of_m" else words.technique(look.recipe.granularity)
-    )
-    y = f"score by {words.technique(look.recipe.criterion)}"
-    title = f"{words.layer_name(chosen)}: {drops:,} of {words.plural(len(values), noun)} go"
-    if (
-        len(values) > BARS
-    ):  # kernels and groups come in thousands: how their scores are spread says more than a bar for each
-        at = look.left.thresholds.get(chosen) if look.left else None
-        figure = one_layer.scores(
-            values, title=title, dark=state.dark(), threshold=at, log=False, x=y
-        )
-        table = pd.DataFrame(
-            {"quantile": np.linspace(0, 1, 101), y: np.quantile(values, np.linspace(0, 1, 101))}
-        )
-        _frame.chart(
-            figure,
-            alt=f"Histogram of scores. {title}.",
-            table=table,
-            name=f"units-{place}-{words.layer_name(chosen)}",
-        )
+    granularity = shown.recipe.granularity
+    noun = "group" if granularity == "n_of_m" else words.technique(granularity)
+    criterion = words.technique(shown.recipe.criterion)
+    drops = shown.drops(layer)
+    units = words.plural(len(values), noun)
+    title = f"{words.layer_name(layer)}: {drops:,} of {units} removed"
+    name = f"units-front-{words.layer_name(layer)}"
+    if len(values) > MOST_BARS:
+        # Kernels and groups come in thousands: their spread says more than a bar for each.
+        threshold = shown.score_threshold(layer)
+        score_histogram(values, name, title, criterion, threshold, log=False)
         return
-    figure = one_layer.units(values, drops, title=title, dark=state.dark(), noun=noun, y=y)
-    table = pd.DataFrame(
-        {"rank": np.arange(1, len(values) + 1), y: values, "goes": np.arange(len(values)) < drops}
-    )
-    _frame.chart(
-        figure,
-        alt=f"Bars, lowest score first. {title}.",
-        table=table,
-        name=f"units-{place}-{words.layer_name(chosen)}",
-    )
+    axis = f"score by {criterion}"
+    figure = one_layer.units(values, drops, title=title, dark=state.dark(), noun=noun, y=axis)
+    rank = np.arange(1, len(values) + 1)
+    table = {"rank": rank, axis: values, "removed": rank <= drops}
+    chart(figure, "Bars, lowest score first", table, name)
 
 
-def _before_after(look: inspect.Look, chosen: str, log: bool) -> None:
-    runs = tables.finished_of(look.recipe.model)
+def before_after(shown: Inspection, layer: str, log: bool) -> None:
+    """A layer's weights before and after a finished run, which is chosen here."""
+    runs = tables.finished_of(shown.recipe.model)
     if not runs:
-        said = "No finished run of this model yet. Start one on the Prune page; its weights appear here."
-        st.info(said, icon=":material/hourglass_empty:")
+        st.info(
+            "No finished run of this model yet. "
+            "Start one on the Prune page; its weights appear here.",
+            icon=":material/hourglass_empty:",
+        )
         st.page_link(_frame.page_path("prune"), label="Go to Prune", icon=":material/content_cut:")
         return
-    names = dict(
-        zip(
-            [job.id for job in runs],
-            words.labels([jobs.recipe_of(job) for job in runs]),
-            strict=True,
-        )
-    )
-    start = next((i for i, job in enumerate(runs) if job.id == state.run_id()), 0)
-    called = {job.id: f"{names[job.id]} ({job.id[:6]})" for job in runs}
+    recipes = [jobs.recipe_of(job) for job in runs]
+    labels = {
+        job.id: f"{label} ({job.id[:6]})"
+        for job, label in zip(runs, words.labels(recipes), strict=True)
+    }
+    ids = [job.id for job in runs]
+    opened = state.run_id()
     job = st.selectbox(
         "Run",
         runs,
-        index=start,
-        format_func=lambda job: called[job.id],
+        index=ids.index(opened) if opened in ids else 0,
+        format_func=lambda job: labels[job.id],
         key="after",
         label_visibility="collapsed",
     )
-    _compared(job, chosen, log)
+    run_histogram(job, layer, log)
 
 
-def _compared(job: Job, chosen: str, log: bool) -> None:
-    held = jobs.run_files(job).histograms.get(chosen)
-    if held is None:
-        raise PruningError(f"Run {job.id} has no layer called {chosen}: choose another run.")
-    kept, total = int(held.final.sum()), int(held.dense.sum())
-    title = f"{words.layer_name(chosen)}: {kept:,} of {total:,} weights left after the run"
+def run_histogram(job: Job, layer: str, log: bool) -> None:
+    part = jobs.run_files(job).histograms.get(layer)
+    if part is None:
+        raise PruningError(f"Run {job.id} has no layer called {layer}: choose another run.")
+    kept = int(part.final.sum())
+    total = int(part.dense.sum())
+    title = f"{words.layer_name(layer)}: {kept:,} of {total:,} weights kept by the run"
     figure = one_layer.before_after(
-        held.edges, held.dense, held.final, title=title, dark=state.dark(), log=log
+        part.edges, part.dense, part.final, title=title, dark=state.dark(), log=log
     )
-    table = pd.DataFrame(
-        {"from": held.edges[:-1], "to": held.edges[1:], "before": held.dense, "after": held.final}
-    )
-    _frame.chart(
-        figure,
-        alt=f"Two histograms on the same bins. {title}.",
-        table=table,
-        name=f"after-{words.layer_name(chosen)}",
-    )
+    table = {
+        "from": part.edges[:-1],
+        "to": part.edges[1:],
+        "before": part.dense,
+        "after": part.final,
+    }
+    chart(figure, "Two histograms on the same bins", table, f"after-{words.layer_name(layer)}")
 
 
-# ---------------------------------------------------------------- right: what is behind it
+# ---------------------------------------------------------------- right: the structure of the layer
 
 
-def _behind(look: inspect.Look, chosen: str) -> None:
-    ways = [way for way in BEHIND if way != "Filters" or look.filters is not None]
+def structure(shown: Inspection, layer: str) -> None:
+    """The layer as a matrix, its outputs by norm, or the model's first filters."""
+    ways = [MATRIX, UNITS]
+    if shown.filters is not None:
+        ways.append(FILTERS)
     way = st.segmented_control(
-        "Behind it",
+        "Structure",
         ways,
-        default=ways[0],
+        default=MATRIX,
         required=True,
         key="behind",
         label_visibility="collapsed",
     )
-    if way == "Filters":
-        _filters(look)
-    elif way == "Units":
-        _norms(look, chosen)
+    if way == FILTERS and shown.filters is not None:
+        filters(shown.filters)
+    elif way == UNITS:
+        norms(shown, layer)
     else:
-        _matrix(look, chosen)
+        matrix(shown, layer)
 
 
-def _matrix(look: inspect.Look, chosen: str) -> None:
-    picture, rows, columns = look.picture(chosen)
-    gone = look.gone(chosen)
-    pooled = picture.size < rows * columns
-    layer = look.layer(chosen)
-    title = f"{words.layer_name(chosen)} as a matrix, {rows:,} × {columns:,}"
+def matrix(shown: Inspection, layer: str) -> None:
+    picture, rows, columns = shown.picture(layer)
+    title = f"{words.layer_name(layer)} as a matrix, {rows:,} × {columns:,}"
     figure = one_layer.matrix(
-        picture, gone, title=title, dark=state.dark(), rows=rows, columns=columns
+        picture,
+        shown.removed_cells(layer),
+        title=title,
+        dark=state.dark(),
+        rows=rows,
+        columns=columns,
     )
-    alt, table = f"{title}; stronger colour, larger weight.", pd.DataFrame(picture)
-    _frame.chart(figure, alt=alt, table=table, name=f"matrix-{words.layer_name(chosen)}")
-    st.caption(inspect.about_matrix(look, chosen, gone, pooled, layer))
+    alt = f"{title}; stronger colour, larger weight."
+    name = f"matrix-{words.layer_name(layer)}"
+    _frame.chart(figure, alt=alt, table=pd.DataFrame(picture), name=name)
+    st.caption(inspect.about_matrix(shown, layer))
 
 
-def _norms(look: inspect.Look, chosen: str) -> None:
-    norms = look.norms(chosen)
-    order = np.argsort(norms, kind="stable")
-    title = f"{words.layer_name(chosen)}: {words.plural(len(norms), 'output')} by mean |w|"
+def norms(shown: Inspection, layer: str) -> None:
+    values = shown.norms(layer)
+    order = np.argsort(values, kind="stable")
+    title = f"{words.layer_name(layer)}: {words.plural(len(values), 'output')} by mean |w|"
+    axis = "mean |w| of its weights"
     figure = one_layer.units(
-        norms[order], 0, title=title, dark=state.dark(), noun="output", y="mean |w| of its weights"
+        values[order], 0, title=title, dark=state.dark(), noun="output", y=axis
     )
-    table = pd.DataFrame({"output": order, "mean |w|": norms[order]})
-    alt = f"Bars, smallest first. {title}, from {norms.min():.3g} to {norms.max():.3g}."
-    _frame.chart(figure, alt=alt, table=table, name=f"norms-{words.layer_name(chosen)}")
+    table = {"output": order, "mean |w|": values[order]}
+    spread = f", from {values.min():.3g} to {values.max():.3g}"
+    chart(figure, "Bars, smallest first", table, f"norms-{words.layer_name(layer)}", spread)
 
 
-def _filters(look: inspect.Look) -> None:
-    kernels = look.filters
-    assert kernels is not None
-    shown = min(len(kernels), 64)
-    title = f"{words.plural(len(kernels), 'filter')} of the first convolution" + (
-        f", the first {shown}" if shown < len(kernels) else ""
-    )
+def filters(kernels: Array) -> None:
+    """kernels: (n, h, w) or (n, h, w, 3), of the model's first convolution."""
+    title = f"{words.plural(len(kernels), 'filter')} of the first convolution"
+    if len(kernels) > one_layer.MOST_FILTERS:
+        title += f", the first {one_layer.MOST_FILTERS}"
     figure = one_layer.filters(kernels, title=title, dark=state.dark())
     flat = kernels.reshape(len(kernels), -1)
     table = pd.DataFrame(
@@ -287,44 +288,34 @@ def _filters(look: inspect.Look) -> None:
             "mean |w|": np.abs(flat).mean(1),
         }
     )
-    _frame.chart(
-        figure,
-        alt=f"{title} as tiles; blue is negative, orange positive.",
-        table=table,
-        name="filters",
-    )
+    alt = f"{title} as tiles; blue is negative, orange positive."
+    _frame.chart(figure, alt=alt, table=table, name="filters")
 
 
-# ---------------------------------------------------------------- all layers
+# ---------------------------------------------------------------- below: all layers
 
 
-def _all(look: inspect.Look, chosen: str, log: bool) -> None:
-    panels = look.panels()
+def all_layers(shown: Inspection, layer: str, log: bool) -> None:
+    panels = shown.panels()
     if not panels:
         return
-    most = max(panels, key=lambda panel: panel.gone)
-    takeaway = (
-        f"{words.layer_name(most.name)} would lose most, {words.percent(most.gone)}"
-        if most.gone
-        else "no layer would lose anything"
-    )
+    most = max(panels, key=lambda panel: panel.removed)
+    takeaway = "no layer would lose anything"
+    if most.removed:
+        takeaway = f"{words.layer_name(most.name)} would lose most, {words.percent(most.removed)}"
     title = f"All layers, each on its own scale: {takeaway}"
-    figure = layers.multiples(panels, chosen, title=title, dark=state.dark(), log=log)
+    figure = layers.multiples(panels, layer, title=title, dark=state.dark(), log=log)
     table = pd.DataFrame(
         {
             "layer": [words.layer_name(panel.name) for panel in panels],
-            "removed": [panel.gone for panel in panels],
+            "removed": [panel.removed for panel in panels],
             "threshold": [panel.threshold for panel in panels],
         }
     )
-    _frame.chart(
-        figure,
-        alt=f"A small histogram for each of {len(panels)} layers; {takeaway}.",
-        table=table,
-        name="all-layers",
-    )
+    alt = f"A small histogram for each of {len(panels)} layers; {takeaway}."
+    _frame.chart(figure, alt=alt, table=table, name="all-layers")
 
 
-_frame.question("What is in this layer, and what would the recipe remove from it?")
+_frame.question("What is in this layer, and what would the recipe prune of it?")
 with _frame.guarded():
     page()
