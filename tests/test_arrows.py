@@ -168,12 +168,6 @@ def test_sample_models_and_the_engine_know_little_of_each_other() -> None:
     assert not wrong, listed(wrong)
 
 
-def test_nothing_imports_the_page() -> None:
-    below = [*imports_from("pruning"), *imports_from("sample_models")]
-    wrong = [str(each) for each in below if each.target in inside("dashboard")]
-    assert not wrong, listed(wrong)
-
-
 @pytest.mark.parametrize("top", OURS)
 def test_no_files_import_each_other_in_a_circle(top: str) -> None:
     """Not even inside functions or under TYPE_CHECKING: a circle is one idea in two files."""

@@ -1,4 +1,4 @@
-"""The laws of the house: who imports whom, what is public, what is pinned, and what run.py says when something is missing."""
+"""Rules of the whole project: torch-free modules, the public names, pinned versions, run.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import ast
 import importlib.util
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -69,24 +68,17 @@ def imported(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.split(".")[0]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            if getattr(node.func, "id", getattr(node.func, "attr", "")) in (
-                "import_module",
-                "__import__",
-            ):
+            function = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if function in ("import_module", "__import__"):
                 yield str(node.args[0].value).split(".")[0]
 
 
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode:
-        pytest.skip(
-            "not a git checkout: the files that belong to the project cannot be told from others"
-        )
-    return [
-        path
-        for name in listed.stdout.decode().split("\0")
-        if name and (path := ROOT / name).is_file()
-    ]
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    return [path for path in paths if path.is_file()]
 
 
 def text_of(path: Path) -> str | None:
@@ -100,7 +92,13 @@ def text_of(path: Path) -> str | None:
 
 
 def test_imports_are_found_wherever_they_hide() -> None:
-    source = "def f():\n    if x:\n        from torch.nn import Linear\n    importlib.import_module('streamlit.web')\nimport a.b, c\n"
+    source = (
+        "def f():\n"
+        "    if x:\n"
+        "        from torch.nn import Linear\n"
+        "    importlib.import_module('streamlit.web')\n"
+        "import a.b, c\n"
+    )
     assert sorted(imported(source)) == ["a", "c", "streamlit", "torch"]
 
 
@@ -115,48 +113,57 @@ def test_imports_are_found_wherever_they_hide() -> None:
 def test_a_room_never_imports(room: str, never: set[str]) -> None:
     files = [path for path in SOURCES if path.relative_to(ROOT).parts[0] == room]
     assert files
-    broken = {
-        named(path): bad
-        for path in files
-        if (bad := never & set(imported(path.read_text(encoding="utf-8"))))
-    }
-    assert not broken
+    wrong = {}
+    for path in files:
+        wrong[named(path)] = never & set(imported(path.read_text(encoding="utf-8")))
+    assert not {name: packages for name, packages in wrong.items() if packages}
 
 
-@pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_pages_read_does_not_load_torch(module: str) -> None:
-    script = f"import sys, {module}\nassert not {{'torch', 'streamlit'}} & set(sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def in_a_fresh_process(script: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# One process imports one after the other and prints the first that loads torch or streamlit.
+WHO_LOADS = """
+import importlib, sys
+for name in {modules!r}:
+    importlib.import_module(name)
+    if {{"torch", "streamlit"}} & set(sys.modules):
+        print(name)
+        break
+"""
+
+
+def test_what_pages_read_does_not_load_torch() -> None:
+    done = in_a_fresh_process(WHO_LOADS.format(modules=TORCH_FREE))
     assert done.returncode == 0, done.stderr
+    assert not done.stdout, f"{done.stdout.strip()} loads torch or streamlit"
 
 
-def test_the_gallery_lists_models_without_torch() -> None:
-    lists = "assert s.names()\n[s.card(name) for name in s.names()]\nlist(s.datasets())"
-    script = f"import sys, sample_models as s\n{lists}\nassert 'torch' not in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+LIST_MODELS = """
+import sys, sample_models
+assert sample_models.names()
+[sample_models.card(name) for name in sample_models.names()]
+list(sample_models.datasets())
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_model_picker_lists_models_without_torch() -> None:
+    done = in_a_fresh_process(LIST_MODELS)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_page_does_not_load_torch() -> None:
     """Every module of the page, imported in one process, as the web process would over its life."""
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        for path in SOURCES
-        if path.relative_to(ROOT).parts[0] == "dashboard"
-    ]
-    pure = [
-        name.removesuffix(".__init__")
-        for name in modules
-        if ".views" not in name and name != "dashboard.app"
-    ]
-    script = f"import importlib, sys\nfor name in {pure!r}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    files = [path.relative_to(ROOT) for path in SOURCES if ROOT / "dashboard" in path.parents]
+    modules = [".".join(file.with_suffix("").parts) for file in files]
+    # Views and app.py draw when they are imported, which needs a session of Streamlit's.
+    drawing = ("dashboard.views", "dashboard.app")
+    importable = [name for name in modules if not name.startswith(drawing)]
+    script = f"import importlib, sys\nfor name in {importable!r}: importlib.import_module(name)\n"
+    done = in_a_fresh_process(script + "assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr
 
 
@@ -177,47 +184,38 @@ def test_requirements_are_pinned_exactly() -> None:
     pins = {}
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
-            if wanted := line.split("#")[0].strip():
-                assert re.fullmatch(r"[A-Za-z0-9_.\-]+==[0-9][0-9A-Za-z.]*", wanted), (
-                    f"{name}: {wanted} is not pinned exactly"
-                )
-                package, version = wanted.split("==")
-                pins[package] = version
+            pin = line.split("#")[0].strip()
+            if not pin:
+                continue
+            exact = re.fullmatch(r"([A-Za-z0-9_.\-]+)==([0-9][0-9A-Za-z.]*)", pin)
+            assert exact, f"{name}: {pin} is not pinned exactly"
+            pins[exact[1]] = exact[2]
     assert (pins["torch"], pins["torchvision"], pins["streamlit"]) == ("2.14.1", "0.29.1", "1.67.0")
 
 
 def test_nothing_names_a_machine_or_an_index() -> None:
-    """A clone works anywhere: no absolute path of somebody's machine, no package index spelt out."""
-    paths, hosts = (
-        r"/(?:home|Users|root|work|opt)/\w|--(?:extra-)?index-url",
-        r"pypi\.org|pythonhosted\.org|download\.pytorch\.org",
-    )
-    strange = re.compile(f"{paths}|{hosts}")
-    me = Path(__file__).resolve()
-    found = {
-        named(path): hit.group()
-        for path in tracked()
-        if path != me and (text := text_of(path)) and (hit := strange.search(text))
-    }
-    assert found == {}
+    """A clone works anywhere: no path of somebody's machine, no package index."""
+    paths = r"/(?:home|Users|root|work|opt)/\w|--(?:extra-)?index-url"
+    hosts = r"pypi\.org|pythonhosted\.org|download\.pytorch\.org"
+    assert matches(f"{paths}|{hosts}", set(tracked()) - {Path(__file__).resolve()}) == {}
+
+
+def matches(pattern: str, paths: Iterable[Path]) -> dict[str, str]:
+    """File -> the first match in it; files that are not text have none."""
+    texts = {path: text_of(path) or "" for path in paths}
+    hits = {path: re.search(pattern, text) for path, text in texts.items()}
+    return {named(path): hit.group() for path, hit in hits.items() if hit}
 
 
 def test_nothing_unsafe_is_switched_on() -> None:
-    unsafe = re.compile(
-        r"unsafe_allow_html\s*=\s*True|weights_only\s*=\s*False|except[^:\n]*:\s*\n?\s*pass\b.*#\s*$|except\s*:"
-    )
-    found = {
-        named(path): hit.group()
-        for path in SOURCES
-        if (hit := unsafe.search(path.read_text(encoding="utf-8")))
-    }
-    assert found == {}
+    switches = r"unsafe_allow_html\s*=\s*True|weights_only\s*=\s*False"
+    swallowed = r"except[^:\n]*:\s*\n?\s*pass\b.*#\s*$|except\s*:"
+    assert matches(f"{switches}|{swallowed}", SOURCES) == {}
 
 
 def test_the_page_has_no_folder_called_pages() -> None:
-    assert not (ROOT / "dashboard" / "pages").exists(), (
-        "Streamlit would take it for navigation of its own"
-    )
+    pages = ROOT / "dashboard" / "pages"
+    assert not pages.exists(), "Streamlit would take it for navigation of its own"
     assert not (ROOT / "tests" / "pruning").exists(), "it would shadow the engine"
 
 
@@ -255,63 +253,69 @@ def test_an_old_python_is_told_what_would_do(house: ModuleType) -> None:
     assert "`python3.12 run.py`" in house.too_old((3, 9, 18), ["python3.12"])
 
 
-PIP = {
-    "disk full": "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
-    "certificate": "WARNING: Retrying after connection broken by 'SSLError(SSLCertVerificationError(1, 'CERTIFICATE_VERIFY_FAILED'))'\n"
-    "ERROR: No matching distribution found for torch==2.14.1",
-    "no network": "WARNING: Retrying after connection broken by 'NewConnectionError: Temporary failure in name resolution'\n"
-    "ERROR: Could not find a version that satisfies the requirement torch==2.14.1 (from versions: none)\n"
-    "ERROR: No matching distribution found for torch==2.14.1",
-    "no match": "ERROR: Could not find a version that satisfies the requirement torch==2.14.1 (from versions: 2.2.2)\n"
-    "ERROR: No matching distribution found for torch==2.14.1",
-    "not allowed": "ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: 'x'",
-    "build": "error: subprocess-exited-with-error",
-    "other": "something odd\nERROR: the moon is in the wrong phase",
-}
-
-
-@pytest.mark.parametrize("kind", PIP)
-def test_what_stopped_pip_is_told_apart(house: ModuleType, kind: str) -> None:
-    found, sentence = house.explain(PIP[kind], 1)
-    assert found == kind
-    assert "start again" in sentence.lower() or "Python 3.11" in sentence
-    assert ("torch==2.14.1" in sentence) == (kind == "no match")
-    assert ("the wrong phase" in sentence) == (kind == "other")
-
-
-@pytest.mark.parametrize("code", [-9, 137, -signal.SIGTERM])
-def test_a_killed_pip_is_not_mistaken_for_a_failure_of_the_network(
-    house: ModuleType, code: int
+def test_a_machine_without_venv_is_told_the_package(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert house.explain(PIP["no network"], code)[0] == "killed"
+    fails = subprocess.CompletedProcess([], 1)
+    monkeypatch.setattr(house.subprocess, "run", lambda *_, **__: fails)
+    with pytest.raises(house.Trouble, match=rf"python3\.{sys.version_info[1]}-venv"):
+        house.make_venv()
 
 
-def test_debian_without_venv_is_told_the_package(house: ModuleType) -> None:
-    said = (
-        "The virtual environment was not created successfully because ensurepip is not available."
-    )
-    assert f"python3.{sys.version_info[1]}-venv" in house.why_no_venv(said, 1)
-    assert "disk is full" in house.why_no_venv("OSError: [Errno 28] No space left on device", 1)
+@pytest.mark.parametrize("code", [1, 2, -9])
+def test_a_pip_that_fails_is_heard_and_the_way_out_follows(
+    house: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    code: int,
+) -> None:
+    """pip's own lines reach the terminal unchanged; ours names the code and what helps."""
+    house.VENV.mkdir()
+    real = house.subprocess.run
+
+    def pip(command: list[str], **options: object) -> object:
+        assert command[1:4] == ["-m", "pip", "install"]
+        ending = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
+        script = f"import os, sys; print('ERROR: no room', flush=True); {ending}"
+        return real([sys.executable, "-c", script], **options)
+
+    monkeypatch.setattr(house, "check_disk", lambda free, have_torch: None)
+    monkeypatch.setattr(house.subprocess, "run", pip)
+    with pytest.raises(house.Trouble, match=f"code {code};") as caught:
+        house.install(house.APP)
+    assert "ERROR: no room" in capfd.readouterr().out
+    for word in ("disk", "network", "Start again", "kept"):
+        assert word in str(caught.value)
+    assert not house.SCRATCH.exists()
+
+
+def test_pip_writes_where_the_disk_was_looked_at_and_nowhere_else(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_TARGET", "elsewhere")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example")
+    env = house.pip_env()
+    assert env["TMPDIR"] == str(house.SCRATCH)
+    assert "PIP_TARGET" not in env
+    assert env["PIP_INDEX_URL"] == "https://mirror.example"
 
 
 def test_the_disk_is_looked_at_first(house: ModuleType) -> None:
-    refusal, _ = house.short_of_disk(1.0, False)
-    assert "Only 1.0 GB are free" in refusal
-    assert "make room" in refusal
-    assert house.short_of_disk(house.LEAST + 0.1, False)[0] is None
-    assert house.short_of_disk(house.LEAST + 0.1, False)[1] is not None
-    assert house.short_of_disk(1000.0, False) == (None, None)
-    assert house.short_of_disk(1.0, True) == (None, None)
+    with pytest.raises(house.Trouble, match=r"Only 1\.0 GB are free.*make room"):
+        house.check_disk(1.0, False)
+    with pytest.raises(house.Trouble, match="make room for 1 GB"):
+        house.check_disk(0.4, True)
+    house.check_disk(house.LEAST + 0.1, False)
+    house.check_disk(1.0, True)
 
 
 def test_a_full_disk_stops_before_anything_is_fetched(
     house: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     house.VENV.mkdir()
-    monkeypatch.setattr(
-        house.shutil, "disk_usage", lambda _: type("Usage", (), {"free": int(2e9), "used": 0})()
-    )
-    monkeypatch.setattr(house.subprocess, "Popen", lambda *_, **__: pytest.fail("started pip"))
+    usage = type("Usage", (), {"free": int(2e9)})()
+    monkeypatch.setattr(house.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(house.subprocess, "run", lambda *_, **__: pytest.fail("started pip"))
     if house.LEAST > 2:
         with pytest.raises(house.Trouble, match=r"Only 2\.0 GB"):
             house.install(house.APP)
@@ -348,9 +352,11 @@ def test_an_interrupted_or_torn_start_is_taken_up_again(
     def interrupted(files: tuple[str, ...]) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(
-        house, "make_venv", lambda: (house.VENV.mkdir(exist_ok=True), house.PYTHON.touch())
-    )
+    def make() -> None:
+        house.VENV.mkdir(exist_ok=True)
+        house.PYTHON.touch()
+
+    monkeypatch.setattr(house, "make_venv", make)
     monkeypatch.setattr(house, "install", interrupted)
     with pytest.raises(KeyboardInterrupt):
         house.ensure(house.APP)
@@ -360,7 +366,7 @@ def test_an_interrupted_or_torn_start_is_taken_up_again(
     monkeypatch.setattr(house, "install", calls.append)
     house.ensure(house.APP)
     assert house.ready(house.APP)
-    house.PYTHON.unlink()  # the Python it was made from is gone
+    house.PYTHON.unlink()  # the Python it was made from was removed
     assert not house.ready(house.APP)
 
 
@@ -373,23 +379,6 @@ def test_a_taken_port_gives_the_next(house: ModuleType) -> None:
         with pytest.raises(house.Trouble, match="--port"):
             house.free_port("127.0.0.1", taken, tries=1)
     assert house.free_port("127.0.0.1", taken) == taken
-
-
-def test_pips_talk_is_cut_to_what_helps(house: ModuleType) -> None:
-    assert (
-        house.worth_showing("Collecting torch==2.14.1 (from -r requirements.txt (line 2))")
-        == "Collecting torch==2.14.1"
-    )
-    assert (
-        house.worth_showing("  Downloading torch-2.14.1.whl (554.6 MB)")
-        == "Downloading torch-2.14.1.whl (554.6 MB)"
-    )
-    assert (
-        house.worth_showing("Installing collected packages: a, b, c")
-        == "Unpacking 3 packages; this is the slow part"
-    )
-    assert house.worth_showing("Successfully installed a-1 b-2") == "Installed 2 packages"
-    assert house.worth_showing("Requirement already satisfied: numpy") is None
 
 
 def test_a_browser_opens_only_where_somebody_looks(
@@ -434,6 +423,6 @@ def test_unknown_commands_and_benchmarks_list_the_known_ones(
 
 def test_the_stamp_is_never_half_written(house: ModuleType) -> None:
     house.VENV.mkdir()
-    house._replace(house.STAMP, json.dumps({"a": "b"}))
+    house.replace(house.STAMP, json.dumps({"a": "b"}))
     assert house.installed() == {"a": "b"}
     assert [path.name for path in house.VENV.iterdir()] == ["installed.json"]
