@@ -23,7 +23,7 @@ from pruning.recipe import Recipe
 from pruning.structure.unit_masks import removed_units
 from pruning.types import Workpiece, prunable
 from pruning.units.granularities import fitted
-from tests.toys import TOYS, toy
+from tests.toys import TOYS, same, snapshot, toy
 
 CRITERIA = registry.names("criterion")
 GRANULARITIES = registry.names("granularity")
@@ -79,34 +79,6 @@ def recipe_of(criterion: str, **fields: object) -> Recipe:
 def suited(criterion: str) -> list[str]:
     """The toys that have what a criterion looks at."""
     return [name for name in TOYS if name not in UNSUITED.get(criterion, ())]
-
-
-def snapshot(model: nn.Module) -> dict[str, object]:
-    """All that a careless technique could change."""
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    modes = [m.training for m in model.modules()]
-    hooks = [
-        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks)
-        for m in model.modules()
-    ]
-    grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    return {
-        "state": state,
-        "modes": modes,
-        "hooks": hooks,
-        "grads": grads,
-        "wants": [p.requires_grad for p in model.parameters()],
-    }
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
-    return a == b
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -25,9 +25,8 @@ from pruning.errors import DataError, OutOfRange, RecipeError, Stopped, UnknownN
 from pruning.measurement import evaluate
 from pruning.sensitivity_map.replay import Replay
 from pruning.types import Batches, Masks, Workpiece, prunable
-from tests.test_laws import same, snapshot
 from tests.test_studies import made
-from tests.toys import TOYS, toy
+from tests.toys import TOYS, same, snapshot, toy
 
 # ---------------------------------------------------------------- agreement of orders
 

@@ -111,3 +111,28 @@ def toy(name: str, seed: int = 0) -> Workpiece:
         y = x.flatten(1)[:, :3].argmax(1)
     data = Batches(x, y, batch=20)
     return Workpiece(name, model, data, data, data, example=x[:1], classes=("a", "b", "c"))
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """All that a careless technique could change."""
+    modules = list(model.modules())
+    parameters = list(model.parameters())
+    hooks = [(m._forward_hooks, m._forward_pre_hooks, m._backward_hooks) for m in modules]
+    return {
+        "state": {name: value.clone() for name, value in model.state_dict().items()},
+        "modes": [m.training for m in modules],
+        "hooks": [sum(map(len, kinds)) for kinds in hooks],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in parameters],
+        "requires_grad": [p.requires_grad for p in parameters],
+    }
+
+
+def same(a: object, b: object) -> bool:
+    """Equal to the bit, through dicts and lists of tensors."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return a == b

@@ -17,8 +17,7 @@ from pruning.recipe import Recipe
 from pruning.training.distill import distillation_loss, teacher_logits
 from pruning.training.recalibrate import norms, recalibrate
 from pruning.types import Batches, Workpiece
-from tests.test_laws import same, snapshot
-from tests.toys import toy
+from tests.toys import same, snapshot, toy
 
 
 def said(recipe: Recipe, work: Workpiece) -> list[events.Event]:
