@@ -1,68 +1,54 @@
-"""What a measurement holds: one frozen dataclass for each thing that is promised of pruning. No tensors, and no torch: pages read these.
+"""What is measured of a model: accuracy, size, memory, energy, time and behaviour, as frozen dataclasses.
 
-Figures that came later than the first stored results default to None or (): shown as "not measured", never as 0.
+No tensors, and no torch: pages read these. Figures that came later than the first stored results
+default to None or (): shown as "not measured", never as 0.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pruning import stats
+from pruning.stats import Spread as Spread
+
 TOLERANCE = 0.05
-"""A control further off than this, as a share, and no verdict is given on speed; differences smaller than this are none."""
+"""Ratios of time, as a share: a control further off than this allows no verdict on speed, and
+differences smaller than this are none."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right answers among examples, with the 95 % Wilson interval (Wilson, 1927, https://doi.org/10.2307/2276774).
-
-    Shares in [0, 1].
-    """
+    """Correct answers among examples."""
 
     correct: int
     total: int
 
     @property
     def value(self) -> float:
+        """A share in [0, 1]."""
         return self.correct / self.total
 
     @property
+    def spread(self) -> Spread:
+        """The share with its 95 % Wilson interval."""
+        return stats.wilson(self.correct, self.total)
+
+    @property
     def interval(self) -> tuple[float, float]:
-        z, n, p = 1.959963984540054, self.total, self.value
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A value and its 95 % interval."""
-
-    low: float
-    value: float
-    high: float
-
-
-def difference(after: Accuracy, before: Accuracy, together: float = 0.0) -> Spread:
-    """after - before, as shares, with its 95 % interval by Newcombe's score method (1998, methods 10 of both papers,
-    https://pubmed.ncbi.nlm.nih.gov/9595617/). together: correlation of the answers; 0 for different examples."""
-    (low, high), (from_, to) = after.interval, before.interval
-    a, b = after.value, before.value
-    d = a - b
-    below = (a - low) ** 2 - 2 * together * (a - low) * (to - b) + (to - b) ** 2
-    above = (high - a) ** 2 - 2 * together * (high - a) * (b - from_) + (b - from_) ** 2
-    return Spread(d - math.sqrt(max(below, 0.0)), d, d + math.sqrt(max(above, 0.0)))
+        """The bounds of the 95 % Wilson interval, shares in [0, 1]."""
+        return self.spread.low, self.spread.high
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models' answers to the same examples: how many both had right, only this one, only dense, neither.
+    """Two models' answers to the same examples: both correct, only this one, only dense, neither.
 
-    On the same examples a small difference shows that two separate intervals would hide (McNemar, 1947).
+    On the same examples a small difference shows that two separate intervals would hide
+    (McNemar, 1947, https://doi.org/10.1007/BF02295996).
     """
 
     both: int
@@ -74,10 +60,7 @@ class Paired:
     def change(self) -> Spread:
         """Accuracy less dense's, as a share, with its 95 % interval."""
         n = self.both + self.gained + self.lost + self.neither
-        after, before = Accuracy(self.both + self.gained, n), Accuracy(self.both + self.lost, n)
-        sides = after.correct * (n - after.correct) * before.correct * (n - before.correct)
-        mixed = self.both * self.neither - self.gained * self.lost
-        return difference(after, before, mixed / math.sqrt(sides) if sides else 0.0)
+        return stats.paired_change(self.lost, self.gained, n)
 
 
 @dataclass(frozen=True)
@@ -244,3 +227,19 @@ def bin_edges(*values: NDArray[Any]) -> NDArray[np.float64]:
 def bin_counts(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.int64]:
     """(256,) how many values fall into each bin."""
     return np.histogram(values, edges)[0].astype(np.int64)
+
+
+def accuracy_change(after: Measurement, dense: Measurement) -> Spread | None:
+    """Accuracy less dense's, a share: paired where answers were compared one by one, else wider."""
+    if after.paired:
+        return after.paired.change
+    if after.accuracy is None or dense.accuracy is None:
+        return None
+    return stats.difference(after.accuracy.spread, dense.accuracy.spread)
+
+
+def train_test_gap(m: Measurement) -> Spread | None:
+    """Accuracy on training examples less that on test examples, a share: what was memorised."""
+    if m.behaviour is None or m.behaviour.train is None or m.accuracy is None:
+        return None
+    return stats.difference(m.behaviour.train.spread, m.accuracy.spread)

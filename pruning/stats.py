@@ -1,112 +1,210 @@
-"""How well two orders agree: rank correlation with its interval. Numpy only: pages draw these.
+"""Statistics: intervals, paired change, rank correlation, hull, isotonic regression. No torch.
 
-Spearman, 1904, https://doi.org/10.2307/1412159; the interval is Efron's percentile bootstrap over the units, 1979,
-https://doi.org/10.1214/aos/1176344552
+There is one function for each question, and every figure of the workbench is made with it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+
+# Only the name is loaded here: scipy imports a part of itself when it is first asked for one.
+# Loading scipy.stats takes seconds, which pages that draw no correlation would wait for.
+import scipy
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-DRAWS = 1000
+Z = 1.959963984540054
+"""Standard deviations on either side of a normal's mean that hold 95 % of it."""
+
+BOOTSTRAP_SAMPLES = 1000
 FEWEST = 3
 """Units without which no order is worth a number."""
 ENOUGH = 8
-"""Units from which drawing again says something: of 4, most draws are of 2 or 3."""
+"""Units from which a bootstrap says something: of 4, most samples repeat 2 or 3 of them."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A value and its 95 % interval."""
+
+    low: float
+    value: float
+    high: float
+
+    @property
+    def crosses_zero(self) -> bool:
+        """Of a difference: whether the interval holds 0, so that nothing is shown to differ."""
+        return self.low <= 0 <= self.high
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def wilson(correct: int, total: int) -> Spread:
+    """A share and its score interval.
+
+    Wilson, 1927, https://doi.org/10.2307/2276774
+    """
+    n = total
+    share = correct / n
+    shrink = 1 + Z * Z / n
+    middle = (share + Z * Z / (2 * n)) / shrink
+    half = Z / shrink * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
+    return Spread(max(0.0, middle - half), share, min(1.0, middle + half))
+
+
+def difference(after: Spread, before: Spread) -> Spread:
+    """after - before of two INDEPENDENT samples, from the interval of each.
+
+    For two Wilson intervals it is Newcombe's method 10 for independent proportions (1998,
+    Statistics in Medicine 17:873, https://pubmed.ncbi.nlm.nih.gov/9595617/); for any two intervals
+    it is MOVER (Donner & Zou, 2012, https://doi.org/10.1177/0962280210365018). Two models that
+    answered the same examples are not independent: `paired_change` is for those.
+    """
+    value = after.value - before.value
+    below = math.hypot(after.value - after.low, before.high - before.value)
+    above = math.hypot(after.high - after.value, before.value - before.low)
+    return Spread(value - below, value, value + above)
+
+
+def paired_change(lost: int, gained: int, n: int) -> Spread:
+    """Change of accuracy, a share, between two models that answered the SAME n examples.
+
+    Only examples where they differ count: lost, that became wrong; gained, that became right.
+    Half an answer is added to each cell of the 2 x 2 table, so that the interval keeps a width
+    where no answer differed yet. Agresti & Min, 2005, https://doi.org/10.1002/sim.1781
+    """
+    # The interval is centred on the adjusted change, the value stays what was counted.
+    middle = (gained - lost) / (n + 2)
+    spread = math.sqrt((lost + gained + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
+    low = max(-1.0, middle - Z * spread)
+    return Spread(low, (gained - lost) / n, min(1.0, middle + Z * spread))
+
+
+# ---------------------------------------------------------------- rank correlation
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Spearman's ρ in [-1, 1] with its 95 % interval. None where it has no meaning: no value for fewer than 3 units, or when a side
-    is all the same; no interval for fewer than 8."""
+    """Spearman's ρ in [-1, 1] with its 95 % interval (Spearman, 1904, doi.org/10.2307/1412159).
+
+    None where it has no meaning: no value for fewer than 3 units, or where a side is all the same;
+    no interval for fewer than 8 units.
+    """
 
     value: float | None
     low: float | None = None
     high: float | None = None
 
 
-def ranks(values: ArrayLike) -> Floats:
-    """From 1; equal values share the mean of their ranks."""
-    given = np.asarray(values, np.float64)
-    found: Floats = _ranks(given, np.ones((1, len(given))))[0]
-    return found
-
-
 def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Pearson's correlation of the ranks; None where one side has a single value, or there are fewer than 3 units."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if len(x) < FEWEST:
+    """Spearman's ρ; None where one side has a single value, or there are fewer than 3 units."""
+    x = np.asarray(a, np.float64)
+    y = np.asarray(b, np.float64)
+    if len(x) < FEWEST or (x == x[0]).all() or (y == y[0]).all():
         return None
-    found = _correlate(x, y, np.ones((1, len(x))))[0]
-    return None if np.isnan(found) else float(found)
+    return float(scipy.stats.spearmanr(x, y).statistic)
 
 
-def correlation(a: ArrayLike, b: ArrayLike, *, seed: int = 0, draws: int = DRAWS) -> Correlation:
-    """ρ, and where 95 % of it lie when units are drawn again, with replacement."""
-    x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
+def correlation(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Correlation:
+    """ρ with Efron's percentile bootstrap over the units (1979, doi.org/10.1214/aos/1176344552)."""
+    x = np.asarray(a, np.float64)
+    y = np.asarray(b, np.float64)
     value = spearman(x, y)
     if value is None or len(x) < ENOUGH:
         return Correlation(value)
-    counts = (
-        np.random.default_rng(seed)
-        .multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws)
-        .astype(np.float64)
-    )
-    drawn = _correlate(x, y, counts)
-    low, high = np.nanquantile(
-        drawn, [0.025, 0.975]
-    )  # draws of one and the same unit have no correlation
+    # A bootstrap sample is how often each unit is in it. scipy's bootstrap would rank every sample
+    # anew, hundreds of times slower, and the same seed would give other intervals.
+    generator = np.random.default_rng(seed)
+    odds = np.full(len(x), 1 / len(x))
+    counts = generator.multinomial(len(x), odds, size=BOOTSTRAP_SAMPLES).astype(np.float64)
+    # Samples that repeat a single unit have no correlation: they are NaN, and left out.
+    low, high = np.nanquantile(_resampled(x, y, counts), [0.025, 0.975])
     return Correlation(value, float(low), float(high))
 
 
 def matrix(columns: Mapping[str, ArrayLike]) -> list[list[float | None]]:
     """ρ of each pair, in the order of the columns; 1 with itself unless all its values are the same."""
-    held = list(columns.values())
-    return [[spearman(a, b) for b in held] for a in held]
-
-
-def _correlate(x: Floats, y: Floats, counts: Floats) -> Floats:
-    """(draws,) Spearman's ρ when unit i is there counts[:, i] times; NaN where a side does not vary. x, y: (n,); counts: (draws, n)."""
-    a, b = _ranks(x, counts), _ranks(y, counts)
-    middle = (counts.sum(1, keepdims=True) + 1) / 2  # the mean of all ranks, whatever the ties
-    a, b = a - middle, b - middle
-    spread = np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found: Floats = np.where(spread > 0, (counts * a * b).sum(1) / spread, np.nan).clip(-1, 1)
-    return found
-
-
-def _ranks(values: Floats, counts: Floats) -> Floats:
-    """(draws, n) mean rank of each unit among all that are there. values: (n,); counts: (draws, n)."""
-    _, group, first = _groups(values)
-    order = np.argsort(values, kind="stable")
-    held = np.add.reduceat(
-        counts[:, order], first, axis=1
-    )  # (draws, groups): how many have each value
-    found: Floats = (held.cumsum(1) - held + (held + 1) / 2)[:, group]
-    return found
-
-
-def _groups(values: Floats) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Different values, ascending; the place of each unit's among them; where each begins in sorted order."""
-    different, group, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (
-        different,
-        group.reshape(-1),
-        np.concatenate([[0], counts.cumsum()[:-1]]).astype(np.int64),
-    )
+    values = list(columns.values())
+    return [[spearman(a, b) for b in values] for a in values]
 
 
 def best(correlations: Mapping[str, Correlation]) -> Sequence[str]:
     """Names from the highest ρ to the lowest; those without one last."""
-    return sorted(
-        correlations,
-        key=lambda name: -2.0 if (value := correlations[name].value) is None else value,
-        reverse=True,
-    )
+
+    def rho(name: str) -> float:
+        value = correlations[name].value
+        return -2.0 if value is None else value
+
+    return sorted(correlations, key=rho, reverse=True)
+
+
+def _resampled(x: Floats, y: Floats, counts: Floats) -> Floats:
+    """(samples,) Spearman's ρ where unit i is there counts[:, i] times; NaN where a side is constant.
+
+    x, y: (n,); counts: (samples, n).
+    """
+    middle = (counts.sum(1, keepdims=True) + 1) / 2  # the mean of all ranks, whatever the ties
+    a = _ranks(x, counts) - middle
+    b = _ranks(y, counts) - middle
+    scale = np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho: Floats = np.where(scale > 0, (counts * a * b).sum(1) / scale, np.nan).clip(-1, 1)
+    return rho
+
+
+def _ranks(values: Floats, counts: Floats) -> Floats:
+    """(samples, n) mean rank of each unit among all that are there. values: (n,)."""
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    order = np.argsort(values, kind="stable")
+    first = sizes.cumsum() - sizes  # where each group of equal values begins in sorted order
+    members = np.add.reduceat(counts[:, order], first, axis=1)  # (samples, groups)
+    ranks: Floats = members.cumsum(1) - members + (members + 1) / 2
+    return ranks[:, group.reshape(-1)]
+
+
+# ---------------------------------------------------------------- curves
+
+Corner = TypeVar("Corner", bound=tuple[Any, ...])
+
+
+def lower_hull(points: Sequence[Corner]) -> list[Corner]:
+    """The corners of the lower convex hull: from each to the next, slopes only rise.
+
+    points: (x, y, ...), by rising x. Of points with the same x, the first counts.
+    """
+    hull: list[Corner] = []
+    for point in points:
+        if hull and point[0] <= hull[-1][0]:
+            continue
+        while len(hull) > 1 and not _turns_up(hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(point)
+    return hull
+
+
+def _turns_up(a: Corner, b: Corner, c: Corner) -> bool:
+    """Whether the slope from a to b is below the slope from a to c (as products: no division by 0)."""
+    return bool((b[1] - a[1]) * (c[0] - a[0]) < (c[1] - a[1]) * (b[0] - a[0]))
+
+
+def isotonic(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    """The curve through y that never falls as x rises and is nearest to y, by least squares.
+
+    x must be sorted. Returns its corners: mean x and mean y of each pool of neighbours. Pooling
+    adjacent violators, Ayer et al., 1955, https://doi.org/10.1214/aoms/1177728423
+    """
+    fit = scipy.optimize.isotonic_regression(y)
+    starts = fit.blocks[:-1]
+    # Two pools of the same height are one; apart by rounding, they would bend the curve between.
+    starts = starts[np.diff(fit.x[starts], prepend=-np.inf) > 1e-12]
+    sizes = np.diff(starts, append=len(fit.x))
+    xs: Floats = np.add.reduceat(np.asarray(x, np.float64), starts) / sizes
+    ys: Floats = np.add.reduceat(np.asarray(y, np.float64), starts) / sizes
+    return xs, ys

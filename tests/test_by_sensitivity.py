@@ -18,7 +18,6 @@ from pruning.allocation.scopes import Ranked, spend
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import netadapt
-from pruning.sensitivity_map.netadapt import lower_hull
 from tests.toys import toy
 
 # Two layers of 4 and 8 weights. Leg 1 takes 2 of a, then 1 of b; leg 2 takes 4 of b. Accuracy on 10 images: 9, 9, 7 right.
@@ -96,17 +95,6 @@ def test_scores_without_measurements_say_so() -> None:
         spend("by_sensitivity", replace(two(), route=None), 0.5, {})
     with pytest.raises(DataError, match="by_sensitivity needs validation data"):
         pruning.choose(Recipe(scope="by_sensitivity"), replace(toy("mlp"), validation=None))
-
-
-def test_the_lower_hull() -> None:
-    corners = [
-        (0.0, 0.0, 0),
-        (1.0, 3.0, 1),
-        (2.0, 2.0, 2),
-        (3.0, 4.0, 3),
-        (3.0, 9.0, 4),
-    ]  # (1, 3) lies above the line to (2, 2)
-    assert [k for _, _, k in lower_hull(corners)] == [0, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "attention"])

@@ -79,7 +79,7 @@ def line(held: Panel, name: str) -> Line:
 
 def test_what_came_is_told_with_how_much() -> None:
     said = improvements.came(read(run()))
-    assert said[0] == "Accuracy kept: +0.6 points (−0.8 to +2.1), within the interval"
+    assert said[0] == "Accuracy kept: +0.6 points (−0.7 to +1.8), within the interval"
     assert "File: 8.4× smaller" in said  # 162,000 / 19,200
     assert "Bytes that travel: 8.1× less" in said  # 140,000 / 17,300
     assert "Operations, zeros skipped: 6.2× less, modelled" in said

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as some
 from safetensors.torch import save_file
-from scipy.stats import binomtest
 from torch import nn
 
 import pruning
@@ -23,15 +20,6 @@ from pruning.measurement import dense_bytes, latencies, macs, output_layer, posi
 from pruning.recipe import Recipe
 from pruning.types import Batches
 from tests.toys import TOYS, toy
-
-
-@given(some.integers(1, 10_000).flatmap(lambda n: some.tuples(some.integers(0, n), some.just(n))))
-def test_wilson_interval_is_scipys(pair: tuple[int, int]) -> None:
-    correct, total = pair
-    low, high = Accuracy(correct, total).interval
-    theirs = binomtest(correct, total).proportion_ci(0.95, method="wilson")
-    assert low == pytest.approx(theirs.low, abs=1e-9)
-    assert high == pytest.approx(theirs.high, abs=1e-9)
 
 
 def test_accuracy_and_loss_by_hand() -> None:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as some
 from scipy import stats as scipy_stats
 from torch import Tensor, nn
 
@@ -27,67 +25,6 @@ from pruning.sensitivity_map.replay import Replay
 from pruning.types import Batches, Masks, Workpiece, prunable
 from tests.test_studies import made
 from tests.toys import TOYS, same, snapshot, toy
-
-# ---------------------------------------------------------------- agreement of orders
-
-
-@given(some.lists(some.tuples(some.integers(-5, 5), some.integers(-5, 5)), min_size=3, max_size=30))
-def test_spearman_is_scipys(pairs: list[tuple[int, int]]) -> None:
-    a, b = map(list, zip(*pairs, strict=True))
-    ours = stats.spearman(a, b)
-    if len(set(a)) == 1 or len(set(b)) == 1:
-        assert ours is None
-    else:
-        assert ours == pytest.approx(scipy_stats.spearmanr(a, b).statistic, abs=1e-12)
-    assert stats.ranks(a).tolist() == scipy_stats.rankdata(a).tolist()
-
-
-def test_spearman_by_hand() -> None:
-    """1 2 3 4 against 1 3 2 4: squared differences of ranks sum to 2, so ρ = 1 − 6·2 / (4·15) = 0.8."""
-    assert stats.spearman([1, 2, 3, 4], [10, 30, 20, 40]) == pytest.approx(0.8)
-    assert stats.spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    assert stats.spearman([1, 2], [1, 2]) is None
-    assert stats.correlation([1, 1, 1], [1, 2, 3]) == stats.Correlation(None)
-    assert stats.correlation([1, 2, 3, 4], [1, 3, 2, 4]) == stats.Correlation(
-        pytest.approx(0.8), None, None
-    )
-
-
-def test_a_draw_counts_units_as_often_as_it_holds_them() -> None:
-    """The bootstrap never builds its samples: ranks of units that are there so many times, against scipy on the sample itself."""
-    chance = np.random.default_rng(1)
-    x, y = chance.normal(size=12), chance.integers(0, 4, 12).astype(float)
-    counts = chance.multinomial(12, np.full(12, 1 / 12), size=20)
-    ours = stats._correlate(x, y, counts.astype(float))
-    for rho, row in zip(ours, counts, strict=True):
-        assert rho == pytest.approx(
-            scipy_stats.spearmanr(np.repeat(x, row), np.repeat(y, row)).statistic, abs=1e-12
-        )
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Normal pairs with correlation r have Spearman (6/π)·asin(r/2): in 200 samples of 64 it lies inside about 95 % of the time."""
-    chance, r = np.random.default_rng(0), 0.6
-    true = 6 / np.pi * np.arcsin(r / 2)
-    inside = 0
-    for i in range(200):
-        a = chance.normal(size=64)
-        b = r * a + np.sqrt(1 - r * r) * chance.normal(size=64)
-        found = stats.correlation(a, b, seed=i, draws=300)
-        assert found.low is not None and found.high is not None and found.value is not None
-        assert found.low <= found.value <= found.high
-        inside += found.low <= true <= found.high
-    assert 175 <= inside <= 200
-
-
-def test_matrix_is_symmetric_and_repeats() -> None:
-    columns = {name: np.random.default_rng(i).normal(size=20) for i, name in enumerate("abc")}
-    held = stats.matrix(columns)
-    assert all(held[i][i] == pytest.approx(1) for i in range(3))
-    assert all(held[i][j] == pytest.approx(held[j][i]) for i in range(3) for j in range(3))
-    a, b = columns["a"], columns["b"]
-    assert stats.correlation(a, b, seed=3) == stats.correlation(a, b, seed=3)
-
 
 # ---------------------------------------------------------------- running again
 

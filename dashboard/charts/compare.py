@@ -12,10 +12,10 @@ import pandas as pd
 
 from dashboard import colours, words
 from dashboard.charts.base import counts_axis, layout, readable_bins, rebin
-from dashboard.charts.results import within
 from pruning.events import Finished, Measurement
 from pruning.metrics import Histogram
 from pruning.recipe import Recipe
+from pruning.stats import difference
 
 COSTS = {"weights": "Weights left", "macs": "MACs left", "bytes": "File, packed"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -50,7 +50,11 @@ def verdict(entry: Entry, reference: Entry) -> str:
         return words.NOT_MEASURED
     if entry.recipe.model != reference.recipe.model:
         return "another model"
-    return "within the interval" if within(a, b) else ("higher" if a.value > b.value else "lower")
+    # Two runs keep no answers one by one, so their accuracies are compared as independent ones.
+    change = difference(a.spread, b.spread)
+    if change.crosses_zero:
+        return "within the interval"
+    return "higher" if change.value > 0 else "lower"
 
 
 def finding(entries: Sequence[Entry], reference: Entry) -> str:

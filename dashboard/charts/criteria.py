@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
 
 from dashboard import colours, words
 from dashboard.charts.base import layout
 from pruning.runs.results import Study
-from pruning.stats import Correlation, best, matrix, ranks
+from pruning.stats import Correlation, best, matrix
 
 Array = NDArray[Any]
 Figure = dict[str, Any]
@@ -182,7 +183,7 @@ def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Arra
     """Where units stand on the x axis."""
     name = words.display_name(criterion)
     if ranked:
-        return ranks(score), {
+        return scipy.stats.rankdata(score), {
             "title": {"text": f"{noun}s ranked by {name}, lowest score first"},
             "range": [0, len(score) + 1],
         }
@@ -230,7 +231,7 @@ def _perfect(y: Array, tones: colours.Palette) -> dict[str, Any]:
 def _marks(
     held: Judged, criterion: str, x: Array, y: Array, part: Array, name: str, marker: dict[str, Any]
 ) -> dict[str, Any]:
-    place = ranks(held.scores[criterion])
+    place = scipy.stats.rankdata(held.scores[criterion])
     said = [
         f"{held.noun} {held.units[i]} of {held.of:,}: score {held.scores[criterion][i]:.4g}, rank {place[i]:g} of {len(place)}"
         f"<br>without it the loss goes from {held.loss:.4f} by {_signed(held.change[i])}"

@@ -6,15 +6,22 @@ turned so that more is better. A gain that did not come has one sentence that sa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from dashboard import words
 from dashboard.charts import reasons
-from pruning.cli.text import gap
 from pruning.events import Finished
-from pruning.metrics import TOLERANCE, Accuracy, Measurement, Spread, Timing, difference
+from pruning.metrics import (
+    TOLERANCE,
+    Accuracy,
+    Measurement,
+    Spread,
+    Timing,
+    accuracy_change,
+    train_test_gap,
+)
+from pruning.stats import difference
 
 STATES = ("dense", "masked", "compact")
 
@@ -86,17 +93,11 @@ def _answers(held: dict[str, Measurement]) -> list[Line]:
     cells = {name: words.percent(m.accuracy) for name, m in held.items()}
     raw = {name: m.accuracy.value if m.accuracy else None for name, m in held.items()}
     gains = {
-        name: _points("accuracy", _moved(m, held["dense"]))
+        name: _points("accuracy", accuracy_change(m, held["dense"]))
         for name, m in held.items()
         if name != "dense"
     }
     return [Line("Accuracy", "accuracy on test data", cells, gains, raw, "share")]
-
-
-def _moved(m: Measurement, dense: Measurement) -> Spread | None:
-    if m.paired:
-        return m.paired.change
-    return difference(m.accuracy, dense.accuracy) if m.accuracy and dense.accuracy else None
 
 
 def _size(held: dict[str, Measurement]) -> list[Line]:
@@ -286,7 +287,10 @@ def _general(held: dict[str, Measurement]) -> list[Line]:
 
     dense = held["dense"]
     pairs = {state: (noisy(m), noisy(dense)) for state, m in held.items() if state != "dense"}
-    moved = {state: difference(a, b) if a and b else None for state, (a, b) in pairs.items()}
+    moved = {
+        state: difference(a.spread, b.spread) if a and b else None
+        for state, (a, b) in pairs.items()
+    }
     sigma = dense.behaviour.sigma if dense.behaviour else None
     name = f"accuracy under noise (σ = {sigma:.2g})" if sigma else "accuracy under noise"
     under = Line(
@@ -300,7 +304,7 @@ def _general(held: dict[str, Measurement]) -> list[Line]:
         {state: held_.value if (held_ := noisy(m)) else None for state, m in held.items()},
         "share",
     )
-    gaps = _falling("train/test gap", held, gap, "gap")
+    gaps = _falling("train/test gap", held, train_test_gap, "gap")
     errors = _falling(
         "calibration error",
         held,
@@ -312,7 +316,7 @@ def _general(held: dict[str, Measurement]) -> list[Line]:
 
 def _worse(m: Measurement, dense: Measurement) -> bool:
     """Whether it answers worse without noise already."""
-    change = _moved(m, dense)
+    change = accuracy_change(m, dense)
     return change is not None and change.high < 0
 
 
@@ -323,7 +327,7 @@ def _falling(
     found = {state: get(m) for state, m in held.items()}
     before = found["dense"]
     gains = {
-        state: _points(about, _less(before, after) if before and after else None)
+        state: _points(about, difference(before, after) if before and after else None)
         for state, after in found.items()
         if state != "dense"
     }
@@ -334,17 +338,6 @@ def _falling(
         gains,
         {state: spread.value if spread else None for state, spread in found.items()},
         "share",
-    )
-
-
-def _less(before: Spread, after: Spread) -> Spread:
-    """before - after with its interval, from the two intervals (Donner and Zou, 2012, https://doi.org/10.1177/0962280210365018)."""
-    value = before.value - after.value
-    below = math.hypot(before.value - before.low, after.high - after.value)
-    return Spread(
-        value - below,
-        value,
-        value + math.hypot(before.high - before.value, after.value - after.low),
     )
 
 

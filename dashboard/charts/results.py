@@ -6,14 +6,8 @@ import pandas as pd
 
 from dashboard import words
 from dashboard.charts.prune import RunHistory, packed
-from pruning.events import Accuracy, Finished, Measurement
-
-
-def within(a: Accuracy | None, b: Accuracy | None) -> bool:
-    """Whether two accuracies cannot be told apart: one lies in the other's interval."""
-    if a is None or b is None:
-        return False
-    return a.interval[0] <= b.value <= a.interval[1] or b.interval[0] <= a.value <= b.interval[1]
+from pruning.events import Finished, Measurement
+from pruning.metrics import accuracy_change
 
 
 def stages(end: Finished, healed: bool) -> dict[str, Measurement]:
@@ -95,7 +89,8 @@ def verdict(end: Finished, healed: bool = True) -> str:
     if not a.accuracy or not b.accuracy:
         return f"{gone}; accuracy was not measured, for there is no test data."
     moved = words.points(b.accuracy, a.accuracy)
-    told = ", which is within the interval" if within(a.accuracy, b.accuracy) else ""
+    change = accuracy_change(b, a)
+    told = ", which is within the interval" if change and change.crosses_zero else ""
     before = [
         f"{words.percent(held.accuracy)} {name}"
         for name, held in list(stages(end, healed).items())[1:-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pruning.metrics import Accuracy, Measurement, Spread, Timing, difference
+from pruning.metrics import Accuracy, Measurement, Spread, Timing, train_test_gap
 
 
 def flat(m: Measurement) -> dict[str, Any]:
@@ -25,19 +25,12 @@ def flat(m: Measurement) -> dict[str, Any]:
         "energy_skipping_zeros_pj_modelled": energy.skipping if energy else None,
         "energy_joules_measured": energy.measured if energy else None,
         "accuracy_change_points": _points(m.paired.change) if m.paired else None,
-        "train_test_gap_points": _points(gap(m)),
+        "train_test_gap_points": _points(train_test_gap(m)),
         "noisy_accuracy": _share(behaviour.noisy) if behaviour else None,
         "noise_sigma": behaviour.sigma if behaviour else None,
         "calibration_error_points": _points(behaviour.calibration) if behaviour else None,
         **{name: value for timing in m.timings for name, value in _timing(timing).items()},
     }
-
-
-def gap(m: Measurement) -> Spread | None:
-    """Accuracy on training examples less that on test examples."""
-    if m.behaviour is None or m.behaviour.train is None or m.accuracy is None:
-        return None
-    return difference(m.behaviour.train, m.accuracy)
 
 
 def _points(spread: Spread | None) -> dict[str, float] | None:
@@ -110,7 +103,7 @@ def _answers(
     m: Measurement, noisy: Accuracy | None, sigma: float, calibration: Spread | None
 ) -> list[str]:
     said = []
-    if (between := gap(m)) is not None:
+    if (between := train_test_gap(m)) is not None:
         said.append(f"train/test gap {100 * between.value:.1f} points")
     if noisy is not None:
         said.append(f"{noisy.value:.1%} right under noise of {sigma:.2g}")

@@ -18,10 +18,10 @@ from pruning.allocation.scopes import Ranked
 from pruning.events import Accuracy, Point
 from pruning.masks import Units, verdict
 from pruning.recipe import Recipe
+from pruning.stats import paired_change
 from pruning.storage import write_json
 from pruning.types import Batches, Masks, Workpiece
 
-Z = 1.959963984540054
 COLLAPSED = -0.25
 """Change of accuracy below which a cell has surely collapsed: how far below is not worth more images."""
 
@@ -86,14 +86,9 @@ class Cell:
 
 
 def paired(lost: int, won: int, n: int) -> tuple[float, float]:
-    """95 % interval of the change in accuracy of two models asked the same n questions: only where they differ counts.
-
-    Half an answer is added to each of the four counts (Agresti & Min, 2005, https://doi.org/10.1002/sim.1781), so that the
-    interval keeps a width where no answer differed yet.
-    """
-    middle = (won - lost) / (n + 2)
-    spread = math.sqrt((lost + won + 1) - (won - lost) ** 2 / (n + 2)) / (n + 2)
-    return max(-1.0, middle - Z * spread), min(1.0, middle + Z * spread)
+    """95 % interval of the change in accuracy of two models that answered the same n questions."""
+    change = paired_change(lost, won, n)
+    return change.low, change.high
 
 
 def cells(layers: Ranked, levels: Iterable[float], total: int) -> list[Cell]:

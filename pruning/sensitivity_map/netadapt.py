@@ -25,6 +25,7 @@ from pruning.masks import Units, verdict
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.cells import Cell, key
 from pruning.sensitivity_map.evaluator import PART, Evaluator
+from pruning.stats import lower_hull
 from pruning.storage import write_json
 from pruning.types import Batches, Masks, Workpiece
 
@@ -233,18 +234,3 @@ class _Descent:
             for name, keep in verdict(self.units, every, self.work.model).items()
             if not bool(keep.all())
         }
-
-
-def lower_hull(corners: list[tuple[float, float, int]]) -> list[tuple[float, float, int]]:
-    """Of points with rising x, those of the lower convex hull: slopes only rise."""
-    found: list[tuple[float, float, int]] = []
-    for corner in corners:
-        x, y = corner[:2]
-        if found and x <= found[-1][0]:
-            continue
-        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (
-            y - found[-2][1]
-        ) * (found[-1][0] - found[-2][0]):
-            found.pop()
-        found.append(corner)
-    return found

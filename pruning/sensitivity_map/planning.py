@@ -13,6 +13,7 @@ import numpy as np
 
 from pruning import events, registry
 from pruning.events import Accuracy, Point
+from pruning.stats import isotonic, lower_hull
 
 TOLERATED = 0.01
 
@@ -206,18 +207,9 @@ def worth(points: Iterable[Point]) -> Callable[[float], float | None]:
     )
     if not cells:
         return lambda loss: None
-    pools: list[tuple[float, float, int]] = [
-        (0.0, 0.0, 1)
-    ]  # (sum of losses, sum of falls, cells); nothing costs nothing
-    for loss, fall in cells:
-        pools.append((loss, fall, 1))
-        while len(pools) > 1 and pools[-1][1] / pools[-1][2] <= pools[-2][1] / pools[-2][2]:
-            b, a = pools.pop(), pools.pop()
-            pools.append((a[0] + b[0], a[1] + b[1], a[2] + b[2]))
-    at, falls = [0.0], [0.0]
-    for losses, fallen, n in pools:
-        at.append(losses / n)
-        falls.append(max(0.0, fallen / n))
+    losses, falls = isotonic(*zip((0.0, 0.0), *cells, strict=True))  # nothing costs nothing
+    at = [0.0, *losses]
+    falls = [0.0, *np.maximum(falls, 0.0)]
     return lambda loss: float(np.interp(loss, at, falls))
 
 
@@ -228,7 +220,7 @@ def fill(points: Sequence[Point], weights: Mapping[str, int], tolerated: float) 
     """
     curves, of = changes(points), worth(points)
     steps = {
-        layer: _hull(levels, losses)
+        layer: lower_hull(list(zip(levels, losses, strict=True)))
         for layer, (levels, losses) in curves.items()
         if layer in weights
     }
@@ -256,15 +248,3 @@ def fill(points: Sequence[Point], weights: Mapping[str, int], tolerated: float) 
 
 def _slope(hull: list[tuple[float, float]], i: int) -> float:
     return (hull[i + 1][1] - hull[i][1]) / (hull[i + 1][0] - hull[i][0])
-
-
-def _hull(xs: list[float], ys: list[float]) -> list[tuple[float, float]]:
-    """The corners of the lower convex hull."""
-    found: list[tuple[float, float]] = []
-    for x, y in zip(xs, ys, strict=True):
-        while len(found) > 1 and (found[-1][1] - found[-2][1]) * (x - found[-2][0]) >= (
-            y - found[-2][1]
-        ) * (found[-1][0] - found[-2][0]):
-            found.pop()
-        found.append((x, y))
-    return found
