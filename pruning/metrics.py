@@ -199,6 +199,15 @@ class Measurement:
         return 1 - self.kept / self.weights
 
 
+def sparse_bytes(total: int, kept: int, width: int = 4) -> int:
+    """Bytes of a tensor as a bitmask and the values kept; dense where that is smaller.
+
+    total, kept: weights; width: bytes of one value (4: float32).
+    """
+    bitmask = -(-total // 8)  # a bit for each weight, in whole bytes
+    return min(width * total, bitmask + width * kept)
+
+
 BINS = 256
 """Bins of a histogram of weights."""
 

@@ -144,6 +144,32 @@ class Recipe:
             self.slimming > 0 and self.epochs > 0
         )
 
+    def steps_per_epoch(self, examples: int) -> int:
+        """Optimizer steps of one pass over so many training examples; the last batch may be small."""
+        return -(-examples // self.batch)
+
+    def rewound_epochs(self, steps_per_epoch: int | None = None) -> int:
+        """Epochs of one training after a rewind; one that is resumed in its middle counts whole.
+
+        steps_per_epoch: None where the size of the data is not known: then it counts in full.
+        """
+        if self.rewind in ("none", "init") or steps_per_epoch is None:
+            return self.epochs
+        return self.epochs - self.rewind_step // steps_per_epoch
+
+    def control_epochs(self, steps_per_epoch: int | None = None) -> int:
+        """Epochs that the controls of all lottery tickets are trained."""
+        # New weights have no training to resume: theirs is a whole one.
+        again = self.rewound_epochs(steps_per_epoch)
+        one_step = sum(self.epochs if kind == "reinit" else again for kind in self.controls)
+        return self.steps * one_step
+
+    def training_epochs(self, steps_per_epoch: int | None = None) -> int:
+        """Epochs that a run trains in all: before the first pruning, after each, and of controls."""
+        first = self.epochs if self.trains_first else 0
+        after = self.steps * self.rewound_epochs(steps_per_epoch)
+        return first + after + self.control_epochs(steps_per_epoch)
+
     @property
     def budgeted(self) -> bool:
         """Whether `sparsity` says how much goes; some scopes have a rule of their own."""

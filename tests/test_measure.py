@@ -13,10 +13,10 @@ from torch import nn
 
 import pruning
 from pruning import masks
-from pruning.allocation.ranking import sparse_bytes
 from pruning.errors import DataError, Diverged, Stopped
 from pruning.events import Accuracy
 from pruning.measurement import dense_bytes, latencies, macs, output_layer, positions, size
+from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
 from pruning.types import Batches
 from tests.toys import TOYS, toy

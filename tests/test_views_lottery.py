@@ -10,7 +10,7 @@ import pytest
 from pages import opened, said
 
 from dashboard import jobs, state
-from dashboard.charts import lottery, preview
+from dashboard.charts import lottery
 from pruning.events import Accuracy, Ticket
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
@@ -104,8 +104,8 @@ def test_runs_of_a_set_differ_in_their_seed_alone() -> None:
     assert [recipe.seed for recipe in runs] == [4, 5, 6] and len(
         {replace(recipe, seed=0) for recipe in runs}
     ) == 1
-    assert preview.trained(QUICK.to_dict()) == 1 + 2 * 4
-    assert preview.trained(Recipe(steps=3, epochs=2).to_dict()) == 6
+    assert QUICK.training_epochs() == 1 + 2 * 4
+    assert Recipe(steps=3, epochs=2).training_epochs() == 6
 
 
 def test_a_set_is_drawn_and_found_again(home: object, monkeypatch: pytest.MonkeyPatch) -> None:

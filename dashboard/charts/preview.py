@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from dashboard import words
 from pruning.allocation.ranking import Preview, Ranking
+from pruning.errors import RecipeError
 from pruning.events import Finished
+from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
 
 STOPS = (*(i / 100 for i in range(100)), *(i / 1000 for i in range(991, 1000)))
@@ -37,7 +39,7 @@ def table(ranking: Ranking, recipe: Recipe, stops: Sequence[float] = STOPS) -> T
     kept = ranking.table(recipe, stops)
     totals = np.array([ranking.total(name) for name in ranking.names], np.int64)
     macs = np.array([ranking.macs.get(name, 0) for name in ranking.names], np.int64)
-    packed = np.minimum(4 * totals, -(-totals // 8) + 4 * kept)
+    packed = np.vectorize(sparse_bytes, [np.int64])(totals, kept)  # (stops, layers)
     return Table(tuple(stops), kept, (macs * kept // totals).sum(1), ranking.other + packed.sum(1))
 
 
@@ -202,22 +204,15 @@ def exactness(recipe: Recipe) -> str:
 
 def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) -> float | None:
     """Seconds the run will take, by the newest like it: the same model, batch and healing or none. past: (spec, result), newest first."""
-    wanted = trained(recipe.to_dict())
+    wanted = recipe.training_epochs()
     same = ("model", "batch", "optimizer") if wanted else ("model",)
     for spec, end in past:
-        done = trained(spec)
-        if bool(done) == bool(wanted) and all(
-            spec.get(name) == getattr(recipe, name) for name in same
-        ):
-            return end.seconds * wanted / done if wanted else end.seconds
+        try:
+            earlier = Recipe.from_dict(spec)
+        except RecipeError:  # of a technique that is no longer there
+            continue
+        trained = earlier.training_epochs()
+        alike = all(getattr(earlier, name) == getattr(recipe, name) for name in same)
+        if alike and bool(trained) == bool(wanted):
+            return end.seconds * wanted / trained if wanted else end.seconds
     return None
-
-
-def trained(spec: dict[str, Any]) -> int:
-    """Epochs that a run trains in all: after each step, before the first where a lottery is drawn, and for each control."""
-    first = (spec.get("rewind", "none") != "none" and spec.get("start") == "random") or spec.get(
-        "slimming", 0.0
-    ) > 0
-    return int(
-        spec.get("epochs", 0) * (spec.get("steps", 1) * (1 + len(spec.get("controls", ()))) + first)
-    )

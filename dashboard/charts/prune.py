@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
-from pruning.allocation.ranking import sparse_bytes
+from pruning.errors import RecipeError
 from pruning.events import (
     Accuracy,
     Epoch,
@@ -23,6 +23,8 @@ from pruning.events import (
     Pruned,
     Started,
 )
+from pruning.metrics import sparse_bytes
+from pruning.recipe import Recipe
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
@@ -73,10 +75,10 @@ def history(events: Iterable[Event]) -> RunHistory:
 
 def of_controls(event: Started) -> int:
     """Epochs that train controls of a lottery, which are no part of the pruned network's own curve."""
-    recipe = event.recipe
-    return (
-        len(recipe.get("controls", ())) * int(recipe.get("steps", 1)) * int(recipe.get("epochs", 0))
-    )
+    try:
+        return Recipe.from_dict(event.recipe).control_epochs()
+    except RecipeError:  # of a technique that is no longer there
+        return 0
 
 
 # ---------------------------------------------------------------- curves

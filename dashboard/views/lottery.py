@@ -224,7 +224,7 @@ def change(**fields: Any) -> None:
 def trains(ticket: Recipe) -> int:
     """Optimizer steps of one training; 0 when the size of the data is not known here."""
     examples = models.examples(ticket.model)
-    return ticket.epochs * -(-examples // ticket.batch) if examples else 0
+    return ticket.epochs * ticket.steps_per_epoch(examples) if examples else 0
 
 
 # ---------------------------------------------------------------- draw
@@ -254,7 +254,7 @@ def draw(ticket: Recipe) -> None:
     )
     st.caption(
         words.plain(
-            f"{words.plural(state.seeds(), 'run')} of {preview.trained(ticket.to_dict()):,} epochs. {duration(ticket)}"
+            f"{words.plural(state.seeds(), 'run')} of {ticket.training_epochs():,} epochs. {duration(ticket)}"
         )
     )
 

@@ -19,6 +19,7 @@ from pruning.allocation.path import AllocationPath
 from pruning.allocation.scopes import Ranked, spend
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.events import Layer
+from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
 from pruning.units.counts import UnitCounts
 
@@ -323,8 +324,3 @@ def _layer_of(group: str) -> str:
 def _rounded(units: int, dropped: int, multiple: int) -> int:
     """Fewer units than asked, so that a multiple stays, or all where the group is smaller than one."""
     return units - min(units, -(-(units - dropped) // multiple) * multiple)
-
-
-def sparse_bytes(total: int, kept: int) -> int:
-    """Bytes of a float32 tensor as a bit for each weight and the values kept; dense where that is smaller."""
-    return min(4 * total, -(-total // 8) + 4 * kept)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pruning.allocation.path import AllocationPath
 from pruning.errors import OutOfRange, RecipeError, UnknownName
+from pruning.metrics import sparse_bytes
 from pruning.registry import scope
 
 Array = NDArray[Any]
@@ -237,8 +238,6 @@ def _along(layers: Ranked, route: AllocationPath, budget: int) -> dict[str, int]
 
 def _worth(layers: Ranked, route: AllocationPath, share: float, of: str) -> int:
     """The most weights whose going takes no more than a share of the MACs, or of the bytes."""
-    from pruning.allocation.ranking import sparse_bytes
-
     if of == "macs" and not layers.worth and not any(layers.macs.values()):
         raise RecipeError(
             "The MACs of this model are not known, for it has no example input: let by_sensitivity count weights."

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.measurement.sparse_file import entropy, write
-from pruning.metrics import Memory, Size
+from pruning.metrics import Memory, Size, sparse_bytes
 from pruning.types import prunable
 
 
@@ -47,7 +47,7 @@ def size(model: nn.Module) -> Size:
     for name, value in state.items():
         plain, width = value.numel() * value.element_size(), value.element_size()
         kept = int(value.count_nonzero()) if name in names else value.numel()
-        packed += min(plain, -(-value.numel() // 8) + kept * width) if name in names else plain
+        packed += sparse_bytes(value.numel(), kept, width) if name in names else plain
         limit += min(plain, entropy(kept, value.numel()) / 8 + kept * width)
     coded = len(write(state, names))
     return Size(

@@ -73,15 +73,14 @@ def resumes(recipe: Recipe, work: Workpiece) -> int:
 def epochs(recipe: Recipe, work: Workpiece) -> int:
     """Epochs that a run trains in all, of controls too; an epoch that is resumed in its middle counts as one."""
     if recipe.rewind == "none":
-        return recipe.epochs * (recipe.steps + recipe.trains_first)
-    again = recipe.epochs - resumes(recipe, work) // per_epoch(recipe, work)
-    controls = sum(recipe.epochs if control == "reinit" else again for control in recipe.controls)
-    return recipe.trains_first * recipe.epochs + recipe.steps * (again + controls)
+        return recipe.training_epochs()
+    resumes(recipe, work)  # refuses a step past the end
+    return recipe.training_epochs(per_epoch(recipe, work))
 
 
 def per_epoch(recipe: Recipe, work: Workpiece) -> int:
     """Optimizer steps of one pass over the training data."""
-    return -(-len(work.need("train", "Rewinding").x) // recipe.batch)
+    return recipe.steps_per_epoch(len(work.need("train", "Rewinding").x))
 
 
 def control(
