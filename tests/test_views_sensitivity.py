@@ -8,7 +8,7 @@ import pytest
 
 from dashboard import jobs, state
 from dashboard.charts import sensitivity as charts
-from dashboard.views.predicted import verdict
+from dashboard.views._predicted import verdict
 from pruning.events import Accuracy, Point
 from pruning.recipe import Recipe
 from pruning.runs import pool

@@ -1,4 +1,4 @@
-"""A run as it goes and as it ended: events in, plain data out. Pure."""
+"""A run as it goes: its events as a history, and the history as live curves and a table. Pure."""
 
 from __future__ import annotations
 
@@ -29,10 +29,15 @@ from pruning.recipe import Recipe
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
 
+STAGES = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final": "At the end"}
+
 
 @dataclass
 class RunHistory:
-    """What the events told so far. Each list holds (epochs done, event)."""
+    """A run's events so far, sorted by what curves need. Each list holds (epochs done, event).
+
+    epochs: that the run will train in all, without its controls.
+    """
 
     epochs: int = 0
     dense: Measurement | None = None
@@ -44,39 +49,44 @@ class RunHistory:
     finished: Finished | None = None
 
     @property
-    def now(self) -> int:
-        """Epochs done."""
+    def done(self) -> int:
+        """Epochs trained so far."""
         return len(self.trained)
+
+    @property
+    def finetunes(self) -> bool:
+        """Something is trained after pruning."""
+        return self.epochs > 0
 
 
 def history(events: Iterable[Event]) -> RunHistory:
-    """The events of one attempt, sorted into what the pictures need."""
-    told = RunHistory()
+    """The events of one attempt at a run."""
+    run = RunHistory()
     for event in events:
         match event:
             case Started():
-                told.epochs = event.epochs - of_controls(event)
+                run.epochs = event.epochs - control_epochs(event.recipe)
             case Measured(stage="dense"):
-                told.dense = event.measurement
+                run.dense = event.measurement
             case Measured():
-                told.measured.append((told.now, event))
+                run.measured.append((run.done, event))
             case Pruned():
-                told.steps.append((told.now, event))
-            case Epoch(branch=""):
-                told.trained.append((told.now + 1, event))
+                run.steps.append((run.done, event))
+            case Epoch(branch=""):  # a control's epochs are no part of the pruned network's curve
+                run.trained.append((run.done + 1, event))
             case Notice():
-                told.notices.append(event.text)
+                run.notices.append(event.text)
             case Forecast():
-                told.forecasts.append(event)
+                run.forecasts.append(event)
             case Finished():
-                told.finished = event
-    return told
+                run.finished = event
+    return run
 
 
-def of_controls(event: Started) -> int:
-    """Epochs that train controls of a lottery, which are no part of the pruned network's own curve."""
+def control_epochs(recipe: dict[str, Any]) -> int:
+    """Epochs that train the controls of a lottery. recipe: as plain data."""
     try:
-        return Recipe.from_dict(event.recipe).control_epochs()
+        return Recipe.from_dict(recipe).control_epochs()
     except RecipeError:  # of a technique that is no longer there
         return 0
 
@@ -85,216 +95,189 @@ def of_controls(event: Started) -> int:
 
 
 def curves(
-    told: RunHistory, run: str, criterion: str, *, dark: bool, arrive: bool = False
+    run: RunHistory, id: str, criterion: str, *, dark: bool, arrive: bool = False
 ) -> dict[str, Any]:
     """The data of the live curves. arrive: bring them into view when they first appear."""
     style = colours.technique(criterion, dark)
-    panels = [_accuracy(told), _loss(told), _left(told), _size(told)]
+    panels = [_accuracy(run), _loss(run), _kept_weights(run), _file_size(run)]
+    takeaways = " ".join(panel["alt"] for panel in panels)
     return {
-        "run": run,
+        "run": id,
         "colour": style.colour,
         "dash": DASHES.get(style.dash, "none"),
-        "end": max(told.epochs, told.now),
+        "end": max(run.epochs, run.done),
         "xlabel": "epochs",
-        "alt": f"{told.now} of {told.epochs} epochs. " + " ".join(panel["alt"] for panel in panels),
+        "alt": f"{run.done} of {run.epochs} epochs. {takeaways}",
         "arrive": arrive,
         "panels": panels,
     }
 
 
-def _panel(
-    id: str,
-    kind: str,
-    title: str,
-    alt: str,
-    lines: list[dict[str, Any]],
-    dense: list[Any] | None,
-    zero: bool = False,
-) -> dict[str, Any]:
+def _accuracy(run: RunHistory) -> dict[str, Any]:
+    validation = []
+    for epoch, event in run.trained:
+        if event.accuracy:
+            share = words.percent(event.accuracy)
+            text = f"After epoch {epoch}: {share} of the validation examples right."
+            validation.append(_accuracy_point(epoch, event.accuracy, text))
+    test = []
+    for epoch, measured in run.measured:
+        accuracy = measured.measurement.accuracy
+        if accuracy:
+            stage = STAGES.get(measured.stage, measured.stage)
+            text = f"{stage}: {words.percent(accuracy)} of the test examples right."
+            label = "" if measured.stage == "final" else measured.stage
+            test.append([*_accuracy_point(epoch, accuracy, text), True, label])
+    newest = _newest_accuracy(run)
+    dense = run.dense.accuracy if run.dense else None
+    title = "Accuracy"
+    alt = "Accuracy: no epoch is done yet."
+    if newest:
+        title = f"Accuracy: {words.percent(newest)}"
+        alt = f"{title}; dense {words.percent(dense)}."
     return {
-        "id": id,
-        "kind": kind,
+        "id": "accuracy",
+        "kind": "percent",
         "title": title,
         "alt": alt,
-        "lines": lines,
-        "dense": dense,
-        "zero": zero,
+        "lines": [
+            {"style": "line", "name": "validation", "points": validation},
+            {"style": "test", "name": "test", "points": test},
+        ],
+        "dense": [dense.value * 100, "dense"] if dense else None,
+        "zero": False,
     }
 
 
-def _accuracy(told: RunHistory) -> dict[str, Any]:
-    by_epoch = [
-        (
-            at,
-            e.accuracy,
-            f"After epoch {at}: {words.percent(e.accuracy)} of the validation examples right.",
-        )
-        for at, e in told.trained
-        if e.accuracy
-    ]
-    names = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final": "At the end"}
-    tested = [
-        (
-            at,
-            e.measurement.accuracy,
-            f"{names.get(e.stage, e.stage)}: {words.percent(e.measurement.accuracy)} of the test examples right.",
-        )
-        for at, e in told.measured
-        if e.measurement.accuracy
-    ]
-    between = [
-        e.stage if e.stage in ("pruned", "recalibrated") else ""
-        for _, e in told.measured
-        if e.measurement.accuracy
-    ]
-    dense = told.dense.accuracy if told.dense else None
-    newest = (
-        tested[-1]
-        if told.finished and tested
-        else by_epoch[-1]
-        if by_epoch
-        else tested[-1]
-        if tested
-        else None
-    )
-    title = f"Accuracy: {words.percent(newest[1])}" if newest else "Accuracy"
-    lines = [
-        {"style": "line", "name": "validation", "points": [_point(*p) for p in by_epoch]},
-        {
-            "style": "test",
-            "name": "test",
-            "points": [[*_point(*p), True, name] for p, name in zip(tested, between, strict=True)],
-        },
-    ]
-    alt = f"{title}; dense {words.percent(dense)}." if newest else "Accuracy: no epoch is done yet."
-    return _panel(
-        "accuracy", "percent", title, alt, lines, [dense.value * 100, "dense"] if dense else None
-    )
+def _newest_accuracy(run: RunHistory) -> Accuracy | None:
+    """The test accuracy of a finished run; of one under way, the last epoch's on validation data."""
+    validation = [event.accuracy for _, event in run.trained if event.accuracy]
+    test = [event.measurement.accuracy for _, event in run.measured if event.measurement.accuracy]
+    newest = [*validation, *test] if run.finished else [*test, *validation]
+    return newest[-1] if newest else None
 
 
-def _point(at: int, accuracy: Accuracy, text: str) -> list[Any]:
+def _accuracy_point(epoch: int, accuracy: Accuracy, text: str) -> list[Any]:
+    """[epoch, percent, lowest, highest, what hovering says]."""
     low, high = accuracy.interval
-    return [at, accuracy.value * 100, low * 100, high * 100, text]
+    return [epoch, accuracy.value * 100, low * 100, high * 100, text]
 
 
-def _loss(told: RunHistory) -> dict[str, Any]:
-    held = [
-        [at, e.loss, None, None, f"Loss after epoch {at}: {e.loss:.3f} on validation data."]
-        for at, e in told.trained
-        if e.loss is not None
-    ]
-    train = [
-        [
-            at,
-            e.train_loss,
-            None,
-            None,
-            f"Loss in epoch {at}: {e.train_loss:.3f} on training data (dashed).",
-        ]
-        for at, e in told.trained
-    ]
-    dense = told.dense.loss if told.dense else None
-    title = f"Loss: {held[-1][1]:.3f}" if held else "Loss"
-    lines = [
-        {"style": "line", "name": "validation", "points": held},
-        {"style": "train", "name": "training", "points": train},
-    ]
-    return _panel(
-        "loss",
-        "number",
-        title,
-        f"{title}.",
-        lines,
-        [dense, "dense"] if dense is not None else None,
-        zero=True,
-    )
+def _loss(run: RunHistory) -> dict[str, Any]:
+    validation = []
+    training = []
+    for epoch, event in run.trained:
+        text = f"Loss in epoch {epoch}: {event.train_loss:.3f} on training data (dashed)."
+        training.append([epoch, event.train_loss, None, None, text])
+        if event.loss is not None:
+            text = f"Loss after epoch {epoch}: {event.loss:.3f} on validation data."
+            validation.append([epoch, event.loss, None, None, text])
+    dense = run.dense.loss if run.dense else None
+    title = f"Loss: {validation[-1][1]:.3f}" if validation else "Loss"
+    return {
+        "id": "loss",
+        "kind": "number",
+        "title": title,
+        "alt": f"{title}.",
+        "lines": [
+            {"style": "line", "name": "validation", "points": validation},
+            {"style": "train", "name": "training", "points": training},
+        ],
+        "dense": None if dense is None else [dense, "dense"],
+        "zero": True,
+    }
 
 
-def _left(told: RunHistory) -> dict[str, Any]:
-    points = [
-        (
-            at,
-            100 * _kept(e.layers),
-            f"Step {e.step} of {e.steps}: {words.percent(_kept(e.layers))} of the weights left.",
-        )
-        for at, e in told.steps
-    ]
-    title = f"Weights left: {words.percent(points[-1][1] / 100)}" if points else "Weights left"
-    return _panel(
-        "left",
-        "percent",
-        title,
-        f"{title}.",
-        [_stairs(points, 100.0, told.now)],
-        [100.0, "dense"],
-        zero=True,
-    )
+def _kept_weights(run: RunHistory) -> dict[str, Any]:
+    title = "Weights kept"
+    points = []
+    for epoch, event in run.steps:
+        kept = sum(layer.kept for layer in event.layers)
+        share = kept / max(1, sum(layer.total for layer in event.layers))
+        text = f"Step {event.step} of {event.steps}: {words.percent(share)} of the weights kept."
+        title = f"Weights kept: {words.percent(share)}"
+        points.append((epoch, 100 * share, text))
+    return {
+        "id": "kept",
+        "kind": "percent",
+        "title": title,
+        "alt": f"{title}.",
+        "lines": [_stairs(points, 100.0, run.done)],
+        "dense": [100.0, "dense"],
+        "zero": True,
+    }
 
 
-def _size(told: RunHistory) -> dict[str, Any]:
-    if told.dense is None:
-        return _panel(
-            "size", "bytes", "File, packed", "File size: not measured yet.", [], None, zero=True
-        )
-    dense = told.dense.size.dense
-    points = [(at, packed(told.dense, e.layers)) for at, e in told.steps]
-    drawn = [
-        (
-            at,
-            n,
-            f"Step {e.step} of {e.steps}: {words.size(n)}, a bit for each weight and the values kept.",
-        )
-        for (at, n), (_, e) in zip(points, told.steps, strict=True)
-    ]
-    title = f"File, packed: {words.size(points[-1][1])}" if points else "File, packed"
-    return _panel(
-        "size",
-        "bytes",
-        title,
-        f"{title}; dense {words.size(dense)}.",
-        [_stairs(drawn, dense, told.now)],
-        [dense, "dense"],
-        zero=True,
-    )
+def _file_size(run: RunHistory) -> dict[str, Any]:
+    panel = {"id": "size", "kind": "bytes", "zero": True}
+    title = "Sparse file"
+    if run.dense is None:
+        alt = "File size: not measured yet."
+        return {**panel, "title": title, "alt": alt, "lines": [], "dense": None}
+    dense = run.dense.size.dense
+    points = []
+    for epoch, event in run.steps:
+        size = sparse_file(run.dense, event.layers)
+        stored = f"{words.size(size)}, a bit for each weight and the values kept"
+        title = f"Sparse file: {words.size(size)}"
+        points.append((epoch, size, f"Step {event.step} of {event.steps}: {stored}."))
+    return {
+        **panel,
+        "title": title,
+        "alt": f"{title}; dense {words.size(dense)}.",
+        "lines": [_stairs(points, dense, run.done)],
+        "dense": [dense, "dense"],
+    }
 
 
-def _stairs(points: Sequence[tuple[int, float, str]], start: float, now: int) -> dict[str, Any]:
-    """A line that drops where weights were removed and runs level between."""
-    drawn, level = [[0, start, None, None, "", False]], start
-    for at, value, text in points:
-        drawn += [[at, level, None, None, "", False], [at, value, None, None, text, True]]
+def _stairs(points: Sequence[tuple[int, float, str]], start: float, end: int) -> dict[str, Any]:
+    """A line that drops where weights were removed and runs level between, up to epoch `end`.
+
+    points: (epoch, value after the drop, what hovering says).
+    """
+    corners = [[0, start, None, None, "", False]]
+    level = start
+    for epoch, value, text in points:
+        corners.append([epoch, level, None, None, "", False])
+        corners.append([epoch, value, None, None, text, True])
         level = value
-    return {"style": "steps", "points": [*drawn, [now, level, None, None, "", False]]}
+    corners.append([end, level, None, None, "", False])
+    return {"style": "steps", "points": corners}
 
 
-def _kept(layers: Sequence[Layer]) -> float:
-    return sum(layer.kept for layer in layers) / max(1, sum(layer.total for layer in layers))
+def sparse_file(dense: Measurement, layers: Sequence[Layer]) -> int:
+    """Bytes of the file as a bit for each weight and the values kept.
+
+    What no recipe covers (biases, norms, the header) stays as it is.
+    """
+    others = dense.size.dense - 4 * sum(layer.total for layer in layers)
+    return others + sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
 
 
-def packed(dense: Measurement, layers: Sequence[Layer]) -> int:
-    """Bytes of the file as a bit for each weight and the values kept; what is not covered stays as it is."""
-    rest = dense.size.dense - 4 * sum(layer.total for layer in layers)
-    return rest + sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
+# ---------------------------------------------------------------- the table of the curves
 
 
-def rows(told: RunHistory) -> pd.DataFrame:
-    """The table twin of the curves: one row an epoch."""
-    taught = any(e.teacher is not None for _, e in told.trained)
-    teacher = {"loss, teacher": [e.teacher for _, e in told.trained]} if taught else {}
-    return pd.DataFrame(
-        {
-            "epoch": [at for at, _ in told.trained],
-            "step": [e.step for _, e in told.trained],
-            "accuracy, validation": [
-                e.accuracy.value if e.accuracy else None for _, e in told.trained
-            ],
-            "from": [e.accuracy.interval[0] if e.accuracy else None for _, e in told.trained],
-            "to": [e.accuracy.interval[1] if e.accuracy else None for _, e in told.trained],
-            "loss, validation": [e.loss for _, e in told.trained],
-            "loss, training": [e.train_loss for _, e in told.trained],
-            **teacher,
-            "sparsity": [e.sparsity for _, e in told.trained],
-            "learning rate": [e.lr for _, e in told.trained],
-            "seconds": [e.seconds for _, e in told.trained],
-        }
-    )
+def epochs_table(run: RunHistory) -> pd.DataFrame:
+    """One row for each epoch; the teacher's loss only where there is a teacher."""
+    table = pd.DataFrame([_epoch_row(number, event) for number, event in run.trained])
+    if "loss, teacher" in table and table["loss, teacher"].isna().all():
+        return table.drop(columns="loss, teacher")
+    return table
+
+
+def _epoch_row(number: int, event: Epoch) -> dict[str, Any]:
+    accuracy = event.accuracy
+    low, high = accuracy.interval if accuracy else (None, None)
+    return {
+        "epoch": number,
+        "step": event.step,
+        "accuracy, validation": accuracy.value if accuracy else None,
+        "from": low,
+        "to": high,
+        "loss, validation": event.loss,
+        "loss, training": event.train_loss,
+        "loss, teacher": event.teacher,
+        "sparsity": event.sparsity,
+        "learning rate": event.lr,
+        "seconds": event.seconds,
+    }

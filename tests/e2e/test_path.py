@@ -108,7 +108,7 @@ def turn_the_slider(tab: Page) -> None:
 
 def run_and_watch(tab: Page, scheme: str) -> str:
     """At least three times a new point must be seen to arrive while the run is live."""
-    steps.set_number(tab, "Healing epochs", "25")
+    steps.set_number(tab, "Fine-tuning epochs", "25")
     run = steps.start_run(tab)
     seen: list[int] = []
     until = time.monotonic() + 60
@@ -143,7 +143,7 @@ def reopen(tab: Page, run: str) -> None:
 
 
 def stop_another(tab: Page) -> str:
-    steps.set_number(tab, "Healing epochs", "5000")
+    steps.set_number(tab, "Fine-tuning epochs", "5000")
     run = steps.start_run(tab)
     expect(
         tab.get_by_role("group", name="Curves of the run").get_by_role("status")
@@ -154,7 +154,7 @@ def stop_another(tab: Page) -> str:
 
 
 def run_at_random(tab: Page) -> str:
-    steps.set_number(tab, "Healing epochs", "1")
+    steps.set_number(tab, "Fine-tuning epochs", "1")
     before = tab.url
     tab.get_by_role("radio", name="Random: Remove").check(force=True)
     tab.wait_for_function("before => location.href !== before", arg=before)

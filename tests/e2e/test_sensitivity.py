@@ -72,15 +72,15 @@ def reopen(tab: Page) -> None:
 def run(tab: Page, scheme: str) -> None:
     tab.get_by_role("button", name="Run", exact=True).click()
     tab.wait_for_url(re.compile("/prune"))
-    expect(tab.get_by_role("heading", name="What was foretold, and what came")).to_be_visible(
+    expect(tab.get_by_role("heading", name="Predicted against measured")).to_be_visible(
         timeout=60_000
     )
-    expect(tab.get_by_test_id("stMetric").filter(has_text="Foretold, validation")).to_contain_text(
+    expect(tab.get_by_test_id("stMetric").filter(has_text="Predicted, validation")).to_contain_text(
         re.compile(r"[−±+]\d\.\d points")
     )
     expect(
-        tab.get_by_text(re.compile("The forecast lies within|was lost than foretold"))
+        tab.get_by_text(re.compile("The forecast lies within|was lost than predicted"))
     ).to_be_visible()
     steps.settled(tab)
-    tab.get_by_role("heading", name="What was foretold, and what came").scroll_into_view_if_needed()
-    picture(tab, f"foretold-{scheme}")
+    tab.get_by_role("heading", name="Predicted against measured").scroll_into_view_if_needed()
+    picture(tab, f"predicted-{scheme}")

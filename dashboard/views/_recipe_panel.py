@@ -1,0 +1,337 @@
+"""The recipe's panels on Prune: Criterion, Granularity, Scope, Schedule, Fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from dashboard import forms, jobs, models, words
+from dashboard.charts import preview
+from pruning import registry
+from pruning.allocation.ranking import Ranking
+from pruning.recipe import DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
+
+ADVANCED = (
+    "start",
+    "recalibrate",
+    "finetune_compact",
+    "slimming",
+    "distill",
+    "temperature",
+    "exclude",
+    "min_units",
+    "optimizer",
+    "momentum",
+    "weight_decay",
+    "batch",
+    "rewind",
+    "rewind_step",
+    "controls",
+    "decay",
+    "seed",
+)
+"""Fields that are folded away while they are at their defaults."""
+
+STEPS = 4  # when a schedule that needs several is picked
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number field. scale: what is shown for 1 (100 for percent); format: of fractions."""
+
+    label: str
+    low: float
+    high: float
+    step: float
+    help: str | None = None
+    scale: float = 1
+    format: str | None = None
+
+
+NUMBERS = {
+    "steps": Number("Steps", 1, 1000, 1, "Rounds of pruning and fine-tuning."),
+    "epochs": Number(
+        "Fine-tuning epochs",
+        0,
+        10_000,
+        1,
+        "Passes over the training data after each step; 0 trains nothing.",
+    ),
+    "lr": Number(
+        "Learning rate",
+        0.0,
+        100.0,
+        0.005,
+        "At the start of each round, cosine to 0.",
+        format="%g",
+    ),
+    "batch": Number("Batch", 2, 1_000_000, 16, "Examples in one step of training."),
+    "seed": Number(
+        "Seed",
+        0,
+        2**53 - 1,
+        1,
+        "Of every random number; the same seed gives the same run.",
+    ),
+    "min_units": Number(
+        "Units kept at least",
+        1,
+        1_000_000,
+        1,
+        "In every layer, so that none is emptied.",
+    ),
+    "momentum": Number("Momentum", 0.0, 0.9999, 0.05, format="%g"),
+    "weight_decay": Number("Weight decay", 0.0, 10.0, 0.0001, format="%g"),
+    "slimming": Number(
+        "Slimming",
+        0.0,
+        10.0,
+        0.01,
+        "L1 penalty on BatchNorm's scales in a training of as many epochs before anything is "
+        "pruned (network slimming): 0.03 suits digits.",
+        format="%g",
+    ),
+    "distill": Number(
+        "Weight of the teacher, %",
+        0.0,
+        100.0,
+        10.0,
+        "Share of the loss that compares with the dense model's answers while fine-tuning "
+        "(Hinton et al., 2015); 0 uses labels alone.",
+        scale=100,
+        format="%g",
+    ),
+    "temperature": Number(
+        "Temperature",
+        0.1,
+        1000.0,
+        1.0,
+        "Softens both models' answers before they are compared, so that the small ones count too.",
+        format="%g",
+    ),
+    "rewind_step": Number(
+        "Back to step", 0, 100_000_000, 10, "Optimizer steps from the start of training."
+    ),
+    "sparsity": Number(
+        "Remove, %",
+        0.0,
+        99.9,
+        0.1,
+        "Share of the covered weights to remove. The slider below edits the same number.",
+        scale=100,
+        format="%g",
+    ),
+}
+
+HELP = {
+    "start": "Random weights, nothing removed and enough epochs: training from scratch.",
+    "recalibrate": "Estimate BatchNorm's running statistics anew on training data after each "
+    "pruning. Weights stay as they are.",
+    "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
+    "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
+    "time. Where whole channels or heads are removed.",
+    "rewind": "After each pruning, train again from there instead of fine-tuning. "
+    "The Lottery page runs a whole set, with controls.",
+}
+
+
+def number(field: str, disabled: bool = False) -> None:
+    """A number of the recipe."""
+    shown = NUMBERS[field]
+    forms.number(
+        shown.label,
+        field,
+        low=shown.low,
+        high=shown.high,
+        step=shown.step,
+        scale=shown.scale,
+        format=shown.format,
+        help=shown.help,
+        disabled=disabled,
+    )
+
+
+def toggle(label: str, field: str, value: bool, help: str, disabled: bool) -> None:
+    """A yes or no of the recipe. One that is on can always be switched off."""
+    forms.bound(
+        st.toggle,
+        label,
+        value,
+        lambda on: forms.attempt(**{field: on}),
+        key=f"form-{field}".replace("_", "-"),
+        help=help,
+        disabled=disabled and not value,
+    )
+
+
+# ---------------------------------------------------------------- what is pruned
+
+
+def selection(recipe: Recipe, ranking: Ranking | None) -> None:
+    """Criterion, Granularity and Scope. ranking: None while scores are worked out."""
+    study = jobs.study("card", model=recipe.model)
+    st.markdown("**Criterion**")
+    forms.pick("criterion", "Criterion", look="chips", study=study)
+    forms.about(registry.entry("criterion", recipe.criterion))
+    st.markdown("**Granularity**")
+    forms.pick("granularity", "Granularity", study=study)
+    st.markdown("**Scope**")
+    forms.pick("scope", "Scope", also=partial(first_ratios, recipe, ranking))
+    if recipe.scope == "manual" and ranking is not None:
+        manual(recipe, ranking)
+
+
+def first_ratios(recipe: Recipe, ranking: Ranking | None, scope: str) -> dict[str, Any]:
+    """The manual scope starts from the dial's share, the same for each layer."""
+    if scope != "manual" or recipe.ratios or ranking is None:
+        return {}
+    return {"ratios": preview.uniform(ranking, recipe, recipe.sparsity)}
+
+
+def manual(recipe: Recipe, ranking: Ranking) -> None:
+    """A share for each layer, all at once or one by one."""
+    names = list(ranking.ranked(recipe).units)
+    ratios = {name: recipe.ratios.get(name, 0.0) for name in names}
+    shares = set(ratios.values())
+    same = round(shares.pop() * 100, 6) if len(shares) == 1 else None
+
+    def fill(percent: float) -> None:
+        forms.attempt(ratios=dict.fromkeys(names, round(percent / 100, 6)))
+
+    forms.bound(
+        st.number_input,
+        "Same for all layers, %",
+        same,
+        fill,
+        key="form-same",
+        min_value=0.0,
+        max_value=99.9,
+        step=1.0,
+        format="%g",
+        placeholder="differs",
+    )
+    forms.ratios(ratios, lambda changed: forms.attempt(ratios=changed))
+
+
+# ---------------------------------------------------------------- schedule and fine-tuning
+
+
+def schedule(recipe: Recipe) -> None:
+    st.markdown("**Schedule**")
+    forms.pick("schedule", "Schedule", also=partial(schedule_steps, recipe))
+    st.markdown("**Fine-tuning**")
+    steps, epochs, rate = st.columns(3, gap="small")
+    with steps:
+        number("steps", disabled=recipe.schedule == "one_shot")
+    with epochs:
+        number("epochs")
+    with rate:
+        number("lr")
+    advanced(recipe)
+
+
+def schedule_steps(recipe: Recipe, name: str) -> dict[str, Any]:
+    """One shot has one step; the other schedules need several."""
+    return {"steps": 1 if name == "one_shot" else max(recipe.steps, STEPS)}
+
+
+def advanced(recipe: Recipe) -> None:
+    """Options that are folded; open, and named in the label, where they differ from the default."""
+    default = Recipe()
+    changed = [field for field in ADVANCED if getattr(recipe, field) != getattr(default, field)]
+    named = [
+        f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed
+    ]
+    label = f"Advanced: {', '.join(named)}" if named else "Advanced"
+    with st.expander(label, expanded=bool(changed), key="form-advanced"):
+        starts = {"trained": "the trained weights", "random": "random weights"}
+        forms.choice("Start from", "start", STARTS, starts, help=HELP["start"])
+        card = jobs.study("card", model=recipe.model)
+        blocks = models.blocks_of(recipe.model, card)
+        forms.layers("Leave dense", recipe, [block.name for block in blocks])
+        optimizer(recipe)
+        # A model counts as having BatchNorm until its card says that it has none.
+        pruned_model(recipe, batchnorm=card is None or card.data["norms"] > 0)
+        teacher(recipe)
+        rewinding(recipe)
+
+
+def optimizer(recipe: Recipe) -> None:
+    left, right = st.columns(2, gap="small")
+    with left:
+        names = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}
+        forms.choice("Optimiser", "optimizer", OPTIMIZERS, names)
+        number("batch")
+        number("seed")
+    with right:
+        number("min_units")
+        number("momentum", disabled=recipe.optimizer != "sgd")
+        number("weight_decay")
+
+
+def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
+    """Fresh statistics for BatchNorm, fine-tuning of the compact model, network slimming."""
+    toggle(
+        "Recalibrate BatchNorm",
+        "recalibrate",
+        recipe.recalibrate,
+        HELP["recalibrate" if batchnorm else "no BatchNorm"],
+        disabled=not batchnorm,
+    )
+    toggle(
+        "Fine-tune the compact model",
+        "finetune_compact",
+        recipe.finetune_compact,
+        HELP["finetune_compact"],
+        disabled=not (recipe.dependency_groups and recipe.epochs),
+    )
+    can_slim = batchnorm and recipe.epochs
+    number("slimming", disabled=not can_slim and not recipe.slimming)
+
+
+def teacher(recipe: Recipe) -> None:
+    """Distillation: the dense model as the teacher while fine-tuning."""
+    left, right = st.columns(2, gap="small")
+    with left:
+        number("distill", disabled=not recipe.epochs and not recipe.distill)
+    with right:
+        number("temperature", disabled=not recipe.distill)
+
+
+def rewinding(recipe: Recipe) -> None:
+    """Lottery tickets: where the kept weights are rewound to after each pruning."""
+    names = {
+        "none": "nothing",
+        "init": "the first weights",
+        "early": "an early step",
+        "learning_rate": "the learning rate",
+    }
+    forms.bound(
+        st.segmented_control,
+        "Rewind",
+        recipe.rewind,
+        partial(rewind_to, recipe),
+        key="form-rewind",
+        options=REWINDS,
+        format_func=names.__getitem__,
+        help=HELP["rewind"],
+        required=True,
+    )
+    if recipe.rewind in ("early", "learning_rate"):
+        number("rewind_step")
+    decays = {"cosine": "cosine to 0", "constant": "constant"}
+    forms.choice("Learning rate over a round", "decay", DECAYS, decays)
+
+
+def rewind_to(recipe: Recipe, where: str) -> None:
+    """Choose where to rewind to, with the fields that it needs changed along."""
+    if where == "none":
+        forms.attempt(rewind=where, controls=())
+        return
+    fields: dict[str, Any] = {"rewind": where, "epochs": max(1, recipe.epochs)}
+    if where in ("init", "early"):
+        fields["start"] = "random"  # trained weights have no first training to go back into
+    forms.attempt(**fields)
