@@ -260,3 +260,11 @@ def chart(
             st.dataframe(
                 table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}"
             )
+
+
+# ---------------------------------------------------------------- large numbers
+
+
+def metric(label: str, value: str, beside: str | None = None, help: str | None = None) -> None:
+    """A large number, and what stands beside it in a neutral colour: no number is good by itself."""
+    st.metric(label, value, beside, delta_color="off", delta_arrow="off", help=help)

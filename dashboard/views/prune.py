@@ -279,7 +279,8 @@ def status(job: Job, history: prune.RunHistory) -> None:
 def tiles(history: prune.RunHistory) -> None:
     columns = st.columns(4, gap="medium")
     for column, (label, value, beside) in zip(columns, results.tiles(history), strict=True):
-        column.metric(label, value, beside or None, delta_color="off", delta_arrow="off")
+        with column:
+            _frame.metric(label, value, beside or None)
 
 
 def epochs_table(history: prune.RunHistory, id: str) -> None:
