@@ -1,4 +1,4 @@
-"""The truth panel: what it calls a gain, and what it says where there is none."""
+"""The result panel: what counts as an improvement, and the reason where there is none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from dashboard.charts import compare_improvements as together
-from dashboard.charts import improvement_charts, improvements
-from dashboard.charts.compare_improvements import Run
-from dashboard.charts.improvements import Line, Panel
+from dashboard.charts import compare_improvements, improvement_charts, improvements
+from dashboard.charts.compare_improvements import RunImprovements
+from dashboard.charts.improvements import FigureRow, ResultPanel
 from pruning.events import Finished
 from pruning.metrics import (
     Accuracy,
@@ -65,30 +64,32 @@ MASKED = replace(
 )
 
 
-def read(end: Finished, structured: bool = False, **elsewhere: tuple[Timing, ...]) -> Panel:
-    return improvements.panel(end, structured=structured, elsewhere=elsewhere)
+def read(
+    end: Finished, structured: bool = False, **onnx_timings: tuple[Timing, ...]
+) -> ResultPanel:
+    return improvements.against_dense(end, structured=structured, onnx_timings=onnx_timings)
 
 
 def run(final: Measurement = MASKED, dense: Measurement = DENSE) -> Finished:
     return Finished(final.sparsity, dense, None, final, 3.0)
 
 
-def line(held: Panel, name: str) -> Line:
-    return next(line for line in held.lines if line.name == name)
+def line(panel: ResultPanel, name: str) -> FigureRow:
+    return next(line for line in panel.rows if line.name == name)
 
 
 def test_what_came_is_told_with_how_much() -> None:
-    said = improvements.came(read(run()))
+    said = improvements.improved(read(run()))
     assert said[0] == "Accuracy kept: +0.6 points (−0.7 to +1.8), within the interval"
     assert "File: 8.4× smaller" in said  # 162,000 / 19,200
-    assert "Bytes that travel: 8.1× less" in said  # 140,000 / 17,300
+    assert "Bytes, compressed: 8.1× less" in said  # 140,000 / 17,300
     assert "Operations, zeros skipped: 6.2× less, modelled" in said
     assert not [text for text in said if "PyTorch" in text or "memory" in text]
 
 
 def test_every_absent_gain_has_one_sentence_why() -> None:
-    held = read(run())
-    said = improvements.missing(held)
+    panel = read(run())
+    said = improvements.not_improved(panel)
     assert (
         "PyTorch, 1 example: 0.99× as fast (0.98× to 1.00×). Zeros are multiplied like any number: "
         in "\n".join(said)
@@ -110,64 +111,64 @@ def test_every_absent_gain_has_one_sentence_why() -> None:
     assert any(
         text.startswith("Calibration error: −3.0 points") and "confidence" in text for text in said
     )
-    for each in held.lines:
-        for gain in each.gains.values():
+    for each in panel.rows:
+        for gain in each.improvements.values():
             assert gain.verdict == "better" or gain.why.endswith("."), each.name
 
 
 def test_no_verdict_where_the_control_fails() -> None:
-    held = read(run(replace(MASKED, timings=(timing("torch", 0.05, 2.0, control=0.08),))))
-    gain = line(held, "PyTorch, 1 example").gains["masked"]
+    panel = read(run(replace(MASKED, timings=(timing("torch", 0.05, 2.0, control=0.08),))))
+    gain = line(panel, "PyTorch, 1 example").improvements["masked"]
     assert gain.verdict == "no verdict"
     assert "the very same model differed by 8 %" in gain.why
-    assert improvement_charts.heading(held) == "File 8.4× smaller; no verdict on speed"
-    assert "PyTorch, 1 example" not in "\n".join(improvements.came(held))
+    assert improvement_charts.title(panel) == "File 8.4× smaller; no verdict on speed"
+    assert "PyTorch, 1 example" not in "\n".join(improvements.improved(panel))
 
 
 def test_runtimes_measured_apart_stand_with_the_others_and_say_why_they_were_not() -> None:
     why = Timing("ONNX Runtime", 1, 1, why="It could not be exported by torch.onnx (ExportError).")
-    held = read(
+    panel = read(
         run(),
         dense=(timing("ONNX Runtime", 0.04, None),),
         masked=(timing("ONNX Runtime", 0.04, 1.0),),
     )
-    assert line(held, "ONNX Runtime, 1 example").gains["masked"].verdict == "same"
-    held = read(run(), dense=(why,), masked=(why,))
+    assert line(panel, "ONNX Runtime, 1 example").improvements["masked"].verdict == "same"
+    panel = read(run(), dense=(why,), masked=(why,))
     assert any(
         text == f"ONNX Runtime, 1 example: not measured. {why.why}"
-        for text in improvements.missing(held)
+        for text in improvements.not_improved(panel)
     )
 
 
 def test_channels_that_are_only_masked_say_what_would_make_them_fast() -> None:
-    assert "only a slimmed model leaves them out" in "\n".join(
-        improvements.missing(read(run(), structured=True))
+    assert "only a compact model leaves them out" in "\n".join(
+        improvements.not_improved(read(run(), structured=True))
     )
     assert read(run()).absent == {
-        "compact": "Single weights leave no tensor smaller: there is nothing to slim."
+        "compact": "Single weights leave no tensor smaller: a compact model would be the masked one."
     }
     assert "training from scratch" not in read(run(replace(MASKED, kept=40_000))).absent["compact"]
     assert read(run(replace(MASKED, kept=40_000))).absent == {
-        "compact": "Nothing was removed, so there is nothing to slim."
+        "compact": "Nothing was removed: a compact model would be the dense one."
     }
 
 
-def test_a_slimmed_model_stands_beside_the_masked_one() -> None:
+def test_a_compact_model_stands_beside_the_masked_one() -> None:
     end = run()
     compact = replace(MASKED, memory=Memory(40_000, 10_000), timings=(timing("torch", 0.05, 2.0),))
     object.__setattr__(end, "compact", compact)
-    held = read(end, structured=True)
-    assert held.states == ("dense", "masked", "compact") and held.absent == {}
-    assert line(held, "weights in memory").gains["compact"].verdict == "better"
-    assert "PyTorch, 1 example, compact: 2.0× as fast (2.0× to 2.0×)" in improvements.came(held)
-    assert (
-        improvement_charts.heading(held) == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
+    panel = read(end, structured=True)
+    assert panel.states == ("dense", "masked", "compact") and panel.absent == {}
+    assert line(panel, "weights in memory").improvements["compact"].verdict == "better"
+    assert "PyTorch, 1 example, compact: 2.0× as fast (2.0× to 2.0×)" in improvements.improved(
+        panel
     )
+    assert improvement_charts.title(panel) == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
     assert (
         len(
             [
                 trace
-                for trace in improvement_charts.ratios(held, dark=False)["data"]
+                for trace in improvement_charts.ratios(panel, dark=False)["data"]
                 if trace["type"] == "bar"
             ]
         )
@@ -178,35 +179,36 @@ def test_a_slimmed_model_stands_beside_the_masked_one() -> None:
 def test_a_run_from_before_these_figures_is_shown_as_not_measured() -> None:
     old = {"memory": None, "energy": None, "timings": (), "behaviour": None, "paired": None}
     dense = replace(DENSE, size=Size(162_000, 162_000, 140_000), **old)  # type: ignore[arg-type]
-    held = read(run(replace(MASKED, size=Size(162_000, 22_600, 17_300), **old), dense))  # type: ignore[arg-type]
-    assert line(held, "weights in memory").cells == {
+    panel = read(run(replace(MASKED, size=Size(162_000, 22_600, 17_300), **old), dense))  # type: ignore[arg-type]
+    assert line(panel, "weights in memory").cells == {
         "dense": "not measured",
         "masked": "not measured",
     }
-    assert (
-        improvement_charts.heading(held) == "File no smaller; speed not measured"
-        or "speed not measured" in improvement_charts.heading(held)
+    assert improvement_charts.title(
+        panel
+    ) == "File no smaller; speed not measured" or "speed not measured" in improvement_charts.title(
+        panel
     )
     for dark in (False, True):
         assert (
-            improvement_charts.ratios(held, dark=dark)["data"]
-            and improvement_charts.points(held, dark=dark)["data"]
+            improvement_charts.ratios(panel, dark=dark)["data"]
+            and improvement_charts.points(panel, dark=dark)["data"]
         )
-    assert "run again" in "\n".join(improvements.missing(held))
+    assert "run again" in "\n".join(improvements.not_improved(panel))
 
 
 def test_without_data_answers_are_not_measured() -> None:
     bare = {"accuracy": None, "behaviour": None, "paired": None}
-    held = read(run(replace(MASKED, **bare), replace(DENSE, **bare)))  # type: ignore[arg-type]
-    assert line(held, "accuracy on test data").cells["masked"] == "not measured"
-    assert improvement_charts.points(held, dark=False)["data"][0]["x"] == []
+    panel = read(run(replace(MASKED, **bare), replace(DENSE, **bare)))  # type: ignore[arg-type]
+    assert line(panel, "accuracy on test data").cells["masked"] == "not measured"
+    assert improvement_charts.points(panel, dark=False)["data"][0]["x"] == []
 
 
 def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
-    held = read(run())
-    shown = improvement_charts.table(held)
-    assert list(shown) == ["promise", "figure", "dense", "masked", "compact", "change", "verdict"]
-    assert list(shown["promise"].drop_duplicates()) == [
+    panel = read(run())
+    shown = improvement_charts.table(panel)
+    assert list(shown) == ["aspect", "figure", "dense", "masked", "compact", "change", "verdict"]
+    assert list(shown["aspect"].drop_duplicates()) == [
         "Accuracy",
         "Size",
         "Memory",
@@ -220,9 +222,9 @@ def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
         "162 kB",
         "19.2 kB",
         "8.4× smaller",
-        "gained",
+        "improved",
     )
-    raw = pd.read_csv(io.BytesIO(improvement_charts.csv(held))).set_index(["figure", "state"])
+    raw = pd.read_csv(io.BytesIO(improvement_charts.csv(panel))).set_index(["figure", "state"])
     assert raw.loc[("file", "masked"), "value"] == 19_200
     assert raw.loc[("entropy limit of the file", "masked"), "value"] == 19_000
     assert raw.loc[("PyTorch, 1 example", "masked"), "from"] == pytest.approx(0.99 * 0.99)
@@ -230,14 +232,17 @@ def test_the_table_is_the_twin_and_the_file_has_raw_numbers() -> None:
 
 def test_several_runs_stand_together_each_against_its_own_dense_model() -> None:
     fast = replace(MASKED, timings=(timing("torch", 0.05, 2.0),))
-    runs = [Run("A", "magnitude", read(run())), Run("B", "random", read(run(fast)))]
-    assert together.finding(runs) == "What each gained: B faster than dense"
-    assert together.finding(runs[:1]) == "What each gained: none is faster than dense"
-    shown = together.table(runs).set_index("figure")
+    runs = [
+        RunImprovements("A", "magnitude", read(run())),
+        RunImprovements("B", "random", read(run(fast))),
+    ]
+    assert compare_improvements.finding(runs) == "Improvements: B faster than dense"
+    assert compare_improvements.finding(runs[:1]) == "Improvements: none is faster than dense"
+    shown = compare_improvements.table(runs).set_index("figure")
     assert (shown.loc["PyTorch, 1 example", "A"], shown.loc["PyTorch, 1 example", "B"]) == (
         "0.99× as fast (0.98× to 1.00×)",
         "2.0× as fast (2.0× to 2.0×)",
     )
     assert shown.loc["PyTorch sparse, 1 example", "B"] == "not measured"
-    figure = together.chart(runs, dark=True)
+    figure = compare_improvements.chart(runs, dark=True)
     assert [trace["text"][0] for trace in figure["data"]] == ["A 10×", "B 10×"]

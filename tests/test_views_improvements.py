@@ -1,4 +1,4 @@
-"""The truth panel on the page: the shipped result, and ONNX Runtime when somebody asks for it."""
+"""The result panel on the page: the shipped run, and ONNX Runtime when somebody asks for it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def result(home: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     return settled("prune", run=Store().jobs("run")[0].id)
 
 
-def test_a_result_says_what_was_gained_and_what_was_not(result: AppTest) -> None:
+def test_a_result_lists_improvements_and_what_did_not_improve(result: AppTest) -> None:
     assert not result.exception
     text = said(result).replace("\\", "")
-    assert "What was gained, and what was not" in text
+    assert "**Improvements**" in text and "**No improvement**" in text
     assert "Accuracy kept: +0.6 points" in text
     assert "PyTorch's dense kernels do not skip them" in text
     assert "Single weights leave no tensor smaller" in text
@@ -44,12 +44,12 @@ def test_onnx_runtime_is_timed_when_asked_for_and_then_stands_on_every_page(
     assert "Exporting the models" in said(page)
     page = settle(page)
     assert not [button for button in page.button if button.label == "Time it in ONNX Runtime"]
-    (gains,) = [figure for title, figure in figures(page).items() if title.startswith("File ")]
+    (ratios,) = [figure for title, figure in figures(page).items() if title.startswith("File ")]
     assert {"ONNX Runtime, 1 example", "ONNX Runtime, 32 examples"} <= set(
-        gains["layout"]["yaxis"]["ticktext"]
+        ratios["layout"]["yaxis"]["ticktext"]
     )
     compare = settled("compare")
-    (together,) = [
-        figure for title, figure in figures(compare).items() if title.startswith("What each gained")
+    (improvements,) = [
+        figure for title, figure in figures(compare).items() if title.startswith("Improvements")
     ]
-    assert "ONNX Runtime, 1 example" in together["layout"]["yaxis"]["ticktext"]
+    assert "ONNX Runtime, 1 example" in improvements["layout"]["yaxis"]["ticktext"]

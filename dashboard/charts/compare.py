@@ -1,4 +1,4 @@
-"""Finished runs beside each other: one chart of accuracy against cost, one layer's histograms on shared axes, tables. Pure."""
+"""Finished runs compared: accuracy against cost, one layer's histograms, and the table. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,24 @@ import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.base import counts_axis, layout, readable_bins, rebin
-from pruning.events import Finished, Measurement
-from pruning.metrics import Histogram
+from dashboard.charts.base import centres, counts_axis, layout, readable_bins, rebin
+from pruning.events import Finished
+from pruning.metrics import Accuracy, Histogram, Measurement
 from pruning.recipe import Recipe
 from pruning.stats import difference
 
-COSTS = {"weights": "Weights left", "macs": "MACs left", "bytes": "File, packed"}
+Figure = dict[str, Any]
+
+COSTS = {"weights": "Weights kept", "macs": "MACs kept", "bytes": "Sparse file (bitmask)"}
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+NO_FINDING = "Accuracy on test data against what is kept"
+SAME = "within the interval"
+NAMED_POINTS = 8  # runs, beyond which a point has its letter alone: names would lie on each other
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A finished run that is compared. label: what tells it from the others; letter: its short name on the page."""
+class ComparedRun:
+    """A finished run. label: what tells it from the others; letter: its short name on the page."""
 
     id: str
     letter: str
@@ -31,391 +36,365 @@ class Entry:
     recipe: Recipe
     end: Finished
 
-
-def cost(held: Measurement, kind: str) -> int | None:
-    """weights: that are not zero; macs: that they cause; bytes: of the packed file."""
-    return {"weights": held.kept, "macs": held.macs_kept, "bytes": held.size.sparse}[kind]
-
-
-def write(kind: str, value: int | None) -> str:
-    return words.size(value) if kind == "bytes" else words.count(value)
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """On test data, at the end."""
+        return self.end.final.accuracy
 
 
-def verdict(entry: Entry, reference: Entry) -> str:
-    """How a run's accuracy stands to the reference's. Nobody wins inside the interval."""
-    a, b = entry.end.final.accuracy, reference.end.final.accuracy
-    if entry.id == reference.id:
+def cost(measured: Measurement, kind: str) -> int | None:
+    """What the run's model costs: weights that are not zero, MACs they cause, or bytes on disk."""
+    if kind == "weights":
+        return measured.kept
+    return measured.macs_kept if kind == "macs" else measured.size.sparse
+
+
+def verdict(run: ComparedRun, reference: ComparedRun) -> str:
+    """How a run's accuracy compares with the reference's. Nobody wins inside the interval."""
+    accuracy = run.accuracy
+    base = reference.accuracy
+    if run.id == reference.id:
         return "the reference"
-    if a is None or b is None:
+    if accuracy is None or base is None:
         return words.NOT_MEASURED
-    if entry.recipe.model != reference.recipe.model:
+    if run.recipe.model != reference.recipe.model:
         return "another model"
     # Two runs keep no answers one by one, so their accuracies are compared as independent ones.
-    change = difference(a.spread, b.spread)
+    change = difference(accuracy.spread, base.spread)
     if change.crosses_zero:
-        return "within the interval"
+        return SAME
     return "higher" if change.value > 0 else "lower"
 
 
-def finding(entries: Sequence[Entry], reference: Entry) -> str:
-    """The chart's title: what it shows, without crowning anybody inside the interval."""
-    others = [entry for entry in entries if entry.id != reference.id]
-    if not others:
-        return "Accuracy on test data against what is left"
-    told = [verdict(entry, reference) for entry in others]
-    if all(said == "within the interval" for said in told):
+def finding(runs: Sequence[ComparedRun], reference: ComparedRun) -> str:
+    """The chart's title: who is higher, who lower, and who cannot be told from the reference."""
+    verdicts = {run.letter: verdict(run, reference) for run in runs if run.id != reference.id}
+    if verdicts and set(verdicts.values()) == {SAME}:
         return f"All within the interval of {reference.letter}: accuracy does not tell them apart"
     parts = []
-    for said in ("higher", "lower", "within the interval"):
-        letters = ", ".join(
-            entry.letter for entry, word in zip(others, told, strict=True) if word == said
-        )
+    for wanted, preposition in (("higher", "than"), ("lower", "than"), (SAME, "of")):
+        letters = [letter for letter, answer in verdicts.items() if answer == wanted]
         if letters:
-            parts.append(
-                f"{letters} {said}"
-                + (
-                    f" than {reference.letter}"
-                    if said != "within the interval"
-                    else f" of {reference.letter}"
-                )
-            )
-    return (
-        "Accuracy: " + "; ".join(parts) if parts else "Accuracy on test data against what is left"
-    )
+            parts.append(f"{', '.join(letters)} {wanted} {preposition} {reference.letter}")
+    return f"Accuracy: {'; '.join(parts)}" if parts else NO_FINDING
 
 
 # ---------------------------------------------------------------- accuracy against cost
 
 
-def scatter(entries: Sequence[Entry], reference: Entry, kind: str, *, dark: bool) -> dict[str, Any]:
-    """Accuracy with its interval against a cost; a line for each dense model; runs that differ only in how much goes are joined."""
-    drawn = [entry for entry in entries if entry.end.final.accuracy and cost(entry.end.final, kind)]
-    tones = colours.palette(dark)
-    joined = [_joined(family, kind, dark) for family in families(drawn) if len(family) > 1]
-    points = [
-        _point(entry, kind, dark, entry.id == reference.id, len(drawn) <= 8) for entry in drawn
-    ]
-    values = [cost(entry.end.final, kind) or 1 for entry in drawn]
-    wide = bool(values) and max(values) > 12 * min(values)
-    span = _range(values, wide)
-    axis: dict[str, Any] = {
-        "title": {
-            "text": f"{COSTS[kind]}{', bytes' if kind == 'bytes' else ''}{' (log)' if wide else ''}"
-        },
-        "showgrid": True,
-    }
-    axis |= (
-        {"type": "log", "range": [math.log10(v) for v in span], "dtick": "D2"}
-        if wide
-        else {"range": list(span)}
+def scatter(
+    runs: Sequence[ComparedRun], reference: ComparedRun, kind: str, *, dark: bool
+) -> Figure:
+    """Accuracy with its interval against a cost, and a line for each dense model.
+
+    Runs that differ only in how much is pruned are joined.
+    """
+    shown = [run for run in runs if run.accuracy and cost(run.end.final, kind)]
+    lines = [_line(family, kind, dark) for family in families(shown) if len(family) > 1]
+    named = len(shown) <= NAMED_POINTS
+    points = [_point(run, kind, dark, run.id == reference.id, named) for run in shown]
+    dense_lines, dense_labels = _dense(shown, colours.palette(dark))
+    figure = layout(
+        finding(runs, reference),
+        dark,
+        430,
+        xaxis=_cost_axis([cost(run.end.final, kind) or 1 for run in shown], kind),
+        yaxis={"title": {"text": "accuracy on test data, %"}, "range": _accuracy_range(shown)},
+        shapes=dense_lines,
+        annotations=dense_labels,
     )
-    axis |= {
-        "tickformat": "~s",
-        "exponentformat": "SI",
-        "ticksuffix": "B" if kind == "bytes" else "",
-    }
-    lines, notes = _dense(drawn, tones)
-    return {
-        "data": [*joined, *points],
-        "layout": layout(
-            finding(entries, reference),
-            dark,
-            430,
-            xaxis=axis,
-            yaxis={"title": {"text": "accuracy on test data, %"}, "range": _heights(drawn)},
-            shapes=lines,
-            annotations=notes,
-        ),
-    }
+    return {"data": [*lines, *points], "layout": figure}
 
 
-def families(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Runs whose recipes differ in nothing but how much goes, each family from little to much left."""
-    found: dict[str, list[Entry]] = {}
-    for entry in entries:
-        found.setdefault(replace(entry.recipe, sparsity=0.0, ratios={}).to_json(), []).append(entry)
-    return [sorted(family, key=lambda entry: entry.end.final.kept) for family in found.values()]
+def families(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
+    """Runs whose recipes differ only in how much is pruned, each family from few kept to many."""
+    by_recipe: dict[str, list[ComparedRun]] = {}
+    for run in runs:
+        without_amount = replace(run.recipe, sparsity=0.0, ratios={})
+        by_recipe.setdefault(without_amount.to_json(), []).append(run)
+    return [sorted(family, key=lambda run: run.end.final.kept) for family in by_recipe.values()]
 
 
-def _joined(family: list[Entry], kind: str, dark: bool) -> dict[str, Any]:
+def _line(family: list[ComparedRun], kind: str, dark: bool) -> Figure:
     style = colours.technique(family[0].recipe.criterion, dark)
     return {
         "type": "scatter",
         "mode": "lines",
         "hoverinfo": "skip",
-        "x": [cost(entry.end.final, kind) for entry in family],
-        "y": [_height(entry) for entry in family],
+        "x": [cost(run.end.final, kind) for run in family],
+        "y": [_percent(run) for run in family],
         "line": {"color": style.colour, "dash": style.dash, "width": 1.5},
     }
 
 
-def _point(entry: Entry, kind: str, dark: bool, pinned: bool, named: bool) -> dict[str, Any]:
-    style, tones = colours.technique(entry.recipe.criterion, dark), colours.palette(dark)
-    final = entry.end.final
-    assert final.accuracy is not None
-    low, high = final.accuracy.interval
-    said = f"{entry.letter}: {words.percent(final.accuracy)} of {final.accuracy.total:,} test examples right"
-    said += f"<br>{COSTS[kind]}: {write(kind, cost(final, kind))}"
-    line = {"width": 2 if pinned else 0, "color": tones.text}
+def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool, named: bool) -> Figure:
+    style = colours.technique(run.recipe.criterion, dark)
+    tones = colours.palette(dark)
+    accuracy = run.accuracy
+    assert accuracy is not None
+    low, high = accuracy.interval
+    value = cost(run.end.final, kind)
+    amount = words.size(value) if kind == "bytes" else words.count(value)
+    hover = [
+        f"{run.letter}: {words.percent(accuracy)} of {accuracy.total:,} test examples right",
+        f"{COSTS[kind]}: {amount}",
+        words.plain(run.label),
+    ]
+    name = f"{run.letter} {words.technique(run.recipe.criterion)}" if named else run.letter
     return {
         "type": "scatter",
         "mode": "markers+text",
         "cliponaxis": False,
-        "x": [cost(final, kind)],
-        "y": [_height(entry)],
-        "text": [
-            f"{entry.letter} {words.technique(entry.recipe.criterion)}" if named else entry.letter
-        ],
+        "x": [value],
+        "y": [_percent(run)],
+        "text": [name],
         "textposition": "top right",
         "textfont": {"color": tones.text, "size": 14},
         "marker": {
             "color": style.colour,
             "symbol": style.marker,
             "size": 14 if pinned else 11,
-            "line": line,
+            "line": {"width": 2 if pinned else 0, "color": tones.text},
         },
         "error_y": {
             "type": "data",
             "symmetric": False,
-            "array": [100 * high - _height(entry)],
-            "arrayminus": [_height(entry) - 100 * low],
+            "array": [100 * high - _percent(run)],
+            "arrayminus": [_percent(run) - 100 * low],
             "color": style.colour,
             "thickness": 1.5,
             "width": 5,
         },
-        "hovertemplate": f"{said}<br>{words.plain(entry.label)}<extra></extra>",
+        "hovertemplate": "<br>".join(hover) + "<extra></extra>",
     }
 
 
-def _height(entry: Entry) -> float:
-    held = entry.end.final.accuracy
-    return 100 * held.value if held else 0.0
+def _percent(run: ComparedRun) -> float:
+    return 100 * run.accuracy.value if run.accuracy else 0.0
 
 
-def _range(values: Sequence[int], wide: bool) -> tuple[float, float]:
+def _cost_axis(values: Sequence[int], kind: str) -> Figure:
+    """A log axis where the costs differ more than twelvefold."""
+    log = bool(values) and max(values) > 12 * min(values)
+    low, high = _cost_range(values, log)
+    title = COSTS[kind] + (", bytes" if kind == "bytes" else "") + (" (log)" if log else "")
+    axis: Figure = {"title": {"text": title}, "showgrid": True}
+    if log:
+        axis |= {"type": "log", "range": [math.log10(low), math.log10(high)], "dtick": "D2"}
+    else:
+        axis["range"] = [low, high]
+    suffix = "B" if kind == "bytes" else ""
+    return {**axis, "tickformat": "~s", "exponentformat": "SI", "ticksuffix": suffix}
+
+
+def _cost_range(values: Sequence[int], log: bool) -> tuple[float, float]:
+    """From the least to the most, with room at the right for the names beside the points."""
     if not values:
         return 0.0, 1.0
-    if wide:
-        return min(values) / 1.6, max(values) * 3
-    room = max(max(values) - min(values), 0.2 * max(values))
-    return max(0.0, min(values) - 0.15 * room), max(values) + 0.4 * room
+    least, most = min(values), max(values)
+    if log:
+        return least / 1.6, most * 3
+    room = max(most - least, 0.2 * most)
+    return max(0.0, least - 0.15 * room), most + 0.4 * room
 
 
-def _heights(entries: Sequence[Entry]) -> list[float]:
-    seen = [
-        held
-        for entry in entries
-        for held in (entry.end.final.accuracy, entry.end.dense.accuracy)
-        if held
-    ]
-    if not seen:
+def _accuracy_range(runs: Sequence[ComparedRun]) -> list[float]:
+    """Percent that hold every interval, the dense models' too."""
+    accuracies = [a for run in runs for a in (run.accuracy, run.end.dense.accuracy) if a]
+    if not accuracies:
         return [0.0, 100.0]
-    low, high = (
-        100 * min(held.interval[0] for held in seen),
-        100 * max(held.interval[1] for held in seen),
-    )
+    low = 100 * min(accuracy.interval[0] for accuracy in accuracies)
+    high = 100 * max(accuracy.interval[1] for accuracy in accuracies)
     room = max(high - low, 2.0)
     return [max(0.0, low - 0.08 * room), min(100 + 0.04 * room, high + 0.08 * room)]
 
 
 def _dense(
-    entries: Sequence[Entry], tones: colours.Palette
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """A thin line for each dense model, named on the line."""
-    models = {
-        entry.recipe.model: entry.end.dense.accuracy
-        for entry in entries
-        if entry.end.dense.accuracy
-    }
-    lines, notes = [], []
-    for model, accuracy in models.items():
-        height = 100 * accuracy.value
+    runs: Sequence[ComparedRun], tones: colours.Palette
+) -> tuple[list[Figure], list[Figure]]:
+    """A thin line for each dense model, and its name on the line."""
+    accuracies = {run.recipe.model: run.end.dense.accuracy for run in runs}
+    measured = {model: accuracy.value for model, accuracy in accuracies.items() if accuracy}
+    lines = []
+    labels = []
+    for model, accuracy in measured.items():
+        y = 100 * accuracy
+        line = {"color": tones.dense, "width": 1}
         lines.append(
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": height,
-                "y1": height,
-                "line": {"color": tones.dense, "width": 1},
-            }
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
         )
-        text = (
-            f"dense {words.percent(accuracy.value)}"
-            if len(models) == 1
-            else f"dense {model} {words.percent(accuracy.value)}"
-        )
-        notes.append(
+        name = "dense" if len(measured) == 1 else f"dense {model}"
+        labels.append(
             {
                 "xref": "paper",
                 "x": 0,
                 "xanchor": "left",
-                "y": height,
+                "y": y,
                 "yanchor": "bottom",
-                "text": text,
+                "text": f"{name} {words.percent(accuracy)}",
                 "showarrow": False,
                 "font": {"color": tones.dense, "size": 13},
             }
         )
-    return lines, notes
+    return lines, labels
 
 
 # ---------------------------------------------------------------- histograms
 
+RunHistogram = tuple[ComparedRun, Histogram]
 
-def histograms(
-    held: Sequence[tuple[Entry, Histogram]], layer: str, *, dark: bool, log: bool
-) -> dict[str, Any]:
-    """One layer of each run on shared axes: what was kept, filled; the dense model, as a line."""
-    held = [(entry, coarse(part)) for entry, part in held]
-    across = min(3, len(held))
-    down = math.ceil(len(held) / across)
+
+def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bool) -> Figure:
+    """One layer of each run on shared axes: kept weights filled, the dense model as a line."""
+    parts = [(run, coarse(part)) for run, part in parts]
+    columns = min(3, len(parts))
+    rows = math.ceil(len(parts) / columns)
     tones = colours.palette(dark)
-    reach = max(float(part.edges[-1]) for _, part in held)
-    top = max(int(max(part.dense.max(initial=1), part.final.max(initial=1))) for _, part in held)
-    axes, data, notes = {}, [], []
-    for i, (entry, part) in enumerate(held):
-        name = "" if i == 0 else str(i + 1)
-        column, row = i % across, i // across
-        wide, tall = 1 / across, 1 / down
-        domain = [1 - (row + 1) * tall + (0.10 if down > 1 else 0), 1 - row * tall - 0.09]
-        quiet = {"gridcolor": tones.grid, "zeroline": False}
-        axes[f"xaxis{name}"] = {
-            **quiet,
-            "showgrid": False,
-            "domain": [column * wide + 0.02, (column + 1) * wide - 0.02],
-            "anchor": f"y{name}",
-            "range": [-reach, reach],
-        }
-        axes[f"xaxis{name}"] |= {"title": {"text": "weight"}} if row == down - 1 else {}
-        scale = counts_axis(log, top)
-        axes[f"yaxis{name}"] = {
-            **quiet,
-            **scale,
-            "domain": domain,
-            "anchor": f"x{name}",
-            "automargin": True,
-        }
+    reach = max(float(part.edges[-1]) for _, part in parts)
+    top = max(int(max(part.dense.max(initial=1), part.final.max(initial=1))) for _, part in parts)
+    title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
+    figure = layout(title, dark, 60 + 250 * rows, barmode="overlay")
+    data: list[Figure] = []
+    labels = []
+    for i, (run, part) in enumerate(parts):
+        row, column = divmod(i, columns)
+        suffix = "" if i == 0 else str(i + 1)  # plotly's names: x and y, then x2 and y2 ...
+        x, y = _cell_axes(row, column, rows, columns, suffix)
+        x |= {"gridcolor": tones.grid, "zeroline": False, "showgrid": False}
+        x["range"] = [-reach, reach]
+        y |= {"gridcolor": tones.grid, "zeroline": False, "automargin": True}
+        y |= counts_axis(log, top)
+        if row == rows - 1:
+            x["title"] = {"text": "weight"}
         if column:
-            axes[f"yaxis{name}"] |= {"title": {"text": ""}, "showticklabels": False}
-        data += _shape(part, name, colours.technique(entry.recipe.criterion, dark).colour, tones)
-        kept = f"{entry.letter} · {part.final.sum():,} of {part.dense.sum():,} kept"
-        notes.append(
+            y |= {"title": {"text": ""}, "showticklabels": False}
+        for name, axis in ((f"xaxis{suffix}", x), (f"yaxis{suffix}", y)):
+            figure[name] = {**figure.get(name, {}), **axis}
+        data += _shape(part, suffix, colours.technique(run.recipe.criterion, dark).colour, tones)
+        labels.append(
             {
-                "xref": f"x{name} domain",
-                "yref": f"y{name} domain",
+                "xref": f"x{suffix} domain",
+                "yref": f"y{suffix} domain",
                 "x": 0,
                 "y": 1.02,
                 "xanchor": "left",
                 "yanchor": "bottom",
-                "text": kept,
+                "text": f"{run.letter} · {part.final.sum():,} of {part.dense.sum():,} kept",
                 "showarrow": False,
                 "font": {"color": tones.text, "size": 14},
             }
         )
-    title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
-    figure = layout(title, dark, 60 + 250 * down, annotations=notes, barmode="overlay")
-    return {
-        "data": data,
-        "layout": {
-            **figure,
-            **{key: {**figure.get(key, {}), **axis} for key, axis in axes.items()},
-        },
+    figure["annotations"] = labels
+    return {"data": data, "layout": figure}
+
+
+def _cell_axes(
+    row: int, column: int, rows: int, columns: int, suffix: str
+) -> tuple[Figure, Figure]:
+    """Where a small chart stands among the others: shares of the width and of the height."""
+    width = 1 / columns
+    height = 1 / rows
+    below = 0.10 if rows > 1 else 0  # for the tick labels of the row
+    x = {"domain": [column * width + 0.02, (column + 1) * width - 0.02], "anchor": f"y{suffix}"}
+    y = {
+        "domain": [1 - (row + 1) * height + below, 1 - row * height - 0.09],
+        "anchor": f"x{suffix}",
     }
+    return x, y
 
 
 def coarse(part: Histogram) -> Histogram:
-    """Fewer, wider bins where there are few weights, so that a shape shows and not single weights."""
+    """Fewer, wider bins where there are few weights, so that a shape shows, not single weights."""
     most = readable_bins(int(part.dense.sum()))
     edges, dense = rebin(part.edges, part.dense, most)
     final = rebin(part.edges, part.final, most)[1]
     return Histogram(edges, dense, final)
 
 
-def _shape(part: Histogram, name: str, colour: str, tones: colours.Palette) -> list[dict[str, Any]]:
-    at = {
-        "xaxis": f"x{name}",
-        "yaxis": f"y{name}",
-        "x": ((part.edges[:-1] + part.edges[1:]) / 2).tolist(),
-    }
-    near = "%{y:,} weights near %{x:.3g}"
+def _shape(part: Histogram, suffix: str, colour: str, tones: colours.Palette) -> list[Figure]:
+    shared = {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}", "x": centres(part.edges).tolist()}
+    hover = "%{y:,} weights near %{x:.3g}"
     bars = {
         "type": "bar",
-        **at,
+        **shared,
         "y": part.final.tolist(),
         "width": float(part.edges[1] - part.edges[0]),
         "marker": {"color": colour, "line": {"width": 0}},
-        "hovertemplate": f"{near} kept<extra></extra>",
+        "hovertemplate": f"{hover} kept<extra></extra>",
     }
     line = {
         "type": "scatter",
         "mode": "lines",
-        **at,
+        **shared,
         "y": part.dense.tolist(),
         "line": {"shape": "hvh", "color": tones.dense},
-        "hovertemplate": f"{near}, dense<extra></extra>",
+        "hovertemplate": f"{hover}, dense<extra></extra>",
     }
     return [bars, line]
 
 
-def bins(held: Sequence[tuple[Entry, Histogram]]) -> pd.DataFrame:
-    """The table twin of the histograms."""
-    parts = [
+def bin_table(parts: Sequence[RunHistogram]) -> pd.DataFrame:
+    """The numbers of the histograms, without bins that are empty in both."""
+    tables = [
         pd.DataFrame(
             {
-                "run": entry.letter,
+                "run": run.letter,
                 "from": part.edges[:-1],
                 "to": part.edges[1:],
                 "dense": part.dense,
                 "kept": part.final,
             }
         )
-        for entry, part in held
+        for run, part in parts
     ]
-    whole = pd.concat(parts, ignore_index=True)
-    return whole[np.logical_or(whole["dense"] > 0, whole["kept"] > 0)]
+    table = pd.concat(tables, ignore_index=True)
+    return table[np.logical_or(table["dense"] > 0, table["kept"] > 0)]
 
 
 # ---------------------------------------------------------------- tables
 
 
-def rows(entries: Sequence[Entry], reference: Entry) -> pd.DataFrame:
-    """The numbers, and how each run stands to the reference."""
-    return pd.DataFrame([_row(entry, reference) for entry in entries])
+def run_table(runs: Sequence[ComparedRun], reference: ComparedRun) -> pd.DataFrame:
+    """A row for each run, and how it compares with the reference."""
+    return pd.DataFrame([_run_row(run, reference) for run in runs])
 
 
-def _row(entry: Entry, reference: Entry) -> dict[str, Any]:
-    final, base, pruned = entry.end.final, reference.end.final, entry.end.pruned
-    same = entry.id == reference.id
+def _run_row(run: ComparedRun, reference: ComparedRun) -> dict[str, Any]:
+    final = run.end.final
+    base = reference.end.final
+    change = words.points(final.accuracy, base.accuracy)
+    of_reference = words.share(round(final.kept / max(1, base.kept), 4))
+    same = run.id == reference.id
+    before = run.end.pruned or final  # nothing was trained after pruning: the final one is both
     return {
-        "run": entry.letter,
-        "recipe": entry.label,
+        "run": run.letter,
+        "recipe": run.label,
         "accuracy": words.percent(final.accuracy),
-        "against reference": "—" if same else words.points(final.accuracy, base.accuracy),
-        "verdict": verdict(entry, reference),
-        "before healing": words.percent(pruned.accuracy)
-        if pruned
-        else words.percent(final.accuracy),
-        "dense": words.percent(entry.end.dense.accuracy),
+        "against reference": "—" if same else change,
+        "verdict": verdict(run, reference),
+        "before fine-tuning": words.percent(before.accuracy),
+        "dense": words.percent(run.end.dense.accuracy),
         "weights": final.kept,
-        "of reference": "—" if same else words.share(round(final.kept / max(1, base.kept), 4)),
+        "of reference": "—" if same else of_reference,
         "MACs": final.macs_kept,
-        "bytes, packed": final.size.sparse,
-        "bytes, deflated": final.size.compressed,
+        "bytes, bitmask": final.size.sparse,
+        "bytes, compressed": final.size.compressed,
         "latency": words.ms(final.latency),
-        "seconds": round(entry.end.seconds, 1),
-        "seed": entry.recipe.seed,
-        "id": entry.id,
+        "seconds": round(run.end.seconds, 1),
+        "seed": run.recipe.seed,
+        "id": run.id,
     }
 
 
-def csv(entries: Sequence[Entry], reference: Entry) -> bytes:
-    """The table with raw numbers, for other programs."""
-    raw = rows(entries, reference)
-    for name, stage in (("final", "final"), ("dense", "dense")):
-        held = [getattr(entry.end, stage).accuracy for entry in entries]
-        raw[f"{name} correct"] = [accuracy.correct if accuracy else None for accuracy in held]
-        raw[f"{name} total"] = [accuracy.total if accuracy else None for accuracy in held]
-    raw["recipe"] = [entry.recipe.to_json() for entry in entries]
-    return raw.to_csv(index=False).encode()
+def csv(runs: Sequence[ComparedRun], reference: ComparedRun) -> bytes:
+    """The table with raw numbers and whole recipes, for other programs."""
+    table = run_table(runs, reference)
+    accuracies = {
+        "final": [run.accuracy for run in runs],
+        "dense": [run.end.dense.accuracy for run in runs],
+    }
+    for stage, values in accuracies.items():
+        table[f"{stage} correct"] = [accuracy.correct if accuracy else None for accuracy in values]
+        table[f"{stage} total"] = [accuracy.total if accuracy else None for accuracy in values]
+    table["recipe"] = [run.recipe.to_json() for run in runs]
+    return table.to_csv(index=False).encode()

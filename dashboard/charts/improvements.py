@@ -1,12 +1,13 @@
-"""What a run gained and what it did not: every promise of pruning, dense | masked | slimmed, each with its interval. Pure.
+"""Improvements of a pruned model over its dense one, figure by figure, with intervals. Pure.
 
-A line is one figure. "times" figures are better the larger the ratio to dense is; "points" figures are differences from dense,
-turned so that more is better. A gain that did not come has one sentence that says why.
+Columns are the states of one model: dense, masked (zeros in place) and compact (physically smaller).
+Every figure is turned so that more is better: costs become ratios ("times"), dense over this one;
+shares become differences from dense ("points"). No improvement has one sentence that says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dashboard import words
@@ -23,13 +24,18 @@ from pruning.metrics import (
 )
 from pruning.stats import difference
 
-STATES = ("dense", "masked", "compact")
+States = dict[str, Measurement]
+Timings = Mapping[str, tuple[Timing, ...]]
+"""State -> its timings."""
 
 
 @dataclass(frozen=True)
-class Gain:
-    """How a state stands to dense. kind: "times" or "points"; verdict: "better", "same", "worse", "no verdict" or
-    "not measured"; why: one sentence where an expected gain is absent."""
+class Improvement:
+    """How a state compares with dense.
+
+    kind: "times" or "points"; verdict: "better", "same", "worse", "no verdict" or "not measured";
+    why: one sentence where an expected improvement is absent.
+    """
 
     kind: str
     change: Spread | None
@@ -38,380 +44,411 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class Line:
-    """One figure. cells: state -> value with unit and spread; gains: state -> how it stands to dense. modelled: counted, not measured;
-    quiet: told in the table alone."""
+class FigureRow:
+    """One figure of all states.
 
-    promise: str
+    aspect: what of pruning it belongs to, such as "Size"; cells: state -> value with unit and spread;
+    improvements: state -> how it compares with dense; raw: state -> number in `unit`;
+    modelled: counted, not measured; table_only: neither drawn nor listed among the improvements.
+    """
+
+    aspect: str
     name: str
     cells: dict[str, str]
-    gains: dict[str, Gain] = field(default_factory=dict)
-    raw: dict[str, float | None] = field(default_factory=dict)
+    improvements: dict[str, Improvement] = field(default_factory=dict)
+    raw: Mapping[str, float | None] = field(default_factory=dict)
     unit: str = ""
     modelled: bool = False
-    quiet: bool = False
+    table_only: bool = False
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A finished run as its promises. absent: why a state is not there."""
+class ResultPanel:
+    """A finished run, figure by figure. absent: state that the run does not have -> why."""
 
-    lines: list[Line]
+    rows: list[FigureRow]
     states: tuple[str, ...]
     absent: dict[str, str]
 
 
-Figure = Callable[[Measurement], float | None]
+def against_dense(
+    end: Finished, *, structured: bool, onnx_timings: Timings | None = None
+) -> ResultPanel:
+    """Compare the masked and the compact model of a run with its dense one.
 
-
-def panel(
-    end: Finished, *, structured: bool, elsewhere: dict[str, tuple[Timing, ...]] | None = None
-) -> Panel:
-    """elsewhere: timings that were measured apart from the run, by state ("dense", "masked", "slimmed")."""
-    compact: Measurement | None = getattr(end, "compact", None)
-    held = {"dense": end.dense, "masked": end.final, **({"compact": compact} if compact else {})}
-    for name, more in (elsewhere or {}).items():
-        if name in held:
-            held[name] = replace(held[name], timings=(*held[name].timings, *more))
-    lines = [
-        *_answers(held),
-        *_size(held),
-        *_speed(held, structured),
-        *_energy(held),
-        *_bandwidth(held),
-        *_general(held),
+    onnx_timings: measured after the run, when somebody asked for them.
+    """
+    states = {"dense": end.dense, "masked": end.final}
+    absent = {}
+    if end.compact:
+        states["compact"] = end.compact
+    else:
+        absent["compact"] = reasons.why_no_compact(end, structured)
+    for state, timings in (onnx_timings or {}).items():
+        if state in states:
+            measured = states[state]
+            states[state] = replace(measured, timings=(*measured.timings, *timings))
+    rows = [
+        _accuracy(states),
+        *(_cost_row(cost, states) for cost in STORAGE),
+        *_speed(states, structured),
+        *(_cost_row(cost, states) for cost in ENERGY),
+        *_measured_energy(states),
+        _cost_row(BANDWIDTH, states),
+        _accuracy_under_noise(states),
+        _share_row("train/test gap", states, train_test_gap, "gap"),
+        _share_row("calibration error", states, _calibration, "calibration"),
     ]
-    return Panel(
-        lines, tuple(held), {} if compact else {"compact": reasons.no_compact(end, structured)}
-    )
+    return ResultPanel(rows, tuple(states), absent)
 
 
-# ---------------------------------------------------------------- the promises
+# ---------------------------------------------------------------- costs: less is better
 
 
-def _answers(held: dict[str, Measurement]) -> list[Line]:
-    cells = {name: words.percent(m.accuracy) for name, m in held.items()}
-    raw = {name: m.accuracy.value if m.accuracy else None for name, m in held.items()}
-    gains = {
-        name: _points("accuracy", accuracy_change(m, held["dense"]))
-        for name, m in held.items()
-        if name != "dense"
-    }
-    return [Line("Accuracy", "accuracy on test data", cells, gains, raw, "share")]
+@dataclass(frozen=True)
+class Cost:
+    """A figure without spread of which less is better. reason: its key in `reasons`.
+
+    read_dense: where dense is read in another way; compared: whether it counts as an improvement.
+    """
+
+    aspect: str
+    name: str
+    unit: str
+    reason: str
+    read: Callable[[Measurement], float | None]
+    write: Callable[[float | None], str] = words.size
+    read_dense: Callable[[Measurement], float | None] | None = None
+    compared: bool = True
+    modelled: bool = False
+    table_only: bool = False
 
 
-def _size(held: dict[str, Measurement]) -> list[Line]:
-    def file(m: Measurement) -> float | None:
-        return m.size.dense if m is held["dense"] else m.size.entropy_coded
-
-    lines = [
-        _times(
-            "Size",
-            "weights that are not zero",
-            held,
-            lambda m: m.kept,
-            words.count,
-            "weights",
-            "weights",
-        ),
-        _times("Size", "file", held, file, words.size, "bytes", "file"),
-        _times(
-            "Size",
-            "file, a bit a weight and the values",
-            held,
-            lambda m: m.size.sparse,
-            words.size,
-            "bytes",
-            "file",
-            quiet=True,
-        ),
-        _times(
-            "Memory",
-            "weights in memory",
-            held,
-            lambda m: m.memory.weights if m.memory else None,
-            words.size,
-            "bytes",
-            "memory",
-        ),
-        _times(
-            "Memory",
-            "activations at their peak",
-            held,
-            lambda m: m.memory.activations if m.memory else None,
-            words.size,
-            "bytes",
-            "activations",
-        ),
-    ]
-    limits = {name: m.size.limit for name, m in held.items()}
-    limit = Line(
+STORAGE = (
+    Cost(
+        "Size",
+        "weights that are not zero",
+        "weights",
+        "weights",
+        lambda m: m.kept,
+        words.count,
+    ),
+    Cost(
+        "Size",
+        "file",
+        "bytes",
+        "file",
+        lambda m: m.size.entropy_coded,
+        # Dense weights are stored as they are: a code for their zeros would only add to them.
+        read_dense=lambda m: m.size.dense,
+    ),
+    Cost(
+        "Size",
+        "file, bitmask and values",
+        "bytes",
+        "file",
+        lambda m: m.size.sparse,
+        table_only=True,
+    ),
+    Cost(
         "Size",
         "entropy limit of the file",
-        {n: words.size(v) for n, v in limits.items()},
-        {},
-        dict(limits),
         "bytes",
-        quiet=True,
-    )
-    return [*lines[:3], limit, *lines[3:]]
-
-
-def _bandwidth(held: dict[str, Measurement]) -> list[Line]:
-    return [
-        _times(
-            "Bandwidth",
-            "bytes that travel",
-            held,
-            lambda m: m.size.compressed,
-            words.size,
-            "bytes",
-            "travel",
-        )
-    ]
-
-
-def _energy(held: dict[str, Measurement]) -> list[Line]:
-    def joules(picojoules: float | int | None) -> str:
-        return words.energy(picojoules)
-
-    executed = _times(
+        "file",
+        lambda m: m.size.limit,
+        compared=False,  # a bound that no file reaches
+        table_only=True,
+    ),
+    Cost(
+        "Memory",
+        "weights in memory",
+        "bytes",
+        "memory",
+        lambda m: m.memory.weights if m.memory else None,
+    ),
+    Cost(
+        "Memory",
+        "activations at their peak",
+        "bytes",
+        "activations",
+        lambda m: m.memory.activations if m.memory else None,
+    ),
+)
+ENERGY = (
+    Cost(
         "Energy",
         "operations as run",
-        held,
-        lambda m: m.energy.executed if m.energy else None,
-        joules,
         "pJ",
         "energy",
-    )
-    skipping = _times(
+        lambda m: m.energy.executed if m.energy else None,
+        words.energy,
+        modelled=True,
+    ),
+    Cost(
         "Energy",
         "operations, zeros skipped",
-        held,
-        lambda m: m.energy.skipping if m.energy else None,
-        joules,
         "pJ",
         "skipping",
+        lambda m: m.energy.skipping if m.energy else None,
+        words.energy,
+        modelled=True,
+    ),
+)
+BANDWIDTH = Cost(
+    "Bandwidth", "bytes, compressed", "bytes", "compressed", lambda m: m.size.compressed
+)
+
+
+def _measured_energy(states: States) -> list[FigureRow]:
+    """Joules by the processor's own counter, where it could be read: most machines have none."""
+
+    def picojoules(m: Measurement) -> float | None:
+        return m.energy.measured * 1e12 if m.energy and m.energy.measured else None
+
+    if not any(picojoules(m) for m in states.values()):
+        return []
+    cost = Cost("Energy", "one pass, measured", "pJ", "energy", picojoules, words.energy)
+    return [_cost_row(cost, states)]
+
+
+def _cost_row(cost: Cost, states: States) -> FigureRow:
+    raw = {state: cost.read(m) for state, m in states.items()}
+    if cost.read_dense:
+        raw["dense"] = cost.read_dense(states["dense"])
+    cells = {}
+    improvements = {}
+    for state, value in raw.items():
+        cells[state] = words.NOT_MEASURED if value is None else cost.write(int(value))
+        if cost.compared and state != "dense":
+            improvements[state] = _ratio(raw["dense"], value, cost.reason, state)
+    return FigureRow(
+        cost.aspect,
+        cost.name,
+        cells,
+        improvements,
+        raw,
+        cost.unit,
+        cost.modelled,
+        cost.table_only,
     )
-    lines = [replace(line, modelled=True) for line in (executed, skipping)]
-    if any(m.energy and m.energy.measured for m in held.values()):
-
-        def counted(m: Measurement) -> float | None:
-            return m.energy.measured * 1e12 if m.energy and m.energy.measured else None
-
-        lines.append(_times("Energy", "one pass, measured", held, counted, joules, "pJ", "energy"))
-    return lines
 
 
-def _times(
-    promise: str,
-    name: str,
-    held: dict[str, Measurement],
-    get: Figure,
-    write: Callable[[float | None], str],
-    unit: str,
-    about: str,
-    quiet: bool = False,
-) -> Line:
-    """A figure without spread, of which less is better."""
-    raw = {state: get(m) for state, m in held.items()}
-    gains = {
-        state: _ratio(raw["dense"], value, about, state)
-        for state, value in raw.items()
-        if state != "dense"
-    }
-    cells = {
-        state: write(int(value)) if value is not None else words.NOT_MEASURED
-        for state, value in raw.items()
-    }
-    return Line(promise, name, cells, gains, raw, unit, quiet=quiet)
-
-
-def _ratio(dense: float | None, value: float | None, about: str, state: str) -> Gain:
+def _ratio(dense: float | None, value: float | None, reason: str, state: str) -> Improvement:
     if not dense or not value:
-        return Gain("times", None, "not measured", reasons.older())
+        return Improvement("times", None, "not measured", reasons.NOT_IN_THIS_RUN)
     ratio = dense / value
-    verdict = (
-        "better" if ratio >= 1 + TOLERANCE else "worse" if ratio <= 1 / (1 + TOLERANCE) else "same"
-    )
-    return Gain(
-        "times",
-        Spread(ratio, ratio, ratio),
-        verdict,
-        "" if verdict == "better" else reasons.of(about, state, verdict),
-    )
+    change = Spread(ratio, ratio, ratio)  # counted exactly: no interval
+    if ratio >= 1 + TOLERANCE:
+        return Improvement("times", change, "better")
+    verdict = "worse" if ratio <= 1 / (1 + TOLERANCE) else "same"
+    return Improvement("times", change, verdict, reasons.why_not_better(reason, state, verdict))
 
 
-def _speed(held: dict[str, Measurement], structured: bool) -> list[Line]:
-    keys = dict.fromkeys((t.runtime, t.batch, t.threads) for m in held.values() for t in m.timings)
-    order = {"torch": 0, "torch CSR": 1, "ONNX Runtime": 2}
-    return [
-        _timed(held, structured, *key)
-        for key in sorted(keys, key=lambda key: (order.get(key[0], 3), key[1]))
-    ]
+# ---------------------------------------------------------------- speed
+
+RUNTIMES = ("torch", "torch CSR", "ONNX Runtime")
+VERDICTS = {"faster": "better", "slower": "worse", "the same": "same"}
+"""A timing's verdict -> an improvement's; the others are the same word."""
 
 
-def _timed(
-    held: dict[str, Measurement], structured: bool, runtime: str, batch: int, threads: int
-) -> Line:
-    def find(m: Measurement, runtime: str) -> Timing | None:
-        return next(
-            (t for t in m.timings if (t.runtime, t.batch, t.threads) == (runtime, batch, threads)),
-            None,
-        )
+def _speed(states: States, structured: bool) -> list[FigureRow]:
+    """One row for each runtime, batch size and thread count that any state was timed with."""
+    timings = [timing for m in states.values() for timing in m.timings]
+    setups = dict.fromkeys((timing.runtime, timing.batch, timing.threads) for timing in timings)
 
-    found = {
-        state: find(m, "torch" if state == "dense" and runtime == "torch CSR" else runtime)
-        for state, m in held.items()
-    }
-    cells = {state: words.ms(t.latency) if t else "—" for state, t in found.items()}
-    raw = {state: t.latency.median if t and t.latency else None for state, t in found.items()}
-    gains = {
-        state: _judged(t, state, structured)
-        for state, t in found.items()
-        if t is not None and state != "dense"
-    }
+    def place(setup: tuple[str, int, int]) -> tuple[int, int]:
+        runtime, batch, _ = setup
+        known = runtime in RUNTIMES
+        return RUNTIMES.index(runtime) if known else len(RUNTIMES), batch
+
+    return [_speed_row(states, structured, *setup) for setup in sorted(setups, key=place)]
+
+
+def _speed_row(
+    states: States, structured: bool, runtime: str, batch: int, threads: int
+) -> FigureRow:
+    cells = {}
+    raw = {}
+    improvements = {}
+    for state, m in states.items():
+        # A dense model has no zeros to skip: sparse rows are compared with dense kernels.
+        wanted = "torch" if state == "dense" and runtime == "torch CSR" else runtime
+        timing = _timing(m, wanted, batch, threads)
+        cells[state] = words.ms(timing.latency) if timing else "—"
+        raw[state] = timing.latency.median if timing and timing.latency else None
+        if timing and state != "dense":
+            improvements[state] = _speedup(timing, state, structured)
     name = f"{words.runtime(runtime)}, {words.plural(batch, 'example')}"
-    return Line("Speed", name, cells, gains, raw, f"ms, {words.plural(threads, 'CPU thread')}")
+    unit = f"ms, {words.plural(threads, 'CPU thread')}"
+    return FigureRow("Speed", name, cells, improvements, raw, unit)
 
 
-def _judged(t: Timing, state: str, structured: bool) -> Gain:
-    verdict = {"faster": "better", "slower": "worse", "the same": "same"}.get(t.verdict, t.verdict)
-    why = "" if verdict == "better" else reasons.of_timing(t, state, structured)
-    return Gain("times", t.speedup, verdict, why)
+def _timing(m: Measurement, runtime: str, batch: int, threads: int) -> Timing | None:
+    for timing in m.timings:
+        if (timing.runtime, timing.batch, timing.threads) == (runtime, batch, threads):
+            return timing
+    return None
 
 
-def _general(held: dict[str, Measurement]) -> list[Line]:
+def _speedup(timing: Timing, state: str, structured: bool) -> Improvement:
+    verdict = VERDICTS.get(timing.verdict, timing.verdict)
+    why = "" if verdict == "better" else reasons.why_not_faster(timing, state, structured)
+    return Improvement("times", timing.speedup, verdict, why)
+
+
+# ---------------------------------------------------------------- answers: shares with intervals
+
+
+def _accuracy(states: States) -> FigureRow:
+    dense = states["dense"]
+    return FigureRow(
+        "Accuracy",
+        "accuracy on test data",
+        {state: words.percent(m.accuracy) for state, m in states.items()},
+        {
+            state: _points("accuracy", accuracy_change(m, dense))
+            for state, m in states.items()
+            if state != "dense"
+        },
+        {state: m.accuracy.value if m.accuracy else None for state, m in states.items()},
+        "share",
+    )
+
+
+def _change(after: Accuracy | None, before: Accuracy | None) -> Spread | None:
+    return difference(after.spread, before.spread) if after and before else None
+
+
+def _accuracy_under_noise(states: States) -> FigureRow:
     def noisy(m: Measurement) -> Accuracy | None:
         return m.behaviour.noisy if m.behaviour else None
 
-    dense = held["dense"]
-    pairs = {state: (noisy(m), noisy(dense)) for state, m in held.items() if state != "dense"}
-    moved = {
-        state: difference(a.spread, b.spread) if a and b else None
-        for state, (a, b) in pairs.items()
-    }
+    dense = states["dense"]
     sigma = dense.behaviour.sigma if dense.behaviour else None
-    name = f"accuracy under noise (σ = {sigma:.2g})" if sigma else "accuracy under noise"
-    under = Line(
+    improvements = {}
+    for state, m in states.items():
+        if state == "dense":
+            continue
+        clean = accuracy_change(m, dense)
+        # What is worse without noise too has lost answers, not robustness.
+        lost = clean is not None and clean.high < 0
+        reason = "worse without noise" if lost else "noise"
+        improvements[state] = _points(reason, _change(noisy(m), noisy(dense)))
+    accuracies = {state: noisy(m) for state, m in states.items()}
+    return FigureRow(
         "Generalisation",
-        name,
-        {state: words.percent(noisy(m)) for state, m in held.items()},
-        {
-            state: _points("noise without it" if _worse(held[state], dense) else "noise", change)
-            for state, change in moved.items()
-        },
-        {state: held_.value if (held_ := noisy(m)) else None for state, m in held.items()},
-        "share",
-    )
-    gaps = _falling("train/test gap", held, train_test_gap, "gap")
-    errors = _falling(
-        "calibration error",
-        held,
-        lambda m: m.behaviour.calibration if m.behaviour else None,
-        "calibration",
-    )
-    return [under, gaps, errors]
-
-
-def _worse(m: Measurement, dense: Measurement) -> bool:
-    """Whether it answers worse without noise already."""
-    change = accuracy_change(m, dense)
-    return change is not None and change.high < 0
-
-
-def _falling(
-    name: str, held: dict[str, Measurement], get: Callable[[Measurement], Spread | None], about: str
-) -> Line:
-    """A share with its interval, of which less is better: its change is turned round."""
-    found = {state: get(m) for state, m in held.items()}
-    before = found["dense"]
-    gains = {
-        state: _points(about, difference(before, after) if before and after else None)
-        for state, after in found.items()
-        if state != "dense"
-    }
-    return Line(
-        "Generalisation",
-        name,
-        {state: words.span(spread) for state, spread in found.items()},
-        gains,
-        {state: spread.value if spread else None for state, spread in found.items()},
+        f"accuracy under noise (σ = {sigma:.2g})" if sigma else "accuracy under noise",
+        {state: words.percent(accuracy) for state, accuracy in accuracies.items()},
+        improvements,
+        {state: accuracy.value if accuracy else None for state, accuracy in accuracies.items()},
         "share",
     )
 
 
-def _points(about: str, change: Spread | None) -> Gain:
+def _calibration(m: Measurement) -> Spread | None:
+    return m.behaviour.calibration if m.behaviour else None
+
+
+def _share_row(
+    name: str, states: States, read: Callable[[Measurement], Spread | None], reason: str
+) -> FigureRow:
+    """A share with its interval, of which less is better: its change is dense less this one."""
+    spreads = {state: read(m) for state, m in states.items()}
+    dense = spreads["dense"]
+    improvements = {}
+    for state, spread in spreads.items():
+        if state != "dense":
+            change = difference(dense, spread) if dense and spread else None
+            improvements[state] = _points(reason, change)
+    return FigureRow(
+        "Generalisation",
+        name,
+        {state: words.span(spread) for state, spread in spreads.items()},
+        improvements,
+        {state: spread.value if spread else None for state, spread in spreads.items()},
+        "share",
+    )
+
+
+def _points(reason: str, change: Spread | None) -> Improvement:
     if change is None:
-        return Gain("points", None, "not measured", reasons.older())
-    verdict = "better" if change.low > 0 else "worse" if change.high < 0 else "same"
-    return Gain(
-        "points",
-        change,
-        verdict,
-        "" if verdict == "better" else reasons.of(about, "masked", verdict),
-    )
+        return Improvement("points", None, "not measured", reasons.NOT_IN_THIS_RUN)
+    if change.low > 0:
+        return Improvement("points", change, "better")
+    verdict = "worse" if change.high < 0 else "same"
+    # The reason depends on the verdict alone, so that any state will do.
+    return Improvement("points", change, verdict, reasons.why_not_better(reason, "masked", verdict))
 
 
-# ---------------------------------------------------------------- what came and what did not
+# ---------------------------------------------------------------- improvements in words
 
 
-def came(held: Panel) -> list[str]:
-    """The gains that came, a short line each; accuracy that was kept is one."""
-    gained = [
-        f"{_head(line, state, held)}: {amount(line, line.gains[state])}"
-        for line, state in _told(held, ("better",))
+def improved(panel: ResultPanel) -> list[str]:
+    """The improvements, a short line each; accuracy that was kept is one, and comes first."""
+    kept = [
+        f"Accuracy kept{_of_state(state, panel)}: {amount(row, improvement)}, within the interval"
+        for row, state, improvement in _listed(panel, ("same",))
+        if row.aspect == "Accuracy"
     ]
-    kept = [(line, state) for line, state in _told(held, ("same",)) if line.promise == "Accuracy"]
-    return [
-        f"Accuracy kept{_which(state, held)}: {amount(line, line.gains[state])}, within the interval"
-        for line, state in kept
-    ] + gained
-
-
-def missing(held: Panel) -> list[str]:
-    """The gains that did not come, each with its reason; figures that share one are told together."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for line, state in _told(held, ("same", "worse", "no verdict", "not measured")):
-        gain = line.gains[state]
-        if line.promise != "Accuracy" or gain.verdict != "same":
-            found.setdefault((gain.why, line.promise), []).append(
-                f"{_head(line, state, held)}: {amount(line, gain)}"
-            )
-    return [f"{'; '.join(said)}. {why}" for (why, _), said in found.items()]
-
-
-def _told(held: Panel, verdicts: Sequence[str]) -> list[tuple[Line, str]]:
-    return [
-        (line, state)
-        for line in held.lines
-        if not line.quiet
-        for state, gain in line.gains.items()
-        if gain.verdict in verdicts
+    better = [
+        f"{_heading(row, state, panel)}: {amount(row, improvement)}"
+        for row, state, improvement in _listed(panel, ("better",))
     ]
+    return kept + better
 
 
-def _head(line: Line, state: str, held: Panel) -> str:
-    return f"{line.name[:1].upper()}{line.name[1:]}{_which(state, held)}"
+def not_improved(panel: ResultPanel) -> list[str]:
+    """What did not improve, each with its reason; figures that share one stand in one line."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    verdicts = ("same", "worse", "no verdict", "not measured")
+    for row, state, improvement in _listed(panel, verdicts):
+        if row.aspect == "Accuracy" and improvement.verdict == "same":
+            continue  # kept accuracy is an improvement
+        text = f"{_heading(row, state, panel)}: {amount(row, improvement)}"
+        by_reason.setdefault((improvement.why, row.aspect), []).append(text)
+    return [f"{'; '.join(texts)}. {why}" for (why, _), texts in by_reason.items()]
 
 
-def _which(state: str, held: Panel) -> str:
-    """Said only where there are two to tell apart."""
-    return f", {state}" if len(held.states) > 2 else ""
+def _listed(
+    panel: ResultPanel, verdicts: Sequence[str]
+) -> Iterator[tuple[FigureRow, str, Improvement]]:
+    for row in panel.rows:
+        for state, improvement in row.improvements.items():
+            if improvement.verdict in verdicts and not row.table_only:
+                yield row, state, improvement
 
 
-def amount(line: Line, gain: Gain) -> str:
+def _heading(row: FigureRow, state: str, panel: ResultPanel) -> str:
+    return f"{row.name[:1].upper()}{row.name[1:]}{_of_state(state, panel)}"
+
+
+def _of_state(state: str, panel: ResultPanel) -> str:
+    """Written only where there are two to tell apart."""
+    return f", {state}" if len(panel.states) > 2 else ""
+
+
+def amount(row: FigureRow, improvement: Improvement) -> str:
     """`8.4× smaller`, `1.6× as fast (1.5 to 1.7)`, `+0.6 points (−1.1 to +2.3)`."""
-    if gain.change is None:
-        return gain.verdict
-    if gain.kind == "points":
-        return words.change(gain.change)
-    low, value, high = gain.change.low, gain.change.value, gain.change.high
-    if line.promise == "Speed":
-        digits = 2 if value < 1.995 else 1
-        return f"{value:.{digits}f}× as fast ({low:.{digits}f}× to {high:.{digits}f}×)"
-    less = "fewer" if line.unit == "weights" else "smaller" if line.promise == "Size" else "less"
-    if gain.verdict == "same":
-        return f"no {less}" if value < 1.005 else f"{words.ratio(value)} {less}"
-    said = f"{words.ratio(value)} {less}" if value > 1 else f"{words.ratio(1 / value)} more"
-    return f"{said}, modelled" if line.modelled else said
+    change = improvement.change
+    if change is None:
+        return improvement.verdict
+    if improvement.kind == "points":
+        return words.change(change)
+    if row.aspect == "Speed":
+        digits = 2 if change.value < 1.995 else 1
+        interval = f"{change.low:.{digits}f}× to {change.high:.{digits}f}×"
+        return f"{change.value:.{digits}f}× as fast ({interval})"
+    less = _comparative(row)
+    if improvement.verdict == "same":
+        return f"no {less}" if change.value < 1.005 else f"{words.ratio(change.value)} {less}"
+    if change.value > 1:
+        text = f"{words.ratio(change.value)} {less}"
+    else:
+        text = f"{words.ratio(1 / change.value)} more"
+    return f"{text}, modelled" if row.modelled else text
+
+
+def _comparative(row: FigureRow) -> str:
+    if row.unit == "weights":
+        return "fewer"
+    return "smaller" if row.aspect == "Size" else "less"

@@ -1,8 +1,13 @@
-"""Which layers share channels: a picture with one line for each group, and its tables. Study data in, plain dicts and tables out."""
+"""Dependency groups: a chart with one line for each group, and its tables. Study data in. Pure.
+
+A dependency group is a set of channels, neurons or heads that are pruned together, because several
+layers make or read them. A member of a group is (parameter, dim): dim 0 is a layer's outputs, dim 1
+its inputs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,211 +16,227 @@ from dashboard import colours, words
 from dashboard.charts.base import layout
 from pruning.events import Certificate
 
-LANE, TOP = 22, 150  # pixels: of a group's line; of title, axis and the layers' names
+Group = Mapping[str, Any]
+StudyData = Mapping[str, Any]
+
+LINE_HEIGHT = 22  # pixels of a group's line
+FRAME = 150  # pixels of title, axis and the layers' names
+TICKS = 27  # layer names along the axis that stand clear of each other
 SIDES = {0: "outputs", 1: "inputs"}
+GROUP_COLUMNS = (
+    "group",
+    "kind",
+    "units",
+    "weights with one unit",
+    "layers that make it",
+    "tensors touched",
+)
+BLOCKED_COLUMNS = ("layer", "what", "why", "operation", "in", "shapes")
 
 
-def names(data: Mapping[str, Any]) -> list[str]:
+def names(data: StudyData) -> list[str]:
     return [group["name"] for group in data["groups"]]
 
 
-def of_layer(data: Mapping[str, Any], layer: str) -> list[str]:
-    """The groups that hold a layer's outputs first, then those that it reads."""
-    touching = [group for group in data["groups"] if layer in _touched(group)]
-    first = {
-        group["name"]: min(m["dim"] for m in group["members"] if m["parameter"] == layer)
-        for group in touching
-    }
-    return sorted(first, key=first.__getitem__)
+def groups_of_layer(data: StudyData, layer: str) -> list[str]:
+    """Names of the groups of a layer's outputs first, then of those that it reads."""
+    sides = {}
+    for group in data["groups"]:
+        dims = [m["dim"] for m in group["members"] if m["parameter"] == layer]
+        if dims:
+            sides[group["name"]] = min(dims)
+    return sorted(sides, key=sides.__getitem__)
 
 
-def _touched(group: Mapping[str, Any]) -> set[str]:
+def _parameters(group: Group) -> set[str]:
     return {member["parameter"] for member in group["members"]}
 
 
-def found(data: Mapping[str, Any]) -> str:
-    """The picture's title: what it shows."""
-    layers, groups = len(data["layers"]), data["groups"]
-    if not groups:
-        return "No channel of this model can go on its own"
-    widest = max(groups, key=lambda group: len(_rows(data, group)))
-    alone = sum(len(_rows(data, group)) == 1 for group in groups)
-    many = len(_rows(data, widest))
-    if many <= 1:
-        return f"{words.plural(layers, 'layer')}, {words.plural(len(groups), 'group')}: no layers share their outputs"
-    counted = f"{words.plural(layers, 'layer')}, {words.plural(len(groups), 'group')}"
-    return f"{counted}: {alone} hold one layer's outputs, the largest those of {many}"
-
-
-def _rows(data: Mapping[str, Any], group: Mapping[str, Any]) -> list[str]:
+def _layers_made(data: StudyData, group: Group) -> list[str]:
     """The layers whose outputs a group holds."""
     layers = {layer["name"] for layer in data["layers"]}
     return [m["parameter"] for m in group["members"] if m["dim"] == 0 and m["parameter"] in layers]
 
 
-def lanes(data: Mapping[str, Any], chosen: str, *, dark: bool) -> dict[str, Any]:
-    """Layers along x in order, a line for each group: a full mark where the group is a layer's outputs, a ring where the layer reads it."""
+def _units(group: Group) -> str:
+    return words.plural(group["units"], group["kind"].removesuffix("s"))
+
+
+def finding(data: StudyData) -> str:
+    """The chart's title: how many groups there are, and how many layers the largest ties."""
+    groups = data["groups"]
+    if not groups:
+        return "No channel of this model can be pruned on its own"
+    sizes = [len(_layers_made(data, group)) for group in groups]
+    layers = words.plural(len(data["layers"]), "layer")
+    counted = f"{layers}, {words.plural(len(groups), 'group')}"
+    if max(sizes) <= 1:
+        return f"{counted}: no layers share their outputs"
+    return (
+        f"{counted}: {sizes.count(1)} hold one layer's outputs, the largest those of {max(sizes)}"
+    )
+
+
+# ---------------------------------------------------------------- the chart
+
+
+def lanes(data: StudyData, chosen: str, *, dark: bool) -> dict[str, Any]:
+    """Layers along x in order, a line for each group.
+
+    A full mark stands where the group is a layer's outputs, a ring where the layer reads it.
+    """
     tones = colours.palette(dark)
-    order = {layer["name"]: i for i, layer in enumerate(data["layers"])}
-    every: list[dict[str, Any]] = []
-    for lane, group in enumerate(data["groups"]):
-        sides = [
-            (order[m["parameter"]], m["dim"])
-            for m in group["members"]
-            if m["parameter"] in order and m["dim"] < 2
-        ]
-        tone = tones.highlight if group["name"] == chosen else tones.kept
-        said = f"{words.layer_name(group['name'])}: {words.plural(group['units'], group['kind'].removesuffix('s'))}"
-        ends = [min(x for x, _ in sides), max(x for x, _ in sides)] if sides else []
-        every.append(_line(ends, lane, tone, 3 if group["name"] == chosen else 1))
-        for dim, symbol in ((1, "circle-open"), (0, "circle")):
-            at = [x for x, d in sides if d == dim]
-            texts = [
-                f"{said}, {SIDES[dim]} of {words.layer_name(data['layers'][x]['name'])}" for x in at
-            ]
-            every.append(_marks(at, lane, texts, tone, symbol))
-    layers, groups = data["layers"], data["groups"]
-    step = -(-len(layers) // 27)  # names that stand clear of each other
+    traces: list[dict[str, Any]] = []
+    for row, group in enumerate(data["groups"]):
+        picked = group["name"] == chosen
+        colour = tones.highlight if picked else tones.kept
+        traces += _lane(data, group, row, colour, 3 if picked else 1)
+    layers = data["layers"]
+    groups = data["groups"]
+    step = -(-len(layers) // TICKS)
     ticks = list(range(0, len(layers), step))
-    axes = {
-        "xaxis": {
-            "title": {"text": "layers, in order"},
-            "tickvals": ticks,
-            "ticktext": [_short(layers[i]["name"]) for i in ticks],
-            "tickangle": -50,
-            "range": [-0.7, len(layers) - 0.3],
-            "showgrid": True,
-        },
-        "yaxis": {
-            "tickvals": list(range(len(groups))),
-            "ticktext": [_short(group["name"], 44) for group in groups],
-            "range": [len(groups) - 0.4, -0.6],
-            "showgrid": False,
-        },
+    x = {
+        "title": {"text": "layers, in order"},
+        "tickvals": ticks,
+        "ticktext": [_short(layers[i]["name"]) for i in ticks],
+        "tickangle": -50,
+        "range": [-0.7, len(layers) - 0.3],
+        "showgrid": True,
     }
-    return {
-        "data": every,
-        "layout": layout(found(data), dark, TOP + LANE * max(4, len(groups)), **axes),
+    y = {
+        "tickvals": list(range(len(groups))),
+        "ticktext": [_short(group["name"], 44) for group in groups],
+        "range": [len(groups) - 0.4, -0.6],
+        "showgrid": False,
     }
+    height = FRAME + LINE_HEIGHT * max(4, len(groups))
+    return {"data": traces, "layout": layout(finding(data), dark, height, xaxis=x, yaxis=y)}
+
+
+def _lane(data: StudyData, group: Group, row: int, colour: str, width: int) -> list[dict[str, Any]]:
+    """A group's line, its rings, then its full marks, which must lie on top."""
+    order = {layer["name"]: i for i, layer in enumerate(data["layers"])}
+    places: dict[int, list[int]] = {1: [], 0: []}  # dim -> places of layers along x
+    for member in group["members"]:
+        # Biases, norms and further dimensions have no place of their own among the layers.
+        if member["parameter"] in order and member["dim"] in places:
+            places[member["dim"]].append(order[member["parameter"]])
+    every = [*places[0], *places[1]]
+    ends = [min(every), max(every)] if every else []
+    traces: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "x": ends,
+            "y": [row] * len(ends),
+            "line": {"color": colour, "width": width},
+            "hoverinfo": "skip",
+        }
+    ]
+    heading = f"{words.layer_name(group['name'])}: {_units(group)}"
+    for dim, symbol in ((1, "circle-open"), (0, "circle")):
+        at = [words.layer_name(data["layers"][x]["name"]) for x in places[dim]]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": places[dim],
+                "y": [row] * len(at),
+                "text": [f"{heading}, {SIDES[dim]} of {layer}" for layer in at],
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {
+                    "color": colour,
+                    "size": 10,
+                    "symbol": symbol,
+                    "line": {"color": colour, "width": 2},
+                },
+            }
+        )
+    return traces
 
 
 def _short(name: str, room: int = 28) -> str:
-    """At most so many letters: the end of a name says more than its start."""
+    """At most `room` letters: the end of a name says more than its start."""
     name = words.layer_name(name)
     return name if len(name) <= room else f"…{name[1 - room :]}"
 
 
-def _line(ends: Sequence[int], lane: int, tone: str, width: int) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "x": list(ends),
-        "y": [lane] * len(ends),
-        "line": {"color": tone, "width": width},
-        "hoverinfo": "skip",
-    }
+# ---------------------------------------------------------------- tables and sentences
 
 
-def _marks(x: list[int], lane: int, texts: list[str], tone: str, symbol: str) -> dict[str, Any]:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": x,
-        "y": [lane] * len(x),
-        "text": texts,
-        "hovertemplate": "%{text}<extra></extra>",
-        "marker": {
-            "color": tone,
-            "size": 10,
-            "symbol": symbol,
-            "line": {"color": tone, "width": 2},
-        },
-    }
-
-
-# ---------------------------------------------------------------- tables
-
-
-def table(data: Mapping[str, Any]) -> pd.DataFrame:
+def group_table(data: StudyData) -> pd.DataFrame:
     """A row for each group."""
     rows = [
-        {
-            "group": words.layer_name(group["name"]),
-            "kind": group["kind"],
-            "units": group["units"],
-            "weights with one unit": group["alone"],
-            "layers that make it": len(_rows(data, group)),
-            "tensors touched": len(_touched(group)),
-        }
+        (
+            words.layer_name(group["name"]),
+            group["kind"],
+            group["units"],
+            group["alone"],
+            len(_layers_made(data, group)),
+            len(_parameters(group)),
+        )
         for group in data["groups"]
     ]
-    return pd.DataFrame(
-        rows,
-        columns=[
-            "group",
-            "kind",
-            "units",
-            "weights with one unit",
-            "layers that make it",
-            "tensors touched",
-        ],
-    )
+    return pd.DataFrame(rows, columns=list(GROUP_COLUMNS))
 
 
-def members(group: Mapping[str, Any]) -> pd.DataFrame:
-    """What one unit takes along, parameter by parameter."""
+def member_table(group: Group) -> pd.DataFrame:
+    """What is pruned with one unit, parameter by parameter."""
     rows = [
         {
-            "parameter": m["parameter"],
-            "dimension": SIDES.get(m["dim"], f"dimension {m['dim']}"),
-            "indices that go with one unit": m["each"],
+            "parameter": member["parameter"],
+            "dimension": SIDES.get(member["dim"], f"dimension {member['dim']}"),
+            "indices for one unit": member["each"],
         }
-        for m in group["members"]
+        for member in group["members"]
     ]
     return pd.DataFrame(rows)
 
 
-def touches(group: Mapping[str, Any]) -> str:
-    """What a removal touches, in a sentence."""
-    unit = group["kind"].removesuffix("s")
-    made = sum(m["dim"] == 0 for m in group["members"])
-    read = sum(m["dim"] == 1 for m in group["members"])
-    return (
-        f"Each of the {group['units']:,} {group['kind']} takes {words.plural(group['alone'], 'weight')} along: it is made in "
-        f"{words.plural(made, 'parameter')} (weights, biases, norms) and read in {words.plural(read, 'parameter')}. "
-        f"At least one {unit} stays."
-    )
-
-
-def certified(held: Certificate) -> str:
-    """The certificate of a slim model, in words."""
-    gone = f"without {held.removed:,} of {words.plural(held.units, 'unit')}, {held.kept:,} of {words.plural(held.parameters, 'parameter')}"
-    kept = [
-        f" {words.layer_name(f.group)} kept {words.plural(f.units, 'unit')} as zeros: {f.why}."
-        for f in held.frozen
-    ]
-    unused = (
-        f" {words.plural(len(held.unused), 'parameter')} that only training uses went too."
-        if held.unused
-        else ""
-    )
-    return (
-        f"Certified: the slim model, {gone}, answers as the masked one does, to {held.error:.0e} of the largest answer in double "
-        f"precision (refused above {held.limit:.0e}; {len(held.checks)} comparisons).{''.join(kept)}{unused}"
-    )
-
-
-def blocked(data: Mapping[str, Any]) -> pd.DataFrame:
-    """What cannot go, and why."""
+def blocked_table(data: StudyData) -> pd.DataFrame:
+    """What cannot be pruned, and why."""
     rows = [
-        {
-            "layer": words.layer_name(held["parameter"]),
-            "what": f"{held['count']:,} of {held['size']:,} {SIDES[held['dim']]}",
-            "why": held["why"],
-            "operation": held["operation"],
-            "in": held["where"] or "the model",
-            "shapes": ", ".join("×".join(map(str, shape)) for shape in held["shapes"]),
-        }
-        for held in data["blocked"]
+        (
+            words.layer_name(side["parameter"]),
+            f"{side['count']:,} of {side['size']:,} {SIDES[side['dim']]}",
+            side["why"],
+            side["operation"],
+            side["where"] or "the model",
+            ", ".join("×".join(map(str, shape)) for shape in side["shapes"]),
+        )
+        for side in data["blocked"]
     ]
-    return pd.DataFrame(rows, columns=["layer", "what", "why", "operation", "in", "shapes"])
+    return pd.DataFrame(rows, columns=list(BLOCKED_COLUMNS))
+
+
+def removal_effect(group: Group) -> str:
+    """What pruning one unit of a group removes, in a sentence."""
+    dims = [member["dim"] for member in group["members"]]
+    unit = group["kind"].removesuffix("s")
+    return (
+        f"Each of the {group['units']:,} {group['kind']} is pruned with "
+        f"{words.plural(group['alone'], 'weight')}: "
+        f"it is made in {words.plural(dims.count(0), 'parameter')} (weights, biases, norms) "
+        f"and read in {words.plural(dims.count(1), 'parameter')}. "
+        f"At least one {unit} is kept."
+    )
+
+
+def certificate_in_words(certificate: Certificate) -> str:
+    """The certificate of a compact model: what was left out, and that the outputs are the same."""
+    removed = (
+        f"without {certificate.removed:,} of {words.plural(certificate.units, 'unit')}, "
+        f"{certificate.kept:,} of {words.plural(certificate.parameters, 'parameter')}"
+    )
+    sentences = [
+        f"Certified: the compact model, {removed}, gives the outputs of the masked one, "
+        f"to {certificate.error:.0e} of the largest output in double precision "
+        f"(refused above {certificate.limit:.0e}; {len(certificate.checks)} comparisons)."
+    ]
+    for frozen in certificate.frozen:
+        units = words.plural(frozen.units, "unit")
+        sentences.append(f"{words.layer_name(frozen.group)} kept {units} as zeros: {frozen.why}.")
+    if certificate.unused:
+        unused = words.plural(len(certificate.unused), "parameter")
+        sentences.append(f"Removed too: {unused} that only training uses.")
+    return " ".join(sentences)

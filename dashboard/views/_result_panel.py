@@ -1,4 +1,4 @@
-"""The truth panel, on every result: what was gained, what was not and why, dense | masked | slimmed."""
+"""The result panel of a finished run: improvements over dense, what did not improve and why."""
 
 from __future__ import annotations
 
@@ -8,59 +8,64 @@ import streamlit as st
 
 from dashboard import jobs, state, words
 from dashboard.charts import improvement_charts, improvements, structure
-from dashboard.charts.improvements import Panel
+from dashboard.charts.improvements import ResultPanel
 from dashboard.views import _frame
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.events import Finished, build
-from pruning.metrics import Timing
+from pruning.metrics import Energy, Timing
 from pruning.recipe import Recipe
 from pruning.runs.store import Job
 
-Timed = dict[str, tuple[Timing, ...]]
+OnnxTimings = dict[str, tuple[Timing, ...]]
+"""State -> its timings in ONNX Runtime."""
+
 STATES = {"dense": "dense", "final": "masked", "compact": "compact"}
-"""A "runtimes" study's names -> the panel's."""
+"""Names of a "runtimes" study -> the panel's states."""
+
+TIMING = (
+    "Latency: median and middle half, dense and pruned interleaved in one process beside a copy "
+    "of the dense model as control."
+)
 
 
-def panel_of(end: Finished, recipe: Recipe, elsewhere: Timed | None = None) -> Panel:
-    structured = bool(registry.entry("granularity", recipe.granularity).tags.get("structured"))
-    return improvements.panel(end, structured=structured, elsewhere=elsewhere)
+def panel_of(end: Finished, recipe: Recipe, onnx_timings: OnnxTimings | None = None) -> ResultPanel:
+    granularity = registry.entry("granularity", recipe.granularity)
+    structured = bool(granularity.tags.get("structured"))
+    return improvements.against_dense(end, structured=structured, onnx_timings=onnx_timings)
 
 
 def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
-    """Pictures first, then what came and what did not, then the table."""
-    elsewhere, standing = onnx(job, recipe)
-    held = panel_of(end, recipe, elsewhere)
-    st.markdown("##### What was gained, and what was not")
+    """Charts first, then the improvements and what did not improve, then the table."""
+    onnx_timings, onnx_status = onnx(job, recipe)
+    panel = panel_of(end, recipe, onnx_timings)
+    st.markdown("##### Improvements over the dense model")
     left, right = st.columns([7, 5], gap="medium")
     with left:
-        figure = improvement_charts.ratios(held, dark=state.dark())
-        _frame.chart(
-            figure,
-            alt=alt(held),
-            name=f"gains-{job.id}",
-        )
-        st.caption(words.plain(improvement_charts.protocol(end, elsewhere)))
+        figure = improvement_charts.ratios(panel, dark=state.dark())
+        improved = "; ".join(improvements.improved(panel)) or "nothing"
+        alt = f"How many times better than dense. Improved: {improved}."
+        _frame.chart(figure, alt=alt, name=f"improvements-{job.id}")
+        st.caption(words.plain(improvement_charts.timing_protocol(end, onnx_timings)))
     with right:
-        figure = improvement_charts.points(held, dark=state.dark())
-        said = "Differences from dense in points, with 95 % intervals: accuracy, under noise, train/test gap, calibration."
-        _frame.chart(
-            figure,
-            alt=said,
-            name=f"answers-{job.id}",
+        figure = improvement_charts.points(panel, dark=state.dark())
+        alt = (
+            "Differences from dense in percentage points, with 95 % intervals: "
+            "accuracy, under noise, train/test gap, calibration."
         )
-        bullets("Gains that came", improvements.came(held))
-        runtimes(job, recipe, standing)
-    bullets("Gains that did not", [*improvements.missing(held), *absent(held)])
+        _frame.chart(figure, alt=alt, name=f"answers-{job.id}")
+        bullets("Improvements", improvements.improved(panel))
+        offer_onnx(job, recipe, onnx_status)
+    absent = [f"{state.capitalize()} model: none. {why}" for state, why in panel.absent.items()]
+    bullets("No improvement", [*improvements.not_improved(panel), *absent])
     with st.expander("Every figure, side by side", icon=":material/table:", expanded=True):
-        table(held)
+        every_figure(panel)
         if end.certificate is not None:
-            st.caption(words.plain(structure.certified(end.certificate)))
-        name = f"gains-{job.id[:6]}.csv"
+            st.caption(words.plain(structure.certificate_in_words(end.certificate)))
         st.download_button(
             "CSV",
-            improvement_charts.csv(held),
-            name,
+            improvement_charts.csv(panel),
+            f"improvements-{job.id[:6]}.csv",
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
@@ -68,75 +73,73 @@ def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         )
 
 
-def alt(held: Panel) -> str:
-    return f"How many times better than dense. Gained: {'; '.join(improvements.came(held)) or 'nothing'}."
-
-
 def bullets(title: str, lines: list[str]) -> None:
     with st.container(gap="xsmall"):
         st.markdown(f"**{title}**")
-        st.markdown("\n".join(f"- {words.plain(text)}" for text in lines) or "None.")
+        st.markdown("\n".join(f"- {words.plain(line)}" for line in lines) or "None.")
 
 
-def absent(held: Panel) -> list[str]:
-    return [f"{name[:1].upper()}{name[1:]}: none. {why}" for name, why in held.absent.items()]
-
-
-def table(held: Panel) -> None:
-    shown = improvement_charts.table(held)
-    shown["promise"] = shown["promise"].where(
-        shown["promise"] != shown["promise"].shift(), ""
-    )  # said once, above its figures
-    st.table(shown.set_index("promise"), border="horizontal")
-    said = "Latency: median and middle half, dense and pruned interleaved in one process beside a copy of the dense model as control."
-    st.caption(f"{said} Energy: modelled, {energy()}. Changes with 95 % intervals.")
-
-
-def energy() -> str:
-    from pruning.metrics import Energy
-
-    return f"{Energy.multiply:g} pJ a float32 multiply and {Energy.add:g} pJ an add in 45 nm (Horowitz, 2014), memory left out"
+def every_figure(panel: ResultPanel) -> None:
+    table = improvement_charts.table(panel)
+    aspect = table["aspect"]
+    # An aspect is written once, above its figures, as in a printed table.
+    table["aspect"] = aspect.where(aspect != aspect.shift(), "")
+    st.table(table.set_index("aspect"), border="horizontal")
+    energy = (
+        f"Energy: modelled, {Energy.multiply:g} pJ a float32 multiply and {Energy.add:g} pJ an add "
+        "in 45 nm (Horowitz, 2014), memory left out."
+    )
+    st.caption(f"{TIMING} {energy} Changes with 95 % intervals.")
 
 
 # ---------------------------------------------------------------- ONNX Runtime
 
 
-def spec(job: Job, recipe: Recipe) -> dict[str, Any]:
-    return {"model": recipe.model, "run": job.id}
+def onnx(job: Job, recipe: Recipe) -> tuple[OnnxTimings, str]:
+    """(Timings, status): the status is "", "not requested", "working", or why it failed.
 
-
-def onnx(job: Job, recipe: Recipe) -> tuple[Timed, str]:
-    """(timings in ONNX Runtime, once they were asked for; how that stands: "", "working" or why it failed)."""
-    if not jobs.was_requested("runtimes", **spec(job, recipe)):
-        return {}, "not asked"
+    Exporting takes seconds, so that nothing is timed before somebody asks for it.
+    """
+    spec = runtimes_spec(job, recipe)
+    if not jobs.was_requested("runtimes", **spec):
+        return {}, "not requested"
     try:
-        study = jobs.study("runtimes", **spec(job, recipe))
+        study = jobs.study("runtimes", **spec)
     except PruningError as error:
         return {}, str(error)
     if study is None:
         return {}, "working"
-    return {
-        STATES[name]: build(tuple[Timing, ...], study.data[name])
-        for name in STATES
+    timings = {
+        state: build(tuple[Timing, ...], study.data[name])
+        for name, state in STATES.items()
         if name in study.data
-    }, ""
+    }
+    return timings, ""
 
 
-def begin(job: Job, recipe: Recipe) -> None:
+def runtimes_spec(job: Job, recipe: Recipe) -> dict[str, Any]:
+    return {"model": recipe.model, "run": job.id}
+
+
+def request_onnx(job: Job, recipe: Recipe) -> None:
+    spec = runtimes_spec(job, recipe)
     try:
-        jobs.forget("runtimes", **spec(job, recipe))
-        jobs.study("runtimes", **spec(job, recipe))
+        jobs.forget("runtimes", **spec)
+        jobs.study("runtimes", **spec)
     except PruningError as error:
         state.warn(str(error))
 
 
-def runtimes(job: Job, recipe: Recipe, standing: str) -> None:
-    """What stands where ONNX Runtime was not timed yet."""
-    if standing == "working":
+def offer_onnx(job: Job, recipe: Recipe, status: str) -> None:
+    """A button, what is under way, or why it failed; nothing once it was timed."""
+    if not status:
+        return
+    if status == "working":
         st.caption("Exporting the models and timing them in ONNX Runtime. Usually ten seconds.")
-    elif standing:
-        if standing != "not asked":
-            st.caption(words.plain(f"ONNX Runtime was not timed: {standing}"))
-        if st.button("Time it in ONNX Runtime", icon=":material/timer:", key=f"onnx-{job.id}"):
-            begin(job, recipe)
-            st.rerun()  # all of the page, which then waits for it; a press alone redraws the run
+        return
+    if status != "not requested":
+        st.caption(words.plain(f"ONNX Runtime was not timed: {status}"))
+    if st.button("Time it in ONNX Runtime", icon=":material/timer:", key=f"onnx-{job.id}"):
+        request_onnx(job, recipe)
+        # The whole page, which then waits for the study: a press alone redraws only the run.
+        st.rerun()

@@ -1,14 +1,13 @@
-"""Compare: finished runs beside each other, and what differs between their recipes."""
+"""Compare: finished runs side by side, and what differs between their recipes."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, words
-from dashboard.charts import compare
-from dashboard.charts import compare_improvements as together
-from dashboard.charts.compare import Entry
-from dashboard.charts.compare_improvements import Run
+from dashboard.charts import compare, compare_improvements
+from dashboard.charts.compare import ComparedRun
+from dashboard.charts.compare_improvements import RunImprovements
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
@@ -16,127 +15,144 @@ from pruning.metrics import Histogram
 from pruning.runs.store import Job
 
 MOST = 12  # runs side by side: more cannot be told apart
+COLUMN_HELP = {
+    "against reference": "Difference of the accuracies, in points.",
+    "verdict": "Within the interval: the test data cannot tell the two apart.",
+    "bytes, bitmask": "A sparse file: a bit for each weight, and the values kept.",
+    "bytes, compressed": "The sparse file, compressed as in a zip file.",
+}
+COUNTS = ("weights", "MACs", "bytes, bitmask", "bytes, compressed")
 
 
-def entries(held: list[Job]) -> list[Entry]:
+# ---------------------------------------------------------------- which runs
+
+
+def compared_runs(picked: list[Job]) -> list[ComparedRun]:
     """The runs with a result, named by what differs among them."""
-    read = [(job, jobs.recipe_of(job), end) for job in held if (end := jobs.result(job))]
-    labels = words.labels([recipe for _, recipe, _ in read]) if read else []
-    return [
-        Entry(job.id, compare.LETTERS[i], label, recipe, end)
-        for i, ((job, recipe, end), label) in enumerate(zip(read, labels, strict=True))
-    ]
+    results = [(job, jobs.recipe_of(job), jobs.result(job)) for job in picked]
+    with_result = [(job, recipe, end) for job, recipe, end in results if end]
+    if not with_result:
+        return []
+    labels = words.labels([recipe for _, recipe, _ in with_result])
+    runs = []
+    for letter, label, (job, recipe, end) in zip(
+        compare.LETTERS, labels, with_result, strict=False
+    ):
+        runs.append(ComparedRun(job.id, letter, label, recipe, end))
+    return runs
 
 
-def chip(job: Job, several: bool) -> str:
-    """A run's name in the list: what it is, and which. several: there are runs of more than one model."""
-    model = [models.title(job.spec.get("model", ""))] if several else []
-    said = [
-        *model,
-        f"{words.technique(job.spec.get('criterion', ''))} {words.share(round(1 - kept(job), 3))}",
-    ]
-    return " · ".join([*said, "example" if tables.is_example(job) else job.id[:4]])
-
-
-def kept(job: Job) -> float:
+def option_name(job: Job, several_models: bool) -> str:
+    """A run's name in the list of runs: its model where there are several, criterion, amount."""
     end = jobs.result(job)
-    return end.final.kept / max(1, end.final.weights) if end else 1.0
+    kept = end.final.kept / max(1, end.final.weights) if end else 1.0
+    criterion = words.technique(job.spec.get("criterion", ""))
+    parts = [models.title(job.spec.get("model", ""))] if several_models else []
+    parts.append(f"{criterion} {words.share(round(1 - kept, 3))}")
+    parts.append("example" if tables.is_example(job) else job.id[:4])
+    return " · ".join(parts)
 
 
-def choose(known: dict[str, Job]) -> list[Job]:
-    """The picked runs, the reference first."""
-    held = [id for id in state.picked() if id in known] or [next(iter(known))]
-    missing = [id for id in state.picked() if id not in known]
+def pick_runs(finished: dict[str, Job]) -> list[Job]:
+    """The picked runs, the reference first. finished: by id."""
+    picked = [id for id in state.picked() if id in finished] or [next(iter(finished))]
+    missing = [id for id in state.picked() if id not in finished]
     if missing:
-        st.warning(
-            f"{words.plural(len(missing), 'run')} in the address cannot be shown: deleted, not finished, or of another workspace.",
-            icon=":material/warning:",
+        text = (
+            f"{words.plural(len(missing), 'run')} in the address cannot be shown: "
+            "deleted, not finished, or of another workspace."
         )
-    several = len({job.spec.get("model") for job in known.values()}) > 1
-    more = {
-        "options": list(known),
-        "format_func": lambda id: chip(known[id], several),
-        "max_selections": MOST,
-        "placeholder": "Pick finished runs",
-        "wrap": True,
-    }
+        st.warning(text, icon=":material/warning:")
+    several_models = len({job.spec.get("model") for job in finished.values()}) > 1
+
+    def name(id: str) -> str:
+        return option_name(finished[id], several_models)
+
+    def lettered(id: str) -> str:
+        return f"{compare.LETTERS[picked.index(id)]} · {name(id)}"
+
+    def pick_first(id: str) -> None:
+        state.pick([id, *picked])
+
     left, right = st.columns([3, 1], gap="medium")
     with left:
-        forms.bound(st.multiselect, "Runs", held, state.pick, key="compare-runs", **more)
+        forms.bound(
+            st.multiselect,
+            "Runs",
+            picked,
+            state.pick,
+            key="compare-runs",
+            options=list(finished),
+            format_func=name,
+            max_selections=MOST,
+            placeholder="Pick finished runs",
+            wrap=True,
+        )
     with right:
-        more = {
-            "options": held,
-            "format_func": lambda id: (
-                f"{compare.LETTERS[held.index(id)]} · {chip(known[id], several)}"
-            ),
-        }
         forms.bound(
             st.selectbox,
             "Reference",
-            held[0],
-            lambda id: state.pick([id, *held]),
+            picked[0],
+            pick_first,
             key="compare-reference",
-            **more,
+            options=picked,
+            format_func=lettered,
         )
-    return [known[id] for id in held]
+    return [finished[id] for id in picked]
 
 
-def main_chart(held: list[Entry]) -> None:
+# ---------------------------------------------------------------- parts of the page
+
+
+def accuracy_against_cost(runs: list[ComparedRun]) -> None:
     costs = list(compare.COSTS)
     kind = st.segmented_control(
         "Against",
         costs,
-        format_func=lambda kind: compare.COSTS[kind],
+        format_func=compare.COSTS.__getitem__,
         default=costs[0],
         required=True,
         key="compare-cost",
     )
-    if not any(entry.end.final.accuracy for entry in held):
-        st.info(
-            "None of these runs has an accuracy: there was no data to measure it on. The table has the rest.",
-            icon=":material/info:",
+    if not any(run.accuracy for run in runs):
+        text = (
+            "None of these runs has an accuracy: there was no data to measure it on. "
+            "The table has the rest."
         )
+        st.info(text, icon=":material/info:")
         return
-    figure = compare.scatter(held, held[0], kind, dark=state.dark())
-    alt = f"Accuracy on test data against {compare.COSTS[kind].lower()}. {compare.finding(held, held[0])}."
+    reference = runs[0]
+    figure = compare.scatter(runs, reference, kind, dark=state.dark())
+    against = compare.COSTS[kind].lower()
+    alt = f"Accuracy on test data against {against}. {compare.finding(runs, reference)}."
     _frame.chart(figure, alt=alt, name=f"compare-{kind}")
 
 
-def legend(held: list[Entry]) -> None:
+def legend(runs: list[ComparedRun]) -> None:
     """What each letter stands for, and what differs from the reference."""
-    reference = held[0]
-    several = len({entry.recipe.model for entry in held}) > 1
-    for entry in held:
-        model = f" · {words.plain(models.title(entry.recipe.model))}" if several else ""
-        said = f"Reference. {words.sentence(entry.recipe)}"
-        if entry.id != reference.id:
-            told = words.differences(reference.recipe, entry.recipe)
-            said = "; ".join(map(str, told)) if told else "The same recipe, run again."
+    reference = runs[0]
+    several_models = len({run.recipe.model for run in runs}) > 1
+    for run in runs:
+        model = f" · {words.plain(models.title(run.recipe.model))}" if several_models else ""
         with st.container(gap="xxsmall"):
-            st.markdown(f"**{entry.letter}**{model} · {words.percent(entry.end.final.accuracy)}")
-            st.caption(words.plain(said))
+            st.markdown(f"**{run.letter}**{model} · {words.percent(run.accuracy)}")
+            st.caption(words.plain(in_words(run, reference)))
 
 
-def numbers(held: list[Entry]) -> None:
-    table = compare.rows(held, held[0])
-    columns = {
-        "weights": st.column_config.NumberColumn("weights", format="localized"),
-        "MACs": st.column_config.NumberColumn("MACs", format="localized"),
-        "bytes, packed": st.column_config.NumberColumn(
-            "bytes, packed", format="localized", help="A bit for each weight and the values kept."
-        ),
-        "bytes, deflated": st.column_config.NumberColumn(
-            "bytes, deflated", format="localized", help="That, as it travels in a zip file."
-        ),
-        "against reference": st.column_config.TextColumn(
-            "against reference", help="Difference of the accuracies, in points."
-        ),
-        "verdict": st.column_config.TextColumn(
-            "verdict", help="Within the interval: the test data cannot tell the two apart."
-        ),
-    }
+def in_words(run: ComparedRun, reference: ComparedRun) -> str:
+    if run.id == reference.id:
+        return f"Reference. {words.sentence(run.recipe)}"
+    differences = words.differences(reference.recipe, run.recipe)
+    return "; ".join(map(str, differences)) or "The same recipe, run again."
+
+
+def every_number(runs: list[ComparedRun]) -> None:
+    columns = {name: st.column_config.Column(help=text) for name, text in COLUMN_HELP.items()}
+    for name in COUNTS:
+        help = COLUMN_HELP.get(name)
+        columns[name] = st.column_config.NumberColumn(format="localized", help=help)
     st.dataframe(
-        table,
+        compare.run_table(runs, runs[0]),
         hide_index=True,
         column_config=columns,
         alt="The numbers of the runs that are compared.",
@@ -145,19 +161,17 @@ def numbers(held: list[Entry]) -> None:
     with st.container(horizontal=True, gap="small"):
         st.download_button(
             "CSV",
-            compare.csv(held, held[0]),
+            compare.csv(runs, runs[0]),
             "compare.csv",
             "text/csv",
             icon=":material/download:",
             on_click="ignore",
         )
         with st.popover("Delete a run", icon=":material/delete:"):
-            st.caption("A deleted run, its weights and its events cannot be had back.")
-            for entry in held:
-                said = f"Delete {entry.letter}, {entry.label}"
-                st.button(
-                    words.plain(said), key=f"delete-{entry.id}", on_click=delete, args=(entry.id,)
-                )
+            st.caption("A deleted run, its weights and its events cannot be recovered.")
+            for run in runs:
+                label = words.plain(f"Delete {run.letter}, {run.label}")
+                st.button(label, key=f"delete-{run.id}", on_click=delete, args=(run.id,))
 
 
 def delete(id: str) -> None:
@@ -167,39 +181,35 @@ def delete(id: str) -> None:
         state.open_run(None)
 
 
-def gained(held: list[Entry], known: dict[str, Job]) -> None:
-    """Every promise for every run, each against its own dense model."""
-    runs = []
-    for entry in held:
-        elsewhere, _ = onnx(known[entry.id], entry.recipe)
-        runs.append(
-            Run(entry.letter, entry.recipe.criterion, panel_of(entry.end, entry.recipe, elsewhere))
-        )
-    if together.figures(runs):
-        alt = (
-            f"How many times better than its own dense model each run is. {together.finding(runs)}."
-        )
-        _frame.chart(
-            together.chart(runs, dark=state.dark()),
-            alt=alt,
-            table=together.table(runs),
-            name="compare-gains",
-        )
+def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
+    """Each run's improvements over its own dense model."""
+    panels = []
+    for run in runs:
+        onnx_timings, _ = onnx(finished[run.id], run.recipe)
+        panel = panel_of(run.end, run.recipe, onnx_timings)
+        panels.append(RunImprovements(run.letter, run.recipe.criterion, panel))
+    if compare_improvements.figure_names(panels):
+        finding = compare_improvements.finding(panels)
+        alt = f"How many times better than its own dense model each run is. {finding}."
+        figure = compare_improvements.chart(panels, dark=state.dark())
+        table = compare_improvements.table(panels)
+        _frame.chart(figure, alt=alt, table=table, name="compare-improvements")
 
 
-def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
-    found = [(entry, read) for entry in held if (read := read_histograms(known[entry.id]))]
-    if not found:
+def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
+    """Histograms of one layer's weights, kept over dense, for each run that has the layer."""
+    read = [(run, read_histograms(finished[run.id])) for run in runs]
+    names = list(dict.fromkeys(name for _, histograms in read for name in histograms))
+    if not names:
         return
-    names = list(dict.fromkeys(name for _, read in found for name in read))
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        wanted = state.layer()
-        chosen = wanted if wanted in names else names[0]
+        selected = state.layer()
+        layer = selected if selected in names else names[0]
         forms.bound(
             st.selectbox,
             "Layer",
-            chosen,
+            layer,
             state.select_layer,
             key="compare-layer",
             options=names,
@@ -207,15 +217,17 @@ def one_layer(held: list[Entry], known: dict[str, Job]) -> None:
         )
     with right:
         log = st.toggle("Log counts", value=True, key="compare-log")
-    shown = [(entry, read[chosen]) for entry, read in found if chosen in read]
-    figure = compare.histograms(shown, chosen, dark=state.dark(), log=log)
-    alt = f"Histograms of {words.layer_name(chosen)} for {words.plural(len(shown), 'run')}, on the same axes: kept over dense."
-    _frame.chart(figure, alt=alt, table=compare.bins(shown), name="compare-histograms")
-    left_out = [entry.letter for entry in held if entry.id not in {other.id for other, _ in shown}]
-    if left_out:
-        st.caption(
-            f"{', '.join(left_out)} has no layer called {words.plain(words.layer_name(chosen))}."
-        )
+    shown = [(run, histograms[layer]) for run, histograms in read if layer in histograms]
+    figure = compare.histograms(shown, layer, dark=state.dark(), log=log)
+    name = words.layer_name(layer)
+    alt = (
+        f"Histograms of {name} for {words.plural(len(shown), 'run')}, on the same axes: "
+        "kept over dense."
+    )
+    _frame.chart(figure, alt=alt, table=compare.bin_table(shown), name="compare-histograms")
+    without = [run.letter for run, histograms in read if layer not in histograms]
+    if without:
+        st.caption(f"{', '.join(without)} has no layer called {words.plain(name)}.")
 
 
 def read_histograms(job: Job) -> dict[str, Histogram]:
@@ -227,10 +239,11 @@ def read_histograms(job: Job) -> dict[str, Histogram]:
 
 
 def nothing_yet() -> None:
-    st.info(
-        "No run has finished yet. A run takes a model and a recipe: start one on the Prune page, and it can be compared here.",
-        icon=":material/compare_arrows:",
+    text = (
+        "No run has finished yet. A run takes a model and a recipe: "
+        "start one on the Prune page, and it can be compared here."
     )
+    st.info(text, icon=":material/compare_arrows:")
     st.page_link(
         _frame.page_path("prune"), label="To the Prune page", icon=":material/content_cut:"
     )
@@ -238,24 +251,23 @@ def nothing_yet() -> None:
 
 def page() -> None:
     _frame.question("Which of these runs is worth keeping?")
-    known = {job.id: job for job in jobs.finished() if jobs.result(job)}
-    if not known:
+    finished = {job.id: job for job in jobs.finished() if jobs.result(job)}
+    if not finished:
         nothing_yet()
         return
-    picked = choose(known)
-    held = entries(picked)
+    runs = compared_runs(pick_runs(finished))
     left, right = st.columns([7, 4], gap="medium")
     with left, _frame.guarded():
-        main_chart(held)
+        accuracy_against_cost(runs)
     with right, _frame.guarded():
-        legend(held)
+        legend(runs)
     with _frame.guarded():
-        numbers(held)
+        every_number(runs)
     with _frame.guarded():
-        gained(held, known)
+        improvements(runs, finished)
     with _frame.guarded():
-        one_layer(held, known)
-    if len(known) == 1:
+        one_layer(runs, finished)
+    if len(finished) == 1:
         st.caption("One run so far: finish another on the Prune page, and both stand here.")
 
 

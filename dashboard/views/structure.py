@@ -1,4 +1,4 @@
-"""Structure: which channels, neurons and heads live or die together, what a removal touches, and what cannot go."""
+"""Structure: the model's dependency groups, what pruning a unit removes, and what cannot be pruned."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dashboard.views import _frame
 from pruning.errors import PruningError
 from pruning.runs.results import Study
 
-HEIGHT = 380
+HEIGHT = 380  # pixels of the place that waits for the chart
 
 
-def followed(model: str) -> Study | None:
-    """The study of the model's structure. None while a worker follows it."""
+def structure_study(model: str) -> Study | None:
+    """The study of the model's structure. None while a worker traces it."""
     try:
         return jobs.study("structure", model=model)
     except PruningError:
         st.button(
-            "Follow it again",
+            "Trace it again",
             icon=":material/replay:",
             on_click=jobs.forget,
             args=("structure",),
@@ -29,71 +29,73 @@ def followed(model: str) -> Study | None:
         raise
 
 
-def one_group(study: Study, layer: str) -> None:
-    """A group, picked: what goes with each of its units."""
-    known = structure.names(study.data)
-    near = structure.of_layer(study.data, layer)
-    start = known.index(near[0]) if near else 0
-    chosen = st.selectbox("Group", known, start, words.layer_name, key=f"structure-group-{layer}")
-    group = study.data["groups"][known.index(chosen)]
-    head = f"{words.layer_name(chosen)}: {words.plural(group['units'], group['kind'].removesuffix('s'))}."
-    st.markdown(f"**{words.plain(head)}** {words.plain(structure.touches(group))}")
-    figure = structure.lanes(study.data, chosen, dark=state.dark())
-    alt = f"{structure.found(study.data)}. A full mark: the group is that layer's outputs; a ring: the layer reads it."
+def dependency_group(study: Study, layer: str) -> None:
+    """A group to pick, all groups as a chart, and the members of the picked one."""
+    names = structure.names(study.data)
+    of_layer = structure.groups_of_layer(study.data, layer)
+    start = names.index(of_layer[0]) if of_layer else 0
+    key = f"structure-group-{layer}"
+    chosen = st.selectbox("Dependency group", names, start, words.layer_name, key=key)
+    group = study.data["groups"][names.index(chosen)]
+    name = words.layer_name(chosen)
+    units = words.plural(group["units"], group["kind"].removesuffix("s"))
+    effect = structure.removal_effect(group)
+    st.markdown(f"**{words.plain(f'{name}: {units}.')}** {words.plain(effect)}")
     st.caption(
         "● the group is the layer's outputs · ○ the layer reads it · the picked group stands out"
     )
-    _frame.chart(figure, alt=alt, table=structure.table(study.data), name="structure")
-    st.markdown(
-        f"#### What goes with one of {words.plain(words.layer_name(chosen))}'s {group['kind']}"
+    alt = (
+        f"{structure.finding(study.data)}. "
+        "A full mark: the group is that layer's outputs; a ring: the layer reads it."
     )
+    figure = structure.lanes(study.data, chosen, dark=state.dark())
+    table = structure.group_table(study.data)
+    _frame.chart(figure, alt=alt, table=table, name="structure")
+    st.markdown(f"#### Pruned with one of {words.plain(name)}'s {group['kind']}")
     st.dataframe(
-        structure.members(group),
+        structure.member_table(group),
         hide_index=True,
-        alt=f"What goes with one unit of {chosen}.",
+        alt=f"What is pruned with one unit of {chosen}.",
         key="structure-members",
     )
 
 
-def cannot_go(study: Study) -> None:
-    st.markdown("#### What cannot go, and why")
-    table = structure.blocked(study.data)
+def not_prunable(study: Study) -> None:
+    st.markdown("#### Not prunable, and why")
+    table = structure.blocked_table(study.data)
     if table.empty:
-        st.markdown("Every output and input of every layer belongs to a group.")
+        st.markdown("Every output and input of every layer belongs to a dependency group.")
         return
-    alt = "Layers whose outputs or inputs cannot go, with the operation that blocks."
+    alt = "Layers whose outputs or inputs cannot be pruned, with the operation that blocks."
     st.dataframe(table, hide_index=True, alt=alt, key="structure-blocked")
 
 
 def page() -> None:
     model = state.recipe().model
-    study = followed(model)
+    study = structure_study(model)
     if study is None:
-        _frame.waiting(
-            f"Following channels through {models.title(model)}. Usually 1 to 10 seconds, once for each architecture.",
-            HEIGHT,
+        text = (
+            f"Tracing channels through {models.title(model)}. "
+            "Usually 1 to 10 seconds, once for each architecture."
         )
+        _frame.waiting(text, HEIGHT)
         return
     blocks = models.blocks_of(model, jobs.study("card", model=model))
-    chosen = state.layer_among({layer["name"]: 1 for layer in study.data["layers"]})
+    layer = state.layer_among({layer["name"]: 1 for layer in study.data["layers"]})
     if blocks:
-        strip(blocks, chosen, key="strip-structure")
+        strip(blocks, layer, key="strip-structure")
     if study.data["refused"]:
-        st.info(
-            words.plain(f"Channels of this model go layer by layer. {study.data['refused']}"),
-            icon=":material/info:",
-        )
+        text = f"Channels of this model are pruned layer by layer. {study.data['refused']}"
+        st.info(words.plain(text), icon=":material/info:")
         return
     if study.data["groups"]:
-        one_group(study, chosen)
+        dependency_group(study, layer)
     else:
-        st.info(
-            "No channel of this model can go on its own: the reasons are below.",
-            icon=":material/info:",
-        )
-    cannot_go(study)
+        text = "No channel of this model can be pruned on its own: the reasons are below."
+        st.info(text, icon=":material/info:")
+    not_prunable(study)
 
 
-_frame.question("Which channels live or die together, and what cannot go?")
+_frame.question("Which channels form dependency groups, and what cannot be pruned?")
 with _frame.guarded():
     page()
