@@ -25,7 +25,7 @@ def ensure(store: Store) -> None:
     if not isinstance(begun, Started) or not isinstance(result, Finished):
         return
     id = store.submit("run", begun.recipe, key=BATCH, priority=FIRST, batch=BATCH)
-    job = store.claim(kinds=("run",))
+    job = store.claim(queues=("run",))
     if job is None or job.id != id:  # another server was faster, and records it
         return
     job.folder.mkdir(parents=True, exist_ok=True)

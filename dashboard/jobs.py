@@ -166,7 +166,7 @@ def study(what: str, **spec: Any) -> Study | None:
 
 
 def sensitivity_map(spec: dict[str, Any]) -> Job:
-    """The sensitivity map that `spec` asks for (see pruning.runs.mapping): begun unless it is there or on its way."""
+    """The sensitivity map that `spec` asks for (see pruning.runs.map_study): begun unless it is there or on its way."""
     asked = {"what": "map", **spec}
     return _asked(_key(asked), asked, priority=-1)  # behind what pages wait for
 

@@ -1,11 +1,11 @@
-"""Files that are whole or not there at all."""
+"""Files on disk: the workspace folder, whole-file writes, and the header of a safetensors file."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,39 +20,64 @@ def default_workspace() -> Path:
 
 @contextmanager
 def whole(file: Path) -> Iterator[Path]:
-    """A name to write under; what is written there appears under `file` when the block ends well, and not otherwise.
+    """A temporary name to write to; the file appears as `file` when the block succeeds, else never.
 
-    The temporary file lies in the same folder, is on the disk before it takes the name, and the name is on the disk
-    before this returns. Raises RunError when the disk is full or the folder cannot be written.
+    Both the content and the name are on the disk before this returns. Raises RunError when the
+    disk is full or the folder cannot be written.
     """
+    # In the same folder, because a rename is atomic only inside one file system; the process id
+    # keeps two writers of one file apart.
     draft = file.with_name(f".{os.getpid()}-{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         yield draft
-        _sync(draft)
+        # Content before name: after a power cut a name must not stand for half a file.
+        sync(draft)
         os.replace(draft, file)
-        _sync(file.parent)
+        sync(file.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise RunError(
-                f"The disk is full: {file.name} could not be written. Free some space and start again."
+                f"The disk is full: {file.name} could not be written. "
+                "Free some space and start again."
             ) from error
         raise RunError(
-            f"{file} could not be written ({error.strerror or error}): check the folder and its permissions."
+            f"{file} could not be written ({error.strerror or error}): "
+            "check the folder and its permissions."
         ) from error
     finally:
         draft.unlink(missing_ok=True)
 
 
 def write_json(file: Path, data: Any) -> None:
-    """Plain data as JSON, whole or not at all."""
+    """Plain data as JSON, whole or not at all. Raises RunError as `whole` does."""
     with whole(file) as draft:
         draft.write_text(json.dumps(data), encoding="utf-8")
 
 
-def _sync(path: Path) -> None:
-    held = os.open(path, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(held)
+        os.fsync(descriptor)
     finally:
-        os.close(held)
+        os.close(descriptor)
+
+
+def safetensors_header(
+    tensors: Iterable[tuple[str, str, Sequence[int], int]], metadata: dict[str, str] | None = None
+) -> bytes:
+    """The start of a safetensors file of these (name, dtype, shape, bytes).
+
+    The tensors' data must follow in this order, without gaps:
+    https://huggingface.co/docs/safetensors/index#format.
+    """
+    table: dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
+    end = 0
+    for name, dtype, shape, size in tensors:
+        start, end = end, end + size
+        table[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(table, separators=(",", ":")).encode()
+    # Padded to eight bytes, as the library does, so that the data starts aligned.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

@@ -39,7 +39,7 @@ def work_off() -> int:
     from pruning.runs.handlers import do
 
     store, done = Store(), 0
-    while (job := store.claim(kinds=("study", "long"))) is not None:
+    while (job := store.claim(queues=("study", "long"))) is not None:
         done += 1
         try:
             do(store, job, lambda: False)

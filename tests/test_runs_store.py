@@ -29,7 +29,7 @@ from pruning.events import (
     Started,
 )
 from pruning.runs import cache_keys, process_id, results
-from pruning.runs.store import GONE, Fenced, Job, Store
+from pruning.runs.store import PROCESS_ENDED, Fenced, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"model": "digits-cnn", "sparsity": 0.9}
@@ -110,8 +110,8 @@ def test_studies_come_before_runs_then_priority_then_first_come(store: Store) ->
 
 def test_a_worker_takes_only_the_kinds_it_does(store: Store) -> None:
     store.submit("run", SPEC)
-    assert store.claim(kinds=("study",)) is None
-    assert store.claim(kinds=("study", "run")) is not None
+    assert store.claim(queues=("study",)) is None
+    assert store.claim(queues=("study", "run")) is not None
 
 
 def test_jobs_are_listed_newest_first_by_kind_state_and_batch(store: Store) -> None:
@@ -194,9 +194,11 @@ def test_stop_ends_what_waits_and_asks_what_runs(store: Store) -> None:
     store.stop(waiting)
     assert store.job(waiting).state == "stopped" and store.events(waiting) == [(1, Halted(0, 0))]
     job = claimed(store)
-    assert store.beat(job) is False and store.stopping(job) is False
+    store.renew(job)
+    assert store.stopping(job) is False
     store.stop(job.id)
-    assert store.beat(job) is True and store.stopping(job) is True
+    store.renew(job)
+    assert store.stopping(job) is True
     assert store.job(job.id).state == "running" and store.job(job.id).stopping
     store.finish(job, "stopped", "Stopped.", Halted(1, 2))
     store.stop(job.id)
@@ -211,7 +213,7 @@ def test_a_deleted_job_leaves_nothing_and_its_worker_notices(store: Store) -> No
     assert not job.folder.exists() and store.events(job.id) == [] and store.jobs() == []
     for write in (
         lambda: store.append(job, Notice("two")),
-        lambda: store.beat(job),
+        lambda: store.renew(job),
         lambda: store.finish(job, "finished"),
     ):
         with pytest.raises(Fenced):
@@ -233,8 +235,8 @@ def test_a_lost_run_says_so_in_its_state_and_its_events(store: Store) -> None:
     job = claimed(store, as_=a_dead_process())
     store.append(job, Notice("one"))
     store.reap()
-    assert store.job(job.id).message == GONE
-    assert store.events(job.id)[-1] == (2, Failed("Lost", GONE))
+    assert store.job(job.id).message == PROCESS_ENDED
+    assert store.events(job.id)[-1] == (2, Failed("Lost", PROCESS_ENDED))
 
 
 def test_a_study_is_tried_twice_and_no_more(store: Store) -> None:
@@ -262,9 +264,9 @@ def test_the_living_are_left_alone_until_their_lease_is_over(
     monkeypatch.setattr("pruning.runs.store.time.time", lambda: now[0])
     job = claimed(store)
     now[0] += 25
-    store.beat(job)
+    store.renew(job)
     now[0] += 25
-    assert store.reap() == [], "the beat began the lease anew"
+    assert store.reap() == [], "the heartbeat renewed the lease"
     now[0] += 25
     assert [lost.id for lost in store.reap()] == [job.id]
 
@@ -288,7 +290,7 @@ def test_a_worker_back_from_the_dead_changes_nothing(store: Store) -> None:
     store.append(heir, Notice("heir"))
     for write in (
         lambda: store.append(lost, Notice("ghost")),
-        lambda: store.beat(lost),
+        lambda: store.renew(lost),
         lambda: store.finish(lost, "finished"),
     ):
         with pytest.raises(Fenced):
@@ -385,7 +387,7 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
                 "one worker did it"
             )
         if job.state == "failed":
-            assert events[-1] == Failed("Lost", GONE)
+            assert events[-1] == Failed("Lost", PROCESS_ENDED)
     with sqlite3.connect(store.file) as db:
         keyed = "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed' GROUP BY key)"
         assert db.execute(keyed).fetchone()[0] == 1, "a key has one living job"
@@ -396,11 +398,11 @@ def test_long_studies_come_last_the_newest_first_and_one_at_a_time(store: Store)
     first, second = (store.submit("study", {"what": "map", "n": n}, priority=-1) for n in (1, 2))
     run, card = store.submit("run", SPEC), store.submit("study", {"what": "card"})
     assert store.waiting() == {"run": 1, "study": 1, "long": 2}
-    assert [store.claim(kinds=("run", "study", "long")).id for _ in range(3)] == [card, run, second]  # type: ignore[union-attr]
-    assert store.claim(kinds=("run", "study", "long")) is None and store.waiting() == {}
+    assert [store.claim(queues=("run", "study", "long")).id for _ in range(3)] == [card, run, second]  # type: ignore[union-attr]
+    assert store.claim(queues=("run", "study", "long")) is None and store.waiting() == {}
     store.release(store.job(second))
-    held = store.claim(kinds=("long",))
+    held = store.claim(queues=("long",))
     assert held is not None and held.id == second
     store.finish(held, "finished")
-    assert store.claim(kinds=("study",)) is None
-    assert store.claim(kinds=("long",)).id == first  # type: ignore[union-attr]
+    assert store.claim(queues=("study",)) is None
+    assert store.claim(queues=("long",)).id == first  # type: ignore[union-attr]

@@ -19,7 +19,7 @@ from pruning.errors import DataError, PruningError, RecipeError, UnknownName
 from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
 from pruning.runs import pool, resolve, results, supervisor, worker
-from pruning.runs.store import GONE, Job, Store
+from pruning.runs.store import PROCESS_ENDED, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "digits-mlp"
@@ -55,12 +55,12 @@ def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 def attend(
-    store: Store, spec: dict[str, object], kind: str = "run", leaving: worker.Leaving | None = None
+    store: Store, spec: dict[str, object], kind: str = "run", shutdown: worker.Shutdown | None = None
 ) -> Job:
     store.submit(kind, spec)
     job = store.claim()
     assert job is not None
-    assert worker.attend(store, job, leaving or worker.Leaving())
+    assert worker.attend(store, job, shutdown or worker.Shutdown())
     return store.job(job.id)
 
 
@@ -149,19 +149,19 @@ def test_too_little_memory_is_said_in_plain_words(
         )
 
     monkeypatch.setattr("pruning.runs.handlers.resolve", broken)
-    assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.MEMORY
+    assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.NO_MEMORY
 
 
 def test_a_stop_is_heard_within_an_epoch(bench: Store, tiny: Workpiece) -> None:
     bench.submit("run", Recipe(model="tiny", epochs=10_000, batch=2).to_dict())
     job = bench.claim()
     assert job is not None
-    watch = worker.Watch(bench, job, worker.Leaving())
+    heartbeat = worker.Heartbeat(bench, job, worker.Shutdown())
     bench.stop(job.id)
-    watch.start()
-    until(watch.asked, 5)
-    watch.close()
-    assert worker.attend(bench, job, worker.Leaving())
+    heartbeat.start()
+    until(heartbeat.should_stop, 5)
+    heartbeat.close()
+    assert worker.attend(bench, job, worker.Shutdown())
     last = bench.events(job.id)[-1][1]
     assert bench.job(job.id).state == "stopped" and isinstance(last, Halted) and last.epoch < 10_000
 
@@ -172,20 +172,20 @@ def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
     monkeypatch.setattr(
         "pruning.runs.handlers.studies.make", lambda spec, work, finished: time.sleep(1) or ({}, {})
     )
-    study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Leaving(told=True))
+    study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Shutdown(requested=True))
     assert study.state == "queued"
     bench.delete(study.id)
     run = attend(
-        bench, Recipe(model="tiny", epochs=10_000).to_dict(), leaving=worker.Leaving(pool=-1)
+        bench, Recipe(model="tiny", epochs=10_000).to_dict(), shutdown=worker.Shutdown(pool=-1)
     )
-    assert run.state == "failed" and run.message == worker.LEFT
+    assert run.state == "failed" and run.message == worker.WORKERS_STOPPED
 
 
 def test_a_worker_whose_job_was_given_up_writes_nothing_more(bench: Store) -> None:
     bench.submit("run", Recipe(model="tiny", epochs=10_000).to_dict())
     job = bench.claim()
     assert job is not None and bench.give_up(job)
-    assert worker.attend(bench, job, worker.Leaving()) is False
+    assert worker.attend(bench, job, worker.Shutdown()) is False
     assert [type(event) for _, event in bench.events(job.id)] == [
         Failed
     ] and not job.folder.exists()
@@ -295,9 +295,9 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
         assert owner is not None
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
         lost = ended(store, doomed)
-        assert (lost.state, lost.message) == ("failed", GONE) and store.events(doomed)[-1][
+        assert (lost.state, lost.message) == ("failed", PROCESS_ENDED) and store.events(doomed)[-1][
             1
-        ] == Failed("Lost", GONE)
+        ] == Failed("Lost", PROCESS_ENDED)
 
         again = ended(store, store.submit("run", Recipe(model=MODEL, sparsity=0.5).to_dict()))
         assert again.state == "finished" and again.owner != owner, "another worker took over"
@@ -346,7 +346,7 @@ def test_a_worker_that_does_not_let_go_is_ended(
     )
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
     hands = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(hands, "_hire", lambda running: None)
+    monkeypatch.setattr(hands, "_start_missing", lambda running: None)
     hands.workers.append(deaf)
     id = store.submit("run", Recipe(model=MODEL).to_dict())
     store.claim(supervisor.process_id.name(deaf.process.pid))
@@ -363,7 +363,7 @@ def test_after_a_sleep_of_the_machine_workers_may_speak_first(
 ) -> None:
     store = Store()
     hands = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(hands, "_hire", lambda running: None)
+    monkeypatch.setattr(hands, "_start_missing", lambda running: None)
     job = store.submit("run", Recipe(model=MODEL).to_dict()) and store.claim()
     assert job is not None
     now = [time.time() + 3600]
@@ -378,5 +378,5 @@ def test_after_a_sleep_of_the_machine_workers_may_speak_first(
 def test_the_log_keeps_its_end(tmp_path: Path) -> None:
     log = tmp_path / "pool.log"
     log.write_text("old\n" * 400_000 + "new\n")
-    pool._cut(log)
+    pool._truncate(log)
     assert log.stat().st_size == pool.LOG // 4 and log.read_text().endswith("new\n")

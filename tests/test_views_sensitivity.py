@@ -130,7 +130,7 @@ def test_a_map_that_was_stopped_goes_on():
     page = opened("sensitivity", r=state.encode(QUICK))
     job = next(job for job in Store().jobs("study") if job.spec["what"] == "map")
     Store().stop(job.id)
-    while (other := Store().claim(kinds=("study", "long"))) is not None:
+    while (other := Store().claim(queues=("study", "long"))) is not None:
         do(Store(), other, lambda: False)
     page.run()
     assert "Stopped before it began" in said(page)

@@ -1,1 +1,1 @@
-"""What makes runs durable: a store of jobs and events, workers in processes of their own, and a pool that looks after them."""
+"""Durable runs: a store of jobs and events, worker processes, and a pool that looks after them."""

@@ -1,4 +1,4 @@
-"""What an answer depends on, as short hashes: the question, the weights, the data, the code."""
+"""Cache keys: what an answer depends on, hashed. The question, the weights, the data, the code."""
 
 from __future__ import annotations
 
@@ -14,58 +14,70 @@ SAMPLES = PACKAGE.parent / "sample_models"
 
 
 def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
-    """The key of a study: equal for equal questions about equal weights and data, asked of equal code."""
-    parts = [key, spec, facts(str(spec.get("model", "")), workspace), code()]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+    """The key of a study: equal for equal questions about equal weights, data and code."""
+    model = str(spec.get("model", ""))
+    parts = [key, spec, facts(model, workspace), code()]
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def facts(model: str, workspace: Path) -> str:
-    """A cheap fingerprint of what a model's name stands for on this machine: weights files (size and time), data that is here."""
+    """A cheap fingerprint of what a model's name stands for on this machine: weights and data."""
+    files = [_state(file) for file in _weights(model, workspace)]
+    return ";".join(files + _data())
+
+
+def _weights(model: str, workspace: Path) -> list[Path]:
     kind, colon, id = model.rpartition(":")
-    files: list[Path] = []
+    # Names come from outside: only plain ones may become paths.
     if kind == "upload" and id.isalnum():
-        files = sorted((workspace / "uploads" / id).glob("*.safetensors"))
-    elif kind == "torchvision" and id.isidentifier():
-        files = sorted(_hub().glob(f"{id}-*"))
-    elif not colon:
-        files = [file for file in (SAMPLES / "weights" / f"{model}.safetensors",) if file.is_file()]
-    seen = [f"{file.name}:{file.stat().st_size}:{file.stat().st_mtime_ns}" for file in files]
-    return ";".join(seen + _data())
+        return sorted((workspace / "uploads" / id).glob("*.safetensors"))
+    if kind == "torchvision" and id.isidentifier():
+        return sorted(_hub().glob(f"{id}-*"))
+    sample = SAMPLES / "weights" / f"{model}.safetensors"
+    return [sample] if not colon and sample.is_file() else []
+
+
+def _state(file: Path) -> str:
+    # Size and time, not content: this is asked at every page, and weights may take a gigabyte.
+    stat = file.stat()
+    return f"{file.name}:{stat.st_size}:{stat.st_mtime_ns}"
 
 
 def _data() -> list[str]:
-    """The data files that are here: more of them, and there is more to say of a model."""
-    roots = [Path(given).expanduser() for given in (os.environ.get("PRUNING_DATA"),) if given]
-    return [
-        f"{file.parent.parent.name}/{file.name}"
-        for root in (*roots, Path("data"))
-        for file in sorted(root.glob("*/raw/*-ubyte"))
-    ]
+    """The data files that are here: with more of them, more can be measured of a model."""
+    roots = [Path("data")]
+    if os.environ.get("PRUNING_DATA"):
+        roots.insert(0, Path(os.environ["PRUNING_DATA"]).expanduser())
+    files = [file for root in roots for file in sorted(root.glob("*/raw/*-ubyte"))]
+    return [f"{file.parent.parent.name}/{file.name}" for file in files]
 
 
 def _hub() -> Path:
     """Where torch keeps weights it downloaded."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return (
-        Path(os.environ.get("TORCH_HOME") or f"{cache}/torch").expanduser() / "hub" / "checkpoints"
-    )
+    torch_home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
+    return Path(torch_home).expanduser() / "hub" / "checkpoints"
 
 
 @cache
 def code() -> str:
-    """A hash of the sources that make studies, so that a new version asks anew. Read once by each process."""
-    engine = [file for file in PACKAGE.rglob("*.py") if file.parent.name not in ("runs", "formats")]
-    return _hash(tuple(sorted([*engine, *SAMPLES.glob("*.py")])))
+    """A hash of the sources that make studies, so that a new version answers anew.
+
+    Read once by each process.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(_sources()):
+        # How runs are kept and files are read changes no answer.
+        if file.parent.name not in ("runs", "formats"):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def stamp() -> int:
-    """Changes whenever a source file of the engine does: a process that imported an older one should make way."""
-    files = [*PACKAGE.rglob("*.py"), *SAMPLES.glob("*.py")]
-    return hash(tuple(sorted((str(file), file.stat().st_mtime_ns) for file in files)))
+    """Changes whenever a source file does: a process that imported an older one makes way."""
+    return hash(tuple(sorted((str(file), file.stat().st_mtime_ns) for file in _sources())))
 
 
-def _hash(files: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+def _sources() -> list[Path]:
+    return [*PACKAGE.rglob("*.py"), *SAMPLES.glob("*.py")]

@@ -1,4 +1,4 @@
-"""What a worker does for each kind of job. Imports torch."""
+"""What a worker does for each kind of job: a pruning run, or a study. Imports torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,9 @@ from pruning.masks import choose
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
-from pruning.runs import mapping
-from pruning.runs.resolve import resolve
-from pruning.runs.results import (
-    load_run,
-    save_histograms,
-    save_masks,
-    save_result,
-    save_study,
-)
+from pruning.runs.map_study import measure_map
+from pruning.runs.resolve import recipe_of, resolve
+from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
 from pruning.sensitivity_map.measure import sensitivity
 from pruning.storage import whole, write_json
@@ -35,19 +29,25 @@ from pruning.types import Batches, Masks, Workpiece, prunable
 
 Stop = Callable[[], bool]
 
+COMPACT = "slim.safetensors"
+"""The compact model's weights in a run's folder, under the name that stored runs have them by."""
+
 
 def do(store: Store, job: Job, stop: Stop) -> None:
-    """Do the job and end it as finished. Raises what went wrong instead, Stopped when `stop` said so."""
+    """Do the job and end it as finished. Raises what went wrong; Stopped once `stop()` is true."""
     torch.set_num_threads(_threads(job.spec))
-    {"run": _run, "study": _study}[job.kind](store, job, stop)
+    if job.kind == "run":
+        _run(store, job, stop)
+    elif job.spec.get("what") == "map":
+        measure_map(store, job, stop)
+    else:
+        _study(store, job, stop)
 
 
 def _run(store: Store, job: Job, stop: Stop) -> None:
-    """Drain the engine into the store. The files come first, then the row that says they are there."""
-    recipe = Recipe.from_dict(
-        {name: value for name, value in job.spec.items() if name != "threads"}
-    )
-    work, missing = _bench(store, job, recipe.model)
+    """Prune as the recipe says, and append the run's events to the store."""
+    recipe = recipe_of(job.spec)
+    work, missing = _with_data(store, job, recipe.model)
 
     def keep(model: nn.Module, masks: Masks) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
@@ -60,33 +60,33 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     try:
         for event in run(recipe, work, stop=stop, keep=keep, keep_compact=keep_compact):
             if isinstance(event, Finished):
+                # The files come first, then the row that says they are there.
                 save_result(job.folder, event)
                 store.finish(job, "finished", event=event)
                 return
             store.append(job, event)
             if stop():
                 raise Stopped("Stopped.")
-    except DataError as error:  # why there is no data says more than that there is none
+    except DataError as error:
+        # Why there is no data says more than that there is none.
         raise (missing or error) from None
 
 
-def _bench(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | None]:
-    """The model with its data, downloaded if need be; without, and why, when it cannot be had: some recipes need none."""
+def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | None]:
+    """The model with its data, downloaded if need be; else without data, and why it is missing."""
 
-    def said(what: str, done: int, of: int) -> None:
+    def progress(what: str, done: int, of: int) -> None:
         store.append(job, Notice(f"Downloading {what} ({done} of {of} done)."))
 
     try:
-        return resolve(model, store.workspace, progress=said), None
+        return resolve(model, store.workspace, progress=progress), None
     except DataError as error:
+        # No failure yet: some recipes need no data.
         store.append(job, Notice(str(error)))
         return resolve(model, store.workspace, fetch=False), error
 
 
 def _study(store: Store, job: Job, stop: Stop) -> None:
-    if job.spec.get("what") == "map":
-        mapping.draw(store, job, stop)
-        return
     work = resolve(job.spec["model"], store.workspace, fetch=False)
     finished = partial(finished_run, store, job.spec.get("run", ""))
     data, arrays = studies.make(job.spec, work, finished)
@@ -100,61 +100,71 @@ def finished_run(store: Store, id: str) -> tuple[Workpiece, Masks | None]:
     """The model that a run ended with, and its masks where it left a compact model too."""
     final = resolve(f"run:{id}", store.workspace, fetch=False)
     folder = store.folder(id)
-    if not (folder / "slim.safetensors").is_file():
+    if not (folder / COMPACT).is_file():
         return final, None
     masks = load_run(folder).masks()
     return final, {name: torch.from_numpy(keep) for name, keep in masks.items()}
 
 
-def rehearse(*, train: bool) -> None:
-    """Do a small job for nobody, so that the first real one finds everything imported (the optimizers alone take seconds)."""
+def warm_up(*, train: bool) -> None:
+    """Do a small job for nobody, so that the first real one finds everything imported."""
     import sample_models
 
     torch.set_num_threads(1)
-    with suppress(PruningError):  # without data, or without shipped weights, the first job says so
+    # Without data, or without shipped weights, the first job says so.
+    with suppress(PruningError):
         resolve(sample_models.names()[0])
-    chance = torch.Generator().manual_seed(0)
-    data = Batches(torch.randn(8, 4, generator=chance), torch.tensor([0, 1] * 4), batch=4)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 4, generator=generator)
+    data = Batches(x, torch.tensor([0, 1] * 4), batch=4)
     work = Workpiece(
-        "rehearsal", nn.Linear(4, 2), train=data, validation=data, test=data, example=data.x[:1]
+        "warm-up", nn.Linear(4, 2), train=data, validation=data, test=data, example=x[:1]
     )
     recipe = Recipe(criterion="taylor", epochs=1)
-    for _ in run(recipe, work) if train else choose(recipe, work):
-        pass
+    if train:
+        list(run(recipe, work))  # importing the optimizers alone takes seconds
+    else:
+        choose(recipe, work)
     for tier in ("estimate", "exact"):
         list(sensitivity(work, levels=(0.5,), tier=tier, keep=None))
 
 
-def save(job: Job, found: nn.Module, final: nn.Module, masks: Masks) -> None:
-    """The weights a run ended with, its masks, and histograms of both models. found: the model as it was."""
+def save(job: Job, dense: nn.Module, final: nn.Module, masks: Masks) -> None:
+    """The weights a run ended with, its masks, and histograms of both models."""
     with whole(job.folder / "final.safetensors") as draft:
         save_model(final, str(draft), metadata={"format": "pt"})
     save_masks(job.folder, {name: keep.numpy() for name, keep in masks.items()})
-    before, after = prunable(found), prunable(final)
-    save_histograms(
-        job.folder, {name: _histogram(before[name], after[name], masks.get(name)) for name in after}
-    )
+    before = prunable(dense)
+    histograms = {
+        name: _histogram(before[name], weight, masks.get(name))
+        for name, weight in prunable(final).items()
+    }
+    save_histograms(job.folder, histograms)
 
 
 def save_compact(job: Job, model: nn.Module, certificate: Certificate) -> None:
-    """The slim weights, under the names of the masked ones, and their certificate. Shapes follow from the masks beside them."""
-    with whole(job.folder / "slim.safetensors") as draft:
+    """The compact model's weights, under the masked one's names, and their certificate."""
+    # Shapes follow from the masks beside them: shrinking again makes the module to load into.
+    with whole(job.folder / COMPACT) as draft:
         save_model(model, str(draft), metadata={"format": "pt"})
     write_json(job.folder / "certificate.json", certificate.to_dict())
 
 
 def _histogram(before: torch.Tensor, after: torch.Tensor, keep: torch.Tensor | None) -> Histogram:
     dense = before.detach().float().numpy()
-    kept = (after.detach() if keep is None else after.detach()[keep]).float().numpy()
-    edges = bin_edges(dense, kept)
-    return Histogram(edges, bin_counts(dense, edges), bin_counts(kept, edges))
+    kept = after.detach() if keep is None else after.detach()[keep]
+    final = kept.float().numpy()
+    edges = bin_edges(dense, final)
+    return Histogram(edges, bin_counts(dense, edges), bin_counts(final, edges))
 
 
 def _threads(spec: dict[str, Any]) -> int:
-    """One, unless the job asks for more: two runs at once then give the numbers that each gives alone."""
-    wanted, most = spec.get("threads", 1), os.cpu_count() or 1
-    if not isinstance(wanted, int) or isinstance(wanted, bool) or not 1 <= wanted <= most:
-        raise OutOfRange(
-            "threads", wanted, f"a whole number from 1 to {most}, the processor's cores"
-        )
-    return wanted
+    """How many threads torch may use."""
+    # One unless more is asked for: two runs at once then give the numbers that each gives alone.
+    threads = spec.get("threads", 1)
+    most = os.cpu_count() or 1
+    # True is an int in Python, and no number of threads.
+    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= most:
+        allowed = f"a whole number from 1 to {most}, the processor's cores"
+        raise OutOfRange("threads", threads, allowed)
+    return threads

@@ -1,10 +1,11 @@
-"""The worker pool: a light process that keeps workers warm and replaces those that die. One for each workspace; no torch.
+"""The worker pool: a light process that keeps workers warm and replaces those that die. No torch.
 
     python -m pruning.runs.pool [--slots N]      (a page starts it by itself)
     python -m pruning.runs.pool --stop
 
-One worker takes studies alone, so that a page never waits behind a long run; the others take both. There is always one
-more than is busy, up to `slots`. The pool leaves when nothing waits or works and no page has asked for it in a while.
+One for each workspace. One worker takes studies alone, so that a page never waits behind a long
+run; the others take both. There is always one more than is busy, up to `slots`. The pool ends when
+nothing waits or works and no page has asked for it in a while.
 """
 
 from __future__ import annotations
@@ -22,43 +23,48 @@ from typing import IO
 
 from pruning.errors import RunError
 from pruning.runs import cache_keys
+from pruning.runs.process_id import log
 from pruning.runs.store import LIVE, Store
-from pruning.runs.supervisor import ROOT, WorkerPool, say
+from pruning.runs.supervisor import ROOT, WorkerPool
 from pruning.storage import default_workspace
 
-TICK, LOOK = 0.2, 2.0
-"""Seconds between looks at the workers, and at the source."""
+TICK = 0.2
+"""Seconds between looks at the workers."""
+
+SOURCE_CHECK = 2.0
+"""Seconds between looks at the engine's source."""
 
 LOG = 1 << 20
 """Bytes after which the log is cut to its last quarter."""
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
-"""Crews that this process started: until they hold their lock, only it knows of them."""
+"""Pools that this process started: until they have locked their file, only it knows of them."""
 
 
 # ---------------------------------------------------------------- for pages and shells
 
 
 def ensure(workspace: Path | None = None) -> bool:
-    """Start a pool for the workspace if it has none, detached from this process; whether it had to be started.
+    """Start the workspace's pool if it has none, detached; whether it had to be started.
 
-    Also tells the pool that a page is alive. Takes milliseconds; workers are warm a few seconds later.
+    It is also the page's sign of life. Takes milliseconds; workers are warm seconds later.
     """
     workspace = workspace or default_workspace()
     workspace.mkdir(parents=True, exist_ok=True)
     (workspace / "pool.heartbeat").touch()
-    mine = _started.get(workspace)
-    if (mine is not None and mine.poll() is None) or pid(workspace) is not None:
+    started = _started.get(workspace)
+    starting = started is not None and started.poll() is None
+    if starting or pid(workspace) is not None:
         return False
     environment = {**os.environ, "PRUNING_HOME": str(workspace)}
-    with open(workspace / "pool.log", "ab") as log:
+    with open(workspace / "pool.log", "ab") as log_file:
         _started[workspace] = subprocess.Popen(
             [sys.executable, "-m", "pruning.runs.pool"],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=log_file,
+            stderr=log_file,
             start_new_session=True,
         )
     return True
@@ -69,6 +75,7 @@ def pid(workspace: Path | None = None) -> int | None:
     try:
         with open((workspace or default_workspace()) / "pool.lock") as lock:
             try:
+                # The system drops a dead process's lock, so the file alone proves nothing.
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(lock.read().strip() or 0)
@@ -78,13 +85,16 @@ def pid(workspace: Path | None = None) -> int | None:
 
 
 def stop(workspace: Path | None = None, patience: float = 15.0) -> bool:
-    """End the pool and its workers, running jobs included; whether there was one."""
-    found = pid(workspace)
-    if not found:
+    """End the pool and its workers, running jobs included; whether there was one.
+
+    patience: seconds to wait for its end.
+    """
+    process = pid(workspace)
+    if not process:
         return False
-    os.kill(found, signal.SIGTERM)
+    os.kill(process, signal.SIGTERM)
     until = time.monotonic() + patience
-    while pid(workspace) == found and time.monotonic() < until:
+    while pid(workspace) == process and time.monotonic() < until:
         time.sleep(0.05)
     return True
 
@@ -96,15 +106,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pruning.runs.pool", description="Keep workers for the workspace."
     )
-    parser.add_argument(
-        "--slots",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="runs at once (default: the processor's cores)",
-    )
-    parser.add_argument(
-        "--stop", action="store_true", help="end the workspace's pool, running jobs included"
-    )
+    slots = os.cpu_count() or 1
+    slots_help = "runs at once (default: the processor's cores)"
+    parser.add_argument("--slots", type=int, default=slots, help=slots_help)
+    stop_help = "end the workspace's pool, running jobs included"
+    parser.add_argument("--stop", action="store_true", help=stop_help)
     args = parser.parse_args(argv)
     if args.stop:
         print("The pool has ended." if stop() else "There is no pool to end.")
@@ -112,21 +118,21 @@ def main(argv: list[str] | None = None) -> int:
     workspace = default_workspace()
     workspace.mkdir(parents=True, exist_ok=True)
     with open(workspace / "pool.lock", "a+") as lock:
-        if not _take(lock):
-            return 0  # another one was faster
+        if not _acquire(lock):
+            return 0  # another pool was faster
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        renew = watch(WorkerPool(Store(workspace), max(1, args.slots)), lock)
-    if renew:
+        outdated = supervise(WorkerPool(Store(workspace), max(1, args.slots)), lock)
+    if outdated:
         ensure(workspace)
     return 0
 
 
-def watch(pool: WorkerPool, lock: IO[str]) -> bool:
-    """Tick until told to leave, until idle, or until the workspace is gone.
+def supervise(pool: WorkerPool, lock: IO[str]) -> bool:
+    """Tick until a signal asks to end, until idle, or until the workspace was removed.
 
-    Returns True when it left because the source changed: a pool and workers of the new version should follow.
+    Returns True when the source changed: a pool and workers of the new version should follow.
     """
 
     def leave(*_: object) -> None:
@@ -134,29 +140,33 @@ def watch(pool: WorkerPool, lock: IO[str]) -> bool:
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGINT, leave)
-    say(f"pool {os.getpid()} looks after {pool.store.workspace}")
-    stamp, looked = cache_keys.stamp(), time.monotonic()
+    workspace = pool.store.workspace
+    log(f"the pool looks after {workspace}")
+    stamp = cache_keys.stamp()
+    checked = time.monotonic()
     try:
-        while not pool.leaving and _there(pool.store.workspace, lock) and not pool.idle():
+        while not pool.leaving and _same_file(workspace, lock) and not pool.idle():
             try:
                 pool.tick()
             except RunError as error:  # a full disk or a locked file may pass
-                say(str(error))
+                log(str(error))
                 time.sleep(1)
-            _cut(pool.store.workspace / "pool.log")
+            _truncate(workspace / "pool.log")
             time.sleep(TICK)
-            if time.monotonic() - looked > LOOK:
-                looked = time.monotonic()
+            if time.monotonic() - checked > SOURCE_CHECK:
+                checked = time.monotonic()
+                # Not in the middle of somebody's run: it goes on with the code it began with.
                 if cache_keys.stamp() != stamp and not pool.store.jobs(states=LIVE, limit=1):
                     return True
     finally:
         pool.close()
-        say(f"pool {os.getpid()} leaves")
+        log("the pool ends")
     return False
 
 
-def _take(lock: IO[str]) -> bool:
-    """The workspace's lock, unless another pool has it. Probes hold it for a moment, so once is not enough."""
+def _acquire(lock: IO[str]) -> bool:
+    """Lock the workspace; False when another pool has it."""
+    # `pid` locks the file for a moment to look, so one try is not enough.
     for _ in range(20):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,24 +176,25 @@ def _take(lock: IO[str]) -> bool:
     return False
 
 
-def _there(workspace: Path, lock: IO[str]) -> bool:
-    """Whether the workspace is still the one whose lock is held: somebody may have removed it."""
+def _same_file(workspace: Path, lock: IO[str]) -> bool:
+    """Whether the workspace is still the one that was locked: somebody may have removed it."""
     try:
         return os.path.samestat(os.stat(workspace / "pool.lock"), os.fstat(lock.fileno()))
     except OSError:
         return False
 
 
-def _cut(log: Path) -> None:
-    """Keep the log's last quarter when it has grown too long. Its writers append, so they go on behind it."""
+def _truncate(file: Path) -> None:
+    """Keep the log's last quarter when it has grown too long."""
     with suppress(OSError):
-        if log.stat().st_size > LOG:
-            with open(log, "r+b") as held:
-                held.seek(-LOG // 4, os.SEEK_END)
-                tail = held.read()
-                held.truncate(0)
-                held.seek(0)
-                held.write(tail)
+        if file.stat().st_size > LOG:
+            # In place, not by a new file: the workers have this one open, and append to it.
+            with open(file, "r+b") as log_file:
+                log_file.seek(-LOG // 4, os.SEEK_END)
+                tail = log_file.read()
+                log_file.truncate(0)
+                log_file.seek(0)
+                log_file.write(tail)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Who holds a lease: a process, named so that others can tell whether it lives."""
+"""Process identity: the owner of a lease, named so that others can tell whether it lives."""
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
 from pathlib import Path
 
 
@@ -17,17 +19,21 @@ def me() -> str:
 
 
 def name(pid: int) -> str:
-    """host:pid:start of a process on this machine. start: in clock ticks since boot, so that a recycled pid is another name."""
+    """host:pid:start of a process on this machine.
+
+    start: clock ticks since boot, so that a recycled pid is another name.
+    """
     return f"{host()}:{pid}:{_start(pid)}"
 
 
 def dead(owner: str) -> bool:
-    """Whether the owner was a process on this machine and is gone; of other machines only the lease knows."""
-    where, pid, start = owner.rsplit(":", 2)
-    if where != host():
+    """Whether the owner was a process on this machine and has ended."""
+    machine, pid, start = owner.rsplit(":", 2)
+    # Of other machines' processes nothing is known here: only their lease tells.
+    if machine != host():
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(pid), 0)  # signal 0 only asks whether the process exists
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -35,9 +41,16 @@ def dead(owner: str) -> bool:
     return _start(int(pid)) != start
 
 
+def log(line: str) -> None:
+    """A line for the pool's log, with time and process."""
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+    print(f"{stamp} [{os.getpid()}] {line}", file=sys.stderr, flush=True)
+
+
 def _start(pid: int) -> str:
-    """Clock ticks; empty for a zombie, which is as good as gone, and where there is no /proc."""
+    """Clock ticks; empty for a zombie, which is as good as ended, and where there is no /proc."""
     try:
+        # The second field, the program's name in brackets, may itself hold spaces and brackets.
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""From the name of a model to the model: a sample, a torchvision architecture, an upload, or what a run left.
+"""From the name of a model to the model: a sample, a torchvision one, an upload, or a run's result.
 
 digits-cnn · torchvision:resnet18 · upload:<id> · run:<id>
 """
@@ -10,7 +10,8 @@ import dataclasses
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,14 @@ from pruning.storage import default_workspace
 if TYPE_CHECKING:
     from pruning.types import Workpiece
 
-KEPT = 3
-"""Models that a worker holds on to: the one on the bench, and what it is compared with."""
+CACHED = 3
+"""Models that a worker keeps in memory: the current one, and what it is compared with."""
 
 Progress = Callable[[str, int, int], None]
 """(what is being fetched, how much is done, of how much)"""
 
-_kept: OrderedDict[tuple[object, ...], Workpiece] = OrderedDict()
+_cache: OrderedDict[tuple[object, ...], Workpiece] = OrderedDict()
+"""The most recently used last."""
 
 
 def resolve(
@@ -40,36 +42,41 @@ def resolve(
     fetch: bool = True,
     progress: Progress | None = None,
 ) -> Workpiece:
-    """The model of that name, with its data. It is shared: copy before you change it, as the engine does.
+    """The model of that name, with its data. It is shared: copy before you change it.
 
-    workspace: the workspace whose uploads and runs are meant; fetch: download data that is not here (else do without it).
-    Raises UnknownName, DataError when fetching fails, or what loading raises.
+    workspace: whose uploads and runs are meant; fetch: download data that is not here (else do
+    without it). Raises UnknownName, DataError when fetching fails, or what loading raises.
     """
     workspace = workspace or default_workspace()
     key = (model, workspace, cache_keys.facts(model, workspace), fetch)
-    if key not in _kept:
-        work = _load(model, workspace, _Ways(fetch, progress))
-        while len(_kept) >= KEPT:
-            _kept.popitem(last=False)
-        _kept[key] = work
-    _kept.move_to_end(key)
-    return _kept[key]
+    if key not in _cache:
+        # Uploads and runs are new weights in a model that has a name itself.
+        base = partial(resolve, workspace=workspace, fetch=fetch, progress=progress)
+        kind, id = split(model)
+        if kind == "run":
+            work = _of_run(id, workspace, base)
+        elif kind == "upload":
+            work = _of_upload(id, workspace, base)
+        else:
+            import sample_models
 
-
-@dataclass(frozen=True)
-class _Ways:
-    """How to come by data."""
-
-    fetch: bool
-    progress: Progress | None
+            work = sample_models.load(model, data=fetch or _has_data(model), progress=progress)
+        while len(_cache) >= CACHED:
+            _cache.popitem(last=False)
+        _cache[key] = work
+    _cache.move_to_end(key)
+    return _cache[key]
 
 
 def describe(model: str, workspace: Path | None = None) -> dict[str, Any]:
-    """What is known of a model without loading it, under "kind": its card, what the upload said, or the run's recipe and result."""
+    """What is known of a model without loading it, and its "kind".
+
+    The card of a sample, what checking an upload found, or a run's recipe and result.
+    """
     workspace = workspace or default_workspace()
     kind, id = split(model)
     if kind == "run":
-        job, result = _run(id, workspace)
+        job, result = _finished(id, workspace)
         finished = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
         return {"kind": kind, "name": model, "recipe": job.spec, "result": finished}
     if kind == "upload":
@@ -82,29 +89,22 @@ def describe(model: str, workspace: Path | None = None) -> dict[str, Any]:
 
 
 def split(model: str) -> tuple[str, str]:
-    """("sample" | "torchvision" | "upload" | "run", the rest). Raises UnknownName for another prefix."""
+    """("sample" | "torchvision" | "upload" | "run", the rest). UnknownName for another prefix."""
     kind, colon, rest = model.partition(":")
     if not colon:
         return "sample", model
     if kind not in ("torchvision", "upload", "run"):
-        raise UnknownName(
-            "source of models", kind, ("torchvision:<architecture>", "upload:<id>", "run:<id>")
-        )
+        known = ("torchvision:<architecture>", "upload:<id>", "run:<id>")
+        raise UnknownName("source of models", kind, known)
     return kind, rest
 
 
-def _load(model: str, workspace: Path, ways: _Ways) -> Workpiece:
-    kind, id = split(model)
-    if kind == "run":
-        return _pruned(id, workspace, ways)
-    if kind == "upload":
-        return _brought(id, workspace, ways)
-    import sample_models
-
-    return sample_models.load(model, data=ways.fetch or _here(model), progress=ways.progress)
+def recipe_of(spec: dict[str, Any]) -> Recipe:
+    """The recipe of a run's job: its spec says too how many threads the run may use."""
+    return Recipe.from_dict({name: value for name, value in spec.items() if name != "threads"})
 
 
-def _here(model: str) -> bool:
+def _has_data(model: str) -> bool:
     """Whether a model's data can be had without the network."""
     import sample_models
 
@@ -115,34 +115,29 @@ def _here(model: str) -> bool:
     return find(sample_models.card(model).data) is not None
 
 
-def _brought(id: str, workspace: Path, ways: _Ways) -> Workpiece:
-    """Somebody's weights in the architecture they chose, with that one's data."""
+def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
+    """Uploaded weights in the architecture they were matched with, with that one's data."""
     from pruning.formats import load_upload
 
     architecture, state = load_upload(id, workspace)
-    base = resolve(architecture, workspace, fetch=ways.fetch, progress=ways.progress)
-    model = copy.deepcopy(base.model)
+    work = base(architecture)
+    model = copy.deepcopy(work.model)
     model.load_state_dict(state)
-    return replace(base, name=f"{_upload(id, workspace)['name']} as {architecture}", model=model)
+    return replace(work, name=f"{_upload(id, workspace)['name']} as {architecture}", model=model)
 
 
-def _pruned(id: str, workspace: Path, ways: _Ways) -> Workpiece:
+def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
     """The model that a run started from, with the weights that the run ended with."""
     from safetensors.torch import load_model
 
-    job, result = _run(id, workspace)
-    base = resolve(
-        Recipe.from_dict(_plain(job.spec)).model,
-        workspace,
-        fetch=ways.fetch,
-        progress=ways.progress,
-    )
-    model = copy.deepcopy(base.model)
+    job, result = _finished(id, workspace)
+    work = base(recipe_of(job.spec).model)
+    model = copy.deepcopy(work.model)
     load_model(model, str(result.weights))
-    return replace(base, name=f"run {id} of {base.name}", model=model)
+    return replace(work, name=f"run {id} of {work.name}", model=model)
 
 
-def _run(id: str, workspace: Path) -> tuple[Job, RunResult]:
+def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:
     job = Store(workspace).job(id)
     if job.kind != "run" or job.state != "finished":
         raise RecipeError(
@@ -152,15 +147,12 @@ def _run(id: str, workspace: Path) -> tuple[Job, RunResult]:
 
 
 def _upload(id: str, workspace: Path) -> dict[str, Any]:
+    """What `upload.json` says. Raises RecipeError where there is none."""
     file = workspace / "uploads" / id / "upload.json"
+    # The id may come from an address: it must not lead out of the folder.
     if not id.isalnum() or not file.is_file():
         raise RecipeError(
             f"There is no upload {id!r} in this workspace: open the file again on the Model page."
         )
-    held: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return held
-
-
-def _plain(spec: dict[str, Any]) -> dict[str, Any]:
-    """A run's spec without what is not of its recipe."""
-    return {name: value for name, value in spec.items() if name != "threads"}
+    about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return about

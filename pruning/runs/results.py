@@ -1,7 +1,7 @@
 """What finished jobs left in their folders, as plain numbers. No torch: pages read these.
 
-A run's folder holds `result.json` (its Finished event), `final.safetensors`, `masks.npz` and `histograms.npz`;
-a study's holds `study.json` and `study.npz`. Each is written whole or not at all.
+A run's folder holds `result.json` (its Finished event), `final.safetensors`, `masks.npz` and
+`histograms.npz`; a study's holds `study.json` and `study.npz`. Each is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ from pruning.metrics import Histogram
 from pruning.storage import whole, write_json
 
 T = TypeVar("T")
+Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a page needs to know about a model. what: "card", "weights" or "scores"; data: `study.json`."""
+    """The answer to what a page asked about a model.
+
+    what: the kind of study ("card", "weights", "scores", ...); data: `study.json`.
+    """
 
     folder: Path
     what: str
@@ -36,13 +40,13 @@ class Study:
     data: dict[str, Any]
 
     @cached_property
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> Arrays:
         """Every array of `study.npz`, by name; read when first asked for."""
         return _arrays(self.folder / "study.npz")
 
     @cached_property
     def ranking(self) -> Ranking:
-        """The index of a "scores" study: what any ratio would leave."""
+        """The index of a "scores" study: what any sparsity would keep."""
         return _readable(self.folder / "study.npz", Ranking.load)
 
 
@@ -59,41 +63,43 @@ class RunResult:
 
     @cached_property
     def histograms(self) -> dict[str, Histogram]:
-        """Layer -> its weights before and after."""
-        held = _arrays(self.folder / "histograms.npz")
-        names = json.loads(str(held["names"]))
+        """Layer name -> its weights before and after."""
+        arrays = _arrays(self.folder / "histograms.npz")
+        names = json.loads(str(arrays["names"]))
         return {
-            name: Histogram(held[f"edges_{i}"], held[f"dense_{i}"], held[f"final_{i}"])
+            name: Histogram(*(arrays[f"{part}_{i}"] for part in HISTOGRAM_PARTS))
             for i, name in enumerate(names)
         }
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Parameter name -> True where the weight was kept, in the parameter's shape."""
-        held = _arrays(self.folder / "masks.npz")
-        shapes = json.loads(str(held["shapes"]))
-        return {
-            name: _unpack(held[f"bits_{i}"], tuple(shape))
-            for i, (name, shape) in enumerate(shapes.items())
-        }
+        arrays = _arrays(self.folder / "masks.npz")
+        shapes = json.loads(str(arrays["shapes"]))
+        masks = {}
+        for i, (name, shape) in enumerate(shapes.items()):
+            # The bits fill whole bytes, so the count says where they end.
+            bits = np.unpackbits(arrays[f"bits_{i}"], count=int(np.prod(shape)))
+            masks[name] = bits.astype(bool).reshape(shape)
+        return masks
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """One parameter's mask."""
         return self.masks()[name]
 
 
+HISTOGRAM_PARTS = ("edges", "dense", "final")
+"""The fields of a Histogram, as `histograms.npz` names them, in order."""
+
+
 def load_study(folder: Path) -> Study:
     """Raises RunError when the folder holds no whole study."""
-    data = _readable(
-        folder / "study.json", lambda file: json.loads(file.read_text(encoding="utf-8"))
-    )
+    data = _readable(folder / "study.json", _json)
     return Study(folder, data["what"], data["model"], data)
 
 
 def load_run(folder: Path) -> RunResult:
     """Raises RunError when the folder holds no result: the run did not finish, or was deleted."""
-    data = _readable(
-        folder / "result.json", lambda file: json.loads(file.read_text(encoding="utf-8"))
-    )
+    data = _readable(folder / "result.json", _json)
     finished = from_dict({**data, "event": "finished"})
     assert isinstance(finished, Finished)
     return RunResult(folder, finished)
@@ -102,10 +108,8 @@ def load_run(folder: Path) -> RunResult:
 # ---------------------------------------------------------------- writers, for workers
 
 
-def save_study(
-    folder: Path, data: dict[str, Any], arrays: dict[str, NDArray[Any]] | Ranking
-) -> None:
-    """Arrays first, `study.json` last: where it is, all is."""
+def save_study(folder: Path, data: dict[str, Any], arrays: Arrays | Ranking) -> None:
+    # `study.json` last: where it is, all is.
     with whole(folder / "study.npz") as draft:
         if isinstance(arrays, Ranking):
             arrays.save(draft)
@@ -115,7 +119,7 @@ def save_study(
 
 
 def save_masks(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> None:
-    """A bit for each weight, deflated."""
+    """A bit for each weight, compressed."""
     shapes = {name: list(keep.shape) for name, keep in masks.items()}
     bits: dict[str, Any] = {f"bits_{i}": np.packbits(keep) for i, keep in enumerate(masks.values())}
     with whole(folder / "masks.npz") as draft:
@@ -123,37 +127,48 @@ def save_masks(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> None:
 
 
 def save_histograms(folder: Path, histograms: dict[str, Histogram]) -> None:
-    parts: dict[str, Any] = {}
-    for i, held in enumerate(histograms.values()):
-        parts |= {f"edges_{i}": held.edges, f"dense_{i}": held.dense, f"final_{i}": held.final}
+    # By number: a layer's name could be no name of a zip member.
+    arrays: dict[str, Any] = {
+        f"{part}_{i}": getattr(histogram, part)
+        for i, histogram in enumerate(histograms.values())
+        for part in HISTOGRAM_PARTS
+    }
+    names = np.array(json.dumps(list(histograms)))
     with whole(folder / "histograms.npz") as draft:
-        np.savez(draft, allow_pickle=False, names=np.array(json.dumps(list(histograms))), **parts)
+        np.savez(draft, allow_pickle=False, names=names, **arrays)
 
 
 def save_result(folder: Path, finished: Finished) -> None:
     write_json(folder / "result.json", to_dict(finished))
 
 
-def _unpack(bits: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
+# ---------------------------------------------------------------- readers
 
 
-def _arrays(file: Path) -> dict[str, NDArray[Any]]:
-    def read(place: Path) -> dict[str, NDArray[Any]]:
-        with np.load(place, allow_pickle=False) as held:
-            return dict(held)
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _arrays(file: Path) -> Arrays:
+    def read(file: Path) -> Arrays:
+        # A file from elsewhere must not bring a pickle, which is a program.
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     return _readable(file, read)
 
 
 def _readable(file: Path, read: Callable[[Path], T]) -> T:
+    """What `read` makes of the file. Raises RunError where it is missing or damaged."""
     try:
         return read(file)
     except FileNotFoundError:
         raise RunError(
-            f"{file.parent.name} has no {file.name}: the work did not finish, or was deleted; start it again."
+            f"{file.parent.name} has no {file.name}: the work did not finish, or was deleted; "
+            "start it again."
         ) from None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise RunError(
-            f"{file.name} of {file.parent.name} cannot be read ({error}): delete that job and start it again."
+            f"{file.name} of {file.parent.name} cannot be read ({error}): "
+            "delete that job and start it again."
         ) from error

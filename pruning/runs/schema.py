@@ -12,21 +12,22 @@ MIGRATIONS = (
         id        TEXT PRIMARY KEY,
         kind      TEXT NOT NULL,                    -- "run" or "study"
         spec      TEXT NOT NULL,                    -- JSON object
-        key       TEXT,                             -- what makes two jobs the same work; NULL: never the same
+        key       TEXT,                             -- equal for the same work; NULL: never the same
         state     TEXT NOT NULL DEFAULT 'queued',
         attempt   INTEGER NOT NULL DEFAULT 0,       -- times claimed
-        owner     TEXT,                             -- host:pid:start of the process that holds the lease
+        owner     TEXT,                             -- host:pid:start of the process with the lease
         lease     REAL,                             -- unix seconds at which the lease is over
         submitted REAL NOT NULL,
         started   REAL,
         ended     REAL,
         message   TEXT,
-        stopping  REAL,                             -- unix seconds at which somebody asked it to stop
+        stopping  REAL,                             -- unix seconds of the request to stop
         priority  INTEGER NOT NULL DEFAULT 0,       -- higher first
         parent    TEXT,                             -- the job that this one is part of
         batch     TEXT                              -- the sweep that this one belongs to
     );
-    CREATE UNIQUE INDEX jobs_key ON jobs (key) WHERE key IS NOT NULL AND state IN ('queued', 'running', 'finished');
+    CREATE UNIQUE INDEX jobs_key ON jobs (key)
+        WHERE key IS NOT NULL AND state IN ('queued', 'running', 'finished');
     CREATE INDEX jobs_waiting ON jobs (state, kind, priority, submitted);
     CREATE INDEX jobs_newest ON jobs (kind, submitted);
     CREATE TABLE events (
@@ -39,22 +40,29 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
 )
-"""Step i takes a store from version i to i + 1. Only ever add to the end: stores out there have run the earlier ones."""
+"""Step i takes a store from version i to i + 1.
+
+Only ever add to the end: stores out there have run the earlier ones.
+"""
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Bring the store up to this workbench's version, once, whoever comes first. Raises RunError for a newer store."""
-    found = _version(db)
-    if found > len(MIGRATIONS):
+    """Bring the store up to this workbench's version, once, whoever comes first.
+
+    Raises RunError for a newer store.
+    """
+    version = _version(db)
+    if version > len(MIGRATIONS):
         raise RunError(
-            f"This workspace has version {found}, and this workbench reads up to version {len(MIGRATIONS)}: "
-            "update the workbench, or point PRUNING_HOME at another folder."
+            f"This workspace has version {version}, and this workbench reads up to version "
+            f"{len(MIGRATIONS)}: update the workbench, or point PRUNING_HOME at another folder."
         )
-    if found == len(MIGRATIONS):
+    if version == len(MIGRATIONS):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
-        for step in MIGRATIONS[_version(db) :]:  # read again: another process may have been first
+        # The version is read again under the lock: another process may have been first.
+        for step in MIGRATIONS[_version(db) :]:
             for statement in _statements(step):
                 db.execute(statement)
         db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -69,11 +77,13 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _statements(script: str) -> list[str]:
-    """One by one, because executescript would commit in between."""
-    found, held = [], ""
+    """The script's statements, without its comments."""
+    # One by one, because executescript would commit in between.
+    statements = []
+    statement = ""
     for line in script.splitlines():
-        held += line.split("--")[0] + "\n"
-        if sqlite3.complete_statement(held):
-            found.append(held)
-            held = ""
-    return found
+        statement += line.split("--")[0] + "\n"
+        if sqlite3.complete_statement(statement):
+            statements.append(statement)
+            statement = ""
+    return statements

@@ -1,7 +1,8 @@
 """The job store: runs and studies, their states and their events, in one SQLite file. No torch.
 
-A worker writes under a lease, (owner, attempt), and each of its writes asks whether the lease still holds: a worker that
-was given up for dead and comes back can change nothing. Everybody may give up on an owner that died.
+A worker writes under a lease, (owner, attempt), and each of its writes checks the lease: a worker
+whose job was given up, and that comes back, can change nothing (fencing). Anybody may give up on
+an owner that died.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pruning import events as _events
 from pruning.errors import Lost, RunError
 from pruning.events import Event, Failed, Halted
-from pruning.runs import process_id as _owner
+from pruning.runs import process_id
 from pruning.runs.cache_keys import complete
 from pruning.runs.schema import migrate
 from pruning.storage import default_workspace
@@ -30,20 +31,33 @@ from pruning.storage import default_workspace
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
 ENDED = ("finished", "failed", "stopped")
-LEASE = 30.0
-"""Seconds after its last sign of life at which an owner is given up."""
 
-GONE = "The process that worked on this ended before it was done (the memory may have run out): start it again."
+LEASE = 30.0
+"""Seconds after its last renewal at which an owner is given up."""
+
 BUSY = 10.0
 """Seconds to wait for other writers."""
+
+PROCESS_ENDED = (
+    "The process that worked on this ended before it was done "
+    "(the memory may have run out): start it again."
+)
+
+# SQL. The queue a job stands in: studies of low priority are long, and stand in one of their own.
+_IS_LONG = "(kind = 'study' AND priority < 0)"
+_QUEUE = f"CASE WHEN {_IS_LONG} THEN 'long' ELSE kind END"
+# Of the long studies none while one is worked on, so that runs find a free worker.
+_LONG_RUNS = f"EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND {_IS_LONG})"
+_CLAIMABLE = f"state = 'queued' AND NOT ({_IS_LONG} AND {_LONG_RUNS})"
 
 
 @dataclass(frozen=True)
 class Job:
-    """Work to do, doing or done. Times are unix seconds; folder: what it leaves behind.
+    """Work to do, doing or done. Times are unix seconds; folder: where its files lie.
 
-    state: queued, running, finished, failed or stopped; attempt: times claimed; owner: who works on it;
-    message: why it failed, in one sentence; stopping: somebody asked it to stop; batch: the sweep it belongs to.
+    state: queued, running, finished, failed or stopped; attempt: times claimed; owner: who works
+    on it; message: why it failed, in one sentence; stopping: somebody asked it to stop; batch: the
+    sweep it belongs to.
     """
 
     id: str
@@ -62,22 +76,27 @@ class Job:
     batch: str | None = None
 
 
+_JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder"}
+
+
 class Fenced(Lost):
-    """This worker no longer holds the job: somebody gave up on it, or deleted the job."""
+    """This worker no longer owns the job: somebody gave up on it, or deleted the job."""
 
 
 class Store:
-    """Jobs and events in `<workspace>/runs.sqlite`, for any number of processes and threads at once.
+    """Jobs and events in `<workspace>/runs.sqlite`, for many processes and threads at once.
 
-    lease: seconds. Raises RunError, with the way out, when the file cannot be read or written.
+    workspace: by default that of `storage.default_workspace`; lease: seconds. Raises RunError,
+    with the way out, when the file cannot be read or written.
     """
 
     def __init__(self, workspace: Path | None = None, *, lease: float = LEASE) -> None:
         self.workspace = workspace or default_workspace()
-        self.file, self.lease = self.workspace / "runs.sqlite", lease
+        self.file = self.workspace / "runs.sqlite"
+        self.lease = lease
         self._idle: deque[sqlite3.Connection] = deque()
         self._process = os.getpid()
-        with _plainly(self.file):
+        with _readable_errors(self.file):
             self.workspace.mkdir(parents=True, exist_ok=True)
         with self._read() as db:
             migrate(db)
@@ -94,41 +113,38 @@ class Store:
         parent: str | None = None,
         batch: str | None = None,
     ) -> str:
-        """Queue a job; its id. Under the same key, and neither failed nor stopped, it is the job that is there already.
+        """Queue a job; its id. Where a job of the same key is live or finished, the id of that one.
 
-        A study's key is completed with all that its answer depends on (weights, code), so answers stay true across sessions.
+        A study's key is completed with all that its answer depends on (weights, code), so answers
+        stay true across sessions. Raises RunError for an unknown kind.
         """
         if kind not in KINDS:
-            raise RunError(
-                f"There is no kind of job called {kind!r}: known are {', '.join(KINDS)}."
-            )
-        key = complete(spec, key, self.workspace) if kind == "study" else key
-        id, text = secrets.token_hex(6), json.dumps(spec, separators=(",", ":"), allow_nan=False)
+            known = ", ".join(KINDS)
+            raise RunError(f"There is no kind of job called {kind!r}: known are {known}.")
+        if kind == "study":
+            key = complete(spec, key, self.workspace)
+        id = secrets.token_hex(6)
+        text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
         with self._write() as db:
-            held = db.execute(
-                "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')",
-                (key,),
-            ).fetchone()
-            if held is not None and self._worth(held):
-                return str(held["id"])
-            if held is not None:  # its files are gone: the row alone is no answer
-                db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (held["id"],))
-            row = (id, kind, text, key, time.time(), priority, parent, batch)
+            same = _same_key(db, key)
+            if same is not None and self._answers(same):
+                return str(same["id"])
+            if same is not None:
+                # Its files were deleted: the row alone is no answer, and must free the key.
+                db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (same["id"],))
             db.execute(
-                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
+                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (id, kind, text, key, time.time(), priority, parent, batch),
             )
         return id
 
     def known(self, spec: dict[str, Any], key: str | None) -> bool:
-        """Whether that study waits, works or is done: asking for it would begin nothing."""
+        """Whether that study waits, runs or is finished: submitting it would begin nothing."""
         key = complete(spec, key, self.workspace)
         with self._read() as db:
-            held = db.execute(
-                "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')",
-                (key,),
-            ).fetchone()
-        return held is not None and self._worth(held)
+            same = _same_key(db, key)
+        return same is not None and self._answers(same)
 
     def job(self, id: str) -> Job:
         """Raises RunError for an id the store does not have."""
@@ -136,7 +152,8 @@ class Store:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise RunError(
-                f"There is no job {id!r} in this workspace: it was deleted, or belongs to another one. Choose one from the list."
+                f"There is no job {id!r} in this workspace: it was deleted, or belongs to another "
+                "one. Choose one from the list."
             )
         return self._job(row)
 
@@ -148,248 +165,210 @@ class Store:
         batch: str | None = None,
     ) -> list[Job]:
         """Newest first."""
-        where, given = ["1"], list[Any]()
-        for column, values in (
-            ("kind", kind and [kind]),
-            ("state", states),
-            ("batch", batch and [batch]),
-        ):
-            if values is not None:
-                where.append(f"{column} IN ({', '.join('?' * len(values))})")
-                given += values
+        wanted: dict[str, Collection[str] | None] = {
+            "kind": [kind] if kind else None,
+            "state": states,
+            "batch": [batch] if batch else None,
+        }
+        conditions = ["1"]
+        values: list[Any] = []
+        for column, allowed in wanted.items():
+            if allowed is not None:
+                conditions.append(f"{column} IN ({_marks(allowed)})")
+                values += allowed
+        # The row id decides between jobs of one clock tick.
+        query = (
+            f"SELECT * FROM jobs WHERE {' AND '.join(conditions)} "
+            "ORDER BY submitted DESC, rowid DESC LIMIT ?"
+        )
         with self._read() as db:
-            asked = f"SELECT * FROM jobs WHERE {' AND '.join(where)} ORDER BY submitted DESC, rowid DESC LIMIT ?"
-            return [self._job(row) for row in db.execute(asked, (*given, limit))]
+            return [self._job(row) for row in db.execute(query, (*values, limit))]
 
     def events(self, id: str, after: int = 0) -> list[tuple[int, Event]]:
-        """(number, event) of the current attempt, past number `after`, in order. Numbers count from 1."""
-        asked = """SELECT number, body FROM events JOIN jobs ON jobs.id = events.job AND jobs.attempt = events.attempt
-                   WHERE job = ? AND number > ? ORDER BY number"""
+        """(number, event) of the current attempt, past number `after`, in order.
+
+        Numbers count from 1.
+        """
+        query = (
+            "SELECT number, body FROM events JOIN jobs "
+            "ON jobs.id = events.job AND jobs.attempt = events.attempt "
+            "WHERE job = ? AND number > ? ORDER BY number"
+        )
         with self._read() as db:
-            return [
-                (row["number"], _events.from_json(row["body"]))
-                for row in db.execute(asked, (id, after))
-            ]
+            rows = db.execute(query, (id, after))
+            return [(row["number"], _events.from_json(row["body"])) for row in rows]
 
     def stop(self, id: str) -> None:
-        """Ask a job to stop: at once when it waits, soon when it runs, nothing when it has ended."""
-        now = time.time()
+        """Ask a job to stop: at once when it waits, soon when it runs, never when it has ended."""
         with self._write() as db:
             row = db.execute(
                 "SELECT * FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (id,)
             ).fetchone()
             if row is None:
                 return
-            db.execute("UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (now, id))
+            # The first request counts: a second one must not give the worker more time.
+            db.execute(
+                "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (time.time(), id)
+            )
             if row["state"] == "queued":
-                self._end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+                _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
 
     def delete(self, id: str) -> None:
-        """Forget a job, its events and its files. Whoever works on it notices at its next write."""
+        """Forget a job, its events and its files. Its worker notices at its next write."""
         with self._write() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
         shutil.rmtree(self.folder(id), ignore_errors=True)
 
     def reap(self, owners: Collection[str] = ()) -> list[Job]:
-        """Give up on jobs whose owner is dead, or silent for longer than the lease, or in `owners`. The jobs as they were.
+        """Give up on jobs whose owner is dead, silent for longer than the lease, or in `owners`.
 
-        Runs fail with the sentence of `Lost`; studies, which nobody watches, go back into the queue once.
+        Returns the jobs as they were. Runs fail with the message of `Lost`; studies, which nobody
+        watches, go back into the queue once.
         """
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
         now = time.time()
-        lost = [
-            row
-            for row in rows
-            if row["owner"] in owners or row["lease"] < now or _owner.dead(row["owner"])
-        ]
-        return [
-            job
-            for job in map(self._job, lost)
-            if self._give_up(job, silent=job.owner not in owners)
-        ]
+        reaped = []
+        for row in rows:
+            named = row["owner"] in owners
+            if named or row["lease"] < now or process_id.dead(row["owner"]):
+                job = self._job(row)
+                if self._give_up(job, unless_renewed=not named):
+                    reaped.append(job)
+        return reaped
 
     def give_up(self, job: Job) -> bool:
-        """End a running job without its worker, which is fenced off from now on. False: it has ended already."""
-        return self._give_up(job, silent=False)
+        """End a running job without its worker, which is fenced off from now on.
+
+        False: it has ended already.
+        """
+        return self._give_up(job, unless_renewed=False)
 
     def waiting(self) -> dict[str, int]:
-        """How many jobs could be claimed, by kind; "long": studies of low priority, one at a time. A glance that takes no lock."""
+        """How many jobs could be claimed, by queue: run, study or long. Takes no lock."""
+        query = f"SELECT {_QUEUE} AS queue, COUNT(*) FROM jobs WHERE {_CLAIMABLE} GROUP BY queue"
         with self._read() as db:
-            return dict(
-                db.execute(
-                    f"SELECT {_WHAT} AS what, COUNT(*) FROM jobs WHERE {_OPEN} GROUP BY what"
-                ).fetchall()
-            )
+            return dict(db.execute(query).fetchall())
+
+    def any_waiting(self, queues: Collection[str]) -> bool:
+        """Whether a job of these queues could be claimed. Takes no lock."""
+        return not set(queues).isdisjoint(self.waiting())
 
     def fail_waiting(self, message: str) -> None:
         """End every queued job: there is nobody to do them."""
         with self._write() as db:
             for row in db.execute("SELECT * FROM jobs WHERE state = 'queued'").fetchall():
-                self._end(db, row, "failed", message, Failed("RunError", message))
+                _end(db, row, "failed", message, Failed("RunError", message))
 
     def folder(self, id: str) -> Path:
-        """Where a job leaves its files. Ids are hexadecimal, so that a name from outside cannot be a path."""
+        """Where a job's files lie. Raises RunError for what is no id."""
+        # Ids are hexadecimal, so that a name from outside cannot be a path.
         if not id or not set(id) <= set("0123456789abcdef"):
             raise RunError(
                 f"{id!r} is not the id of a job: ids are hexadecimal, like 5f0c2a9b41de."
             )
         return self.workspace / "jobs" / id
 
-    # ---------------------------------------------------------------- for the worker that holds the job
+    # ---------------------------------------------------------------- for the worker of a job
 
-    def claim(self, owner: str | None = None, kinds: Collection[str] = KINDS) -> Job | None:
-        """Take the next job: studies before runs, higher priority first, then first come, first served; "long" ones last, the newest
-        first, because that is what somebody looks at. None: nothing waits.
+    def claim(self, owner: str | None = None, queues: Collection[str] = KINDS) -> Job | None:
+        """Take the next job of these queues. None: nothing waits.
+
+        Studies before runs, higher priority first, then first come, first served; long studies
+        last, the newest first, because that is what somebody looks at.
         """
-        if not any(self.waiting().get(kind) for kind in kinds):
+        # Looked at without a lock first: idle workers ask many times a second.
+        if not self.any_waiting(queues):
             return None
         now = time.time()
-        asked = f"""SELECT id, {_WHAT} AS what FROM jobs WHERE {_OPEN} AND what IN ({", ".join("?" * len(kinds))})
-                    ORDER BY what = 'long', what = 'study' DESC, priority DESC, submitted * (1 - 2 * (what = 'long')), rowid LIMIT 1"""
+        query = (
+            f"SELECT id, {_QUEUE} AS queue FROM jobs "
+            f"WHERE {_CLAIMABLE} AND queue IN ({_marks(queues)}) "
+            "ORDER BY queue = 'long', queue = 'study' DESC, priority DESC, "
+            "submitted * (1 - 2 * (queue = 'long')), rowid LIMIT 1"
+        )
+        claim = (
+            "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, "
+            "started = ? WHERE id = ? RETURNING *"
+        )
         with self._write() as db:
-            row = db.execute(asked, tuple(kinds)).fetchone()
+            row = db.execute(query, tuple(queues)).fetchone()
             if row is None:
                 return None
-            taken = "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, started = ? WHERE id = ? RETURNING *"
-            return self._job(
-                db.execute(
-                    taken, (owner or _owner.me(), now + self.lease, now, row["id"])
-                ).fetchone()
-            )
+            lease = (owner or process_id.me(), now + self.lease, now, row["id"])
+            return self._job(db.execute(claim, lease).fetchone())
 
-    def beat(self, job: Job) -> bool:
-        """A sign of life: the lease begins anew. Returns whether somebody asked the job to stop. Raises Fenced."""
-        with self._write(full=False) as db:
-            row = self._held(db, job)
+    def renew(self, job: Job) -> None:
+        """Let the lease begin anew: the worker's heartbeat. Raises Fenced."""
+        with self._write(durable=False) as db:
+            _owned(db, job)
             db.execute("UPDATE jobs SET lease = ? WHERE id = ?", (time.time() + self.lease, job.id))
-        return row["stopping"] is not None
 
     def stopping(self, job: Job) -> bool:
-        """Whether somebody asked the job to stop; a glance that takes no lock. Raises Fenced."""
+        """Whether somebody asked the job to stop. Takes no lock. Raises Fenced."""
         with self._read() as db:
-            return self._held(db, job)["stopping"] is not None
+            return _owned(db, job)["stopping"] is not None
 
     def append(self, job: Job, event: Event) -> int:
         """Add an event; its number. Raises Fenced."""
-        with self._write(full=False) as db:
-            return self._append(db, self._held(db, job), event)
+        with self._write(durable=False) as db:
+            return _append(db, _owned(db, job), event)
 
     def release(self, job: Job) -> None:
-        """Give the job back unharmed: it waits again, for whoever comes next. Raises Fenced."""
+        """Put the job back into the queue, unharmed. Raises Fenced."""
         with self._write() as db:
-            self._requeue(db, self._held(db, job))
+            _requeue(db, _owned(db, job))
 
     def finish(
         self, job: Job, state: str, message: str | None = None, event: Event | None = None
     ) -> None:
-        """End the job, and say so with a last event in the same breath. Raises Fenced."""
+        """End the job and add its last event, in one transaction. Raises Fenced."""
         if state not in ENDED:
             raise RunError(f"A job cannot end as {state!r}: it ends as {', '.join(ENDED)}.")
         with self._write() as db:
-            self._end(db, self._held(db, job), state, message, event)
+            _end(db, _owned(db, job), state, message, event)
 
     # ---------------------------------------------------------------- inside
 
     def _job(self, row: sqlite3.Row) -> Job:
-        plain = (
-            "id",
-            "kind",
-            "state",
-            "attempt",
-            "owner",
-            "submitted",
-            "started",
-            "ended",
-            "message",
-            "parent",
-            "batch",
-        )
-        kept = {name: row[name] for name in plain}
+        # The table's columns, but for those that only the store needs (key, lease, priority).
+        columns = {name: value for name, value in dict(row).items() if name in _JOB_COLUMNS}
         return Job(
-            **kept,
+            **columns,
             spec=json.loads(row["spec"]),
             stopping=row["stopping"] is not None,
             folder=self.workspace / "jobs" / row["id"],
         )
 
-    def _worth(self, row: sqlite3.Row) -> bool:
-        """Whether a job under the same key is an answer: it is on its way, or its files are there."""
+    def _answers(self, row: sqlite3.Row) -> bool:
+        """Whether a job under the same key is an answer: it is live, or its files are there."""
         result = {"run": "result.json", "study": "study.json"}[row["kind"]]
         return row["state"] in LIVE or (self.folder(row["id"]) / result).exists()
 
-    def _held(self, db: sqlite3.Connection, job: Job) -> sqlite3.Row:
-        asked = (
-            "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
-        )
-        row: sqlite3.Row | None = db.execute(asked, (job.id, job.owner, job.attempt)).fetchone()
-        if row is None:
-            raise Fenced(f"Job {job.id} is no longer this worker's: it was given up or deleted.")
-        return row
-
-    def _append(self, db: sqlite3.Connection, row: sqlite3.Row, event: Event) -> int:
-        asked = "SELECT COALESCE(MAX(number), 0) + 1 FROM events WHERE job = ? AND attempt = ?"
-        number = int(db.execute(asked, (row["id"], row["attempt"])).fetchone()[0])
-        body = _events.to_json(event)
-        db.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?)",
-            (row["id"], row["attempt"], number, time.time(), body),
-        )
-        return number
-
-    def _end(
-        self,
-        db: sqlite3.Connection,
-        row: sqlite3.Row,
-        state: str,
-        message: str | None,
-        event: Event | None,
-    ) -> None:
-        if event is not None:
-            self._append(db, row, event)
-        db.execute(
-            "UPDATE jobs SET state = ?, message = ?, ended = ?, lease = NULL WHERE id = ?",
-            (state, message, time.time(), row["id"]),
-        )
-
-    def _give_up(self, job: Job, *, silent: bool) -> bool:
-        """End one job of a lost owner, unless somebody was faster. silent: unless its owner gave a sign of life meanwhile."""
+    def _give_up(self, job: Job, *, unless_renewed: bool) -> bool:
+        """End one job of a lost owner; False when it ended meanwhile, or its lease was renewed."""
         with self._write() as db:
-            asked = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
-            now = db.execute(asked, (job.id, job.owner, job.attempt)).fetchone()
-            if now is None or (
-                silent and now["lease"] >= time.time() and not _owner.dead(now["owner"])
-            ):
+            # Read again under the lock: since the job was looked at, anything may have happened.
+            row = _owned_row(db, job)
+            if row is None:
                 return False
-            if now["stopping"] is not None:
-                self._end(db, now, "stopped", "Stopped.", self._halted(db, now))
-            elif now["kind"] == "study" and now["attempt"] < 2:
-                self._requeue(db, now)
+            if unless_renewed and row["lease"] >= time.time() and not process_id.dead(row["owner"]):
+                return False
+            if row["stopping"] is not None:
+                _end(db, row, "stopped", "Stopped.", _halted(db, row))
+            elif row["kind"] == "study" and row["attempt"] < 2:
+                _requeue(db, row)
             else:
-                self._end(db, now, "failed", GONE, Failed("Lost", GONE))
+                _end(db, row, "failed", PROCESS_ENDED, Failed("Lost", PROCESS_ENDED))
             return True
-
-    def _requeue(self, db: sqlite3.Connection, row: sqlite3.Row) -> None:
-        db.execute(
-            "UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?",
-            (row["id"],),
-        )
-
-    def _halted(self, db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
-        """How far a job came, from its last event that says so."""
-        asked = "SELECT body FROM events WHERE job = ? AND attempt = ? ORDER BY number DESC"
-        for (body,) in db.execute(asked, (row["id"], row["attempt"])):
-            data = json.loads(body)
-            if "step" in data:
-                return Halted(data["step"], data.get("epoch", 0))
-        return Halted(0, 0)
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
         """A connection of one's own for a moment: threads of a page share a Store."""
         if os.getpid() != self._process:  # a fork must not use its parent's connections
-            self._idle, self._process = deque(), os.getpid()
-        with _plainly(self.file):
+            self._idle = deque()
+            self._process = os.getpid()
+        with _readable_errors(self.file):
             try:
                 db = self._idle.pop()
             except IndexError:
@@ -402,13 +381,14 @@ class Store:
                 self._idle.append(db)
 
     @contextmanager
-    def _write(self, *, full: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction that takes the write lock first, so that it waits instead of failing midway.
+    def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A transaction that takes the write lock first, so that it waits and never fails midway.
 
-        full: on the disk when it returns, even if the power goes; else the last moments may be lost, but nothing torn.
+        durable: on the disk when it returns, even if the power fails; else the last moments may be
+        lost, but nothing is half written.
         """
         with self._read() as db:
-            db.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
@@ -416,36 +396,99 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.file, timeout=BUSY, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
+        # With a write-ahead log pages read while a worker writes.
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA foreign_keys = ON")
         return db
 
 
-_WHAT = "CASE WHEN kind = 'study' AND priority < 0 THEN 'long' ELSE kind END"
-_LONG = "(kind = 'study' AND priority < 0)"
-_OPEN = f"state = 'queued' AND NOT ({_LONG} AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND {_LONG}))"
-"""Jobs that may be claimed: of the long studies none while one is worked on, so that runs find a free worker."""
+# ---------------------------------------------------------------- rows, inside a transaction
+
+
+def _marks(values: Collection[object]) -> str:
+    """A question mark for each value, for SQL's IN."""
+    return ", ".join("?" * len(values))
+
+
+def _same_key(db: sqlite3.Connection, key: str | None) -> sqlite3.Row | None:
+    """The job under that key that neither failed nor was stopped."""
+    query = "SELECT * FROM jobs WHERE key = ? AND state IN ('queued', 'running', 'finished')"
+    row: sqlite3.Row | None = db.execute(query, (key,)).fetchone()
+    return row
+
+
+def _owned_row(db: sqlite3.Connection, job: Job) -> sqlite3.Row | None:
+    """The job's row while this owner's attempt at it runs: the check that fences others off."""
+    query = "SELECT * FROM jobs WHERE id = ? AND state = 'running' AND owner = ? AND attempt = ?"
+    row: sqlite3.Row | None = db.execute(query, (job.id, job.owner, job.attempt)).fetchone()
+    return row
+
+
+def _owned(db: sqlite3.Connection, job: Job) -> sqlite3.Row:
+    row = _owned_row(db, job)
+    if row is None:
+        raise Fenced(f"Job {job.id} is no longer this worker's: it was given up or deleted.")
+    return row
+
+
+def _append(db: sqlite3.Connection, row: sqlite3.Row, event: Event) -> int:
+    query = "SELECT COALESCE(MAX(number), 0) + 1 FROM events WHERE job = ? AND attempt = ?"
+    number = int(db.execute(query, (row["id"], row["attempt"])).fetchone()[0])
+    body = _events.to_json(event)
+    values = (row["id"], row["attempt"], number, time.time(), body)
+    db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
+    return number
+
+
+def _end(
+    db: sqlite3.Connection,
+    row: sqlite3.Row,
+    state: str,
+    message: str | None,
+    event: Event | None,
+) -> None:
+    if event is not None:
+        _append(db, row, event)
+    db.execute(
+        "UPDATE jobs SET state = ?, message = ?, ended = ?, lease = NULL WHERE id = ?",
+        (state, message, time.time(), row["id"]),
+    )
+
+
+def _requeue(db: sqlite3.Connection, row: sqlite3.Row) -> None:
+    db.execute(
+        "UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?",
+        (row["id"],),
+    )
+
+
+def _halted(db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
+    """The step and epoch that a job reached, by its last event that has them."""
+    query = "SELECT body FROM events WHERE job = ? AND attempt = ? ORDER BY number DESC"
+    for (body,) in db.execute(query, (row["id"], row["attempt"])):
+        data = json.loads(body)
+        if "step" in data:
+            return Halted(data["step"], data.get("epoch", 0))
+    return Halted(0, 0)
 
 
 @contextmanager
-def _plainly(file: Path) -> Iterator[None]:
-    """What SQLite and the disk say, in words people can act on."""
+def _readable_errors(file: Path) -> Iterator[None]:
+    """Errors of SQLite and the disk, as RunErrors with the way out."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        said = str(error)
-        if "full" in said or "No space" in said:
-            raise RunError(
-                f"The disk is full: {file.parent} could not be written. Free some space and try again."
-            ) from error
-        if "not a database" in said or "malformed" in said:
-            raise RunError(
-                f"{file} is damaged ({said}): move it aside, and the workbench begins a new one."
-            ) from error
-        if "locked" in said or "busy" in said:
-            raise RunError(
-                f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
-            ) from error
-        raise RunError(
-            f"{file} cannot be used ({said}): check that its folder exists and may be written."
-        ) from error
+        raise RunError(_explained(file, str(error))) from error
+
+
+def _explained(file: Path, reason: str) -> str:
+    # SQLite's errors differ only in their text.
+    if "full" in reason or "No space" in reason:
+        return (
+            f"The disk is full: {file.parent} could not be written. Free some space and try again."
+        )
+    if "not a database" in reason or "malformed" in reason:
+        return f"{file} is damaged ({reason}): move it aside, and the workbench begins a new one."
+    if "locked" in reason or "busy" in reason:
+        return f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
+    return f"{file} cannot be used ({reason}): check that its folder exists and may be written."

@@ -1,4 +1,4 @@
-"""Looking after workers: keep enough of them warm, bury the dead, end those that do not let go. No torch."""
+"""Supervision of a worker pool: keep enough workers warm, replace those that died. No torch."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pruning.runs import process_id
+from pruning.runs.process_id import log
 from pruning.runs.store import LIVE, Job, Store
 
 IDLE = 15 * 60.0
-"""Seconds without work or a page after which the pool leaves (PRUNING_POOL_IDLE overrides it)."""
+"""Seconds without work or a page until the pool ends (PRUNING_POOL_IDLE overrides it)."""
 
 SPARE = 5 * 60.0
-"""Seconds without work after which a worker beyond the first makes way."""
+"""Seconds without work until a worker beyond the first makes way."""
 
 GRACE = 2.0
 """Seconds that a worker has to stop by itself when it was asked to."""
 
-EARLY, TRIES = 20.0, 4
-"""A worker that ends by itself within EARLY seconds counts as one that cannot start; after TRIES of them queued jobs fail."""
+EARLY = 20.0
+TRIES = 4
+"""A worker that fails within EARLY seconds cannot start; after TRIES of them queued jobs fail."""
 
 ROOT = Path(__file__).resolve().parents[2]
-BROKEN = "No worker can start, so nothing can be worked on: the reason is at the end of pool.log in the workspace; then try again."
+NO_WORKER_STARTS = (
+    "No worker can start, so nothing can be worked on: "
+    "the reason is at the end of pool.log in the workspace; then try again."
+)
 
 
 @dataclass
 class Worker:
-    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing is to do."""
+    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing waits."""
 
     process: subprocess.Popen[bytes]
     kinds: tuple[str, ...]
@@ -39,30 +44,41 @@ class Worker:
 
     @property
     def owner(self) -> str:
+        """How the names of this process begin where it owns a job."""
         return f"{process_id.host()}:{self.process.pid}:"
+
+    def owns(self, job: Job) -> bool:
+        return (job.owner or "").startswith(self.owner)
 
 
 class WorkerPool:
-    """Looks after the workers of one workspace. A class because it holds their processes."""
+    """Looks after the workers of one workspace. A class because it keeps their processes."""
 
     def __init__(self, store: Store, slots: int) -> None:
-        self.store, self.slots = store, slots
+        self.store = store
+        self.slots = slots
         self.workers: list[Worker] = []
-        self.asked: dict[tuple[str, int], float] = {}
-        self.failures, self.resume, self.leaving = 0, 0.0, False
-        self.seen, self.listen = time.time(), 0.0
+        self.leaving = False
+        self.failures = 0
+        # Monotonic seconds before which no worker is started.
+        self.resume = 0.0
+        # (job, attempt) -> when its stop was first seen, in monotonic seconds.
+        self.stops: dict[tuple[str, int], float] = {}
+        # Unix seconds, because leases are: of the last tick, and before which nobody is silent.
+        self.ticked = time.time()
+        self.patient_until = 0.0
 
     def tick(self) -> None:
-        """One look around: bury, replace, insist."""
+        """One look at every worker and every running job."""
         running = self.store.jobs(states=("running",))
-        self._bury(running)
-        self._reap()
-        self._insist(running)
+        self._forget_ended(running)
+        self._give_up_silent()
+        self._end_unresponsive(running)
         if time.monotonic() >= self.resume:
-            self._hire(running)
+            self._start_missing(running)
 
     def close(self) -> None:
-        """Ask every worker to leave, then make it."""
+        """Ask every worker to end, then make it."""
         for worker in self.workers:
             worker.process.terminate()
         until = time.monotonic() + GRACE
@@ -74,98 +90,86 @@ class WorkerPool:
                 worker.process.wait()
         self.store.reap()
 
-    def _bury(self, running: list[Job]) -> None:
+    def _forget_ended(self, running: list[Job]) -> None:
         """Forget workers that ended, and give up at once what they were working on."""
-        for worker in [w for w in self.workers if w.process.poll() is not None]:
+        ended = [worker for worker in self.workers if worker.process.poll() is not None]
+        for worker in ended:
             self.workers.remove(worker)
-            code, age = worker.process.returncode, time.monotonic() - worker.began
+            code = worker.process.returncode
             for job in running:
-                if (job.owner or "").startswith(worker.owner) and self.store.give_up(job):
-                    say(
-                        f"worker {worker.process.pid} ended with code {code} in the middle of job {job.id}"
-                    )
-            self._count(code != 0 and age < EARLY)
+                if worker.owns(job) and self.store.give_up(job):
+                    log(f"worker {worker.process.pid} ended with code {code} during job {job.id}")
+            early = code != 0 and time.monotonic() - worker.began < EARLY
+            self._count_failures(early)
 
-    def _count(self, early: bool) -> None:
-        """Workers that cannot start are tried ever more slowly, and what waits for them is told."""
-        self.failures = self.failures + 1 if early else 0
-        if early:
-            self.resume = time.monotonic() + min(60.0, 0.5 * 2**self.failures)
+    def _count_failures(self, early: bool) -> None:
+        """Workers that cannot start are tried ever more slowly, and what waits for them fails."""
+        if not early:
+            self.failures = 0
+            return
+        self.failures += 1
+        self.resume = time.monotonic() + min(60.0, 0.5 * 2**self.failures)
         if self.failures >= TRIES:
-            self.store.fail_waiting(BROKEN)
+            self.store.fail_waiting(NO_WORKER_STARTS)
 
-    def _hire(self, running: list[Job]) -> None:
+    def _start_missing(self, running: list[Job]) -> None:
+        # One worker takes studies alone: a page never waits behind a long run.
         if not any(worker.kinds == ("study",) for worker in self.workers):
             self._start(("study",), core=True)
-        general = [worker for worker in self.workers if worker.kinds != ("study",)]
-        busy = (
-            sum(
-                (job.owner or "").startswith(tuple(worker.owner for worker in general))
-                for job in running
-            )
-            if general
-            else 0
-        )
-        wanted = max(1, min(self.slots, busy + self.store.waiting().get("run", 0) + 1))
+        general = [worker for worker in self.workers if "run" in worker.kinds]
+        busy = sum(any(worker.owns(job) for worker in general) for job in running)
+        # One more than is busy or waited for, so that the next run finds a warm one.
+        wanted = busy + self.store.waiting().get("run", 0) + 1
+        wanted = max(1, min(self.slots, wanted))
+        core = not any(worker.core for worker in general)
         for _ in range(wanted - len(general)):
-            self._start(("run", "study"), core=not any(worker.core for worker in general))
+            self._start(("run", "study"), core=core)
 
     def _start(self, kinds: tuple[str, ...], *, core: bool) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "pruning.runs.worker",
-            "--pool",
-            str(os.getpid()),
-            "--kinds",
-            *kinds,
-        ]
-        command += ["--nice", "5" if "run" in kinds else "0"] + (
-            [] if core else ["--idle", str(SPARE)]
-        )
+        # Runs yield to the page and to the studies that it waits for.
+        nice = "5" if "run" in kinds else "0"
+        command = [sys.executable, "-m", "pruning.runs.worker", "--pool", str(os.getpid())]
+        command += ["--nice", nice, "--kinds", *kinds]
+        if not core:
+            command += ["--idle", str(SPARE)]
         environment = {**os.environ, "PRUNING_HOME": str(self.store.workspace)}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
         self.workers.append(Worker(process, kinds, core))
 
-    def _reap(self) -> None:
-        """Give up on silent owners, and end those of them that are workers of ours.
-
-        After a sleep of the machine everybody was silent: first let them speak.
-        """
+    def _give_up_silent(self) -> None:
+        """Give up on owners whose lease ran out, and end those of them that are workers of ours."""
         now = time.time()
-        if now - self.seen > self.store.lease / 2:
-            self.listen = now + self.store.lease / 5
-        self.seen = now
-        for job in self.store.reap() if now >= self.listen else []:
-            self._end(job, "fell silent in the middle of")
+        # After a sleep of the machine every lease has run out: first let the workers renew theirs.
+        if now - self.ticked > self.store.lease / 2:
+            self.patient_until = now + self.store.lease / 5
+        self.ticked = now
+        if now < self.patient_until:
+            return
+        for job in self.store.reap():
+            self._kill_owner(job, "fell silent during")
 
-    def _insist(self, running: list[Job]) -> None:
-        """End workers that do not stop when asked. The job is fenced off first, so that nothing else is lost with the process."""
+    def _end_unresponsive(self, running: list[Job]) -> None:
+        """End workers that do not stop when asked."""
         now = time.monotonic()
-        self.asked = {
-            (j.id, j.attempt): self.asked.get((j.id, j.attempt), now) for j in running if j.stopping
-        }
+        asked = [(job.id, job.attempt) for job in running if job.stopping]
+        self.stops = {attempt: self.stops.get(attempt, now) for attempt in asked}
         for job in running:
-            if now - self.asked.get((job.id, job.attempt), now) > GRACE and self.store.give_up(job):
-                self._end(job, "did not let go of")
+            waited = now - self.stops.get((job.id, job.attempt), now)
+            # The job is fenced off first, so that nothing else is lost with the process.
+            if waited > GRACE and self.store.give_up(job):
+                self._kill_owner(job, "did not stop")
 
-    def _end(self, job: Job, why: str) -> None:
+    def _kill_owner(self, job: Job, why: str) -> None:
         for worker in self.workers:
-            if (job.owner or "").startswith(worker.owner):
-                say(f"worker {worker.process.pid} {why} job {job.id} and is ended")
+            if worker.owns(job):
+                log(f"worker {worker.process.pid} {why} job {job.id} and is ended")
                 worker.process.kill()
 
     def idle(self) -> bool:
         """Whether nobody needs a pool: no work, and no page that asked lately."""
         try:
-            silence = time.time() - (self.store.workspace / "pool.heartbeat").stat().st_mtime
+            asked = (self.store.workspace / "pool.heartbeat").stat().st_mtime
         except OSError:
             return True
-        return silence > float(os.environ.get("PRUNING_POOL_IDLE", IDLE)) and not self.store.jobs(
-            states=LIVE, limit=1
-        )
-
-
-def say(line: str) -> None:
-    """A line for the log."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", file=sys.stderr, flush=True)
+        patience = float(os.environ.get("PRUNING_POOL_IDLE", IDLE))
+        return time.time() - asked > patience and not self.store.jobs(states=LIVE, limit=1)
