@@ -57,7 +57,7 @@ def test_what_has_no_meaning_beside_the_other_choice_is_not_offered() -> None:
 @pytest.mark.parametrize("name", ["mlp", "residual", "attention"])
 def test_a_card_says_which_granularities_fit_as_the_engine_does(name: str) -> None:
     work = toy(name)
-    told = studies.fits(work)
+    told = studies.card.without_units(work)
     assert set(told) == {
         g for g in registry.names("granularity") if not masks.covered(Recipe(granularity=g), work)
     }

@@ -89,18 +89,18 @@ def test_a_card_shows_right_and_wrong_answers_as_pictures(
     wrong = held["predicted"] != held["targets"]
     assert wrong.any() and wrong[: wrong.sum()].all(), "wrong ones first"
     assert ((held["confidence"] >= 0.25) & (held["confidence"] <= 1)).all()
-    again = studies.examples(pictures.model, pictures.test)  # type: ignore[arg-type]
+    again = studies.card.examples(pictures.model, pictures.test)  # type: ignore[arg-type]
     assert all(np.array_equal(again[name], held[name]) for name in held)
 
 
 def test_right_answers_come_one_of_each_class_in_turn() -> None:
     targets = np.array([0] * 30 + [1] * 30 + [2] * 30)
-    chosen = studies._pick(targets.copy(), targets, np.ones(90))
+    chosen = studies.card._pick(targets.copy(), targets, np.ones(90))
     assert targets[chosen].tolist() == [0, 1, 2] * 8
     predicted = targets.copy()
     predicted[:20] = 1
     confidence = np.linspace(0, 1, 90)
-    assert studies._pick(predicted, targets, confidence)[:8].tolist() == [
+    assert studies.card._pick(predicted, targets, confidence)[:8].tolist() == [
         19,
         18,
         17,
@@ -124,7 +124,7 @@ def test_right_answers_come_one_of_each_class_in_turn() -> None:
 def test_inputs_are_shown_as_what_they_are(
     shape: tuple[int, ...], name: str, shown: tuple[int, ...]
 ) -> None:
-    held = studies._pictures(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    held = studies.card._pictures(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
     assert list(held) == [name] and held[name].shape == shown
 
 
@@ -166,10 +166,10 @@ def test_weights_are_counted_whole(tmp_path: Path, pictures: Workpiece) -> None:
 
 def test_a_large_matrix_is_pooled_to_the_mean() -> None:
     matrix = np.random.default_rng(0).normal(size=(256, 640))
-    shown = studies.picture(matrix)
+    shown = studies.weights.picture(matrix)
     assert shown.shape == (128, 128)
     assert np.allclose(shown, np.abs(matrix).reshape(128, 2, 128, 5).mean((1, 3)), atol=1e-6)
-    odd = studies.picture(np.ones((300, 129)))
+    odd = studies.weights.picture(np.ones((300, 129)))
     assert odd.shape == (128, 128) and np.allclose(odd, 1)
 
 
@@ -208,7 +208,8 @@ def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
 
 def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
     with pytest.raises(
-        UnknownName, match="known are card, runtimes, scores, structure, truth, units, weights"
+        UnknownName,
+        match="known are card, criterion_check, runtimes, scores, structure, units, weights",
     ):
         studies.make({"what": "cards", "model": "pictures"}, pictures)
     with pytest.raises(UnknownName, match="did you mean 'taylor'"):

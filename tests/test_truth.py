@@ -335,7 +335,7 @@ def test_studies_join_to_what_the_generator_says(tmp_path: Path) -> None:
     assert scores.data["names"] == ["first.weight", "second.weight"]
     assert "the model's answers" in scores.data["fixed"]["head.weight"]
     for i, layer in enumerate(scores.data["names"]):
-        held = made(tmp_path / layer, work, "truth", layer=layer, **asked)
+        held = made(tmp_path / layer, work, "criterion_check", layer=layer, **asked)
         mine = [p for p in points if p.layer == layer]
         assert scores.arrays[f"scores_{i}"].tolist() == [p.scores["taylor"] for p in mine]
         assert held.arrays["units"].tolist() == [p.unit for p in mine]

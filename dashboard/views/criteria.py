@@ -135,13 +135,13 @@ def measured(layer: str, question: dict[str, Any]) -> Study | None:
     """The true changes of a layer's units. None while they are measured."""
     spec = {**question, "layer": layer}
     try:
-        return jobs.study("truth", **spec)
+        return jobs.study("criterion_check", **spec)
     except PruningError:
         st.button(
             "Measure again",
             icon=":material/replay:",
             on_click=jobs.forget,
-            args=("truth",),
+            args=("criterion_check",),
             kwargs=spec,
         )
         raise

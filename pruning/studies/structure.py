@@ -1,4 +1,4 @@
-"""A model's structure as plain data, for a page: its layers in order, its groups, and what cannot go."""
+"""A model's structure: its layers in order, its dependency groups, and what cannot be removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pruning.units.granularities import Granularity
 
 
 def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], dict[str, Any]]:
-    """json: refused (why nothing could be followed, or ""), how (torch.export or torch.fx), layers (name, shape), groups (name, kind,
-    units, members, alone: weights that one unit takes along), blocked (layers' outputs that cannot go, with the reason).
+    """json: refused (why the model could not be captured, or ""), how (torch.export or torch.fx),
+    layers (name, shape), groups (name, kind, units, members, alone: weights that are removed with
+    one unit), blocked (layers' outputs that cannot be removed, with the reason).
     """
     weights = prunable(work.model)
     layers = [{"name": name, "shape": list(weight.shape)} for name, weight in weights.items()]
-    nothing: dict[str, Any] = {
+    data: dict[str, Any] = {
         "refused": "",
         "how": "",
         "layers": layers,
@@ -26,22 +27,20 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
         "blocked": [],
     }
     if work.example is None:
-        return {**nothing, "refused": "The model has no example input to follow through it."}, {}
+        return data | {"refused": "The model has no example input to follow through it."}, {}
     try:
-        dependencies = dependency_graph(work.model, work.example)
+        graph = dependency_graph(work.model, work.example)
     except NotCaptured as error:
-        return {**nothing, "refused": str(error)}, {}
+        return data | {"refused": str(error)}, {}
     plain = Granularity(lambda x: x, lambda units, shape: units)
-    alone = (
-        touching(Groups(dependencies, tuple(range(len(dependencies.groups))), plain), work.model)
-        .alone()
-        .tolist()
-    )
+    every = Groups(graph, tuple(range(len(graph.groups))), plain)
+    alone = touching(every, work.model).alone().tolist()
     groups = [
-        {**asdict(group), "alone": taken}
-        for group, taken in zip(dependencies.groups, alone, strict=True)
+        asdict(group) | {"alone": removed}
+        for group, removed in zip(graph.groups, alone, strict=True)
     ]
+    # Dimensions beyond outputs and inputs are kernels' own, and no layer's channels.
     blocked = [
-        asdict(held) for held in dependencies.blocked if held.parameter in weights and held.dim < 2
+        asdict(output) for output in graph.blocked if output.parameter in weights and output.dim < 2
     ]
-    return {**nothing, "how": dependencies.captured.how, "groups": groups, "blocked": blocked}, {}
+    return data | {"how": graph.captured.how, "groups": groups, "blocked": blocked}, {}

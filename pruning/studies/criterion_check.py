@@ -1,0 +1,62 @@
+"""The criterion check: what a criterion says of units, and the loss change when one is left out."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from pruning.analysis.criterion_check import EXAMPLES, Oracle, Question, sampled, unit_scores
+from pruning.masks import fit
+from pruning.studies.weights import Arrays
+from pruning.types import Workpiece
+
+
+def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
+    """json: criterion, names (layers that have units), fixed (layers that have none -> why); npz,
+    by the layer's number i: scores_i (n,), as pruning ranks them, of the layer's sampled units.
+    """
+    question = _question(spec)
+    recipe = question.recipe(spec["criterion"], spec.get("options"))
+    # The sample is drawn from the seed alone, so that it is the one that criterion_check measures.
+    sample = sampled(work, question)
+    scores = unit_scores(work, recipe, sample)
+    arrays: Arrays = {}
+    for i, layer in enumerate(sample):
+        arrays[f"scores_{i}"] = np.array(scores[layer])
+    data = {
+        "criterion": spec["criterion"],
+        "names": list(sample),
+        "fixed": fit(recipe, work)[1],
+    }
+    return data, arrays
+
+
+def criterion_check(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
+    """json: layer, of (units that it has), examples, loss (of the whole model), seconds; npz:
+    units (n,) their numbers, weights (n,) that are removed with each, change (n,) of the loss on
+    validation data when that unit alone is removed.
+    """
+    layer = spec["layer"]
+    question = _question(spec, layer)
+    sample = sampled(work, question)[layer]
+    began = time.perf_counter()
+    oracle = Oracle(work, question, spec.get("examples", EXAMPLES))
+    changes = list(oracle.changes(layer, sample))
+    columns = zip(*changes, strict=True)
+    data = {
+        "layer": layer,
+        "of": oracle.count(layer),
+        "examples": len(oracle.data.x),
+        "loss": oracle.loss,
+        "seconds": time.perf_counter() - began,
+    }
+    names = ("units", "weights", "change")
+    return data, {name: np.array(column) for name, column in zip(names, columns, strict=True)}
+
+
+def _question(spec: dict[str, Any], *layers: str) -> Question:
+    names = ("granularity", "granularity_options", "units", "seed")
+    asked = {name: spec[name] for name in names if name in spec}
+    return Question(layers=layers, **asked)

@@ -1,0 +1,37 @@
+"""How fast a run's models are in runtimes that take long to prepare, beside the dense one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from pruning.errors import RunError
+from pruning.measurement import time_in_onnx
+from pruning.structure.shrink import shrink
+from pruning.studies.weights import Arrays
+from pruning.types import Masks, Workpiece
+
+FinishedRun = Callable[[], tuple[Workpiece, Masks | None]]
+"""Loads the model that a run ended with, and its masks where it left a compact model too."""
+
+
+def runtimes(
+    spec: dict[str, Any], work: Workpiece, finished: FinishedRun | None
+) -> tuple[dict[str, Any], Arrays]:
+    """spec["run"]: the id of a finished run that started from `work`.
+
+    json: dense, final and, where the run left one, compact: each a list of timings.
+    Raises RunError where no finished run is handed in.
+    """
+    if finished is None:
+        raise RunError("Runtimes are measured of a finished run: choose one.")
+    final, masks = finished()
+    works = {"dense": work, "final": final}
+    if masks is not None and work.example is not None:
+        works["compact"] = replace(work, model=shrink(final.model, masks, work.example))
+    data: dict[str, Any] = {"run": spec["run"]}
+    # All at once, so that they are timed in the same rounds and a busy machine slows each alike.
+    for name, timings in zip(works, time_in_onnx(list(works.values())), strict=True):
+        data[name] = [asdict(timing) for timing in timings]
+    return data, {}

@@ -1,0 +1,29 @@
+"""How a criterion ranks units, as the index that answers a sparsity slider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pruning.allocation.ranking import Ranking
+from pruning.masks import rank
+from pruning.recipe import Recipe
+from pruning.types import Workpiece
+
+FARTHEST = 0.99
+"""Sparsity that a slider may ask for; how far by_sensitivity measures for it."""
+
+ASKED = ("criterion", "options", "granularity", "granularity_options", "seed")
+"""What scores depend on."""
+
+MEASURED = ("scope", "exclude", "min_units")
+"""What the allocation path of by_sensitivity depends on besides, which is measured here too."""
+
+
+def scores(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Ranking]:
+    """json: names, and fixed: layers that this granularity leaves dense -> why; npz: Ranking."""
+    fields = {name: spec[name] for name in (*ASKED, *MEASURED) if name in spec}
+    # The index answers any lower sparsity too, so the farthest is ranked once.
+    recipe = Recipe(model=spec["model"], sparsity=FARTHEST, **fields)
+    ranking = rank(recipe, work).ranking
+    asked = {name: getattr(recipe, name) for name in ASKED}
+    return {**asked, "names": ranking.names, "fixed": ranking.fixed}, ranking
