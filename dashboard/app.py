@@ -1,4 +1,4 @@
-"""The page's frame: navigation on top, what is on the bench at the side, the page, and work in progress at the bottom.
+"""Navigation on top, the current model at the side, the page, and running work at the bottom.
 
 `streamlit run` imports this file for the server, and runs it as `__main__` for each tab.
 """
@@ -12,15 +12,14 @@ from dashboard import server, state
 from dashboard.views import _frame
 
 if __name__ == "__main__":
-    mark = str(_frame.MARKS / "mark.svg")
     st.set_page_config(
         page_title="Pruning Workbench",
-        page_icon=mark,
+        page_icon=str(_frame.MARKS / "mark.svg"),
         layout="wide",
         menu_items={"About": _frame.ABOUT},
     )
     server.ensure()
-    state.take_address()
+    state.take_address()  # before anything is drawn: all of it follows from the address
     page = st.navigation(_frame.pages(), position="top")
     _frame.go_to(state.requested_page())
     _frame.wordmark()
@@ -29,8 +28,7 @@ if __name__ == "__main__":
         _frame.current_model()
     with _frame.guarded():
         page.run()
-    _frame.follow()
+    _frame.follow()  # last: only now it is known what the page waits for
 else:
-    app = st.App(
-        __file__, middleware=[Middleware(server.RedirectMiddleware, rooms=_frame.PAGE_NAMES)]
-    )
+    redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
+    app = st.App(__file__, middleware=[redirect])

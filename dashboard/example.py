@@ -1,4 +1,4 @@
-"""The finished example: a real run, recorded, that an empty workspace starts with."""
+"""The example: a real run, recorded, that an empty workspace starts with."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ FIRST = 1_000_000  # before anything that waits: it takes a moment and no work
 
 
 def ensure(store: Store) -> None:
-    """Record the example as a finished run, if the workspace has no run and the example is shipped."""
+    """Record the example as a finished run, if the workspace has no run yet."""
     if not (EXAMPLE / "events.jsonl").exists() or store.jobs("run", limit=1):
         return
-    events = [
-        from_json(line)
-        for line in (EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    begun, result = events[0], events[-1]
-    if not isinstance(begun, Started) or not isinstance(result, Finished):
+    lines = (EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [from_json(line) for line in lines]
+    started = events[0]
+    result = events[-1]
+    if not isinstance(started, Started) or not isinstance(result, Finished):
         return
-    id = store.submit("run", begun.recipe, key=BATCH, priority=FIRST, batch=BATCH)
+    # The normal path of a run, worked off here: the store has no other way to a finished run.
+    id = store.submit("run", started.recipe, key=BATCH, priority=FIRST, batch=BATCH)
     job = store.claim(queues=("run",))
     if job is None or job.id != id:  # another server was faster, and records it
         return

@@ -1,11 +1,11 @@
-"""A technique's options as widgets, read from the registry: write an option once, in its signature, and it has a form here.
+"""Widgets that edit the recipe: numbers, choices, techniques as cards, options, ratios of layers.
 
-Every widget edits a field of the recipe and shows what the recipe says, also after Undo, a link, or another control.
+Options are read from the registry: write one once, in a technique's signature, and it has a widget.
+Every widget shows what the recipe says, also after Undo, a link, or another widget.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -34,12 +34,14 @@ GROUPS = {
     "gradients": "Looks at gradients",
     "activations": "Looks at activations",
     "curvature": "Looks at curvature",
-    "chance": "Looks at nothing: the control",
+    "control": "Looks at nothing: the control",
 }
+"""Group of a criterion, as its tag names it -> its title above the cards."""
+CONTROL = "control"
 
 
 def attempt(**fields: Any) -> None:
-    """Change the recipe; what cannot be followed is told, and the recipe stays as it was."""
+    """Change the recipe; a value that cannot be is a warning, and the recipe stays as it was."""
     try:
         state.change(**fields)
     except PruningError as error:
@@ -55,14 +57,15 @@ def bound(
     key: str,
     **more: Any,
 ) -> None:
-    """A widget that shows `shown`, whatever changed it, and hands `take` what people enter."""
+    """A widget that shows `shown`, whatever changed it, and calls `take` with what people enter."""
 
     def changed() -> None:
-        value = st.session_state[key]
-        if value is not None:
+        value = state.widget_value(key)
+        if value is not None:  # a number field that was emptied
             take(value)
 
-    st.session_state[key] = shown
+    # A default would be ignored once the widget exists; this is how Streamlit lets us set it.
+    state.set_widget(key, shown)
     widget(label, key=key, on_change=changed, **more)
 
 
@@ -71,43 +74,44 @@ def number(
 ) -> None:
     """A number of the recipe. scale: what is shown for 1 (100 for percent)."""
     value = getattr(state.recipe(), field)
-    whole = isinstance(value, int) and not isinstance(value, bool) and scale == 1
-    kind: Callable[[Any], Any] = int if whole else float
+    kind: Callable[[Any], Any] = int if isinstance(value, int) and scale == 1 else float
 
     def take(entered: Any) -> None:
-        attempt(**{field: int(entered) if whole else round(entered / scale, 10)})
+        # Rounded: 0.1 % entered and divided by 100 must be the same ratio wherever it is typed.
+        attempt(**{field: int(entered) if kind is int else round(entered / scale, 10)})
 
+    # Streamlit demands one type for all, and fails on a value outside the limits: a recipe
+    # from a link may lie above `high`.
+    shown = kind(value if kind is int else round(value * scale, 8))
     limits = {
         "min_value": kind(low),
         "max_value": kind(max(high, value * scale)),
         "step": kind(step),
     }
-    bound(
-        st.number_input,
-        label,
-        kind(value if whole else round(value * scale, 8)),
-        take,
-        key=f"form-{field}",
-        **limits,
-        **more,
-    )
+    key = state.form_key(field)
+    bound(st.number_input, label, shown, take, key=key, **limits, **more)
 
 
 def choice(
     label: str, field: str, options: Sequence[Any], names: dict[Any, str], **more: Any
 ) -> None:
     """One of a few values of the recipe, side by side."""
-    shown = getattr(state.recipe(), field)
-    more = {"required": True, **more}
+
+    def name(value: Any) -> str:
+        return names.get(value, words.technique(str(value)))
+
+    def take(value: Any) -> None:
+        attempt(**{field: value})
+
     bound(
         st.segmented_control,
         label,
-        shown,
-        lambda value: attempt(**{field: value}),
-        key=f"form-{field}",
+        getattr(state.recipe(), field),
+        take,
+        key=state.form_key(field),
         options=options,
-        format_func=lambda value: names.get(value, words.technique(str(value))),
-        **more,
+        format_func=name,
+        **{"required": True, **more},
     )
 
 
@@ -122,23 +126,24 @@ def pick(
     also: Callable[[str], dict[str, Any]] | None = None,
     study: Study | None = None,
 ) -> None:
-    """The techniques of a kind as cards; the options of the chosen one under them. also: fields that change with the choice.
+    """The techniques of a kind as cards; below them the options of the chosen one.
 
-    study: the model's card, which says what fits it.
+    also: technique -> fields that change with it; study: the model's card, which says what fits it.
     """
     recipe = state.recipe()
-    groups = grouped(
-        kind,
-        state.dark(),
-        lambda entry: models.why_not(kind, entry, recipe, study.data if study else None),
-    )
+    data = study.data if study else None
+    chosen = getattr(recipe, kind)
     field = FIELDS[kind]
+
+    def why_not(entry: Entry) -> str:
+        return models.why_not(kind, entry, recipe, data)
 
     def picked(name: str) -> None:
         attempt(**{kind: name, field: {}, **(also(name) if also else {})})
 
-    cards(label, groups, getattr(recipe, kind), picked, key=f"cards-{kind}", look=look)
-    entry = registry.entry(kind, getattr(recipe, kind))
+    groups = grouped(kind, state.dark(), why_not)
+    cards(label, groups, chosen, picked, key=state.cards_key(kind), look=look)
+    entry = registry.entry(kind, chosen)
     if entry.options:
         options(entry, getattr(recipe, field))
 
@@ -146,60 +151,57 @@ def pick(
 def grouped(
     kind: str, dark: bool, why_not: Callable[[Entry], str] = lambda entry: ""
 ) -> list[tuple[str, list[TechniqueCard]]]:
-    """The cards of a kind, in groups by what they look at; the control last."""
-    found: dict[str, list[TechniqueCard]] = {}
+    """The cards of a kind, in groups by what the technique looks at; the control last."""
+    groups: dict[str, list[TechniqueCard]] = {}
     for entry in registry.entries(kind).values():
-        found.setdefault(str(entry.tags.get("group", "")), []).append(
-            card(entry, dark, why_not(entry))
-        )
-    order = [group for group in GROUPS if group != "chance"]
-    rank = {
-        group: i
-        for i, group in enumerate(
-            [*order, *(group for group in found if group not in GROUPS), "chance"]
-        )
-    }
+        group = str(entry.tags.get("group", ""))
+        groups.setdefault(group, []).append(card(entry, dark, why_not(entry)))
+    # Groups that a new technique brings stand between those known here and the control.
+    new = [group for group in groups if group not in GROUPS]
+    order = [*(group for group in GROUPS if group != CONTROL), *new, CONTROL]
     return [
-        (GROUPS.get(group, group.capitalize()), found[group])
-        for group in sorted(found, key=rank.__getitem__)
+        (GROUPS.get(group, group.capitalize()), groups[group]) for group in order if group in groups
     ]
 
 
 def card(entry: Entry, dark: bool, off: str = "") -> TechniqueCard:
     swatch = colours.technique(entry.name, dark).colour if entry.kind == "criterion" else ""
-    name = words.capitalized(entry.name)
     return TechniqueCard(
-        entry.name,
-        name,
-        entry.title,
-        costs(entry),
-        swatch,
-        icons.of(entry.kind, entry.name),
-        off,
+        id=entry.name,
+        name=words.capitalized(entry.name),
+        text=entry.title,
+        more=costs(entry),
+        swatch=swatch,
+        drawing=icons.of(entry.kind, entry.name),
+        off=off,
     )
 
 
 def costs(entry: Entry) -> str:
     """What it needs and costs, from its tags, where that is worth knowing before one picks it."""
-    needs, cost = str(entry.tags.get("needs", "nothing")), str(entry.tags.get("cost", "nothing"))
-    said = [f"needs {needs}"] if needs != "nothing" else []
-    said += [cost] if cost != "nothing" else []
-    text = "; ".join(said)
+    needs = str(entry.tags.get("needs", "nothing"))
+    cost = str(entry.tags.get("cost", "nothing"))
+    parts = []
+    if needs != "nothing":
+        parts.append(f"needs {needs}")
+    if cost != "nothing":
+        parts.append(cost)
+    text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def scoring(recipe: Recipe) -> str:
-    """What a page waits for while units are scored, and what that takes."""
-    effort = costs(registry.entry("criterion", recipe.criterion))
-    return f"Scoring {models.title(recipe.model)} by {words.technique(recipe.criterion)}. {effort}"
+    """What a page waits for while units are scored, and what that costs."""
+    cost = costs(registry.entry("criterion", recipe.criterion))
+    return f"Scoring {models.title(recipe.model)} by {words.technique(recipe.criterion)}. {cost}"
 
 
 def about(entry: Entry) -> None:
     """All there is to read on a technique, and the paper."""
-    with st.popover(
-        f"About {words.technique(entry.name)}", type="tertiary", icon=":material/menu_book:"
-    ):
-        st.markdown(words.plain(entry.about.split("\n\n")[0] if entry.about else entry.title))
+    label = f"About {words.technique(entry.name)}"
+    first = entry.about.split("\n\n")[0] if entry.about else entry.title
+    with st.popover(label, type="tertiary", icon=":material/menu_book:"):
+        st.markdown(words.plain(first))
         st.markdown(words.plain(entry.help.split("\n\n")[0]))
         if entry.paper:
             st.link_button("The paper", entry.paper, icon=":material/open_in_new:")
@@ -208,129 +210,128 @@ def about(entry: Entry) -> None:
 # ---------------------------------------------------------------- options
 
 
-def options(entry: Entry, held: dict[str, Any]) -> None:
-    """The options of a technique, folded; open, and named in the label, where they differ from the default."""
-    changed = differing(entry, held)
-    said = (
-        ": " + ", ".join(f"{words.technique(name)} {value}" for name, value in changed.items())
-        if changed
-        else ""
-    )
-    name = words.technique(entry.name)
-    with st.expander(
-        f"Options of {name}{said}", expanded=bool(changed), key=f"options-{entry.kind}-{entry.name}"
-    ):
+def options(entry: Entry, values: dict[str, Any]) -> None:
+    """The options of a technique, folded; where they differ from the default, open and named."""
+    changed = differing(entry, values)
+    label = f"Options of {words.technique(entry.name)}"
+    if changed:
+        named = [f"{words.technique(name)} {value}" for name, value in changed.items()]
+        label += ": " + ", ".join(named)
+    key = f"options-{entry.kind}-{entry.name}"
+    with st.expander(label, expanded=bool(changed), key=key):
         for option in entry.options:
-            widget(entry, option, held)
+            widget(entry, option, values)
 
 
-def differing(entry: Entry, held: dict[str, Any]) -> dict[str, Any]:
+def differing(entry: Entry, values: dict[str, Any]) -> dict[str, Any]:
     """The options whose value is not the default."""
-    known = {option.name: option.default for option in entry.options}
-    return {name: value for name, value in held.items() if name in known and value != known[name]}
+    defaults = {option.name: option.default for option in entry.options}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in defaults and value != defaults[name]
+    }
 
 
-def with_option(entry: Entry, held: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
+def with_option(entry: Entry, values: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     """The options with one changed; defaults are left out, so that equal recipes stay equal."""
-    return differing(entry, {**held, name: value})
+    return differing(entry, {**values, name: value})
 
 
-def widget(entry: Entry, option: Option, held: dict[str, Any]) -> None:
+def widget(entry: Entry, option: Option, values: dict[str, Any]) -> None:
     """One option as the widget of its kind; the default stands in the help."""
-    shown = held.get(option.name, option.default)
+    shown = values.get(option.name, option.default)
     label = words.technique(option.name).capitalize()
-    help = " ".join(filter(None, [option.help, f"Default: {option.default}."]))
-    key = f"option-{entry.kind}-{entry.name}-{option.name}"
+    common = {
+        "help": f"{option.help} Default: {option.default}.".strip(),
+        "key": state.option_key(entry.kind, entry.name, option.name),
+    }
 
     def take(value: Any) -> None:
-        attempt(**{FIELDS[entry.kind]: with_option(entry, held, option.name, value)})
+        attempt(**{FIELDS[entry.kind]: with_option(entry, values, option.name, value)})
+
+    def name(value: Any) -> str:
+        return words.technique(str(value)) if value in option.choices else str(value)
 
     match option.kind:
         case "bool":
-            bound(st.toggle, label, bool(shown), take, key=key, help=help)
+            bound(st.toggle, label, bool(shown), take, **common)
         case "choice":
-            names = {value: words.technique(str(value)) for value in option.choices}
-            more = {
-                "options": list(option.choices),
-                "format_func": lambda value: names.get(value, str(value)),
-                "help": help,
-            }
-            bound(st.selectbox, label, shown, take, key=key, **more)
+            choices = list(option.choices)
+            bound(st.selectbox, label, shown, take, options=choices, format_func=name, **common)
         case "int":
-            bound(st.number_input, label, int(shown), take, key=key, step=1, help=help)
+            bound(st.number_input, label, int(shown), take, step=1, **common)
         case "float":
-            bound(
-                st.number_input,
-                label,
-                float(shown),
-                take,
-                key=key,
-                step=None,
-                format="%g",
-                help=help,
-            )
+            bound(st.number_input, label, float(shown), take, step=None, format="%g", **common)
         case _:
-            bound(st.text_input, label, str(shown), take, key=key, help=help)
+            bound(st.text_input, label, str(shown), take, **common)
 
 
 # ---------------------------------------------------------------- layers
 
+SHARE = "remove, %"
+"""The column of the table of ratios that people edit."""
+
 
 def layers(label: str, recipe: Recipe, names: Sequence[str]) -> None:
     """Layers that stay dense."""
-    known = list(dict.fromkeys([*names, *recipe.exclude]))
-    more = {"options": known, "format_func": words.layer_name, "placeholder": "none"}
+
+    def take(chosen: list[str]) -> None:
+        attempt(exclude=tuple(chosen))
+
     bound(
         st.multiselect,
         label,
         list(recipe.exclude),
-        lambda chosen: attempt(exclude=tuple(chosen)),
-        key="form-exclude",
-        **more,
+        take,
+        key=state.form_key("exclude"),
+        # A recipe from a link may exclude layers that the model does not have.
+        options=list(dict.fromkeys([*names, *recipe.exclude])),
+        format_func=words.layer_name,
+        placeholder="none",
     )
 
 
 def ratios(shown: dict[str, float], take: Callable[[dict[str, float]], None]) -> None:
-    """A table of shares to edit, one for each layer.
+    """A table of ratios to edit, one for each layer.
 
-    It is made anew only when something else changed the shares, so that the cursor stays where it is.
+    It is made anew only when something else changed them, so that the cursor stays where it is.
     """
-    held = st.session_state.get("form-ratios")
-    if held is None or edited(held["base"], _edits(held["key"])) != shown:
-        held = {"base": shown, "key": f"ratios-{time.monotonic_ns()}"}
-        st.session_state["form-ratios"] = held
-    base = held["base"]
+    table = state.ratio_table()
+    if table is None or edited(table.base, _edits(table.key)) != shown:
+        table = state.new_ratio_table(shown)
+    base, key = table.base, table.key
     frame = pd.DataFrame(
         {
             "layer": [words.layer_name(name) for name in base],
-            "remove, %": [round(value * 100, 6) for value in base.values()],
+            SHARE: [round(value * 100, 6) for value in base.values()],
         }
     )
     column = st.column_config.NumberColumn(
-        "remove, %", min_value=0.0, max_value=99.9, step=0.1, format="%g", required=True
+        SHARE, min_value=0.0, max_value=99.9, step=0.1, format="%g", required=True
     )
     st.data_editor(
         frame,
-        key=held["key"],
+        key=key,
         hide_index=True,
         disabled=["layer"],
-        column_config={"remove, %": column},
+        column_config={SHARE: column},
         height=min(300, 37 + 35 * len(base)),
         alt="Share to remove of each layer.",
-        on_change=lambda: take(edited(base, _edits(held["key"]))),
+        on_change=lambda: take(edited(base, _edits(key))),
     )
 
 
 def _edits(key: str) -> dict[int, dict[str, Any]]:
-    return st.session_state.get(key, {}).get("edited_rows", {})
+    return state.widget_value(key, {}).get("edited_rows", {})
 
 
 def edited(base: dict[str, float], edits: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Shares by layer, with the edits of the table (row number -> column -> value) made."""
+    """Ratios by layer, with the edits of the table (row number -> column -> value) made."""
     names = list(base)
     changed = {
-        names[int(row)]: round(cells["remove, %"] / 100, 8)
+        names[int(row)]: round(cells[SHARE] / 100, 8)
         for row, cells in edits.items()
-        if cells.get("remove, %") is not None
+        if cells.get(SHARE) is not None
     }
     return {**base, **changed}

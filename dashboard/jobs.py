@@ -1,4 +1,7 @@
-"""Client of the run queue: pages ask here, workers do the work in processes of their own. Imports no torch."""
+"""The queue of runs, studies and sensitivity maps, as pages use it. Imports no torch.
+
+Pages ask here and get an answer at once; workers do the work in processes of their own.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,6 @@ from pruning.storage import default_workspace
 LIVE = ("queued", "running")
 
 
-class Pending(PruningError):
-    """A study that is not there yet; pages draw its skeleton."""
-
-
 def store() -> Store:
     return _store(str(default_workspace()))
 
@@ -37,10 +36,11 @@ def _store(place: str) -> Store:
 
 
 def ensure() -> None:
-    """See that a worker pool is there; asked again now and then, so that a dead one is replaced."""
+    """See that the worker pool runs."""
     _ensure(str(default_workspace()))
 
 
+# The entry expires: a pool that died is replaced by the next page that asks.
 @st.cache_resource(ttl=15, max_entries=4)
 def _ensure(place: str) -> bool:
     from pruning.runs import pool
@@ -68,24 +68,8 @@ def start_set(recipes: Sequence[Recipe]) -> str:
 
 
 def runs_of_set(id: str) -> list[Job]:
-    """The runs of a set, in the order they were asked for; none for an id the store does not have."""
+    """The runs of a set, in the order they were queued; none for an id the store does not have."""
     return store().jobs("run", batch=id)[::-1]
-
-
-def tickets(held: Job) -> list[Ticket]:
-    """What a lottery has drawn so far; each event is read once."""
-    read = _tickets(held.id, held.attempt)
-    fresh = store().events(held.id, read["last"])
-    read["last"] = max([read["last"], *(number for number, _ in fresh)])
-    read["found"] = list(
-        dict.fromkeys([*read["found"], *(event for _, event in fresh if isinstance(event, Ticket))])
-    )
-    return list(read["found"])
-
-
-@st.cache_resource(max_entries=256)
-def _tickets(id: str, attempt: int) -> dict[str, Any]:
-    return {"last": 0, "found": []}
 
 
 def stop(id: str) -> None:
@@ -116,8 +100,8 @@ def live() -> list[Job]:
     return store().jobs("run", LIVE)
 
 
-def recipe_of(held: Job) -> Recipe:
-    return Recipe.from_dict(held.spec)
+def recipe_of(run: Job) -> Recipe:
+    return Recipe.from_dict(run.spec)
 
 
 def finished(limit: int = 200) -> list[Job]:
@@ -125,105 +109,97 @@ def finished(limit: int = 200) -> list[Job]:
     return store().jobs("run", ("finished",), limit=limit)
 
 
-def result(held: Job) -> Finished | None:
-    """What a finished run ended with; None when its files are gone."""
+def result(run: Job) -> Finished | None:
+    """The last event of a finished run; None when its files were deleted."""
     try:
-        return run_files(held).finished
+        return run_files(run).finished
     except RunError:
         return None
 
 
-def run_files(held: Job) -> RunResult:
-    """What a finished run left: `.finished`, `.histograms`, `.masks()`. Raises RunError when its files are gone."""
-    return _run_files(str(held.folder), held.attempt)
+def run_files(run: Job) -> RunResult:
+    """What a finished run wrote: `.finished`, `.histograms`, `.masks()`.
+
+    Raises RunError when its files were deleted.
+    """
+    return _run_files(str(run.folder), run.attempt)
 
 
+# The attempt is part of the key: a second attempt writes into the same folder.
 @st.cache_resource(max_entries=128)
 def _run_files(folder: str, attempt: int) -> RunResult:
     return load_run(Path(folder))
+
+
+# ---------------------------------------------------------------- events, read as they come
+
+
+class _Reader:
+    """The points and tickets of one job. A class because all tabs share how far it has read."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.last = 0  # number of the last event read
+        self.results: dict[Any, Point | Ticket] = {}
+        self.lock = Lock()
+
+    def read(self) -> list[Point | Ticket]:
+        """All results so far, in order; of a map's cell only the last, which is the most exact."""
+        with self.lock:
+            for number, event in store().events(self.id, self.last):
+                self.last = number
+                if isinstance(event, Point):
+                    self.results[event.layer, event.level] = event
+                elif isinstance(event, Ticket):
+                    self.results[event] = event
+            return list(self.results.values())
+
+
+@st.cache_resource(max_entries=256)
+def _reader(place: str, id: str, attempt: int) -> _Reader:
+    return _Reader(id)
+
+
+def points(map: Job) -> list[Point]:
+    """The cells of a map that are measured by now."""
+    results = _reader(str(default_workspace()), map.id, map.attempt).read()
+    return [result for result in results if isinstance(result, Point)]
+
+
+def tickets(run: Job) -> list[Ticket]:
+    """The networks of a lottery that a run has trained so far."""
+    results = _reader(str(default_workspace()), run.id, run.attempt).read()
+    return [result for result in results if isinstance(result, Ticket)]
 
 
 # ---------------------------------------------------------------- studies
 
 
 def study(what: str, **spec: Any) -> Study | None:
-    """What a page needs to know about a model, worked out once and kept: None while it is worked on.
+    """What a page needs to know about a model, computed once and kept: None until it is there.
 
-    what: "card", "weights" or "scores". Raises PruningError, with the worker's sentence, when it failed.
+    what: "card", "weights", "scores" ... Raises PruningError, with the worker's sentence, when it
+    failed.
     """
-    asked = {"what": what, **spec}
-    key = _key(asked)
-    held = _asked(key, asked)
-    if held.state == "finished":
-        return _study(str(held.folder), held.id, held.attempt)
-    if held.state in LIVE:
-        state.expect(held.id)
+    job = _request({"what": what, **spec})
+    if job.state == "finished":
+        return _study(str(job.folder), job.id, job.attempt)
+    if job.state in LIVE:
+        state.expect(job.id)
         return None
-    raise PruningError(held.message or "The work ended without saying why: try again.")
+    raise PruningError(job.message or "The work ended without saying why: try again.")
 
 
-# ---------------------------------------------------------------- maps
-
-
-def sensitivity_map(spec: dict[str, Any]) -> Job:
-    """The sensitivity map that `spec` asks for (see pruning.runs.map_study): begun unless it is there or on its way."""
-    asked = {"what": "map", **spec}
-    return _asked(_key(asked), asked, priority=-1)  # behind what pages wait for
-
-
-def mark_watched(held: Job) -> None:
-    """Somebody looks at this map: it need not make way for another."""
-    held.folder.mkdir(parents=True, exist_ok=True)
-    (held.folder / "watched").touch()
-
-
-def maps_of(recipe: Recipe) -> list[Job]:
-    """Maps of this model by this score, whoever asked for them, the surest first."""
-    same = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
-    held = [job for job in store().jobs("study") if job.spec.get("what") == "map"]
-    fits = [
-        job for job in held if all(job.spec.get(name) == getattr(recipe, name) for name in same)
-    ]
-    return sorted(
-        fits,
-        key=lambda job: (job.state == "finished", job.spec.get("tier") == "exact"),
-        reverse=True,
-    )
-
-
-def points(held: Job) -> list[Point]:
-    """What is known of a map's cells by now: of each the last that was said."""
-    return _gathered(str(default_workspace()), held.id, held.attempt).now(store())
-
-
-class _Gathered:
-    """The points of one map, read as they come. A class because it remembers how far it has read, for every tab."""
-
-    def __init__(self, id: str) -> None:
-        self.id, self.last, self.cells, self.lock = id, 0, dict[tuple[str, float], Point](), Lock()
-
-    def now(self, place: Store) -> list[Point]:
-        with self.lock:
-            for number, event in place.events(self.id, self.last):
-                self.last = number
-                if isinstance(event, Point):
-                    self.cells[event.layer, event.level] = event
-            return list(self.cells.values())
-
-
-@st.cache_resource(max_entries=32)
-def _gathered(place: str, id: str, attempt: int) -> _Gathered:
-    return _Gathered(id)
-
-
-# ---------------------------------------------------------------- studies, once asked for
+@st.cache_resource(max_entries=64)
+def _study(folder: str, id: str, attempt: int) -> Study:
+    return load_study(Path(folder))
 
 
 def was_requested(what: str, **spec: Any) -> bool:
-    """Whether that study was asked for before, here or in another session: `study` then begins nothing."""
-    asked = {"what": what, **spec}
-    key = _key(asked)
-    return key in _ids() or store().known(asked, key)
+    """Whether that study was requested before, here or in another session: it costs nothing now."""
+    spec = {"what": what, **spec}
+    key = _key(spec)
+    return key in _ids() or store().known(spec, key)
 
 
 def forget(what: str, **spec: Any) -> None:
@@ -233,12 +209,44 @@ def forget(what: str, **spec: Any) -> None:
 
 def any_ended(ids: set[str]) -> bool:
     """Whether any of these jobs no longer waits or works."""
-    found = {held.id for held in store().jobs("study", LIVE)}
-    return bool(ids - found)
+    return bool(ids - {job.id for job in store().jobs("study", LIVE)})
 
 
-def _asked(key: str, spec: dict[str, Any], priority: int = 0) -> Job:
-    ids = _ids()
+# ---------------------------------------------------------------- maps
+
+
+def sensitivity_map(spec: dict[str, Any]) -> Job:
+    """The job of the map that `spec` describes, started unless it is there already."""
+    return _request({"what": "map", **spec}, priority=-1)  # behind what pages wait for
+
+
+def mark_watched(map: Job) -> None:
+    """Somebody looks at this map: it need not make way for another."""
+    map.folder.mkdir(parents=True, exist_ok=True)
+    (map.folder / "watched").touch()
+
+
+def maps_of(recipe: Recipe) -> list[Job]:
+    """Maps of this model by this criterion, whoever requested them, the most exact first."""
+    same = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
+
+    def matches(job: Job) -> bool:
+        if job.spec.get("what") != "map":
+            return False
+        return all(job.spec.get(name) == getattr(recipe, name) for name in same)
+
+    def exactness(job: Job) -> tuple[bool, bool]:
+        return job.state == "finished", job.spec.get("tier") == "exact"
+
+    return sorted(filter(matches, store().jobs("study")), key=exactness, reverse=True)
+
+
+# ---------------------------------------------------------------- requests
+
+
+def _request(spec: dict[str, Any], priority: int = 0) -> Job:
+    """The job with this spec; queued unless somebody requested it before."""
+    ids, key = _ids(), _key(spec)
     if key in ids:
         try:
             return store().job(ids[key])
@@ -250,17 +258,12 @@ def _asked(key: str, spec: dict[str, Any], priority: int = 0) -> Job:
 
 
 def _key(spec: dict[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps([str(default_workspace()), spec], sort_keys=True).encode()
-    ).hexdigest()[:24]
+    """A digest of a spec and the workspace."""
+    text = json.dumps([str(default_workspace()), spec], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @st.cache_resource
 def _ids() -> dict[str, str]:
-    """Study key -> job id, for this server."""
+    """Key of a request -> job id, for this server."""
     return {}
-
-
-@st.cache_resource(max_entries=64)
-def _study(folder: str, id: str, attempt: int) -> Study:
-    return load_study(Path(folder))

@@ -1,4 +1,4 @@
-"""What is done once for a server, not for each tab: the worker pool, the example, the collection of garbage."""
+"""Done once for a server, not for each tab: worker pool, example run, garbage collection."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def ensure() -> None:
 def _start() -> bool:
     plotly.io.json.config.default_engine = "orjson"
     gc.collect()
-    gc.freeze()  # modules and classes live as long as the server: no collection has to walk them again
+    gc.freeze()  # modules and classes live as long as the server: no collection visits them again
     threading.Thread(target=_collect, name="collector", daemon=True).start()
     return True
 
@@ -44,26 +44,29 @@ def _open(place: str) -> bool:
 
 
 def _collect() -> None:
-    """Streamlit's own collection after each run is switched off (config.toml), for it costs the reader 100 ms."""
+    """Collect now and then.
+
+    Streamlit's own collection after each run is off (config.toml): it costs the reader 100 ms.
+    """
     while True:
         time.sleep(COLLECT_EVERY)
         gc.collect()
 
 
 class RedirectMiddleware:
-    """Sends a page opened by its own address in by the front door, which then leads there.
+    """Redirects a page that is opened by its own path to the start page, which opens it.
 
-    Opened at /inspect, Streamlit's client first asks for its server below /inspect, and each asking ends as an error in the
-    browser's console. Opened at /?room=inspect, it finds the server at once.
+    Opened at /inspect, Streamlit's client looks for its server below /inspect first, and each try
+    ends as an error in the browser's console. Opened at /?room=inspect, it finds it at once.
     """
 
-    def __init__(self, app: Asgi, rooms: tuple[str, ...]) -> None:
-        self.app, self.rooms = app, rooms
+    def __init__(self, app: Asgi, pages: tuple[str, ...]) -> None:
+        self.app, self.pages = app, pages
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        room = scope.get("path", "").strip("/")
-        if scope["type"] == "http" and scope["method"] == "GET" and room in self.rooms:
-            url = Request(scope).url.replace(path="/").include_query_params(room=room)
+        page = scope.get("path", "").strip("/")
+        if scope["type"] == "http" and scope["method"] == "GET" and page in self.pages:
+            url = Request(scope).url.replace(path="/").include_query_params(room=page)
             await RedirectResponse(f"/?{url.query}", status_code=307)(scope, receive, send)
         else:
             await self.app(scope, receive, send)

@@ -1,7 +1,7 @@
-"""What this tab looks at. The only file that spells a session_state or a query-string key.
+"""The state of a tab: recipe, layer, run, comparison, lottery. Alone in spelling session keys.
 
-The recipe is the state: it travels in the address as `?r=`, so a link reopens it exactly. Values from the address are
-judged before they are used; one that cannot be followed is replaced by what stood before and told by `warnings()`.
+The recipe is the state: the address carries it as `?r=`, so a link reopens it exactly. Values from
+the address are checked before they are used; a bad one is ignored, and `warnings()` says so.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import streamlit as st
 from pruning.errors import PruningError, RecipeError
 from pruning.recipe import Recipe
 
+session = st.session_state  # a proxy: it finds the tab that the running script belongs to
+
 HOME = Recipe(model="digits-cnn", sparsity=0.9, schedule="cubic", steps=4, epochs=2)
-"""What the workbench opens with, and what Reset goes back to (on the model of the moment)."""
+"""What the workbench opens with, and what Reset goes back to (on the current model)."""
 
 LOTTERY_RECIPE = Recipe(
     model="digits-mlp",
@@ -36,106 +38,109 @@ LOTTERY_RECIPE = Recipe(
     rewind="init",
     controls=("reinit", "random_mask", "one_shot"),
 )
-"""What the Lottery page opens with: two minutes at most, and the effect is plain to see."""
+"""What the Lottery page opens with: two minutes at most, and the effect is clear."""
 
 SEEDS = 3
 
 UNDO_STEPS = 100
 LONGEST_LINK = 8_000  # characters of ?r=
-LARGEST_RECIPE = 200_000  # bytes of JSON in it: a deflated bomb stops here
-NAMES = re.compile(r"[\w.:\-/]{1,200}")
+LARGEST_RECIPE = 200_000  # bytes of JSON in it: a decompression bomb stops here
+ID = re.compile(r"[\w.:\-/]{1,200}")
 
 
 # ---------------------------------------------------------------- the recipe
 
 
 def recipe() -> Recipe:
-    """The recipe on the bench."""
+    """The current recipe."""
     begin()
-    return st.session_state["recipe"]
+    return session["recipe"]
 
 
 def change(**fields: Any) -> None:
-    """Change fields of the recipe: one step of undo, and the address follows. Raises RecipeError for what cannot be followed.
+    """Change fields of the recipe: one step of undo, and the address follows.
 
-    Another model forgets what named the layers of the former one.
+    Another model clears the fields that name layers. Raises RecipeError for values that cannot be.
     """
-    now = recipe()
-    if fields.get("model", now.model) != now.model:
+    current = recipe()
+    if fields.get("model", current.model) != current.model:
         fields = {"ratios": {}, "exclude": (), **fields}
         select_layer(None)
-    put(replace(now, **fields))
+    put(replace(current, **fields))
 
 
 def put(wanted: Recipe) -> None:
     """Replace the whole recipe: one step of undo."""
-    now = recipe()
-    if wanted == now:
+    current = recipe()
+    if wanted == current:
         return
-    st.session_state["undo"] = [*st.session_state["undo"][-UNDO_STEPS:], now]
-    st.session_state["redo"] = []
+    session["undo"] = [*session["undo"][-UNDO_STEPS:], current]
+    session["redo"] = []
     _set(wanted)
 
 
 def undo() -> None:
     if can_undo():
-        *rest, last = st.session_state["undo"]
-        st.session_state["undo"], st.session_state["redo"] = (
-            rest,
-            [*st.session_state["redo"], recipe()],
-        )
-        _set(last)
+        _step_back("undo", "redo")
 
 
 def redo() -> None:
     if can_redo():
-        *rest, last = st.session_state["redo"]
-        st.session_state["redo"], st.session_state["undo"] = (
-            rest,
-            [*st.session_state["undo"], recipe()],
-        )
-        _set(last)
+        _step_back("redo", "undo")
+
+
+def _step_back(source: str, target: str) -> None:
+    """Take the last recipe of one list, and put the current one on the other."""
+    *rest, last = session[source]
+    session[source] = rest
+    session[target] = [*session[target], recipe()]
+    _set(last)
 
 
 def reset() -> None:
-    """Back to the recipe the workbench opens with, for the model of the moment."""
+    """Back to the recipe the workbench opens with, for the current model."""
     put(replace(HOME, model=recipe().model))
 
 
 def can_undo() -> bool:
     begin()
-    return bool(st.session_state["undo"])
+    return bool(session["undo"])
 
 
 def can_redo() -> bool:
     begin()
-    return bool(st.session_state["redo"])
+    return bool(session["redo"])
 
 
 def _set(wanted: Recipe) -> None:
-    if wanted.model != st.session_state["recipe"].model:
+    if wanted.model != session["recipe"].model:
         select_layer(None)
-    st.session_state["recipe"] = wanted
+    session["recipe"] = wanted
     _write("r", encode(wanted))
 
 
-# ---------------------------------------------------------------- what is looked at
+# ---------------------------------------------------------------- what the pages show
 
 
 def layer() -> str | None:
-    """The layer that every view follows, as the tab or the address says it; `layer_among` judges it."""
+    """The layer that every view follows, unchecked: it may come from an address."""
     begin()
-    return st.session_state["layer"]
+    return session["layer"]
 
 
 def layer_among(weights: Mapping[str, int]) -> str:
-    """The selected layer; the largest when none is selected or the model does not have it (which is told). weights: of each layer."""
-    wanted, largest = layer(), max(weights, key=lambda name: weights[name])
+    """The selected layer if the model has it; the largest if not, with a warning.
+
+    weights: how many each layer has.
+    """
+    wanted = layer()
     if wanted in weights:
         return str(wanted)
+    largest = max(weights, key=lambda name: weights[name])
     if wanted is not None:
         warn(
-            f"This model has no layer called {_quoted(wanted)}: showing {largest}. Click another layer to change it."
+            f"This model has no layer called {_quoted(wanted)}: showing {largest}. "
+            "Click another layer to change it."
         )
         select_layer(None)
     return largest
@@ -143,77 +148,76 @@ def layer_among(weights: Mapping[str, int]) -> str:
 
 def select_layer(name: str | None) -> None:
     begin()
-    st.session_state["layer"] = name
+    session["layer"] = name
     _write("layer", name)
 
 
 def run_id() -> str | None:
     """The run that the Prune page shows."""
     begin()
-    return st.session_state["run"]
+    return session["run"]
 
 
 def open_run(id: str | None) -> None:
     begin()
-    st.session_state["run"] = id
+    session["run"] = id
     _write("run", id)
 
 
 def picked() -> list[str]:
     """Runs picked for comparison, the reference first."""
     begin()
-    return list(st.session_state["picked"])
+    return list(session["picked"])
 
 
 def pick(ids: Iterable[str]) -> None:
     begin()
-    st.session_state["picked"] = list(dict.fromkeys(ids))
-    _write("c", ",".join(st.session_state["picked"]) or None)
+    session["picked"] = list(dict.fromkeys(ids))
+    _write("c", ",".join(session["picked"]) or None)
 
 
 def lottery_recipe() -> Recipe:
-    """The lottery that the Lottery page draws, on the model of the moment."""
-    return replace(_ticket(), model=recipe().model)
+    """The recipe of the Lottery page's iterative pruning, on the current model."""
+    begin()
+    return replace(session["lottery_recipe"], model=recipe().model)
 
 
 def change_lottery_recipe(**fields: Any) -> None:
-    """Change fields of the lottery; the address follows. Raises RecipeError for what cannot be followed."""
-    st.session_state["ticket"] = replace(_ticket(), **fields)
-    _write("t", encode(st.session_state["ticket"]))
+    """Change fields of the lottery's recipe; the address follows.
 
-
-def _ticket() -> Recipe:
+    Raises RecipeError for a recipe that cannot be.
+    """
     begin()
-    lottery: Recipe = st.session_state["ticket"]
-    return lottery
+    session["lottery_recipe"] = replace(session["lottery_recipe"], **fields)
+    _write("t", encode(session["lottery_recipe"]))
 
 
 def seeds() -> int:
-    """How many seeds a lottery is drawn with."""
+    """How many seeds a lottery runs with."""
     begin()
-    return int(st.session_state["seeds"])
+    return int(session["seeds"])
 
 
 def set_seeds(count: int) -> None:
     begin()
-    st.session_state["seeds"] = count
+    session["seeds"] = count
 
 
 def lottery_set() -> str | None:
     """The set of runs that the Lottery page shows."""
     begin()
-    return st.session_state["drawn"]
+    return session["lottery_set"]
 
 
 def open_lottery_set(id: str | None) -> None:
     begin()
-    st.session_state["drawn"] = id
+    session["lottery_set"] = id
     _write("set", id)
 
 
 @dataclass(frozen=True)
 class Upload:
-    """The last file handed in. id: None when it was refused; message: the report, or why not."""
+    """The last uploaded file. id: None when it was refused; message: the report, or why."""
 
     name: str
     id: str | None
@@ -222,34 +226,29 @@ class Upload:
 
 def last_upload() -> Upload | None:
     begin()
-    return st.session_state["upload"]
+    return session["upload"]
 
 
-def note_upload(outcome: Upload) -> None:
-    """Remember it, and have the next uploader start empty, so that the file's copy in memory goes."""
+def note_upload(upload: Upload) -> None:
+    """Remember it, and let the next uploader start empty: its copy of the file leaves memory."""
     begin()
-    st.session_state["upload"] = outcome
-    st.session_state["uploads"] += 1
+    session["upload"] = upload
+    session["uploads"] += 1
 
 
 def upload_count() -> int:
-    """Files handed in so far: a new key for a new uploader."""
+    """Files uploaded so far: a new key for a new uploader."""
     begin()
-    return st.session_state["uploads"]
-
-
-def widget_value(key: str) -> Any:
-    """What a control holds, for the callback that it calls."""
-    return st.session_state[key]
+    return session["uploads"]
 
 
 def every_image() -> bool:
-    """Whether maps ask every validation image, also where a part would do."""
-    return bool(st.session_state.get("every_image"))
+    """Whether maps use every validation image, also where a part would do."""
+    return bool(session.get("every_image"))
 
 
 def ask_every_image() -> None:
-    st.session_state["every_image"] = True
+    session["every_image"] = True
 
 
 def dark() -> bool:
@@ -257,75 +256,130 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
+# ---------------------------------------------------------------- widgets
+
+MAP_BESIDE = "map-beside"
+MAP_TOLERATED = "map-tolerated"
+MAP_SORT = "map-sort"
+MAP_MODE = "map-mode"
+"""Keys of the Sensitivity page's own controls."""
+
+
+def form_key(field: str) -> str:
+    """The key of the widget that edits a field of the recipe."""
+    return f"form-{field}"
+
+
+def cards_key(kind: str) -> str:
+    """The key of the cards from which a technique of a kind is picked."""
+    return f"cards-{kind}"
+
+
+def option_key(kind: str, technique: str, option: str) -> str:
+    """The key of the widget that edits an option of a technique."""
+    return f"option-{kind}-{technique}-{option}"
+
+
+def widget_value(key: str, default: Any = None) -> Any:
+    """The value of a widget, for the callback that it calls."""
+    return session.get(key, default)
+
+
+def set_widget(key: str, value: Any) -> None:
+    """What a widget will show. Call it before the widget: Streamlit forbids it afterwards."""
+    session[key] = value
+
+
+@dataclass(frozen=True)
+class RatioTable:
+    """The table of ratios as it was last drawn. base: layer -> ratio before edits; key: its own."""
+
+    base: dict[str, float]
+    key: str
+
+
+def ratio_table() -> RatioTable | None:
+    return session.get("ratio_table")
+
+
+def new_ratio_table(base: dict[str, float]) -> RatioTable:
+    """A table under a new key: one that keeps its key keeps the edits made in it, too."""
+    session["ratio_tables"] = session.get("ratio_tables", 0) + 1
+    session["ratio_table"] = RatioTable(base, f"ratios-{session['ratio_tables']}")
+    return session["ratio_table"]
+
+
 # ---------------------------------------------------------------- between the runs of a script
 
 
 def warn(text: str) -> None:
-    """Tell at the top of the page, until the next run of the script."""
+    """Show a warning at the top of the page, until the next run of the script."""
     begin()
-    if text not in st.session_state["warnings"]:
-        st.session_state["warnings"].append(text)
+    if text not in session["warnings"]:
+        session["warnings"].append(text)
 
 
 def warnings() -> list[str]:
-    """What there is to tell; asking takes it."""
+    """The warnings since the last call."""
     begin()
-    told, st.session_state["warnings"] = st.session_state["warnings"], []
-    return list(told)
+    texts = session["warnings"]
+    session["warnings"] = []
+    return list(texts)
 
 
 def expect(key: str) -> None:
-    """The page waits for a job: the frame asks after it until it ends."""
+    """The page waits for a job: the frame polls it until it ends."""
     begin()
-    st.session_state["expected"].add(key)
+    session["expected"].add(key)
 
 
 def expected() -> set[str]:
     begin()
-    return set(st.session_state["expected"])
+    return set(session["expected"])
 
 
 def begin() -> None:
-    """Fill what a new tab has: the recipe of home, nothing to undo."""
-    if "recipe" not in st.session_state:
-        st.session_state.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
-        st.session_state.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
-        st.session_state.update(ticket=LOTTERY_RECIPE, seeds=SEEDS, drawn=None)
+    """Fill what a new tab starts with: HOME, nothing to undo."""
+    if "recipe" not in session:
+        session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
+        session.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
+        session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
 
 
 def take_address() -> None:
-    """Once at the start of each run of the script: take in what the address says, fill it where it says nothing.
+    """Once at the start of each run of the script: read the address, and complete it.
 
-    Going to another page empties the address, a link or the Back button fills it: both are told apart from our own
-    writing by what we wrote last.
+    Going to another page empties the address; a link or the Back button fills it. What we wrote
+    last tells both from our own writing.
     """
-    fresh = "recipe" not in st.session_state
+    new_tab = "recipe" not in session
     begin()
-    st.session_state["expected"] = set()
-    said = {key: st.query_params.get(key) for key in READERS}
-    for key, value in said.items():
-        if value is not None and value != st.session_state["written"].get(key):
+    session["expected"] = set()
+    # All keys are taken before the first is read: a reader writes to the address.
+    values = {key: st.query_params.get(key) for key in READERS}
+    for key, value in values.items():
+        if value is None:
+            _write(key, session["written"].get(key))
+        elif value != session["written"].get(key):
             READERS[key](value)
-        elif value is None:
-            _write(key, st.session_state["written"].get(key))
-    if fresh:
-        st.session_state["undo"] = []  # a link is where its reader starts
-    _write("r", encode(st.session_state["recipe"]))
+    if new_tab:
+        session["undo"] = []  # there is nothing before a link
+    _write("r", encode(session["recipe"]))
 
 
 def requested_page() -> str | None:
-    """The page that the address asks for by name, once: the front door leads there."""
+    """The page that the address names as `?room=`, once: the start page goes there."""
     return st.query_params.pop("room", None)
 
 
 def link() -> str:
     """The address that reopens this state."""
-    parts = {key: value for key, value in st.session_state["written"].items() if value}
+    parts = {key: value for key, value in session["written"].items() if value}
     return f"{(st.context.url or '').split('?')[0]}?{urlencode(parts)}"
 
 
 def _write(key: str, value: str | None) -> None:
-    st.session_state["written"][key] = value
+    session["written"][key] = value
     if value:
         if st.query_params.get(key) != value:
             st.query_params[key] = value
@@ -333,58 +387,58 @@ def _write(key: str, value: str | None) -> None:
         del st.query_params[key]
 
 
-def _read_recipe(said: str) -> None:
-    st.session_state["written"]["r"] = said
+def _read_recipe(text: str) -> None:
+    session["written"]["r"] = text
     try:
-        wanted = decode(said)
+        wanted = decode(text)
     except PruningError as error:
         warn(
-            f"The address holds a recipe that cannot be followed: {error} The recipe on the bench stays as it was."
+            f"The address holds a recipe that cannot be followed: {error} "
+            "The current recipe stays as it was."
         )
     else:
         put(wanted)
 
 
-def _read_ticket(said: str) -> None:
-    st.session_state["written"]["t"] = said
+def _read_lottery_recipe(text: str) -> None:
+    session["written"]["t"] = text
     try:
-        wanted = decode(said)
+        session["lottery_recipe"] = decode(text)
     except PruningError as error:
         warn(
-            f"The address holds a lottery that cannot be drawn: {error} The settings stay as they were."
+            f"The address holds a lottery that cannot be followed: {error} "
+            "The settings stay as they were."
         )
-    else:
-        st.session_state["ticket"] = wanted
 
 
-def _read_set(said: str) -> None:
-    if NAMES.fullmatch(said):
-        open_lottery_set(said)
-    else:
-        warn(
-            f"The address names a set of runs {_quoted(said)}, which cannot be the name of one: showing none."
-        )
-        open_lottery_set(None)
+def _read_lottery_set(text: str) -> None:
+    open_lottery_set(_id_of("set of runs", text))
 
 
-def _read_layer(said: str) -> None:
-    st.session_state["written"]["layer"] = said
-    st.session_state["layer"] = said[:200]
+def _read_layer(text: str) -> None:
+    session["written"]["layer"] = text
+    session["layer"] = text[:200]
 
 
-def _read_run(said: str) -> None:
-    if NAMES.fullmatch(said):
-        open_run(said)
-    else:
-        warn(
-            f"The address names a run {_quoted(said)}, which cannot be the name of one: showing none."
-        )
-        open_run(None)
+def _read_run(text: str) -> None:
+    open_run(_id_of("run", text))
 
 
-def _read_picked(said: str) -> None:
-    ids = [id for id in said.split(",")[:50] if NAMES.fullmatch(id)]
-    if len(ids) < len(said.split(",")):
+def _id_of(what: str, text: str) -> str | None:
+    """The id in an address; None, with a warning, for a text that cannot be one."""
+    if ID.fullmatch(text):
+        return text
+    warn(
+        f"The address names a {what} {_quoted(text)}, which cannot be the name of one: "
+        "showing none."
+    )
+    return None
+
+
+def _read_picked(text: str) -> None:
+    parts = text.split(",")
+    ids = [id for id in parts[:50] if ID.fullmatch(id)]
+    if len(ids) < len(parts):
         warn("Some of the runs in the address cannot be names of runs: they are left out.")
     pick(ids)
 
@@ -394,38 +448,40 @@ READERS = {
     "layer": _read_layer,
     "run": _read_run,
     "c": _read_picked,
-    "t": _read_ticket,
-    "set": _read_set,
+    "t": _read_lottery_recipe,
+    "set": _read_lottery_set,
 }
-"""Keys of the address, in the order they are read: another recipe forgets the layer, so the layer comes after it."""
+"""Keys of the address, in the order they are read: the layer after the recipe, which clears it."""
 
 
-def _quoted(said: str) -> str:
-    """A stranger's text, short."""
-    return "“" + said[:60] + ("…”" if len(said) > 60 else "”")
+def _quoted(text: str) -> str:
+    """Text from an address, short: it may be anything."""
+    return f"“{text[:60]}…”" if len(text) > 60 else f"“{text}”"
 
 
 # ---------------------------------------------------------------- the link
 
 
 def encode(wanted: Recipe) -> str:
-    """A recipe as the text of a link: what differs from the defaults, deflated, URL-safe base64."""
+    """A recipe as the text of a link: what differs from the defaults, as compressed base64."""
     text = json.dumps(wanted.short(), sort_keys=True, separators=(",", ":"))
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
-def decode(said: str) -> Recipe:
-    """The recipe of a link. Raises RecipeError for what is none, whatever it is."""
-    broken = "it is damaged or cut off; copy the whole link again."
-    if len(said) > LONGEST_LINK:
+def decode(text: str) -> Recipe:
+    """The recipe of a link. Raises RecipeError for any text that is none."""
+    if len(text) > LONGEST_LINK:
         raise RecipeError(
-            f"it has {len(said):,} characters, and a link has at most {LONGEST_LINK:,}; copy the whole link again."
+            f"it has {len(text):,} characters, and a link has at most {LONGEST_LINK:,}; "
+            "copy the whole link again."
         )
     try:
-        packed = base64.b64decode(said + "=" * (-len(said) % 4), altchars=b"-_", validate=True)
-        text = zlib.decompressobj().decompress(packed, LARGEST_RECIPE)
-        return Recipe.from_dict(json.loads(text))
+        padded = text + "=" * (-len(text) % 4)
+        compressed = base64.b64decode(padded, altchars=b"-_", validate=True)
+        # A decompressobj stops at a limit, which zlib.decompress does not.
+        data = zlib.decompressobj().decompress(compressed, LARGEST_RECIPE)
+        return Recipe.from_dict(json.loads(data))
     except RecipeError:
         raise
     except (binascii.Error, zlib.error, ValueError, TypeError, RecursionError):
-        raise RecipeError(broken) from None
+        raise RecipeError("it is damaged or cut off; copy the whole link again.") from None

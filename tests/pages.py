@@ -1,4 +1,4 @@
-"""The whole page in a test: a workspace of its own, and studies worked off here instead of by a worker pool."""
+"""The whole page in a test: on a workspace of its own, with studies done here, not by workers."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from streamlit.testing.v1 import AppTest
 from pruning.runs.store import Store
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
+TEXTS = ("markdown", "caption", "subheader", "info", "warning", "error", "success", "metric")
 
 
-def opened(room: str = "model", **address: str) -> AppTest:
-    """The page at an address. Studies that it asks for wait until `work_off`."""
+def opened(view: str = "model", **address: str) -> AppTest:
+    """The page at an address. Studies that it requests wait until `work_off`."""
     page = AppTest.from_file(str(APP), default_timeout=30)
     for key, value in address.items():
         page.query_params[key] = value
     page.run()
-    return page if room == "model" else page.switch_page(f"views/{room}.py").run()
+    return page if view == "model" else page.switch_page(f"views/{view}.py").run()
 
 
-def settled(room: str = "model", **address: str) -> AppTest:
-    """The page when everything that it asked for is there."""
-    return settle(opened(room, **address))
+def settled(view: str = "model", **address: str) -> AppTest:
+    """The page when everything that it requested is there."""
+    return settle(opened(view, **address))
 
 
 def settle(page: AppTest) -> AppTest:
@@ -38,7 +39,8 @@ def work_off() -> int:
     from pruning.errors import PruningError
     from pruning.runs.handlers import do
 
-    store, done = Store(), 0
+    store = Store()
+    done = 0
     while (job := store.claim(queues=("study", "long"))) is not None:
         done += 1
         try:
@@ -48,15 +50,13 @@ def work_off() -> int:
     return done
 
 
-def said(page: AppTest) -> str:
+def texts(page: AppTest) -> str:
     """All text of the page, the side included."""
-    kinds = ("markdown", "caption", "subheader", "info", "warning", "error", "success", "metric")
-    return "\n".join(str(element.value) for kind in kinds for element in page.get(kind)).replace(
-        "\u00a0", " "
-    )
+    values = [str(element.value) for kind in TEXTS for element in page.get(kind)]
+    return "\n".join(values).replace("\u00a0", " ")
 
 
 def figures(page: AppTest) -> dict[str, dict[str, Any]]:
     """The charts, by title."""
-    held = [json.loads(element.proto.spec) for element in page.get("plotly_chart")]
-    return {figure["layout"]["title"]["text"]: figure for figure in held}
+    charts = [json.loads(element.proto.spec) for element in page.get("plotly_chart")]
+    return {figure["layout"]["title"]["text"]: figure for figure in charts}

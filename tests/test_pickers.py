@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pages import said, settled
+from pages import settled, texts
 
 from dashboard import forms, models, state, words
 from dashboard.components.cards import TechniqueCard
@@ -115,19 +115,19 @@ def test_the_page_follows_a_pattern_a_threshold_and_heads(home: object) -> None:
         "prune", r=state.encode(Recipe(model="digits-mlp", granularity="n_of_m", sparsity=0.9))
     )
     assert not page.exception
-    assert "2 of every group" in said(page)
+    assert "2 of every group" in texts(page)
     page = settled(
         "prune",
         r=state.encode(
             Recipe(model="digits-mlp", scope="threshold", scope_options={"value": 0.02})
         ),
     )
-    assert "the threshold decides, not the slider" in said(page)
+    assert "the threshold decides, not the slider" in texts(page)
     assert page.number_input(key="form-sparsity").disabled
     page = settled("prune", r=state.encode(Recipe(model="digits-mlp", granularity="head")))
-    assert "head fits no layer of this model" in said(
+    assert "head fits no layer of this model" in texts(
         page
-    ) and "choose another granularity" in said(page)
+    ) and "choose another granularity" in texts(page)
     page = settled(
         "prune", r=state.encode(Recipe(model="digits-vit", granularity="head", scope="manual"))
     )

@@ -1,12 +1,15 @@
-"""The recipe is the state: it survives the address, undo goes back, and hostile addresses are told, not followed."""
+"""The recipe is the state: a link reopens it, undo goes back, and hostile addresses are refused."""
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import zlib
+from pathlib import Path
 
 import pytest
+from pages import opened
 from streamlit.testing.v1 import AppTest
 
 from dashboard import colours, state
@@ -85,7 +88,7 @@ def test_a_link_is_short():
     assert len(state.encode(ROUND_TRIPS[-1])) < 400
 
 
-def packed(data: object) -> str:
+def compressed(data: object) -> str:
     return base64.urlsafe_b64encode(zlib.compress(json.dumps(data).encode())).decode().rstrip("=")
 
 
@@ -93,33 +96,32 @@ HOSTILE = {
     "not base64": "%%%",
     "empty zlib": base64.urlsafe_b64encode(b"junk").decode(),
     "cut off": state.encode(state.HOME)[:10],
-    "a list": packed([1, 2]),
-    "a number": packed(7),
-    "unknown field": packed({"colour": "red"}),
-    "ratio out of range": packed({"sparsity": 1.5}),
-    "not a number": packed({"sparsity": float("nan")}),
-    "newer version": packed({"version": 99}),
-    "deep": packed("[" * 5000)[:7900],
+    "a list": compressed([1, 2]),
+    "a number": compressed(7),
+    "unknown field": compressed({"colour": "red"}),
+    "ratio out of range": compressed({"sparsity": 1.5}),
+    "not a number": compressed({"sparsity": float("nan")}),
+    "newer version": compressed({"version": 99}),
+    "deep": compressed("[" * 5000)[:7900],
     "a bomb": base64.urlsafe_b64encode(zlib.compress(b" " * 4_000_000, 9)).decode(),
     "too long": "A" * 9000,
-    "nested where a name belongs": packed({"model": {"a": 1}}),
-    "unhashable choice": packed({"options": {"norm": []}}),
+    "nested where a name belongs": compressed({"model": {"a": 1}}),
+    "unhashable choice": compressed({"options": {"norm": []}}),
     "letters outside ASCII": "Ω" * 20,
 }
 
 
-@pytest.mark.parametrize("said", HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_link_is_refused_in_one_sentence(said):
-    with pytest.raises(RecipeError) as told:
-        state.decode(said)
-    assert "\n" not in str(told.value) and str(told.value).endswith(".")
+@pytest.mark.parametrize("link", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_link_is_refused_in_one_sentence(link):
+    with pytest.raises(RecipeError) as error:
+        state.decode(link)
+    message = str(error.value)
+    assert "\n" not in message and message.endswith(".")
 
 
-@pytest.mark.parametrize(
-    "said", [HOSTILE["not base64"], HOSTILE["ratio out of range"], HOSTILE["newer version"]]
-)
-def test_a_hostile_address_leaves_the_recipe_and_is_told(said):
-    page = open_page(r=said)
+@pytest.mark.parametrize("name", ["not base64", "ratio out of range", "newer version"])
+def test_a_hostile_address_leaves_the_recipe_and_warns(name):
+    page = open_page(r=HOSTILE[name])
     assert not page.exception
     assert shown(page) == state.HOME
     assert len(page.warning) == 1 and "cannot be followed" in page.warning[0].value
@@ -138,7 +140,7 @@ def test_an_opened_link_has_nothing_to_undo():
     assert shown(press(page, "undo")) == Recipe(sparsity=0.7)
 
 
-def test_hostile_runs_and_picks_are_told():
+def test_hostile_runs_and_picks_are_warned_of():
     page = open_page(run="../../etc/passwd\n", c="good,<img src=x>")
     assert page.text[0].value == "layer None run None picked good"
     assert len(page.warning) == 2
@@ -170,6 +172,80 @@ def test_another_model_forgets_the_layers_of_the_former():
     assert page.text[0].value.startswith("layer None")
 
 
+# ---------------------------------------------------------------- old links
+
+
+def test_a_link_of_version_1_still_reads():
+    old = {
+        "version": 1,
+        "model": "digits-cnn",
+        "granularity": "channel",
+        "scope": "by_hand",
+        "ratios": {"conv1.weight": 0.5},
+        "floor": 2,
+        "epochs": 1,
+        "heal_slim": True,
+    }
+    recipe = Recipe(
+        model="digits-cnn",
+        granularity="channel",
+        scope="manual",
+        ratios={"conv1.weight": 0.5},
+        min_units=2,
+        epochs=1,
+        finetune_compact=True,
+    )
+    assert state.decode(compressed(old)) == recipe
+    page = open_page(r=compressed(old))
+    assert shown(page) == recipe and not page.warning
+    # What the page writes is of today's version.
+    assert state.decode(page.query_params["r"]) == recipe
+    assert "floor" not in page.query_params["r"]
+
+
+@pytest.mark.parametrize("name", ["scores", "criteria"])
+def test_a_page_opens_by_its_name_and_by_the_one_it_had(home, name):
+    page = opened("model", room=name)
+    assert not page.exception
+    assert page.subheader[0].value == opened("criteria").subheader[0].value
+    assert "room" not in page.query_params
+
+
+# ---------------------------------------------------------------- session keys
+
+DASHBOARD = Path(state.__file__).parent
+FILES = [file for file in DASHBOARD.rglob("*.py") if file.name != "state.py"]
+
+
+def session_keys() -> set[str]:
+    """The keys that state.py itself writes into the session."""
+    keys = set()
+    for node in ast.walk(ast.parse(Path(state.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "session":
+            if isinstance(node.slice, ast.Constant):
+                keys.add(node.slice.value)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "session.update":
+            keys |= {keyword.arg for keyword in node.keywords}
+    return keys
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_only_state_spells_session_keys(file):
+    own = session_keys()
+    assert {"recipe", "undo", "lottery_set"} <= own
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "session_state", f"line {node.lineno}: ask state.py"
+        if not isinstance(node, ast.Call):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg == "key" and isinstance(keyword.value, ast.Constant):
+                assert keyword.value.value not in own, f"line {node.lineno}: a key of state.py"
+        if ast.unparse(node.func) in ("state.widget_value", "state.set_widget"):
+            literal = isinstance(node.args[0], ast.Constant)
+            assert not literal, f"line {node.lineno}: spell the key in state.py"
+
+
 # ---------------------------------------------------------------- colours
 
 
@@ -187,33 +263,18 @@ def contrast(a: str, b: str) -> float:
 @pytest.mark.parametrize("dark", [False, True])
 def test_marks_and_text_stand_out(dark):
     tones = colours.palette(dark)
-    assert (
-        min(
-            contrast(text, ground)
-            for text in (tones.text, tones.muted)
-            for ground in (tones.ground, tones.panel)
-        )
-        >= 4.5
-    )
-    marks = [pair[dark] for pair in colours.HUES.values()] + [
-        tones.kept,
-        tones.dense,
-        tones.random,
-        tones.highlight,
-        *tones.kinds.values(),
-    ]
+    texts = (tones.text, tones.muted)
+    grounds = (tones.ground, tones.panel)
+    assert min(contrast(text, ground) for text in texts for ground in grounds) >= 4.5
+    marks = [pair[dark] for pair in colours.HUES.values()]
+    marks += [tones.kept, tones.dense, tones.random, tones.highlight, *tones.kinds.values()]
     assert min(contrast(mark, tones.ground) for mark in marks) >= 3
 
 
 def test_a_technique_looks_the_same_everywhere_and_random_is_grey_and_dotted():
     assert colours.technique("wanda") == colours.technique("wanda")
     assert colours.technique("magnitude").colour != colours.technique("taylor").colour
-    assert (
-        colours.technique("random").dash == "dot"
-        and colours.technique("random").colour == colours.LIGHT.random
-    )
-    styles = {
-        colours.technique(name)
-        for name in ("snip", "grasp", "synflow", "hessian", "wanda", "fisher")
-    }
-    assert len(styles) == 6
+    random = colours.technique("random")
+    assert (random.dash, random.colour) == ("dot", colours.LIGHT.random)
+    names = ("snip", "grasp", "synflow", "hessian", "wanda", "fisher")
+    assert len({colours.technique(name) for name in names}) == len(names)

@@ -14,7 +14,7 @@ from dashboard.charts.criteria import Judged
 from pruning.analysis import criterion_check
 from pruning.runs import pool
 from pruning.stats import Correlation, spearman
-from tests.pages import figures, opened, said, settle, settled
+from tests.pages import figures, opened, settle, settled, texts
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_the_page_shows_what_the_engine_measured():
     )
     expected = end.layers[0].size
     order = sorted(expected, key=lambda name: expected[name].value, reverse=True)
-    assert order[0].capitalize() in said(page) and charts.rho(expected[order[0]].value) in said(
+    assert order[0].capitalize() in texts(page) and charts.rho(expected[order[0]].value) in texts(
         page
     )
     figure = shown(page, f"{order[0].capitalize()} on conv2")
@@ -51,7 +51,7 @@ def test_the_page_shows_what_the_engine_measured():
     grid = shown(page, "Most alike")["data"][0]
     assert grid["x"] == ["true change", *order]
     assert grid["z"][0][1:] == pytest.approx([expected[name].value for name in order])
-    assert "32 of 32 channels, each removed alone" in said(page)
+    assert "32 of 32 channels, each removed alone" in texts(page)
 
 
 def test_held_against_harm_the_signed_change_is_drawn_and_correlated():
@@ -103,7 +103,7 @@ def test_what_has_no_units_or_no_meaning_is_said():
 
 def test_nothing_picked_and_nothing_there_yet():
     page = opened("criteria")
-    assert "Scoring the weight units of digits-cnn" in said(page)
+    assert "Scoring the weight units of digits-cnn" in texts(page)
     page.multiselect(key="truth-criteria-digits-cnn-weight").set_value([]).run()
     assert any("Pick one or more criteria" in told.value for told in page.info)
 

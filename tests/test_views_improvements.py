@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pages import figures, opened, said, settle, settled
+from pages import figures, opened, settle, settled, texts
 from streamlit.testing.v1 import AppTest
 
 from pruning.runs import pool
@@ -23,7 +23,7 @@ def result(home: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
 
 def test_a_result_lists_improvements_and_what_did_not_improve(result: AppTest) -> None:
     assert not result.exception
-    text = said(result).replace("\\", "")
+    text = texts(result).replace("\\", "")
     assert "**Improvements**" in text and "**No improvement**" in text
     assert "Accuracy kept: +0.6 points" in text
     assert "PyTorch's dense kernels do not skip them" in text
@@ -41,7 +41,7 @@ def test_onnx_runtime_is_timed_when_asked_for_and_then_stands_on_every_page(
 ) -> None:
     (button,) = [button for button in result.button if button.label == "Time it in ONNX Runtime"]
     page = button.click().run()
-    assert "Exporting the models" in said(page)
+    assert "Exporting the models" in texts(page)
     page = settle(page)
     assert not [button for button in page.button if button.label == "Time it in ONNX Runtime"]
     (ratios,) = [figure for title, figure in figures(page).items() if title.startswith("File ")]

@@ -12,7 +12,7 @@ from dashboard.charts import base, layers, one_layer
 from pruning.allocation.ranking import Preview
 from pruning.recipe import Recipe
 from pruning.runs import pool
-from tests.pages import figures, opened, said, settle, settled
+from tests.pages import figures, opened, settle, settled, texts
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def lines(figure: dict) -> list[float]:
 
 
 def test_while_it_reads_it_says_what_it_waits_for():
-    assert "Reading every weight of digits-cnn" in said(opened("inspect"))
+    assert "Reading every weight of digits-cnn" in texts(opened("inspect"))
 
 
 def test_the_largest_layer_comes_first_with_the_exact_threshold():
@@ -76,8 +76,8 @@ def test_a_criterion_with_its_own_score_shows_that_score():
     page = settled("inspect", r=state.encode(recipe), layer="fc1.weight")
     title = next(title for title in figures(page) if title.startswith("fc1:"))
     assert "score at most" in title and "by taylor" in title
-    assert "judges by its own score" in said(page)
-    assert "is seen after a run" in said(page)  # no mask is claimed over the matrix
+    assert "judges by its own score" in texts(page)
+    assert "is seen after a run" in texts(page)  # no mask is claimed over the matrix
 
 
 def test_channels_stand_in_line_and_the_pruned_ones_are_pale():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pages import opened, said
+from pages import opened, texts
 
 from dashboard import jobs, state
 from dashboard.charts import lottery
@@ -113,18 +113,18 @@ def test_a_set_is_drawn_and_found_again(home: object, monkeypatch: pytest.Monkey
     page = opened("lottery", t=state.encode(QUICK), r=state.encode(Recipe(model="digits-mlp")))
     assert (
         not page.exception
-        and "each time going back to the first weights and training 1 epoch" in said(page)
+        and "each time going back to the first weights and training 1 epoch" in texts(page)
     )
     page.number_input(key="lottery-seeds").set_value(2).run()
     page.button(key="lottery-draw").click().run()
-    assert "The dense networks are being trained" in said(page)
+    assert "The dense networks are being trained" in texts(page)
     id = page.query_params["set"]
     id = id[0] if isinstance(id, list) else id
     assert [job.spec["seed"] for job in jobs.runs_of_set(id)] == [0, 1]
     work_off_runs()
     again = opened("lottery", set=id)
     assert not again.exception and not again.error
-    told = said(again)
+    told = texts(again)
     assert (
         "With 50 % of the weights, tickets reach" in told
         and "Tickets of different seeds keep" in told
@@ -135,7 +135,7 @@ def test_a_set_is_drawn_and_found_again(home: object, monkeypatch: pytest.Monkey
 
 def test_a_set_that_is_not_there_is_told(home: object) -> None:
     page = opened("lottery", set="0123456789")
-    assert "no set of runs '0123456789' in this workspace" in said(page)
+    assert "no set of runs '0123456789' in this workspace" in texts(page)
     assert not opened("lottery", set="<script>").error  # no name of a set: it is not looked for
 
 
@@ -151,6 +151,6 @@ def test_settings_follow_each_other(home: object) -> None:
     slider = next(slider for slider in page.slider if slider.label == "Rewind to step")
     assert (slider.value, slider.max) == (5, 19)  # 1,257 examples in batches of 64: 20 steps
     slider.set_value(7).run()
-    assert "going back to the weights after step 7" in said(page)
+    assert "going back to the weights after step 7" in texts(page)
     page.toggle(key="lottery-layers").set_value(True).run()
-    assert "less in the output layer" in said(page)
+    assert "less in the output layer" in texts(page)

@@ -10,7 +10,7 @@ from dashboard import jobs, state, tables
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
-from tests.pages import opened, said, settle, settled
+from tests.pages import opened, settle, settled, texts
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def no_pool(home, monkeypatch):
 
 def test_the_first_page_is_never_empty():
     page = opened()
-    text = said(page)
+    text = texts(page)
     assert not page.exception and not page.error
     assert "digits-cnn" in text and "98.1 % ± 1.5" in text
     assert (
@@ -65,8 +65,8 @@ def test_layers_and_answers():
     assert list(table["layer"]) == ["conv1", "conv2", "conv3", "fc1", "fc2"]
     assert list(table["weights"]) == [144, 4608, 18432, 16384, 640]
     assert table["share"].sum() == pytest.approx(100)
-    assert "40,208 weights that techniques may remove, of 40,394 parameters" in said(page)
-    assert "Its answers to some test inputs" in said(page)
+    assert "40,208 weights that techniques may remove, of 40,394 parameters" in texts(page)
+    assert "Its answers to some test inputs" in texts(page)
 
 
 def test_another_model():
@@ -80,7 +80,7 @@ def test_another_model():
 
 def test_a_torchvision_architecture_is_labelled_random():
     page = settled(r=state.encode(Recipe(model="torchvision:squeezenet1_1")))
-    text = said(page)
+    text = texts(page)
     assert (
         "random weights" in text
         and "Accuracy not measured" in text

@@ -14,7 +14,7 @@ from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.handlers import do
 from pruning.runs.store import Store
-from tests.pages import opened, said, settle, settled
+from tests.pages import opened, settle, settled, texts
 
 QUICK = replace(state.HOME, model="digits-mlp")
 
@@ -78,7 +78,7 @@ def drawn(**more: object) -> dict:
 
 def test_while_it_scores_it_says_what_it_waits_for_and_the_map_is_on_its_way():
     page = opened("sensitivity")
-    assert "Scoring digits-cnn by magnitude" in said(page)
+    assert "Scoring digits-cnn by magnitude" in texts(page)
     assert [job.spec["what"] for job in Store().jobs("study")].count("map") == 1
 
 
@@ -89,7 +89,7 @@ def test_the_map_is_there_and_fill_writes_every_layers_ratio_into_the_recipe_and
     assert job.state == "finished" and job.spec["tier"] == "exact"
     points = jobs.points(job)
     assert len(points) == 27 and {p.tier for p in points} == {"exact"}
-    assert "Every validation image was asked." in said(page)
+    assert "Every validation image was asked." in texts(page)
     before = page.query_params["r"]
     page.button(key="map-fill").click().run()
     settle(page)
@@ -133,10 +133,10 @@ def test_a_map_that_was_stopped_goes_on():
     while (other := Store().claim(queues=("study", "long"))) is not None:
         do(Store(), other, lambda: False)
     page.run()
-    assert "Stopped before it began" in said(page)
+    assert "Stopped before it began" in texts(page)
     page.button(key=f"map-again-{job.id}").click().run()
     settle(page)
-    assert "Every validation image was asked." in said(page) and not page.exception
+    assert "Every validation image was asked." in texts(page) and not page.exception
 
 
 # ---------------------------------------------------------------- what is drawn

@@ -16,7 +16,7 @@ from pruning.structure.dependency_graph import dependency_graph
 from pruning.studies.structure import structure
 from pruning.types import Workpiece
 from tests.nets import branching
-from tests.pages import figures, said, settled
+from tests.pages import figures, settled, texts
 from tests.toys import toy
 
 
@@ -40,7 +40,7 @@ def test_the_page_shows_the_groups_that_the_engine_found():
     assert f"{len(groups)} groups" in title
     names = [group.name.removesuffix(".weight") for group in groups]
     assert list(page.selectbox[0].options) == names
-    assert f"Each of the {groups[0].units} channels" in said(page)
+    assert f"Each of the {groups[0].units} channels" in texts(page)
     assert tuple(page.dataframe[-1].value) == charts.BLOCKED_COLUMNS
 
 

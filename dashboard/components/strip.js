@@ -1,18 +1,13 @@
-// The strip of layers: a block for each, as wide as its weights. Click or Enter selects; arrows move.
-// data: {blocks: [{id, label, weights, kept: share or null, colour, said}], chosen, legend: [[text, colour]], tones: {pale, paler, ink, muted, ground}}
-
-function element(tag, name, text) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
+// The strip of layers: a block for each, as wide as its weights. Click or Enter selects; arrows
+// move.
+// data: {blocks: [{id, label, weights, kept: share or null, colour, sentence}], chosen,
+//        legend: [[text, colour]], tones: {pale, paler, ink, muted, ground}}
 
 function draw(block, data, choose) {
   const button = element("button", "block");
   button.type = "button";
-  button.title = block.said;
-  button.setAttribute("aria-label", block.said);
+  button.title = block.sentence;
+  button.setAttribute("aria-label", block.sentence);
   button.setAttribute("aria-pressed", String(block.id === data.chosen));
   button.style.setProperty("--colour", block.colour);
   button.style.flexGrow = Math.max(block.weights, 1);
@@ -38,26 +33,31 @@ export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const root = parentElement.querySelector(".strip");
   const row = root.querySelector(".blocks");
-  const said = root.querySelector(".said");
+  const line = root.querySelector(".sentence");
   const legend = root.querySelector(".legend");
-  for (const [tone, value] of Object.entries(data.tones)) root.style.setProperty(`--${tone}`, value);
+  for (const [tone, value] of Object.entries(data.tones))
+    root.style.setProperty(`--${tone}`, value);
   root.classList.toggle("dense", data.blocks.length > 24);
 
-  const sentence = (id) => (data.blocks.find((block) => block.id === id) ?? data.blocks[0])?.said ?? "";
+  const sentence = (id) =>
+    (data.blocks.find((block) => block.id === id) ?? data.blocks[0])?.sentence ?? "";
   const choose = (id) => {
-    for (const [i, button] of [...row.children].entries()) button.setAttribute("aria-pressed", String(data.blocks[i].id === id));
-    said.textContent = sentence(id);
+    for (const [i, button] of [...row.children].entries())
+      button.setAttribute("aria-pressed", String(data.blocks[i].id === id));
+    line.textContent = sentence(id);
     setTriggerValue("picked", id);
   };
   const focused = [...row.children].indexOf(parentElement.activeElement);
   row.replaceChildren(...data.blocks.map((block) => draw(block, data, choose)));
   if (focused >= 0) row.children[focused]?.focus();
-  said.textContent = sentence(data.chosen);
-  legend.replaceChildren(...data.legend.map(([text, colour]) => {
-    const entry = element("span", colour ? "" : "gone", text);
-    if (colour) entry.style.setProperty("--swatch", colour);
-    return entry;
-  }));
+  line.textContent = sentence(data.chosen);
+  legend.replaceChildren(
+    ...data.legend.map(([text, colour]) => {
+      const entry = element("span", colour ? "" : "removed", text);
+      if (colour) entry.style.setProperty("--swatch", colour);
+      return entry;
+    }),
+  );
   row.onkeydown = (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!step) return;
@@ -65,8 +65,6 @@ export default function (component) {
     const at = [...row.children].indexOf(parentElement.activeElement);
     row.children[Math.min(Math.max(at + step, 0), row.children.length - 1)]?.focus();
   };
-  const watch = new ResizeObserver(() => hideLongNames(row));
-  watch.observe(row);
   hideLongNames(row);
-  return () => watch.disconnect();
+  return redrawOnResize({ draw: () => hideLongNames(row) }, row);
 }

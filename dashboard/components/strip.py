@@ -1,39 +1,23 @@
-"""The strip of layers: a block for each, as wide as its weights, coloured by its kind. A click selects the layer everywhere."""
+"""The strip of layers: a block for each, as wide as its weights; a click selects it everywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import streamlit as st
 
 from dashboard import colours, state, words
-
-HERE = Path(__file__).parent
-HTML = """
-<div class="strip">
-  <div class="blocks" role="group" aria-label="Layers"></div>
-  <div class="foot"><div class="said"></div><div class="legend"></div></div>
-</div>
-"""
+from dashboard.components.base import control
 
 
 @dataclass(frozen=True)
 class Block:
-    """A layer of the strip. kept: share that a recipe or run leaves; None when nothing is being removed."""
+    """A layer of the strip. kept: share of its weights; None when nothing is being removed."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
     weights: int
     kept: float | None = None
-
-
-@st.cache_resource
-def _control():
-    css, js = ((HERE / f"strip.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return st.components.v2.component("layer_strip", html=HTML, css=css, js=js)
 
 
 def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
@@ -53,42 +37,41 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
             "ground": tones.ground,
         },
     }
-    known = {block.name for block in blocks}
+    names = {block.name for block in blocks}
 
     def picked() -> None:
         name = state.widget_value(key).picked
-        if name in known:
+        if name in names:
             state.select_layer(name)
 
-    _control()(key=key, data=data, on_picked_change=picked)
+    control("strip")(key=key, data=data, on_picked_change=picked)
 
 
 def _drawn(block: Block, total: int, dark: bool) -> dict[str, object]:
-    said = [
-        words.layer_name(block.name),
+    label = words.layer_name(block.name)
+    parts = [
+        label,
         block.kind,
         words.shape(block.shape),
-        f"{words.plural(block.weights, 'weight')}",
+        words.plural(block.weights, "weight"),
+        f"{words.percent(block.weights / total)} of all",
     ]
-    said.append(f"{words.percent(block.weights / total)} of all")
     if block.kept is not None:
-        said.append(f"{words.percent(block.kept)} kept")
-    label = words.layer_name(block.name)
+        parts.append(f"{words.percent(block.kept)} kept")
     return {
         "id": block.name,
         "label": label,
         "weights": block.weights,
         "kept": block.kept,
         "colour": colours.kind(block.kind, dark),
-        "said": " · ".join(said),
+        "sentence": " · ".join(parts),
     }
 
 
 def _legend(blocks: Sequence[Block], dark: bool) -> list[list[str]]:
+    """[text, colour] of each kind of layer; removed weights are hatched, and have none."""
     kinds = dict.fromkeys(block.kind for block in blocks)
-    removed = (
-        [["removed", ""]]
-        if any(block.kept is not None and block.kept < 1 for block in blocks)
-        else []
-    )
-    return [*([kind, colours.kind(kind, dark)] for kind in kinds), *removed]
+    legend = [[kind, colours.kind(kind, dark)] for kind in kinds]
+    if any(block.kept is not None and block.kept < 1 for block in blocks):
+        legend.append(["removed", ""])
+    return legend

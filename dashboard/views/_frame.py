@@ -1,4 +1,4 @@
-"""What every page shares: navigation, the bench at the side, the question on top, work in progress, charts with their tables."""
+"""What every page shares: navigation, current model, question on top, running work, charts."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import jobs, state, words
-from dashboard import models as known
+from dashboard import jobs, models, state, words
 from pruning.errors import PruningError
 from pruning.events import Epoch, Event, Pruned, Started
 from pruning.runs.store import Job
 
 HERE = Path(__file__).parent
 MARKS = HERE.parent / "marks"
-ABOUT = "**Pruning Workbench.** Take a trained network, remove what it can do without, and see what happens."
+ABOUT = (
+    "**Pruning Workbench.** Take a trained network, remove what it can do without, "
+    "and see what happens."
+)
 POLL = 0.3  # seconds between two looks at a study that a page waits for
+MOST_LINES = 3  # of running work at the bottom
+WAITING = "waiting for a free worker"
+STOP = ":material/stop_circle:"
 PAGES = (
     ("model", "Model", ":material/deployed_code:"),
     ("inspect", "Inspect", ":material/query_stats:"),
@@ -31,9 +36,9 @@ PAGES = (
     ("structure", "Structure", ":material/account_tree:"),
     ("criteria", "Criteria", ":material/rule:"),
 )
-
-
 PAGE_NAMES = tuple(name for name, *_ in PAGES)
+RENAMED = {"scores": "criteria"}
+"""Pages that had another name: old links still open them."""
 
 
 def pages() -> list[Any]:
@@ -45,6 +50,7 @@ def pages() -> list[Any]:
 
 def go_to(name: str | None) -> None:
     """Go to the page that the address names; the first page is here already."""
+    name = RENAMED.get(name or "", name)
     if name in PAGE_NAMES[1:]:
         st.switch_page(page_path(str(name)))
 
@@ -69,15 +75,18 @@ def question(text: str) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """What the workbench says on purpose is one sentence on the page; the page goes on."""
+    """Shows errors on the page, and the page goes on: our own as their sentence."""
     try:
         yield
     except PruningError as error:
         st.error(words.plain(str(error)), icon=":material/error:")
     except Exception as error:
         logging.getLogger("dashboard").exception("A page failed")
-        said = f"This part of the page failed ({type(error).__name__}): the server's log has the details. The rest still works."
-        st.error(said, icon=":material/error:")
+        text = (
+            f"This part of the page failed ({type(error).__name__}): "
+            "the server's log has the details. The rest still works."
+        )
+        st.error(text, icon=":material/error:")
 
 
 def warnings() -> None:
@@ -91,31 +100,32 @@ def waiting(text: str, height: int) -> None:
     st.caption(words.plain(text))
 
 
-# ---------------------------------------------------------------- the bench
+# ---------------------------------------------------------------- the side
 
 
 def current_model() -> None:
+    """The model, the recipe as a sentence, and Undo, Redo, Reset and Link."""
     recipe = state.recipe()
-    st.caption("ON THE BENCH")
+    st.caption("CURRENT MODEL")
     with guarded():
         _facts(recipe.model)
     st.divider()
     st.caption("THE RECIPE")
     st.markdown(words.plain(words.sentence(recipe)))
     with st.container(horizontal=True, gap="small"):
-        _step("Undo", state.undo, state.can_undo())
-        _step("Redo", state.redo, state.can_redo())
-        _step("Reset", state.reset, True)
+        _history_button("Undo", state.undo, state.can_undo())
+        _history_button("Redo", state.redo, state.can_redo())
+        _history_button("Reset", state.reset, True)
         with st.popover("Link", type="tertiary"):
             st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
             st.code(state.link(), language=None, wrap_lines=True)
 
 
 def _facts(model: str) -> None:
-    st.markdown(f"### {words.plain(known.title(model))}")
-    facts = known.facts(model)
+    st.markdown(f"### {words.plain(models.title(model))}")
+    facts = models.facts(model)
     if facts is None:
-        waiting(f"Loading {known.title(model)}.", 74)
+        waiting(f"Loading {models.title(model)}.", 74)
         return
     if facts.random:
         st.badge(
@@ -125,22 +135,26 @@ def _facts(model: str) -> None:
             help="Never trained: for looking and structure only.",
         )
     if facts.accuracy is not None:
-        asked = f"Right answers on {facts.accuracy.total:,} test examples, dense; ± is half the width of the 95 % Wilson interval."
-        st.metric("Accuracy, dense", words.percent(facts.accuracy), help=asked)
+        help = (
+            f"Right answers on {facts.accuracy.total:,} test examples, dense; "
+            "± is half the width of the 95 % Wilson interval."
+        )
+        st.metric("Accuracy, dense", words.percent(facts.accuracy), help=help)
     else:
         st.markdown("Accuracy not measured: there is no data for it.")
     st.markdown(f"{words.whole(facts.weights)} weights · {words.size(facts.bytes)}")
 
 
-def _step(label: str, action: Callable[[], None], possible: bool) -> None:
-    st.button(label, on_click=action, disabled=not possible, type="tertiary", key=f"step-{label}")
+def _history_button(label: str, action: Callable[[], None], possible: bool) -> None:
+    key = f"step-{label}"
+    st.button(label, on_click=action, disabled=not possible, type="tertiary", key=key)
 
 
 # ---------------------------------------------------------------- work in progress
 
 
 def follow() -> None:
-    """Look after the studies this page waits for, and show the runs that work."""
+    """Draw the page anew when a study it waits for ends, and show the runs that work."""
     if state.expected():
         _await_studies()
     if jobs.live():
@@ -156,51 +170,44 @@ def _await_studies() -> None:
 
 @st.fragment(run_every=1.0)
 def _work() -> None:
+    """At most three lines: sets of runs first, then single runs."""
     live = jobs.live()
     if not live:
         st.rerun()
     sets = dict.fromkeys(job.batch for job in live if job.batch)
-    alone = [job for job in live if not job.batch]
-    for id in list(sets)[:3]:
+    single = [job for job in live if not job.batch]
+    for id in list(sets)[:MOST_LINES]:
         _set([job for job in live if job.batch == id])
-    for job in alone[: max(0, 3 - len(sets))]:
+    for job in single[: max(0, MOST_LINES - len(sets))]:
         _line(job)
-    more = len(sets) + len(alone) - 3
+    more = len(sets) + len(single) - MOST_LINES
     if more > 0:
         st.caption(f"and {more} more")
 
 
-def _set(held: list[Job]) -> None:
+def _set(runs: list[Job]) -> None:
     """Runs that were started together, in one line."""
+    id = str(runs[0].batch)
+    name = words.plain(models.title(runs[0].spec.get("model", "")))
+    working = [job for job in runs if job.state == "running"]
+    reached = progress(working[0]) if working else WAITING
+    text = f"**{name}** · a set, {words.plural(len(runs), 'run')} remaining · {reached}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        name = words.plain(known.title(held[0].spec.get("model", "")))
-        working = [job for job in held if job.state == "running"]
-        said = progress(working[0]) if working else "waiting for a free worker"
-        st.markdown(
-            f"**{name}** · a set, {words.plural(len(held), 'run')} to go · {said}", width="stretch"
-        )
-        address = {"set": str(held[0].batch)}
-        st.page_link(page_path("lottery"), label="Show", query_params=address)
-        st.button(
-            "Stop",
-            key=f"strip-stop-{held[0].batch}",
-            on_click=_stop,
-            args=(held,),
-            icon=":material/stop_circle:",
-        )
+        st.markdown(text, width="stretch")
+        st.page_link(page_path("lottery"), label="Show", query_params={"set": id})
+        st.button("Stop", key=f"strip-stop-{id}", on_click=_stop, args=(runs,), icon=STOP)
 
 
-def _stop(held: list[Job]) -> None:
-    for job in held:
+def _stop(runs: list[Job]) -> None:
+    for job in runs:
         jobs.stop(job.id)
 
 
 def _line(job: Job) -> None:
+    """One run: what it does now, Show, and Stop."""
+    name = words.plain(models.title(job.spec.get("model", "")))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(
-            f"**{words.plain(known.title(job.spec.get('model', '')))}** · {progress(job)}",
-            width="stretch",
-        )
+        st.markdown(f"**{name}** · {progress(job)}", width="stretch")
         if job.id != state.run_id():
             st.button(
                 "Show",
@@ -209,36 +216,39 @@ def _line(job: Job) -> None:
                 args=(job.id,),
                 type="tertiary",
             )
-        label, icon = "Stopping" if job.stopping else "Stop", ":material/stop_circle:"
         st.button(
-            label,
+            "Stopping" if job.stopping else "Stop",
             key=f"strip-stop-{job.id}",
             on_click=jobs.stop,
             args=(job.id,),
             disabled=job.stopping,
-            icon=icon,
+            icon=STOP,
         )
 
 
 def progress(job: Job) -> str:
-    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s left`."""
+    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s remaining`."""
     if job.state == "queued":
-        return "waiting for a free worker"
+        return WAITING
     events = [event for _, event in jobs.events(job.id)]
     return " · ".join([job.state, *_reached(events)])
 
 
 def _reached(events: list[Event]) -> list[str]:
     started = next((e for e in events if isinstance(e, Started)), None)
-    pruned = [e for e in events if isinstance(e, Pruned)]
-    epochs = [e for e in events if isinstance(e, Epoch)]
     if started is None:
         return ["measuring the dense model"]
-    said = [f"step {pruned[-1].step} of {pruned[-1].steps}"] if pruned else []
+    pruned = [e for e in events if isinstance(e, Pruned)]
+    epochs = [e for e in events if isinstance(e, Epoch)]
+    parts = []
+    if pruned:
+        parts.append(f"step {pruned[-1].step} of {pruned[-1].steps}")
     if started.epochs and epochs:
-        left = sum(e.seconds for e in epochs) / len(epochs) * (started.epochs - len(epochs))
-        said += [f"epoch {len(epochs)} of {started.epochs}", f"about {words.seconds(left)} left"]
-    return said
+        mean = sum(e.seconds for e in epochs) / len(epochs)
+        remaining = mean * (started.epochs - len(epochs))
+        parts.append(f"epoch {len(epochs)} of {started.epochs}")
+        parts.append(f"about {words.seconds(remaining)} remaining")
+    return parts
 
 
 # ---------------------------------------------------------------- charts
@@ -257,14 +267,13 @@ def chart(
     st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
     if table is not None:
         with st.popover("Table", icon=":material/table:", type="tertiary"):
-            st.dataframe(
-                table, hide_index=True, alt=f"The numbers of the chart: {alt}", key=f"table-{name}"
-            )
+            alt = f"The numbers of the chart: {alt}"
+            st.dataframe(table, hide_index=True, alt=alt, key=f"table-{name}")
 
 
 # ---------------------------------------------------------------- large numbers
 
 
 def metric(label: str, value: str, beside: str | None = None, help: str | None = None) -> None:
-    """A large number, and what stands beside it in a neutral colour: no number is good by itself."""
+    """A large number; beside it another in neutral colour, because no number is good by itself."""
     st.metric(label, value, beside, delta_color="off", delta_arrow="off", help=help)

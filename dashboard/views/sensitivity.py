@@ -60,7 +60,7 @@ def page() -> None:
 
 def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
     """The recipe's technique, and the one beside it; and their maps, which are measured from now on."""
-    beside = state.widget_value("map-beside")
+    beside = state.widget_value(state.MAP_BESIDE)
     asked = (
         [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
     )
@@ -130,18 +130,18 @@ def ask(recipe: Recipe) -> None:
         "Beside it",
         others,
         format_func=words.capitalized,
-        key="map-beside",
+        key=state.MAP_BESIDE,
         width=158,
         help="Another technique, on the same colours.",
     )
-    st.selectbox("Sort by", charts.SORTS, format_func=str.capitalize, key="map-sort", width=130)
+    st.selectbox("Sort by", charts.SORTS, format_func=str.capitalize, key=state.MAP_SORT, width=130)
     st.segmented_control(
         "Shown as",
         ("map", "curves"),
         default="map",
         required=True,
         format_func=str.capitalize,
-        key="map-mode",
+        key=state.MAP_MODE,
     )
 
 
@@ -215,8 +215,8 @@ def watch(
 def one_map(
     recipe: Recipe, one: Recipe, job: Job, points: list[Point], rows: list[charts.Row]
 ) -> None:
-    tolerated, mine = float(state.widget_value("map-tolerated")), one is recipe
-    shown = charts.ordered(rows, points, state.widget_value("map-sort"))
+    tolerated, mine = float(state.widget_value(state.MAP_TOLERATED)), one is recipe
+    shown = charts.ordered(rows, points, state.widget_value(state.MAP_SORT))
     said = charts.finding(rows, points, tolerated)
     grid(
         charts.grid(
@@ -225,7 +225,7 @@ def one_map(
             LEVELS,
             name=f"sensitivity-{recipe.model}-{one.criterion}",
             title=said if mine else f"{words.capitalized(one.criterion)}: {said}",
-            mode=state.widget_value("map-mode"),
+            mode=state.widget_value(state.MAP_MODE),
             noun=words.NOUNS.get(recipe.granularity, "units"),
             tolerated=tolerated,
             total=models.validation(recipe.model),
@@ -311,7 +311,7 @@ def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: 
         "Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help
     )
     tolerated = parts[2].number_input(
-        "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key="map-tolerated"
+        "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key=state.MAP_TOLERATED
     )
     able = any(point.accuracy for point in points)
     parts[3].button(
@@ -351,7 +351,7 @@ def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> N
 
 def ending(recipe: Recipe, rows: list[charts.Row], points: list[Point], job: Job) -> None:
     """The same numbers as a table and a file."""
-    table = charts.table(charts.ordered(rows, points, state.widget_value("map-sort")), points)
+    table = charts.table(charts.ordered(rows, points, state.widget_value(state.MAP_SORT)), points)
     with st.container(horizontal=True, gap="small"):
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             share = {

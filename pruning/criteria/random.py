@@ -12,7 +12,7 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="chance", needs="nothing", cost="nothing")
+@criterion(group="control", needs="nothing", cost="nothing")
 def random(seen: Evidence) -> Scores:
     """Remove weights drawn by lot, the same ones for the same seed."""
     return {
