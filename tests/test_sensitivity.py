@@ -20,8 +20,8 @@ from pruning.events import Point
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import cells, evaluator
-from pruning.sensitivity_map.chain import PartialForward
 from pruning.sensitivity_map.measure import LEVELS
+from pruning.sensitivity_map.replay import PartialForward
 from pruning.types import Workpiece
 from tests.toys import TOYS, toy
 
@@ -142,23 +142,25 @@ def test_steps_that_write_in_place_do_not_spoil_what_is_read_again() -> None:
 
 def test_only_what_follows_a_change_is_run_again() -> None:
     work = toy("residual")
-    sandbox = PartialForward(work.model, work.example)  # type: ignore[arg-type]
-    steps = [sandbox.step([name]) for name in ("first.weight", "second.weight", "head.weight")]
+    partial = PartialForward(work.model, work.example)  # type: ignore[arg-type]
+    steps = [
+        partial.first_step([name]) for name in ("first.weight", "second.weight", "head.weight")
+    ]
     assert steps == sorted(steps) and len(set(steps)) == 3
-    assert sandbox.step(["head.weight", "first.weight"]) == steps[0]
-    assert sandbox.chain is not None and len(sandbox.chain.folds) == 2
+    assert partial.first_step(["head.weight", "first.weight"]) == steps[0]
+    assert len(partial.folds) == 2
 
 
 def test_memory_is_one_batch_whatever_the_map() -> None:
     """What is alive at the cut, for one part of a batch: at most the input and the two values of a residual block."""
     work = toy("residual")
-    sandbox = PartialForward(work.model, work.example)  # type: ignore[arg-type]
-    walk = sandbox.walk(work.validation.x[:20])  # type: ignore[union-attr]
+    partial = PartialForward(work.model, work.example)  # type: ignore[arg-type]
+    forward = partial.start(work.validation.x[:20])  # type: ignore[union-attr]
     for name in ("first.weight", "second.weight", "head.weight"):
-        walk.to(sandbox.step([name]))
+        forward.advance_to(partial.first_step([name]))
         for _ in range(3):
-            walk.end()
-        assert len(walk.live) <= 2  # type: ignore[attr-defined]
+            forward.finish()
+        assert len(forward.values) <= 2  # type: ignore[attr-defined]
 
 
 def test_two_workers_say_what_one_says() -> None:

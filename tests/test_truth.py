@@ -84,26 +84,26 @@ def works() -> list[Workpiece]:
 def test_running_again_is_exact_to_the_bit(work: Workpiece) -> None:
     model = copy.deepcopy(work.model).eval()
     assert work.validation is not None
-    rerun = Replay(model, work.validation)
-    assert bool(rerun.nodes) == (work.name != "Forking")
+    replay = Replay(model, work.validation)
+    assert replay.traced == (work.name != "Forking")
     with torch.no_grad():
         for weight in prunable(model).values():
-            again = rerun.after([weight])
+            again = replay.outputs_under([weight])
             for _ in range(2):
                 weight.view(-1)[torch.randint(weight.numel(), (3,))] += 0.5
-                assert all(map(torch.equal, again(), rerun.whole()))
-            assert rerun.seconds([weight]) > 0
+                assert all(map(torch.equal, again(), replay.outputs()))
+            assert replay.seconds([weight]) > 0
 
 
 def test_only_what_a_weight_reaches_is_run_again() -> None:
     work = toy("residual")
     assert work.validation is not None
-    rerun = Replay(copy.deepcopy(work.model).eval(), work.validation)
+    replay = Replay(copy.deepcopy(work.model).eval(), work.validation)
     calls: list[str] = []
-    for name, module in rerun.modules.items():
+    for name, module in replay.model.named_modules():
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
     with torch.no_grad():
-        again = rerun.after([rerun.model.get_parameter("second.weight")])
+        again = replay.outputs_under([replay.model.get_parameter("second.weight")])
         calls.clear()
         again()
     assert set(calls) == {"second", "norm2", "head"}

@@ -303,7 +303,7 @@ class Oracle:
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.rerun = Replay(self.model, self.data)
         with torch.no_grad():
-            self.loss = self._loss(self.rerun.whole())
+            self.loss = self._loss(self.rerun.outputs())
 
     def count(self, layer: str) -> int:
         """Units of a layer."""
@@ -317,7 +317,9 @@ class Oracle:
     @torch.no_grad()
     def changes(self, layer: str, units: Sequence[int]) -> Iterator[tuple[int, int, float]]:
         """(unit, weights that go, loss without it − loss with it) of each unit."""
-        again = self.rerun.after([self.parameters[name] for name in self.held.parts(layer, 0)])
+        again = self.rerun.outputs_under(
+            [self.parameters[name] for name in self.held.parts(layer, 0)]
+        )
         for unit in units:
             gone = {
                 name: held.nonzero(as_tuple=True)

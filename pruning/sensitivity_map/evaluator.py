@@ -15,7 +15,7 @@ from pruning.errors import Stopped
 from pruning.events import Point
 from pruning.masks import Units
 from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks
-from pruning.sensitivity_map.chain import PartialForward
+from pruning.sensitivity_map.replay import PartialForward
 from pruning.types import Batches, Loss, Workpiece
 
 PART = 64
@@ -68,19 +68,19 @@ class Evaluator:
         Bit for bit the plain model's wherever that could decide about an answer: see `_near`.
         """
         walks = [
-            self.sandbox.walk(part)
+            self.sandbox.start(part)
             for part in (torch.split(x, PART) if self.sandbox.traced else [x])
         ]
         steps = {
-            cell.layer: self.sandbox.step(masks(cell, self.units, self.original))
+            cell.layer: self.sandbox.first_step(masks(cell, self.units, self.original))
             for cell in _first_of_layers(asked)
         }
         for cell in sorted(asked, key=lambda cell: steps[cell.layer]):
             with torch.inference_mode():
                 for walk in walks:
-                    walk.to(steps[cell.layer])
+                    walk.advance_to(steps[cell.layer])
                 with self.sandbox.without(masks(cell, self.units, self.original)):
-                    out = torch.cat([walk.end() for walk in walks])
+                    out = torch.cat([walk.finish() for walk in walks])
                     if self.sandbox.traced and self._near(out):
                         out = self.sandbox.model(x)
             yield cell, out
@@ -94,7 +94,8 @@ class Evaluator:
         """How far the traced form is from the plain model, as a share of its largest answer; at least a few roundings."""
         plain = self.sandbox.model(sample)
         return max(
-            1e-6, float((self.sandbox.walk(sample).end() - plain).abs().max() / plain.abs().max())
+            1e-6,
+            float((self.sandbox.start(sample).finish() - plain).abs().max() / plain.abs().max()),
         )
 
     def _near(self, out: Tensor) -> bool:
