@@ -71,7 +71,8 @@ class _Steps(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         # torch's own also notes the step for error messages, which takes as long as a small step
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        args: Any = fx.node.map_arg(n.args, self.env.__getitem__)
+        kwargs: Any = fx.node.map_arg(n.kwargs, self.env.__getitem__)
         return getattr(self, n.op)(n.target, args, kwargs)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
