@@ -69,16 +69,35 @@ def bound(
     widget(label, key=key, on_change=changed, **more)
 
 
-def number(
-    label: str, field: str, *, low: float, high: float, step: float, scale: float = 1, **more: Any
+def number(label: str, field: str, **more: Any) -> None:
+    """A number of the recipe. more: limits of `number_field`, and the widget's own arguments."""
+    number_field(
+        label,
+        getattr(state.recipe(), field),
+        lambda value: attempt(**{field: value}),
+        key=state.form_key(field),
+        **more,
+    )
+
+
+def number_field(
+    label: str,
+    value: float,
+    take: Callable[[float], None],
+    *,
+    key: str,
+    low: float,
+    high: float,
+    step: float = 1,
+    scale: float = 1,
+    **more: Any,
 ) -> None:
-    """A number of the recipe. scale: what is shown for 1 (100 for percent)."""
-    value = getattr(state.recipe(), field)
+    """A number: whole where the value is. scale: what is shown for 1 (100 for percent)."""
     kind: Callable[[Any], Any] = int if isinstance(value, int) and scale == 1 else float
 
-    def take(entered: Any) -> None:
+    def entered(shown: Any) -> None:
         # Rounded: 0.1 % entered and divided by 100 must be the same ratio wherever it is typed.
-        attempt(**{field: int(entered) if kind is int else round(entered / scale, 10)})
+        take(int(shown) if kind is int else round(shown / scale, 10))
 
     # Streamlit demands one type for all, and fails on a value outside the limits: a recipe
     # from a link may lie above `high`.
@@ -88,8 +107,7 @@ def number(
         "max_value": kind(max(high, value * scale)),
         "step": kind(step),
     }
-    key = state.form_key(field)
-    bound(st.number_input, label, shown, take, key=key, **limits, **more)
+    bound(st.number_input, label, shown, entered, key=key, **limits, **more)
 
 
 def choice(

@@ -1,4 +1,7 @@
-"""Lottery: is there a small network inside that could have been trained alone? Rounds against controls, over seeds."""
+"""Lottery: is there a small network inside that could have been trained alone?
+
+Lottery tickets over rounds of pruning and rewinding, beside controls, over several seeds.
+"""
 
 from __future__ import annotations
 
@@ -15,68 +18,75 @@ from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
 from pruning.runs.store import Job
 
-TICK = 1.0  # seconds between two looks at a set that is drawn
-WHERE = {
+TICK = 1.0  # seconds between two looks at a set that is running
+RECENT = 40  # finished runs that the estimate of the time looks at
+EXAMPLE = "digits-mlp"  # a model with data, offered where the current one has none
+HEIGHT = 400  # pixels of the place that waits for the first chart
+
+REWIND_TO = {
     "init": "the first weights",
     "early": "the weights after an early step",
     "learning_rate": "the learning rate alone",
 }
-CONTROL = {
+CONTROL_NAMES = {"reinit": "Re-initialised", "random_mask": "Random mask", "one_shot": "One shot"}
+OPTIMIZER_NAMES = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}
+HELP = {
+    "steps": "Of pruning, rewinding and training.",
+    "epochs": "Of each training, the dense network's too.",
+    "sparsity": (
+        "Share of the weights pruned by the last round; "
+        "each round prunes the same share of what remains."
+    ),
+    "seeds": "Runs that differ only in their random numbers: bands show their spread.",
+    "rewind": (
+        "Where the kept weights go back to after each pruning; "
+        "or only the schedule of the learning rate does, and they stay as they are."
+    ),
     "reinit": (
-        "Re-initialised",
-        "The ticket's mask on other first weights: what the ticket owes to its weights.",
+        "The ticket's mask on other first weights: what the ticket owes to its first weights."
     ),
-    "random_mask": (
-        "Random mask",
-        "The ticket's first weights under a mask drawn by lot, as dense in each layer.",
-    ),
+    "random_mask": "The ticket's first weights under a random mask, as dense in each layer.",
     "one_shot": (
-        "One shot",
-        "The ticket's first weights under the mask that pruning the dense network once would give.",
+        "The ticket's first weights under the mask that pruning the dense network once would give."
+    ),
+    "layers": (
+        "The same share from each layer, and about half as much from the output layer, "
+        "as in the paper. Off: anywhere in the model."
     ),
 }
-DEMONSTRATION = "digits-mlp"
 EXPLAINED = (
-    "Train the dense network, remove the smallest weights, put the others back to where they were before training, and train again; "
-    "round after round. What is left is a *ticket*: a small network that trains to the dense one's accuracy. Controls show what it "
-    "owes to its mask and what to its first weights ([Frankle & Carbin, 2019](https://arxiv.org/abs/1803.03635))."
+    "Train the dense network, prune the smallest weights, rewind the others to where they were "
+    "before training, and train again; round after round. What remains is a *lottery ticket*: a "
+    "small network that trains to the dense one's accuracy. Controls show what it owes to its mask "
+    "and what to its first weights "
+    "([Frankle & Carbin, 2019](https://arxiv.org/abs/1803.03635))."
 )
 
+# In the paper's setting the others lose 20 % in a round and the output layer 10 %:
+# 0.8 ** 0.4722 = 0.9, which is log 0.9 / log 0.8.
+OUTPUT_LAYER = 0.4722
 
-# ---------------------------------------------------------------- what is drawn
+SHARES = (
+    "weights kept",
+    "accuracy, mean",
+    "lowest seed",
+    "highest seed",
+    "overlap, round before",
+    "overlap, one shot",
+)
+"""Columns of the table that are shares."""
 
 
-def settings(ticket: Recipe) -> None:
+# ---------------------------------------------------------------- settings
+
+
+def settings(recipe: Recipe) -> None:
     left, right = st.columns(2, gap="small")
     with left:
-        number(
-            "Rounds",
-            ticket.steps,
-            "steps",
-            low=1,
-            high=40,
-            help="Of pruning, rewinding and training.",
-        )
-        number(
-            "Epochs",
-            ticket.epochs,
-            "epochs",
-            low=1,
-            high=1000,
-            help="Of each training, the dense network's too.",
-        )
+        number("Rounds", recipe, "steps", low=1, high=40)
+        number("Epochs", recipe, "epochs", low=1, high=1000)
     with right:
-        help = "Share of the weights to remove by the last round; each round removes the same share of what is left."
-        number(
-            "Remove, %",
-            ticket.sparsity,
-            "sparsity",
-            low=1.0,
-            high=99.9,
-            step=0.1,
-            scale=100,
-            help=help,
-        )
+        number("Prune, %", recipe, "sparsity", low=1.0, high=99.9, step=0.1, scale=100)
         forms.bound(
             st.number_input,
             "Seeds",
@@ -86,131 +96,108 @@ def settings(ticket: Recipe) -> None:
             min_value=1,
             max_value=10,
             step=1,
-            help="Runs that differ in nothing but what is drawn at random: bands show their spread.",
+            help=HELP["seeds"],
         )
-    st.caption(
-        f"Each round removes {words.percent(1 - (1 - ticket.sparsity) ** (1 / ticket.steps))} of what is left."
-    )
-    help = "Where the weights that stay go back to after each pruning; or only the schedule of the learning rate does, and they stay."
-    forms.bound(
-        st.radio,
-        "Rewind to",
-        ticket.rewind,
-        lambda where: change(rewind=where),
-        key="lottery-rewind",
-        options=list(WHERE),
-        format_func=WHERE.__getitem__,
-        help=help,
-    )
-    steps = trains(ticket)
-    if ticket.rewind != "init" and steps:
-        help = (
-            f"Optimizer steps from the start; one training has {steps:,}, and 0 is its very start."
-        )
-        forms.bound(
-            st.slider,
-            "Rewind to step",
-            min(ticket.rewind_step, steps - 1),
-            lambda step: change(rewind_step=step),
-            key="lottery-step",
-            min_value=0,
-            max_value=steps - 1,
-            help=help,
-        )
+    each_round = 1 - (1 - recipe.sparsity) ** (1 / recipe.steps)
+    st.caption(f"Each round prunes {words.percent(each_round)} of what remains.")
+    rewinding(recipe)
     st.markdown(":small[Train beside each ticket]")
-    for kind, (name, help) in CONTROL.items():
+    for control, name in CONTROL_NAMES.items():
         forms.bound(
             st.checkbox,
             name,
-            kind in ticket.controls,
-            partial(beside, kind),
-            key=f"lottery-{kind}",
-            help=help,
+            control in recipe.controls,
+            partial(set_control, control),
+            key=f"lottery-{control}",
+            help=HELP[control],
         )
     with st.expander("Training", key="lottery-training"):
-        training(ticket)
+        training(recipe)
 
 
-def beside(kind: str, wanted: bool) -> None:
-    """Train a control beside each ticket, or not; in the order they are named."""
-    chosen = (
-        {*state.lottery_recipe().controls, kind}
-        if wanted
-        else {*state.lottery_recipe().controls} - {kind}
+def rewinding(recipe: Recipe) -> None:
+    """Where weights are rewound to, and, if that is a step, to which."""
+    forms.bound(
+        st.radio,
+        "Rewind to",
+        recipe.rewind,
+        lambda where: change(rewind=where),
+        key="lottery-rewind",
+        options=list(REWIND_TO),
+        format_func=REWIND_TO.__getitem__,
+        help=HELP["rewind"],
     )
-    change(controls=tuple(name for name in CONTROLS if name in chosen))
+    steps = trains(recipe)
+    if recipe.rewind == "init" or not steps:
+        return
+    forms.bound(
+        st.slider,
+        "Rewind to step",
+        min(recipe.rewind_step, steps - 1),
+        lambda step: change(rewind_step=step),
+        key="lottery-step",
+        min_value=0,
+        max_value=steps - 1,
+        help=f"Optimizer steps from the start; one training has {steps:,}, 0 is its very start.",
+    )
 
 
-def training(ticket: Recipe) -> None:
-    names = {"sgd": "SGD", "adamw": "AdamW", "adam": "Adam"}
+def set_control(control: str, wanted: bool) -> None:
+    """Train a control beside each ticket, or not; the recipe names them in CONTROLS' order."""
+    controls = set(state.lottery_recipe().controls)
+    if wanted:
+        controls.add(control)
+    else:
+        controls.discard(control)
+    change(controls=tuple(name for name in CONTROLS if name in controls))
+
+
+def training(recipe: Recipe) -> None:
     forms.bound(
         st.segmented_control,
         "Optimiser",
-        ticket.optimizer,
+        recipe.optimizer,
         lambda name: change(optimizer=name),
         key="lottery-optimizer",
         options=OPTIMIZERS,
-        format_func=names.__getitem__,
+        format_func=OPTIMIZER_NAMES.__getitem__,
         required=True,
     )
     left, right = st.columns(2, gap="small")
     with left:
-        number("Learning rate", ticket.lr, "lr", low=0.0, high=100.0, step=0.005)
-        number("Batch", ticket.batch, "batch", low=2, high=100_000, step=4)
+        number("Learning rate", recipe, "lr", low=0.0, high=100.0, step=0.005)
+        number("Batch", recipe, "batch", low=2, high=100_000, step=4)
     with right:
-        number("Weight decay", ticket.weight_decay, "weight_decay", low=0.0, high=10.0, step=0.0001)
-        number("First seed", ticket.seed, "seed", low=0, high=2**31)
-    slow = ticket.scope == "per_layer"
-    help = "The same share from each layer, and about half as much from the output layer, as in the paper. Off: anywhere in the model."
+        number("Weight decay", recipe, "weight_decay", low=0.0, high=10.0, step=0.0001)
+        number("First seed", recipe, "seed", low=0, high=2**31)
     forms.bound(
         st.toggle,
         "Layer by layer, the output layer slower",
-        slow,
-        by_layer,
+        recipe.scope == "per_layer",
+        set_layer_by_layer,
         key="lottery-layers",
-        help=help,
+        help=HELP["layers"],
     )
 
 
-def by_layer(wanted: bool) -> None:
-    """0.47 = log 0.9 / log 0.8: where the others lose 20 % in a round, the output layer loses 10 %."""
-    change(scope="per_layer", scope_options={"output": 0.4722}) if wanted else change(
-        scope="global", scope_options={}
-    )
+def set_layer_by_layer(wanted: bool) -> None:
+    if wanted:
+        change(scope="per_layer", scope_options={"output": OUTPUT_LAYER})
+    else:
+        change(scope="global", scope_options={})
 
 
-def number(
-    label: str,
-    shown: float,
-    field: str,
-    *,
-    low: float,
-    high: float,
-    step: float = 1,
-    scale: float = 1,
-    **more: Any,
-) -> None:
-    whole = isinstance(shown, int)
-    kind = int if whole else float
-    take = (
-        (lambda entered: change(**{field: int(entered)}))
-        if whole
-        else (lambda entered: change(**{field: round(entered / scale, 10)}))
-    )
-    limits = {
-        "min_value": kind(low),
-        "max_value": kind(high),
-        "step": kind(step),
-        **({} if whole else {"format": "%g"}),
-    }
-    forms.bound(
-        st.number_input,
+def number(label: str, recipe: Recipe, field: str, **limits: Any) -> None:
+    value = getattr(recipe, field)
+    if isinstance(value, float):
+        limits["format"] = "%g"
+    forms.number_field(
         label,
-        shown if whole else round(shown * scale, 8),
-        take,
+        value,
+        lambda entered: change(**{field: entered}),
         key=f"lottery-{field}",
+        help=HELP.get(field),
         **limits,
-        **more,
     )
 
 
@@ -221,114 +208,110 @@ def change(**fields: Any) -> None:
         state.warn(str(error))
 
 
-def trains(ticket: Recipe) -> int:
+def trains(recipe: Recipe) -> int:
     """Optimizer steps of one training; 0 when the size of the data is not known here."""
-    examples = models.examples(ticket.model)
-    return ticket.epochs * ticket.steps_per_epoch(examples) if examples else 0
+    examples = models.examples(recipe.model)
+    return recipe.epochs * -(-examples // recipe.batch) if examples else 0
 
 
-# ---------------------------------------------------------------- draw
+# ---------------------------------------------------------------- start a set
 
 
-def draw(ticket: Recipe) -> None:
-    facts = models.facts(ticket.model)
+def run(recipe: Recipe) -> None:
+    """The button that starts a set of runs, one for each seed; a way out where there is no data."""
+    facts = models.facts(recipe.model)
     if facts is not None and facts.accuracy is None:
-        st.info(
-            f"There is no data for {words.plain(models.title(ticket.model))}: a lottery trains from scratch.",
-            icon=":material/info:",
-        )
-        st.button(
-            f"Put {DEMONSTRATION} on the bench",
-            on_click=state.change,
-            kwargs={"model": DEMONSTRATION},
-        )
+        name = words.plain(models.title(recipe.model))
+        text = f"There is no data for {name}: lottery tickets are trained from scratch."
+        st.info(text, icon=":material/info:")
+        st.button(f"Use {EXAMPLE}", on_click=state.change, kwargs={"model": EXAMPLE})
         return
     st.button(
-        "Draw",
+        "Find tickets",
         type="primary",
         icon=":material/play_arrow:",
         width="stretch",
         on_click=start,
-        args=(ticket,),
-        key="lottery-draw",
+        args=(recipe,),
+        key="lottery-run",
     )
-    st.caption(
-        words.plain(
-            f"{words.plural(state.seeds(), 'run')} of {ticket.training_epochs():,} epochs. {duration(ticket)}"
-        )
-    )
+    runs = words.plural(state.seeds(), "run")
+    epochs = f"{preview.trained(recipe.to_dict()):,} epochs"
+    st.caption(words.plain(f"{runs} of {epochs}. {duration(recipe)}"))
 
 
-def start(ticket: Recipe) -> None:
+def start(recipe: Recipe) -> None:
     try:
-        state.open_lottery_set(jobs.start_set(lottery.recipes(ticket, state.seeds())))
+        state.open_lottery_set(jobs.start_set(lottery.recipes(recipe, state.seeds())))
     except PruningError as error:
         state.warn(str(error))
 
 
-def duration(ticket: Recipe) -> str:
-    past = [
-        (held.spec, end)
-        for held in jobs.finished(40)
-        if held.spec.get("rewind", "none") != "none" and (end := jobs.result(held))
-    ]
-    seconds = preview.duration(past, ticket)
-    if seconds is None:
-        return (
-            "Usually under two minutes."
-            if ticket == state.LOTTERY_RECIPE
-            else "Time: not measured yet."
-        )
-    return f"About {words.seconds(seconds * -(-state.seeds() // 2))} (estimate)."
+def duration(recipe: Recipe) -> str:
+    """How long a set will take, from earlier lottery runs on this machine."""
+    past = []
+    for job in jobs.finished(RECENT):
+        result = jobs.result(job)
+        if result and job.spec.get("rewind", "none") != "none":
+            past.append((job.spec, result))
+    seconds = preview.duration(past, recipe)
+    if seconds is not None:
+        # Two runs of a set work side by side.
+        return f"About {words.seconds(seconds * -(-state.seeds() // 2))} (estimate)."
+    if recipe == state.LOTTERY_RECIPE:
+        return "Usually under two minutes."
+    return "Time: not measured yet."
 
 
-# ---------------------------------------------------------------- what came of it
+# ---------------------------------------------------------------- a set of runs
 
 
-def the_set(id: str) -> None:
-    held = jobs.runs_of_set(id)
-    if not held:
+def lottery_set(id: str) -> None:
+    """The set in the address, live while any of its runs is."""
+    runs = jobs.runs_of_set(id)
+    if not runs:
         raise RunError(
-            f"There is no set of runs {id!r} in this workspace: it was deleted, or belongs to another one. Draw one."
+            f"There is no set of runs {id!r} in this workspace: it was deleted, "
+            "or belongs to another one. Find new tickets."
         )
-    alive = any(job.state in jobs.LIVE for job in held)
+    alive = any(job.state in jobs.LIVE for job in runs)
     st.fragment(watch, run_every=TICK if alive else None)(id, alive)
 
 
 def watch(id: str, alive: bool) -> None:
     with _frame.guarded():
-        held = jobs.runs_of_set(id)
-        if alive and not any(job.state in jobs.LIVE for job in held):
-            st.rerun()
-        drawn = [jobs.tickets(job) for job in held]
-        found = lottery.rounds(drawn)
-        head(held, drawn)
-        if not any(row.kind == "ticket" for row in found):
-            _frame.waiting(
-                "The dense networks are being trained. The first round follows.", 400
-            ) if alive else nothing(held)
-            return
-        pictures(found, alive)
-        if not alive:
-            agreement(held)
+        runs = jobs.runs_of_set(id)
+        if alive and not any(job.state in jobs.LIVE for job in runs):
+            st.rerun()  # the whole page: this stops ticking, and masks can be compared
+        tickets = [jobs.tickets(job) for job in runs]
+        rounds = lottery.rounds(tickets)
+        heading(runs, tickets)
+        if any(row.kind == "ticket" for row in rounds):
+            charts(rounds, alive)
+            if not alive:
+                seed_overlap(runs)
+        elif alive:
+            text = "The dense networks are being trained. The first round follows."
+            _frame.waiting(text, HEIGHT)
+        elif all(job.state == "finished" for job in runs):
+            text = "These runs trained no lottery tickets: they belong to another page."
+            st.info(text, icon=":material/info:")
 
 
-def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
-    recipe = jobs.recipe_of(held[0])
-    live = [job for job in held if job.state in jobs.LIVE]
+def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
+    """Which set it is, what can be done with it, how far it is, and which runs ended badly."""
+    recipe = jobs.recipe_of(runs[0])
+    live = [job for job in runs if job.state in jobs.LIVE]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(
-            f"#### {words.plain(models.title(recipe.model))}, {words.plural(len(held), 'seed')}",
-            width="stretch",
-        )
+        model = words.plain(models.title(recipe.model))
+        st.markdown(f"#### {model}, {words.plural(len(runs), 'seed')}", width="stretch")
         if live:
             stopping = all(job.stopping for job in live)
-            label = "Stopping" if stopping else "Stop"
             st.button(
-                label,
+                "Stopping" if stopping else "Stop",
                 icon=":material/stop_circle:",
                 on_click=stop,
-                args=(held,),
+                args=(runs,),
                 disabled=stopping,
                 key="lottery-stop",
             )
@@ -336,8 +319,8 @@ def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
             st.button(
                 "Use its settings",
                 icon=":material/content_copy:",
-                on_click=use,
-                args=(recipe, len(held)),
+                on_click=use_settings,
+                args=(recipe, len(runs)),
                 key="lottery-use",
             )
         st.button(
@@ -349,65 +332,67 @@ def head(held: list[Job], drawn: list[list[Ticket]]) -> None:
             key="lottery-close",
         )
     if live:
-        wanted = len(held) * (1 + recipe.steps * (1 + len(recipe.controls)))
-        done = sum(map(len, drawn))
-        st.progress(min(1.0, done / wanted), f"{done} of {wanted} networks trained")
-    for job in held:
+        # Of each seed the dense network, and in each round the ticket and its controls.
+        total = len(runs) * (1 + recipe.steps * (1 + len(recipe.controls)))
+        trained = sum(map(len, tickets))
+        st.progress(min(1.0, trained / total), f"{trained} of {total} networks trained")
+    for job in runs:
         if job.state in ("failed", "stopped"):
-            said = (
-                f"Seed {job.spec.get('seed')} {job.state}: {job.message or 'it did not say why.'}"
-            )
-            st.warning(words.plain(said), icon=":material/error:")
+            seed = job.spec.get("seed")
+            text = f"Seed {seed} {job.state}: {job.message or 'it did not say why.'}"
+            st.warning(words.plain(text), icon=":material/error:")
 
 
-def stop(held: list[Job]) -> None:
-    for job in held:
+def stop(runs: list[Job]) -> None:
+    for job in runs:
         jobs.stop(job.id)
 
 
-def use(recipe: Recipe, seeds: int) -> None:
+def use_settings(recipe: Recipe, seeds: int) -> None:
     if recipe.model != state.recipe().model:
         state.change(model=recipe.model)
     change(**{field: getattr(recipe, field) for field in recipe.short() if field != "model"})
     state.set_seeds(seeds)
 
 
-def nothing(held: list[Job]) -> None:
-    if all(job.state == "finished" for job in held):
-        st.info("These runs drew no tickets: they belong to another page.", icon=":material/info:")
-
-
-def pictures(found: list[lottery.Round], alive: bool) -> None:
-    said = lottery.finding(found)
-    st.markdown(f"**{words.plain(said)}**")
+def charts(rounds: list[lottery.Round], alive: bool) -> None:
+    finding = lottery.finding(rounds)
+    st.markdown(f"**{words.plain(finding)}**")
     st.vega_lite_chart(
-        lottery.accuracy(found, dark=state.dark()),
+        lottery.accuracy(rounds, dark=state.dark()),
         key="lottery-accuracy",
         theme="streamlit",
-        alt=f"Lines: {said}.",
+        alt=f"Lines: {finding}.",
     )
     st.caption("Lines are means over seeds, bands go from the lowest to the highest.")
-    rows = lottery.table(found)
+    numbers(rounds, alive)
+    if any(row.shared is not None for row in rounds):
+        st.markdown("**Do later rounds choose what one shot would have chosen?**")
+        st.vega_lite_chart(
+            lottery.overlaps(rounds, dark=state.dark()),
+            key="lottery-overlaps",
+            theme="streamlit",
+            alt=(
+                "Overlap of the tickets' masks with one shot's mask, "
+                "and that of random masks, over the rounds."
+            ),
+        )
+
+
+def numbers(rounds: list[lottery.Round], alive: bool) -> None:
+    table = lottery.round_table(rounds)
     share = st.column_config.NumberColumn(format="percent")
-    shares = (
-        "weights kept",
-        "accuracy, mean",
-        "lowest seed",
-        "highest seed",
-        "overlap, round before",
-        "overlap, one shot",
-    )
     with st.container(horizontal=True):
         with st.popover("Table", icon=":material/table:", type="tertiary", key="lottery-table"):
             st.dataframe(
-                rows,
+                table,
                 hide_index=True,
-                column_config=dict.fromkeys(shares, share),
+                column_config=dict.fromkeys(SHARES, share),
                 alt="Accuracy of each kind in each round.",
             )
         st.download_button(
             "CSV",
-            rows.to_csv(index=False).encode(),
+            table.to_csv(index=False).encode(),
             "lottery.csv",
             "text/csv",
             icon=":material/download:",
@@ -416,40 +401,30 @@ def pictures(found: list[lottery.Round], alive: bool) -> None:
             on_click="ignore",
             key="lottery-csv",
         )
-    if any(row.shared is not None for row in found):
-        st.markdown("**Do later rounds choose what one shot would have chosen?**")
-        alt = "Overlap of the tickets' masks with one shot's mask, and what chance would give, over the rounds."
-        st.vega_lite_chart(
-            lottery.overlaps(found, dark=state.dark()),
-            key="lottery-overlaps",
-            theme="streamlit",
-            alt=alt,
-        )
 
 
-def agreement(held: list[Job]) -> None:
-    done = [job for job in held if job.state == "finished"]
-    said = lottery.agreement(
-        {str(job.spec.get("seed")): jobs.run_files(job).masks() for job in done}
-    )
-    if said:
-        st.markdown(words.plain(said))
+def seed_overlap(runs: list[Job]) -> None:
+    finished = [job for job in runs if job.state == "finished"]
+    masks = {str(job.spec.get("seed")): jobs.run_files(job).masks() for job in finished}
+    text = lottery.seed_overlap(masks)
+    if text:
+        st.markdown(words.plain(text))
 
 
 def page() -> None:
     _frame.question("Is there a small network inside that could have been trained alone?")
     left, right = st.columns([4, 9], gap="large")
-    ticket = state.lottery_recipe()
+    recipe = state.lottery_recipe()
     with left, _frame.guarded():
-        draw(ticket)
-        settings(ticket)
+        run(recipe)
+        settings(recipe)
     with right, _frame.guarded():
         id = state.lottery_set()
         if id:
-            the_set(id)
+            lottery_set(id)
         else:
             st.markdown(EXPLAINED)
-            st.markdown(words.plain(words.sentence(ticket)))
+            st.markdown(words.plain(words.sentence(recipe)))
 
 
 page()
