@@ -1,9 +1,9 @@
-"""Lottery tickets: accuracy over rounds against controls, with the spread over seeds, and how masks agree. Pure."""
+"""Lottery tickets: accuracy over rounds beside controls, spread over seeds, overlap of masks. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -15,23 +15,28 @@ from dashboard import colours, words
 from pruning.events import Ticket
 from pruning.recipe import Recipe
 
+Spec = dict[str, Any]
+"""A Vega-Lite specification, or a part of one."""
+
 NAMES = {
     "ticket": "tickets",
     "one_shot": "one shot",
     "reinit": "re-initialised",
     "random_mask": "random mask",
 }
-"""Kind of network -> its name for people, in the order they are drawn."""
+"""Kind of network -> its name for people, in the order of the legend."""
 
-STARTS = {
-    "init": "the first weights",
-    "early": "the weights after an early step",
-    "learning_rate": "the learning rate, weights stay",
+DASHES = {
+    "ticket": [1, 0],
+    "one_shot": [7, 3, 2, 3],
+    "reinit": [7, 3],
+    "random_mask": [2, 3],
 }
+"""Controls are dashed."""
 
-
+KEPT_TICKS = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)  # percent
 CONFIG = {"axis": {"labelFontSize": 13, "titleFontSize": 14}}
-LEGEND: dict[str, Any] = {
+LEGEND: Spec = {
     "orient": "top",
     "title": None,
     "labelFontSize": 14,
@@ -45,9 +50,10 @@ LEGEND: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Round:
-    """One kind of network in one round, over the seeds that have reached it. All shares are in [0, 1].
+    """One kind of network in one round, over the seeds that have reached it. Shares in [0, 1].
 
-    kept: of the covered weights; mean, low, high: of the accuracy on test data over seeds; shared: overlap with one shot's mask.
+    kept: of the covered weights; mean, low, high: accuracy on test data over seeds;
+    shared: overlap with one shot's mask; overlap: with the mask of the round before.
     """
 
     kind: str
@@ -61,148 +67,160 @@ class Round:
     overlap: float | None = None
 
 
-def rounds(drawn: Sequence[Sequence[Ticket]]) -> list[Round]:
-    """Every kind and round that at least one seed has reached. drawn: the tickets of each seed. Without test data there are none."""
-    found: dict[tuple[str, int], list[Ticket]] = {}
-    for held in drawn:
-        for ticket in held:
+def rounds(tickets: Sequence[Sequence[Ticket]]) -> list[Round]:
+    """Every kind and round that any seed has reached; none without test data.
+
+    tickets: of each seed, as its run has told them so far.
+    """
+    by_round: dict[tuple[str, int], list[Ticket]] = {}
+    for of_seed in tickets:
+        for ticket in of_seed:
             if ticket.accuracy is not None:
-                found.setdefault((ticket.kind, ticket.step), []).append(ticket)
-    order = {kind: i for i, kind in enumerate(["dense", *NAMES])}
-    return [
-        _round(held)
-        for _, held in sorted(
-            found.items(), key=lambda item: (order.get(item[0][0], 9), item[0][1])
-        )
-    ]
+                by_round.setdefault((ticket.kind, ticket.step), []).append(ticket)
+    order = ["dense", *NAMES]
+
+    def place(key: tuple[str, int]) -> tuple[int, int]:
+        kind, step = key
+        return order.index(kind) if kind in order else len(order), step
+
+    return [_round(by_round[key]) for key in sorted(by_round, key=place)]
 
 
-def _round(held: Sequence[Ticket]) -> Round:
-    values = [ticket.accuracy.value for ticket in held if ticket.accuracy]
-    first = held[0]
+def _round(tickets: Sequence[Ticket]) -> Round:
+    accuracies = [ticket.accuracy.value for ticket in tickets if ticket.accuracy]
     return Round(
-        first.kind,
-        first.step,
-        1 - fmean(ticket.sparsity for ticket in held),
-        fmean(values),
-        min(values),
-        max(values),
-        len(values),
-        _mean([ticket.shared for ticket in held]),
-        _mean([ticket.overlap for ticket in held]),
+        tickets[0].kind,
+        tickets[0].step,
+        1 - fmean(ticket.sparsity for ticket in tickets),
+        fmean(accuracies),
+        min(accuracies),
+        max(accuracies),
+        len(accuracies),
+        _mean([ticket.shared for ticket in tickets]),
+        _mean([ticket.overlap for ticket in tickets]),
     )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    held = [value for value in values if value is not None]
-    return fmean(held) if held else None
+    measured = [value for value in values if value is not None]
+    return fmean(measured) if measured else None
 
 
-def of(found: Sequence[Round], kind: str) -> list[Round]:
-    """The rounds of one kind, from much kept to little."""
-    return [held for held in found if held.kind == kind]
+def of_kind(rounds: Sequence[Round], kind: str) -> list[Round]:
+    """The rounds of one kind, from many weights kept to few."""
+    return [row for row in rounds if row.kind == kind]
 
 
-# ---------------------------------------------------------------- words
+def recipes(recipe: Recipe, seeds: int) -> list[Recipe]:
+    """The runs of a set: the same recipe, each with a seed of its own."""
+    return [replace(recipe, seed=recipe.seed + i) for i in range(seeds)]
 
 
-def finding(found: Sequence[Round]) -> str:
-    """What the chart shows, in one sentence: the sparsest round that all kinds have reached."""
-    dense, tickets = of(found, "dense"), of(found, "ticket")
+# ---------------------------------------------------------------- sentences
+
+
+def finding(rounds: Sequence[Round]) -> str:
+    """What the chart shows: the tickets of the last round, from dense, and the controls beside."""
+    dense = of_kind(rounds, "dense")
+    tickets = of_kind(rounds, "ticket")
     if not tickets or not dense:
         return "Accuracy on test data over the rounds"
     last = tickets[-1]
-    told = f"With {words.share(round(last.kept, 3))} of the weights, tickets reach {words.percent(last.mean)}"
-    told += f" ({words.points(last.mean, dense[0].mean)} from dense)"
-    beside = [
-        held
-        for kind in NAMES
-        if kind != "ticket"
-        for held in of(found, kind)
-        if held.step == last.step
+    kept = words.share(round(last.kept, 3))
+    change = words.points(last.mean, dense[0].mean)
+    parts = [
+        f"With {kept} of the weights, tickets reach {words.percent(last.mean)} "
+        f"({change} from dense)"
     ]
-    return told + "".join(f", {NAMES[held.kind]} {words.percent(held.mean)}" for held in beside)
+    for kind, name in NAMES.items():
+        for row in of_kind(rounds, kind):
+            if kind != "ticket" and row.step == last.step:
+                parts.append(f"{name} {words.percent(row.mean)}")
+    return ", ".join(parts)
 
 
-def agreement(masks: Mapping[str, Mapping[str, NDArray[np.bool_]]]) -> str | None:
-    """How far the tickets of different seeds keep the same weights, beside chance; None for fewer than two. masks: seed -> masks."""
+def seed_overlap(masks: Mapping[str, Mapping[str, NDArray[np.bool_]]]) -> str | None:
+    """How far tickets of different seeds keep the same weights; None for fewer than two seeds.
+
+    masks: seed -> parameter name -> True where the weight is kept.
+    """
     if len(masks) < 2:
         return None
-    flat = [
-        np.concatenate([keep.ravel() for name, keep in sorted(held.items()) if keep.ndim > 1])
-        for held in masks.values()
-    ]
+    flat = []
+    for of_seed in masks.values():
+        # Vectors are biases and norms, which are not pruned one by one: they would count as kept.
+        matrices = [keep.ravel() for _, keep in sorted(of_seed.items()) if keep.ndim > 1]
+        flat.append(np.concatenate(matrices))
     pairs = [(a, b) for i, a in enumerate(flat) for b in flat[i + 1 :]]
     shared = fmean(float((a & b).sum() / max(1, (a | b).sum())) for a, b in pairs)
-    chance = fmean(_chance(float(a.mean()), float(b.mean())) for a, b in pairs)
+    random = fmean(_random_overlap(float(a.mean()), float(b.mean())) for a, b in pairs)
     return (
-        f"Tickets of different seeds keep {words.percent(shared)} of their weights in the same places "
-        f"(overlap of masks); chance alone would give {words.percent(chance)}."
+        f"Tickets of different seeds keep {words.percent(shared)} of their weights in the same "
+        f"places (overlap of masks); random masks would share {words.percent(random)}."
     )
 
 
-def _chance(a: float, b: float) -> float:
-    """Intersection over union of two masks drawn by lot that keep shares a and b."""
+def _random_overlap(a: float, b: float) -> float:
+    """Intersection over union of two random masks that keep shares a and b."""
     return a * b / (a + b - a * b) if a or b else 0.0
 
 
-# ---------------------------------------------------------------- pictures
+# ---------------------------------------------------------------- accuracy over rounds
 
 
-def accuracy(found: Sequence[Round], *, dark: bool) -> dict[str, Any]:
-    """A Vega-Lite picture: weights kept against accuracy, a line for each kind, a band from the lowest seed to the highest."""
-    rows = [
+def accuracy(rounds: Sequence[Round], *, dark: bool) -> Spec:
+    """Weights kept against accuracy: a line for each kind, a band from lowest to highest seed."""
+    values = [
         {
-            "kind": NAMES[held.kind],
-            "kept": 100 * held.kept,
-            "mean": 100 * held.mean,
-            "low": 100 * held.low,
-            "high": 100 * held.high,
-            "said": _said(held),
+            "kind": NAMES[row.kind],
+            "kept": 100 * row.kept,
+            "mean": 100 * row.mean,
+            "low": 100 * row.low,
+            "high": 100 * row.high,
+            "tooltip": _tooltip(row),
         }
-        for held in found
-        if held.kind in NAMES
+        for row in rounds
+        if row.kind in NAMES
     ]
-    dense = of(found, "dense")
-    shown = [name for kind, name in NAMES.items() if of(found, kind)]
-    tones = colours.palette(dark)
-    lines: list[dict[str, Any]] = [
+    kinds = [kind for kind in NAMES if of_kind(rounds, kind)]
+    names = [NAMES[kind] for kind in kinds]
+    hues = {"domain": names, "range": [colour(kind, dark) for kind in kinds]}
+    dashes = {"domain": names, "range": [DASHES[kind] for kind in kinds]}
+    by_colour = {"field": "kind", "type": "nominal", "scale": hues, "legend": LEGEND}
+    by_dash = {"field": "kind", "type": "nominal", "scale": dashes}
+    mean = {"y": _y("mean"), "color": by_colour}
+    layers: list[Spec] = [
         {
             "mark": {"type": "area", "opacity": 0.16},
-            "encoding": {"y": _y("low"), "y2": {"field": "high"}, "color": _colour(shown, dark)},
+            "encoding": {"y": _y("low"), "y2": {"field": "high"}, "color": by_colour},
         },
         {
             "mark": {"type": "line", "strokeWidth": 2.5},
-            "encoding": {
-                "y": _y("mean"),
-                "color": _colour(shown, dark),
-                "strokeDash": _dash(shown),
-            },
+            "encoding": {**mean, "strokeDash": by_dash},
         },
         {
             "mark": {"type": "point", "filled": True, "size": 60, "opacity": 1},
-            "encoding": {
-                "y": _y("mean"),
-                "color": _colour(shown, dark),
-                "tooltip": {"field": "said"},
-            },
+            "encoding": {**mean, "tooltip": {"field": "tooltip"}},
         },
     ]
+    dense = of_kind(rounds, "dense")
     if dense:
-        lines += _dense(100 * dense[0].mean, tones)
+        layers += _dense(100 * dense[0].mean, colours.palette(dark))
     return {
-        "data": {"values": rows},
-        "encoding": {"x": _x(found)},
-        "layer": lines,
+        "data": {"values": values},
+        "encoding": {"x": _x(rounds)},
+        "layer": layers,
         "height": 420,
         "config": CONFIG,
     }
 
 
-def _dense(height: float, tones: colours.Palette) -> list[dict[str, Any]]:
-    """A thin line where the dense network is, named on the line, at the side where little is kept."""
-    held = {"data": {"values": [{"y": height, "text": f"dense {words.percent(height / 100)}"}]}}
-    at = {"y": {"field": "y", "type": "quantitative"}}
+def _dense(accuracy: float, tones: colours.Palette) -> list[Spec]:
+    """A thin line at the dense network's percent, named at the side where few are kept."""
+    label = f"dense {words.percent(accuracy / 100)}"
+    data = {"data": {"values": [{"y": accuracy, "text": label}]}}
+    y = {"field": "y", "type": "quantitative"}
+    right = {"value": "width"}
     text = {
         "type": "text",
         "align": "right",
@@ -213,47 +231,85 @@ def _dense(height: float, tones: colours.Palette) -> list[dict[str, Any]]:
     }
     return [
         {
-            **held,
+            **data,
             "mark": {"type": "rule", "color": tones.dense},
-            "encoding": {**at, "x": {"value": 0}, "x2": {"value": "width"}},
+            "encoding": {"y": y, "x": {"value": 0}, "x2": right},
         },
-        {
-            **held,
-            "mark": text,
-            "encoding": {**at, "x": {"value": "width"}, "text": {"field": "text"}},
-        },
+        {**data, "mark": text, "encoding": {"y": y, "x": right, "text": {"field": "text"}}},
     ]
 
 
-def overlaps(found: Sequence[Round], *, dark: bool) -> dict[str, Any]:
-    """A Vega-Lite picture: how much the tickets' masks share with one shot's, beside chance."""
-    style = colours.technique("magnitude", dark)
-    tickets = [held for held in of(found, "ticket") if held.shared is not None]
-    rows = [
-        {"line": "with one shot's mask", "kept": 100 * held.kept, "share": 100 * (held.shared or 0)}
-        for held in tickets
-    ]
-    rows += [
-        {"line": "by chance", "kept": 100 * held.kept, "share": 100 * _chance(held.kept, held.kept)}
-        for held in tickets
-    ]
-    names = ["with one shot's mask", "by chance"]
-    scale = {"domain": names, "range": [style.colour, colours.palette(dark).random]}
+def _tooltip(row: Round) -> str:
+    seeds = "one seed"
+    if row.seeds > 1:
+        span = f"{words.percent(row.low)} to {words.percent(row.high)}"
+        seeds = f"mean of {words.plural(row.seeds, 'seed')}, {span}"
+    return (
+        f"{NAMES[row.kind]}, round {row.step}: {words.percent(row.kept)} of the weights kept, "
+        f"{words.percent(row.mean)} right ({seeds})"
+    )
+
+
+def _x(rounds: Sequence[Round]) -> Spec:
+    """Weights kept, few at the right, on a scale where each round takes the same width."""
+    least = min((row.kept for row in rounds), default=0.01)
+    ticks = [tick for tick in KEPT_TICKS if tick >= 95 * least] or [100]
     return {
-        "data": {"values": rows},
+        "field": "kept",
+        "type": "quantitative",
+        "title": "weights kept, % (log)",
+        "scale": {"type": "log", "domain": [92 * least, 100], "reverse": True, "nice": False},
+        "axis": {"values": ticks, "format": "~g", "grid": False},
+    }
+
+
+def _y(field: str) -> Spec:
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": "accuracy on test data, %",
+        "scale": {"zero": False, "nice": True},
+    }
+
+
+def colour(kind: str, dark: bool) -> str:
+    """Tickets are pruned by magnitude, and look like it; so does the random control."""
+    if kind == "ticket":
+        return colours.technique("magnitude", dark).colour
+    if kind == "random_mask":
+        return colours.technique("random", dark).colour
+    return colours.HUES["vermilion" if kind == "reinit" else "green"][dark]
+
+
+# ---------------------------------------------------------------- overlap of masks
+
+
+def overlaps(rounds: Sequence[Round], *, dark: bool) -> Spec:
+    """How much the tickets' masks share with one shot's, beside what random masks would share."""
+    names = ["with one shot's mask", "random masks"]
+    values = []
+    tickets = [row for row in of_kind(rounds, "ticket") if row.shared is not None]
+    for row in tickets:
+        values.append({"line": names[0], "kept": 100 * row.kept, "share": 100 * (row.shared or 0)})
+    for row in tickets:
+        random = _random_overlap(row.kept, row.kept)
+        values.append({"line": names[1], "kept": 100 * row.kept, "share": 100 * random})
+    hues = [colours.technique("magnitude", dark).colour, colours.palette(dark).random]
+    by_line = {"field": "line", "type": "nominal"}
+    return {
+        "data": {"values": values},
         "mark": {"type": "line", "strokeWidth": 2.5, "point": True},
         "encoding": {
-            "x": _x(found),
+            "x": _x(rounds),
             "y": {
                 "field": "share",
                 "type": "quantitative",
                 "title": "overlap of masks, %",
                 "scale": {"domain": [0, 100]},
             },
-            "color": {"field": "line", "type": "nominal", "scale": scale, "legend": LEGEND},
+            "color": {**by_line, "scale": {"domain": names, "range": hues}, "legend": LEGEND},
             "strokeDash": {
-                "field": "line",
-                "type": "nominal",
+                **by_line,
                 "scale": {"domain": names, "range": [[1, 0], [3, 3]]},
                 "legend": None,
             },
@@ -267,91 +323,18 @@ def overlaps(found: Sequence[Round], *, dark: bool) -> dict[str, Any]:
     }
 
 
-def _said(held: Round) -> str:
-    seeds = (
-        f"mean of {words.plural(held.seeds, 'seed')}, {words.percent(held.low)} to {words.percent(held.high)}"
-        if held.seeds > 1
-        else "one seed"
-    )
-    return f"{NAMES[held.kind]}, round {held.step}: {words.percent(held.kept)} of the weights kept, {words.percent(held.mean)} right ({seeds})"
-
-
-def _x(found: Sequence[Round]) -> dict[str, Any]:
-    """Weights kept, few at the right, on a scale where each round takes the same width."""
-    least = min((held.kept for held in found), default=0.01)
-    ticks = [tick for tick in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if tick >= 95 * least] or [
-        100
-    ]
-    scale = {"type": "log", "domain": [92 * least, 100], "reverse": True, "nice": False}
-    return {
-        "field": "kept",
-        "type": "quantitative",
-        "title": "weights kept, % (log)",
-        "scale": scale,
-        "axis": {"values": ticks, "format": "~g", "grid": False},
-    }
-
-
-def _y(field: str) -> dict[str, Any]:
-    return {
-        "field": field,
-        "type": "quantitative",
-        "title": "accuracy on test data, %",
-        "scale": {"zero": False, "nice": True},
-    }
-
-
-def style(kind: str, dark: bool) -> tuple[str, list[int]]:
-    """Colour and dash of a kind. Tickets are pruned by magnitude, and look like it; controls are dashed."""
-    tones = {"ticket": "magnitude", "random_mask": "random"}
-    hues = {"reinit": "vermilion", "one_shot": "green"}
-    colour = (
-        colours.HUES[hues[kind]][dark]
-        if kind in hues
-        else colours.technique(tones[kind], dark).colour
-    )
-    return colour, {
-        "ticket": [1, 0],
-        "reinit": [7, 3],
-        "random_mask": [2, 3],
-        "one_shot": [7, 3, 2, 3],
-    }[kind]
-
-
-def _colour(shown: Sequence[str], dark: bool) -> dict[str, Any]:
-    by_name = {name: style(kind, dark)[0] for kind, name in NAMES.items()}
-    scale = {"domain": list(shown), "range": [by_name[name] for name in shown]}
-    return {"field": "kind", "type": "nominal", "scale": scale, "legend": LEGEND}
-
-
-def _dash(shown: Sequence[str]) -> dict[str, Any]:
-    by_name = {name: style(kind, False)[1] for kind, name in NAMES.items()}
-    return {
-        "field": "kind",
-        "type": "nominal",
-        "scale": {"domain": list(shown), "range": [by_name[name] for name in shown]},
-    }
-
-
-def table(found: Sequence[Round]) -> pd.DataFrame:
-    """The numbers of the pictures, one row for each kind and round."""
+def round_table(rounds: Sequence[Round]) -> pd.DataFrame:
+    """The numbers of both charts, a row for each kind and round."""
     return pd.DataFrame(
         {
-            "network": [NAMES.get(held.kind, held.kind) for held in found],
-            "round": [held.step for held in found],
-            "weights kept": [held.kept for held in found],
-            "accuracy, mean": [held.mean for held in found],
-            "lowest seed": [held.low for held in found],
-            "highest seed": [held.high for held in found],
-            "seeds": [held.seeds for held in found],
-            "overlap, round before": [held.overlap for held in found],
-            "overlap, one shot": [held.shared for held in found],
+            "network": [NAMES.get(row.kind, row.kind) for row in rounds],
+            "round": [row.step for row in rounds],
+            "weights kept": [row.kept for row in rounds],
+            "accuracy, mean": [row.mean for row in rounds],
+            "lowest seed": [row.low for row in rounds],
+            "highest seed": [row.high for row in rounds],
+            "seeds": [row.seeds for row in rounds],
+            "overlap, round before": [row.overlap for row in rounds],
+            "overlap, one shot": [row.shared for row in rounds],
         }
     )
-
-
-def recipes(ticket: Recipe, seeds: int) -> list[Recipe]:
-    """The runs of a set: the same lottery, each with a seed of its own."""
-    from dataclasses import replace
-
-    return [replace(ticket, seed=ticket.seed + i) for i in range(seeds)]

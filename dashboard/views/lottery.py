@@ -211,7 +211,7 @@ def change(**fields: Any) -> None:
 def trains(recipe: Recipe) -> int:
     """Optimizer steps of one training; 0 when the size of the data is not known here."""
     examples = models.examples(recipe.model)
-    return recipe.epochs * -(-examples // recipe.batch) if examples else 0
+    return recipe.epochs * recipe.steps_per_epoch(examples) if examples else 0
 
 
 # ---------------------------------------------------------------- start a set
@@ -236,7 +236,7 @@ def run(recipe: Recipe) -> None:
         key="lottery-run",
     )
     runs = words.plural(state.seeds(), "run")
-    epochs = f"{preview.trained(recipe.to_dict()):,} epochs"
+    epochs = f"{recipe.training_epochs():,} epochs"
     st.caption(words.plain(f"{runs} of {epochs}. {duration(recipe)}"))
 
 

@@ -1,4 +1,4 @@
-"""A lottery as a person draws it: one button, curves that fill in, and a link that finds the set again."""
+"""A lottery as a person finds it: one button, curves that fill in, and a link that finds the set again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dashboard import state
 from pruning.recipe import Recipe
 
 
-def test_a_lottery_is_drawn_fills_in_and_is_found_again(app: Served, tab: Page) -> None:
+def test_a_lottery_is_started_fills_in_and_is_found_again(app: Served, tab: Page) -> None:
     quick = state.encode(replace(state.LOTTERY_RECIPE, steps=2, epochs=1, sparsity=0.5))
     steps.open_at(tab, f"{app.url}/lottery?r={state.encode(Recipe(model='digits-mlp'))}&t={quick}")
     expect(tab.get_by_role("heading", name="Is there a small network inside")).to_be_visible()
-    tab.get_by_role("button", name="Draw").click()
+    tab.get_by_role("button", name="Find tickets").click()
     tab.wait_for_url(re.compile("set="))
     expect(tab.get_by_role("progressbar").first).to_be_visible()
     expect(tab.get_by_text(re.compile("With .* of the weights, tickets reach"))).to_be_visible(
