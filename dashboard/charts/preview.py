@@ -33,7 +33,8 @@ CLOSE = 1e-9  # shares nearer than this are the same stop
 class StopTable:
     """What is kept at each stop.
 
-    stops: shares asked for; kept: (stops, layers) weights; macs, bytes: (stops,) of the whole model.
+    stops: shares asked for; kept: (stops, layers) weights; macs, bytes: (stops,), of the whole
+    model.
     """
 
     stops: tuple[float, ...]

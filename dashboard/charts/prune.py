@@ -150,7 +150,7 @@ def _accuracy(run: RunHistory) -> dict[str, Any]:
 
 
 def _newest_accuracy(run: RunHistory) -> Accuracy | None:
-    """The test accuracy of a finished run; of one under way, the last epoch's on validation data."""
+    """A finished run's on test data; of one under way, the last epoch's on validation data."""
     validation = [event.accuracy for _, event in run.trained if event.accuracy]
     test = [event.measurement.accuracy for _, event in run.measured if event.measurement.accuracy]
     newest = [*validation, *test] if run.finished else [*test, *validation]

@@ -1,4 +1,4 @@
-"""What a run resulted in: the finding in a sentence, the large numbers, the table of stages. Pure."""
+"""A run's result: the finding in a sentence, the large numbers, the table of stages. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NO_CHANGE = 1.05  # ratios below it are not called an improvement
 def stages(end: Finished, finetuned: bool) -> dict[str, Measurement]:
     """What was measured on the way, by its name for people, in order.
 
-    finetuned: something was trained after pruning. Without it, a recalibrated model is the final one.
+    finetuned: something was trained after pruning. Else a recalibrated model is the final one.
     """
     measured = {"dense": end.dense}
     if end.pruned:

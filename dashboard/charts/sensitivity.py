@@ -1,4 +1,4 @@
-"""The sensitivity map: points in, plain data for the map's control and its table out. Pure."""
+"""The sensitivity map: its cells in, plain data for the map's control and its table out. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from pruning.events import Accuracy, Point
 from pruning.sensitivity_map import planning
 
 SORTS = ("depth", "size", "sensitivity")
-TICKS = (1, 5, 20, 50)  # points below dense
+TICKS = (1, 5, 20, 50)  # percentage points below dense that the colour bar names
+MUCH = 0.7  # a layer that can lose so much by itself counts as robust in the alternative text
 CIVIDIS = (
     "#00224e",
     "#123570",
@@ -27,12 +28,18 @@ CIVIDIS = (
     "#e1cc55",
     "#fee838",
 )
-"""Ten stops of matplotlib's cividis (Nuñez et al., 2018, https://doi.org/10.1371/journal.pone.0199239): worst to dense."""
+"""Ten stops of matplotlib's cividis, from worst to dense.
+
+Nuñez et al., 2018, https://doi.org/10.1371/journal.pone.0199239
+"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A layer (or group) of the map. fixed: why it cannot be pruned; at: share that the recipe takes from it."""
+    """A layer (or dependency group) of the map.
+
+    fixed: why it cannot be pruned; at: share that the recipe prunes of it, None where nothing.
+    """
 
     name: str
     kind: str
@@ -41,142 +48,162 @@ class Row:
     at: float | None = None
 
 
+@dataclass(frozen=True)
+class MapView:
+    """How a map is shown.
+
+    name: of its picture's file; mode: "map" or "curves"; noun: of units, in the plural; tolerated:
+    percentage points of accuracy; images: of the whole validation set; pick: whether a click sets
+    a ratio; selected: the layer that every page follows.
+    """
+
+    name: str
+    title: str
+    mode: str
+    noun: str
+    tolerated: float
+    images: int
+    pick: bool
+    selected: str | None
+    dark: bool
+
+
 def dense(points: Sequence[Point]) -> Accuracy | None:
-    """The dense model on the most images that any cell has seen."""
-    measured = [point for point in points if point.accuracy]
+    """The dense model on the most images that any cell was measured on."""
+    measured = [(point.accuracy, point) for point in points if point.accuracy]
     if not measured:
         return None
-    most = max(measured, key=lambda point: point.accuracy.total if point.accuracy else 0)
-    assert most.accuracy
-    return Accuracy(most.accuracy.correct + most.lost - most.won, most.accuracy.total)
+    accuracy, point = max(measured, key=lambda pair: pair[0].total)
+    # Lost answers were right in the dense model, won ones were wrong.
+    return Accuracy(accuracy.correct + point.lost - point.won, accuracy.total)
 
 
 def ordered(rows: Sequence[Row], points: Sequence[Point], by: str) -> list[Row]:
-    """Rows by depth (as they come), by size (largest first) or by sensitivity (most sensitive first); fixed ones last."""
+    """Rows by depth (as they come), by size (largest first) or by sensitivity.
+
+    By sensitivity: the layer whose loss rises most on average first, layers that are fixed last.
+    """
     if by == "depth":
         return list(rows)
     if by == "size":
         return sorted(rows, key=lambda row: -row.weights)
     curves = planning.changes(points)
-    harm = {name: sum(losses) / len(losses) for name, (_, losses) in curves.items()}
-    return sorted(rows, key=lambda row: (row.fixed is not None, -harm.get(row.name, 0.0)))
+    rise = {name: sum(losses) / len(losses) for name, (_, losses) in curves.items()}
+    return sorted(rows, key=lambda row: (row.fixed is not None, -rise.get(row.name, 0.0)))
+
+
+# ---------------------------------------------------------------- the map's control
 
 
 def grid(
-    rows: Sequence[Row],
-    points: Sequence[Point],
-    levels: Sequence[float],
-    *,
-    name: str,
-    title: str,
-    mode: str,
-    noun: str,
-    tolerated: float,
-    total: int,
-    pick: bool,
-    selected: str | None,
-    dark: bool,
+    rows: Sequence[Row], points: Sequence[Point], levels: Sequence[float], view: MapView
 ) -> dict[str, Any]:
-    """The data of the map's control. tolerated: points of accuracy; total: validation images; noun: what goes, in the plural."""
+    """The data of the map's control. levels: shares removed, one for each column."""
     cells = {(point.layer, point.level): point for point in points}
-    whole = dense(points)
-    value = whole.value if whole else 1.0
+    accuracy = dense(points)
+    value = accuracy.value if accuracy else 1.0
+    tones = colours.palette(view.dark)
     return {
-        "name": name,
-        "title": title,
-        "mode": mode,
-        "pick": pick,
-        "selected": selected,
+        "name": view.name,
+        "title": view.title,
+        "mode": view.mode,
+        "pick": view.pick,
+        "selected": view.selected,
         "levels": [words.share(level) for level in levels],
         "shares": list(levels),
-        "rows": [_row(row, cells, levels, value, noun, total, dark) for row in rows],
+        "rows": [_row(row, cells, levels, value, view) for row in rows],
         "stops": list(CIVIDIS),
-        "ticks": [[1.0, words.percent(value) if whole else "dense"], *_ticks(value)],
-        "dense": value if whole else None,
-        "tolerated": value - tolerated / 100 if whole else None,
-        "alt": alt(rows, points, levels, title, tolerated),
-        "tones": {
-            "grid": colours.palette(dark).grid,
-            "muted": colours.palette(dark).muted,
-            "mark": colours.palette(dark).highlight,
-        },
+        "ticks": [[1.0, words.percent(value) if accuracy else "dense"], *_ticks(value)],
+        "dense": value if accuracy else None,
+        "tolerated": value - view.tolerated / 100 if accuracy else None,
+        "alt": alt(rows, points, levels, view.title, view.tolerated),
+        "tones": {"grid": tones.grid, "muted": tones.muted, "mark": tones.highlight},
     }
 
 
-def _ticks(value: float) -> list[list[Any]]:
-    """Points below dense, where they lie in the colours."""
-    return [[_place(value - tick / 100, value), f"−{tick}"] for tick in TICKS if tick / 100 < value]
+def _ticks(dense: float) -> list[list[Any]]:
+    """Percentage points below dense, where they lie in the colours."""
+    shown = [tick for tick in TICKS if tick / 100 < dense]
+    return [[_place(dense - tick / 100, dense), f"−{tick}"] for tick in shown]
+
+
+def _place(accuracy: float, dense: float) -> float:
+    """Where an accuracy lies in the colours: 0 worst, 1 dense.
+
+    1 − √(drop / dense): small drops are spread, large ones drawn together.
+    """
+    drop = max(0.0, dense - accuracy)
+    return round(1 - math.sqrt(min(1.0, drop / max(dense, 1e-9))), 4)
 
 
 def _row(
     row: Row,
     cells: Mapping[tuple[str, float], Point],
     levels: Sequence[float],
-    value: float,
-    noun: str,
-    total: int,
-    dark: bool,
+    dense: float,
+    view: MapView,
 ) -> dict[str, Any]:
-    label = words.layer_name(row.name)
+    points = [cells.get((row.name, level)) for level in levels]
     return {
         "id": row.name,
-        "label": label,
+        "label": words.layer_name(row.name),
         "side": f"{row.kind} · {words.count(row.weights)}",
         "fixed": row.fixed,
         "at": row.at,
-        "colour": colours.kind(row.kind, dark),
-        "cells": [
-            _cell(cells.get((row.name, level)), label, value, noun, total) for level in levels
-        ],
+        "colour": colours.kind(row.kind, view.dark),
+        "cells": [None if point is None else _cell(point, dense, view) for point in points],
     }
 
 
-def _cell(
-    point: Point | None, label: str, value: float, noun: str, total: int
-) -> dict[str, Any] | None:
-    """place: in the colours, 0 worst, 1 dense; size: share of the cell that is filled, less while few images were seen; y: accuracy."""
-    if point is None:
-        return None
-    gone = (
-        f"{label}, {words.share(point.level)} gone, {point.kept:,} of {point.units:,} {noun} left"
-    )
+def _cell(point: Point, dense: float, view: MapView) -> dict[str, Any]:
+    """One cell of the map.
+
+    place: in the colours; size: share of the cell that is filled, less while few images were seen;
+    y, low, high: accuracies; say: the sentence on hover.
+    """
+    name = words.layer_name(point.layer)
+    units = f"{point.kept:,} of {point.units:,} {view.noun} kept"
+    removed = f"{name}, {words.share(point.level)} removed, {units}"
     if point.accuracy is None or point.interval is None or point.change is None:
-        guess = value * math.exp(-max(0.0, point.loss - point.loss_dense))
-        change = f"{point.loss - point.loss_dense:+.3f}".replace("-", "−")
-        return {
-            "place": _place(guess, value),
-            "size": 1,
-            "guess": True,
-            "text": "",
-            "y": guess,
-            "low": None,
-            "high": None,
-            "say": f"{gone}: loss {change}, an estimate from one gradient pass.",
-        }
+        return _estimate(point, dense, removed)
     low, high = point.interval
-    shown = value + point.change  # paired: the same images for both
+    accuracy = dense + point.change  # paired: the same images for both
     half = 50 * (high - low)
-    images = (
-        f"{point.accuracy.total:,} images"
-        if point.accuracy.total == total
-        else f"{point.accuracy.total:,} of {total:,} images"
-    )
-    moved = words.points(point.change, 0.0)
+    digits = 0 if dense - accuracy > 0.1 else 1
+    images = f"{point.accuracy.total:,} images"
+    if point.accuracy.total != view.images:
+        images = f"{point.accuracy.total:,} of {view.images:,} images"
+    change = f"{words.points(point.change, 0.0)} from dense on the same {images}"
     return {
-        "place": _place(shown, value),
+        "place": _place(accuracy, dense),
         "size": max(0.45, 1 - max(0.0, half - 2.5) / 15),
         "guess": False,
-        "text": f"{shown * 100:.0f}" if value - shown > 0.1 else f"{shown * 100:.1f}",
-        "y": shown,
-        "low": value + low,
-        "high": value + high,
-        "say": f"{gone}: accuracy {shown * 100:.1f} % ± {half:.1f}, {moved} from dense on the same {images}.",
+        "text": f"{accuracy * 100:.{digits}f}",
+        "y": accuracy,
+        "low": dense + low,
+        "high": dense + high,
+        "say": f"{removed}: accuracy {accuracy * 100:.1f} % ± {half:.1f}, {change}.",
     }
 
 
-def _place(accuracy: float, value: float) -> float:
-    """Small drops are spread, large ones drawn together: 1 − √(drop / dense)."""
-    return round(1 - math.sqrt(min(1.0, max(0.0, value - accuracy) / max(value, 1e-9))), 4)
+def _estimate(point: Point, dense: float, removed: str) -> dict[str, Any]:
+    """A cell without measured images: its accuracy is a guess, dense · exp(−rise of the loss)."""
+    rise = point.loss - point.loss_dense
+    accuracy = dense * math.exp(-max(0.0, rise))
+    change = f"{rise:+.3f}".replace("-", "−")
+    return {
+        "place": _place(accuracy, dense),
+        "size": 1,
+        "guess": True,
+        "text": "",
+        "y": accuracy,
+        "low": None,
+        "high": None,
+        "say": f"{removed}: loss {change}, an estimate from one gradient pass.",
+    }
+
+
+# ---------------------------------------------------------------- in words
 
 
 def alt(
@@ -188,33 +215,42 @@ def alt(
 ) -> str:
     """The takeaway for a screen reader."""
     measured = [point for point in points if point.change is not None]
+    size = f"{title}: {len(rows)} layers by {len(levels)} ratios"
     if not measured:
-        return f"{title}: {len(rows)} layers by {len(levels)} ratios, not measured yet."
+        return f"{size}, not measured yet."
     worst = min(measured, key=lambda point: point.change or 0.0)
-    free = {p.layer for p in measured if p.level >= 0.7 and (p.change or 0.0) >= -tolerated / 100}
+    robust = {
+        point.layer for point in measured if point.level >= MUCH and _tolerable(point, tolerated)
+    }
     return (
-        f"{title}: {len(rows)} layers by {len(levels)} ratios. {len(free)} layers lose 70 % or more by themselves within "
-        f"{within(tolerated)}; the worst cell is {words.layer_name(worst.layer)} at {words.share(worst.level)}, "
-        f"{words.points(worst.change, 0.0)}."
+        f"{size}. {len(robust)} layers lose {words.share(MUCH)} or more by themselves within "
+        f"{within(tolerated)}; the worst cell is {words.layer_name(worst.layer)} at "
+        f"{words.share(worst.level)}, {words.points(worst.change, 0.0)}."
     )
 
 
+def _tolerable(point: Point, tolerated: float) -> bool:
+    return (point.change or 0.0) >= -tolerated / 100
+
+
 def finding(rows: Sequence[Row], points: Sequence[Point], tolerated: float) -> str:
-    """What the map says, in one line."""
-    open_ = [row for row in rows if row.fixed is None]
-    done = [point for point in points if point.change is not None]
-    if not done:
-        return "Which layer can give how much, each by itself"
-    most = {row.name: 0.0 for row in open_}
-    for point in sorted(done, key=lambda point: point.level):
-        if point.layer in most and (point.change or 0.0) >= -tolerated / 100:
+    """What the map says, in one line: the layer that can lose most, and the one that can least."""
+    measured = [point for point in points if point.change is not None]
+    if not measured:
+        return "How much each layer can lose by itself"
+    most = {row.name: 0.0 for row in rows if row.fixed is None}
+    for point in sorted(measured, key=lambda point: point.level):
+        if point.layer in most and _tolerable(point, tolerated):
             most[point.layer] = point.level
-    low, high = min(most, key=lambda name: most[name]), max(most, key=lambda name: most[name])
-    if len(most) == 1 or most[low] == most[high]:
-        return f"{words.layer_name(high)} can lose {words.share(most[high])} within {within(tolerated)}"
-    able, firm = words.layer_name(high), words.layer_name(low)
-    only = f"only {words.share(most[low])}" if most[low] else "nothing"
-    return f"Within {within(tolerated)}, {able} can lose {words.share(most[high])} by itself, {firm} {only}"
+    least_name = min(most, key=most.__getitem__)
+    most_name = max(most, key=most.__getitem__)
+    robust = words.layer_name(most_name)
+    share = words.share(most[most_name])
+    if most[least_name] == most[most_name]:
+        return f"{robust} can lose {share} within {within(tolerated)}"
+    sensitive = words.layer_name(least_name)
+    only = f"only {words.share(most[least_name])}" if most[least_name] else "nothing"
+    return f"Within {within(tolerated)}, {robust} can lose {share} by itself, {sensitive} {only}"
 
 
 def within(tolerated: float) -> str:
@@ -222,37 +258,43 @@ def within(tolerated: float) -> str:
     return f"{tolerated:g} point" + ("" if tolerated == 1 else "s")
 
 
+def progress(points: Sequence[Point], cells: int) -> str:
+    """`62 of 198 cells sure, 130 measured`."""
+    measured = [point for point in points if point.accuracy is not None]
+    if not measured:
+        return f"{len(points)} of {cells} cells estimated"
+    sure = sum(point.final for point in measured)
+    return f"{sure} of {cells} cells sure, {len(measured)} measured"
+
+
+# ---------------------------------------------------------------- the map's table
+
+
 def table(rows: Sequence[Row], points: Sequence[Point]) -> pd.DataFrame:
     """Every cell, one a line, in the order of the rows."""
     place = {row.name: i for i, row in enumerate(rows)}
-    lines = [
-        {
-            "layer": words.layer_name(p.layer),
-            "removed": p.level,
-            "units left": p.kept,
-            "units": p.units,
-            "accuracy": p.accuracy.value if p.accuracy else None,
-            "change, points": round(100 * p.change, 2) if p.change is not None else None,
-            "low": round(100 * p.interval[0], 2) if p.interval else None,
-            "high": round(100 * p.interval[1], 2) if p.interval else None,
-            "loss": round(p.loss, 4),
-            "loss, dense": round(p.loss_dense, 4),
-            "images": p.accuracy.total if p.accuracy else None,
-            "known": p.tier,
-        }
-        for p in sorted(
-            (p for p in points if p.layer in place), key=lambda p: (place[p.layer], p.level)
-        )
-    ]
-    return pd.DataFrame(lines)
+    shown = [point for point in points if point.layer in place]
+    shown.sort(key=lambda point: (place[point.layer], point.level))
+    return pd.DataFrame([_line(point) for point in shown])
 
 
-def progress(points: Sequence[Point], cells: int) -> str:
-    """`62 of 198 cells sure, 130 measured`."""
-    sure = sum(point.final and point.accuracy is not None for point in points)
-    measured = sum(point.accuracy is not None for point in points)
-    return (
-        f"{sure} of {cells} cells sure, {measured} measured"
-        if measured
-        else f"{len(points)} of {cells} cells estimated"
-    )
+def _line(point: Point) -> dict[str, Any]:
+    low, high = point.interval or (None, None)
+    return {
+        "layer": words.layer_name(point.layer),
+        "removed": point.level,
+        "units kept": point.kept,
+        "units": point.units,
+        "accuracy": point.accuracy.value if point.accuracy else None,
+        "change, points": _in_points(point.change),
+        "low": _in_points(low),
+        "high": _in_points(high),
+        "loss": round(point.loss, 4),
+        "loss, dense": round(point.loss_dense, 4),
+        "images": point.accuracy.total if point.accuracy else None,
+        "known": point.tier,
+    }
+
+
+def _in_points(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)

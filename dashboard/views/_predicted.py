@@ -14,7 +14,7 @@ from pruning.sensitivity_map import planning
 
 
 def predicted(end: Finished, recipe: Recipe, forecasts: Sequence[Forecast]) -> None:
-    """Nothing where there is no forecast: a manual recipe has one once its model's map was measured."""
+    """Nothing without a forecast: a manual recipe has one once its model's map was measured."""
     last = forecasts[-1] if forecasts else None
     prediction = (last.loss, last.drop) if last else by_map(recipe)
     if prediction is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, words
+from dashboard import forms, jobs, models, state, words
 from dashboard.charts import preview
 from pruning import registry
 from pruning.allocation.ranking import Ranking
@@ -161,7 +161,7 @@ def toggle(label: str, field: str, value: bool, help: str, disabled: bool) -> No
         label,
         value,
         lambda on: forms.attempt(**{field: on}),
-        key=f"form-{field}".replace("_", "-"),
+        key=state.form_key(field),
         help=help,
         disabled=disabled and not value,
     )
@@ -314,7 +314,7 @@ def rewinding(recipe: Recipe) -> None:
         "Rewind",
         recipe.rewind,
         partial(rewind_to, recipe),
-        key="form-rewind",
+        key=state.form_key("rewind"),
         options=REWINDS,
         format_func=names.__getitem__,
         help=HELP["rewind"],

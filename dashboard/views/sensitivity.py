@@ -1,8 +1,12 @@
-"""Sensitivity: which layers can give, each by itself; a click puts a ratio into the recipe."""
+"""Sensitivity: how much accuracy each layer loses when it alone is pruned, as a map.
+
+A click puts a ratio into the recipe; Fill sets all of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import streamlit as st
@@ -20,119 +24,107 @@ from pruning.runs.store import Job
 from pruning.sensitivity_map import planning
 
 TICK = 0.5  # seconds between two looks at a map that is being measured
-SMALL = 1000  # validation images up to which every one is looked at straight away
+SMALL = 1000  # validation images up to which every one is asked straight away
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-HEIGHT = 420
+HEIGHT = 420  # pixels
 NOBODY = "none"
+MOST_NAMED = 3  # layers named in the line of those that cannot be pruned
 
 
-def spec(recipe: Recipe, tier: str) -> dict[str, Any]:
-    """What a map depends on. The ratios, floors and exclusions of the recipe are no part of it."""
-    fields = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
-    return {
-        **{name: getattr(recipe, name) for name in fields},
-        "tier": tier,
-        "levels": list(LEVELS),
-    }
+@dataclass(frozen=True)
+class Map:
+    """A map on the page. recipe: whose criterion and granularity are measured."""
+
+    recipe: Recipe
+    job: Job
+    points: list[Point]
 
 
 def page() -> None:
-    _frame.question("Which layers can give, and how much?")
+    _frame.question("Which layers can be pruned, and how much?")
     recipe = state.recipe()
     with _frame.guarded():
         if not measurable(recipe):
             return
-        plain = replace(recipe, scope="global", scope_options={}, ratios={}, exclude=())
         with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-            ask(recipe)
+            controls(recipe)
+        # The map knows no ratios and no scope, so its rows come from the scores of any recipe.
+        plain = replace(recipe, scope="global", scope_options={}, ratios={}, exclude=())
         study = jobs.study("scores", **tables.scores_spec(plain))
-        begun = begin(recipe)
+        asked = compared(recipe)
+        maps = [jobs.sensitivity_map(spec(one)) for one in asked]
         if study is None:
             _frame.waiting(forms.scoring(recipe), HEIGHT)
             return
-        rows = layers(recipe, study.ranking, left(recipe))
+        rows = layers(recipe, study.ranking)
         if all(row.fixed for row in rows):
-            raise PruningError(
-                f"{words.capitalized(recipe.granularity)} fits no layer of this model: choose another unit."
-            )
-        draw(recipe, rows, *begun)
-
-
-def begin(recipe: Recipe) -> tuple[list[Recipe], list[Job]]:
-    """The recipe's technique, and the one beside it; and their maps, which are measured from now on."""
-    beside = state.widget_value(state.MAP_BESIDE)
-    asked = (
-        [recipe] if beside == NOBODY else [recipe, replace(recipe, criterion=beside, options={})]
-    )
-    tier = (
-        "exact"
-        if models.validation(recipe.model) <= SMALL or state.every_image()
-        else "progressive"
-    )
-    return asked, [jobs.sensitivity_map(spec(one, tier)) for one in asked]
+            granularity = words.capitalized(recipe.granularity)
+            raise PruningError(f"{granularity} fits no layer of this model: choose another one.")
+        alive = any(job.state in jobs.LIVE for job in maps)
+        ids = [job.id for job in maps]
+        st.fragment(watch, run_every=TICK if alive else None)(recipe, asked, ids, rows, alive)
 
 
 def measurable(recipe: Recipe) -> bool:
     """Whether there is data to measure on; says what to do where there is none."""
     facts = models.facts(recipe.model)
+    model = models.title(recipe.model)
     if facts is None:
-        _frame.waiting(f"Loading {models.title(recipe.model)}.", HEIGHT)
+        _frame.waiting(f"Loading {model}.", HEIGHT)
         return False
     if facts.accuracy is None:
         st.info(
-            f"There is no data for {words.plain(models.title(recipe.model))}, so nobody can say what its layers are worth: "
-            "put a sample model on the bench, or weights of yours in the architecture of one.",
+            f"There is no data for {words.plain(model)}, so its layers' sensitivity cannot be "
+            "measured: use a sample model, or your weights in the architecture of one.",
             icon=":material/query_stats:",
         )
-        st.page_link(
-            _frame.page_path("model"), label="Choose a model", icon=":material/deployed_code:"
-        )
+        icon = ":material/deployed_code:"
+        st.page_link(_frame.page_path("model"), label="Choose a model", icon=icon)
     return facts.accuracy is not None
 
 
-# ---------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------- what is measured
 
 
-def ask(recipe: Recipe) -> None:
-    """Technique and unit are the recipe's own; the rest is how one looks."""
-    fits = [
+def controls(recipe: Recipe) -> None:
+    """Criterion and granularity are the recipe's own; the rest is how the map is shown."""
+    criteria = [
         name
         for name in registry.names("criterion")
         if not registry.misfit(name, recipe.granularity)
     ]
-    units = [
+    granularities = [
         name
         for name in registry.names("granularity")
         if not registry.misfit(recipe.criterion, name)
     ]
     forms.bound(
         st.selectbox,
-        "Technique",
+        "Criterion",
         recipe.criterion,
         lambda name: forms.attempt(criterion=name, options={}),
         key="map-criterion",
-        options=list(dict.fromkeys([*fits, recipe.criterion])),
+        options=list(dict.fromkeys([*criteria, recipe.criterion])),
         format_func=words.capitalized,
         width=158,
     )
     forms.bound(
         st.selectbox,
-        "What goes together",
+        "Granularity",
         recipe.granularity,
         lambda name: forms.attempt(granularity=name, granularity_options={}, ratios={}),
         key="map-granularity",
-        options=list(dict.fromkeys([*units, recipe.granularity])),
+        options=list(dict.fromkeys([*granularities, recipe.granularity])),
         format_func=words.capitalized,
         width=158,
     )
-    others = [NOBODY, *(name for name in fits if name != recipe.criterion)]
     st.selectbox(
         "Beside it",
-        others,
+        [NOBODY, *(name for name in criteria if name != recipe.criterion)],
         format_func=words.capitalized,
         key=state.MAP_BESIDE,
         width=158,
-        help="Another technique, on the same colours.",
+        help="Another criterion, on the same colours.",
     )
     st.selectbox("Sort by", charts.SORTS, format_func=str.capitalize, key=state.MAP_SORT, width=130)
     st.segmented_control(
@@ -145,102 +137,115 @@ def ask(recipe: Recipe) -> None:
     )
 
 
-def left(recipe: Recipe) -> dict[str, float]:
-    """Share that the recipe takes from each layer; nothing while that is not known."""
+def compared(recipe: Recipe) -> list[Recipe]:
+    """The recipe, and the same with the criterion that is shown beside it."""
+    beside = state.widget_value(state.MAP_BESIDE)
+    if beside == NOBODY:
+        return [recipe]
+    return [recipe, replace(recipe, criterion=beside, options={})]
+
+
+def spec(recipe: Recipe) -> dict[str, Any]:
+    """What a map depends on; the ratios, minimum units and exclusions of the recipe are no part."""
+    fields = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
+    small = models.validation(recipe.model) <= SMALL
+    return {
+        **{name: getattr(recipe, name) for name in fields},
+        "tier": "exact" if small or state.every_image() else "progressive",
+        "levels": list(LEVELS),
+    }
+
+
+def layers(recipe: Recipe, ranking: Ranking) -> list[charts.Row]:
+    """Every layer in the order of the model; a dependency group is one row, named by its first."""
+    blocks = models.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
+    kinds = {block.name: block.kind for block in blocks}
+    pruned = pruned_shares(recipe)
+    if recipe.scope == "manual":
+        pruned = recipe.ratios  # as they were set, not rounded to whole units
+    return [
+        charts.Row(
+            name,
+            kind=kinds.get(name, "other"),
+            weights=sum(map(ranking.total, ranking.group(name))),
+            fixed=ranking.fixed.get(name),
+            at=pruned.get(name) or None,
+        )
+        for name in ranking.names
+        if name not in ranking.leaders
+    ]
+
+
+def pruned_shares(recipe: Recipe) -> dict[str, float]:
+    """Share of its units that the recipe prunes of each layer; nothing while that is not known."""
     study = jobs.study("scores", **tables.scores_spec(recipe))
     if study is None:
         return {}
-    found = study.ranking.preview(recipe)
-    return {
-        name: found.drops[name] / found.units[name] for name in found.units if found.units[name]
-    }
-
-
-def layers(recipe: Recipe, ranking: Ranking, taken: dict[str, float]) -> list[charts.Row]:
-    """Every layer in the order of the model; layers that go together are one row, named by the first."""
-    kinds = {
-        block.name: block.kind
-        for block in models.blocks_of(recipe.model, jobs.study("card", model=recipe.model))
-    }
-    rows = []
-    for name in ranking.names:
-        if name in ranking.leaders:
-            continue
-        weights = sum(map(ranking.total, ranking.group(name)))
-        manual = recipe.ratios.get(name, 0.0) if recipe.scope == "manual" else taken.get(name, 0.0)
-        rows.append(
-            charts.Row(
-                name, kinds.get(name, "other"), weights, ranking.fixed.get(name), manual or None
-            )
-        )
-    return rows
+    preview = study.ranking.preview(recipe)
+    return {name: preview.drops[name] / units for name, units in preview.units.items() if units}
 
 
 # ---------------------------------------------------------------- the map
 
 
-def draw(recipe: Recipe, rows: list[charts.Row], asked: list[Recipe], held: list[Job]) -> None:
-    """The maps, live while they are measured."""
-    alive = any(job.state in jobs.LIVE for job in held)
-    st.fragment(watch, run_every=TICK if alive else None)(
-        recipe, asked, [job.id for job in held], rows, alive
-    )
-
-
 def watch(
-    recipe: Recipe, asked: list[Recipe], ids: list[str], rows: list[charts.Row], alive: bool
+    recipe: Recipe, asked: Sequence[Recipe], ids: Sequence[str], rows: list[charts.Row], alive: bool
 ) -> None:
+    """The maps, live while they are measured. alive: one of them was when the page was drawn."""
     with _frame.guarded():
-        held = [jobs.job(id) for id in ids]
-        if state.recipe() != recipe:
+        found = [jobs.job(id) for id in ids]
+        measuring = any(job.state in jobs.LIVE for job in found)
+        if state.recipe() != recipe or (alive and not measuring):
             st.rerun()
-        if alive and not any(job.state in jobs.LIVE for job in held):
-            st.rerun()
-        for job in held if alive else ():
+        for job in found if alive else ():
             jobs.mark_watched(job)
-        found = [jobs.points(job) for job in held]
-        if len(asked) == 1:
-            picture, side = st.columns([10, 3], gap="medium")
-            places = [picture]
-        else:
-            side, places = st.container(), list(st.columns(2, gap="medium"))
-        with side:
-            spend(recipe, rows, found[0], wide=len(asked) > 1)
-        for place, one, job, points in zip(places, asked, held, found, strict=True):
-            with place:
-                one_map(recipe, one, job, points, rows)
-        ending(recipe, rows, found[0], held[0])
+        maps = [Map(one, job, jobs.points(job)) for one, job in zip(asked, found, strict=True)]
+        draw(recipe, rows, maps)
+        numbers(recipe, rows, maps[0].points)
 
 
-def one_map(
-    recipe: Recipe, one: Recipe, job: Job, points: list[Point], rows: list[charts.Row]
-) -> None:
-    tolerated, mine = float(state.widget_value(state.MAP_TOLERATED)), one is recipe
-    shown = charts.ordered(rows, points, state.widget_value(state.MAP_SORT))
-    said = charts.finding(rows, points, tolerated)
-    grid(
-        charts.grid(
-            shown if mine else [replace(row, at=None) for row in shown],
-            points,
-            LEVELS,
-            name=f"sensitivity-{recipe.model}-{one.criterion}",
-            title=said if mine else f"{words.capitalized(one.criterion)}: {said}",
-            mode=state.widget_value(state.MAP_MODE),
-            noun=words.NOUNS.get(recipe.granularity, "units"),
-            tolerated=tolerated,
-            total=models.validation(recipe.model),
-            pick=mine,
-            selected=state.layer(),
-            dark=state.dark(),
-        ),
-        pick,
-        key=f"grid-{'recipe' if mine else 'beside'}",
+def draw(recipe: Recipe, rows: list[charts.Row], maps: Sequence[Map]) -> None:
+    """One map with Fill at its side, or two side by side below it."""
+    if len(maps) == 1:
+        picture, side = st.columns([10, 3], gap="medium")
+        places = [picture]
+        parts = [side] * 5
+    else:
+        parts = st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small")
+        places = st.columns(2, gap="medium")
+    plan(recipe, rows, maps[0].points, parts)
+    for place, shown in zip(places, maps, strict=True):
+        with place:
+            one_map(recipe, shown, rows)
+
+
+def one_map(recipe: Recipe, shown: Map, rows: list[charts.Row]) -> None:
+    """A map with its status; ratios are picked on the recipe's own, not on the one beside it."""
+    own = shown.recipe is recipe
+    tolerated = float(state.widget_value(state.MAP_TOLERATED))
+    title = charts.finding(rows, shown.points, tolerated)
+    rows = charts.ordered(rows, shown.points, state.widget_value(state.MAP_SORT))
+    if not own:
+        title = f"{words.capitalized(shown.recipe.criterion)}: {title}"
+        rows = [replace(row, at=None) for row in rows]
+    view = charts.MapView(
+        name=f"sensitivity-{recipe.model}-{shown.recipe.criterion}",
+        title=title,
+        mode=state.widget_value(state.MAP_MODE),
+        noun=words.NOUNS.get(recipe.granularity, "units"),
+        tolerated=tolerated,
+        images=models.validation(recipe.model),
+        pick=own,
+        selected=state.layer(),
+        dark=state.dark(),
     )
-    status(job, points, len(LEVELS) * sum(row.fixed is None for row in rows))
+    data = charts.grid(rows, shown.points, LEVELS, view)
+    grid(data, pick, key=f"grid-{'recipe' if own else 'beside'}")
+    status(shown, len(LEVELS) * sum(row.fixed is None for row in rows))
 
 
 def pick(layer: str, share: float) -> None:
-    """One layer's ratio, by hand; the others stay as they were set."""
+    """Set one layer's ratio; the others stay as they were set."""
     recipe = state.recipe()
     before = recipe.ratios if recipe.scope == "manual" else {}
     ratios = {name: ratio for name, ratio in {**before, layer: share}.items() if ratio}
@@ -248,12 +253,14 @@ def pick(layer: str, share: float) -> None:
     state.select_layer(layer)
 
 
-def status(job: Job, points: list[Point], cells: int) -> None:
+def status(shown: Map, cells: int) -> None:
     """Where the measuring stands, and Stop; or why it ended."""
+    job = shown.job
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if job.state in jobs.LIVE:
             waits = "waiting for a free worker" if job.state == "queued" else "measuring"
-            st.caption(f":primary[●] {waits}: {charts.progress(points, cells)}", width="stretch")
+            progress = charts.progress(shown.points, cells)
+            st.caption(f":primary[●] {waits}: {progress}", width="stretch")
             st.button(
                 "Stop",
                 icon=":material/stop_circle:",
@@ -263,19 +270,7 @@ def status(job: Job, points: list[Point], cells: int) -> None:
                 type="tertiary",
             )
         elif job.state == "finished":
-            exact = job.spec["tier"] == "exact"
-            said = (
-                "Every validation image was asked."
-                if exact
-                else "Each cell is within 2 points, or has surely collapsed."
-            )
-            st.caption(f"{said} Intervals are 95 %, paired with the dense model.", width="stretch")
-            help = "Exact on the validation data; takes several times as long."
-            if not exact and st.button(
-                "Ask every image", help=help, key=f"map-every-{job.id}", type="tertiary"
-            ):
-                state.ask_every_image()
-                st.rerun()
+            finished(job)
         else:
             st.caption(words.plain(job.message or "Stopped."), width="stretch")
             if st.button("Go on", icon=":material/play_arrow:", key=f"map-again-{job.id}"):
@@ -283,106 +278,124 @@ def status(job: Job, points: list[Point], cells: int) -> None:
                 st.rerun()
 
 
+def finished(job: Job) -> None:
+    """How exact the map is, and the way to an exact one."""
+    exact = job.spec["tier"] == "exact"
+    precision = "Each cell is within 2 points, or has surely collapsed."
+    if exact:
+        precision = "Every validation image was asked."
+    st.caption(f"{precision} Intervals are 95 %, paired with the dense model.", width="stretch")
+    if exact:
+        return
+    help = "Exact on the validation data; takes several times as long."
+    if st.button("Ask every image", help=help, key=f"map-every-{job.id}", type="tertiary"):
+        state.ask_every_image()
+        st.rerun()
+
+
 # ---------------------------------------------------------------- from the map to the recipe
 
 
-def spend(recipe: Recipe, rows: list[charts.Row], points: list[Point], *, wide: bool) -> None:
-    """What the recipe's ratios remove and foretell; and Fill. wide: side by side."""
-    parts = (
-        st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small")
-        if wide
-        else [st.container() for _ in range(5)]
-    )
+def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point], parts: Sequence[Any]) -> None:
+    """What the recipe's ratios remove and are predicted to cost; Fill; Run. parts: five places."""
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
-    loss, fall = planning.predicted(points, ratios)
     weights = sum(row.weights for row in rows)
-    gone = sum(row.weights * (row.at or 0.0) for row in rows) / weights
-    parts[0].metric(
-        "The recipe removes",
-        words.percent(gone),
-        f"of {words.count(weights)} weights",
-        delta_color="off",
-        delta_arrow="off",
-    )
-    change = f"loss {loss:+.3f}".replace("-", "−") if points and ratios else None
-    value = "no change" if not ratios else "not yet" if fall is None else words.points(-fall, 0.0)
-    help = "What layers do alone is added up, as if they did not meet; accuracy is read off where single cells with that loss lie."
-    parts[1].metric(
-        "Foretold (estimate)", value, change, delta_color="off", delta_arrow="off", help=help
-    )
-    tolerated = parts[2].number_input(
-        "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key=state.MAP_TOLERATED
-    )
-    able = any(point.accuracy for point in points)
-    parts[3].button(
-        f"Fill within {charts.within(tolerated)}",
-        icon=":material/auto_fix_high:",
-        disabled=not able,
-        on_click=fill_all,
-        args=(points, rows, tolerated),
-        key="map-fill",
-        width="stretch",
-        help="Of each layer as much as the loss allows.",
-    )
-    if parts[4].button(
-        "Run",
-        type="primary",
-        icon=":material/play_arrow:",
-        disabled=not recipe.prunes,
-        key="map-run",
-        width="stretch",
-    ):
+    removed = sum(row.weights * (row.at or 0.0) for row in rows) / weights
+    with parts[0]:
+        total = f"of {words.count(weights)} weights"
+        _frame.metric("The recipe removes", words.percent(removed), total)
+    with parts[1]:
+        predicted(points, ratios)
+    with parts[2]:
+        tolerated = st.number_input(
+            "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key=state.MAP_TOLERATED
+        )
+    with parts[3]:
+        st.button(
+            f"Fill within {charts.within(tolerated)}",
+            icon=":material/auto_fix_high:",
+            disabled=not any(point.accuracy for point in points),
+            on_click=fill_all,
+            args=(points, rows, tolerated),
+            key="map-fill",
+            width="stretch",
+            help="Of each layer as much as the loss allows.",
+        )
+    with parts[4]:
+        run = st.button(
+            "Run",
+            type="primary",
+            icon=":material/play_arrow:",
+            disabled=not recipe.prunes,
+            key="map-run",
+            width="stretch",
+        )
+    if run:
         state.open_run(jobs.start(recipe))
         st.switch_page(_frame.page_path("prune"))
 
 
-def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> None:
-    """Every layer's ratio at once, as far as the tolerated drop goes."""
-    ratios = planning.fill(
-        points, {row.name: row.weights for row in rows if not row.fixed}, tolerated / 100
+def predicted(points: list[Point], ratios: dict[str, float]) -> None:
+    """The change of accuracy and loss that the map predicts for the ratios."""
+    loss, drop = planning.predicted(points, ratios)
+    if not ratios:
+        value = "no change"
+    elif drop is None:
+        value = "not yet"
+    else:
+        value = words.points(-drop, 0.0)
+    change = f"loss {loss:+.3f}".replace("-", "−") if points and ratios else None
+    help = (
+        "What layers cost alone is added up, as if they did not interact; accuracy is read off "
+        "where single cells with that loss lie."
     )
+    _frame.metric("Predicted (estimate)", value, change, help)
+
+
+def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> None:
+    """Every layer's ratio at once, as far as the tolerated drop allows. tolerated: in points."""
+    weights = {row.name: row.weights for row in rows if not row.fixed}
+    ratios = planning.fill(points, weights, tolerated / 100)
     if not ratios:
         state.warn(
-            f"No layer can give anything within {charts.within(tolerated)}, as far as is measured: tolerate more, or wait."
+            f"No layer can be pruned within {charts.within(tolerated)}, as far as is measured: "
+            "tolerate more, or wait."
         )
         return
     forms.attempt(scope="manual", scope_options={}, ratios=ratios)
 
 
-def ending(recipe: Recipe, rows: list[charts.Row], points: list[Point], job: Job) -> None:
-    """The same numbers as a table and a file."""
+# ---------------------------------------------------------------- the numbers
+
+
+def numbers(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
+    """The map as a table and a file, and the layers that it leaves out."""
     table = charts.table(charts.ordered(rows, points, state.widget_value(state.MAP_SORT)), points)
+    shares = ("removed", "accuracy")
+    columns = {name: st.column_config.NumberColumn(name, format="percent") for name in shares}
     with st.container(horizontal=True, gap="small"):
         with st.popover("Table", icon=":material/table:", type="tertiary"):
-            share = {
-                name: st.column_config.NumberColumn(name, format="percent")
-                for name in ("removed", "accuracy")
-            }
             st.dataframe(
                 table,
                 hide_index=True,
-                column_config=share,
+                column_config=columns,
                 alt="Every cell of the map.",
                 key="map-table",
             )
-        name = f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-")
         st.download_button(
             "CSV",
             table.to_csv(index=False),
-            name,
+            f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-"),
             "text/csv",
             icon=":material/download:",
             type="tertiary",
             key="map-csv",
         )
-        alone = [f"{words.layer_name(row.name)}: {row.fixed}" for row in rows if row.fixed]
-        if alone:
-            st.caption(
-                words.plain(
-                    f"Left alone: {'; '.join(alone[:3])}"
-                    + (f" and {len(alone) - 3} more." if len(alone) > 3 else "")
-                )
-            )
+        fixed = [f"{words.layer_name(row.name)}: {row.fixed}" for row in rows if row.fixed]
+        if fixed:
+            more = len(fixed) - MOST_NAMED
+            rest = f" and {more} more." if more > 0 else ""
+            st.caption(words.plain(f"Not pruned: {'; '.join(fixed[:MOST_NAMED])}{rest}"))
 
 
 page()

@@ -30,7 +30,7 @@ def read_and_click(tab: Page) -> None:
     cell, before = tab.locator(".grid svg rect.cell").nth(2), tab.url
     cell.hover()
     expect(tab.locator(".grid .tip")).to_contain_text(
-        re.compile(r"conv1, 50.% gone, 72 of 144 weights left: accuracy \d+\.\d % ± \d")
+        re.compile(r"conv1, 50.% removed, 72 of 144 weights kept: accuracy \d+\.\d % ± \d")
     )
     cell.click()
     tab.wait_for_function("before => location.href !== before", arg=before)
