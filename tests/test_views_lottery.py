@@ -43,7 +43,7 @@ def do_waiting_runs() -> None:
     from pruning.runs.handlers import do
 
     store = Store()
-    while (job := store.claim(kinds=("run",))) is not None:
+    while (job := store.claim(queues=("run",))) is not None:
         do(store, job, lambda: False)
 
 
