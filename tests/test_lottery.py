@@ -13,7 +13,7 @@ from torch import nn
 
 import pruning
 from pruning import events, masks
-from pruning.cli import _words
+from pruning.cli import text
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
 from pruning.training import controls
@@ -242,7 +242,7 @@ def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> Non
 
 
 def test_a_shell_tells_tickets_from_controls() -> None:
-    said = [_words(event) for event in told(Recipe(**TICKET, controls=("reinit",)))]
+    said = [text.event(event) for event in told(Recipe(**TICKET, controls=("reinit",)))]
     assert any(line.startswith("ticket      round 3 of 3: ") for line in said)
     assert any(line.startswith("reinit      round 3 of 3: ") for line in said)
     assert sum("of the control reinit: training loss" in line for line in said) == 6

@@ -54,7 +54,7 @@ def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
     assert {"accuracy_before", "accuracy_after", "macs", "bytes", "latency"} <= end.keys()
     again = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")[-1]
     assert untimed(again) == untimed(end)
-    assert end["travel_bytes"] < end["sparse_file_bytes"] < end["bytes"]["sparse"]  # type: ignore[index, operator]
+    assert end["compressed_file_bytes"] < end["sparse_file_bytes"] < end["bytes"]["sparse"]  # type: ignore[index, operator]
     assert {
         "torch_batch1_ms",
         "torch_batch32_verdict",
@@ -169,7 +169,7 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUICK]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits-mlp: magnitude by weight, global, 2 epochs")
-    assert lines[-1].startswith("finished 50.00% gone")
+    assert lines[-1].startswith("finished 50.00% removed")
 
 
 def test_the_sensitivity_map_is_a_line_for_each_cell_and_a_summary(

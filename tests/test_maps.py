@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pruning.cli.sensitivity import summary_text
 from pruning.events import Accuracy, Point
 from pruning.sensitivity_map import planning
 
@@ -69,6 +70,6 @@ def test_the_summary_ends_a_row_at_its_first_fall_of_a_point() -> None:
     found = planning.summary(MAP)
     assert found["within_1_point"] == {"a": 0.5, "b": 0.0, "c": 0.9}
     assert (found["cells"], found["layers"], found["accuracy_dense"]["correct"]) == (6, 3, 90)
-    assert "estimated from gradients" in planning.told(
+    assert "estimated from gradients" in summary_text(
         planning.summary([point("a", 0.5, 0.1, None)]) | {"seconds": 1.0}
     )

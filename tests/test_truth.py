@@ -345,7 +345,7 @@ def test_studies_join_to_what_the_generator_says(tmp_path: Path) -> None:
 
 def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        "truth",
+        "check",
         "--model",
         "digits-mlp",
         "--layer",
@@ -366,7 +366,7 @@ def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[s
     ]
     assert main([*words, *more, "--json"]) == 0
     plan, *points, end = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (plan["event"], len(points), end["event"]) == ("plan", 8, "told")
+    assert (plan["event"], len(points), end["event"]) == ("plan", 8, "summary")
     assert {p["layer"] for p in points} == {named("digits-mlp")[1]}
     scores, changes = [p["scores"]["magnitude"] for p in points], [abs(p["change"]) for p in points]
     assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(

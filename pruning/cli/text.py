@@ -1,16 +1,19 @@
-"""A measurement told to a shell: flat names with their units, and lines of words. No torch."""
+"""Events and measurements for a shell: flat names with units, and lines of words. No torch."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from pruning import events
 from pruning.metrics import Accuracy, Measurement, Spread, Timing, train_test_gap
+
+# ---------------------------------------------------------------- plain data
 
 
 def flat(m: Measurement) -> dict[str, Any]:
     """Every figure under one name that says its unit. None: not measured."""
     size, memory, energy, behaviour = m.size, m.memory, m.energy, m.behaviour
-    return {
+    data: dict[str, Any] = {
         "weights_total": m.weights,
         "weights_nonzero": m.kept,
         "macs_dense": m.macs,
@@ -18,95 +21,160 @@ def flat(m: Measurement) -> dict[str, Any]:
         "dense_file_bytes": size.dense,
         "sparse_file_bytes": size.entropy_coded,
         "entropy_limit_bytes": size.limit,
-        "travel_bytes": size.compressed,
+        "compressed_file_bytes": size.compressed,
         "memory_weights_bytes": memory.weights if memory else None,
         "memory_activations_bytes": memory.activations if memory else None,
         "energy_executed_pj_modelled": energy.executed if energy else None,
         "energy_skipping_zeros_pj_modelled": energy.skipping if energy else None,
         "energy_joules_measured": energy.measured if energy else None,
-        "accuracy_change_points": _points(m.paired.change) if m.paired else None,
+        "accuracy_change_points": _points(m.paired.change if m.paired else None),
         "train_test_gap_points": _points(train_test_gap(m)),
-        "noisy_accuracy": _share(behaviour.noisy) if behaviour else None,
+        "noisy_accuracy": _interval(behaviour.noisy if behaviour else None),
         "noise_sigma": behaviour.sigma if behaviour else None,
-        "calibration_error_points": _points(behaviour.calibration) if behaviour else None,
-        **{name: value for timing in m.timings for name, value in _timing(timing).items()},
+        "calibration_error_points": _points(behaviour.calibration if behaviour else None),
     }
+    for timing in m.timings:
+        data |= _timing(timing)
+    return data
+
+
+def share(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    """An accuracy with its counts."""
+    if accuracy is None:
+        return None
+    counts = {"correct": accuracy.correct, "total": accuracy.total}
+    return {"value": accuracy.value, "interval": accuracy.interval, **counts}
+
+
+def _interval(accuracy: Accuracy | None) -> dict[str, Any] | None:
+    if accuracy is None:
+        return None
+    return {"value": accuracy.value, "interval": accuracy.interval}
 
 
 def _points(spread: Spread | None) -> dict[str, float] | None:
-    return (
-        {"value": 100 * spread.value, "low": 100 * spread.low, "high": 100 * spread.high}
-        if spread
-        else None
-    )
-
-
-def _share(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    return {"value": accuracy.value, "interval": accuracy.interval} if accuracy else None
+    """A share in percentage points."""
+    if spread is None:
+        return None
+    return {"value": 100 * spread.value, "low": 100 * spread.low, "high": 100 * spread.high}
 
 
 def _timing(t: Timing) -> dict[str, Any]:
     name = f"{t.runtime.lower().replace(' ', '_')}_batch{t.batch}"
     if t.latency is None:
         return {f"{name}_ms": None, f"{name}_why": t.why}
-    told: dict[str, Any] = {
+    data: dict[str, Any] = {
         f"{name}_ms": t.latency.median,
         f"{name}_ms_quartiles": [t.latency.low, t.latency.high],
         f"{name}_threads": t.threads,
         f"{name}_control_share": t.control,
         f"{name}_verdict": t.verdict,
     }
-    return told | (
-        {f"{name}_speedup": [t.speedup.low, t.speedup.value, t.speedup.high]} if t.speedup else {}
-    )
+    if t.speedup:
+        data[f"{name}_speedup"] = [t.speedup.low, t.speedup.value, t.speedup.high]
+    return data
 
 
 # ---------------------------------------------------------------- words
 
 
+def percent(accuracy: Accuracy | None) -> str:
+    if accuracy is None:
+        return "accuracy not measured (no data)"
+    low, high = accuracy.interval
+    return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def event(event: events.Event) -> str:
+    """One line for people; of the result, several."""
+    match event:
+        case events.Started(recipe=r, epochs=epochs):
+            technique = f"{r['criterion']} by {r['granularity']}, {r['scope']}"
+            return f"{r['model']}: {technique}, {epochs} epochs of fine-tuning"
+        case events.Measured(stage=stage, measurement=m):
+            kept = f"{m.kept:,} of {m.weights:,} weights"
+            return (
+                f"{stage:8} {percent(m.accuracy)}, {kept}, {m.size.sparse:,} bytes as a sparse file"
+            )
+        case events.Pruned(step=step, steps=steps, sparsity=sparsity):
+            return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights removed"
+        case events.Recalibrated(layers=layers, examples=n, seconds=seconds):
+            where = f"{layers} BatchNorm layers recalibrated on {n:,} examples"
+            return f"norms    {where}, {seconds:.2f} s"
+        case events.Epoch():
+            return _epoch(event)
+        case events.Ticket(step=step, steps=steps, kind=kind, kept=kept):
+            weights = f"{kept:,} weights kept ({1 - event.sparsity:.2%})"
+            return f"{kind:11} round {step} of {steps}: {weights}, test {percent(event.accuracy)}"
+        case events.Notice(text=notice):
+            return f"note     {notice}"
+        case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
+            end = f"finished {sparsity:.2%} removed, {seconds:.1f} s"
+            return "\n".join([*lines(final), end])
+        case _:
+            return events.to_json(event)
+
+
+def _epoch(e: events.Epoch) -> str:
+    control = f" of the control {e.branch}" if e.branch else ""
+    teacher = "" if e.teacher is None else f", against the dense model {e.teacher:.4f}"
+    return (
+        f"epoch    {e.epoch} of {e.epochs}{control}: training loss {e.train_loss:.4f}{teacher}, "
+        f"validation {percent(e.accuracy)}, {e.seconds:.2f} s"
+    )
+
+
 def lines(m: Measurement) -> list[str]:
-    """A few aligned lines for people."""
-    said = [f"weights  {m.kept:,} of {m.weights:,}", f"file     {m.size.dense:,} bytes dense"]
-    if m.size.entropy_coded is not None:
-        said[-1] += (
-            f", {m.size.entropy_coded:,} as a sparse file (entropy limit {m.size.limit:,}), {m.size.compressed:,} deflated (what travels)"
-        )
+    """A measurement in a few aligned lines."""
+    found = [f"weights  {m.kept:,} of {m.weights:,}", _file(m)]
     if m.memory:
-        peak = (
-            f", {m.memory.activations:,} of activations at most"
-            if m.memory.activations is not None
-            else ""
-        )
-        said.append(f"memory   {m.memory.weights:,} bytes of weights{peak} at run time")
-    said += [f"time     {_took(timing)}" for timing in m.timings]
+        peak = m.memory.activations
+        activations = "" if peak is None else f", {peak:,} of activations at most"
+        found.append(f"memory   {m.memory.weights:,} bytes of weights{activations} at run time")
+    found += [f"time     {_time(timing)}" for timing in m.timings]
     if m.energy:
-        said.append(
-            f"energy   {m.energy.executed / 1e6:.3g} µJ an example modelled, {m.energy.skipping / 1e6:.3g} where zeros are skipped"
+        run, skipping = m.energy.executed / 1e6, m.energy.skipping / 1e6
+        measured = "" if m.energy.measured is None else f"; {m.energy.measured:.3g} J measured"
+        found.append(
+            f"energy   {run:.3g} µJ an example modelled, "
+            f"{skipping:.3g} where zeros are skipped{measured}"
         )
-        said[-1] += f"; {m.energy.measured:.3g} J measured" if m.energy.measured is not None else ""
-    if (b := m.behaviour) is not None:
-        said.append("answers  " + ", ".join(_answers(m, b.noisy, b.sigma, b.calibration)))
-    return said
+    if m.behaviour:
+        found.append("answers  " + ", ".join(_answers(m)))
+    return found
 
 
-def _took(t: Timing) -> str:
-    where = f"{t.runtime}, batch {t.batch}, {t.threads} thread" + ("" if t.threads == 1 else "s")
+def _file(m: Measurement) -> str:
+    size = m.size
+    dense = f"file     {size.dense:,} bytes dense"
+    if size.entropy_coded is None:
+        return dense
+    limit = f"(entropy limit {size.limit:,})"
+    return (
+        f"{dense}, {size.entropy_coded:,} as a sparse file {limit}, {size.compressed:,} compressed"
+    )
+
+
+def _time(t: Timing) -> str:
+    plural = "" if t.threads == 1 else "s"
+    where = f"{t.runtime}, batch {t.batch}, {t.threads} thread{plural}"
     if t.latency is None:
         return f"{where}: not measured ({t.why.rstrip('.')})"
-    said = f"{where}: {t.latency.median:.3g} ms ({t.latency.low:.3g} to {t.latency.high:.3g})"
+    took = f"{where}: {t.latency.median:.3g} ms ({t.latency.low:.3g} to {t.latency.high:.3g})"
     if t.speedup is None:
-        return said
-    return f"{said}, {t.speedup.value:.2f} times as fast as dense ({t.speedup.low:.2f} to {t.speedup.high:.2f}): {t.verdict}"
+        return took
+    low, value, high = t.speedup.low, t.speedup.value, t.speedup.high
+    return f"{took}, {value:.2f} times as fast as dense ({low:.2f} to {high:.2f}): {t.verdict}"
 
 
-def _answers(
-    m: Measurement, noisy: Accuracy | None, sigma: float, calibration: Spread | None
-) -> list[str]:
-    said = []
-    if (between := train_test_gap(m)) is not None:
-        said.append(f"train/test gap {100 * between.value:.1f} points")
-    if noisy is not None:
-        said.append(f"{noisy.value:.1%} right under noise of {sigma:.2g}")
-    if calibration is not None:
-        said.append(f"calibration error {100 * calibration.value:.1f} points")
-    return said
+def _answers(m: Measurement) -> list[str]:
+    behaviour, gap = m.behaviour, train_test_gap(m)
+    parts = []
+    if gap:
+        parts.append(f"train/test gap {100 * gap.value:.1f} percentage points")
+    if behaviour and behaviour.noisy:
+        parts.append(f"{behaviour.noisy.value:.1%} correct under noise of {behaviour.sigma:.2g}")
+    if behaviour and behaviour.calibration:
+        error = 100 * behaviour.calibration.value
+        parts.append(f"calibration error {error:.1f} percentage points")
+    return parts

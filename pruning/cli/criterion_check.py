@@ -1,0 +1,99 @@
+"""`python -m pruning check`: scores of a criterion against the leave-one-out loss change."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pruning.cli import options
+from pruning.errors import RecipeError
+from pruning.stats import Correlation
+
+HELP = "criterion check: scores against the loss change when a unit is left out"
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True)
+    every = "again for more (default: every layer that has such units)"
+    options.repeated(sub, "--layer", "LAYER", every)
+    usual = ["magnitude", "taylor", "random"]
+    sub.add_argument("--criteria", nargs="+", default=usual, help="default: %(default)s")
+    options.repeated(sub, "--options", "CRITERION.NAME=VALUE")
+    sub.add_argument("--granularity", default="weight")
+    options.repeated(sub, "--granularity-options", "NAME=VALUE")
+    units = "of each layer, at most (default %(default)s)"
+    sub.add_argument("--units", type=int, default=64, help=units)
+    examples = "of the validation data, at most (default %(default)s)"
+    sub.add_argument("--examples", type=int, default=1024, help=examples)
+    sub.add_argument("--seed", type=int, default=0)
+    options.threads(sub)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Scores against the leave-one-out loss change: a line a unit, then the rank correlations."""
+    from pruning.analysis.criterion_check import Plan, Question, Told, truth
+    from pruning.runs.resolve import resolve
+    from pruning.types import prunable
+
+    options.use_threads(args.threads)
+    work = resolve(args.model)
+    full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
+    question = Question(
+        layers=tuple(full_names.get(name, name) for name in args.layer),
+        granularity=args.granularity,
+        granularity_options=options.pairs(args.granularity_options),
+        units=args.units,
+        seed=args.seed,
+    )
+    for part in truth(work, question, _criteria(args), examples=args.examples):
+        kind = "summary" if isinstance(part, Told) else type(part).__name__.lower()
+        if args.json:
+            print(json.dumps({"event": kind} | asdict(part)), flush=True)
+        elif isinstance(part, Plan):
+            print("\n".join(_plan(part, f"{args.model} by {args.granularity}")))
+        elif isinstance(part, Told):
+            print("\n".join(_summary(part)))
+
+
+def _criteria(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Criterion -> its options."""
+    criteria: dict[str, dict[str, Any]] = {name: {} for name in args.criteria}
+    for key, value in options.pairs(args.options).items():
+        name, _, option = key.partition(".")
+        if name not in criteria or not option:
+            known = ", ".join(criteria)
+            raise RecipeError(f"{key!r} is not CRITERION.NAME with one of the criteria {known}.")
+        criteria[name][option] = value
+    return criteria
+
+
+def _plan(plan: Any, what: str) -> list[str]:
+    units = sum(count for count, _ in plan.units.values())
+    return [
+        f"{what}: {units:,} units, loss {plan.loss:.4f} on {plan.examples:,} validation examples, "
+        f"about {plan.seconds:.1f} s",
+        *(f"left out {name}: {why}" for name, why in plan.refused.items()),
+    ]
+
+
+def _summary(report: Any) -> list[str]:
+    """Rank correlations by layer; single units are for --json."""
+    lines = [
+        "Spearman's ρ (95 % interval) of the score with the size of the loss change, "
+        "and with the signed change:"
+    ]
+    for row in report.layers:
+        lines.append(f"{row.layer or 'all of them together'}, {row.units:,} units")
+        for name in row.criteria:
+            lines.append(f"  {name:18} {_rho(row.size[name]):24} {_rho(row.harm[name])}")
+    return lines
+
+
+def _rho(rho: Correlation) -> str:
+    if rho.value is None:
+        return "no order: all the same"
+    if rho.low is None:
+        return f"{rho.value:+.2f} (few units)"
+    return f"{rho.value:+.2f} ({rho.low:+.2f} to {rho.high:+.2f})"

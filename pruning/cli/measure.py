@@ -1,0 +1,54 @@
+"""`python -m pruning measure`: what a model costs, and how it answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pruning.cli import options, text
+
+HELP = "what a model costs: file, memory, time in two runtimes, energy; and how it answers"
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    model = "a sample model, or torchvision:<architecture>"
+    sub.add_argument("--model", required=True, help=model)
+    weights = "weights of the same architecture (safetensors, PyTorch), measured beside it"
+    sub.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    options.threads(sub)
+
+
+def execute(args: argparse.Namespace) -> None:
+    """What a model costs and how it answers; with --weights, a file's beside the model's own."""
+    from pruning.measurement import finalize, take_snapshot, time_in_onnx
+    from pruning.runs.resolve import resolve
+
+    options.use_threads(args.threads)
+    works = {"dense": resolve(args.model)}
+    if args.weights:
+        works[args.weights.name] = _from_file(args.weights, args.model)
+    # All models in the same rounds, so that a machine that gets busy slows each of them alike.
+    measured = finalize([take_snapshot(work) for work in works.values()])
+    onnx = time_in_onnx(list(works.values()))
+    for name, measurement, timings in zip(works, measured, onnx, strict=True):
+        m = replace(measurement, timings=(*measurement.timings, *timings))
+        if args.json:
+            row = {"model": args.model, "weights": name, "accuracy": text.share(m.accuracy)}
+            print(json.dumps(row | text.flat(m)))
+        else:
+            title = f"{args.model}, {name}: {text.percent(m.accuracy)}"
+            print("\n".join([title, *text.lines(m)]))
+
+
+def _from_file(file: Path, model: str) -> Any:
+    """A file's weights in the architecture, past the guard that all files from outside pass."""
+    from pruning.formats import accept
+    from pruning.runs.resolve import resolve
+
+    with TemporaryDirectory(prefix="pruning-measure-") as folder:
+        workspace = Path(folder)
+        return resolve(accept(file, model, workspace).model, workspace)

@@ -1,0 +1,46 @@
+"""Arguments that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pruning.errors import RecipeError
+
+AGAIN = "again for more"
+
+
+def repeated(sub: argparse.ArgumentParser, flag: str, metavar: str, help: str = AGAIN) -> None:
+    """A flag that may be given several times; none at all is []."""
+    sub.add_argument(flag, action="append", default=[], metavar=metavar, help=help)
+
+
+def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: torch's own)") -> None:
+    sub.add_argument("--threads", type=int, help=help)
+
+
+def use_threads(count: int | None) -> None:
+    import torch
+
+    if count:
+        torch.set_num_threads(count)
+
+
+def pairs(texts: Iterable[str]) -> dict[str, Any]:
+    """NAME=VALUE each: a value that is JSON is read as such, any other is a string.
+
+    Raises RecipeError for a text without "=".
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        # From the right: names of layers hold no "=", but nothing forbids it.
+        name, equals, value = text.rpartition("=")
+        if not equals:
+            raise RecipeError(f"{text!r} is not NAME=VALUE.")
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values

@@ -1,0 +1,114 @@
+"""`python -m pruning run`: prune and fine-tune a model, an event a line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pruning import events
+from pruning.cli import options, text
+from pruning.errors import RecipeError
+from pruning.recipe import CONTROLS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
+
+HELP = "prune and fine-tune a model; a line for each event, the last one the result"
+CHOICES = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    """A flag for each field of a recipe."""
+    recipe = "a recipe file (JSON); flags win over it"
+    sub.add_argument("recipe", nargs="?", type=Path, help=recipe)
+    for field in dataclasses.fields(Recipe):
+        _flag(sub, field)
+    options.threads(sub, "CPU threads (default: torch's choice; numbers repeat at the same count)")
+    saved = "write the pruned weights as safetensors"
+    sub.add_argument("--save", type=Path, metavar="FILE", help=saved)
+
+
+def _flag(sub: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
+    # Every default is None here, so that a flag that was not given leaves the recipe file alone.
+    flag = "--" + field.name.replace("_", "-")
+    default = f"default {field.default!r}"
+    if field.name == "exclude":
+        help = "leave this layer dense (again for more)"
+        sub.add_argument(flag, action="append", metavar="LAYER", help=help)
+    elif field.name == "controls":
+        help = "train this beside each lottery ticket (again for more)"
+        sub.add_argument(flag, action="append", choices=CONTROLS, help=help)
+    elif _is_dict(field):
+        sub.add_argument(flag, action="append", metavar="NAME=VALUE", help=options.AGAIN)
+    elif field.type == "bool":
+        sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=default)
+    else:
+        kind = {"int": int, "float": float}.get(str(field.type), str)
+        sub.add_argument(flag, type=kind, choices=CHOICES.get(field.name), help=default)
+
+
+def _is_dict(field: dataclasses.Field[Any]) -> bool:
+    return field.default_factory is dict
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Prune and fine-tune a model; a line for each event, the last one the result."""
+    recipe = _recipe(args)
+    if not recipe.model:
+        raise RecipeError(
+            "No model is named: add --model digits-mlp "
+            "(`python -m pruning list models` shows them all)."
+        )
+    from pruning import pipeline
+    from pruning.runs.resolve import resolve
+
+    options.use_threads(args.threads)
+    save = _saver(args.save) if args.save else None
+    for event in pipeline.run(recipe, resolve(recipe.model), keep=save):
+        print(json.dumps(_line(event)) if args.json else text.event(event), flush=True)
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    """The recipe file, if any, with the flags laid over it."""
+    data: Any = {}
+    if args.recipe:
+        try:
+            data = json.loads(args.recipe.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{args.recipe} cannot be read as a recipe: {error}.") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{args.recipe} is not a recipe: a recipe is a JSON object.")
+    for field in dataclasses.fields(Recipe):
+        value = getattr(args, field.name)
+        if value is not None:
+            data[field.name] = options.pairs(value) if _is_dict(field) else value
+    return Recipe.from_dict(data)
+
+
+def _saver(file: Path) -> Callable[[Any, Any], None]:
+    def save(model: Any, masks: Any) -> None:
+        from safetensors.torch import save_model
+
+        save_model(model, str(file))
+
+    return save
+
+
+def _line(event: events.Event) -> dict[str, Any]:
+    """An event as plain data; the result also flat, as scripts want it."""
+    data = events.to_dict(event)
+    if not isinstance(event, events.Finished):
+        return data
+    final = event.final
+    before = event.pruned or final
+    return data | {
+        "accuracy_before": text.share(before.accuracy),
+        "accuracy_after": text.share(final.accuracy),
+        "accuracy_dense": text.share(event.dense.accuracy),
+        "weights": {"total": final.weights, "kept": final.kept},
+        "macs": {"dense": final.macs, "kept": final.macs_kept},
+        "bytes": dataclasses.asdict(final.size),
+        "latency": dataclasses.asdict(final.latency) if final.latency else None,
+        **text.flat(final),
+    }
