@@ -1,4 +1,4 @@
-"""Model: what is on the bench, what it is made of, and what else could be there."""
+"""Model: what the current model is made of, how it answers, and which models there are."""
 
 from __future__ import annotations
 
@@ -7,64 +7,63 @@ import streamlit as st
 from dashboard import jobs, models, state, tables, words
 from dashboard.components.strip import strip
 from dashboard.views import _frame, _model_picker
+from pruning.runs.results import Study
 
-TABLE, PICTURES = 330, 36  # pixels
+STRIP, TABLE = 98, 330  # pixels
+TABLE_HEADER, TABLE_ROW = 37, 35  # pixels
 
 
 def example() -> None:
-    """A finished run, so that the first page has something to say."""
+    """A finished run, so that the first page has something to show."""
     job = tables.latest_finished()
     result = jobs.result(job) if job else None
     if job is None or result is None:
         return
     recipe = jobs.recipe_of(job)
     kind = "A finished example" if tables.is_example(job) else "The latest finished run"
+    lines = [
+        f"{label} **{words.plain(before)} → {words.plain(after)}**"
+        for label, before, after in tables.headline(result)
+    ]
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
-        left.markdown(
-            f"**{kind}, on {words.plain(recipe.model)}.** {words.plain(words.sentence(recipe))}"
-        )
+        title = f"**{kind}, on {words.plain(recipe.model)}.**"
+        left.markdown(f"{title} {words.plain(words.sentence(recipe))}")
         left.page_link(
             _frame.page_path("compare"),
             label="Open it in Compare",
             icon=":material/compare_arrows:",
             query_params={"c": job.id},
         )
-        lines = [
-            f"{label} **{words.plain(before)} → {words.plain(after)}**"
-            for label, before, after in tables.headline(result)
-        ]
         right.markdown("  \n".join(lines))
 
 
-def on_the_bench(model: str) -> None:
+def current_model(model: str) -> None:
+    """The strip of layers, their table, and answers to test inputs."""
     study = jobs.study("card", model=model)
     blocks = models.blocks_of(model, study)
     if blocks:
-        strip(
-            blocks,
-            state.layer_among({block.name: block.weights for block in blocks}),
-            key="strip-model",
-        )
+        weights = {block.name: block.weights for block in blocks}
+        strip(blocks, state.layer_among(weights), key="strip-model")
     else:
-        st.skeleton(height=98)
+        st.skeleton(height=STRIP)
     left, right = st.columns([3, 2], gap="medium")
-    with left:
-        if study is None:
+    if study is None:
+        with left:
             _frame.waiting(
-                f"Measuring {models.title(model)}: its layers, and its answers on the test data. Usually two seconds.",
+                f"Measuring {models.title(model)}: its layers, and its answers on the test data. "
+                "Usually two seconds.",
                 TABLE,
             )
-        else:
-            layer_table(study)
+        right.skeleton(height=TABLE)
+        return
+    with left:
+        layer_table(study)
     with right:
-        if study is None:
-            st.skeleton(height=TABLE)
-        else:
-            answers(study)
+        answers(study)
 
 
-def layer_table(study) -> None:
+def layer_table(study: Study) -> None:
     table = tables.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
@@ -75,42 +74,39 @@ def layer_table(study) -> None:
             "MACs", format="localized", help="Multiply-accumulates of one example."
         ),
     }
-    alt = f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates."
-    height = min(TABLE, 37 + 35 * len(table))
     st.dataframe(
-        table, hide_index=True, column_config=columns, height=height, alt=alt, key="layers"
+        table,
+        hide_index=True,
+        column_config=columns,
+        height=min(TABLE, TABLE_HEADER + TABLE_ROW * len(table)),
+        alt=f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates.",
+        key="layers",
     )
     st.caption(words.plain(tables.totals(study)))
 
 
-def answers(study) -> None:
-    """Some test inputs and what the model says they are."""
+def answers(study: Study) -> None:
+    """Some test inputs and the classes that the model predicts."""
     shown = tables.answers(study, state.dark())
     if not shown:
-        random = study.data["labelled_random"]
-        reason = (
-            "it has random weights, so there is nothing to ask it."
-            if random
-            else "there is no data to ask it about."
-        )
+        reason = "there is no data to ask it about."
+        if study.data["labelled_random"]:
+            reason = "it has random weights, so there is nothing to ask it."
         st.info(f"No answers to show: {reason}", icon=":material/image_not_supported:")
         return
-    wrong = (
-        "wrong ones first, framed"
-        if any(not answer.right for answer in shown)
-        else "all of these right"
-    )
-    st.markdown(f"**Its answers to some test inputs**, {wrong}")
+    wrong = any(not answer.right for answer in shown)
+    note = "wrong ones first, framed" if wrong else "all of these right"
+    st.markdown(f"**Its answers to some test inputs**, {note}")
     with st.grid(min_column_width=60, gap="small"):
         for answer in shown:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
 
 
-_frame.question("Which model is on the bench, and what is it made of?")
+_frame.question("What is the current model made of, and how well does it answer?")
 with _frame.guarded():
     example()
 with _frame.guarded():
-    on_the_bench(state.recipe().model)
-st.subheader("Put another model on the bench", anchor="models")
+    current_model(state.recipe().model)
+st.subheader("Use another model", anchor="models")
 with _frame.guarded():
     _model_picker.choose()

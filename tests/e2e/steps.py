@@ -33,7 +33,7 @@ def go(page: Page, name: str) -> None:
 
 
 def choose_model(page: Page, name: str) -> None:
-    page.locator(f".st-key-choose-{name}").get_by_role("button", name="Put on the bench").click()
+    page.locator(f".st-key-choose-{name}").get_by_role("button", name="Use this model").click()
     expect(bench(page).get_by_role("heading", name=name)).to_be_visible()
     settled(page)
 

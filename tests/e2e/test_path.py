@@ -41,7 +41,7 @@ def test_from_a_cold_start_to_two_compared_runs(
     app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path
 ) -> None:
     steps.open_at(tab, app.url)
-    expect(tab.get_by_role("heading", name="Which model is on the bench")).to_be_visible()
+    expect(tab.get_by_role("heading", name="What is the current model made of")).to_be_visible()
     picture(tab, f"model-{scheme}")
     steps.choose_model(tab, "digits-mlp")
     upload_own_weights(tab, checkpoint, whole_module, scheme)
@@ -66,7 +66,7 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
     box.press("Enter")
     steps.settled(tab)
     steps.upload(tab, checkpoint)
-    expect(tab.get_by_text("epoch-3.pt is on the bench")).to_be_visible()
+    expect(tab.get_by_text("epoch-3.pt is the current model")).to_be_visible()
     expect(tab.get_by_test_id("stAlert").filter(has_text="module.")).to_be_visible()
     steps.settled(tab)
     expect(steps.bench(tab).get_by_role("heading", name="epoch-3.pt")).to_be_visible()
