@@ -1,7 +1,8 @@
-"""One colour, dash and marker for one technique, everywhere, in both themes; and the neutral tones of charts.
+"""The colour, dash and marker of each technique, and the tones of charts, in both themes.
 
-Hues are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which people with any kind of colour vision tell apart;
-darkened on light ground and lightened on dark ground until a mark has a contrast of 3:1. Pure: no page.
+Hues are Okabe and Ito's (2008, https://jfly.uni-koeln.de/color/), which people with any kind of
+colour vision tell apart; darkened on light ground and lightened on dark ground until a mark has a
+contrast of 3:1.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Palette:
-    """The tones of charts in one theme. kept, removed: weights that stay and go; dense: the reference; kinds: of layers."""
+    """The tones of charts in one theme. kept, removed: of weights; kinds: of layers."""
 
     text: str
     muted: str
@@ -111,7 +112,7 @@ DARK = Palette(
 )
 
 ACCURACY = "Cividis"
-"""The scale of accuracies."""
+"""The scale of accuracies, by its name in plotly."""
 WEIGHTS = ("#F7F9FB", "#0B4F7D"), ("#1A222A", "#8CCBF7")
 """Pale to strong, for how large a weight is: on light and on dark ground."""
 DIFFERENCE = (
@@ -126,7 +127,10 @@ def palette(dark: bool) -> Palette:
 
 
 def technique(id: str, dark: bool = False) -> Style:
-    """A technique's colour, dash and marker. One it does not know gets its own, the same on every machine, from its name."""
+    """A technique's colour, dash and marker.
+
+    One without a line in FIXED gets its own from its name: the same on every machine.
+    """
     if id == "random":  # the control
         return Style(palette(dark).random, "dot", "cross")
     if id == "dense":
@@ -134,10 +138,11 @@ def technique(id: str, dark: bool = False) -> Style:
     if id in FIXED:
         hue, dash, marker = FIXED[id]
     else:
-        n = crc32(id.encode())
+        n = crc32(id.encode())  # not hash(): that differs from process to process
         taken = {(hue, dash) for hue, dash, _ in FIXED.values()}
         free = [(hue, dash) for dash in DASHES for hue in HUES if (hue, dash) not in taken]
-        (hue, dash), marker = free[n % len(free)], MARKERS[n // 31 % len(MARKERS)]
+        hue, dash = free[n % len(free)]
+        marker = MARKERS[n // 31 % len(MARKERS)]
     return Style(HUES[hue][dark], dash, marker)
 
 

@@ -1,4 +1,4 @@
-"""What is known of a model, from the card that ships with it or from the study of it. No page."""
+"""What is known of a model, from its shipped card or from a study; which techniques fit it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS = ("conv", "depthwise", "linear", "attention")
 
 @dataclass(frozen=True)
 class Facts:
-    """The lines at the side. accuracy: on test data, None where there is none; bytes: of the dense file."""
+    """The lines at the side. accuracy: on test data, None without any; bytes: of the dense file."""
 
     title: str
     accuracy: Accuracy | None
@@ -63,7 +63,7 @@ def _file_name(model: str, place: Path) -> str:
 
 
 def facts(model: str) -> Facts | None:
-    """None while the study of it is under way. Raises PruningError for a model that cannot be had."""
+    """None while the study of it runs. Raises PruningError for a model that cannot be loaded."""
     if is_sample(model):
         card = sample_models.card(model)
         return Facts(card.name, card.accuracy, card.weights, card.bytes)
@@ -90,12 +90,12 @@ def validation(model: str) -> int:
 
 def accuracy(study: Study) -> Accuracy | None:
     """Of a "card" study, on test data."""
-    held = study.data["measurement"]["accuracy"]
-    return Accuracy(held["correct"], held["total"]) if held else None
+    counts = study.data["measurement"]["accuracy"]
+    return Accuracy(counts["correct"], counts["total"]) if counts else None
 
 
 def blocks(study: Study, kept: dict[str, float] | None = None) -> list[Block]:
-    """The strip's blocks of a "card" study. kept: layer -> share that stays."""
+    """The strip's blocks of a "card" study. kept: layer -> share of its weights."""
     return [
         Block(
             layer["name"],
@@ -109,47 +109,50 @@ def blocks(study: Study, kept: dict[str, float] | None = None) -> list[Block]:
 
 
 def blocks_of(model: str, study: Study | None) -> list[Block]:
-    """The strip's blocks: from the study, or, while that is under way, from the card of a sample; none when neither is there."""
+    """The strip's blocks: of the study; while it runs, of a sample's card; none without either."""
     if study is not None:
         return blocks(study)
     if not is_sample(model):
         return []
-    held = [
-        block for block in sample_models.card(model).blocks if block.weights and block.kind in KINDS
+    # The card lists norms and pools, too: the strip shows what techniques may prune.
+    return [
+        Block(f"{block.name}.weight", block.kind, block.shape, block.weights)
+        for block in sample_models.card(model).blocks
+        if block.weights and block.kind in KINDS
     ]
-    return [Block(f"{block.name}.weight", block.kind, block.shape, block.weights) for block in held]
 
 
-# ---------------------------------------------------------------- compatibility
+# ---------------------------------------------------------------- which techniques fit
 
 
 def why_not(kind: str, entry: Entry, recipe: Recipe, card: dict[str, Any] | None) -> str:
-    """Why a technique cannot be picked now, in a sentence; "" where it can. card: of the model, None while it is worked out."""
+    """Why a technique cannot be picked now, in a sentence; "" where it can.
+
+    card: of the model; None while it is not known, and then everything is offered.
+    """
     if kind == "criterion":
-        return _meaning(entry, recipe.granularity) or (_needs(entry, card) if card else "")
+        return _mismatch(entry, recipe.granularity) or (_missing(entry, card) if card else "")
     if kind == "granularity":
-        return _meaning(registry.entry("criterion", recipe.criterion), entry.name) or (
-            _fits(entry.name, card) if card else ""
-        )
+        criterion = registry.entry("criterion", recipe.criterion)
+        return _mismatch(criterion, entry.name) or (_no_units(entry.name, card) if card else "")
     return ""
 
 
-def _meaning(criterion: Entry, granularity: str) -> str:
-    """Why a criterion says nothing about a granularity's units, and what it is for."""
+def _mismatch(criterion: Entry, granularity: str) -> str:
+    """Why a criterion cannot score a granularity's units, and which it can."""
     if registry.misfit(criterion.name, granularity) is None:
         return ""
-    offered = [
-        words.technique(name)
-        for name in criterion.tags["granularities"]
-        if name in registry.names("granularity")
-    ]
-    name = words.capitalized(criterion.name)
-    return f"{name} does not go with {words.technique(granularity)}: {criterion.tags['why']}. It works by {' or '.join(offered)}."
+    known = registry.names("granularity")
+    offered = [words.technique(name) for name in criterion.tags["granularities"] if name in known]
+    return (
+        f"{words.capitalized(criterion.name)} does not work by {words.technique(granularity)}: "
+        f"{criterion.tags['why']}. It works by {' or '.join(offered)}."
+    )
 
 
-def _needs(entry: Entry, card: dict[str, Any]) -> str:
+def _missing(criterion: Entry, card: dict[str, Any]) -> str:
     """What a criterion looks at and the model does not have."""
-    needs = str(entry.tags.get("needs", "nothing"))
+    needs = str(criterion.tags.get("needs", "nothing"))
     if needs == "data" and card["measurement"]["accuracy"] is None:
         return "It needs data, and there is none for this model."
     if needs == "BatchNorm" and not card.get("norms"):
@@ -157,7 +160,7 @@ def _needs(entry: Entry, card: dict[str, Any]) -> str:
     return ""
 
 
-def _fits(name: str, card: dict[str, Any]) -> str:
-    """What a granularity removes and the model does not have."""
-    why = str(card.get("fits", {}).get(name, ""))
+def _no_units(granularity: str, card: dict[str, Any]) -> str:
+    """Why the model has no units of a granularity."""
+    why = str(card.get("fits", {}).get(granularity, ""))
     return f"It fits no layer of this model: {why}" if why else ""

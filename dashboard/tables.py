@@ -1,4 +1,4 @@
-"""Events, studies and results as tables and lines. Pure but for asking the queue which runs there are."""
+"""Runs, studies and results as tables, lines and pictures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_ANSWERS = 12
 
 
 def latest_finished() -> Job | None:
-    """The newest finished run that removed something; the example when nothing else has."""
+    """The newest finished run; the example while there is no other."""
     return next(iter(jobs.finished(1)), None)
 
 
@@ -35,12 +35,13 @@ def is_example(job: Job) -> bool:
 def headline(result: Finished) -> list[tuple[str, str, str]]:
     """(what, dense, final): accuracy, weights, bytes."""
     dense, final = result.dense, result.final
-    file = ("file, packed", words.size(dense.size.dense), words.size(final.size.sparse))
-    lines = [("weights", words.count(dense.kept), words.count(final.kept)), file]
+    lines = []
     if dense.accuracy and final.accuracy:
-        lines.insert(
-            0, ("accuracy", words.percent(dense.accuracy.value), words.percent(final.accuracy))
-        )
+        accuracies = words.percent(dense.accuracy.value), words.percent(final.accuracy)
+        lines.append(("accuracy", *accuracies))
+    lines.append(("weights", words.count(dense.kept), words.count(final.kept)))
+    sizes = words.size(dense.size.dense), words.size(final.size.sparse)
+    lines.append(("sparse file", *sizes))
     return lines
 
 
@@ -49,16 +50,16 @@ def headline(result: Finished) -> list[tuple[str, str, str]]:
 
 def layers(study: Study) -> pd.DataFrame:
     """One row for each layer of a "card" study."""
-    held = study.data["layers"]
-    weights = [layer["weights"] for layer in held]
+    layers = study.data["layers"]
+    weights = [layer["weights"] for layer in layers]
     return pd.DataFrame(
         {
-            "layer": [words.layer_name(layer["name"]) for layer in held],
-            "kind": [layer["kind"] for layer in held],
-            "shape": [words.shape(layer["shape"]) for layer in held],
+            "layer": [words.layer_name(layer["name"]) for layer in layers],
+            "kind": [layer["kind"] for layer in layers],
+            "shape": [words.shape(layer["shape"]) for layer in layers],
             "weights": weights,
             "share": [100 * n / max(sum(weights), 1) for n in weights],
-            "MACs": [layer["macs"] for layer in held],
+            "MACs": [layer["macs"] for layer in layers],
         }
     )
 
@@ -66,19 +67,21 @@ def layers(study: Study) -> pd.DataFrame:
 def totals(study: Study) -> str:
     """The line under the table."""
     data = study.data
-    macs = data["measurement"]["macs"]
-    work = (
-        f"{words.count(macs)} multiply-accumulates for one example"
-        if macs
-        else "multiply-accumulates not measured"
+    layers = words.plural(len(data["layers"]), "layer")
+    covered = (
+        f"{data['weights']:,} weights that techniques may remove, "
+        f"of {data['parameters']:,} parameters"
     )
-    covered = f"{data['weights']:,} weights that techniques may remove, of {data['parameters']:,} parameters"
-    return " · ".join([words.plural(len(data["layers"]), "layer"), covered, work])
+    macs = data["measurement"]["macs"]
+    work = f"{words.count(macs)} multiply-accumulates for one example"
+    if not macs:
+        work = "multiply-accumulates not measured"
+    return " · ".join([layers, covered, work])
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A test input and what the model says it is. picture: (high, wide, 4) RGBA."""
+    """A test input and the class the model gives it. picture: (high, wide, 4) RGBA."""
 
     picture: NDArray[np.uint8]
     caption: str
@@ -87,54 +90,70 @@ class Answer:
 
 
 def answers(study: Study, dark: bool) -> list[Answer]:
-    """The wrong ones among the first, so that there is something to see."""
-    held = study.arrays
-    if "predicted" not in held:
+    """Test inputs in their order: the first ones, and enough later ones with a wrong answer."""
+    arrays = study.arrays
+    if "predicted" not in arrays:
         return []
+    correct = arrays["predicted"] == arrays["targets"]
+    # A good model is wrong so rarely that the first inputs alone would show no mistake.
+    wrong = np.flatnonzero(~correct)[: MOST_ANSWERS // 3]
+    right = np.flatnonzero(correct)[: MOST_ANSWERS - len(wrong)]
     names = study.data["classes"]
-    wrong = np.flatnonzero(held["predicted"] != held["targets"])[: MOST_ANSWERS // 3]
-    right = np.flatnonzero(held["predicted"] == held["targets"])[: MOST_ANSWERS - len(wrong)]
-    return [_answer(held, int(i), names, dark) for i in np.sort(np.concatenate([right, wrong]))]
+    shown = np.sort(np.concatenate([right, wrong]))
+    return [_answer(arrays, int(i), names, dark) for i in shown]
 
 
-def _answer(held: dict[str, NDArray[Any]], i: int, names: list[str], dark: bool) -> Answer:
-    said, true = int(held["predicted"][i]), int(held["targets"][i])
-    sure = f", {held['confidence'][i] * 100:.0f} % sure" if "confidence" in held else ""
-    named = [names[k] if k < len(names) else str(k) for k in (said, true)]
-    caption = named[0] if said == true else f"{named[0]}, not {named[1]}"
-    alt = f"A test input of class {named[1]}; the model says {named[0]}{sure}."
-    inputs = held["images"] if "images" in held else held["series"]
-    return Answer(picture(inputs[i], said == true, dark), caption, alt, said == true)
+def _answer(arrays: dict[str, NDArray[Any]], i: int, names: list[str], dark: bool) -> Answer:
+    def name(arr: str) -> str:
+        number = int(arrays[arr][i])
+        return names[number] if number < len(names) else str(number)
+
+    predicted, target = name("predicted"), name("targets")
+    right = bool(arrays["predicted"][i] == arrays["targets"][i])
+    caption = predicted if right else f"{predicted}, not {target}"
+    alt = f"A test input of class {target}; the model says {predicted}"
+    if "confidence" in arrays:
+        alt += f", {arrays['confidence'][i] * 100:.0f} % sure"
+    inputs = arrays["images"] if "images" in arrays else arrays["series"]
+    return Answer(picture(inputs[i], right, dark), caption, f"{alt}.", right)
 
 
 def picture(image: NDArray[Any], right: bool, dark: bool, side: int = SIDE) -> NDArray[np.uint8]:
-    """An input as RGBA in the theme's ink, with a frame where the answer is wrong. image: (high, wide[, 3]) in [0, 1], or (length,)."""
+    """An input as RGBA in the theme's text colour, with a frame where the answer is wrong.
+
+    image: (high, wide) or (high, wide, 3) in [0, 1], or a series of (length,).
+    """
+    tones = colours.palette(dark)
     board = _series(image, side) if image.ndim == 1 else np.asarray(image, float)
     factor = max(1, math.ceil(side / board.shape[0]))
-    board = board.repeat(factor, 0).repeat(factor, 1)
+    board = board.repeat(factor, 0).repeat(factor, 1)  # whole pixels: nothing is blurred
     rgba = np.zeros((*board.shape[:2], 4))
     if board.ndim == 3:
-        rgba[..., :3], rgba[..., 3] = board, 1
-    else:
-        rgba[..., :3], rgba[..., 3] = _rgb(colours.palette(dark).text), board
+        rgba[..., :3] = board
+        rgba[..., 3] = 1
+    else:  # brightness becomes opacity, so that the picture fits either theme
+        rgba[..., :3] = _rgb(tones.text)
+        rgba[..., 3] = board
     if not right:
         rim = max(3, rgba.shape[0] // 24)
         rgba = np.pad(rgba, ((rim, rim), (rim, rim), (0, 0)))
         inside = np.zeros(rgba.shape[:2], bool)
         inside[rim:-rim, rim:-rim] = True
-        rgba[~inside] = [*_rgb(colours.palette(dark).highlight), 1]
+        rgba[~inside] = [*_rgb(tones.highlight), 1]
     return (rgba.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _series(values: NDArray[Any], side: int) -> NDArray[Any]:
     """A series as a drawn line."""
-    span = float(values.max() - values.min()) or 1.0
-    at = np.interp(np.linspace(0, len(values) - 1, side), np.arange(len(values)), values)
-    y = ((1 - (at - values.min()) / span) * (side - 7) + 3).round().astype(int)
+    low = values.min()
+    span = float(values.max() - low) or 1.0
+    places = np.linspace(0, len(values) - 1, side)
+    heights = (np.interp(places, np.arange(len(values)), values) - low) / span
+    y = ((1 - heights) * (side - 7) + 3).round().astype(int)  # rows count from the top
     board = np.zeros((side, side))
     for x in range(side):
-        low, high = sorted((y[x], y[max(x - 1, 0)]))
-        board[low - 1 : high + 1, x] = 1
+        top, bottom = sorted((y[x], y[max(x - 1, 0)]))
+        board[top - 1 : bottom + 1, x] = 1
     return board
 
 
@@ -146,22 +165,14 @@ def _rgb(colour: str) -> list[float]:
 
 
 def scores_spec(recipe: Recipe) -> dict[str, Any]:
-    """What a "scores" study depends on: nothing that a slider moves. The seed only where scores are drawn by lot or from data."""
-    asked = {
-        "model": recipe.model,
-        "criterion": recipe.criterion,
-        "options": recipe.options,
-        "granularity": recipe.granularity,
-        "granularity_options": recipe.granularity_options,
-        "seed": recipe.seed,
-    }
-    if recipe.scope == "by_sensitivity":  # what is measured depends on which layers may give
-        asked |= {
-            "scope": recipe.scope,
-            "exclude": list(recipe.exclude),
-            "min_units": recipe.min_units,
-        }
-    return asked
+    """What a "scores" study depends on: nothing that a slider moves."""
+    names = ["model", "criterion", "options", "granularity", "granularity_options", "seed"]
+    spec = {name: getattr(recipe, name) for name in names}
+    if recipe.scope == "by_sensitivity":  # only the layers that may be pruned are measured
+        spec["scope"] = recipe.scope
+        spec["exclude"] = list(recipe.exclude)
+        spec["min_units"] = recipe.min_units
+    return spec
 
 
 def finished_of(model: str) -> list[Job]:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pruning import registry
-from pruning.errors import UnknownName
 from pruning.events import Accuracy, Latency
 from pruning.metrics import Spread
 from pruning.recipe import Recipe
@@ -20,7 +19,7 @@ NOT_MEASURED = "not measured"
 
 
 def percent(value: Accuracy | float | None) -> str:
-    """An accuracy with its interval, `98.1 % ± 1.4` (half the width of Wilson's); a bare share, `98.1 %`; None, not measured."""
+    """An accuracy with half the width of Wilson's interval, `98.1 % ± 1.4`; a share, `98.1 %`."""
     if value is None:
         return NOT_MEASURED
     if isinstance(value, Accuracy):
@@ -39,7 +38,12 @@ def points(after: Accuracy | float | None, before: Accuracy | float | None) -> s
     if after is None or before is None:
         return NOT_MEASURED
     difference = (_share(after) - _share(before)) * 100
-    sign = "±" if abs(difference) < 0.05 else "+" if difference > 0 else "−"
+    if abs(difference) < 0.05:
+        sign = "±"  # rounded to 0.0, it has no direction
+    elif difference > 0:
+        sign = "+"
+    else:
+        sign = "−"
     return f"{sign}{abs(difference):.1f} points"
 
 
@@ -62,16 +66,18 @@ def ms(latency: Latency | None) -> str:
     """Median and the middle half: `0.42 ms (0.40 to 0.45)`."""
     if latency is None:
         return NOT_MEASURED
-    digits = (
-        3
-        if latency.median < 0.3
-        else 2
-        if latency.median < 10
-        else 1
-        if latency.median < 100
-        else 0
+    if latency.median < 0.3:
+        digits = 3
+    elif latency.median < 10:
+        digits = 2
+    elif latency.median < 100:
+        digits = 1
+    else:
+        digits = 0
+    median, low, high = (
+        f"{value:.{digits}f}" for value in (latency.median, latency.low, latency.high)
     )
-    return f"{latency.median:.{digits}f} ms ({latency.low:.{digits}f} to {latency.high:.{digits}f})"
+    return f"{median} ms ({low} to {high})"
 
 
 def times(ratio: float) -> str:
@@ -88,7 +94,8 @@ def span(value: Spread | None) -> str:
     """A share with its interval, in points: `2.3 points (1.0 to 3.0)`."""
     if value is None:
         return NOT_MEASURED
-    return f"{signed(value.value, plus=False)} points ({signed(value.low, plus=False)} to {signed(value.high, plus=False)})"
+    middle, low, high = (signed(v, plus=False) for v in (value.value, value.low, value.high))
+    return f"{middle} points ({low} to {high})"
 
 
 def change(change: Spread) -> str:
@@ -101,16 +108,16 @@ def signed(share: float, plus: bool = True) -> str:
     text = f"{abs(share) * 100:.1f}"
     if text == "0.0":
         return text
-    return ("−" if share < 0 else "+" if plus else "") + text
+    if share < 0:
+        return "−" + text
+    return "+" + text if plus else text
 
 
 def energy(picojoules: float | int | None) -> str:
     """`231 nJ`, `2.8 µJ`, `8.4 mJ`."""
-    return (
-        NOT_MEASURED
-        if picojoules is None
-        else _short(float(picojoules), ("pJ", "nJ", "µJ", "mJ", "J"))
-    )
+    if picojoules is None:
+        return NOT_MEASURED
+    return _short(float(picojoules), ("pJ", "nJ", "µJ", "mJ", "J"))
 
 
 def runtime(name: str) -> str:
@@ -146,8 +153,9 @@ def _share(value: Accuracy | float) -> float:
 
 def _short(value: float, units: Sequence[str]) -> str:
     power = 0
-    while abs(value) >= 999.5 and power < len(units) - 1:
-        value, power = value / 1000, power + 1
+    while abs(value) >= 999.5 and power < len(units) - 1:  # 999.5 would be rounded to 1,000
+        value /= 1000
+        power += 1
     digits = 0 if power == 0 or abs(value) >= 99.95 else 1
     return f"{value:,.{digits}f} {units[power]}".rstrip()
 
@@ -156,21 +164,21 @@ def _short(value: float, units: Sequence[str]) -> str:
 
 CRITERIA = {
     "magnitude": "smallest in magnitude",
-    "random": "drawn by lot",
+    "random": "chosen at random",
     "gradient": "with the smallest gradients",
     "taylor": "that change the loss least",
     "fisher": "with the least Fisher information",
     "obd": "along which the loss bends least (OBD)",
     "hutchinson": "along which the loss bends least (Hutchinson)",
-    "obs": "that the others can best make up for (OBS)",
+    "obs": "for which the others can best compensate (OBS)",
     "snip": "that the loss depends on least (SNIP)",
     "grasp": "without which gradients flow best (GraSP)",
-    "synflow": "that carry least of the flow (SynFlow)",
+    "synflow": "that carry the least synaptic flow (SynFlow)",
     "wanda": "smallest in magnitude times input (Wanda)",
     "movement": "that training moves towards zero",
     "bn_scale": "with the smallest BatchNorm scale",
     "geometric_median": "most like the others of their layer",
-    "activation": "that answer least",
+    "activation": "with the smallest activations",
 }
 """What each criterion removes, as the end of `Remove the 90 % of weights ...`."""
 
@@ -187,171 +195,162 @@ SCOPES = {
     "global": "anywhere in the model",
     "per_layer": "the same share in each layer",
     "erk": "more in large layers than in small ones (ERK)",
-    "lamp": "anywhere in the model, beside what its layer still holds (LAMP)",
+    "lamp": "anywhere in the model, relative to what their layer keeps (LAMP)",
     "threshold": "wherever they are",
-    "by_sensitivity": "most in the layers that the answers depend on least",
+    "by_sensitivity": "most in the least sensitive layers",
 }
 
 
 def sentence(recipe: Recipe) -> str:
     """The recipe, in words, made from nothing else."""
     trained = plural(recipe.epochs, "epoch")
-    start = " starting from random weights" if recipe.start == "random" else ""
-    if not recipe.prunes:
-        return (
-            f"Train all weights for {trained}{',' if start else ''}{start}."
-            if recipe.epochs
-            else "Remove nothing."
-        )
-    compact_model = (
-        [f"after {trained} of slimming BatchNorm"] if recipe.slimming and recipe.epochs else []
-    )
-    parts = [removal(recipe), *_where(recipe), *compact_model, _when(recipe)]
-    if start:
-        parts.append(start.strip())
+    parts = []
+    if recipe.prunes:
+        parts += [removal(recipe), *_scope(recipe)]
+        if recipe.slimming and recipe.epochs:
+            parts.append(f"after {trained} of slimming BatchNorm")
+        parts.append(_schedule(recipe))
+    elif recipe.epochs:
+        parts.append(f"Train all weights for {trained}")
+    else:
+        return "Remove nothing."
+    if recipe.start == "random":
+        parts.append("starting from random weights")
     return ", ".join(parts) + "."
 
 
 def removal(recipe: Recipe) -> str:
-    """`Remove the 90 % of weights smallest in magnitude`."""
-    by = CRITERIA.get(recipe.criterion, f"lowest by {technique(recipe.criterion)}")
+    """`Remove the 90 % of weights smallest in magnitude`: criterion, granularity, sparsity."""
+    criterion = technique(recipe.criterion)
+    lowest = CRITERIA.get(recipe.criterion, f"lowest by {criterion}")
     noun = units(recipe)
     if recipe.scope == "manual":
-        return f"Remove the {noun} {by}"
+        return f"Remove the {noun} {lowest}"
     if recipe.scope == "threshold":
         limit = option("scope", "threshold", recipe.scope_options, "value")
-        return f"Remove the {noun} that score below {limit:g} by {technique(recipe.criterion)}"
-    return f"Remove the {share(recipe.sparsity)} of {noun} {by}"
+        return f"Remove the {noun} that score below {limit:g} by {criterion}"
+    return f"Remove the {share(recipe.sparsity)} of {noun} {lowest}"
 
 
 def units(recipe: Recipe) -> str:
-    """What goes as one, in the plural: `weights`, `4 × 4 blocks`, `weights, 2 of every 4 neighbours,`."""
+    """The granularity's units, in the plural: `weights`, `4 × 4 blocks`."""
 
-    def held(name: str) -> Any:
+    def value(name: str) -> Any:
         return option("granularity", recipe.granularity, recipe.granularity_options, name)
 
     if recipe.granularity == "n_of_m":
-        return f"weights, {held('m') - held('n')} of every {held('m')} neighbours,"
+        return f"weights, {value('m') - value('n')} of every {value('m')} neighbours,"
     if recipe.granularity == "block":
-        return f"{held('rows')} × {held('columns')} blocks"
+        return f"{value('rows')} × {value('columns')} blocks"
     return NOUNS.get(recipe.granularity, f"{technique(recipe.granularity)} units")
 
 
-def option(kind: str, name: str, held: dict[str, Any], key: str) -> Any:
+def option(kind: str, name: str, values: dict[str, Any], key: str) -> Any:
     """An option's value, or its default."""
-    return held.get(
-        key,
-        next(known.default for known in registry.entry(kind, name).options if known.name == key),
-    )
+    if key in values:
+        return values[key]
+    options = registry.entry(kind, name).options
+    return next(option.default for option in options if option.name == key)
 
 
 def technique(name: str) -> str:
-    """A technique's name for people: `global` is global, `by_hand` is by hand."""
+    """A name without underscores: `per_layer` is per layer."""
     return name.replace("_", " ")
 
 
-CALLED = {
-    **{
-        "n_of_m": "N of M",
-        "erk": "ERK",
-        "lamp": "LAMP",
-        "snip": "SNIP",
-        "grasp": "GraSP",
-        "synflow": "SynFlow",
-        "obd": "OBD",
-    },
-    **{"obs": "OBS", "bn_scale": "BatchNorm scale"},
+SPELLINGS = {
+    "n_of_m": "N of M",
+    "erk": "ERK",
+    "lamp": "LAMP",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "obd": "OBD",
+    "obs": "OBS",
+    "bn_scale": "BatchNorm scale",
 }
-"""Names that are more than their first letter in capitals."""
+"""Names with capitals of their own."""
 
 
 def capitalized(name: str) -> str:
     """A technique's name at the head of something: `Per layer`, `ERK`."""
-    return CALLED.get(name) or technique(name).capitalize()
+    return SPELLINGS.get(name) or technique(name).capitalize()
 
 
 def display_name(name: str) -> str:
     """A technique's name within a sentence: `per layer`, `ERK`."""
-    return CALLED.get(name) or technique(name)
+    return SPELLINGS.get(name) or technique(name)
 
 
-def title(kind: str, name: str) -> str:
-    """The first line of a technique's help; its name when the registry does not have it."""
-    try:
-        return registry.entry(kind, name).title
-    except UnknownName:
-        return technique(name)
-
-
-def _where(recipe: Recipe) -> list[str]:
+def _scope(recipe: Recipe) -> list[str]:
+    """Where units are removed: the scope, and the layers that stay dense."""
     if recipe.scope == "manual":
-        set_ = {name: ratio for name, ratio in recipe.ratios.items() if ratio}
-        shown = ", ".join(
-            f"{layer_name(name)} {share(ratio)}" for name, ratio in list(set_.items())[:3]
-        )
-        more = f" and {len(set_) - 3} more" if len(set_) > 3 else ""
-        where = [f"a share for each layer ({shown}{more})"]
+        ratios = [
+            f"{layer_name(name)} {share(ratio)}" for name, ratio in recipe.ratios.items() if ratio
+        ]
+        parts = [f"a share for each layer ({_first_three(ratios)})"]
     else:
-        where = [SCOPES.get(recipe.scope, f"spread by {technique(recipe.scope)}")]
+        where = SCOPES.get(recipe.scope, f"spread by {technique(recipe.scope)}")
         if recipe.scope_options.get("output", 1) != 1:
-            where[0] += ", less in the output layer"
+            where += ", less in the output layer"
+        parts = [where]
     if recipe.exclude:
-        names = ", ".join(layer_name(name) for name in recipe.exclude[:3])
-        more = f" and {len(recipe.exclude) - 3} more" if len(recipe.exclude) > 3 else ""
-        where.append(f"but not in {names}{more}")
-    return where
+        parts.append(f"but not in {_first_three([layer_name(name) for name in recipe.exclude])}")
+    return parts
 
 
-def _when(recipe: Recipe) -> str:
+def _first_three(names: Sequence[str]) -> str:
+    """`a, b, c and 4 more`."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _schedule(recipe: Recipe) -> str:
+    """`in 4 steps, fine-tuning 2 epochs each`."""
     if recipe.steps == 1 or recipe.schedule == "one_shot":
-        rounds = "in one step"
-        return f"{rounds}, {_healing(recipe, recipe.steps * recipe.epochs)}"
+        return f"in one step, {_training(recipe, recipe.steps * recipe.epochs)}"
     kinds = {"linear": "equal steps", "cubic": "steps", "geometric": "rounds of one rate"}
-    rounds = (
-        f"in {recipe.steps} {kinds.get(recipe.schedule, technique(recipe.schedule) + ' steps')}"
-    )
-    return f"{rounds}, {_healing(recipe, recipe.epochs, ' each')}"
+    kind = kinds.get(recipe.schedule, f"{technique(recipe.schedule)} steps")
+    return f"in {recipe.steps} {kind}, {_training(recipe, recipe.epochs, ' each')}"
 
 
-def _healing(recipe: Recipe, epochs: int, each: str = "") -> str:
-    """`recalibrating BatchNorm, healing 2 epochs each with the dense model as teacher`."""
-    first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
-    taught = " with the dense model as teacher" if recipe.distill else ""
+def _training(recipe: Recipe, epochs: int, each: str = "") -> str:
+    """`recalibrating BatchNorm, fine-tuning 2 epochs each with the dense model as teacher`."""
+    teacher = " with the dense model as teacher" if recipe.distill else ""
     if recipe.rewind != "none":
-        return f"{_rewinding(recipe)}{taught}"
-    healing = (
-        "healing the slim model"
-        if recipe.finetune_compact and recipe.dependency_groups
-        else "healing"
-    )
-    return first + (
-        f"{healing} {plural(epochs, 'epoch')}{each}{taught}" if epochs else "without healing"
-    )
+        return _rewinding(recipe) + teacher
+    first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
+    if not epochs:
+        return f"{first}without fine-tuning"
+    compact = recipe.finetune_compact and recipe.dependency_groups
+    model = "the compact model " if compact else ""
+    return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{teacher}"
 
 
 def _rewinding(recipe: Recipe) -> str:
-    """`each time going back to the first weights and training 5 epochs`."""
-    again = f"training {plural(recipe.epochs, 'epoch')}"
+    """`each time rewinding to the first weights and training 5 epochs`."""
+    training = f"training {plural(recipe.epochs, 'epoch')}"
     if recipe.rewind == "learning_rate":
-        return f"each time {again} at the learning rates of the first training"
-    where = (
-        "the first weights"
-        if recipe.rewind == "init" or not recipe.rewind_step
-        else f"the weights after step {recipe.rewind_step:,}"
-    )
-    return f"each time going back to {where} and {again}"
+        return f"each time {training} at the learning rates of the first training"
+    if recipe.rewind == "init" or not recipe.rewind_step:
+        weights = "the first weights"
+    else:
+        weights = f"the weights after step {recipe.rewind_step:,}"
+    return f"each time rewinding to {weights} and {training}"
 
 
 def plain(text: str) -> str:
-    """Text as Markdown that shows it letter by letter: names from files and addresses carry no links, pictures or colours."""
+    """Text as Markdown that shows it letter by letter.
+
+    Names from files and addresses may hold anything: here they make no links, pictures or colours.
+    """
     return glued(re.sub(r"([\\`*_{}\[\]()<>#~|$:!])", r"\\\1", " ".join(text.split())))
 
 
 def glued(text: str) -> str:
     """A number and its unit stay on one line."""
-    return re.sub(
-        r"(?<=\d) (?=(?:%|± ?\d|[kMGT]?B\b|[kMGT]\b|m?s\b|points?\b))|(?<=±) (?=\d)", "\u00a0", text
-    )
+    unit = r"%|± ?\d|[kMGT]?B\b|[kMGT]\b|m?s\b|points?\b"
+    return re.sub(rf"(?<=\d) (?={unit})|(?<=±) (?=\d)", "\u00a0", text)
 
 
 def layer_name(name: str) -> str:
@@ -364,22 +363,22 @@ def layer_name(name: str) -> str:
 FIELDS = {
     "model": "model",
     "start": "start",
-    "criterion": "technique",
-    "options": "technique options",
-    "granularity": "unit",
-    "granularity_options": "unit options",
-    "scope": "where",
-    "scope_options": "where, options",
+    "criterion": "criterion",
+    "options": "criterion options",
+    "granularity": "granularity",
+    "granularity_options": "granularity options",
+    "scope": "scope",
+    "scope_options": "scope options",
     "sparsity": "removed",
     "ratios": "share by layer",
-    "exclude": "left dense",
-    "min_units": "min_units",
+    "exclude": "kept dense",
+    "min_units": "minimum units",
     "schedule": "schedule",
     "schedule_options": "schedule options",
     "steps": "steps",
     "epochs": "epochs each",
     "recalibrate": "BatchNorm recalibrated",
-    "finetune_compact": "slim model healed",
+    "finetune_compact": "compact model fine-tuned",
     "optimizer": "optimizer",
     "lr": "learning rate",
     "momentum": "momentum",
@@ -397,74 +396,76 @@ FIELDS = {
 
 
 class Difference(NamedTuple):
-    """One field in which two recipes differ. what: its name for people; a, b: the values, in words."""
+    """One field in which two recipes differ. field: its name for people; a, b: values, in words."""
 
-    what: str
+    field: str
     a: str
     b: str
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.a} → {self.b}"
+        return f"{self.field}: {self.a} → {self.b}"
 
 
 def differences(a: Recipe, b: Recipe) -> list[Difference]:
     """Every field in which the recipes differ, in the recipe's order; empty for equal recipes."""
-    fields = [
-        f.name for f in dataclasses.fields(Recipe) if getattr(a, f.name) != getattr(b, f.name)
-    ]
     return [
-        Difference(
-            FIELDS.get(name, technique(name)),
-            value(name, getattr(a, name)),
-            value(name, getattr(b, name)),
-        )
-        for name in fields
+        Difference(FIELDS[name], value(name, getattr(a, name)), value(name, getattr(b, name)))
+        for name in _differing([a, b])
+    ]
+
+
+def _differing(recipes: Sequence[Recipe]) -> list[str]:
+    """The fields in which not all recipes are alike."""
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    return [
+        name
+        for name in names
+        if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes)
     ]
 
 
 def labels(recipes: Sequence[Recipe]) -> list[str]:
-    """A short name for each recipe, of what differs among them: for legends. Technique and ratio when nothing else does."""
-    names = [f.name for f in dataclasses.fields(Recipe)]
-    differ = [
-        name
-        for name in names
-        if any(getattr(r, name) != getattr(recipes[0], name) for r in recipes)
-    ]
-    shown = (
-        dict.fromkeys(["criterion", *differ])
-        if len(differ) < 4
-        else dict.fromkeys(["criterion", "sparsity", *differ[:3]])
-    )
-    if not differ:
-        shown = {"criterion": None, "sparsity": None}
-    return [", ".join(_tagged(name, getattr(recipe, name)) for name in shown) for recipe in recipes]
+    """A short name for each recipe, for legends: the criterion, and what differs among them.
+
+    With many differences, and with none, the sparsity too.
+    """
+    differing = _differing(recipes)
+    if not differing:
+        shown = ["criterion", "sparsity"]
+    elif len(differing) < 4:
+        shown = ["criterion", *differing]
+    else:
+        shown = ["criterion", "sparsity", *differing[:3]]
+    names = list(dict.fromkeys(shown))
+    return [", ".join(_tag(name, getattr(recipe, name)) for name in names) for recipe in recipes]
 
 
-def value(field: str, held: Any) -> str:
+def value(field: str, value: Any) -> str:
     """A recipe's field, in words."""
     if field in ("sparsity", "distill"):
-        return share(held)
-    if isinstance(held, bool):
-        return "yes" if held else "no"
+        return share(value)
     if field == "ratios":
-        return (
-            ", ".join(f"{layer_name(name)} {share(ratio)}" for name, ratio in held.items())
-            or "none"
-        )
-    if isinstance(held, dict):
-        return ", ".join(f"{technique(key)} {held[key]}" for key in held) or "as usual"
-    if isinstance(held, (tuple, list)):
-        return ", ".join(layer_name(name) for name in held) or "none"
-    if isinstance(held, float):
-        return f"{held:g}"
-    return technique(held) if isinstance(held, str) and field != "model" else str(held)
+        shares = [f"{layer_name(name)} {share(ratio)}" for name, ratio in value.items()]
+        return ", ".join(shares) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{technique(key)} {value[key]}" for key in value) or "as usual"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(layer_name(name) for name in value) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, str) and field != "model":
+        return technique(value)
+    return str(value)
 
 
-def _tagged(field: str, held: Any) -> str:
-    plain = ("model", "criterion", "granularity", "scope", "sparsity", "schedule")
-    tags = {"steps": "steps", "epochs": "epochs each"}
-    if field in plain:
-        return value(field, held)
-    if field in tags:
-        return f"{held} {tags[field]}"
-    return f"{FIELDS.get(field, technique(field))} {value(field, held)}"
+def _tag(field: str, shown: Any) -> str:
+    """A field of a label: its value, and its name where the value does not say it."""
+    if field in ("model", "criterion", "granularity", "scope", "sparsity", "schedule"):
+        return value(field, shown)
+    if field == "steps":
+        return f"{shown} steps"
+    if field == "epochs":
+        return f"{shown} epochs each"
+    return f"{FIELDS[field]} {value(field, shown)}"

@@ -1,4 +1,4 @@
-"""Adding a technique is one file: written, it is in the registry, in the shell's list, on the page with its options, and it prunes."""
+"""Adding a technique is one file: the registry, the shell and the page have it, and it prunes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
 from tests.toys import toy
 
-FILE = '''"""Nearest to a level: weights of a size near the level go first.
+FILE = '''"""Nearest to a level: weights of a size near the level are removed first.
 
 ||w| - level|, made up for this test, https://example.org/level
 """
@@ -31,22 +31,26 @@ from pruning.registry import criterion
 from pruning.types import Masks, Scores
 
 
-@criterion(group="weights", needs="nothing", cost="reads the weights once", compensates=True, skips=True,
-           granularities=("weight", "row"), why="it was made up for single weights and rows")
+@criterion(group="weights", needs="nothing", cost="reads the weights once",
+           compensates=True, skips=True, granularities=("weight", "row"),
+           why="it was made up for single weights and rows")
 def near_level(seen: Evidence, *, level: float = 0.25, louder: bool = False) -> Scores:
     """Remove the weights whose size is nearest to a level.
 
-    level: the size that goes first.
+    level: the size that is removed first.
     louder: twice the score.
     """
-    return {name: (w.abs() - level).abs() * (2 if louder else 1) for name, w in seen.weights.items()}
+    factor = 2 if louder else 1
+    return {name: (w.abs() - level).abs() * factor for name, w in seen.weights.items()}
 
 
 def skips(seen: Evidence) -> dict[str, str]:
     return {list(seen.weights)[0]: "it comes first."}
 
 
-def compensate(seen: Evidence, masks: Masks, *, level: float = 0.25, louder: bool = False) -> dict[str, Tensor]:
+def compensate(
+    seen: Evidence, masks: Masks, *, level: float = 0.25, louder: bool = False
+) -> dict[str, Tensor]:
     return {name: w + level for name, w in seen.weights.items() if not masks[name].all()}
 '''
 
@@ -71,14 +75,15 @@ def test_the_registry_has_it_with_its_options_and_its_paper(added: str) -> None:
     assert entry.title == "Remove the weights whose size is nearest to a level."
     assert entry.paper == "https://example.org/level"
     assert [(o.name, o.kind, o.default, o.help) for o in entry.options] == [
-        ("level", "float", 0.25, "the size that goes first."),
+        ("level", "float", 0.25, "the size that is removed first."),
         ("louder", "bool", False, "twice the score."),
     ]
     with pytest.raises(UnknownName, match="option of criterion near_level called 'loud'"):
         Recipe(criterion=added, options={"loud": True})
     with pytest.raises(
         RecipeError,
-        match=r"near_level does not work by channel: it was made up .* Choose granularity weight or row",
+        match=r"near_level does not work by channel: it was made up .* "
+        "Choose granularity weight or row",
     ):
         Recipe(criterion=added, granularity="channel")
 
@@ -101,22 +106,23 @@ def test_the_form_has_a_card_for_it_a_colour_and_a_sentence(added: str) -> None:
     assert words.sentence(Recipe(criterion=added)).startswith(
         "Remove the 50 % of weights lowest by near level,"
     )
-    held = forms.with_option(registry.entry("criterion", added), {}, "level", 0.5)
-    assert Recipe(criterion=added, options=held).options == {"level": 0.5}
+    options = forms.with_option(registry.entry("criterion", added), {}, "level", 0.5)
+    assert Recipe(criterion=added, options=options).options == {"level": 0.5}
 
 
-def test_it_prunes_spares_and_makes_up(added: str) -> None:
+def test_it_prunes_skips_and_compensates(added: str) -> None:
     work = toy("mlp")
     recipe = Recipe(criterion=added, options={"level": 0.1}, sparsity=0.5, scope="per_layer")
-    first, second = (work.model.state_dict()[name].clone() for name in ("0.weight", "2.weight"))
+    before = {name: value.clone() for name, value in work.model.state_dict().items()}
+    first, second = before["0.weight"], before["2.weight"]
     keep = pruning.choose(recipe, work)
-    assert keep["0.weight"].all()  # spared
+    assert keep["0.weight"].all()  # skipped
     near = (second.abs() - 0.1).abs()
     assert near[~keep["2.weight"]].max() <= near[keep["2.weight"]].min()
     masks.remove(recipe, work, keep)
-    now = work.model.state_dict()
-    assert torch.equal(now["2.weight"], (second + 0.1) * keep["2.weight"])
-    assert torch.equal(now["0.weight"], first)
+    after = work.model.state_dict()
+    assert torch.equal(after["2.weight"], (second + 0.1) * keep["2.weight"])
+    assert torch.equal(after["0.weight"], first)
     with pytest.raises(OutOfRange, match=r"ratio of 0\.weight"):
         pruning.choose(Recipe(criterion=added, scope="manual", ratios={"0.weight": 0.5}), work)
 

@@ -8,7 +8,6 @@ import pytest
 from pages import settled, texts
 
 from dashboard import forms, models, state, words
-from dashboard.components.cards import TechniqueCard
 from pruning import masks, registry, studies
 from pruning.recipe import Recipe
 from tests.toys import toy
@@ -22,58 +21,50 @@ BARE = {
 FULL = {"norms": 3, "fits": {}, "measurement": {"accuracy": {"correct": 1, "total": 2}}}
 
 
-def off(kind: str, name: str, card: dict[str, Any] | None = None, **recipe: Any) -> str:
+def why_not(kind: str, name: str, card: dict[str, Any] | None = None, **recipe: Any) -> str:
     return models.why_not(kind, registry.entry(kind, name), Recipe(**recipe), card)
 
 
 def test_what_the_model_does_not_have_is_not_offered() -> None:
-    assert (
-        off("granularity", "head", BARE)
-        == "It fits no layer of this model: the model has no attention."
-    )
-    assert off("criterion", "taylor", BARE) == "It needs data, and there is none for this model."
-    assert (
-        off("granularity", "head", FULL)
-        == off("criterion", "taylor", FULL)
-        == off("criterion", "magnitude", BARE)
-        == ""
-    )
-    assert (
-        off("granularity", "head") == ""
-    )  # while nothing is known of the model, everything is offered
+    head = why_not("granularity", "head", BARE)
+    assert head == "It fits no layer of this model: the model has no attention."
+    data = why_not("criterion", "taylor", BARE)
+    assert data == "It needs data, and there is none for this model."
+    assert why_not("criterion", "magnitude", BARE) == ""
+    assert why_not("criterion", "taylor", FULL) == ""
+    assert why_not("granularity", "head", FULL) == ""
+    # While nothing is known of the model, everything is offered.
+    assert why_not("granularity", "head") == ""
 
 
 def test_what_has_no_meaning_beside_the_other_choice_is_not_offered() -> None:
-    why = off("criterion", "geometric_median", FULL)
-    assert why.startswith("Geometric median does not go with weight: it compares whole filters")
+    criterion = "geometric_median"
+    why = why_not("criterion", criterion, FULL)
+    assert why.startswith("Geometric median does not work by weight: it compares whole filters")
     assert "It works by channel" in why
-    assert (
-        off("granularity", "weight", FULL, criterion="geometric_median", granularity="channel")
-        == why
-    )
-    assert off("criterion", "geometric_median", FULL, granularity="channel") == ""
+    recipe = {"criterion": criterion, "granularity": "channel"}
+    assert why_not("granularity", "weight", FULL, **recipe) == why
+    assert why_not("criterion", criterion, FULL, granularity="channel") == ""
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "attention"])
 def test_a_card_says_which_granularities_fit_as_the_engine_does(name: str) -> None:
     work = toy(name)
-    told = studies.card.without_units(work)
-    assert set(told) == {
-        g for g in registry.names("granularity") if not masks.covered(Recipe(granularity=g), work)
-    }
-    assert all(why.endswith(".") for why in told.values())
-    assert ("head" in told, "kernel" in told) == (name != "attention", name != "residual")
+    reasons = studies.card.without_units(work)
+    granularities = registry.names("granularity")
+    covered = {g: masks.covered(Recipe(granularity=g), work) for g in granularities}
+    assert set(reasons) == {g for g in granularities if not covered[g]}
+    assert all(why.endswith(".") for why in reasons.values())
+    assert ("head" in reasons, "kernel" in reasons) == (name != "attention", name != "residual")
 
 
 def test_every_technique_has_a_card_in_a_group() -> None:
     for kind in registry.KINDS:
-        held: list[TechniqueCard] = [
-            card for _, cards in forms.grouped(kind, False) for card in cards
-        ]
-        assert sorted(card.id for card in held) == sorted(registry.names(kind))
-        assert all(card.name and card.text.endswith(".") for card in held)
+        cards = [card for _, group in forms.grouped(kind, False) for card in group]
+        assert sorted(card.id for card in cards) == sorted(registry.names(kind))
+        assert all(card.name and card.text.endswith(".") for card in cards)
         if kind != "criterion":
-            assert all(card.drawing for card in held if card.id != "by_sensitivity")
+            assert all(card.drawing for card in cards if card.id != "by_sensitivity")
 
 
 @pytest.mark.parametrize(
@@ -98,11 +89,11 @@ def test_every_technique_has_a_card_in_a_group() -> None:
         ),
         (
             {**REWOUND, "rewind": "init", "steps": 2, "schedule": "geometric"},
-            "in 2 rounds of one rate, each time going back to the first",
+            "in 2 rounds of one rate, each time rewinding to the first",
         ),
         (
             {**REWOUND, "rewind": "early", "rewind_step": 40},
-            "going back to the weights after step 40 and training 1 epoch",
+            "rewinding to the weights after step 40 and training 1 epoch",
         ),
     ],
 )

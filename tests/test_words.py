@@ -12,7 +12,7 @@ from pruning.recipe import Recipe
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [
         (Accuracy(353, 360), "98.1 % ± 1.5"),
         (Accuracy(0, 360), "0.0 % ± 0.5"),
@@ -21,16 +21,16 @@ from pruning.recipe import Recipe
         (None, "not measured"),
     ],
 )
-def test_percent(value, said):
-    assert words.percent(value) == said
+def test_percent(value, text):
+    assert words.percent(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "text"),
     [(0.9, "90 %"), (0.935, "93.5 %"), (0.98765, "98.77 %"), (0.0, "0 %"), (1.0, "100 %")],
 )
-def test_share(value, said):
-    assert words.share(value) == said
+def test_share(value, text):
+    assert words.share(value) == text
 
 
 def test_points_are_signed_and_never_minus_zero():
@@ -52,17 +52,17 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize(("n", "said"), COUNTS.items())
-def test_count(n, said):
-    assert words.count(n) == said
+@pytest.mark.parametrize(("n", "text"), COUNTS.items())
+def test_count(n, text):
+    assert words.count(n) == text
 
 
 @pytest.mark.parametrize(
-    ("n", "said"),
+    ("n", "text"),
     [(812, "812 B"), (246_824, "247 kB"), (46_800_000, "46.8 MB"), (None, "not measured")],
 )
-def test_size(n, said):
-    assert words.size(n) == said
+def test_size(n, text):
+    assert words.size(n) == text
 
 
 def test_whole_ms_times_seconds_plural_shape():
@@ -86,19 +86,22 @@ def test_whole_ms_times_seconds_plural_shape():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "said"),
+    ("recipe", "text"),
     [
         (
             Recipe(sparsity=0.9, schedule="linear", steps=4, epochs=2),
-            "Remove the 90 % of weights smallest in magnitude, anywhere in the model, in 4 equal steps, healing 2 epochs each.",
+            "Remove the 90 % of weights smallest in magnitude, "
+            "anywhere in the model, in 4 equal steps, fine-tuning 2 epochs each.",
         ),
         (
             Recipe(sparsity=0.9, schedule="cubic", steps=4, epochs=2),
-            "Remove the 90 % of weights smallest in magnitude, anywhere in the model, in 4 steps, healing 2 epochs each.",
+            "Remove the 90 % of weights smallest in magnitude, "
+            "anywhere in the model, in 4 steps, fine-tuning 2 epochs each.",
         ),
         (
             Recipe(sparsity=0.5, criterion="random", granularity="channel", scope="per_layer"),
-            "Remove the 50 % of channels drawn by lot, the same share in each layer, in one step, without healing.",
+            "Remove the 50 % of channels chosen at random, "
+            "the same share in each layer, in one step, without fine-tuning.",
         ),
         (
             Recipe(
@@ -107,18 +110,20 @@ def test_whole_ms_times_seconds_plural_shape():
                 epochs=1,
                 criterion="taylor",
             ),
-            "Remove the weights that change the loss least, a share for each layer (conv1 25 %, fc 90 %), in one step, healing 1 epoch.",
+            "Remove the weights that change the loss least, "
+            "a share for each layer (conv1 25 %, fc 90 %), in one step, fine-tuning 1 epoch.",
         ),
         (
             Recipe(sparsity=0.8, exclude=("fc.weight",), epochs=3),
-            "Remove the 80 % of weights smallest in magnitude, anywhere in the model, but not in fc, in one step, healing 3 epochs.",
+            "Remove the 80 % of weights smallest in magnitude, "
+            "anywhere in the model, but not in fc, in one step, fine-tuning 3 epochs.",
         ),
         (
             Recipe(
                 sparsity=0.5, criterion="bn_scale", granularity="channel", slimming=0.03, epochs=4
             ),
-            "Remove the 50 % of channels with the smallest BatchNorm scale, anywhere in the model, after 4 epochs of slimming BatchNorm, "
-            "in one step, healing 4 epochs.",
+            "Remove the 50 % of channels with the smallest BatchNorm scale, anywhere in the model, "
+            "after 4 epochs of slimming BatchNorm, in one step, fine-tuning 4 epochs.",
         ),
         (
             Recipe(sparsity=0.0, epochs=10, start="random"),
@@ -129,21 +134,21 @@ def test_whole_ms_times_seconds_plural_shape():
             Recipe(
                 sparsity=0.5, epochs=2, schedule="cubic", steps=3, recalibrate=True, distill=0.5
             ),
-            "Remove the 50 % of weights smallest in magnitude, anywhere in the model, in 3 steps, recalibrating BatchNorm, "
-            "healing 2 epochs each with the dense model as teacher.",
+            "Remove the 50 % of weights smallest in magnitude, anywhere in the model, in 3 steps, "
+            "recalibrating BatchNorm, fine-tuning 2 epochs each with the dense model as teacher.",
         ),
     ],
 )
-def test_sentence(recipe, said):
-    assert words.sentence(recipe) == said
+def test_sentence(recipe, text):
+    assert words.sentence(recipe) == text
 
 
-def test_differences_tell_each_field_once():
+def test_differences_name_each_field_once():
     a = Recipe(model="digits-cnn", sparsity=0.9)
     b = Recipe(model="digits-cnn", sparsity=0.95, criterion="taylor", options={"squared": True})
     assert [str(d) for d in words.differences(a, b)] == [
-        "technique: magnitude → taylor",
-        "technique options: as usual → squared True",
+        "criterion: magnitude → taylor",
+        "criterion options: as usual → squared True",
         "removed: 90 % → 95 %",
     ]
     assert words.differences(a, a) == []

@@ -1,4 +1,4 @@
-"""A choice as cards: radio buttons, each with a small drawing of what it does, a name, a sentence."""
+"""A choice as cards: radio buttons, each with a drawing of what it does, a name and a sentence."""
 
 from __future__ import annotations
 

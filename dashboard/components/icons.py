@@ -1,4 +1,7 @@
-"""Tiny drawings of what a technique does, as plain data for cards.js. A name it does not know gets none: the sentence says it."""
+"""Tiny drawings of what a technique does, as plain data for cards.js.
+
+A technique without one shows its name and sentence alone.
+"""
 
 from __future__ import annotations
 
@@ -10,36 +13,104 @@ from pruning.allocation.schedules import grow
 SIDE = 6  # cells of a grid
 POINTS = 17  # of a curve
 
-Bars = list[list[float]]
-
-CRITERIA: dict[str, Bars] = {
-    # weights as bars: [how large, share that stays]; of whole units, how large the unit's score is
-    "magnitude": [[0.95, 1], [0.3, 0], [0.7, 1], [0.15, 0], [0.55, 1], [0.22, 0], [0.85, 1]],
-    "taylor": [[0.95, 0], [0.3, 1], [0.7, 1], [0.15, 0], [0.55, 1], [0.22, 0], [0.85, 1]],
-    "gradient": [[0.55, 1], [0.9, 0], [0.3, 1], [0.7, 0], [0.2, 1], [0.85, 0], [0.4, 1]],
-    "fisher": [[0.5, 1], [0.9, 1], [0.35, 1], [0.7, 0], [0.2, 0], [0.45, 0], [0.6, 1]],
-    "obd": [[0.15, 0], [0.4, 1], [0.75, 1], [0.95, 1], [0.75, 1], [0.4, 0], [0.15, 0]],
-    "hutchinson": [[0.4, 1], [0.2, 0], [0.75, 1], [0.95, 0], [0.6, 1], [0.4, 0], [0.15, 1]],
-    "obs": [[0.7, 0], [1, 1], [0.35, 0], [0.95, 1], [0.8, 1], [0.3, 0], [0.9, 1]],
-    "snip": [[0.2, 0], [0.35, 1], [0.3, 0], [0.4, 1], [0.25, 0], [0.35, 1], [0.2, 0]],
-    "grasp": [[0.2, 0], [0.3, 1], [0.4, 1], [0.5, 0], [0.6, 1], [0.7, 1], [0.8, 1]],
-    "synflow": [[0.9, 1], [0.75, 1], [0.6, 1], [0.45, 0.8], [0.35, 0.5], [0.25, 0.2], [0.15, 0]],
-    "wanda": [[0.95, 0.4], [0.3, 0.9], [0.7, 0.7], [0.15, 0], [0.55, 0.2], [0.22, 1], [0.85, 1]],
-    "movement": [[0.2, 1], [0.35, 1], [0.5, 1], [0.65, 0.5], [0.5, 0], [0.35, 0], [0.2, 0]],
-    "bn_scale": [[0.9, 1], [0.06, 0], [0.8, 1], [0.04, 0], [0.7, 1], [0.08, 0], [0.85, 1]],
-    "geometric_median": [[0.95, 1], [0.6, 0], [0.55, 0], [0.58, 0], [0.2, 1], [0.8, 1], [0.1, 1]],
-    "activation": [[0.9, 1], [0.75, 1], [0.1, 0], [0.85, 1], [0.05, 0], [0.12, 0], [0.95, 1]],
-    "random": [[0.95, 0], [0.3, 1], [0.7, 0], [0.15, 1], [0.55, 0], [0.22, 1], [0.85, 1]],
+# Bars, each of two numbers in percent. Of a criterion: how large a weight (or a unit's score) is,
+# and below it how much of it is kept.
+CRITERIA = {
+    "magnitude": (
+        " 95  30  70  15  55  22  85",
+        "100   0 100   0 100   0 100",
+    ),
+    "taylor": (
+        " 95  30  70  15  55  22  85",
+        "  0 100 100   0 100   0 100",
+    ),
+    "gradient": (
+        " 55  90  30  70  20  85  40",
+        "100   0 100   0 100   0 100",
+    ),
+    "fisher": (
+        " 50  90  35  70  20  45  60",
+        "100 100 100   0   0   0 100",
+    ),
+    "obd": (
+        " 15  40  75  95  75  40  15",
+        "  0 100 100 100 100   0   0",
+    ),
+    "hutchinson": (
+        " 40  20  75  95  60  40  15",
+        "100   0 100   0 100   0 100",
+    ),
+    "obs": (
+        " 70 100  35  95  80  30  90",
+        "  0 100   0 100 100   0 100",
+    ),
+    "snip": (
+        " 20  35  30  40  25  35  20",
+        "  0 100   0 100   0 100   0",
+    ),
+    "grasp": (
+        " 20  30  40  50  60  70  80",
+        "  0 100 100   0 100 100 100",
+    ),
+    "synflow": (
+        " 90  75  60  45  35  25  15",
+        "100 100 100  80  50  20   0",
+    ),
+    "wanda": (
+        " 95  30  70  15  55  22  85",
+        " 40  90  70   0  20 100 100",
+    ),
+    "movement": (
+        " 20  35  50  65  50  35  20",
+        "100 100 100  50   0   0   0",
+    ),
+    "bn_scale": (
+        " 90   6  80   4  70   8  85",
+        "100   0 100   0 100   0 100",
+    ),
+    "geometric_median": (
+        " 95  60  55  58  20  80  10",
+        "100   0   0   0 100 100 100",
+    ),
+    "activation": (
+        " 90  75  10  85   5  12  95",
+        "100 100   0 100   0   0 100",
+    ),
+    "random": (
+        " 95  30  70  15  55  22  85",
+        "  0 100   0 100   0 100 100",
+    ),
 }
-SCOPES: dict[str, Bars] = {
-    # layers as bars of one height: share that stays
-    "global": [[1, 0.85], [1, 0.25], [1, 0.5], [1, 0.9]],
-    "per_layer": [[1, 0.5]] * 4,
-    "erk": [[0.3, 0.95], [0.65, 0.55], [1, 0.3], [0.5, 0.75]],
-    "lamp": [[1, 0.7], [1, 0.35], [1, 0.5], [1, 0.8]],
-    "threshold": [[0.9, 1], [0.3, 0], [0.6, 1], [0.2, 0], [0.75, 1], [0.35, 0]],
-    "by_sensitivity": [[1, 0.95], [1, 0.15], [1, 0.35], [1, 0.75]],
-    "manual": [[1, 1], [1, 0.2], [1, 0.7], [1, 0.4]],
+# Of a scope: a bar for each layer.
+SCOPES = {
+    "global": (
+        "100 100 100 100",
+        " 85  25  50  90",
+    ),
+    "per_layer": (
+        "100 100 100 100",
+        " 50  50  50  50",
+    ),
+    "erk": (
+        " 30  65 100  50",
+        " 95  55  30  75",
+    ),
+    "lamp": (
+        "100 100 100 100",
+        " 70  35  50  80",
+    ),
+    "threshold": (
+        " 90  30  60  20  75  35",
+        "100   0 100   0 100   0",
+    ),
+    "by_sensitivity": (
+        "100 100 100 100",
+        " 95  15  35  75",
+    ),
+    "manual": (
+        "100 100 100 100",
+        "100  20  70  40",
+    ),
 }
 
 
@@ -51,17 +122,20 @@ def of(kind: str, name: str) -> dict[str, Any] | None:
         rows = grid(name)
         return {"kind": "grid", "values": rows} if rows else None
     bars = {"criterion": CRITERIA, "scope": SCOPES}[kind].get(name)
-    return {"kind": "bars", "values": bars} if bars else None
+    if bars is None:
+        return None
+    sizes, kept = ([int(number) / 100 for number in row.split()] for row in bars)
+    return {"kind": "bars", "values": list(map(list, zip(sizes, kept, strict=True)))}
 
 
 def grid(granularity: str) -> list[list[int]] | None:
-    """A weight matrix, 1 where a weight stays: rows are outputs."""
+    """A weight matrix, 1 where a weight is kept: rows are outputs."""
     cells = range(SIDE)
     match granularity:
         case "weight":
-            chance = random.Random(4)
-            gone = set(chance.sample(range(SIDE * SIDE), SIDE * SIDE // 2))
-            return [[int(y * SIDE + x not in gone) for x in cells] for y in cells]
+            generator = random.Random(4)
+            removed = set(generator.sample(range(SIDE * SIDE), SIDE * SIDE // 2))
+            return [[int(y * SIDE + x not in removed) for x in cells] for y in cells]
         case "channel" | "row":
             return [[int(y not in (1, 2, 4)) for _ in cells] for y in cells]
         case "column":
