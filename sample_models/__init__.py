@@ -46,25 +46,30 @@ def datasets() -> list[dict[str, Any]]:
 
 
 def torchvision_names() -> list[str]:
-    """torchvision's classification architectures, which `load` takes by name (listed here, so that torchvision need not be imported)."""
+    """torchvision's classification architectures, which `load` takes by name.
+
+    Listed in a file, so that torchvision need not be imported.
+    """
     return ARCHITECTURES.read_text(encoding="utf-8").split()
 
 
 def load(
     name: str, *, data: bool = True, weights: str = "auto", progress: Progress | None = None
 ) -> Workpiece:
-    """A model on the bench, in eval mode and float32: a sample model with its data, or a torchvision architecture.
+    """A workpiece in eval mode and float32: a sample model with its data, or an architecture.
 
     name: one of `names()`, or of `torchvision_names()`, with "torchvision:" before it or without
     data: False leaves train, validation and test None
-    weights: of torchvision architectures: "auto" (trained if they were downloaded before, else random), "trained"
-        (downloads them; random when that fails, which the workpiece's name says) or "random"
+    weights: of torchvision architectures: "auto" (trained if they were downloaded before, else
+        random), "trained" (downloads them; random when that fails, which the workpiece's name says)
+        or "random"
     progress: called with (what, done, of) while something is downloaded
 
-    Raises UnknownName; DataError when the data is neither here nor to be had; FileRefused when a shipped file is damaged.
+    Raises UnknownName; DataError when the data is neither here nor to be had; FileRefused when a
+    shipped file is damaged.
     """
     if name in SAMPLES:
-        from sample_models import loading
+        from sample_models import loading  # here and below: torch loads when a model is asked for
 
         return loading.load(name, data=data, progress=progress)
     from sample_models import architectures
@@ -73,7 +78,7 @@ def load(
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """The untrained model, in eval mode, its weights drawn from the seed. Raises UnknownName."""
+    """The untrained model in eval mode, initialised from the seed. Raises UnknownName."""
     if name in SAMPLES:
         from sample_models import loading
 
@@ -84,7 +89,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
-    """Download a data set (mnist, fashion-mnist) or a torchvision architecture's weights, for later use offline.
+    """Download a data set (mnist, fashion-mnist) or an architecture's weights, to use offline.
 
     Returns where it lies. Raises UnknownName, and DataError when it cannot be had.
     """
@@ -99,7 +104,7 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def _architecture(name: str, others: list[str] | None = None) -> str:
-    """The torchvision name without its prefix. Raises UnknownName with every name that would have done."""
+    """torchvision's name without our prefix. Raises UnknownName with every name that would do."""
     known = torchvision_names()
     bare = name.removeprefix(PREFIX)
     if bare not in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -20,9 +21,10 @@ from pruning.errors import PruningError
 
 def main(words: Sequence[str] | None = None) -> int:
     """0, or 1 after a sentence on stderr."""
-    choice = _parser().parse_args(words)
+    args = _parser().parse_args(words)
+    verbs = {"list": _list, "train": _train, "fetch": _fetch}
     try:
-        {"list": _list, "train": _train, "fetch": _fetch}[choice.verb](choice)
+        verbs[args.verb](args)
     except PruningError as error:
         print(error, file=sys.stderr)
         return 1
@@ -48,36 +50,35 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(choice: argparse.Namespace) -> None:
+def _list(args: argparse.Namespace) -> None:
     for name in sample_models.names():
         card = sample_models.card(name)
+        if args.json:
+            print(json.dumps(dataclasses.asdict(card)))
+            continue
         low, high = card.accuracy.interval
-        line = f"{name:18}{card.accuracy.value:7.1%} ({low:.1%} to {high:.1%})  {card.weights:9,} weights  {card.good_for}"
-        print(json.dumps(dataclasses.asdict(card)) if choice.json else line)
+        accuracy = f"{card.accuracy.value:7.1%} ({low:.1%} to {high:.1%})"
+        print(f"{name:18}{accuracy}  {card.weights:9,} weights  {card.good_for}")
 
 
-def _train(choice: argparse.Namespace) -> None:
-    if choice.data_dir:
-        os.environ["PRUNING_DATA"] = choice.data_dir
+def _train(args: argparse.Namespace) -> None:
+    if args.data_dir:
+        os.environ["PRUNING_DATA"] = args.data_dir
     from sample_models.catalogue import sample
     from sample_models.making import make
 
-    for kind in [sample(name) for name in choice.names]:
-        make(
-            kind.name,
-            seed=choice.seed,
-            threads=choice.threads,
-            say=lambda line: print(line, flush=True),
-        )
+    say = functools.partial(print, flush=True)
+    # All names are looked up before the first training: a typing error shows at once.
+    for kind in [sample(name) for name in args.names]:
+        make(kind.name, seed=args.seed, threads=args.threads, say=say)
 
 
-def _fetch(choice: argparse.Namespace) -> None:
-    print(
-        sample_models.fetch(
-            choice.name,
-            progress=lambda what, done, total: print(f"{what}  {done} of {total}", flush=True),
-        )
-    )
+def _fetch(args: argparse.Namespace) -> None:
+    print(sample_models.fetch(args.name, progress=_progress))
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    print(f"{what}  {done} of {total}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""torchvision's classification architectures, by name: with trained weights where those are at hand, else with random ones that say so."""
+"""torchvision's classification architectures, by name.
+
+With trained weights where those were downloaded, else with random ones, which the name says.
+"""
 
 from __future__ import annotations
 
@@ -32,32 +35,27 @@ def load(name: str, *, weights: str = "auto", progress: Progress | None = None) 
         except DataError:
             weights = "random"  # offline: the label says so
     if weights == "random" or not _cached(known).is_file():
-        return Workpiece(
-            f"{name} ({RANDOM})",
-            build(name),
-            example=_example(299 if name == "inception_v3" else 224),
-        )
+        side = 299 if name == "inception_v3" else 224
+        return Workpiece(f"{name} ({RANDOM})", build(name), example=_example(side))
+    model = _trained(name, known)
     example = _example(known.transforms.keywords["crop_size"])
-    return Workpiece(
-        name, _trained(name, known), example=example, classes=tuple(known.meta["categories"])
-    )
+    return Workpiece(name, model, example=example, classes=tuple(known.meta["categories"]))
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """Weights drawn from the seed, in eval mode; torch's own random state is left as it was."""
+    """Initialised from the seed, in eval mode; torch's own random state is left as it was."""
     from torchvision import models
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # inception_v3 and googlenet warn of a change of their initialisation
+        # inception_v3 and googlenet warn of a change of their initialisation.
+        warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
         model: nn.Module = models.get_model(name, weights=None, **_options(name))
     return model.eval()
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
-    """The file of trained weights in torch's hub cache, downloaded unless it is there. Raises DataError."""
+    """The file of trained weights in torch's hub cache, downloaded if need be. Raises DataError."""
     known = _weights(name)
     path = _cached(known)
     if path.is_file():
@@ -70,8 +68,9 @@ def fetch(name: str, *, progress: Progress | None = None) -> Path:
             torch.hub.download_url_to_file(known.url, str(path), path.stem.rpartition("-")[2])
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"The trained weights of {name} could not be downloaded ({error}): connect to the internet, or put {path.name} into "
-            f"{path.parent}, or go on with random weights, which do for structure but not for accuracy."
+            f"The trained weights of {name} could not be downloaded ({error}): connect to the "
+            f"internet, or put {path.name} into {path.parent}, or go on with random weights, which "
+            "do for structure but not for accuracy."
         ) from error
     if progress:
         progress(f"Weights of {name}", 1, 1)
@@ -97,16 +96,16 @@ def _trained(name: str, known: Any) -> nn.Module:
         with torch.random.fork_rng(devices=[]), _data_only():
             model: nn.Module = models.get_model(name, weights=known, **_options(name))
     except Exception as error:  # a torn or foreign file shows as almost any kind of error
-        what = f"{_cached(known)} does not hold the weights of {name} ({type(error).__name__})"
-        raise FileRefused(f"{what}: delete it, and download it again.") from error
+        problem = f"{_cached(known)} does not hold the weights of {name} ({type(error).__name__})"
+        raise FileRefused(f"{problem}: delete it, and download it again.") from error
     return model.eval()
 
 
 def _options(name: str) -> dict[str, Any]:
     """Without the auxiliary heads, which only training uses: pruning them would look free."""
-    return (
-        {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}
-    )
+    if name in ("googlenet", "inception_v3"):
+        return {"aux_logits": False, "init_weights": True}
+    return {}
 
 
 def _example(side: int) -> torch.Tensor:
@@ -115,7 +114,7 @@ def _example(side: int) -> torch.Tensor:
 
 @contextmanager
 def _data_only() -> Iterator[None]:
-    """torchvision reads its weights with torch.load as it was before weights_only: inside here, nothing in a file is run."""
+    """Inside, torch.load runs nothing that a file says: torchvision does not pass weights_only."""
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"

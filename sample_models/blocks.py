@@ -1,4 +1,4 @@
-"""A model as a strip of blocks, read from its modules."""
+"""A model's blocks in the order of the data, read from its modules."""
 
 from __future__ import annotations
 
@@ -24,20 +24,23 @@ POOLS = (
 
 
 def blocks(model: nn.Module, example: Tensor) -> tuple[Block, ...]:
-    """Every module with weights, and every pooling, in the order that `example` meets them."""
-    met: list[Block] = []
-    hooks = [
-        module.register_forward_hook(partial(_meet, met, name, kind))
-        for name, module in model.named_modules()
-        if (kind := _kind(name, module))
-    ]
+    """Every module with weights, and every pooling, in the order that `example` meets them.
+
+    Order of execution, which hooks see, and not of definition: a model may define them in any.
+    """
+    blocks: list[Block] = []
+    hooks = []
+    for name, module in model.named_modules():
+        kind = _kind(name, module)
+        if kind:
+            hooks.append(module.register_forward_hook(partial(_record, blocks, name, kind)))
     try:
         with torch.no_grad():
             model(example)
     finally:
         for hook in hooks:
             hook.remove()
-    return tuple(met)
+    return tuple(blocks)
 
 
 def _kind(name: str, module: nn.Module) -> str:
@@ -45,12 +48,15 @@ def _kind(name: str, module: nn.Module) -> str:
         return "depthwise" if module.groups == module.in_channels > 1 else "conv"
     if isinstance(module, nn.Linear):
         return "attention" if "attention" in name.split(".") else "linear"
-    return "norm" if isinstance(module, NORMS) else "pool" if isinstance(module, POOLS) else ""
+    if isinstance(module, NORMS):
+        return "norm"
+    return "pool" if isinstance(module, POOLS) else ""
 
 
-def _meet(
-    met: list[Block], name: str, kind: str, module: nn.Module, _inputs: Any, output: Tensor
+def _record(
+    blocks: list[Block], name: str, kind: str, module: nn.Module, _inputs: Any, output: Tensor
 ) -> None:
     weight = getattr(module, "weight", None)
     shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
-    met.append(Block(name, kind, prod(shape) if shape else 0, shape, tuple(output.shape[1:])))
+    weights = prod(shape) if shape else 0  # prod(()) is 1, and a pooling has none
+    blocks.append(Block(name, kind, weights, shape, tuple(output.shape[1:])))

@@ -1,4 +1,4 @@
-"""What is written on a sample model's card. The words come from the catalogue, the numbers from the shipped weights. No torch here."""
+"""A sample model's card: words from the catalogue, numbers from the shipped weights. No torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 class Block:
     """One module of the architecture, in the order data meets it.
 
-    kind: "conv", "depthwise", "linear", "attention", "norm" or "pool"; shape: of its weight, () when it has none;
-    output: of one example; weights: in the weight tensor (a bias is not counted).
+    kind: "conv", "depthwise", "linear", "attention", "norm" or "pool"; shape: of its weight, ()
+    when it has none; output: of one example; weights: in the weight tensor (biases not counted).
     """
 
     name: str
@@ -35,8 +35,10 @@ class Block:
 class Card:
     """A sample model, described.
 
-    data, classes, needs ("nothing" or "download"), licence: of its data set; mean, std: inputs are (value - mean) / std
-    weights: that techniques may remove; parameters: all; bytes: of the model in float32; shipped: of the file here
+    data, classes, needs ("nothing" or "download"), licence: of its data set
+    mean, std: inputs are (value - mean) / std
+    weights: that techniques may prune; parameters: all
+    bytes: of the model in float32; shipped: of the file here
     accuracy: of the shipped weights on test; train, validation, test: examples
     recipe, seed, versions: how it was trained, and with what
     """
@@ -72,7 +74,7 @@ class Card:
 
 @cache
 def card(name: str) -> Card:
-    """Raises UnknownName, which lists the known ones; FileRefused when its file is damaged or missing."""
+    """Raises UnknownName, which lists the known ones; FileRefused for a damaged or missing file."""
     kind = sample(name)
     data = dataset(kind.dataset)
     facts = _facts(name)

@@ -1,4 +1,4 @@
-"""What there is to load: the data sets, the sample models, and how each was trained. Plain data; no torch here."""
+"""The data sets, the sample models, and how each was trained. Plain data; no torch here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ ARCHITECTURES = Path(__file__).parent / "architectures.txt"
 class Dataset:
     """Examples with classes. shape: of one example; sizes: train, validation, test, fixed for ever.
 
-    Inputs are (value - mean) / std, of values in [0, 1] for pictures; `needs` is "nothing" or "download".
+    Inputs are (value - mean) / std, of values in [0, 1] for pictures; needs: "nothing" or
+    "download".
     """
 
     name: str
@@ -33,7 +34,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Training:
-    """How a sample model was trained: warm-up over the first tenth of the steps, then a cosine to 0.
+    """How a sample model was trained: warm-up over the first tenth of the steps, then cosine to 0.
 
     shift: pictures are moved by up to that many pixels; flip: half of them are mirrored;
     smoothing: of the targets; bfloat16: products in bfloat16, weights in float32.
@@ -53,7 +54,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Sample:
-    """A model with shipped weights. architecture: "file:function" in this folder; half: shipped as float16, read as float32."""
+    """A model with shipped weights.
+
+    architecture: "file:function" in this folder; half: shipped as float16, read as float32.
+    """
 
     name: str
     title: str
@@ -98,7 +102,8 @@ DATASETS = {
         Dataset(
             "mnist1d",
             "MNIST-1D",
-            "5,000 computed curves of 40 points, each a digit's outline that was moved, stretched and made noisy.",
+            "5,000 computed curves of 40 points, each a digit's outline that was moved, "
+            "stretched and made noisy.",
             (1, 40),
             (3500, 500, 1000),
             DIGITS,
@@ -143,7 +148,8 @@ SAMPLES = {
         Sample(
             "digits-mlp",
             "MLP on digits",
-            "The first model to try: three plain layers that, fine-tuned, keep their accuracy with nine of ten weights gone.",
+            "The first model to try: three plain layers that, fine-tuned, keep their accuracy "
+            "with nine of ten weights pruned.",
             "Three linear layers, 64-300-100-10, with ReLU.",
             "digits",
             "mlp:digits_mlp",
@@ -152,7 +158,8 @@ SAMPLES = {
         Sample(
             "digits-cnn",
             "CNN on digits",
-            "Filters you can look at, and the difference between removing single weights and whole channels.",
+            "Filters you can look at, and the difference between removing single weights "
+            "and whole channels.",
             "Three 3x3 convolutions with pooling, then two linear layers.",
             "digits",
             "cnn:digits_cnn",
@@ -161,7 +168,8 @@ SAMPLES = {
         Sample(
             "digits-resnet",
             "Residual CNN on digits",
-            "Residual coupling: layers that add into each other must lose the same channels, with their BatchNorm.",
+            "Dependency groups through residual connections: layers that add into each other "
+            "must lose the same channels, with their BatchNorm.",
             "A convolution, three residual blocks with BatchNorm, one linear layer.",
             "digits",
             "resnet:digits_resnet",
@@ -170,7 +178,8 @@ SAMPLES = {
         Sample(
             "digits-depthwise",
             "Depthwise CNN on digits",
-            "Coupling through depthwise convolutions: a channel that goes takes its own filter and two BatchNorms along.",
+            "Dependency groups through depthwise convolutions: removing a channel removes its own "
+            "filter and two BatchNorms' entries too.",
             "Depthwise 3x3 and pointwise 1x1 convolutions with BatchNorm, as in MobileNet.",
             "digits",
             "depthwise:digits_depthwise",
@@ -179,8 +188,10 @@ SAMPLES = {
         Sample(
             "digits-vit",
             "Vision transformer on digits",
-            "Attention heads and wide MLP layers: it loses accuracy far sooner than a convolutional network of its size.",
-            "2x2 patches, three transformer blocks of width 48 with four heads, a mean over the patches, one linear layer.",
+            "Attention heads and wide MLP layers: it loses accuracy far sooner than a "
+            "convolutional network of its size.",
+            "2x2 patches, three transformer blocks of width 48 with four heads, a mean over the "
+            "patches, one linear layer.",
             "digits",
             "vit:digits_vit",
             Training(
@@ -190,7 +201,8 @@ SAMPLES = {
         Sample(
             "mnist1d-mlp",
             "MLP on MNIST-1D",
-            "A model that overfits: see whether fewer weights help or harm it on curves it has not met.",
+            "A model that overfits: see whether fewer weights help or harm it on curves that it "
+            "has not met.",
             "Three linear layers, 40-200-100-10, with ReLU.",
             "mnist1d",
             "mlp:mnist1d_mlp",
@@ -199,7 +211,8 @@ SAMPLES = {
         Sample(
             "mnist1d-cnn",
             "CNN on MNIST-1D",
-            "A small model on a hard task: accuracy falls early, so that techniques are told apart.",
+            "A small model on a hard task: accuracy falls early, so that techniques are told "
+            "apart.",
             "Three convolutions over a curve of 40 points, then one linear layer.",
             "mnist1d",
             "cnn1d:mnist1d_cnn",
@@ -208,7 +221,8 @@ SAMPLES = {
         Sample(
             "mnist-lenet300",
             "LeNet-300-100 on MNIST",
-            "The yardstick of the literature: Han et al. kept its accuracy with a twelfth of the weights.",
+            "The yardstick of the literature: Han et al. kept its accuracy with a twelfth of the "
+            "weights.",
             "Three linear layers, 784-300-100-10, with ReLU.",
             "mnist",
             "mlp:lenet300",
@@ -218,7 +232,8 @@ SAMPLES = {
         Sample(
             "mnist-lenet5",
             "LeNet-5 on MNIST",
-            "Published numbers to hold against: one linear layer holds 93 % of the weights, so it matters where they are removed.",
+            "Published numbers to compare with: one linear layer holds 93 % of the weights, so "
+            "it matters where they are removed.",
             "Two 5x5 convolutions (20 and 50 filters) with pooling, then 800-500-10.",
             "mnist",
             "lenet5:lenet5",
@@ -228,7 +243,8 @@ SAMPLES = {
         Sample(
             "fashion-lenet5",
             "LeNet-5 on Fashion-MNIST",
-            "The same network as on MNIST with a harder task: see how much less of it can go.",
+            "The same network as on MNIST with a harder task: see how much less of it can be "
+            "removed.",
             "Two 5x5 convolutions (20 and 50 filters) with pooling, then 800-500-10.",
             "fashion-mnist",
             "lenet5:lenet5",
@@ -239,7 +255,8 @@ SAMPLES = {
             "fashion-resnet20",
             "ResNet-20 on Fashion-MNIST",
             "A deep network of thin layers, of which a few are far more sensitive than the rest.",
-            "Three stages of three residual blocks with BatchNorm (16, 32, 64 channels), one linear layer.",
+            "Three stages of three residual blocks with BatchNorm (16, 32, 64 channels), "
+            "one linear layer.",
             "fashion-mnist",
             "resnet:resnet20",
             Training(epochs=10, batch=128, lr=0.1, shift=2, flip=True, bfloat16=True),

@@ -1,4 +1,7 @@
-"""A convolutional network over curves, after the one in Scaling Down Deep Learning, Greydanus, 2020, https://arxiv.org/abs/2011.14439."""
+"""A convolutional network over curves.
+
+After the one in Scaling Down Deep Learning, Greydanus, 2020, https://arxiv.org/abs/2011.14439
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The data sets as tensors, with splits that never change: train, validation (for choosing), test (for reporting).
+"""The data sets as tensors, with splits that never change: train, validation, test.
 
-digits comes with scikit-learn and mnist1d is computed; MNIST and Fashion-MNIST are read from a folder laid out as
-torchvision does, or come by torchvision's own download.
+Validation is for choosing, test for reporting. digits comes with scikit-learn and mnist1d is
+computed; MNIST and Fashion-MNIST are read from a folder laid out as torchvision does, or come by
+torchvision's own download.
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def splits(name: str, *, progress: Progress | None = None) -> Splits:
 
 
 def find(name: str) -> Path | None:
-    """The folder that has all four files of an MNIST-like set: `PRUNING_DATA` is looked at first, then ./data."""
-    given = os.environ.get("PRUNING_DATA")
-    roots = ([Path(given).expanduser()] if given else []) + [Path("data")]
+    """The folder with all four files of an MNIST-like set: in `PRUNING_DATA`, then in ./data."""
+    roots = [Path("data")]
+    if folder := os.environ.get("PRUNING_DATA"):
+        roots.insert(0, Path(folder).expanduser())
     for root in roots:
         raw = (root / FOLDERS[name] / "raw").absolute()
         if all((raw / file).is_file() for file in FILES):
@@ -62,7 +64,10 @@ def find(name: str) -> Path | None:
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:
-    """Download an MNIST-like set into ./data, as torchvision does, and return its folder. Raises DataError, with the way on."""
+    """Download an MNIST-like set into ./data, as torchvision does, and return its folder.
+
+    Raises DataError, with the way out.
+    """
     raw = Path("data").absolute() / FOLDERS[name] / "raw"
     fresh = raw.with_name(f"raw-{os.getpid()}")  # beside it, so that nobody reads half a file
     try:
@@ -79,35 +84,37 @@ def _download(name: str, folder: Path, progress: Progress) -> None:
     from torchvision import datasets
     from torchvision.datasets.utils import download_and_extract_archive
 
-    source, title = getattr(datasets, FOLDERS[name]), dataset(name).title
+    source = getattr(datasets, FOLDERS[name])
+    title = dataset(name).title
+    total = len(source.resources)
     for done, (file, md5) in enumerate(source.resources):
-        progress(f"{title}: {file}", done, len(source.resources))
+        progress(f"{title}: {file}", done, total)
         problem: Exception | None = None
         for mirror in source.mirrors:
             try:
                 with patience(PATIENCE):
-                    download_and_extract_archive(
-                        f"{mirror}{file}", str(folder), filename=file, md5=md5
-                    )
+                    url = f"{mirror}{file}"
+                    download_and_extract_archive(url, str(folder), filename=file, md5=md5)
                 break
             except (OSError, RuntimeError, EOFError) as error:
                 problem = error
         else:
             raise _unreachable(name, problem)
-    progress(title, len(source.resources), len(source.resources))
+    progress(title, total, total)
 
 
 def _unreachable(name: str, problem: Exception | None) -> DataError:
     return DataError(
-        f"{dataset(name).title} is not on this machine and could not be downloaded ({problem}): connect to the internet, or put "
-        f"{FOLDERS[name]}/raw/{FILES[0]} and its three companions into ./data or into the folder named by PRUNING_DATA, "
-        "or choose a digits or mnist1d model, which need no download."
+        f"{dataset(name).title} is not on this machine and could not be downloaded ({problem}): "
+        f"connect to the internet, or put {FOLDERS[name]}/raw/{FILES[0]} and its three companions "
+        "into ./data or into the folder named by PRUNING_DATA, or choose a digits or mnist1d "
+        "model, which need no download."
     )
 
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """Downloads inside give up after so long without an answer: by default they would wait for minutes."""
+    """Downloads inside give up after so long without an answer; the default is minutes."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -117,20 +124,30 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 def read_idx(path: Path) -> Tensor:
-    """A file of the idx format (unsigned bytes) as a uint8 tensor. Raises DataError when it is torn or something else."""
+    """A file of the idx format (unsigned bytes) as a uint8 tensor.
+
+    Raises DataError when it is torn or something else.
+    """
+    # Two zeros, 8 for unsigned bytes, the number of dimensions; each size in four bytes; values.
     raw = np.fromfile(path, dtype=np.uint8)
-    dims = int(raw[3]) if len(raw) >= 4 and raw[:3].tolist() == [0, 0, 8] else 0
+    is_idx = len(raw) >= 4 and raw[:3].tolist() == [0, 0, 8]
+    dims = int(raw[3]) if is_idx else 0
     start = 4 + 4 * dims
-    shape = raw[4:start].view(">u4").astype(int).tolist() if dims and len(raw) >= start else []
+    shape: list[int] = []
+    if dims and len(raw) >= start:
+        shape = raw[4:start].view(">u4").astype(int).tolist()
     if not shape or len(raw) != start + int(np.prod(shape)):
         raise DataError(
-            f"{path.name} in {path.parent} is not a whole idx file: delete it, and load again to have it downloaded."
+            f"{path.name} in {path.parent} is not a whole idx file: delete it, and load again to "
+            "have it downloaded."
         )
     return torch.from_numpy(raw[start:].reshape(shape))
 
 
 def order(labels: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> list[np.ndarray]:
-    """Indices cut into parts of the given sizes, each with the classes in the same proportions; fixed by the seed.
+    """Indices cut into parts of these sizes, each with the classes in the same proportions.
+
+    Fixed by the seed.
 
     Raises DataError when the sizes do not add up to the number of labels.
     """
@@ -138,16 +155,14 @@ def order(labels: np.ndarray, sizes: tuple[int, ...], seed: int = 0) -> list[np.
         raise DataError(
             f"The parts {sizes} add up to {sum(sizes):,}, but there are {len(labels):,} examples."
         )
-    shuffled = np.random.RandomState(seed).permutation(
-        len(labels)
-    )  # RandomState: its stream is frozen for ever
-    rank = np.empty(len(labels))
+    # RandomState and not default_rng: its stream is frozen for ever.
+    shuffled = np.random.RandomState(seed).permutation(len(labels))
+    rank = np.empty(len(labels))  # an example's place inside its class, from 0 to 1
     for label in np.unique(labels):
         members = shuffled[labels[shuffled] == label]
         rank[members] = (np.arange(len(members)) + 0.5) / len(members)
-    queue = shuffled[
-        np.argsort(rank[shuffled], kind="stable")
-    ]  # any stretch of it has the classes in proportion
+    # Sorted by that place, any stretch has the classes in proportion.
+    queue = shuffled[np.argsort(rank[shuffled], kind="stable")]
     return [np.sort(part) for part in np.split(queue, np.cumsum(sizes)[:-1])]
 
 
@@ -172,22 +187,21 @@ def _digits() -> Splits:
 
 
 def digits_table() -> np.ndarray:
-    """(1797, 65): 64 pixels from 0 to 16, then the digit. The file of scikit-learn's load_digits, without the second its import takes.
+    """(1797, 65): 64 pixels from 0 to 16, then the digit.
 
-    Raises DataError when scikit-learn is not installed.
+    The file of scikit-learn's load_digits, without the second that importing it takes. Raises
+    DataError when scikit-learn is not installed.
     """
     package = find_spec("sklearn")
-    path = (
-        Path((package.submodule_search_locations or [""])[0] if package else "")
-        / "datasets"
-        / "data"
-        / "digits.csv.gz"
+    folders = (package.submodule_search_locations or []) if package else []
+    for folder in folders:
+        path = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if path.is_file():
+            return np.loadtxt(path, delimiter=",")
+    raise DataError(
+        "The digits come with scikit-learn, and it is not installed whole: start with "
+        "`python3 run.py`, which installs it."
     )
-    if not path.is_file():
-        raise DataError(
-            "The digits come with scikit-learn, and it is not installed whole: start with `python3 run.py`, which installs it."
-        )
-    return np.loadtxt(path, delimiter=",")
 
 
 @lru_cache(maxsize=1)
@@ -196,58 +210,59 @@ def _mnist1d() -> Splits:
     x, y = _curves()
     data = dataset("mnist1d")
     train, validation = order(y[:4000], data.sizes[:2])
-    parts = (train, validation, np.arange(4000, 5000))
-    train_set, validation_set, test_set = (
-        _part(torch.from_numpy(x).float().unsqueeze(1), y, part) for part in parts
-    )
-    return train_set, validation_set, test_set
+    curves = torch.from_numpy(x).float().unsqueeze(1)  # (5000, 1, 40): one channel
+    test = np.arange(4000, 5000)
+    return _part(curves, y, train), _part(curves, y, validation), _part(curves, y, test)
 
 
 def _curves() -> tuple[np.ndarray, np.ndarray]:
     """(5000, 40) float32 and (5000,) int64, computed once and kept in the workspace."""
-    kept = Path(os.environ.get("PRUNING_HOME") or "workspace") / "data" / "mnist1d-seed42.npz"
-    if kept.is_file():
+    workspace = Path(os.environ.get("PRUNING_HOME") or "workspace")
+    cache = workspace / "data" / "mnist1d-seed42.npz"
+    if cache.is_file():
         try:
-            with np.load(kept, allow_pickle=False) as file:
+            with np.load(cache, allow_pickle=False) as file:
                 return file["x"], file["y"]
         except (OSError, ValueError, KeyError, EOFError):
-            kept.unlink(missing_ok=True)  # torn by a full disk: compute it again
+            cache.unlink(missing_ok=True)  # torn by a full disk: compute it again
     x, y = compute_curves()
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    fresh = kept.with_name(f"{kept.stem}.{os.getpid()}.npz")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    fresh = cache.with_name(f"{cache.stem}.{os.getpid()}.npz")
     np.savez(fresh, x=x, y=y)
-    fresh.replace(kept)
+    fresh.replace(cache)
     return x, y
 
 
 def compute_curves() -> tuple[np.ndarray, np.ndarray]:
-    """The authors' make_dataset with their own arguments and seed; the global random states are left as they were."""
+    """The authors' make_dataset with their own arguments and seed.
+
+    It seeds the global generators of random and numpy, which are left as they were.
+    """
     from mnist1d.data import get_dataset_args, make_dataset
 
-    states = random.getstate(), np.random.get_state()
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
     try:
-        made = make_dataset(get_dataset_args())
+        curves = make_dataset(get_dataset_args())
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-    x = np.concatenate([made["x"], made["x_test"]]).astype(np.float32)
-    return x, np.concatenate([made["y"], made["y_test"]]).astype(np.int64)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+    x = np.concatenate([curves["x"], curves["x_test"]]).astype(np.float32)
+    y = np.concatenate([curves["y"], curves["y_test"]]).astype(np.int64)
+    return x, y
 
 
 @lru_cache(maxsize=1)
 def _idx(name: str, raw: Path) -> Splits:
     data = dataset(name)
     x, y, x_test, y_test = (read_idx(raw / file) for file in FILES)
-    train, validation = order(y.numpy(), data.sizes[:2])
+    labels = y.numpy()
+    train, validation = order(labels, data.sizes[:2])
     x, x_test = (normalised(part.float().div_(255).unsqueeze(1), data) for part in (x, x_test))
-    return (
-        _part(x, y.numpy(), train),
-        _part(x, y.numpy(), validation),
-        Batches(x_test, y_test.long(), batch=256),
-    )
+    test = Batches(x_test, y_test.long(), batch=256)
+    return _part(x, labels, train), _part(x, labels, validation), test
 
 
-def _part(x: Tensor, y: np.ndarray, part: np.ndarray) -> Batches:
-    return Batches(
-        x[torch.from_numpy(part)].contiguous(), torch.from_numpy(y[part]).long(), batch=256
-    )
+def _part(x: Tensor, y: np.ndarray, indices: np.ndarray) -> Batches:
+    inputs = x[torch.from_numpy(indices)].contiguous()
+    return Batches(inputs, torch.from_numpy(y[indices]).long(), batch=256)

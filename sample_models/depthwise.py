@@ -1,4 +1,4 @@
-"""Depthwise separable convolutions: one filter for each channel, then a 1x1 convolution that mixes the channels.
+"""Depthwise separable convolutions: one filter a channel, then a 1x1 convolution that mixes them.
 
 MobileNets, Howard et al., 2017, https://arxiv.org/abs/1704.04861
 """

@@ -1,6 +1,7 @@
-"""LeNet-5 in the widened form that the pruning literature measures on (20 and 50 filters, 500 hidden units; 430,500 weights).
+"""LeNet-5 in the widened form that the pruning literature measures on.
 
-Learning both Weights and Connections for Efficient Neural Networks, Han et al., 2015, https://arxiv.org/abs/1506.02626
+20 and 50 filters, 500 hidden units; 430,500 weights. Learning both Weights and Connections for
+Efficient Neural Networks, Han et al., 2015, https://arxiv.org/abs/1506.02626
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sample models with their shipped weights and their data. Imports torch; `sample_models` does not until asked to load."""
+"""Sample models with their shipped weights and their data. Imports torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sample_models.data import Progress, splits
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """The untrained model, its weights drawn from the seed; torch's own random state is left as it was.
+    """The untrained model, initialised from the seed; torch's own random state is left as it was.
 
     Raises UnknownName.
     """
@@ -32,18 +32,18 @@ def build(name: str, seed: int = 0) -> nn.Module:
 def load(name: str, *, data: bool = True, progress: Progress | None = None) -> Workpiece:
     """The trained model in eval mode and float32, with its three splits unless `data` is False.
 
-    Raises UnknownName; DataError when the data is neither here nor to be had; FileRefused when the shipped file is damaged.
+    Raises UnknownName; DataError when the data is neither here nor to be had; FileRefused when the
+    shipped file is damaged.
     """
     kind = sample(name)
     about = dataset(kind.dataset)
     model = with_weights(kind)
-    example = torch.zeros(2, *about.shape)
     if not data:
+        example = torch.zeros(2, *about.shape)
         return Workpiece(name, model, example=example, classes=about.classes)
-    train, validation, test = splits(kind.dataset, progress=progress)
-    return Workpiece(
-        name, model, train, validation, test, example=test.x[:2].clone(), classes=about.classes
-    )
+    parts = splits(kind.dataset, progress=progress)
+    example = parts[2].x[:2].clone()
+    return Workpiece(name, model, *parts, example=example, classes=about.classes)
 
 
 def with_weights(kind: Sample) -> nn.Module:
@@ -53,8 +53,9 @@ def with_weights(kind: Sample) -> nn.Module:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:
         raise FileRefused(
-            f"The weights of {kind.name} are damaged or missing ({error}): get sample_models/weights afresh, "
-            f"or train them with `python -m sample_models train {kind.name}`."
+            f"The weights of {kind.name} are damaged or missing ({error}): get "
+            "sample_models/weights afresh, or train them with "
+            f"`python -m sample_models train {kind.name}`."
         ) from error
     model = build(kind.name)
     model.load_state_dict({key: full(value) for key, value in stored.items()})

@@ -1,10 +1,9 @@
-"""From catalogue to shipped file: train a sample model, write its weights, measure what was written, fill in its card."""
+"""From catalogue to shipped file: train a sample model, write its weights and its card."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,9 @@ Say = Callable[[str], None]
 
 
 def make(name: str, *, seed: int = 0, threads: int = 1, say: Say = print) -> dict[str, Any]:
-    """Train, ship and describe one sample model; returns the card's facts. Test data is looked at once, at the end.
+    """Train, ship and describe one sample model; returns the card's facts.
+
+    Test data is looked at once, at the end.
 
     Raises UnknownName, DataError.
     """
@@ -56,10 +57,10 @@ def describe(kind: Sample, seed: int, threads: int, say: Say = print) -> dict[st
     }
     CARDS.mkdir(exist_ok=True)
     (CARDS / f"{kind.name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    right, total = facts["accuracy"]["correct"], facts["accuracy"]["total"]
-    say(
-        f"{kind.name}: {right}/{total} = {right / total:.2%} on test, {facts['shipped']:,} bytes shipped"
-    )
+    right = facts["accuracy"]["correct"]
+    total = facts["accuracy"]["total"]
+    accuracy = f"{right}/{total} = {right / total:.2%} on test"
+    say(f"{kind.name}: {accuracy}, {facts['shipped']:,} bytes shipped")
     return facts
 
 
@@ -81,8 +82,9 @@ def _stored(value: Tensor, half: bool) -> Tensor:
     value = value.detach().contiguous()
     if half and value.is_floating_point():
         value = value.half()
-        if not math.isfinite(float(value.float().abs().sum())):
+        if not value.isfinite().all():
             raise OverflowError(
-                "A weight is too large for float16: ship this model as float32 (half=False in the catalogue)."
+                "A weight is too large for float16: ship this model as float32 "
+                "(half=False in the catalogue)."
             )
     return value

@@ -1,6 +1,7 @@
 """Multi-layer perceptrons: the plainest thing to prune.
 
-LeNet-300-100: Gradient-Based Learning Applied to Document Recognition, LeCun et al., 1998, https://doi.org/10.1109/5.726791
+LeNet-300-100: Gradient-Based Learning Applied to Document Recognition, LeCun et al., 1998,
+https://doi.org/10.1109/5.726791
 """
 
 from __future__ import annotations

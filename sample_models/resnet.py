@@ -1,4 +1,4 @@
-"""Residual networks with BatchNorm: two layers that add into each other must keep the same channels.
+"""Residual networks with BatchNorm: layers that add into each other must keep the same channels.
 
 Deep Residual Learning, He et al., 2015, https://arxiv.org/abs/1512.03385
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions added to what came in; a 1x1 convolution brings that to the new shape where it changes."""
+    """Two 3x3 convolutions added to the input, which a 1x1 convolution reshapes where need be."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -19,14 +19,10 @@ class Block(nn.Module):
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        same = stride == 1 and inputs == outputs
-        self.shortcut = (
-            nn.Identity()
-            if same
-            else nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.norm1(self.conv1(x)).relu()
@@ -35,19 +31,21 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A 3x3 convolution, stages of residual blocks, a mean over the picture, one linear layer. Later stages halve the picture.
+    """A 3x3 convolution, stages of residual blocks, a mean over the picture, one linear layer.
 
-    (n, 1, height, width) -> (n, 10)
+    Later stages halve the picture. (n, 1, height, width) -> (n, 10)
     """
 
     def __init__(self, widths: Sequence[int] = (16, 32, 64), blocks: int = 3) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, widths[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(widths[0])
-        stages, inputs = [], widths[0]
+        stages = []
+        inputs = widths[0]
         for number, width in enumerate(widths):
-            first = Block(inputs, width, stride=1 if number == 0 else 2)
-            stages.append(nn.Sequential(first, *(Block(width, width) for _ in range(blocks - 1))))
+            stage = [Block(inputs, width, stride=1 if number == 0 else 2)]
+            stage += [Block(width, width) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(*stage))
             inputs = width
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)

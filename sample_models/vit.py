@@ -1,4 +1,6 @@
-"""A small vision transformer. Queries, keys and values are plain linear layers, so that a head is a run of their rows.
+"""A small vision transformer.
+
+Queries, keys and values are plain linear layers, so that a head is a run of their rows.
 
 An Image is Worth 16x16 Words, Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929
 """
@@ -11,7 +13,10 @@ from torch.nn import functional as F
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. (n, tokens, width) -> the same; head h owns rows h*d to (h+1)*d of query, key and value."""
+    """Multi-head self-attention. (n, tokens, width) -> the same.
+
+    Head h owns rows h*d to (h+1)*d of query, key and value.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -22,17 +27,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (  # each (n, heads, tokens, d)
-            part(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
+        parts = [layer(x) for layer in (self.query, self.key, self.value)]
+        # Each (n, heads, tokens, d).
+        query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value)
         y: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return y
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each added to what came in, with LayerNorm before it."""
+    """Attention, then an MLP, each added to its input, with LayerNorm before it."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
