@@ -1,4 +1,4 @@
-"""The data of the sample models: fixed splits, safe reading, downloads that say how far they are."""
+"""The data of the sample models: fixed splits, safe reading, downloads that report progress."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ import sample_models
 from pruning.errors import DataError
 from sample_models import catalogue, data
 
-ROOT = Path(__file__).parent.parent
-NAMES = sample_models.names()
-SMALL = "squeezenet1_1"
-RESNET18 = "resnet18-f37072fd.pth"
-
 # The splits, for ever: a change here would compare new runs with old ones on other examples.
 DIGITS_SPLITS = ["df32bddf96bd6179", "7000df3333fe39c5", "59b6ebe40fb9098d"]
 MNIST1D_SPLITS = ["903467383eef6d92", "073174795f51fb52", "8de99be3ff9dab15"]
@@ -28,10 +23,10 @@ LARGE_SPLIT = "253326dc3e5871f8"
 
 
 def digest(*tensors: Tensor) -> str:
-    found = hashlib.sha256()
+    sha = hashlib.sha256()
     for tensor in tensors:
-        found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        sha.update(tensor.contiguous().numpy().tobytes())
+    return sha.hexdigest()[:16]
 
 
 # Data
@@ -55,35 +50,34 @@ def test_splits_share_no_example_and_hold_every_class(name: str) -> None:
 def test_the_digits_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     from sklearn.datasets import load_digits
 
-    found, rows = load_digits(), data.digits_table()
-    assert (rows[:, :64] == found.data).all()
-    assert (rows[:, 64] == found.target).all()
+    theirs = load_digits()
+    rows = data.digits_table()
+    assert (rows[:, :64] == theirs.data).all()
+    assert (rows[:, 64] == theirs.target).all()
     monkeypatch.setattr(data, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"scikit-learn, and it is not installed whole.*run\.py"):
         data.digits_table()
 
 
 def test_the_splits_of_digits_never_change() -> None:
-    found = catalogue.dataset("digits")
-    values = [
-        (data.pictures(part.x, found) * 16).round().to(torch.uint8)
-        for part in data.splits("digits")
-    ]
-    assert [
-        digest(x, part.y) for x, part in zip(values, data.splits("digits"), strict=True)
-    ] == DIGITS_SPLITS
-    train_set = data.splits("digits")[0].x
-    assert abs(float(train_set.mean())) < 0.01
-    assert float(train_set.std()) == pytest.approx(1, abs=0.01)
+    about = catalogue.dataset("digits")
+    parts = data.splits("digits")
+    digests = []
+    for part in parts:
+        pixels = (data.pictures(part.x, about) * 16).round().to(torch.uint8)
+        digests.append(digest(pixels, part.y))
+    assert digests == DIGITS_SPLITS
+    train = parts[0].x
+    assert abs(float(train.mean())) < 0.01
+    assert float(train.std()) == pytest.approx(1, abs=0.01)
 
 
 def test_the_splits_of_mnist1d_never_change() -> None:
-    """Labels bit by bit; the curves to 5 digits, since they come from sines and interpolations of this machine's libraries."""
+    """Labels bit by bit; the curves to 5 digits: their sines come from this machine's libraries."""
     parts = data.splits("mnist1d")
     assert [digest(part.y) for part in parts] == MNIST1D_SPLITS
-    assert [float(part.x.abs().double().mean()) for part in parts] == pytest.approx(
-        MNIST1D_MEANS, rel=1e-5
-    )
+    means = [float(part.x.abs().double().mean()) for part in parts]
+    assert means == pytest.approx(MNIST1D_MEANS, rel=1e-5)
 
 
 def test_the_split_of_mnist_like_labels_never_changes() -> None:
@@ -95,11 +89,8 @@ def test_the_split_of_mnist_like_labels_never_changes() -> None:
 def test_a_split_keeps_the_proportions_of_the_classes() -> None:
     labels = np.repeat([0, 1, 2], [60, 30, 10])
     parts = data.order(labels, (50, 30, 20))
-    assert [np.bincount(labels[part]).tolist() for part in parts] == [
-        [30, 15, 5],
-        [18, 9, 3],
-        [12, 6, 2],
-    ]
+    counts = [np.bincount(labels[part]).tolist() for part in parts]
+    assert counts == [[30, 15, 5], [18, 9, 3], [12, 6, 2]]
     assert sorted(np.concatenate(parts).tolist()) == list(range(100))
     with pytest.raises(DataError, match="add up to 99"):
         data.order(labels, (50, 49))
@@ -108,18 +99,19 @@ def test_a_split_keeps_the_proportions_of_the_classes() -> None:
 def test_curves_are_kept_and_computing_them_disturbs_nobody(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = [np.full((2, 40), 0.5, np.float32), np.array([1, 2])]
+    curves = np.full((2, 40), 0.5, np.float32)
+    labels = np.array([1, 2])
     calls: list[int] = []
 
     def compute() -> tuple[np.ndarray, np.ndarray]:
         calls.append(1)
-        return made[0], made[1]
+        return curves, labels
 
     monkeypatch.setattr(data, "compute_curves", compute)
     for _ in range(2):
         x, y = data._curves()
-        assert (x == made[0]).all()
-        assert (y == made[1]).all()
+        assert (x == curves).all()
+        assert (y == labels).all()
     assert len(calls) == 1
     next(home.rglob("*.npz")).write_bytes(b"torn")
     data._curves()
@@ -157,27 +149,36 @@ def test_an_idx_file_is_read_whole_or_refused(tmp_path: Path) -> None:
             data.read_idx(path)
 
 
-@pytest.mark.parametrize("place", ["PRUNING_DATA", "./data"])
-def test_mnist_is_read_from_a_folder_as_it_is(nowhere: Path, place: str) -> None:
-    raw = nowhere / ("data-dir" if place == "PRUNING_DATA" else "data") / "MNIST" / "raw"
+def test_mnist_is_looked_for_in_the_named_folder_first(nowhere: Path) -> None:
+    folders = {name: nowhere / name / "MNIST" / "raw" for name in ("data", "data-dir")}
+    assert data.find("mnist") is None
+    for raw in folders.values():
+        raw.mkdir(parents=True)
+        for file in data.FILES:
+            assert data.find("mnist") != raw  # not before all four are there
+            (raw / file).touch()
+        assert data.find("mnist") == raw
+
+
+def test_mnist_is_read_as_it_is(nowhere: Path) -> None:
+    raw = nowhere / "data-dir" / "MNIST" / "raw"
     for prefix, count in (("train", 60_000), ("t10k", 10_000)):
         pixels = np.zeros((count, 28, 28), np.uint8)
         pixels[:, 0, :3] = np.stack([np.arange(count) >> shift & 255 for shift in (0, 8, 16)], 1)
         write_idx(raw / f"{prefix}-images-idx3-ubyte", pixels)
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", np.arange(count) % 10)
     parts = data.splits("mnist")
-    found = catalogue.dataset("mnist")
-    assert tuple(len(part.x) for part in parts) == found.sizes == (55_000, 5_000, 10_000)
-    numbers = [
-        (data.pictures(part.x[:, 0, 0, :3], found) * 255).round().long()
-        @ torch.tensor([1, 256, 65536])
-        for part in parts
-    ]
+    about = catalogue.dataset("mnist")
+    assert tuple(len(part.x) for part in parts) == about.sizes == (55_000, 5_000, 10_000)
+    numbers = []  # of each image, read back from its first three pixels
+    for part in parts:
+        pixels = (data.pictures(part.x[:, 0, 0, :3], about) * 255).round().long()
+        numbers.append(pixels @ torch.tensor([1, 256, 65536]))
+        assert torch.equal(numbers[-1] % 10, part.y)
     assert sorted(torch.cat(numbers[:2]).tolist()) == list(range(60_000))
-    assert all(torch.equal(n % 10, part.y) for n, part in zip(numbers, parts, strict=True))
 
 
-def test_absent_data_is_said_with_the_way_on(nowhere: Path) -> None:
+def test_absent_data_is_named_with_the_way_out(nowhere: Path) -> None:
     with pytest.raises(DataError, match=r"MNIST is not on this machine .*PRUNING_DATA.*digits"):
         sample_models.load("mnist-lenet300")
     assert sample_models.load("mnist-lenet300", data=False).test is None
