@@ -1,15 +1,14 @@
-"""Lottery tickets: what is put back is bit for bit what was there, and controls differ from the ticket in just one thing."""
+"""Lottery tickets: rewinding is exact, and controls differ from the ticket in one thing."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import nn
 
 import pruning
 from pruning import events, masks
@@ -19,7 +18,7 @@ from pruning.recipe import Recipe
 from pruning.training import controls
 from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece, prunable
-from tests.toys import toy
+from tests.toys import same, toy
 
 TICKET: dict[str, Any] = {
     "start": "random",
@@ -32,74 +31,91 @@ TICKET: dict[str, Any] = {
 }
 
 
-class Watched:
-    """Every training of a run: the weights it began with, its masks, and what it was told."""
+class Training(NamedTuple):
+    """How one training of a run began."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.begun: list[tuple[dict[str, torch.Tensor], Masks, dict[str, Any]]] = []
-
-        def watch(work: Workpiece, keep: Masks, recipe: Recipe, **more: Any) -> Iterator[Any]:
-            self.begun.append((controls.snapshot(work.model), keep, more))
-            return finetune(work, keep, recipe, **more)
-
-        monkeypatch.setattr(import_module("pruning.pipeline"), "finetune", watch)
+    state: dict[str, torch.Tensor]
+    keep: Masks
+    options: dict[str, Any]  # of finetune
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(monkeypatch)
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
+    """Every training of the runs to come, in order."""
+    record: list[Training] = []
+
+    def recorded(work: Workpiece, keep: Masks, recipe: Recipe, **options: Any) -> Iterator[Any]:
+        record.append(Training(controls.snapshot(work.model), keep, options))
+        return finetune(work, keep, recipe, **options)
+
+    monkeypatch.setattr(import_module("pruning.pipeline"), "finetune", recorded)
+    return record
 
 
-def told(recipe: Recipe, name: str = "mlp") -> list[events.Event]:
+def history(recipe: Recipe, name: str = "mlp") -> list[events.Event]:
     return list(pruning.run(recipe, toy(name)))
 
 
-def tickets(said: list[events.Event], kind: str = "ticket") -> list[events.Ticket]:
-    return [event for event in said if isinstance(event, events.Ticket) and event.kind == kind]
+def tickets(history: list[events.Event], kind: str = "ticket") -> list[events.Ticket]:
+    return [event for event in history if isinstance(event, events.Ticket) and event.kind == kind]
+
+
+def counts(keep: Masks, names: Iterable[str]) -> dict[str, int]:
+    """Weights kept in each layer."""
+    return {name: int(keep[name].sum()) for name in names}
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual"])
 def test_rewinding_puts_the_first_weights_back_bit_for_bit_where_they_are_kept(
-    name: str, watched: Watched
+    name: str, trainings: list[Training]
 ) -> None:
-    told(Recipe(**TICKET), name)
-    (first, dense, _), *rounds = watched.begun
-    assert len(rounds) == 3 and all(keep.all() for keep in dense.values())
-    for state, keep, _ in rounds:
-        for layer, value in state.items():
-            mask = keep.get(layer, torch.ones_like(value, dtype=torch.bool))
-            assert torch.equal(value[mask], first[layer][mask])  # statistics of BatchNorm too
+    history(Recipe(**TICKET), name)
+    dense, *rounds = trainings
+    assert len(rounds) == 3
+    assert all(mask.all() for mask in dense.keep.values())
+    for each in rounds:
+        for layer, value in each.state.items():  # statistics of BatchNorm too
+            mask = each.keep.get(layer, torch.ones_like(value, dtype=torch.bool))
+            assert torch.equal(value[mask], dense.state[layer][mask])
             assert value[~mask].count_nonzero() == 0
-    counts = [sum(int(keep[n].sum()) for n in keep) for _, keep, _ in rounds]
-    assert counts == sorted(counts, reverse=True)
+    kept = [sum(counts(each.keep, each.keep).values()) for each in rounds]
+    assert kept == sorted(kept, reverse=True)
 
 
-def test_late_rewinding_goes_back_to_the_weights_after_step_k(watched: Watched) -> None:
-    recipe = Recipe(
-        **{**TICKET, "rewind": "early"}, rewind_step=2, batch=16
-    )  # 48 examples: 3 steps an epoch
-    told(recipe)
-    first = watched.begun[0][0]
+def test_late_rewinding_goes_back_to_the_weights_after_step_k(trainings: list[Training]) -> None:
+    # 48 examples: 3 steps an epoch.
+    recipe = Recipe(**{**TICKET, "rewind": "early"}, rewind_step=2, batch=16)
+    history(recipe)
+    first = trainings[0].state
     work = toy("mlp")
     work.model.load_state_dict(first)
-    again = finetune(work, masks.dense(work.model), recipe, step=0, remember=2)
-    early = returned(again)
-    assert early is not None and not torch.equal(early["0.weight"], first["0.weight"])
-    for state, keep, more in watched.begun[1:]:
-        assert all(torch.equal(state[n][keep[n]], early[n][keep[n]]) for n in keep)
-        assert more["begin"] == 2
+    early = returned(finetune(work, masks.dense(work.model), recipe, step=0, remember=2))
+    assert early is not None
+    assert not torch.equal(early["0.weight"], first["0.weight"])
+    for each in trainings[1:]:
+        assert equal_where_kept(each, early)
+        assert each.options["begin"] == 2
 
 
-def returned(steps: Any) -> Any:
+def equal_where_kept(training: Training, state: dict[str, torch.Tensor]) -> bool:
+    keep = training.keep
+    return all(
+        torch.equal(training.state[name][keep[name]], state[name][keep[name]]) for name in keep
+    )
+
+
+def returned(generator: Any) -> Any:
     """What a generator returns."""
     while True:
         try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+            next(generator)
+        except StopIteration as stop:
+            return stop.value
 
 
-def test_learning_rate_rewinding_keeps_the_weights_and_trains_again(watched: Watched) -> None:
+def test_learning_rate_rewinding_keeps_the_weights_and_trains_again(
+    trainings: list[Training],
+) -> None:
     recipe = Recipe(
         sparsity=0.5,
         steps=2,
@@ -109,143 +125,130 @@ def test_learning_rate_rewinding_keeps_the_weights_and_trains_again(watched: Wat
         rewind_step=3,
         batch=16,
     )
-    said = told(recipe)
-    found = toy("mlp").model.state_dict()
-    state, keep, more = watched.begun[0]
-    assert (
-        len(watched.begun) == 2 and more["begin"] == 3
-    )  # the weights are trained already: no first training
-    assert all(torch.equal(state[n][keep[n]], found[n][keep[n]]) for n in keep)
-    rates = [(e.epoch, e.lr) for e in said if isinstance(e, events.Epoch)]
-    assert rates == [
-        (2, pytest.approx(recipe.lr / 2)),
-        (2, pytest.approx(recipe.lr / 2)),
-    ]  # the second half of a cosine
+    epochs = [event for event in history(recipe) if isinstance(event, events.Epoch)]
+    assert len(trainings) == 2  # the weights are trained already: no first training
+    assert trainings[0].options["begin"] == 3
+    assert equal_where_kept(trainings[0], toy("mlp").model.state_dict())
+    # The second half of a cosine, twice.
+    assert [epoch.epoch for epoch in epochs] == [2, 2]
+    assert [epoch.lr for epoch in epochs] == [pytest.approx(recipe.lr / 2)] * 2
 
 
 def test_training_resumed_in_the_middle_is_the_rest_of_the_whole() -> None:
-    recipe = Recipe(epochs=3, batch=16, lr=0.05)
+    # Momentum is not remembered: without it the two agree bit for bit.
+    recipe = Recipe(epochs=3, batch=16, lr=0.05, momentum=0.0)
+    middle = returned(finetune(toy("residual"), {}, recipe, remember=4))
     whole = toy("residual")
-    middle = returned(finetune(whole, {}, recipe, remember=4))
+    returned(finetune(whole, {}, recipe))
     rest = toy("residual")
     rest.model.load_state_dict(middle)
-    plain = Recipe(
-        epochs=3, batch=16, lr=0.05, momentum=0.0
-    )  # momentum is not remembered: without it the two agree bit for bit
-    whole, middle = toy("residual"), returned(finetune(toy("residual"), {}, plain, remember=4))
-    rest.model.load_state_dict(middle)
-    returned(finetune(whole, {}, plain))
-    returned(finetune(rest, {}, plain, begin=4))
-    ends = [controls.snapshot(work.model) for work in (whole, rest)]
-    assert all(torch.equal(ends[0][n], ends[1][n]) for n in ends[0])
+    returned(finetune(rest, {}, recipe, begin=4))
+    assert same(controls.snapshot(whole.model), controls.snapshot(rest.model))
 
 
-def test_controls_differ_from_the_ticket_in_one_thing_each(watched: Watched) -> None:
-    said = told(Recipe(**TICKET, controls=("reinit", "random_mask")))
-    first, rounds = watched.begun[0][0], watched.begun[1:]
-    assert [more.get("branch", "") for _, _, more in rounds] == ["", "reinit", "random_mask"] * 3
+def test_controls_differ_from_the_ticket_in_one_thing_each(trainings: list[Training]) -> None:
+    events_of_run = history(Recipe(**TICKET, controls=("reinit", "random_mask")))
+    first = trainings[0].state
+    rounds = trainings[1:]
+    branches = [each.options.get("branch", "") for each in rounds]
+    assert branches == ["", "reinit", "random_mask"] * 3
     for i in range(0, 9, 3):
-        (_, mask, _), (other, same, _), (state, lot, _) = rounds[i : i + 3]
-        layers = [n for n in mask if mask[n].dim() > 1]
-        assert all(torch.equal(mask[n], same[n]) for n in layers)
-        assert all((other[n][mask[n]] != first[n][mask[n]]).any() for n in layers)
-        assert all(other[n][~mask[n]].count_nonzero() == 0 for n in layers)
-        assert {n: int(lot[n].sum()) for n in layers} == {n: int(mask[n].sum()) for n in layers}
-        assert any(not torch.equal(lot[n], mask[n]) for n in layers)
-        assert all(torch.equal(state[n][lot[n]], first[n][lot[n]]) for n in layers)
-    assert {
-        kind: len(tickets(said, kind)) for kind in ("dense", "ticket", "reinit", "random_mask")
-    } == {
-        "dense": 1,
-        "ticket": 3,
-        "reinit": 3,
-        "random_mask": 3,
-    }
+        ticket, reinit, random_mask = rounds[i : i + 3]
+        layers = [name for name, mask in ticket.keep.items() if mask.dim() > 1]
+        for name in layers:
+            mask = ticket.keep[name]
+            # The same mask on other first weights.
+            assert torch.equal(mask, reinit.keep[name])
+            assert (reinit.state[name][mask] != first[name][mask]).any()
+            assert reinit.state[name][~mask].count_nonzero() == 0
+            # Another mask, as large, on the same first weights.
+            other = random_mask.keep[name]
+            assert other.sum() == mask.sum()
+            assert torch.equal(random_mask.state[name][other], first[name][other])
+        assert any(not torch.equal(random_mask.keep[name], ticket.keep[name]) for name in layers)
+    assert len(tickets(events_of_run, "dense")) == 1
+    for kind in ("ticket", "reinit", "random_mask"):
+        assert len(tickets(events_of_run, kind)) == 3
 
 
-def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(watched: Watched) -> None:
+def test_one_shot_trains_what_the_dense_network_would_have_kept_at_once(
+    trainings: list[Training],
+) -> None:
     recipe = Recipe(**TICKET, controls=("one_shot",))
-    told(recipe)
-    first, rounds = watched.begun[0][0], watched.begun[1:]
+    history(recipe)
+    first = trainings[0].state
+    rounds = trainings[1:]
     work = toy("mlp")
     work.model.load_state_dict(first)
     returned(finetune(work, masks.dense(work.model), recipe, step=0))
     for step in (1, 2, 3):
-        (_, ticket, _), (state, shot, more) = rounds[2 * step - 2 : 2 * step]
+        ticket, one_shot = rounds[2 * step - 2 : 2 * step]
+        assert one_shot.options["branch"] == "one_shot"
         share = (1 - 0.3 ** (step / 3)) / 0.7
-        wanted = pruning.choose(recipe, work, share=share)
-        assert more["branch"] == "one_shot" and all(torch.equal(shot[n], wanted[n]) for n in wanted)
-        assert all(torch.equal(state[n][shot[n]], first[n][shot[n]]) for n in wanted)
+        assert same(one_shot.keep, pruning.choose(recipe, work, share=share))
+        assert equal_where_kept(one_shot, first)
         if step == 1:  # later rounds may differ: they look at tickets that were trained in between
-            assert all(torch.equal(shot[n], ticket[n]) for n in wanted)
+            assert same(one_shot.keep, ticket.keep)
 
 
 def test_controls_leave_the_ticket_as_it_is() -> None:
-    alone, beside = (
-        tickets(told(Recipe(**TICKET))),
-        tickets(told(Recipe(**TICKET, controls=("random_mask", "one_shot", "reinit")))),
-    )
-    assert alone == beside
+    alone = tickets(history(Recipe(**TICKET)))
+    kinds = ("random_mask", "one_shot", "reinit")
+    assert tickets(history(Recipe(**TICKET, controls=kinds))) == alone
 
 
 @pytest.mark.parametrize("granularity", ["channel", "n_of_m", "block", "kernel"])
 def test_random_masks_keep_as_many_units_of_each_layer(granularity: str) -> None:
-    work = toy("residual" if granularity != "n_of_m" else "mlp")
+    work = toy("mlp" if granularity == "n_of_m" else "residual")
     recipe = Recipe(granularity=granularity, sparsity=0.4)
-    gone = pruning.choose(recipe, work)
-    lot = controls.by_lot(recipe, work, gone, 1)
-    assert gone.keys() == lot.keys()
-    if (
-        granularity != "block"
-    ):  # blocks at the edge are smaller: as many blocks, not as many weights
-        assert {n: int(k.sum()) for n, k in lot.items()} == {
-            n: int(k.sum()) for n, k in gone.items()
-        }
+    keep = pruning.choose(recipe, work)
+    random_mask = controls.by_lot(recipe, work, keep, 1)
+    assert keep.keys() == random_mask.keys()
+    # Blocks at the edge are smaller: as many blocks, not as many weights.
+    if granularity != "block":
+        assert counts(random_mask, keep) == counts(keep, keep)
 
 
 def test_tickets_say_what_they_keep_and_share() -> None:
-    said = told(Recipe(**TICKET))
+    run = history(Recipe(**TICKET))
     total = sum(w.numel() for w in prunable(toy("mlp").model).values())
-    found = tickets(said)
-    assert [t.kept for t in found] == [
-        total - round(total * 0.7 * s) for s in ((1 - 0.3 ** (r / 3)) / 0.7 for r in (1, 2, 3))
-    ]
+    found = tickets(run)
+    shares = [(1 - 0.3 ** (step / 3)) / 0.7 for step in (1, 2, 3)]
+    assert [ticket.kept for ticket in found] == [total - round(total * 0.7 * s) for s in shares]
     assert found[0].shared == 1.0  # the first round is one shot at its sparsity
-    before = [total, *(t.kept for t in found)]
-    assert [t.overlap for t in found] == [
-        pytest.approx(a / b) for b, a in itertools.pairwise(before)
-    ]  # masks are nested
-    end = said[-1]
-    assert isinstance(end, events.Finished)
-    assert (
-        end.final.accuracy == found[-1].accuracy
-        and end.dense.accuracy == tickets(said, "dense")[0].accuracy
-    )
+    # Masks are nested: the overlap with the mask before is the share of it that is kept.
+    kept = [total, *(ticket.kept for ticket in found)]
+    ratios = [after / before for before, after in itertools.pairwise(kept)]
+    assert [ticket.overlap for ticket in found] == pytest.approx(ratios)
+    finished = run[-1]
+    assert isinstance(finished, events.Finished)
+    assert finished.final.accuracy == found[-1].accuracy
+    assert finished.dense.accuracy == tickets(run, "dense")[0].accuracy
 
 
 def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> None:
-    recipe = Recipe(
-        **TICKET, controls=("reinit", "random_mask"), optimizer="adam", decay="constant"
-    )
+    training = {"optimizer": "adam", "decay": "constant"}
+    recipe = Recipe(**TICKET, controls=("reinit", "random_mask"), **training)
     work = toy("residual")
     before = controls.snapshot(work.model)
-    first, again = list(pruning.run(recipe, work)), list(pruning.run(recipe, work))
-    assert tickets(first) == tickets(again) and tickets(first, "reinit") == tickets(again, "reinit")
-    after = work.model.state_dict()
-    assert all(torch.equal(before[n], after[n]) for n in before)
-    trained = [e for e in first if isinstance(e, events.Epoch)]
-    assert isinstance(first[0], events.Started) and first[0].epochs == len(trained) == 2 * (
-        1 + 3 * 3
-    )
-    assert {e.lr for e in trained} == {recipe.lr}
-    assert all(events.from_json(events.to_json(e)) == e for e in first)
+    first = list(pruning.run(recipe, work))
+    second = list(pruning.run(recipe, work))
+    for kind in ("ticket", "reinit"):
+        assert tickets(first, kind) == tickets(second, kind)
+    assert same(before, dict(work.model.state_dict()))
+    epochs = [event for event in first if isinstance(event, events.Epoch)]
+    assert isinstance(first[0], events.Started)
+    # Two epochs of the dense model, and in each of three rounds of the ticket and two controls.
+    assert first[0].epochs == len(epochs) == 2 * (1 + 3 * 3)
+    assert {epoch.lr for epoch in epochs} == {recipe.lr}
+    assert all(events.from_json(events.to_json(event)) == event for event in first)
 
 
-def test_a_shell_tells_tickets_from_controls() -> None:
-    said = [text.event(event) for event in told(Recipe(**TICKET, controls=("reinit",)))]
-    assert any(line.startswith("ticket      round 3 of 3: ") for line in said)
-    assert any(line.startswith("reinit      round 3 of 3: ") for line in said)
-    assert sum("of the control reinit: training loss" in line for line in said) == 6
+def test_the_command_line_names_tickets_and_controls() -> None:
+    lines = [text.event(event) for event in history(Recipe(**TICKET, controls=("reinit",)))]
+    assert any(line.startswith("ticket      round 3 of 3: ") for line in lines)
+    assert any(line.startswith("reinit      round 3 of 3: ") for line in lines)
+    assert sum("of the control reinit: training loss" in line for line in lines) == 6
 
 
 def test_masks_overlap_by_hand() -> None:
@@ -255,7 +258,7 @@ def test_masks_overlap_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "said"),
+    ("fields", "error", "message"),
     [
         (
             {"rewind": "init", "epochs": 2},
@@ -279,22 +282,20 @@ def test_masks_overlap_by_hand() -> None:
     ],
 )
 def test_what_cannot_be_rewound_is_refused(
-    fields: dict[str, Any], error: type[Exception], said: str
+    fields: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         Recipe(**fields)
 
 
 def test_a_step_past_the_end_of_training_is_refused() -> None:
     with pytest.raises(OutOfRange, match=r"rewind_step is 500, but must be below 6"):
-        told(Recipe(**{**TICKET, "rewind": "early"}, rewind_step=500, batch=16))
+        history(Recipe(**{**TICKET, "rewind": "early"}, rewind_step=500, batch=16))
 
 
-def test_weights_drawn_anew_are_the_seeds() -> None:
-    work = toy("attention")
-    one, again, other = (controls.drawn(work.model, seed).state_dict() for seed in (1, 1, 2))
-    assert all(torch.equal(one[n], again[n]) for n in one)
-    assert not torch.equal(one["head.weight"], other["head.weight"])
-    assert isinstance(work.model, nn.Module) and not torch.equal(
-        work.model.get_parameter("head.weight"), one["head.weight"]
-    )
+def test_reinitialised_weights_depend_on_the_seed() -> None:
+    model = toy("attention").model
+    first, second, other = (controls.drawn(model, seed).state_dict() for seed in (1, 1, 2))
+    assert same(dict(first), dict(second))
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+    assert not torch.equal(first["head.weight"], model.get_parameter("head.weight"))
