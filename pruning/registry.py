@@ -1,8 +1,12 @@
-"""Which techniques there are, read from their source: a page can list and draw them without importing torch.
+"""The registry: criteria, granularities, scopes and schedules, read from their source files.
 
-A technique is a function with a decorator: `@criterion(...)`, `@granularity(...)`, `@scope(...)`, `@schedule(...)`.
-Its name is the function's, its options are the keyword-only parameters, its help is the docstring, and the
-decorator's keywords are its tags. Written once, there; everything else (registry, form, shell flag) derives from it.
+A technique is a function with a decorator: `@criterion(...)`, `@granularity(...)`, `@scope(...)` or
+`@schedule(...)`. Its name is the function's, its options are the keyword-only parameters, its help
+is the docstring, and the decorator's keywords are its tags. Written once, there; everything else
+(registry, form, shell flag) derives from it.
+
+Sources are parsed and not imported, so that a page can list and draw techniques without torch. For
+that, tags and defaults must be literals.
 """
 
 from __future__ import annotations
@@ -64,27 +68,37 @@ class Entry:
     module: str = ""
 
 
-_live: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in KINDS}
+# Functions by kind and name, once their module is imported.
+_functions: dict[str, dict[str, Callable[..., Any]]] = {kind: {} for kind in KINDS}
+# Techniques from outside this package, which are known only while somebody imports them.
 _added: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 
 
 def _decorator(kind: str) -> Callable[..., Callable[[Function], Function]]:
     def with_tags(**tags: Any) -> Callable[[Function], Function]:
         def register(function: Function) -> Function:
-            _live[kind][function.__name__.rstrip("_")] = function
-            if not function.__module__.startswith(
-                "pruning."
-            ):  # added from outside: no file of ours to read
-                source = textwrap.dedent(inspect.getsource(function))
-                about = inspect.getdoc(inspect.getmodule(function)) or ""
-                _added[kind].update(
-                    {entry.name: entry for entry in _read(kind, source, about, function.__module__)}
-                )
+            # The tags themselves are read from the source, like all the rest.
+            _functions[kind][_plain_name(function.__name__)] = function
+            if not function.__module__.startswith("pruning."):
+                _add(kind, function)
             return function
 
         return register
 
     return with_tags
+
+
+def _add(kind: str, function: Callable[..., Any]) -> None:
+    """Describe a technique from outside, from the function's own source."""
+    source = textwrap.dedent(inspect.getsource(function))
+    about = inspect.getdoc(inspect.getmodule(function)) or ""
+    for entry in _read(kind, source, about, function.__module__):
+        _added[kind][entry.name] = entry
+
+
+def _plain_name(name: str) -> str:
+    """`global_` is called global: Python keeps that word for itself."""
+    return name.rstrip("_")
 
 
 criterion = _decorator("criterion")
@@ -114,50 +128,63 @@ def entry(kind: str, name: str) -> Entry:
 
 def get(kind: str, name: str) -> Callable[..., Any]:
     """The technique itself (imports it, and torch with it). Raises UnknownName."""
-    found = entry(kind, name)
-    if name not in _live[kind]:
-        importlib.import_module(found.module)
-    return _live[kind][name]
+    module = entry(kind, name).module
+    if name not in _functions[kind]:
+        importlib.import_module(module)
+    return _functions[kind][name]
 
 
 def companion(name: str, what: str) -> Callable[..., Any] | None:
-    """A function that stands beside a criterion in its file and that its tags announce; None where it has none.
+    """A function that stands beside a criterion in its file and that its tags announce.
 
-    `compensates=True`: compensate(seen, masks, **options) -> name -> weights to set before the masks are applied.
-    `skips=True`: skips(seen) -> name of a layer that the criterion leaves dense -> why, a clause that ends in a full stop.
+    what: "compensate" (tag `compensates=True`): compensate(seen, masks, **options) -> name ->
+    weights to set before the masks are applied; "skips" (tag `skips=True`): skips(seen) -> name of
+    a layer that the criterion leaves dense -> why, a clause that ends in a full stop.
+    Returns None where the criterion has none.
     """
     tag = {"compensate": "compensates", "skips": "skips"}[what]
     if not entry("criterion", name).tags.get(tag):
         return None
-    found: Callable[..., Any] = getattr(sys.modules[get("criterion", name).__module__], what)
-    return found
+    module = sys.modules[get("criterion", name).__module__]
+    function: Callable[..., Any] = getattr(module, what)
+    return function
+
+
+TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),  # people write 1 for 1.0
+    "bool": (bool,),
+    "str": (str,),
+}
+"""Kind of an option -> what its value may be."""
 
 
 def check_options(kind: str, name: str, options: dict[str, Any]) -> None:
-    """Raises RecipeError for an option the technique does not have, or a value of the wrong kind."""
+    """Raises RecipeError for an option the technique does not have, or a value of another kind."""
     known = {option.name: option for option in entry(kind, name).options}
     for key, value in options.items():
         if key not in known:
             raise UnknownName(f"option of {kind} {name}", key, known)
-        option = known[key]
-        if option.kind == "choice" and value not in option.choices:
-            raise OutOfRange(
-                f"Option {key} of {name}", value, "one of " + ", ".join(map(str, option.choices))
-            )
-        fits = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(
-            option.kind, object
-        )
-        number_of_a_bool = isinstance(value, bool) and option.kind in ("int", "float")
-        if number_of_a_bool or not isinstance(value, fits):  # type: ignore[arg-type]
-            raise RecipeError(
-                f"Option {key} of {name} is {value!r}, but must be of kind {option.kind}."
-            )
+        _check_value(name, known[key], value)
+
+
+def _check_value(technique: str, option: Option, value: object) -> None:
+    what = f"Option {option.name} of {technique}"
+    if option.kind == "choice":
+        if value not in option.choices:
+            raise OutOfRange(what, value, "one of " + ", ".join(map(str, option.choices)))
+        return
+    # True is an int in Python, and nobody means 1 by it.
+    is_bool = isinstance(value, bool) and option.kind != "bool"
+    if is_bool or not isinstance(value, TYPES[option.kind]):
+        raise RecipeError(f"{what} is {value!r}, but must be of kind {option.kind}.")
 
 
 def misfit(criterion: str, granularity: str) -> str | None:
     """Why a criterion has no meaning for a granularity, and the way out; None where it has one.
 
-    A criterion that is not for all lists those it is for, and says why: `@criterion(granularities=("channel",), why="it ...")`.
+    A criterion that is not for all lists those it is for, and says why:
+    `@criterion(granularities=("channel",), why="it ...")`.
     """
     tags = entry("criterion", criterion).tags
     fits = tags.get("granularities")
@@ -171,73 +198,94 @@ def misfit(criterion: str, granularity: str) -> str | None:
 def forget(kind: str, name: str) -> None:
     """Take back a technique that was added from outside."""
     _added[kind].pop(name, None)
-    _live[kind].pop(name, None)
+    _functions[kind].pop(name, None)
+
+
+# ---------------------------------------------------------------- read from source
 
 
 @cache
 def _shipped(kind: str) -> dict[str, Entry]:
+    """The techniques of this package: a folder with a file for each, or one file for them all."""
     place = Path(__file__).parent / PLACES[kind].replace(".", "/")
-    files = sorted(place.glob("[!_]*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    if place.is_dir():
+        files = sorted(place.glob("[!_]*.py"))  # `_name.py` is a helper of a technique
+    else:
+        files = [place.with_suffix(".py")]
     found: dict[str, Entry] = {}
     for file in files:
-        module = f"pruning.{PLACES[kind]}" + (f".{file.stem}" if place.is_dir() else "")
-        found.update(
-            {
-                entry.name: entry
-                for entry in _read(kind, file.read_text(encoding="utf-8"), "", module)
-            }
-        )
+        module = f"pruning.{PLACES[kind]}"
+        if place.is_dir():
+            module = f"{module}.{file.stem}"
+        for entry in _read(kind, file.read_text(encoding="utf-8"), "", module):
+            found[entry.name] = entry
     return found
 
 
 def _read(kind: str, source: str, about: str, module: str) -> list[Entry]:
+    """The techniques of a kind in a file. about: the docstring, where `source` has none."""
     tree = ast.parse(source)
     about = ast.get_docstring(tree) or about
     found = []
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        marks = [m for m in node.decorator_list if isinstance(m, ast.Call) and _called(m) == kind]
-        if not marks:
-            continue
-        help = ast.get_docstring(node) or ""
-        link = re.search(r"https?://[^\s)>,]+", f"{help}\n{about}")
-        found.append(
-            Entry(
-                kind=kind,
-                name=node.name.rstrip("_"),  # `global_`, because Python keeps `global`
-                title=help.split("\n")[0],
-                help=help,
-                about=about,
-                paper=link.group().rstrip(".") if link else None,
-                tags={k.arg: ast.literal_eval(k.value) for k in marks[0].keywords if k.arg},
-                options=_options(node, help),
-                module=module,
-            )
-        )
+        if isinstance(node, ast.FunctionDef):
+            tags = _tags(node, kind)
+            if tags is not None:
+                found.append(_entry(kind, node, tags, about, module))
     return found
 
 
-def _called(mark: ast.Call) -> str:
-    return mark.func.id if isinstance(mark.func, ast.Name) else getattr(mark.func, "attr", "")
+def _tags(node: ast.FunctionDef, kind: str) -> dict[str, Any] | None:
+    """Keywords of the decorator `@kind(...)`; None for a function without it."""
+    for mark in node.decorator_list:
+        # `@criterion(...)` or `@registry.criterion(...)`
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func).split(".")[-1] == kind:
+            return {k.arg: ast.literal_eval(k.value) for k in mark.keywords if k.arg}
+    return None
+
+
+def _entry(
+    kind: str, node: ast.FunctionDef, tags: dict[str, Any], about: str, module: str
+) -> Entry:
+    help = ast.get_docstring(node) or ""
+    link = re.search(r"https?://[^\s)>,]+", f"{help}\n{about}")
+    return Entry(
+        kind=kind,
+        name=_plain_name(node.name),
+        title=help.split("\n")[0],
+        help=help,
+        about=about,
+        paper=link.group().rstrip(".") if link else None,
+        tags=tags,
+        options=_options(node, help),
+        module=module,
+    )
 
 
 def _options(node: ast.FunctionDef, help: str) -> tuple[Option, ...]:
-    found = []
+    options = []
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None:
-            continue  # without a default it is given by the caller, not chosen by people
-        kind, choices = "str", ()
-        match arg.annotation:
-            case ast.Name(id=name) if name in ("int", "float", "bool", "str"):
-                kind = name
-            case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-                kind = "choice"
-                values = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-                choices = tuple(ast.literal_eval(value) for value in values)
-        said = re.search(
-            rf"^\s*{arg.arg}: (.+?)(?=^\s*\w+: |^\s*$|\Z)", help, re.MULTILINE | re.DOTALL
-        )
-        text = " ".join(said.group(1).split()) if said else ""
-        found.append(Option(arg.arg, kind, ast.literal_eval(default), choices, text))
-    return tuple(found)
+            continue  # without a default it comes from the caller, and is not for people to choose
+        kind, choices = _kind(arg.annotation)
+        value = ast.literal_eval(default)
+        options.append(Option(arg.arg, kind, value, choices, _option_help(arg.arg, help)))
+    return tuple(options)
+
+
+def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
+    """An option's kind, and the choices of a Literal."""
+    match annotation:
+        case ast.Name(id=name) if name in TYPES:
+            return name, ()
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            values = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            return "choice", tuple(ast.literal_eval(value) for value in values)
+    return "str", ()
+
+
+def _option_help(name: str, help: str) -> str:
+    """From `name: ` in a docstring up to the next option, an empty line or the end, on one line."""
+    text = rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)"
+    found = re.search(text, help, re.MULTILINE | re.DOTALL)
+    return " ".join(found.group(1).split()) if found else ""

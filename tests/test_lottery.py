@@ -263,7 +263,7 @@ def test_masks_overlap_by_hand() -> None:
         (
             {"rewind": "init", "epochs": 2},
             RecipeError,
-            "those of a trained model are gone: set start to random",
+            "those of a trained model are not known: set start to random",
         ),
         (
             {"rewind": "init", "start": "random"},
