@@ -377,7 +377,7 @@ def test_sample_and_torchvision_architectures_by_name(
 
 def test_an_architecture_is_described_by_a_process_of_its_own() -> None:
     """The page's way: the same answer as here, and an unknown name says which are known."""
-    assert architecture._ask("digits-mlp") == architecture._look("digits-mlp")
+    assert architecture._ask("digits-mlp") == architecture._build("digits-mlp")
     with pytest.raises(
         UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"
     ):

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from pruning.errors import FileRefused
 from pruning.formats import guard, names, numbers, pickles
 from pruning.formats.match import match
-from pruning.formats.types import Contents, Expected, Shape, size
+from pruning.formats.types import Contents, Expected, Shape, shape_text
 
 PICKLE_CODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
@@ -34,7 +34,7 @@ def read(content: bytes) -> Contents | None:
             shapes = {entry.name: entry.shape for entry in found.entries}
             fit = match(found, Expected(shapes), "itself")
             out = io.BytesIO()
-            numbers.write(file, fit.takes, out)
+            numbers.write(file, fit.tensors, out)
         assert guard.contents(out, len(out.getvalue()), "out.safetensors").entries, (
             "what is written is sound"
         )
@@ -189,5 +189,5 @@ def test_any_layout_is_read_as_torch_reads_it(
     torch.save({"w": tensor}, held)
     (entry,) = guard.contents(held, len(held.getvalue()), "w.pt").entries
     got = [number for piece in numbers.pieces(held, entry) for number in piece.tolist()]
-    assert entry.shape == tuple(tensor.shape) and size(entry.shape)
+    assert entry.shape == tuple(tensor.shape) and shape_text(entry.shape)
     assert got == (tensor.float() if dtype.is_floating_point else tensor).flatten().tolist()

@@ -1,8 +1,9 @@
-"""Files in: weights from strangers, read without trusting them. Nothing here imports torch until weights are loaded.
+"""Files in: untrusted weights, read safely. Nothing here imports torch until weights are loaded.
 
-A file passes: first bytes (kinds) → in a fresh process under limits (sandbox, child): the zip's directory (archive), the pickle
-as data (pickles), or the header (safe) → names, shapes and bytes judged (checkpoint, names) → matched with an architecture
-(match) → every number read, judged and written as safetensors (values) → kept (uploads). Everything later reads only that.
+A file passes: first bytes (magic) → in a fresh process under limits (sandbox, reader_process): the
+zip's directory (archive), the pickle as data (pickles), or the header (safe) → names, shapes and
+bytes judged (checkpoint, names) → matched with an architecture (match) → every number read, judged
+and written as safetensors (numbers) → kept (uploads). Everything later reads only that.
 """
 
 from __future__ import annotations

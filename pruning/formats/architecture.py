@@ -1,86 +1,82 @@
-"""What an architecture's state_dict holds, asked of a process of its own: the page that asks never imports torch."""
+"""The names and shapes of an architecture's state_dict.
+
+Asked of a process of its own, because the page that asks never imports torch.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from typing import Any
 
 from pruning.errors import RunError, UnknownName
 from pruning.formats.sandbox import ROOT
 from pruning.formats.types import Expected
 
-PATIENCE = 120.0  # seconds; importing torch and torchvision takes 5
+PATIENCE = 120.0
+"""Seconds; importing torch and torchvision takes 5."""
 
-
-_seen: dict[str, Expected] = {}
+_cache: dict[str, Expected] = {}
 
 
 def ready(model: str) -> bool:
     """Whether `expected` would answer at once."""
-    return model in _seen or "torch" in sys.modules
+    return model in _cache or "torch" in sys.modules
 
 
 def expected(model: str) -> Expected:
-    """Shapes by name of a sample or torchvision architecture; UnknownName for a name that is none."""
-    if model not in _seen:
-        _judge(model)
-        _seen[model] = _look(model) if "torch" in sys.modules else _ask(model)
-    return _seen[model]
+    """Shapes by name of a sample or torchvision architecture. Raises UnknownName, RunError."""
+    if model not in _cache:
+        _check_name(model)
+        _cache[model] = _build(model) if "torch" in sys.modules else _ask(model)
+    return _cache[model]
 
 
-def _judge(model: str) -> None:
+def _check_name(model: str) -> None:
     import sample_models
 
-    samples, others = sample_models.names(), sample_models.torchvision_names()
+    samples = sample_models.names()
+    others = sample_models.torchvision_names()
     if model not in samples and model.removeprefix("torchvision:") not in others:
         raise UnknownName("architecture", model, [*samples, *others])
 
 
 def _ask(model: str) -> Expected:
-    command = [sys.executable, "-m", "pruning.formats.architecture", model]
     try:
-        done = subprocess.run(
-            command,
+        process = subprocess.run(
+            [sys.executable, "-m", "pruning.formats.architecture", model],
             cwd=ROOT,
             capture_output=True,
             timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
             check=False,
         )
-        said = json.loads(done.stdout.splitlines()[-1])
+        # The last line: what is imported may print before it.
+        answer = json.loads(process.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         raise RunError(
-            f"The architecture {model} could not be built to compare with: try it again, or choose another."
+            f"The architecture {model} could not be built to compare with: "
+            "try it again, or choose another."
         ) from None
-    return Expected(
-        {name: tuple(shape) for name, shape in said["shapes"].items()}, frozenset(said["whole"])
-    )
+    return Expected.from_json(answer)
 
 
-def _look(model: str) -> Expected:
-    """The same, here: the architecture built untrained, without memory for its weights where it is torchvision's."""
-    state = _built(model).state_dict()
-    whole = frozenset(name for name, tensor in state.items() if not tensor.is_floating_point())
-    return Expected({name: tuple(tensor.shape) for name, tensor in state.items()}, whole)
-
-
-def _built(model: str) -> Any:
+def _build(model: str) -> Expected:
+    """Builds the architecture untrained, in this process."""
     import torch
 
     import sample_models
 
     if model in sample_models.names():
-        return sample_models.build(model)
-    with torch.device("meta"):
-        return sample_models.build(model)
-
-
-def main() -> None:
-    found = _look(sys.argv[1])
-    print(json.dumps({"shapes": found.shapes, "whole": sorted(found.whole)}))
+        state = sample_models.build(model).state_dict()
+    else:
+        # On the meta device weights take no memory: torchvision's largest have a gigabyte.
+        with torch.device("meta"):
+            state = sample_models.build(model).state_dict()
+    whole = (name for name, tensor in state.items() if not tensor.is_floating_point())
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return Expected(shapes, frozenset(whole))
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps(_build(sys.argv[1]).to_json()))

@@ -1,4 +1,4 @@
-"""How much a stranger's file may ask for. Everything past these is refused, before anything of that size is made."""
+"""Limits: how much an untrusted file may ask for; what asks for more is refused at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LARGEST = 1024 * MIB  # bytes of a file
 HEADER = 8 * MIB  # bytes of a safetensors header: 20,000 tensors with long names need 6
 PICKLE = 16 * MIB  # bytes of data.pkl: names and shapes only, the numbers lie beside it
 STEPS = 4_000_000  # pickle opcodes: 20,000 tensors need 0.8 million
-MEMBERS = 100_000  # members of a zip: a checkpoint with optimizer state has three storages for each tensor
+MEMBERS = 100_000  # members of a zip: with optimizer state there are three storages a tensor
 TENSORS = 20_000
 RANK = 8
 NAME = 255  # characters
@@ -16,4 +16,4 @@ NAME = 255  # characters
 MEMORY = 1024 * MIB  # bytes of address space of the reading process
 CPU = 60  # seconds of processor time of the reading process
 WALL = 90.0  # seconds until the reading process is killed
-REPORT = 16 * MIB  # bytes of what the reading process may say
+REPORT = 16 * MIB  # bytes of the reading process's answer

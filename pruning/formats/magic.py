@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: the first gate, which reads no further than they reach."""
+"""Magic bytes: what a file is, by its first bytes. No more of it is read here."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ SAFETENSORS = "safetensors"
 TORCH = "PyTorch checkpoint"
 
 HEAD = 512
-"""How many bytes from the start are looked at."""
+"""How many bytes from the start are read."""
 
-WAY = "save model.state_dict() with torch.save, or as safetensors"
+HOW_TO_SAVE = "save model.state_dict() with torch.save, or as safetensors"
 
 MODULE = (
     "holds a whole pickled module{which}, which is a program: "
     "save model.state_dict() instead, e.g. torch.save(model.state_dict(), 'weights.pt')."
 )
 LEGACY = (
-    "is in PyTorch's format from before 1.6, a bare pickle, which is a program: "
-    "load it with a recent PyTorch and save it again with torch.save(model.state_dict(), 'weights.pt')."
+    "is in PyTorch's format from before 1.6, a bare pickle, which is a program: load it with a "
+    "recent PyTorch and save it again with torch.save(model.state_dict(), 'weights.pt')."
 )
 UNREAD: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "HDF5 (Keras .h5)"),
@@ -32,27 +32,33 @@ UNREAD: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x28\xb5\x2f\xfd", "Zstandard"),
     (257, b"ustar", "tar"),
 )
-"""(offset, bytes, what it is), for formats that people have weights in and that are not read yet."""
+"""(offset, bytes, what it is), for formats that people have weights in and that are not read."""
 
 
 def kind(head: bytes, length: int) -> str:
-    """SAFETENSORS or TORCH, from a file's first HEAD bytes and its length in bytes; FileRefused for all else."""
+    """SAFETENSORS or TORCH, from a file's first HEAD bytes and its length in bytes.
+
+    FileRefused for all else.
+    """
     if not head:
         raise FileRefused("is empty: choose the file again, or save it again.")
-    if (
-        head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40
-    ):  # before the others: a header's length may look like their marks
+    # Before the others: the length of a safetensors header may look like their magic bytes.
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
         return TORCH
     for offset, mark, name in UNREAD:
         if head[offset : offset + len(mark)] == mark:
-            raise FileRefused(f"is a {name} file, and that is not read yet: in PyTorch, {WAY}.")
+            raise FileRefused(
+                f"is a {name} file, and that is not read yet: in PyTorch, {HOW_TO_SAVE}."
+            )
+    # A pickle of the number that torch.save wrote first of all before 1.6.
     if head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
         raise FileRefused(LEGACY)
+    # Any other pickle: the opcode PROTO and a version.
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise FileRefused(MODULE.format(which=" or another Python pickle"))
-    raise FileRefused(f"is {_other(head, length)}: {WAY}.")
+    raise FileRefused(f"is {_other(head, length)}: {HOW_TO_SAVE}.")
 
 
 def _other(head: bytes, length: int) -> str:
@@ -61,8 +67,10 @@ def _other(head: bytes, length: int) -> str:
         return "an empty or damaged zip file"
     if _protobuf(head):
         return "an ONNX or TensorFlow file, and those are not read yet"
+    # Where the file goes on, a letter of up to four bytes may be cut in two at the end.
+    end = length if length <= HEAD else HEAD - 4
     try:
-        text = head[: length if length <= HEAD else HEAD - 4].decode("utf-8")
+        text = head[:end].decode("utf-8")
     except UnicodeDecodeError:
         return "no file of weights that is known here"
     readable = all(letter.isprintable() or letter in "\r\n\t\f" for letter in text)
@@ -70,7 +78,9 @@ def _other(head: bytes, length: int) -> str:
 
 
 def _protobuf(head: bytes) -> bool:
-    """ONNX begins with its small version number as field 1, TensorFlow's SavedModel too; then a length-delimited field follows."""
-    return (
-        len(head) > 3 and head[0] == 0x08 and head[1] < 0x20 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
-    )
+    """Whether it begins like ONNX or TensorFlow's SavedModel.
+
+    Both have their small version number as field 1, then a length-delimited field.
+    """
+    version = len(head) > 3 and head[0] == 0x08 and head[1] < 0x20
+    return version and head[2] in (0x12, 0x1A, 0x3A, 0x42)

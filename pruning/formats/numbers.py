@@ -1,4 +1,7 @@
-"""The numbers of tensors: read a piece at a time, made float32, judged, written. Memory stays small however large the file."""
+"""The numbers of tensors: read in pieces, made float32, judged, written.
+
+Memory stays small however large the file is.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,28 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from pruning.errors import FileRefused
-from pruning.formats import safe
-from pruning.formats.match import Take
-from pruning.formats.types import FLOATS, WIDTHS, Entry, shown
+from pruning.formats.archive import CUT_OFF
+from pruning.formats.match import MatchedTensor
+from pruning.formats.types import FLOATS, Entry, shown
+from pruning.storage import safetensors_header
 
 PIECE = 1 << 20
 """Numbers read at a time."""
 
 _NUMPY = {
-    **{
-        "F64": "<f8",
-        "F32": "<f4",
-        "F16": "<f2",
-        "BF16": "<u2",
-        "I64": "<i8",
-        "I32": "<i4",
-        "I16": "<i2",
-        "I8": "<i1",
-        "U8": "<u1",
-    },
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "BF16": "<u2",  # numpy has no bfloat16: its bits are read, and widened in `_float32`
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "<i1",
+    "U8": "<u1",
     "BOOL": "<u1",
 }
 
@@ -35,85 +38,100 @@ Numbers = NDArray[Any]
 
 
 def pieces(file: BinaryIO, entry: Entry) -> Iterator[Numbers]:
-    """An entry's numbers in order, flat, up to PIECE at a time: float32 for floats, int64 for whole numbers.
+    """An entry's numbers in order, flat, up to PIECE at a time.
 
-    FileRefused where a float is not finite.
+    float32 for floats, int64 for whole numbers. FileRefused where a float is not finite.
     """
     for raw in _raw(file, entry):
         if entry.dtype not in FLOATS:
             yield raw.astype(np.int64)
             continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            numbers = (
-                (raw.astype(np.uint32) << 16).view(np.float32)
-                if entry.dtype == "BF16"
-                else raw.astype(np.float32)
-            )
+        numbers = _float32(raw, entry.dtype)
         if not np.isfinite(numbers).all():
-            where = f"holds NaN or infinite weights in {shown(entry.name)}"
             raise FileRefused(
-                f"{where}, and a mask cannot remove those: load a checkpoint from before training diverged."
+                f"holds NaN or infinite weights in {shown(entry.name)}, and a mask cannot remove "
+                "those: load a checkpoint from before training diverged."
             )
         yield numbers
 
 
+def _float32(raw: Numbers, dtype: str) -> Numbers:
+    if dtype == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        return (raw.astype(np.uint32) << 16).view(np.float32)
+    # A float64 too large for float32 becomes infinite, which is refused: no warning is needed.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return raw.astype(np.float32)
+
+
 def _raw(file: BinaryIO, entry: Entry) -> Iterator[Numbers]:
-    kind = np.dtype(_NUMPY[entry.dtype])
+    dtype = np.dtype(_NUMPY[entry.dtype])
+    starts = range(0, entry.numbers, PIECE)
     if entry.strides is not None:
-        whole = _gathered(file, entry, entry.strides, kind)
-        yield from (whole[at : at + PIECE] for at in range(0, len(whole), PIECE))
+        ordered = _in_order(file, entry, entry.strides, dtype)
+        yield from (ordered[start : start + PIECE] for start in starts)
         return
-    for at in range(0, entry.numbers, PIECE):
-        yield _read(file, entry.start + at * kind.itemsize, min(PIECE, entry.numbers - at), kind)
+    for start in starts:
+        count = min(PIECE, entry.numbers - start)
+        yield _read(file, entry.start + start * dtype.itemsize, count, dtype)
 
 
-def _gathered(
-    file: BinaryIO, entry: Entry, strides: tuple[int, ...], kind: np.dtype[Any]
+def _in_order(
+    file: BinaryIO, entry: Entry, strides: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Numbers:
     """A tensor whose numbers do not lie in order (channels_last, a transpose), put in order."""
     if entry.numbers == 0:
-        return np.empty(0, kind)
+        return np.empty(0, dtype)
+    # From the first number to the last; `checkpoint` has judged that the file holds them.
     span = sum((size - 1) * stride for size, stride in zip(entry.shape, strides, strict=True)) + 1
-    held = _read(file, entry.start, span, kind)
-    steps = tuple(stride * kind.itemsize for stride in strides)
-    return np.ascontiguousarray(
-        np.lib.stride_tricks.as_strided(held, entry.shape, steps, writeable=False)
-    ).reshape(-1)
+    numbers = _read(file, entry.start, span, dtype)
+    steps = tuple(stride * dtype.itemsize for stride in strides)
+    view = as_strided(numbers, entry.shape, steps, writeable=False)
+    return np.ascontiguousarray(view).reshape(-1)
 
 
-def _read(file: BinaryIO, start: int, count: int, kind: np.dtype[Any]) -> Numbers:
+def _read(file: BinaryIO, start: int, count: int, dtype: np.dtype[Any]) -> Numbers:
     file.seek(start)
-    held = file.read(count * kind.itemsize)
-    if len(held) < count * kind.itemsize:
-        raise FileRefused("is cut off: save or download it again.")
-    return np.frombuffer(held, kind)
+    content = file.read(count * dtype.itemsize)
+    if len(content) < count * dtype.itemsize:
+        raise FileRefused(CUT_OFF)
+    return np.frombuffer(content, dtype)
 
 
 def judge(file: BinaryIO, entries: tuple[Entry, ...]) -> None:
-    """Reads every number once; FileRefused for a tensor of numbers we do not read, or one that is not finite."""
+    """Reads every float once.
+
+    FileRefused for a tensor of a dtype that is not read, or with a number that is not finite.
+    """
     for entry in entries:
         if entry.dtype not in _NUMPY:
             raise FileRefused(
-                f"has {shown(entry.name)} in a number format that is not read ({entry.dtype}): save it as float32."
+                f"has {shown(entry.name)} in a number format that is not read ({entry.dtype}): "
+                "save it as float32."
             )
         if entry.dtype in FLOATS:
             for _ in pieces(file, entry):
                 pass
 
 
-def write(file: BinaryIO, takes: tuple[Take, ...], out: BinaryIO) -> None:
-    """A safetensors file of what `takes` says: float32, and int64 for counters. Judged before, piece by piece, not by trust."""
-    out.write(safe.header((take.name, take.dtype, take.shape) for take in takes))
-    for take in takes:
-        for numbers in _taken(file, take):
-            out.write(numbers.astype("<i8" if take.dtype == "I64" else "<f4", copy=False).tobytes())
+def write(file: BinaryIO, tensors: tuple[MatchedTensor, ...], out: BinaryIO) -> None:
+    """A safetensors file of these tensors: float32, and int64 for counters, each piece judged."""
+    entries = [tensor.entry for tensor in tensors]
+    rows = ((entry.name, entry.dtype, entry.shape, entry.bytes) for entry in entries)
+    out.write(safetensors_header(rows, {"format": "pt"}))
+    for tensor in tensors:
+        dtype = "<i8" if tensor.dtype == "I64" else "<f4"
+        for numbers in _numbers_of(file, tensor):
+            out.write(numbers.astype(dtype, copy=False).tobytes())
 
 
-def _taken(file: BinaryIO, take: Take) -> Iterator[Numbers]:
-    """A take's numbers: of one entry, of two multiplied (weight × mask), or zeros."""
-    if not take.parts:
-        yield np.zeros(take.bytes // WIDTHS[take.dtype], np.int64)
+def _numbers_of(file: BinaryIO, tensor: MatchedTensor) -> Iterator[Numbers]:
+    """The numbers of one part, of two multiplied (weight × mask), or zeros."""
+    if not tensor.parts:
+        yield np.zeros(tensor.entry.numbers, np.int64)
         return
-    read = [pieces(file, part) for part in take.parts]
-    for held in zip(*read, strict=True):
-        yield held[0] if len(held) == 1 else held[0] * held[1].astype(np.float32)
+    read = [pieces(file, part) for part in tensor.parts]
+    for weight, *masks in zip(*read, strict=True):
+        for mask in masks:
+            weight = weight * mask.astype(np.float32)
+        yield weight

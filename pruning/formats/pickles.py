@@ -1,8 +1,10 @@
-"""A pickle, read as data. A pickle is a small program; here its stack is played through and nothing it names is looked up or called.
+"""A pickle, read as data: its stack is replayed, and nothing it names is looked up or called.
 
-What remains is what people save: dictionaries, lists, texts, numbers, and descriptions of tensors (which storage, where, what
-shape). Only names of things known to be harmless may occur at all; every other name refuses the file.
-The opcodes are documented in Python's own pickletools (https://docs.python.org/3/library/pickletools.html).
+A pickle is a small program. What remains of it here is what people save: dictionaries, lists,
+texts, numbers, and descriptions of tensors (which storage, where, what shape). Only names of things
+known to be harmless may occur at all; every other name refuses the file.
+The opcodes are documented in Python's own pickletools
+(https://docs.python.org/3/library/pickletools.html).
 """
 
 from __future__ import annotations
@@ -21,21 +23,24 @@ BROKEN = "holds a broken pickle: save or download it again."
 
 
 @dataclass(frozen=True)
-class Name:
-    """A name that the pickle mentions. It stays a name."""
+class GlobalName:
+    """The name of a class or function that the pickle mentions. It stays a name."""
 
     full: str
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something that is neither a plain value nor a tensor we read; `what` says what it was made by."""
+class Opaque:
+    """Something that is neither a plain value nor a tensor that is read.
+
+    what: the name of what would have made it.
+    """
 
     what: str
 
 
 @dataclass(frozen=True)
-class Odd:
+class UnreadTensor:
     """A tensor that is not dense numbers; `what` says what it is, with the way out."""
 
     what: str
@@ -51,7 +56,7 @@ class Storage:
 
 
 @dataclass(frozen=True)
-class Sketch:
+class ClaimedTensor:
     """A tensor as the pickle claims it: nothing of this is true until it is judged."""
 
     storage: Any
@@ -59,6 +64,8 @@ class Sketch:
     shape: Any
     strides: Any
 
+
+# ---------------------------------------------------------------- names that may occur
 
 STORAGES = {
     "torch.DoubleStorage": "F64",
@@ -75,143 +82,68 @@ STORAGES = {
     "torch.ComplexDoubleStorage": "C128",
 }
 
-ODD = {
-    "torch._utils._rebuild_sparse_tensor": "a sparse tensor: call .to_dense() on it",
-    "torch._utils._rebuild_sparse_csr_tensor": "a sparse tensor: call .to_dense() on it",
-    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without numbers (on the meta device): save the real one",
-    "torch._utils._rebuild_nested_tensor": "a nested tensor: call .to_padded_tensor() on it",
-    "torch._utils._rebuild_qtensor": "a quantised tensor: save the model from before it was quantised",
-    "torch._utils._rebuild_wrapper_subclass": "a tensor of a special kind: save plain tensors",
-    "torch._utils._rebuild_device_tensor_from_numpy": "a tensor of another device: call .cpu() on it",
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "a tensor of another device: call .cpu() on it",
-    "torch._utils._rebuild_tensor_v3": "a tensor in a number format that is not read: save it as float32",
-}
-"""What makes an Odd, and what that is."""
+"""Storage classes -> safetensors' word for their dtype."""
 
-_BUILTIN = (
-    "set",
-    "frozenset",
-    "bytearray",
-    "complex",
-    "slice",
-    "dict",
-    "list",
-    "tuple",
-    "int",
-    "float",
-    "str",
-    "bool",
-    "range",
-)
-HARMLESS = {
-    *(
-        "torch.Size",
-        "torch.device",
-        "torch.Tensor",
-        "torch.nn.parameter.Parameter",
-        "torch.serialization._get_layout",
+_SPARSE = "a sparse tensor: call .to_dense() on it"
+_DEVICE = "a tensor of another device: call .cpu() on it"
+UNREAD = {
+    "torch._utils._rebuild_sparse_tensor": _SPARSE,
+    "torch._utils._rebuild_sparse_csr_tensor": _SPARSE,
+    "torch._utils._rebuild_meta_tensor_no_storage": (
+        "a tensor without numbers (on the meta device): save the real one"
     ),
-    *(
-        "torch.storage.UntypedStorage",
-        "torch.storage.TypedStorage",
-        "torch._C.Generator",
-        "_codecs.encode",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor: call .to_padded_tensor() on it",
+    "torch._utils._rebuild_qtensor": (
+        "a quantised tensor: save the model from before it was quantised"
     ),
-    *(
-        f"torch.{name}"
-        for name in (
-            "float64",
-            "float32",
-            "float16",
-            "bfloat16",
-            "int64",
-            "int32",
-            "int16",
-            "int8",
-            "uint8",
-            "bool",
-        )
-    ),
-    *(
-        f"torch.{name}"
-        for name in (
-            "per_tensor_affine",
-            "per_channel_affine",
-            "per_tensor_symmetric",
-            "per_channel_symmetric",
-        )
-    ),
-    *(f"torch.{name}Storage" for name in ("QInt8", "QUInt8", "QInt32", "QUInt4x2", "QUInt2x4")),
-    *(f"collections.{name}" for name in ("OrderedDict", "Counter", "defaultdict", "deque")),
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTIN),
-    *(
-        f"numpy.{core}.multiarray.{name}"
-        for core in ("core", "_core")
-        for name in ("scalar", "_reconstruct")
-    ),
-    *("numpy.dtype", "numpy.ndarray", "argparse.Namespace", "types.SimpleNamespace"),
-    *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
-    *(
-        f"pathlib.{name}"
-        for name in ("Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    "torch._utils._rebuild_wrapper_subclass": ("a tensor of a special kind: save plain tensors"),
+    "torch._utils._rebuild_device_tensor_from_numpy": _DEVICE,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _DEVICE,
+    "torch._utils._rebuild_tensor_v3": (
+        "a tensor in a number format that is not read: save it as float32"
     ),
 }
+"""What makes an UnreadTensor, and what that is."""
+
+_HARMLESS: dict[str, str] = {
+    "torch": """
+        Size device Tensor float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool
+        per_tensor_affine per_channel_affine per_tensor_symmetric per_channel_symmetric
+        QInt8Storage QUInt8Storage QInt32Storage QUInt4x2Storage QUInt2x4Storage
+    """,
+    "torch.nn.parameter": "Parameter",
+    "torch.serialization": "_get_layout",
+    "torch.storage": "UntypedStorage TypedStorage",
+    "torch._C": "Generator",
+    "_codecs": "encode",
+    "collections": "OrderedDict Counter defaultdict deque",
+    "numpy": "dtype ndarray",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "argparse": "Namespace",
+    "types": "SimpleNamespace",
+    "datetime": "datetime date time timedelta timezone",
+    "pathlib": "Path PosixPath WindowsPath PurePosixPath PureWindowsPath",
+    # Python 2 called its builtins __builtin__, and protocol 2 still does.
+    "builtins": "set frozenset bytearray complex slice dict list tuple int float str bool range",
+    "__builtin__": "set frozenset bytearray complex slice dict list tuple int float str bool range",
+}
+HARMLESS = {f"{module}.{name}" for module, names in _HARMLESS.items() for name in names.split()}
 """Names of values that checkpoints carry beside the weights; what they would make is left out."""
 
-_MARK = object()
-_PUSH = {
-    *(
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-    ),
-    *(
-        "UNICODE",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    ),
-}
-_NEW: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Thing("set"),
-}
+
+# ---------------------------------------------------------------- the stack machine
 
 
 def load(text: bytes) -> Any:
-    """The value a pickle describes: dicts, lists, tuples, plain values, Sketches, Odds and Things.
+    """The value that a pickle describes.
 
+    Made of dicts, lists, tuples, plain values, ClaimedTensors, UnreadTensors and Opaques.
     FileRefused for programs and for what is broken.
     """
     machine = _Machine()
-    try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(text)):
-            if opcode.name == "STOP":
-                return machine.pop()
-            if steps > limits.STEPS:
-                raise FileRefused(
-                    f"takes over {limits.STEPS:,} steps to describe: save only the model's state_dict()."
-                )
-            machine.step(opcode.name, argument)
-    except (
+    # What a broken pickle makes pickletools or the machine raise.
+    broken = (
         ValueError,
         IndexError,
         TypeError,
@@ -219,34 +151,52 @@ def load(text: bytes) -> Any:
         OverflowError,
         KeyError,
         UnicodeError,
-    ):
+    )
+    try:
+        for steps, (opcode, argument, _) in enumerate(pickletools.genops(text)):
+            if opcode.name == "STOP":
+                return machine.pop()
+            if steps > limits.STEPS:
+                raise FileRefused(
+                    f"takes over {limits.STEPS:,} steps to describe: "
+                    "save only the model's state_dict()."
+                )
+            machine.step(opcode.name, argument)
+    except broken:
         raise FileRefused(BROKEN) from None
     raise FileRefused(BROKEN)
 
 
+_MARK = object()
+"""Where a run of values begins that a later opcode takes together."""
+
+
 class _Machine:
-    """The stack and the memo that a pickle's opcodes work on."""
+    """The stack and the memo that a pickle's opcodes work on.
+
+    The methods that opcodes call take the opcode's argument, None where it has none.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def step(self, code: str, argument: Any) -> None:
-        if code in _PUSH:
+    def step(self, opcode: str, argument: Any) -> None:
+        if opcode in _CONSTANTS:
             self.stack.append(argument)
-        elif code in _NEW:
-            self.stack.append(_NEW[code]())
-        elif code in _ACTIONS:
-            _ACTIONS[code](self, argument)
+        elif opcode in _FRESH:
+            self.stack.append(_FRESH[opcode]())
+        elif opcode in _ACTIONS:
+            _ACTIONS[opcode](self, argument)
         else:
             raise FileRefused(
-                f"holds a pickle that is not read (it uses {code.lower()}): save it again with torch.save's defaults."
+                f"holds a pickle that is not read (it uses {opcode.lower()}): "
+                "save it again with torch.save's defaults."
             )
 
     def pop(self) -> Any:
-        value = self.stack.pop()
-        if value is _MARK:
-            raise IndexError("a mark is no value")
+        value = self.top()
+        del self.stack[-1]
         return value
 
     def top(self) -> Any:
@@ -255,25 +205,32 @@ class _Machine:
             raise IndexError("a mark is no value")
         return value
 
+    def pop_pair(self) -> list[Any]:
+        """The two top values, the lower one first."""
+        upper = self.pop()
+        return [self.pop(), upper]
+
     def since_mark(self) -> list[Any]:
-        at = len(self.stack) - 1
-        while self.stack[at] is not _MARK:
-            at -= 1
-            if at < 0:
+        start = len(self.stack) - 1
+        while self.stack[start] is not _MARK:
+            start -= 1
+            if start < 0:
                 raise IndexError("no mark")
-        values = self.stack[at + 1 :]
-        del self.stack[at:]
+        values = self.stack[start + 1 :]
+        del self.stack[start:]
         return values
 
-    def drop(self) -> None:
+    def discard(self, _: None) -> None:
+        """What lies on top, even a mark."""
         self.stack.pop()
 
-    def drop_to_mark(self) -> None:
+    def discard_to_mark(self, _: None) -> None:
         self.since_mark()
 
-    def join(self, count: int) -> None:
+    def tuple_of(self, count: int) -> None:
         """The top `count` values become one tuple."""
-        self.stack.append(tuple(reversed([self.pop() for _ in range(count)])))
+        values = [self.pop() for _ in range(count)]
+        self.stack.append(tuple(reversed(values)))
 
     def remember(self, key: int | None) -> None:
         self.memo[len(self.memo) if key is None else key] = self.top()
@@ -281,128 +238,147 @@ class _Machine:
     def recall(self, key: int) -> None:
         self.stack.append(self.memo[key])
 
-    def append(self, values: list[Any]) -> None:
+    def extend(self, values: list[Any]) -> None:
         target = self.top()
         if isinstance(target, list):
             target.extend(values)
-        elif not isinstance(target, Thing):
+        elif not isinstance(target, Opaque):
             raise TypeError("only lists grow")
 
-    def put(self, pairs: list[Any]) -> None:
+    def set_items(self, flat: list[Any]) -> None:
+        """Keys and values in turn."""
         target = self.top()
-        if isinstance(target, Thing):
+        if isinstance(target, Opaque):
             return
-        if not isinstance(target, dict) or len(pairs) % 2:
+        if not isinstance(target, dict) or len(flat) % 2:
             raise TypeError("only dictionaries take items")
-        target.update(_items(pairs))
+        target.update(_items(flat))
 
-    def name(self, module: Any, name: Any) -> None:
+    def global_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name is text")
-        self.stack.append(known(f"{module}.{name}"))
+        self.stack.append(_allowed(f"{module}.{name}"))
 
-    def call(self, named: bool = False) -> None:
-        """What a call would make, described: the call itself does not happen. named: keyword arguments lie on top, and are left out."""
-        if named:
-            self.pop()
-        arguments, function = self.pop(), self.pop()
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+    def call(self, _: None = None) -> None:
+        """What a call would make, described: the call itself does not happen."""
+        function, arguments = self.pop_pair()
+        if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
             raise TypeError("only names are called")
-        self.stack.append(made(function.full, arguments))
+        self.stack.append(_described(function.full, arguments))
+
+    def call_with_keywords(self, _: None) -> None:
+        """Keyword arguments lie on top, and are left out."""
+        self.pop()
+        self.call()
 
     def inst(self, full: str) -> None:
         """The oldest way to write a call: the arguments, then the name."""
         arguments = tuple(self.since_mark())
-        self.stack.append(made(known(full.replace(" ", ".")).full, arguments))
+        function = _allowed(full.replace(" ", "."))
+        self.stack.append(_described(function.full, arguments))
 
-    def obj(self) -> None:
+    def obj(self, _: None) -> None:
         """The second oldest: a name, then the arguments."""
         function, *arguments = self.since_mark()
-        self.stack.append(made(function.full, tuple(arguments)))
+        self.stack.append(_described(function.full, tuple(arguments)))
 
-    def state(self) -> None:
-        """BUILD would set attributes: dictionaries carry such (a state_dict's versions), which are left out."""
+    def build(self, _: None) -> None:
+        """BUILD would set attributes, which are left out.
+
+        Dictionaries carry such: a state_dict's versions.
+        """
         self.pop()
-        if not isinstance(self.top(), dict | Thing | Odd | Sketch):
+        if not isinstance(self.top(), dict | Opaque | UnreadTensor | ClaimedTensor):
             raise TypeError("only objects have attributes")
 
-    def storage(self) -> None:
-        word, kind, key, _, numbers = self.pop()
-        if (
-            word != "storage"
-            or not isinstance(kind, Name)
-            or not isinstance(key, str)
-            or type(numbers) is not int
-        ):
+    def storage(self, _: None) -> None:
+        """torch.save's own objects: ("storage", class, key, device, count)."""
+        word, kind, key, _device, numbers = self.pop()
+        is_storage = word == "storage" and isinstance(kind, GlobalName)
+        if not is_storage or not isinstance(key, str) or type(numbers) is not int:
             raise TypeError("not a storage")
         self.stack.append(Storage(STORAGES.get(kind.full, kind.full), key, numbers))
 
 
+# Opcodes that push their argument.
+_NUMBERS = "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT"
+_STRINGS = "STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+_BYTES = "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"
+_CONSTANTS = {*_NUMBERS.split(), *_STRINGS.split(), *_BYTES.split()}
+
+_FRESH: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": lambda: Opaque("set"),
+}
+"""Opcodes that push a value of their own."""
+
+# m: the machine, a: the opcode's argument.
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda m, a: None,
-    "FRAME": lambda m, a: None,
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, a: None),
     "MARK": lambda m, a: m.stack.append(_MARK),
-    "POP": lambda m, a: m.drop(),
-    "POP_MARK": lambda m, a: m.drop_to_mark(),
+    "POP": _Machine.discard,
+    "POP_MARK": _Machine.discard_to_mark,
     "DUP": lambda m, a: m.stack.append(m.top()),
     "LIST": lambda m, a: m.stack.append(m.since_mark()),
     "TUPLE": lambda m, a: m.stack.append(tuple(m.since_mark())),
-    "TUPLE1": lambda m, a: m.join(1),
-    "TUPLE2": lambda m, a: m.join(2),
-    "TUPLE3": lambda m, a: m.join(3),
+    "TUPLE1": lambda m, a: m.tuple_of(1),
+    "TUPLE2": lambda m, a: m.tuple_of(2),
+    "TUPLE3": lambda m, a: m.tuple_of(3),
     "DICT": lambda m, a: m.stack.append(_items(m.since_mark())),
-    "FROZENSET": lambda m, a: m.stack.append(Thing(f"a set of {len(m.since_mark())}")),
-    "APPEND": lambda m, a: m.append([m.pop()]),
-    "APPENDS": lambda m, a: m.append(m.since_mark()),
-    "ADDITEMS": lambda m, a: m.append(m.since_mark()),
-    "SETITEM": lambda m, a: m.put([m.pop(), m.pop()][::-1]),
-    "SETITEMS": lambda m, a: m.put(m.since_mark()),
-    "PUT": lambda m, a: m.remember(a),
-    "BINPUT": lambda m, a: m.remember(a),
-    "LONG_BINPUT": lambda m, a: m.remember(a),
-    "MEMOIZE": lambda m, a: m.remember(None),
-    "GET": lambda m, a: m.recall(a),
-    "BINGET": lambda m, a: m.recall(a),
-    "LONG_BINGET": lambda m, a: m.recall(a),
-    "GLOBAL": lambda m, a: m.name(*a.split(" ", 1)),
-    "STACK_GLOBAL": lambda m, a: m.name(*[m.pop(), m.pop()][::-1]),
-    "REDUCE": lambda m, a: m.call(),
-    "NEWOBJ": lambda m, a: m.call(),
-    "NEWOBJ_EX": lambda m, a: m.call(named=True),
-    "INST": lambda m, a: m.inst(a),
-    "OBJ": lambda m, a: m.obj(),
-    "BUILD": lambda m, a: m.state(),
-    "BINPERSID": lambda m, a: m.storage(),
+    "FROZENSET": lambda m, a: m.stack.append(Opaque(f"a set of {len(m.since_mark())}")),
+    "APPEND": lambda m, a: m.extend([m.pop()]),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, a: m.extend(m.since_mark())),
+    "SETITEM": lambda m, a: m.set_items(m.pop_pair()),
+    "SETITEMS": lambda m, a: m.set_items(m.since_mark()),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.remember),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine.recall),
+    "GLOBAL": lambda m, a: m.global_name(*a.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, a: m.global_name(*m.pop_pair()),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
+    "NEWOBJ_EX": _Machine.call_with_keywords,
+    "INST": _Machine.inst,
+    "OBJ": _Machine.obj,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.storage,
 }
+"""All other opcodes that are read."""
 
 
-def known(full: str) -> Name:
-    """`full` as a Name, if it is one that weights and the usual values beside them need; FileRefused for all others."""
-    if (
-        full in STORAGES
-        or full in ODD
-        or full in HARMLESS
-        or full in MAKERS
-        or full.replace("torch.cuda.", "torch.") in STORAGES
-    ):
-        return Name(full.replace("torch.cuda.", "torch."))
+# ---------------------------------------------------------------- what calls would make
+
+
+def _allowed(full: str) -> GlobalName:
+    """`full` as a GlobalName, if it is one that weights and the usual values beside them need.
+
+    FileRefused for all others.
+    """
+    # Storages of a GPU hold the same numbers; the zip has them like all others.
+    on_cpu = full.replace("torch.cuda.", "torch.")
+    if on_cpu in STORAGES or full in UNREAD or full in HARMLESS or full in RECONSTRUCTORS:
+        return GlobalName(on_cpu)
+    # A class, by its capital letter: most likely the model itself was saved.
     if full.rpartition(".")[2][:1].isupper():
         raise FileRefused(MODULE.format(which=f" ({shown(full)})"))
     raise FileRefused(
-        f"holds a pickled call of {shown(full)}, which is a program: "
-        "save model.state_dict() alone instead, e.g. torch.save(model.state_dict(), 'weights.pt')."
+        f"holds a pickled call of {shown(full)}, which is a program: save model.state_dict() alone "
+        "instead, e.g. torch.save(model.state_dict(), 'weights.pt')."
     )
 
 
-def made(full: str, arguments: tuple[Any, ...]) -> Any:
-    """What calling `full` would have made: a dict, a Sketch, an Odd or a Thing."""
-    if full in MAKERS:
-        return MAKERS[full](*arguments)
-    return Odd(ODD[full]) if full in ODD else Thing(full)
+def _described(full: str, arguments: tuple[Any, ...]) -> Any:
+    """What calling `full` would have made: a dict, ClaimedTensor, UnreadTensor or Opaque."""
+    if full in RECONSTRUCTORS:
+        return RECONSTRUCTORS[full](*arguments)
+    return UnreadTensor(UNREAD[full]) if full in UNREAD else Opaque(full)
 
 
-def _sketch(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Any:
-    return Sketch(storage, offset, shape, strides)
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> ClaimedTensor:
+    return ClaimedTensor(storage, offset, shape, strides)
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -410,39 +386,47 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
-def _table(pairs: Any = (), *_: Any) -> dict[Any, Any]:
-    if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
-    ):
+def _sizes(sizes: Any = (), *_: Any) -> Any:
+    return sizes
+
+
+def _ordered_dict(pairs: Any = (), *_: Any) -> dict[Any, Any]:
+    if not isinstance(pairs, list | tuple) or not all(_is_pair(pair) for pair in pairs):
         raise TypeError("not a table")
     return _items([part for pair in pairs for part in pair])
 
 
-def _again(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
+def _from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
     """A tensor with attributes of its own: the tensor without them."""
-    if not isinstance(function, Name) or not isinstance(arguments, tuple):
+    if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
         raise TypeError("only names are called")
+    # One such call inside another could go on without end.
     if function.full == "torch._tensor._rebuild_from_type_v2":
         raise TypeError("a tensor of a tensor of a tensor")
-    return made(function.full, arguments)
+    return _described(function.full, arguments)
 
 
 def _items(flat: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dict. Keys are plain values: hashing a nest of tuples could take for ever."""
+    """Keys and values in turn, as a dict."""
     keys = flat[::2]
-    if len(flat) % 2 or not all(
-        key is None or isinstance(key, str | int | float | bytes) for key in keys
-    ):
+    # Plain keys only: hashing a nest of tuples could take for ever.
+    plain = all(key is None or isinstance(key, str | int | float | bytes) for key in keys)
+    if len(flat) % 2 or not plain:
         raise TypeError("not plain keys")
     return dict(zip(keys, flat[1::2], strict=True))
 
 
-MAKERS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor": _sketch,
-    "torch._utils._rebuild_tensor_v2": _sketch,
+RECONSTRUCTORS: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type_v2": _again,
-    "collections.OrderedDict": _table,
-    "torch.Size": lambda sizes=(), *_: sizes,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "collections.OrderedDict": _ordered_dict,
+    "torch.Size": _sizes,
 }
+"""Calls that are followed: their arguments make a tensor or a table."""

@@ -1,8 +1,9 @@
-"""The reading process: `python -m pruning.formats.reader_process FOLDER NAME`, the file as standard input, limits on itself first.
+"""The reading process: `python -m pruning.formats.reader_process FOLDER NAME`, the file as stdin.
 
-FOLDER/ask.json says what to do: {} describes; {"numbers": true} also judges every number; {"model", "shapes", "whole"} matches,
-judges and writes FOLDER/model.safetensors.
-The answer is FOLDER/answer.json: plain JSON, never a pickle. Nothing of torch is imported: it would not be used.
+It sets limits on itself first. FOLDER/ask.json says what to do: {} describes; {"numbers": true}
+also judges every number; {"model", "shapes", "whole"} matches, judges and writes
+FOLDER/model.safetensors. The answer is FOLDER/answer.json: plain JSON, never a pickle.
+Nothing of torch is imported: it would not be used.
 """
 
 from __future__ import annotations
@@ -17,95 +18,93 @@ from typing import Any, BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.types import Contents, Expected, Listed
+from pruning.formats.types import Contents, Expected
 
 
 def bind() -> None:
-    """Limits on this process: memory, processor time, time on the clock, what it may write. Without them the parent's clock is left."""
+    """Limits on this process: memory, processor time, time on the clock, what it may write."""
+    # Later than the parent's own clock, which is all there is where a system has no limits.
     if hasattr(signal, "alarm"):
         signal.alarm(int(limits.WALL) + 5)
     with contextlib.suppress(ImportError):
         import resource
 
-        bounds = (
-            (resource.RLIMIT_AS, limits.MEMORY),
-            (resource.RLIMIT_CPU, limits.CPU),
-            (resource.RLIMIT_FSIZE, 4 * limits.LARGEST),
-        )
-        for what, most in (*bounds, (resource.RLIMIT_CORE, 0)):
+        bounds = {
+            resource.RLIMIT_AS: limits.MEMORY,
+            resource.RLIMIT_CPU: limits.CPU,
+            resource.RLIMIT_FSIZE: 4 * limits.LARGEST,
+            resource.RLIMIT_CORE: 0,
+        }
+        for what, most in bounds.items():
             with contextlib.suppress(ValueError, OSError):  # macOS refuses some
                 resource.setrlimit(what, (most, most))
 
 
 def answer(file: BinaryIO, name: str, folder: Path) -> dict[str, Any]:
     """What was found, as plain data; a refusal is an answer too."""
-    ask = json.loads((folder / "ask.json").read_bytes())
-    said: dict[str, Any] = {}
+    question = json.loads((folder / "ask.json").read_bytes())
+    result: dict[str, Any] = {}
     try:
-        _read(file, name, folder, ask, said)
+        _read(file, name, folder, question, result)
     except FileRefused as refused:
-        said["refusal"] = str(refused)
-    return said
+        # Beside what was found until then: a page lists the tensors of a refused file too.
+        result["refusal"] = str(refused)
+    return result
 
 
 def _read(
-    file: BinaryIO, name: str, folder: Path, ask: dict[str, Any], said: dict[str, Any]
+    file: BinaryIO, name: str, folder: Path, question: dict[str, Any], result: dict[str, Any]
 ) -> None:
-    from pruning.formats import guard
+    # Imported here, under the limits, like all that reads.
+    from pruning.formats import guard, numbers
 
-    found = guard.contents(file, os.fstat(file.fileno()).st_size, name)
-    said |= _said(found)
+    contents = guard.contents(file, os.fstat(file.fileno()).st_size, name)
+    result |= _description(contents)
     with guard.guarded(name):
-        if "shapes" in ask:
-            _convert(file, found, ask, folder, said)
-        elif ask.get("numbers"):
-            _judge(file, found)
+        if "shapes" in question:
+            result["notes"] = _convert(file, contents, question, folder / "model.safetensors")
+        elif question.get("numbers"):
+            numbers.judge(file, contents.entries)
 
 
-def _said(found: Contents) -> dict[str, Any]:
+def _description(contents: Contents) -> dict[str, Any]:
+    """What the file holds, its tensors without the prefixes that all names share."""
     from pruning.formats.names import prefixes
 
-    shared = prefixes([entry.name for entry in found.entries])
-    cut = len("".join(shared))
-    listed = [
-        Listed(entry.name[cut:], entry.shape, entry.dtype, entry.bytes) for entry in found.entries
+    shared = prefixes([entry.name for entry in contents.entries])
+    prefix = "".join(shared)
+    tensors = [
+        [entry.name.removeprefix(prefix), entry.shape, entry.dtype, entry.bytes]
+        for entry in contents.entries
     ]
-    tensors = [[t.name, t.shape, t.dtype, t.bytes] for t in listed]
     return {
-        "format": found.format,
+        "format": contents.format,
         "tensors": tensors,
-        "wrappers": [*found.wrappers, *shared],
-        "notes": found.notes,
+        "wrappers": [*contents.wrappers, *shared],
+        "notes": contents.notes,
     }
 
 
-def _judge(file: BinaryIO, found: Contents) -> None:
-    from pruning.formats import numbers
-
-    numbers.judge(file, found.entries)
-
-
 def _convert(
-    file: BinaryIO, found: Contents, ask: dict[str, Any], folder: Path, said: dict[str, Any]
-) -> None:
+    file: BinaryIO, contents: Contents, question: dict[str, Any], out_file: Path
+) -> tuple[str, ...]:
+    """Write the weights under the architecture's names; how they were matched, a sentence each."""
     from pruning.formats import numbers
     from pruning.formats.match import match
 
-    expected = Expected(
-        {name: tuple(shape) for name, shape in ask["shapes"].items()}, frozenset(ask["whole"])
-    )
-    fit = match(found, expected, ask["model"])
-    with (folder / "model.safetensors").open("wb") as out:
-        numbers.write(file, fit.takes, out)
+    matched = match(contents, Expected.from_json(question), question["model"])
+    with out_file.open("wb") as out:
+        numbers.write(file, matched.tensors, out)
         out.flush()
         os.fsync(out.fileno())
-    said["notes"] = fit.notes
+    return matched.notes
 
 
 def main() -> None:
     bind()
-    folder, name = Path(sys.argv[1]), sys.argv[2]
-    (folder / "answer.json").write_text(json.dumps(answer(sys.stdin.buffer, name, folder)))
+    folder = Path(sys.argv[1])
+    result = answer(sys.stdin.buffer, sys.argv[2], folder)
+    (folder / "answer.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

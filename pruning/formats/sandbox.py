@@ -1,4 +1,7 @@
-"""The parent's side of reading: a fresh process for each file, which may die; whatever it does becomes an answer or a FileRefused."""
+"""The parent's side of reading: a fresh process for each file, which may die.
+
+Whatever it does becomes an answer or a FileRefused.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,16 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERTIME = tuple(-getattr(signal, name) for name in ("SIGALRM", "SIGXCPU") if hasattr(signal, name))
 """Exit codes of a process that its own limits of time ended."""
 
+ENVIRONMENT = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 def opened(path: Path, name: str) -> BinaryIO:
     """A plain file, open for reading; FileRefused for folders, pipes and what is not there."""
     with guard.guarded(name):
         try:
-            if not stat.S_ISREG(path.stat().st_mode):  # before opening: a pipe would wait for ever
+            # Before opening: a pipe would wait for ever.
+            if not stat.S_ISREG(path.stat().st_mode):
                 raise FileRefused("is not a plain file: choose a file of weights.")
             return path.open("rb")
         except FileNotFoundError:
@@ -34,44 +41,37 @@ def opened(path: Path, name: str) -> BinaryIO:
 
 
 def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """What the reading process answers about `file`; see child.py for the question. Its output, if any, lies in `folder`."""
+    """The reading process's answer about `file`; its output, if any, lies in `folder`.
+
+    See reader_process.py for the question and the answer.
+    """
     with guard.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
-        code = _run(
-            [
-                sys.executable,
-                "-m",
-                "pruning.formats.reader_process",
-                str(folder.resolve()),
-                file_name(name),
-            ],
-            file,
-        )
+        reader = [sys.executable, "-m", "pruning.formats.reader_process"]
+        code = _run([*reader, str(folder.resolve()), file_name(name)], file)
         if code is None or code in OVERTIME:
             raise FileRefused(
-                f"took longer to read than the {limits.WALL:.0f} seconds it may: save only the model's state_dict()."
+                f"took longer to read than the {limits.WALL:.0f} seconds it may: "
+                "save only the model's state_dict()."
             )
         return _answer(folder / "answer.json")
     raise AssertionError("guarded either returns or raises")
 
 
 def _run(command: list[str], file: BinaryIO) -> int | None:
-    """The process's exit code, None when its time was over. It sees the file, the project and nothing of our environment."""
-    kept = {
-        name: os.environ[name]
-        for name in ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP")
-        if name in os.environ
-    }
-    threads = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    quiet = subprocess.DEVNULL
+    """The process's exit code, None when its time was over.
+
+    It sees the file and the project, and of our environment only what a process needs to start.
+    """
+    environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     process = subprocess.Popen(
         command,
         stdin=file,
-        stdout=quiet,
-        stderr=quiet,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         cwd=ROOT,
-        env=kept | threads,
+        env=environment | dict.fromkeys(THREADS, "1"),
         start_new_session=True,
     )
     try:
@@ -83,9 +83,10 @@ def _run(command: list[str], file: BinaryIO) -> int | None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process and whatever it may have started, gone."""
+    """End the process and whatever it may have started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            # It leads a session of its own, so its group is what it started.
             if hasattr(os, "killpg"):
                 os.killpg(process.pid, signal.SIGKILL)
             else:
@@ -94,6 +95,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _answer(path: Path) -> dict[str, Any]:
+    # No answer: it was killed, most likely for its memory.
     if not path.is_file():
         raise FileRefused(guard.OUT_OF_MEMORY)
     if path.stat().st_size > limits.REPORT:

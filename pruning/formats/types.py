@@ -1,4 +1,4 @@
-"""What a file holds, described. Plain values only: a description is made before any number is read."""
+"""What a file holds, described. Plain values only: it is described before any number is read."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import PurePath
+from typing import Any
 
 Shape = tuple[int, ...]
 
 WIDTHS: dict[str, int] = {
-    **{
-        "F64": 8,
-        "F32": 4,
-        "F16": 2,
-        "BF16": 2,
-        "I64": 8,
-        "I32": 4,
-        "I16": 2,
-        "I8": 1,
-        "U8": 1,
-        "BOOL": 1,
-    },
-    **{"U64": 8, "U32": 4, "U16": 2, "C64": 8, "C128": 16, "F8_E4M3": 1, "F8_E5M2": 1},
+    **dict.fromkeys(("I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"), 1),
+    **dict.fromkeys(("F16", "BF16", "I16", "U16"), 2),
+    **dict.fromkeys(("F32", "I32", "U32"), 4),
+    **dict.fromkeys(("F64", "I64", "U64", "C64"), 8),
+    "C128": 16,
 }
 """safetensors' word for a dtype -> bytes of one number."""
 
@@ -33,7 +26,11 @@ WHOLE = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a file. start: where its first number lies in the file, in bytes; strides: in numbers, None when they lie in order."""
+    """One tensor of a file.
+
+    start: where its first number lies in the file, in bytes; strides: in numbers, None when the
+    numbers lie in order.
+    """
 
     name: str
     shape: Shape
@@ -54,7 +51,8 @@ class Entry:
 class Contents:
     """A file that could be read: its weights, by the names they have there.
 
-    wrappers: the dictionary keys that led to them, outermost first; notes: what was left out, a sentence each.
+    wrappers: the dictionary keys that led to them, outermost first; notes: what was left out, a
+    sentence each.
     """
 
     format: str
@@ -65,7 +63,10 @@ class Contents:
 
 @dataclass(frozen=True)
 class Listed:
-    """One tensor as a reading lists it. dtype: safetensors' word (F32, BF16, I64); bytes: in the file."""
+    """One tensor as a reading lists it.
+
+    dtype: safetensors' word (F32, BF16, I64); bytes: in the file.
+    """
 
     name: str
     shape: Shape
@@ -75,10 +76,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reading of a file says, without trusting it. size: bytes of the file.
+    """What a reading of a file found, without trusting it. size: bytes of the file.
 
-    format is None when it is none that is known; refusal: one sentence with the way out, None when the weights could be used.
-    wrappers: what was taken off on the way to the names (dictionary keys, and prefixes that every name shared).
+    format: None when it is not known; refusal: one sentence with the way out, None when the
+    weights could be used; wrappers: what was removed on the way to the names (dictionary keys, and
+    prefixes that every name shared).
     """
 
     file: str
@@ -92,25 +94,43 @@ class Reading:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an architecture's state_dict holds: shape by name. whole: the names that hold whole numbers (counters, indices)."""
+    """What an architecture's state_dict holds: shape by name.
+
+    whole: the names of whole numbers (counters, indices).
+    """
 
     shapes: Mapping[str, Shape]
     whole: frozenset[str] = frozenset()
 
+    def to_json(self) -> dict[str, Any]:
+        return {"shapes": dict(self.shapes), "whole": sorted(self.whole)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Expected:
+        shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
+        return cls(shapes, frozenset(data["whole"]))
+
 
 def shown(name: object, length: int = 60) -> str:
-    """A name from a file, safe to show anywhere: ASCII letters, digits, `_`, `-` and `.`, the rest as `?`, cut to `length`."""
+    """A name from a file, safe to show anywhere, cut to `length` characters.
+
+    ASCII letters, digits, `_`, `-`, `:` and `.` remain, the rest is `?`.
+    """
     text = re.sub(r"[^A-Za-z0-9_.:\-]", "?", str(name)[: length + 1])
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def file_name(name: str) -> str:
-    """A file's own name without its folders, safe to show and to keep; "file" when nothing is left."""
+    """A file's own name without its folders, safe to show and to keep; "file" where it is empty."""
+    # The name comes from a browser: a Windows path is cut like any other.
     last = PurePath(name.replace("\\", "/")).name
     clean = re.sub(r"[^A-Za-z0-9 _.()+\-]", "_", last).strip(" .")
-    return (clean if len(clean) <= 80 else f"{clean[:60]}...{clean[-17:]}") or "file"
+    if len(clean) > 80:
+        clean = f"{clean[:60]}...{clean[-17:]}"
+    return clean or "file"
 
 
-def size(numbers: Shape) -> str:
+def shape_text(shape: Shape) -> str:
     """A shape as people write it: 300×100; a single number's is "one number"."""
-    return "×".join(str(n) if n < 10**15 else "huge" for n in numbers) or "one number"
+    sizes = [str(size) if size < 10**15 else "huge" for size in shape]
+    return "×".join(sizes) or "one number"

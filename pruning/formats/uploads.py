@@ -1,9 +1,10 @@
-"""Weights people brought, kept: checked, re-saved as safetensors, and from then on read from there alone.
+"""Uploads: weights people brought, checked and re-saved, and from then on read from there alone.
 
     <workspace>/uploads/<id>/model.safetensors   float32 weights under the architecture's own names
-    <workspace>/uploads/<id>/upload.json         which architecture, what the file was called, how it was matched
+    <workspace>/uploads/<id>/upload.json         which architecture, the file's name, how it matched
 
-The id is of the original bytes and the architecture, so the same file for the same architecture is checked once.
+The id is of the original bytes and the architecture, so that the same file for the same
+architecture is checked once.
 """
 
 from __future__ import annotations
@@ -24,21 +25,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pruning.errors import FileRefused, UnknownName
 from pruning.formats import architecture, guard, safe, sandbox
 from pruning.formats.types import Expected, Listed, Reading, file_name
-from pruning.storage import default_workspace
+from pruning.storage import default_workspace, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, ABOUT = "model.safetensors", "upload.json"
+WEIGHTS = "model.safetensors"
+ABOUT = "upload.json"
+
 HOUR = 3600.0
+
 RULES = 1
-"""Raised when what is accepted changes: older uploads are then checked again when they are brought again."""
+"""Raised when what is accepted changes: older uploads are then checked again when they return."""
+
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
 class Upload:
-    """Weights that fit an architecture. name: the original file's, made safe to show; tensors and numbers: how many;
-    bytes: of the safetensors file; notes: how they were matched, a sentence each; accepted: Unix seconds; digest: SHA-256 of it."""
+    """Weights that fit an architecture.
+
+    name: the original file's, made safe to show; tensors and numbers: how many; bytes: of the
+    safetensors file; notes: how they were matched, a sentence each; accepted: Unix seconds;
+    digest: SHA-256 of the safetensors file.
+    """
 
     id: str
     architecture: str
@@ -54,102 +64,103 @@ class Upload:
 
     @property
     def model(self) -> str:
-        """What a recipe calls it."""
+        """The name that a recipe has for it."""
         return f"upload:{self.id}"
 
 
 def inspect(path: str | Path) -> Reading:
-    """What a reading of the file says, without trusting it and without running anything in it. Never raises for what is in the file."""
-    path, name = Path(path), file_name(Path(path).name)
+    """What a reading of the file finds, without trusting it and without running anything in it.
+
+    Never raises for what is in the file.
+    """
+    path = Path(path)
+    name = file_name(path.name)
     try:
         with (
             sandbox.opened(path, name) as file,
             tempfile.TemporaryDirectory(prefix="pruning-reading-") as folder,
         ):
-            length = os.fstat(file.fileno()).st_size
-            return _reading(
-                name, length, _asked(file, name, length, Path(folder), {"numbers": True})
-            )
+            length = _length(file)
+            answer = _ask(file, name, length, Path(folder), {"numbers": True})
     except FileRefused as refused:
-        return Reading(name, path.stat().st_size if path.is_file() else 0, refusal=str(refused))
+        size = path.stat().st_size if path.is_file() else 0
+        return Reading(name, size, refusal=str(refused))
+    return Reading(
+        name,
+        length,
+        answer.get("format"),
+        tuple(Listed(n, tuple(shape), *rest) for n, shape, *rest in answer.get("tensors", ())),
+        tuple(answer.get("wrappers", ())),
+        tuple(answer.get("notes", ())),
+        answer.get("refusal"),
+    )
 
 
 def accept(
     path: str | Path, model: str, workspace: Path | None = None, filename: str = ""
 ) -> Upload:
-    """Checks the file, matches it with the architecture `model` (a sample's or torchvision's name), and keeps it.
+    """Checks the file, matches it with an architecture, and keeps it.
 
-    filename: what its owner calls it, where `path` is a spooled copy. Raises FileRefused in one sentence with the way out;
-    UnknownName for an architecture that is not known.
+    model: a sample's or torchvision's name; filename: what its owner calls it, where `path` is a
+    spooled copy. Raises FileRefused in one sentence with the way out; UnknownName for an unknown
+    architecture.
     """
     name = file_name(filename or Path(path).name)
     with sandbox.opened(Path(path), name) as file, _scratch(workspace, name) as folder:
-        length = os.fstat(file.fileno()).st_size
+        length = _length(file)
         with guard.guarded(name):
-            guard.kind(file, length)  # too large, or nothing of ours: before all of it is read
+            # Too large, or no weights at all: refused before all of it is read for its id.
+            guard.kind(file, length)
             id = _id(file, model)
-        kept = _kept(folder.parent / id)
-        if kept is not None:
-            return kept
+        known = _load(folder.parent / id)
+        if known is not None:
+            return known
         if not architecture.ready(model):
-            _refuse(
-                _asked(file, name, length, folder, {})
-            )  # no weights at all: said before an architecture is built
+            # A file without weights is refused before an architecture is built, which takes long.
+            _raise_refusal(_ask(file, name, length, folder, {}))
         expected = architecture.expected(model)
-        question = {"model": model, "shapes": expected.shapes, "whole": sorted(expected.whole)}
-        said = _asked(file, name, length, folder, question)
-        _refuse(said)
+        question = {"model": model, **expected.to_json()}
+        answer = _ask(file, name, length, folder, question)
+        _raise_refusal(answer)
         with guard.guarded(name):
-            return _keep(folder, _upload(id, model, said, name, folder / WEIGHTS, expected))
+            upload = _upload(id, model, answer, name, folder / WEIGHTS, expected)
+            return _keep(folder, upload)
     raise AssertionError("guarded either returns or raises")
 
 
 def uploads(workspace: Path | None = None) -> list[Upload]:
     """All that are kept, the newest first."""
-    found = [_kept(folder) for folder in _folder(workspace).glob("*") if _ID.fullmatch(folder.name)]
-    return sorted(
-        (upload for upload in found if upload is not None),
-        key=lambda upload: upload.accepted,
-        reverse=True,
-    )
+    folders = [folder for folder in _folder(workspace).glob("*") if _ID.fullmatch(folder.name)]
+    found = [upload for upload in map(_load, folders) if upload is not None]
+    return sorted(found, key=lambda upload: upload.accepted, reverse=True)
 
 
 def load_upload(id: str, workspace: Path | None = None) -> tuple[str, dict[str, Tensor]]:
-    """(architecture, its state_dict: every name it expects, float32 on the CPU). UnknownName for an id that is not kept."""
-    upload = _kept(_folder(workspace) / id) if _ID.fullmatch(id) else None
+    """(architecture, its state_dict: every name it expects, float32 on the CPU).
+
+    Raises UnknownName for an id that is not kept, FileRefused where its file was changed.
+    """
+    # The id may come from an address: only a plain one becomes a path.
+    upload = _load(_folder(workspace) / id) if _ID.fullmatch(id) else None
     if upload is None:
-        raise UnknownName("upload", id, [kept.id for kept in uploads(workspace)])
+        raise UnknownName("upload", id, [upload.id for upload in uploads(workspace)])
     from safetensors.torch import load_file
 
     path = _folder(workspace) / id / WEIGHTS
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != upload.digest:
             raise FileRefused(
-                f"The kept weights of {upload.name} have changed on disk: bring the original file again."
+                f"The kept weights of {upload.name} have changed on disk: "
+                "bring the original file again."
             )
     return upload.architecture, load_file(path)
 
 
-_ID = re.compile(r"[0-9a-f]{16}")
+# ---------------------------------------------------------------- reading
 
 
-def _folder(workspace: Path | None) -> Path:
-    """Where uploads lie: in `workspace`, else where the job store lies."""
-    return (workspace or default_workspace()) / "uploads"
-
-
-def _kept(folder: Path) -> Upload | None:
-    """The upload in a folder, None where there is none that is whole."""
-    try:
-        about = json.loads((folder / ABOUT).read_bytes())
-        upload = Upload(**{**about, "notes": tuple(about["notes"])})
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-    return (
-        upload
-        if upload.rules == RULES and upload.id == folder.name and (folder / WEIGHTS).is_file()
-        else None
-    )
+def _length(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
 
 
 def _id(file: BinaryIO, model: str) -> str:
@@ -160,7 +171,7 @@ def _id(file: BinaryIO, model: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _asked(
+def _ask(
     file: BinaryIO, name: str, length: int, folder: Path, question: dict[str, Any]
 ) -> dict[str, Any]:
     """The reading process's answer, for a file whose first bytes are those of weights."""
@@ -169,80 +180,83 @@ def _asked(
     return sandbox.ask(file, name, folder, question)
 
 
-def _refuse(said: dict[str, Any]) -> None:
-    if said.get("refusal"):
-        raise FileRefused(str(said["refusal"]))
+def _raise_refusal(answer: dict[str, Any]) -> None:
+    if answer.get("refusal"):
+        raise FileRefused(str(answer["refusal"]))
 
 
-def _reading(name: str, length: int, said: dict[str, Any]) -> Reading:
-    tensors = tuple(
-        Listed(n, tuple(shape), dtype, size) for n, shape, dtype, size in said.get("tensors", ())
-    )
-    wrappers, notes = tuple(said.get("wrappers", ())), tuple(said.get("notes", ()))
-    return Reading(name, length, said.get("format"), tensors, wrappers, notes, said.get("refusal"))
+# ---------------------------------------------------------------- keeping
+
+
+def _folder(workspace: Path | None) -> Path:
+    return (workspace or default_workspace()) / "uploads"
+
+
+def _load(folder: Path) -> Upload | None:
+    """The upload in a folder, None where there is none that is whole."""
+    try:
+        about = json.loads((folder / ABOUT).read_bytes())
+        upload = Upload(**{**about, "notes": tuple(about["notes"])})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    valid = upload.rules == RULES and upload.id == folder.name and (folder / WEIGHTS).is_file()
+    return upload if valid else None
 
 
 def _upload(
-    id: str, model: str, said: dict[str, Any], name: str, weights: Path, expected: Expected
+    id: str, model: str, answer: dict[str, Any], name: str, weights: Path, expected: Expected
 ) -> Upload:
-    """What is known of `weights`, which our own process wrote and which is judged again, by the same reader."""
+    """What is known of `weights`, which our own process wrote."""
     length = weights.stat().st_size
     with weights.open("rb") as file:
+        # Judged again by the same reader: the process had an untrusted file in its memory.
         entries = safe.contents(file, length).entries
         if {entry.name: entry.shape for entry in entries} != expected.shapes:
             raise ValueError("what was written is not what was asked for")
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    numbers = sum(entry.numbers for entry in entries)
     return Upload(
-        id,
-        model,
-        name,
-        said["format"],
-        len(entries),
-        numbers,
-        length,
-        tuple(said["notes"]),
-        time.time(),
-        digest,
+        id=id,
+        architecture=model,
+        name=name,
+        format=answer["format"],
+        tensors=len(entries),
+        numbers=sum(entry.numbers for entry in entries),
+        bytes=length,
+        notes=tuple(answer["notes"]),
+        accepted=time.time(),
+        digest=digest,
     )
 
 
 def _keep(folder: Path, upload: Upload) -> Upload:
     """Puts a finished folder in its place, whole or not at all."""
-    for left in folder.iterdir():
-        if left.name != WEIGHTS:
-            left.unlink()
-    with (folder / ABOUT).open("w") as file:
-        json.dump(asdict(upload), file)
-        file.flush()
-        os.fsync(file.fileno())
+    for file in folder.iterdir():
+        if file.name != WEIGHTS:
+            file.unlink()
+    with (folder / ABOUT).open("w") as about:
+        json.dump(asdict(upload), about)
+        about.flush()
+        os.fsync(about.fileno())
     place = folder.parent / upload.id
-    shutil.rmtree(place, ignore_errors=True)  # only what _kept would not have
+    shutil.rmtree(place, ignore_errors=True)  # only what `_load` refuses
     try:
         folder.rename(place)
     except OSError:  # somebody brought the same file at the same moment
-        return _kept(place) or upload
-    _sync(place.parent)
-    return upload
-
-
-def _sync(folder: Path) -> None:
-    """The rename itself on disk, where the system can say so."""
+        return _load(place) or upload
+    # The rename itself on disk, where the system can say so.
     with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(place.parent)
+    return upload
 
 
 @contextmanager
 def _scratch(workspace: Path | None, name: str) -> Iterator[Path]:
-    """A folder beside the uploads for one reading; gone afterwards unless it was put in its place. Sweeps up after killed ones."""
+    """A folder beside the uploads for one reading, removed afterwards unless it was renamed."""
     base = _folder(workspace)
     with guard.guarded(name):
         base.mkdir(parents=True, exist_ok=True)
+        # What a killed process left there; an hour is far more than a reading may take.
         for old in base.glob(".reading-*"):
             if time.time() - old.stat().st_mtime > HOUR:
                 shutil.rmtree(old, ignore_errors=True)
