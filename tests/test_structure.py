@@ -109,7 +109,7 @@ def test_what_cannot_go_says_why() -> None:
     assert reasons("looked_up")["e.weight", 0] == "embedding: rows are looked up by number"
     assert (
         reasons("mixer")["i.weight", 0]
-        == "layer_norm: its statistics count what is dead but not zero"
+        == "layer_norm: its statistics count removed elements that are not zero"
     )
     assert "b.weight" not in {name for name, _ in reasons("concat")}
 

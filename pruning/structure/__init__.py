@@ -1,1 +1,1 @@
-"""Coupled channels, physically smaller models, and certificates that they compute the same."""
+"""The dependency graph, compact (structurally pruned) models, and certificates of equal outputs."""

@@ -1,7 +1,8 @@
-"""A module as a graph of ATen operations over parameters under their own names, recorded once from an example.
+"""A module as a graph of ATen operations over parameters under their own names.
 
-torch.export first; where that fails, torch.fx and then torch.export of what it traced. Recorded in eval mode, with the modules
-that act in training alone (dropout, stochastic depth) left whole as one operation each, so that the slim model can have them again.
+Recorded once from an example: torch.export first; where that fails, torch.fx and then torch.export
+of what it traced. In eval mode, with the modules that act in training alone (dropout, stochastic
+depth) left whole as one operation each, so that the compact model can have them again.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ TRAINING_ONLY = ("StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d")
 
 @dataclass(frozen=True)
 class Captured:
-    """graph: ATen operations, batch dynamic; shapes: of the inputs, batch 1; how: "torch.export" or "torch.fx".
+    """graph: ATen operations, batch dynamic; shapes: of the inputs, batch 1.
 
-    first_name: every name of a parameter -> the first name of the same one.
+    how: "torch.export" or "torch.fx"; first_name: every name of a tensor -> its first.
     """
 
     graph: fx.GraphModule
@@ -46,7 +47,7 @@ class Captured:
 
 @torch.library.custom_op("pruning::whole", mutates_args=())
 def whole(x: Tensor, path: str) -> Tensor:
-    """What stands for a module that is left whole while recording; it lets everything through."""
+    """Stands for a module that is left whole while recording; lets everything through."""
     return x.clone()
 
 
@@ -65,74 +66,88 @@ class Whole(nn.Module):
 
 
 def inputs(example: Example, batch: int | None = None) -> tuple[Tensor, ...]:
-    """The example as a tuple of inputs; with `batch`, the first example of each, that many times."""
-    given = example if isinstance(example, tuple) else (example,)
+    """The example as a tuple of inputs; with `batch`, the first row of each, that many times."""
+    if not isinstance(example, tuple):
+        example = (example,)
     if batch is None:
-        return given
-    return tuple(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in given)
+        return example
+    return tuple(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in example)
 
 
 def capture(model: nn.Module, example: Example) -> Captured:
-    """Raises NotCaptured with the offending line where neither torch.export nor torch.fx can follow the model."""
-    given = inputs(example, 2)
-    shapes = tuple((1, *x.shape[1:]) for x in given)
-    bare, first = _prepared(model), first_names(model)
+    """Record the model's operations.
+
+    Raises NotCaptured with the offending line where neither torch.export nor torch.fx follows it.
+    """
+    recorded = inputs(example, 2)  # export takes a batch of 1 for a constant
+    shapes = tuple((1, *x.shape[1:]) for x in recorded)
+    bare = _prepared(model)
+    first_name = first_names(model)
     with _quiet(), no_fused_attention():
         try:
-            return Captured(_export(bare, given), shapes, "torch.export", first)
+            return Captured(_export(bare, recorded), shapes, "torch.export", first_name)
         except Exception as error:  # whatever stops export, fx may pass
             stopped = error
         try:
-            return Captured(_export(fx.symbolic_trace(bare), given), shapes, "torch.fx", first)
+            graph = _export(fx.symbolic_trace(bare), recorded)
         except Exception:
+            # Export's error names the user's line; fx's often one of torch's own.
             raise NotCaptured(type(model).__name__, *_blame(stopped)) from stopped
+        return Captured(graph, shapes, "torch.fx", first_name)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers under all their names (tied weights have several)."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
 
 
 def first_names(model: nn.Module) -> dict[str, str]:
-    """Every name of a parameter or buffer -> the first name of the same one (tied weights have several)."""
-    seen: dict[int, str] = {}
-    named = (
-        *model.named_parameters(remove_duplicate=False),
-        *model.named_buffers(remove_duplicate=False),
-    )
-    return {name: seen.setdefault(id(tensor), name) for name, tensor in named}
+    """Every name of a parameter or buffer -> the first name of the same one."""
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(t), name) for name, t in tensors_of(model).items()}
 
 
 def _prepared(model: nn.Module) -> nn.Module:
-    """The same modules in eval mode, tensors shared, with those that act in training alone replaced."""
+    """The same modules in eval mode, tensors shared, with those that act in training replaced."""
     shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     bare = copy.deepcopy(model, shared).eval()
     for path, module in list(bare.named_modules()):
-        if path and (
-            isinstance(module, nn.modules.dropout._DropoutNd)
-            or type(module).__name__ in TRAINING_ONLY
-        ):
+        dropout = isinstance(module, nn.modules.dropout._DropoutNd)
+        if path and (dropout or type(module).__name__ in TRAINING_ONLY):
             parent, _, name = path.rpartition(".")
             setattr(bare.get_submodule(parent), name, Whole(path))
     return bare
 
 
-def _export(model: nn.Module, given: tuple[Tensor, ...]) -> fx.GraphModule:
-    program = torch.export.export(
-        model, given, dynamic_shapes=_any_batch(model, len(given)), strict=False
-    )
+def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> fx.GraphModule:
+    batch = _any_batch(model, len(recorded))
+    program = torch.export.export(model, recorded, dynamic_shapes=batch, strict=False)
     module: fx.GraphModule = program.module()
     for node in list(module.graph.nodes):
         guards = node.op == "call_module" and "guard" in str(node.target)
-        if (
-            guards or node.target is torch.ops.aten._assert_tensor_metadata.default
-        ):  # of the precision that was recorded
+        # Checks of the precision that was recorded: the certificate is made in another.
+        precision = node.target is torch.ops.aten._assert_tensor_metadata.default
+        if guards or precision:
             module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()  # weights that attention averages and nobody reads would block its heads
+    # Attention averages its weights for whoever asks: unread, that would block its heads.
+    module.graph.eliminate_dead_code()
     return module
 
 
 def _any_batch(model: nn.Module, count: int) -> tuple[Any, ...]:
-    """The first dimension of each input is free; inputs that forward takes as *args are one tuple to torch.export."""
-    kinds = [parameter.kind for parameter in signature(model.forward).parameters.values()]
-    alone = kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else count
+    """Says that the first dimension of each input is free.
+
+    Inputs that `forward` takes as *args are one tuple to torch.export.
+    """
     free: list[Any] = [{0: Dim.DYNAMIC} for _ in range(count)]
-    return tuple(free) if count <= alone else (*free[:alone], tuple(free[alone:]))
+    kinds = [parameter.kind for parameter in signature(model.forward).parameters.values()]
+    if Parameter.VAR_POSITIONAL not in kinds:
+        return tuple(free)
+    alone = kinds.index(Parameter.VAR_POSITIONAL)
+    if count <= alone:
+        return tuple(free)
+    return (*free[:alone], tuple(free[alone:]))
 
 
 @contextmanager
@@ -140,12 +155,9 @@ def _quiet() -> Iterator[None]:
     """Export warns about its own insides, at length; what matters is in the error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
+    out, err = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
     try:
-        with (
-            warnings.catch_warnings(),
-            redirect_stdout(io.StringIO()),
-            redirect_stderr(io.StringIO()),
-        ):
+        with warnings.catch_warnings(), out, err:
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -153,17 +165,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _blame(error: BaseException) -> tuple[str, str]:
-    """(the line of the model that could not be followed, what was said of it)."""
-    torch_home = str(Path(torch.__file__).parent)
-    frames = [
-        f
-        for f in traceback.extract_tb(error.__traceback__)
-        if not f.filename.startswith((torch_home, str(Path(__file__).parent)))
-    ]
-    said = str(error).strip().split("\n")[0][:200] or type(error).__name__
-    if not frames or not frames[-1].line:
-        return "an unknown line", said
-    return (
-        f"line {frames[-1].lineno} of {Path(frames[-1].filename).name}, `{frames[-1].line}`",
-        said,
-    )
+    """(the line of the model that could not be followed, what the error says)."""
+    message = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    frames = traceback.extract_tb(error.__traceback__)
+    frames_of_model = [frame for frame in frames if not frame.filename.startswith(ours)]
+    if not frames_of_model or not frames_of_model[-1].line:
+        return "an unknown line", message
+    last = frames_of_model[-1]
+    return f"line {last.lineno} of {Path(last.filename).name}, `{last.line}`", message

@@ -1,4 +1,24 @@
-"""Groups of channels, neurons and attention heads that live or die together, and why others cannot go."""
+"""The dependency graph: channels, neurons and attention heads that must be removed together.
+
+As DepGraph does (Fang et al., 2023, https://arxiv.org/abs/2301.12900), but on single indices
+instead of whole layers, so that shuffles, splits and grouped convolutions need no special case.
+`labels` says what labels, factors and classes are. A residual block, worked through:
+
+    a = Conv2d(1, 6, 3)    b = Conv2d(6, 4, 1)    c = Conv2d(4, 6, 1)    h = Linear(6, 3)
+    x = relu(a(input));  y = x + c(relu(b(x)));  output = h(mean(y, (2, 3)))
+
+    a(input)    (1, 6, 4, 4)   needs rows of a; a.bias[i] is joined with row i
+    b(x)        (1, 4, 4, 4)   b's column i is joined with row i of a; the result needs rows of b
+    c(b(x))     (1, 6, 4, 4)   c's column j is joined with row j of b; the result needs rows of c
+    x + c(...)  (1, 6, 4, 4)   the sum joins row i of c with row i of a
+    mean        (1, 6)         positions carry no labels: the same rows of a and c
+    h(...)      (1, 3)         h's column i is joined with row i of c; its rows are blocked,
+                               because they are an output of the model
+
+That leaves two groups. Unit i of "a.weight" (6 channels) is a.weight[i], a.bias[i],
+b.weight[:, i], c.weight[i], c.bias[i] and h.weight[:, i]; unit j of "b.weight" (4 channels) is
+b.weight[j], b.bias[j] and c.weight[:, j]. Kernels' positions carry labels too, and are blocked.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +33,21 @@ from torch import Tensor, nn
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
 from pruning.structure.capture import Captured, Example, capture, inputs
 from pruning.structure.groups import Blocked, Group, Member
-from pruning.structure.labels import ALWAYS, Reason
+from pruning.structure.labels import ALWAYS, Place, Reason
 from pruning.structure.propagate import Propagation
 from pruning.structure.zeros import block_what_is_not_zero
 
-Place = tuple[str, int]
-"""(parameter, dimension)."""
+Share = tuple[Place, int]
+"""A place, and how many of its indices belong to one unit."""
 
 
 @dataclass(frozen=True)
 class DependencyGraph:
-    """A model's groups. Units are numbered through, group after group, in the order of their first member's indices.
+    """A model's dependency groups.
 
-    unit_of_index: (parameter or buffer, dimension) -> the unit of each index, -1 for what always stays.
+    Units are numbered through, group after group, in the order of their first member's indices.
+    unit_of_index: (parameter or buffer, dimension) -> the unit of each index, -1 for what is
+    always kept; unit_of_label: the same for labels.
     first_name: every name of a tied parameter -> the first.
     """
 
@@ -44,141 +66,156 @@ class DependencyGraph:
     @property
     def starts(self) -> NDArray[np.int64]:
         """The first unit of each group, and the end. (groups + 1,)"""
-        return np.concatenate(
-            [[0], np.cumsum([group.units for group in self.groups], dtype=np.int64)]
-        )
+        counts = [group.units for group in self.groups]
+        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def build_graph(captured: Captured) -> DependencyGraph:
-    """Propagation the graph, tie what lives together, and sort it into groups."""
+    """Propagate labels through the captured operations and sort their classes into groups."""
     propagation = Propagation(captured)
     block_what_is_not_zero(propagation)
     labels = propagation.labels
-    classes = labels.solve()
-    open_, reasons = _judged(propagation, classes)
-    held = {
-        place: classes[start : start + labels.sizes[place]]
+    class_of_label = labels.solve()
+    classes = {
+        place: class_of_label[start : start + labels.sizes[place]]
         for place, start in labels.origins.items()
     }
-    groups, unit_of_class = _groups(propagation, held, open_, _marked(propagation, classes, "head"))
-    unit_of_class = np.where(open_, unit_of_class, -1)
-    places = {place: unit_of_class[found] for place, found in held.items()}
+    removable, reasons = _removable(propagation, class_of_label)
+    heads = _marked(propagation, class_of_label, "head")
+    groups, unit_of_class = _groups(propagation, classes, removable, heads)
     return DependencyGraph(
         groups=groups,
-        blocked=_blocked(propagation, held, open_, reasons),
-        unit_of_index=places,
+        blocked=_blocked(propagation, classes, removable, reasons),
+        unit_of_index={place: unit_of_class[indices] for place, indices in classes.items()},
         first_name=captured.first_name,
         captured=captured,
         propagation=propagation,
-        unit_of_label=unit_of_class[classes],
+        unit_of_label=unit_of_class[class_of_label],
     )
 
 
-def _marked(propagation: Propagation, classes: NDArray[np.int64], name: str) -> NDArray[np.bool_]:
-    found = np.zeros(int(classes.max()) + 1, bool)
-    for factor in propagation.labels.marks.get(name, ()):
-        found[classes[factor.numpy()]] = True
-    return found
+def _marked(
+    propagation: Propagation, class_of_label: NDArray[np.int64], name: str
+) -> NDArray[np.bool_]:
+    """Which classes hold a label with this mark. (classes,)"""
+    marked = np.zeros(int(class_of_label.max()) + 1, bool)
+    for labels in propagation.labels.marks.get(name, ()):
+        marked[class_of_label[labels.numpy()]] = True
+    return marked
 
 
-def _judged(
-    propagation: Propagation, classes: NDArray[np.int64]
+def _removable(
+    propagation: Propagation, class_of_label: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], dict[int, Reason]]:
-    """(which classes may go: made by some layer, and not blocked; why the others may not, as far as it was said)."""
-    stays, reasons = np.zeros(int(classes.max()) + 1, bool), {}
-    stays[classes[ALWAYS]] = True
-    for factor, reason in propagation.labels.blocked:
-        found = np.unique(classes[factor.numpy()])
-        reasons.update(dict.fromkeys(found[~stays[found]].tolist(), reason))
-        stays[found] = True
-    return _marked(propagation, classes, "source") & ~stays, reasons
+    """(which classes may be removed, (classes,); why the others may not, as far as is known).
+
+    A class may be removed that some layer makes, and that no operation blocks.
+    """
+    blocked = np.zeros(int(class_of_label.max()) + 1, bool)
+    blocked[class_of_label[ALWAYS]] = True
+    reasons: dict[int, Reason] = {}
+    for labels, reason in propagation.labels.blocked:
+        classes = np.unique(class_of_label[labels.numpy()])
+        # Later operations often block a class again: the first reason is nearest to the cause.
+        new = classes[~blocked[classes]]
+        reasons.update(dict.fromkeys(new.tolist(), reason))
+        blocked[classes] = True
+    return _marked(propagation, class_of_label, "source") & ~blocked, reasons
 
 
 def _groups(
     propagation: Propagation,
-    held: dict[Place, NDArray[np.int64]],
-    open_: NDArray[np.bool_],
+    classes: dict[Place, NDArray[np.int64]],
+    removable: NDArray[np.bool_],
     heads: NDArray[np.bool_],
 ) -> tuple[tuple[Group, ...], NDArray[np.int64]]:
-    """Classes that touch the same places, equally often, make a group. Returns the groups, and the unit of each class."""
-    touched: dict[int, list[tuple[Place, int]]] = {}
-    for place, found in held.items():
-        for one, count in zip(*np.unique(found[open_[found]], return_counts=True), strict=True):
-            touched.setdefault(int(one), []).append((place, int(count)))
-    first: dict[
-        int, int
-    ] = {}  # class -> where it first stands in its first place, for the order of units
-    for found in held.values():
-        for position, one in enumerate(found.tolist()):
-            if open_[one]:
-                first.setdefault(one, position)
-    together: dict[tuple[Any, ...], list[int]] = {}
-    for one, members in touched.items():
-        together.setdefault(tuple(members), []).append(one)
-    unit_of_class, start = np.full(len(open_), -1, np.int64), 0
-    groups: list[Group] = []
-    for signature, ones in together.items():
-        ones.sort(key=first.__getitem__)
-        unit_of_class[ones] = np.arange(start, start + len(ones))
-        start += len(ones)
-        groups.append(
-            _group(
-                propagation, signature, len(ones), bool(heads[ones[0]]), {g.name for g in groups}
-            )
-        )
-    return tuple(groups), unit_of_class
+    """Classes with the same members (as many indices of the same places) make a group.
+
+    Returns the groups, and the unit of each class, -1 for those that cannot be removed.
+    """
+    members: dict[int, list[Share]] = {}  # of each class
+    position: dict[int, int] = {}  # class -> its index in its first place: the order of units
+    for place, indices in classes.items():
+        of_units = indices[removable[indices]]
+        for one, count in zip(*np.unique(of_units, return_counts=True), strict=True):
+            members.setdefault(int(one), []).append((place, int(count)))
+        for i, one in enumerate(indices.tolist()):
+            position.setdefault(one, i)
+
+    together: dict[tuple[Share, ...], list[int]] = {}
+    for one, shares in members.items():
+        together.setdefault(tuple(shares), []).append(one)
+
+    unit_of_class = np.full(len(removable), -1, np.int64)
+    start = 0
+    groups: dict[str, Group] = {}
+    for signature, units in together.items():
+        units.sort(key=position.__getitem__)
+        unit_of_class[units] = np.arange(start, start + len(units))
+        start += len(units)
+        group = _group(propagation, signature, len(units), bool(heads[units[0]]), set(groups))
+        groups[group.name] = group
+    return tuple(groups.values()), unit_of_class
 
 
 def _group(
     propagation: Propagation,
-    members: tuple[tuple[Place, int], ...],
+    shares: tuple[Share, ...],
     units: int,
     head: bool,
     taken: set[str],
 ) -> Group:
-    """Named after the first weight whose rows it holds."""
-    held = tuple(
-        Member(name, dim, each)
-        for (name, dim), each in members
-        if propagation.state[name].kind == "parameter"
+    """Named after the first weight whose rows belong to it. taken: the names of other groups."""
+    state = propagation.state
+    # Buffers, such as BatchNorm's statistics, shrink with their channels but hold no weights.
+    members = tuple(
+        Member(name, dim, each) for (name, dim), each in shares if state[name].kind == "parameter"
     )
-    rows = [
-        m.parameter for m in held if m.dim == 0 and len(propagation.state[m.parameter].shape) > 1
-    ] or [m.parameter for m in held]
-    convolves = any(len(propagation.state[m.parameter].shape) > 2 for m in held)
+    ranks = {m.parameter: len(state[m.parameter].shape) for m in members}
+    rows = [m.parameter for m in members if m.dim == 0 and ranks[m.parameter] > 1]
+    rows = rows or [m.parameter for m in members]
     name = next((row for row in rows if row not in taken), rows[0])
     number = 2
     while name in taken:  # two groups of one layer: "qkv.weight" and "qkv.weight (2)"
-        name, number = f"{rows[0]} ({number})", number + 1
-    return Group(name, "heads" if head else "channels" if convolves else "neurons", units, held)
+        name = f"{rows[0]} ({number})"
+        number += 1
+    if head:
+        kind = "heads"
+    elif max(ranks.values()) > 2:
+        kind = "channels"
+    else:
+        kind = "neurons"
+    return Group(name, kind, units, members)
 
 
 def _blocked(
     propagation: Propagation,
-    held: dict[Place, NDArray[np.int64]],
-    open_: NDArray[np.bool_],
+    classes: dict[Place, NDArray[np.int64]],
+    removable: NDArray[np.bool_],
     reasons: dict[int, Reason],
 ) -> tuple[Blocked, ...]:
-    """What of each parameter cannot go, dimension by dimension, with the first reason met."""
+    """What of each parameter cannot be removed, by dimension, with the first reason met."""
     unread = Reason("nothing", "no layer makes it, or its operations never meet it", "")
-    found = []
-    for (name, dim), classes in held.items():
-        shut = classes[~open_[classes]]
-        if propagation.state[name].kind == "parameter" and len(shut):
-            reason = next((reasons[one] for one in shut.tolist() if one in reasons), unread)
-            found.append(
-                Blocked(
-                    name,
-                    dim,
-                    len(shut),
-                    len(classes),
-                    reason.operation,
-                    reason.why,
-                    reason.where,
-                    reason.shapes,
-                )
+    blocked = []
+    for (name, dim), indices in classes.items():
+        fixed = indices[~removable[indices]]
+        if propagation.state[name].kind != "parameter" or not len(fixed):
+            continue
+        known = (reasons[one] for one in fixed.tolist() if one in reasons)
+        reason = next(known, unread)
+        blocked.append(
+            Blocked(
+                parameter=name,
+                dim=dim,
+                count=len(fixed),
+                size=len(indices),
+                operation=reason.operation,
+                why=reason.why,
+                where=reason.where,
+                shapes=reason.shapes,
             )
-    return tuple(found)
+        )
+    return tuple(blocked)
 
 
 # ---------------------------------------------------------------- once for each architecture
@@ -188,7 +225,10 @@ REMEMBERED = 8
 
 
 def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
-    """The model's coupling, captured and analysed once for each architecture. Raises NotCaptured."""
+    """The model's dependency graph, made once for each architecture. Raises NotCaptured.
+
+    example: one input, or a tuple of them.
+    """
     key = _architecture(model, example)
     if key not in _known:
         _known[key] = build_graph(capture(model, example))
@@ -200,48 +240,44 @@ def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
 
 
 def _architecture(model: nn.Module, example: Example) -> Any:
-    """What a captured graph depends on: classes, plain attributes, shapes and ties, the input's shape; no weights."""
+    """What a captured graph depends on: classes, plain attributes, shapes and ties; no weights."""
     modules = tuple(
         (path, type(module), _attributes(module))
         for path, module in model.named_modules(remove_duplicate=False)
     )
-    tensors = tuple(
-        (name, tuple(t.shape), t.dtype)
-        for name, t in (*model.named_parameters(), *model.named_buffers())
-    )
-    given = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs(example))
-    return modules, tensors, given
+    # Tied parameters are named once here, so ties make another key.
+    named = (*model.named_parameters(), *model.named_buffers())
+    tensors = tuple((name, tuple(t.shape), t.dtype) for name, t in named)
+    shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs(example))
+    return modules, tensors, shapes
 
 
 def _attributes(module: nn.Module) -> tuple[Any, ...]:
-    plain = {
-        name: value
+    # The graph is captured in eval mode: `training` changes nothing.
+    return tuple(
+        (name, _plain(value))
         for name, value in vars(module).items()
         if not name.startswith("_") and name != "training"
-    }
-    return tuple((name, _plain(value)) for name, value in plain.items())
+    )
 
 
 def _plain(value: Any) -> Any:
     """Something hashable that differs where the graph might."""
-    if isinstance(value, (bool, int, float, str, type(None), type)) or (
-        callable(value) and hasattr(value, "__code__")
-    ):
+    if isinstance(value, (bool, int, float, str, type(None), type)):
+        return value
+    if callable(value) and hasattr(value, "__code__"):
         return value
     if isinstance(value, (tuple, list, dict, set)):
         return repr(value)
-    return (
-        repr(value.tolist()) if isinstance(value, Tensor) and value.numel() < 100 else type(value)
-    )
+    if isinstance(value, Tensor) and value.numel() < 100:
+        return repr(value.tolist())
+    return type(value)
 
 
-def _forget_weights(dependencies: DependencyGraph) -> None:
-    """The graph is kept without the weights of the model it was captured from."""
-    graph = dependencies.captured.graph
-    for name, parameter in list(graph.named_parameters(remove_duplicate=False)):
-        parent, _, short = name.rpartition(".")
-        setattr(
-            graph.get_submodule(parent),
-            short,
-            nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad),
-        )
+def _forget_weights(graph: DependencyGraph) -> None:
+    """Keep the graph without the weights of the model it was captured from."""
+    root = graph.captured.graph
+    for name, parameter in list(root.named_parameters(remove_duplicate=False)):
+        path, _, short = name.rpartition(".")
+        empty = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        setattr(root.get_submodule(path), short, empty)

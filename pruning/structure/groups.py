@@ -1,4 +1,4 @@
-"""A model's groups as plain data: what pages and slider previews know of its structure. No torch here."""
+"""A model's dependency groups as plain data: what pages and previews know of it. No torch here."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """Units that touch the same parameters and can go one by one, each with all its members.
+    """Units with the same members, each of which can be removed alone, with all its members.
 
-    name: the first weight whose rows it holds; kind: "channels", "neurons" or "heads".
+    name: the first weight whose rows belong to it; kind: "channels", "neurons" or "heads".
     """
 
     name: str
@@ -29,7 +29,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Blocked:
-    """`count` of the `size` indices of a parameter's dimension cannot go, and why: operation, module, shapes of what it reads."""
+    """`count` of the `size` indices of a parameter's dimension cannot be removed, and why.
+
+    operation: that stands in the way; where: its module; shapes: of what it reads.
+    """
 
     parameter: str
     dim: int

@@ -1,15 +1,27 @@
-"""Labels: who lives and dies with whom.
+"""Labels: the indices of parameters, and which of them make up one unit of a dependency group.
 
-A label is one index of one dimension of one parameter. An activation is described by *factors*: integer tensors of its shape that say, for
-each element, a label it needs; they have stride 0 along every dimension they do not vary on, so a factor of (1, C, H, W) holds C numbers.
-An element lives while the labels of all its factors do. What must live or die together is joined; the classes are connected components.
+A label is one index of one dimension of one parameter: `a.weight` of shape (6, 1, 3, 3) has 6
+labels along dimension 0 (its output channels), none along dimension 1 (a dimension of size 1
+cannot shrink), and 3 each along dimensions 2 and 3.
+
+An activation is described by *factors*: integer tensors of its shape that say, for each element,
+one label that it needs. The result of `a`, of shape (1, 6, 4, 4), has one factor: element
+(0, c, y, x) needs row c of the weight. It does not vary over the batch nor over positions, so it
+has stride 0 there and holds 6 numbers, not 96. After `flatten(1)` the shape is (1, 96), and the
+factor holds 96 numbers: each label 16 times.
+
+An element is kept while the labels of all its factors are. A parameter has one factor for each
+of its dimensions: element (o, i) of a linear layer's weight needs label o of dimension 0 and
+label i of dimension 1.
+
+Labels that are kept or removed together are joined. The connected components are called
+*classes*, and a class that may be removed is a unit. `dependency_graph` works an example through.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +33,24 @@ from torch import Tensor
 Factor = Tensor
 """int64, the shape of what it describes, stride 0 along dimensions it does not vary on."""
 
+Place = tuple[str, int]
+"""(parameter or buffer, dimension)."""
+
 ALWAYS = 0
-"""The label of what always lives: padding, constants."""
+"""The label of what is always kept: padding, constants."""
 
 
 def varies(factor: Factor) -> tuple[int, ...]:
     """The dimensions a factor varies on."""
-    return tuple(d for d in range(factor.dim()) if factor.size(d) > 1 and factor.stride(d) != 0)
+    dims = range(factor.dim())
+    return tuple(d for d in dims if factor.size(d) > 1 and factor.stride(d) != 0)
 
 
 def flat(factor: Factor, dims: Collection[int] | None = None) -> Factor:
-    """The labels along `dims` (all it varies on, unless said) as a vector; index 0 of every other dimension."""
-    return narrowed(factor, varies(factor) if dims is None else dims).reshape(-1)
+    """The labels along `dims` (all it varies on, by default) as a vector; index 0 of the others."""
+    if dims is None:
+        dims = varies(factor)
+    return narrowed(factor, dims).reshape(-1)
 
 
 def narrowed(factor: Factor, dims: Collection[int]) -> Factor:
@@ -43,64 +61,67 @@ def narrowed(factor: Factor, dims: Collection[int]) -> Factor:
     return factor
 
 
-def compressed(factor: Factor) -> Factor:
-    """Stride 0 along every dimension the values do not change on."""
+def collapsed(factor: Factor) -> Factor:
+    """The same labels, with stride 0 along every dimension they do not change on.
+
+    A reshape or a concatenation copies, and a copy has lost its zero strides.
+    """
     for d in range(factor.dim()):
-        if (
-            factor.size(d) > 1
-            and factor.stride(d) != 0
-            and bool((factor == factor.narrow(d, 0, 1)).all())
-        ):
-            factor = factor.narrow(d, 0, 1).expand(factor.shape)
+        if factor.size(d) > 1 and factor.stride(d) != 0:
+            first = factor.narrow(d, 0, 1)
+            if bool((factor == first).all()):
+                factor = first.expand(factor.shape)
     return factor
 
 
 def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Factor:
     """A vector of labels laid along one dimension of a shape."""
     shape = list(shape)
-    return labels.view([-1 if d == dim % len(shape) else 1 for d in range(len(shape))]).expand(
-        shape
-    )
+    sizes = [1] * len(shape)
+    sizes[dim] = -1
+    return labels.view(sizes).expand(shape)
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why something cannot be removed. operation: as ATen names it; where: the module it happens in; shapes: of what it reads."""
+    """Why something cannot be removed.
+
+    operation: as ATen names it; where: the module it happens in; shapes: of what it reads.
+    """
 
     operation: str
     why: str
     where: str
     shapes: tuple[tuple[int, ...], ...] = ()
 
-    def __str__(self) -> str:
-        shapes = ", ".join("×".join(map(str, shape)) or "a number" for shape in self.shapes)
-        place = f" in {self.where}" if self.where else ""
-        return f"{self.why} ({self.operation}{place}{', on ' + shapes if shapes else ''})"
-
 
 @dataclass
 class Labels:
-    """Collects labels, what ties them, and why some may not go; `solve` says which class each belongs to."""
+    """Collects labels, which are joined, and which are blocked; `solve` gives their classes."""
 
     count: int = 1  # label 0 is ALWAYS
-    origins: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(parameter, dimension) -> its first label."""
-    sizes: dict[tuple[str, int], int] = field(default_factory=dict)
+    origins: dict[Place, int] = field(default_factory=dict)
+    """Its first label; the others follow."""
+    sizes: dict[Place, int] = field(default_factory=dict)
     edges: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     blocked: list[tuple[Tensor, Reason]] = field(default_factory=list)
     marks: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def fresh(self, name: str, dim: int, size: int) -> Tensor:
         """New labels for the indices of one dimension of a parameter. (size,) int64"""
-        first, self.count = self.count, self.count + size
-        self.origins[name, dim], self.sizes[name, dim] = first, size
+        first = self.count
+        self.count += size
+        self.origins[name, dim] = first
+        self.sizes[name, dim] = size
         return torch.arange(first, first + size)
 
     def join(self, a: Factor, b: Factor) -> None:
-        """a and b, broadcast, live and die together."""
+        """a and b, broadcast, are kept or removed together."""
         a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+        # Where neither varies, one element says it all: a picture's positions would
+        # multiply the edges by thousands.
         dims = [d for d in range(a.dim()) if a.stride(d) != 0 or b.stride(d) != 0]
-        self.edges.append((narrowed(a, dims).reshape(-1), narrowed(b, dims).reshape(-1)))
+        self.edges.append((flat(a, dims), flat(b, dims)))
 
     def tie(self, factor: Factor, dims: Iterable[int]) -> Factor:
         """Join all labels along `dims`. Returns the factor, constant there."""
@@ -112,19 +133,22 @@ class Labels:
         return factor
 
     def block(self, factor: Factor, reason: Reason) -> None:
-        """Nothing of this factor may go."""
+        """Nothing of this factor may be removed."""
         self.blocked.append((flat(factor), reason))
 
     def mark(self, name: str, factor: Factor) -> None:
-        """Remember something about these labels' classes."""
+        """Remember something about these labels' classes.
+
+        "source": a layer makes these channels; "head": they are heads of attention.
+        """
         self.marks.setdefault(name, []).append(flat(factor))
 
     def solve(self) -> NDArray[np.int64]:
-        """Label -> class. (count,)"""
-        none = np.zeros(0, np.int64)
-        a, b = (
-            np.concatenate([none, *(edge[side].numpy() for edge in self.edges)]) for side in (0, 1)
-        )
-        graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(self.count, self.count))
-        found: Any = connected_components(graph, directed=False)[1]
-        return np.asarray(found, np.int64)
+        """Label -> class, the connected components of what was joined. (count,)"""
+        none = np.zeros(0, np.int64)  # where nothing was joined there is nothing to concatenate
+        a = np.concatenate([none, *(left.numpy() for left, _ in self.edges)])
+        b = np.concatenate([none, *(right.numpy() for _, right in self.edges)])
+        ones = np.ones(len(a), np.int8)
+        graph = coo_matrix((ones, (a, b)), shape=(self.count, self.count))
+        _, classes = connected_components(graph, directed=False)
+        return np.asarray(classes, np.int64)

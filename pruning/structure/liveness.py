@@ -1,86 +1,99 @@
-"""Which indices of each value live, given the units that are gone."""
+"""Liveness: which indices of each value are kept, given the units that are removed."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor
+from torch.fx import Node
 
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.labels import Factor, compressed, flat, narrowed, varies
+from pruning.structure.labels import Factor, collapsed, flat, narrowed, varies
 from pruning.structure.propagate import Value
+
+Kept = list[Tensor | None]
+"""For each dimension of a value, (size,) True = kept; None = all of them."""
 
 
 class CannotRewrite(Exception):
-    """The graph cannot be rewritten around these labels: they stay. labels: int64; why: of the operation in the way."""
+    """The graph cannot be rewritten without these labels: they must be kept.
+
+    labels: int64; why: names the operation in the way.
+    """
 
     def __init__(self, labels: Tensor, why: str) -> None:
         super().__init__(why)
-        self.labels, self.why = labels, why
+        self.labels = labels
+        self.why = why
 
 
 class Liveness:
-    """Answers for one set of dead units. A class because answers are remembered: values are asked about many times."""
+    """What one set of removed units leaves. A class because answers are asked for many times."""
 
-    def __init__(self, dependencies: DependencyGraph, gone: NDArray[np.bool_]) -> None:
-        """gone: (units,) True = removed."""
-        self.dependencies = dependencies
-        dead = np.append(gone, False)[
-            dependencies.unit_of_label
-        ]  # -1, what always stays, looks up the last
-        self.keep = torch.from_numpy(~dead)
-        self._answers: dict[int, tuple[list[Tensor | None], Tensor | None]] = {}
+    def __init__(self, graph: DependencyGraph, removed: NDArray[np.bool_]) -> None:
+        """removed: (units,) True = removed."""
+        self.graph = graph
+        # Labels that are always kept have unit -1, which looks up the last: the added False.
+        removed_labels = np.append(removed, False)[graph.unit_of_label]
+        self.keep = torch.from_numpy(~removed_labels)
+        self._known: dict[int, tuple[Kept, bool]] = {}
 
-    def of(self, node: fx.Node) -> list[Tensor | None]:
-        """For each dimension of a node's value, which indices live; None = all. Raises Stuck where they make no rectangle."""
-        kept, ragged = self._look(self.value(node))
-        if ragged is not None:
-            raise CannotRewrite(ragged, f"{node.name} would lose pieces that make no rectangle")
+    def kept(self, node: Node) -> Kept:
+        """What is kept of a node's value. Raises CannotRewrite where that is no rectangle.
+
+        A tensor can only shrink to a product of what is kept of each dimension: of (2, 3), to
+        rows {0} and columns {0, 2}, but not to {(0, 0), (1, 2)}.
+        """
+        value = self.graph.propagation.value(node)
+        kept, rectangular = self._look(value)
+        if not rectangular:
+            why = f"{node.name} would lose pieces that make no rectangle"
+            raise CannotRewrite(self.removed(value), why)
         return kept
 
-    def value(self, node: fx.Node) -> Value:
-        found = self.dependencies.propagation.results[node]
-        assert isinstance(found, Value)
-        return found
-
     def rectangular(self, value: Value) -> bool:
-        return self._look(value)[1] is None
+        return self._look(value)[1]
 
     def shape(self, value: Value) -> list[int]:
-        return [
-            n if kept is None else int(kept.sum())
-            for kept, n in zip(self._look(value)[0], value.shape, strict=True)
-        ]
+        """The shape of what is kept."""
+        kept, _ = self._look(value)
+        sizes = zip(kept, value.shape, strict=True)
+        return [size if keep is None else int(keep.sum()) for keep, size in sizes]
 
-    def labels(self, value: Value) -> Tensor:
-        """The dead labels of a value."""
-        found = [flat(f) for f in value.factors]
-        every = torch.cat(found) if found else torch.zeros(0, dtype=torch.int64)
-        return every[~self.keep[every]]
+    def removed(self, value: Value) -> Tensor:
+        """The removed labels of a value. int64"""
+        none = torch.zeros(0, dtype=torch.int64)
+        labels = torch.cat([none, *(flat(factor) for factor in value.factors)])
+        return labels[~self.keep[labels]]
 
-    def _look(self, value: Value) -> tuple[list[Tensor | None], Tensor | None]:
-        if id(value) not in self._answers:
-            kept: list[Tensor | None] = [None] * len(value.shape)
-            ragged = None
+    def _look(self, value: Value) -> tuple[Kept, bool]:
+        # Values live as long as the graph, so their ids are not given to others.
+        if id(value) not in self._known:
+            kept: Kept = [None] * len(value.shape)
+            rectangular = True
             for factor in value.factors:
-                if not self._meet(kept, factor):
-                    ragged = self.labels(value)
-            self._answers[id(value)] = kept, ragged
-        return self._answers[id(value)]
+                if not self._narrow(kept, factor):
+                    rectangular = False
+            self._known[id(value)] = kept, rectangular
+        return self._known[id(value)]
 
-    def _meet(self, kept: list[Tensor | None], factor: Factor) -> bool:
-        """Narrow `kept` by one factor. False when what lives of it is no product of what lives of each dimension."""
+    def _narrow(self, kept: Kept, factor: Factor) -> bool:
+        """Narrow `kept` by one factor. False where what it keeps is no rectangle."""
         dims = varies(factor)
-        alive = self.keep[narrowed(factor, dims)]
-        if bool(alive.all()):
+        keep = self.keep[narrowed(factor, dims)]
+        if bool(keep.all()):
             return True
-        alive = alive.expand(alive.shape)
         if len(dims) > 1:
-            dims = varies(compressed(alive)) or dims[:1]
-        rows = {d: alive.transpose(0, d).reshape(alive.size(d), -1).any(1) for d in dims}
-        box = torch.ones([1] * alive.dim(), dtype=torch.bool)
-        for d, row in rows.items():
-            box = box & row.view([-1 if i == d else 1 for i in range(alive.dim())])
-            kept[d] = row if kept[d] is None else kept[d] & row  # type: ignore[operator]
-        return bool((box == alive).all())
+            # Its labels vary along several dimensions, as after `flatten` and `view`; what is
+            # kept of them may not.
+            dims = varies(collapsed(keep)) or dims[:1]
+        rectangle = torch.ones([1] * keep.dim(), dtype=torch.bool)
+        for d in dims:
+            row = keep.transpose(0, d).reshape(keep.size(d), -1).any(1)
+            sizes = [1] * keep.dim()
+            sizes[d] = -1
+            rectangle = rectangle & row.view(sizes)
+            before = kept[d]
+            kept[d] = row if before is None else before & row
+        return bool((rectangle == keep).all())

@@ -1,14 +1,19 @@
-"""A walk through a captured graph on labels instead of numbers: what each operation ties, and what it lets through."""
+"""Propagation of labels through a captured graph, operation by operation, instead of numbers.
+
+Each operation has a rule (see `rules`) that joins the labels of what it combines, blocks those
+that cannot be removed, and says which factors describe its result.
+"""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx import Node
 
 from pruning.structure.capture import Captured
 from pruning.structure.labels import Factor, Labels, Reason, along, varies
@@ -16,8 +21,10 @@ from pruning.structure.labels import Factor, Labels, Reason, along, varies
 
 @dataclass(eq=False)
 class Value:
-    """What is known of one result: its shape and kind, its factors, and its numbers where no input or parameter shapes them.
+    """What is known of one result.
 
+    meta: on the meta device, its shape and dtype at batch 1; factors: the labels it needs;
+    real: its numbers, where neither inputs nor parameters shape them;
     kind: "activation", "parameter", "state" (a buffer) or "constant".
     """
 
@@ -27,21 +34,28 @@ class Value:
     kind: str = "activation"
 
     def __post_init__(self) -> None:
-        self.factors = tuple(f for f in self.factors if varies(f))
+        self.factors = tuple(factor for factor in self.factors if varies(factor))
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.meta.shape)
 
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Value:
+        """The same value, its elements elsewhere."""
+        return Value(move(self.meta), tuple(map(move, self.factors)), None, self.kind)
 
-Rule = Callable[["Propagation", fx.Node, dict[str, Any], Any], Any]
-"""(propagation, node, its arguments by name, its result on the meta device) -> Value, or a list of them."""
+
+Args = dict[str, Any]
+"""A call's arguments by their names, nodes replaced by their values."""
+
+Rule = Callable[["Propagation", Node, Args, Any], Any]
+"""(propagation, node, its arguments by name, its result on the meta device) -> Value, or a list."""
 
 RULES: dict[str, Rule] = {}
 
 
 def rule(*operations: str) -> Callable[[Rule], Rule]:
-    """Registers how labels pass through these ATen operations."""
+    """Register how labels pass through these ATen operations."""
 
     def add(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(operations, function))
@@ -50,210 +64,202 @@ def rule(*operations: str) -> Callable[[Rule], Rule]:
     return add
 
 
-def operation(node: fx.Node) -> str:
+def names(text: str) -> tuple[str, ...]:
+    """Operations in a few lines of text: as a tuple, each would take a line of its own."""
+    return tuple(text.split())
+
+
+def operation(node: Node) -> str:
     """ "conv2d" for torch.ops.aten.conv2d.default."""
     schema = getattr(node.target, "_schema", None)
-    return (
-        schema.name.split("::")[1]
-        if schema is not None
-        else getattr(node.target, "__name__", str(node.target))
-    )
+    if schema is None:
+        return getattr(node.target, "__name__", str(node.target))
+    name: str = schema.name.split("::")[1]
+    return name
 
 
-def place(node: fx.Node) -> str:
-    """The path of the module a node comes from."""
+def module_path(node: Node) -> str:
+    """The path of the module a node comes from; "" for the model itself."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    path = str(stack[-1][0]).split("@")[0] if stack else ""
+    if not stack:
+        return ""
+    path = str(stack[-1][0]).split("@")[0]  # "relu@1" is the second call of relu
     return "" if path.startswith("_empty") else path
 
 
-def bound(node: fx.Node) -> dict[str, Any]:
+def arguments(node: Node) -> dict[str, Any]:
     """A call's arguments by the names of its schema, defaults filled in."""
-    found = {}
+    values = {}
     for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        given = (
-            node.args[i]
-            if i < len(node.args) and not argument.kwarg_only
-            else node.kwargs.get(argument.name, argument.default_value)
-        )
-        found[argument.name] = given
-    return found
+        if i < len(node.args) and not argument.kwarg_only:
+            values[argument.name] = node.args[i]
+        else:
+            values[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return values
+
+
+def each(result: Any, function: Callable[[Any], Any]) -> Any:
+    """The function of a result, or of each, as a list, where an operation has several."""
+    if isinstance(result, (tuple, list)):
+        return [function(part) for part in result]
+    return function(result)
+
+
+def values_of(result: Any) -> list[Value]:
+    """The values among an operation's results; sizes and absent results are none."""
+    results = result if isinstance(result, list) else [result]
+    return [value for value in results if isinstance(value, Value)]
 
 
 class Propagation:
-    """Interprets the graph node by node. A class because the labels, the results so far and the place go everywhere together."""
+    """Interprets a graph node by node. A class because rules share its labels and results."""
 
     def __init__(self, captured: Captured) -> None:
-        self.captured, self.labels = captured, Labels()
-        self.results: dict[fx.Node, Any] = {}
-        self.state: dict[str, Value] = {}
+        self.captured = captured
+        self.labels = Labels()
+        self.results: dict[Node, Any] = {}  # a Value, a list, or a plain number
+        self.state: dict[str, Value] = {}  # parameters and buffers by their first name
         shapes = iter(captured.shapes)
         with torch.no_grad():
             for node in captured.graph.graph.nodes:
-                self.node = node
+                self.node = node  # the one that blocks, if something is blocked
                 self.results[node] = self._visit(node, shapes)
 
-    def _visit(self, node: fx.Node, shapes: Any) -> Any:
+    def _visit(self, node: Node, shapes: Iterator[tuple[int, ...]]) -> Any:
         if node.op == "placeholder":
-            kind = (
-                node.meta["val"].dtype
-                if isinstance(node.meta.get("val"), Tensor)
-                else torch.float32
-            )
-            return Value(torch.empty(next(shapes), device="meta", dtype=kind))
+            recorded = node.meta.get("val")
+            dtype = recorded.dtype if isinstance(recorded, Tensor) else torch.float32
+            return Value(torch.empty(next(shapes), device="meta", dtype=dtype))
         if node.op == "get_attr":
-            return self._held(str(node.target))
+            return self._attribute(str(node.target))
         if node.op == "output":
-            for source in node.all_input_nodes:
-                for factor in self._values(self.results[source]):
-                    self.block(factor, "it is an output of the model")
+            self.block_all(self.inputs(node), "it is an output of the model")
             return None
         return self._call(node)
 
-    def _held(self, name: str) -> Any:
-        """A parameter or buffer, one label for each index of each dimension; tied names share theirs."""
+    def _attribute(self, name: str) -> Any:
+        """A parameter or buffer, one label for each index of each dimension.
+
+        Tied names share one value, and with it their labels.
+        """
         name = self.captured.first_name.get(name, name)
         if name in self.state:
             return self.state[name]
-        held: Any = self.captured.graph
-        for part in name.split("."):
-            held = getattr(held, part)
-        if not isinstance(held, Tensor):
-            return held
-        longer = [d for d in range(held.dim()) if held.size(d) > 1]
+        tensor = operator.attrgetter(name)(self.captured.graph)
+        if not isinstance(tensor, Tensor):
+            return tensor
         factors = tuple(
-            along(self.labels.fresh(name, d, held.size(d)), d, held.shape) for d in longer
+            along(self.labels.fresh(name, dim, size), dim, tensor.shape)
+            for dim, size in enumerate(tensor.shape)
+            if size > 1
         )
-        weight = isinstance(held, nn.Parameter)
-        self.state[name] = Value(
-            held.detach().to("meta"),
-            factors,
-            None if weight else held.detach(),
-            "parameter" if weight else "state",
-        )
-        return self.state[name]
+        if isinstance(tensor, nn.Parameter):
+            value = Value(tensor.detach().to("meta"), factors, None, "parameter")
+        else:
+            value = Value(tensor.detach().to("meta"), factors, tensor.detach(), "state")
+        self.state[name] = value
+        return value
 
-    def _call(self, node: fx.Node) -> Any:
+    def _call(self, node: Node) -> Any:
         if node.target is operator.getitem:
             return self.results[node.args[0]][node.args[1]]  # type: ignore[index]
+        name = operation(node)
         inputs = self.inputs(node)
-        if operation(node).startswith(("sym_", "_assert")):
+        if name.startswith("sym_"):
             return self._size(node)
-        if operation(node).startswith("new_"):
+        if name.startswith("_assert"):
+            return None
+        if name.startswith("new_"):
             return self._new(node)
-        if not inputs:
+        # What no label reaches is computed for real: tables of positions, masks of windows.
+        if all(value.real is not None and not value.factors for value in inputs):
             return self._constant(node)
-        if all(value.real is not None for value in inputs) and not any(
-            value.factors for value in inputs
-        ):
-            return self._constant(node)
-        if not hasattr(
-            node.target, "_schema"
-        ):  # arithmetic on sizes, or an operation torch keeps to itself
+        if not hasattr(node.target, "_schema"):
+            # Arithmetic on sizes, or an operation that torch keeps to itself.
             return self.give_up(inputs, None)
-        arguments = {name: self._looked_up(value) for name, value in bound(node).items()}
+        looked_up = fx.node.map_arg(arguments(node), self.results.__getitem__)
         meta = self._shapes(node)
-        handler = RULES.get(operation(node))
-        return (
-            handler(self, node, arguments, meta)
-            if handler is not None
-            else self.give_up(inputs, meta)
-        )
+        if name not in RULES:
+            return self.give_up(inputs, meta)
+        return RULES[name](self, node, looked_up, meta)
 
-    def _constant(self, node: fx.Node) -> Any:
-        """What no labelled value reaches is computed for real."""
+    def _constant(self, node: Node) -> Any:
         function: Any = node.target
-        result = function(
-            *self.real(node.args),
-            **self.real({k: v for k, v in node.kwargs.items() if k != "device"}),
-        )
-        parts = result if isinstance(result, (tuple, list)) else [result]
-        values: list[Any] = [
-            Value(r.to("meta"), (), r, "constant") if isinstance(r, Tensor) else r for r in parts
-        ]
-        return values if isinstance(result, (tuple, list)) else values[0]
+        result = function(*self.real(node.args), **self.real(_without_device(node)))
 
-    def _size(self, node: fx.Node) -> Any:
+        def constant(part: Any) -> Any:
+            if isinstance(part, Tensor):
+                return Value(part.to("meta"), (), part, "constant")
+            return part
+
+        return each(result, constant)
+
+    def _size(self, node: Node) -> Any:
         """Sizes are whole numbers: those of the example, one example long."""
         function: Any = node.target
-        return (
-            function(*self.meta(node.args), **self.meta(node.kwargs))
-            if operation(node).startswith("sym_")
-            else None
-        )
+        return function(*self.meta(node.args), **self.meta(node.kwargs))
 
-    def _new(self, node: fx.Node) -> Value:
+    def _new(self, node: Node) -> Value:
         """new_zeros and the like: constants of the sizes asked for."""
         function: Any = node.target
         like = torch.empty(0, dtype=self.inputs(node)[0].meta.dtype)
-        result = function(
-            like,
-            *self.meta(node.args[1:]),
-            **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"},
-        )
+        rest = self.meta(node.args[1:])
+        result = function(like, *rest, **self.meta(_without_device(node)))
         return Value(result.to("meta"), (), result, "constant")
 
-    def _shapes(self, node: fx.Node) -> Any:
+    def _shapes(self, node: Node) -> Any:
         """The result on the meta device: shapes at batch 1."""
         function: Any = node.target
-        if operation(node) in (
-            "view",
-            "_unsafe_view",
-        ):  # a view of what is strided otherwise for real
-            return self.meta(node.args[0]).reshape(self.meta(node.args[1]))
-        return function(
-            *self.meta(node.args),
-            **{k: v for k, v in self.meta(node.kwargs).items() if k != "device"},
-        )
+        args = self.meta(node.args)
+        if operation(node) in ("view", "_unsafe_view"):
+            # On the meta device strides may differ from the real ones, and `view` refuse.
+            return args[0].reshape(args[1])
+        return function(*args, **self.meta(_without_device(node)))
 
     # ---------------------------------------------------------------- arguments
 
-    def inputs(self, node: fx.Node) -> list[Value]:
-        """The values a node reads, sizes left out."""
-        found: list[Value] = []
-        for source in node.all_input_nodes:
-            result = self.results[source]
-            found += [
-                v
-                for v in (result if isinstance(result, list) else [result])
-                if isinstance(v, Value)
-            ]
-        return found
+    def value(self, node: Node) -> Value:
+        value = self.results[node]
+        assert isinstance(value, Value)
+        return value
 
-    def _looked_up(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, lambda n: self.results[n])
+    def inputs(self, node: Node) -> list[Value]:
+        """The values a node reads; sizes are left out."""
+        return [v for source in node.all_input_nodes for v in values_of(self.results[source])]
 
     def meta(self, argument: Any) -> Any:
-        return fx.node.map_arg(
-            argument, lambda n: r.meta if isinstance(r := self.results[n], Value) else r
-        )
+        """An argument with nodes replaced by their results on the meta device."""
+        return fx.node.map_arg(argument, lambda node: self._part(node, "meta"))
 
     def real(self, argument: Any) -> Any:
-        return fx.node.map_arg(
-            argument, lambda n: r.real if isinstance(r := self.results[n], Value) else r
-        )
+        """An argument with nodes replaced by their numbers."""
+        return fx.node.map_arg(argument, lambda node: self._part(node, "real"))
 
-    def _values(self, result: Any) -> list[Factor]:
-        values = result if isinstance(result, list) else [result]
-        return [f for v in values if isinstance(v, Value) for f in v.factors]
+    def _part(self, node: Node, part: str) -> Any:
+        result = self.results[node]
+        return getattr(result, part) if isinstance(result, Value) else result
 
-    # ---------------------------------------------------------------- what may not go
-
-    def reason(self, why: str) -> Reason:
-        shapes = tuple(v.shape for v in self.inputs(self.node) if v.kind == "activation")
-        name = "output" if self.node.op == "output" else operation(self.node)
-        return Reason(name, why, place(self.node), shapes)
+    # ---------------------------------------------------------------- what may not be removed
 
     def block(self, factor: Factor, why: str) -> None:
-        self.labels.block(factor, self.reason(why))
+        """Nothing of this factor may be removed, because of the operation at hand."""
+        shapes = tuple(v.shape for v in self.inputs(self.node) if v.kind == "activation")
+        name = "output" if self.node.op == "output" else operation(self.node)
+        self.labels.block(factor, Reason(name, why, module_path(self.node), shapes))
 
-    def give_up(self, inputs: Sequence[Value], meta: Any) -> Any:
-        """Nothing that reaches this operation may go; what leaves it has no labels."""
-        for value in inputs:
-            for factor in value.factors:
-                self.block(factor, f"no rule says what {operation(self.node)} does to channels")
-        bare = [
-            Value(m) if isinstance(m, Tensor) else m
-            for m in (meta if isinstance(meta, (tuple, list)) else [meta])
-        ]
-        return bare if isinstance(meta, (tuple, list)) else bare[0]
+    def block_all(self, values: Iterable[Any], why: str) -> None:
+        """Block every factor of these values; what is no value has none."""
+        for value in values:
+            if isinstance(value, Value):
+                for factor in value.factors:
+                    self.block(factor, why)
+
+    def give_up(self, inputs: Iterable[Value], meta: Any) -> Any:
+        """Nothing that reaches this operation may be removed; its result has no labels."""
+        self.block_all(inputs, f"no rule says what {operation(self.node)} does to channels")
+        return each(meta, lambda part: Value(part) if isinstance(part, Tensor) else part)
+
+
+def _without_device(node: Node) -> dict[str, Any]:
+    """Keyword arguments but for `device`, which names the one that was recorded on."""
+    return {name: value for name, value in node.kwargs.items() if name != "device"}

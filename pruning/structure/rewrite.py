@@ -1,8 +1,9 @@
-"""The captured graph again, for fewer channels: sizes, splits, groups and scales rewritten from what lives."""
+"""Rewrites the captured graph for fewer channels: sizes, splits, groups and scales."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,21 +11,26 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
+from torch.fx import Node
 
 from pruning.structure import wide_norms
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.labels import compressed, flat, varies
-from pruning.structure.liveness import CannotRewrite, Liveness
-from pruning.structure.propagate import Value, bound, operation
-from pruning.structure.rules.elementwise import BINARY
+from pruning.structure.labels import collapsed, flat, varies
+from pruning.structure.liveness import CannotRewrite, Kept, Liveness
+from pruning.structure.propagate import Args, Value, arguments, operation, values_of
+from pruning.structure.rules.elementwise import BINARY, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
 
 aten = torch.ops.aten
-Change = Callable[["Rewrite", fx.Node, fx.Node, dict[str, Any]], None]
+Change = Callable[["Rewrite", Node, Node, Args], None]
+"""(rewrite, node of the old graph, the same node in the new one, the old node's arguments)."""
+
 CHANGES: dict[str, Change] = {}
 
 
 def change(*operations: str) -> Callable[[Change], Change]:
+    """Register how these ATen operations are rewritten. The others take any size as they are."""
+
     def add(function: Change) -> Change:
         CHANGES.update(dict.fromkeys(operations, function))
         return function
@@ -32,320 +38,330 @@ def change(*operations: str) -> Callable[[Change], Change]:
     return add
 
 
-def give(node: fx.Node, name: str, value: Any) -> None:
+def set_argument(node: Node, name: str, value: Any) -> None:
     """Set one argument of a call, by its name in the schema."""
-    for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        if argument.name == name and not argument.kwarg_only:
-            defaults = [a.default_value for a in node.target._schema.arguments[len(node.args) : i]]  # type: ignore[union-attr]
-            given = [*node.args, *defaults][:i]
-            node.args = (*given, value, *node.args[i + 1 :])
-            return
-    node.kwargs = {**node.kwargs, name: value}
+    schema = node.target._schema.arguments  # type: ignore[union-attr]
+    names = [argument.name for argument in schema if not argument.kwarg_only]
+    if name not in names:
+        node.kwargs = {**node.kwargs, name: value}
+        return
+    i = names.index(name)
+    # A call may end before this argument: what lies between gets its default.
+    defaults = [argument.default_value for argument in schema[len(node.args) : i]]
+    node.args = (*[*node.args, *defaults][:i], value, *node.args[i + 1 :])
 
 
 class Rewrite:
-    """One rewriting. A class because old nodes, new nodes, what lives and new constants go everywhere together."""
+    """One rewriting. A class because every change needs old nodes, new nodes and what is kept."""
 
-    def __init__(self, dependencies: DependencyGraph, gone: NDArray[np.bool_]) -> None:
-        self.liveness, self.propagation = Liveness(dependencies, gone), dependencies.propagation
-        self.old = dependencies.captured.graph.graph
+    def __init__(self, graph: DependencyGraph, removed: NDArray[np.bool_]) -> None:
+        """removed: (units,) True = removed."""
+        self.liveness = Liveness(graph, removed)
+        self.propagation = graph.propagation
+        self.old = graph.captured.graph.graph
         self.graph: fx.Graph = copy.deepcopy(self.old)
-        self.new: dict[fx.Node, fx.Node] = dict(zip(self.old.nodes, self.graph.nodes, strict=True))
+        self.new: dict[Node, Node] = dict(zip(self.old.nodes, self.graph.nodes, strict=True))
         self.constants: dict[str, Tensor] = {}
 
     def run(self) -> None:
-        """Rewrite every call whose input or output lost something. Raises Stuck."""
+        """Rewrite every call whose input or output lost something. Raises CannotRewrite."""
         for node in self.old.nodes:
             if node.op == "call_function" and hasattr(node.target, "_schema"):
                 self._one(node)
 
-    def _one(self, node: fx.Node) -> None:
-        result, name = self.propagation.results[node], operation(node)
-        outputs = [
-            v for v in (result if isinstance(result, list) else [result]) if isinstance(v, Value)
-        ]
-        inputs = [n for n in node.all_input_nodes if isinstance(self.propagation.results[n], Value)]
-        if not any(
-            bool(self.liveness.labels(v).numel())
-            for v in (*outputs, *(self.liveness.value(n) for n in inputs))
-        ):
+    def _one(self, node: Node) -> None:
+        name = operation(node)
+        results = self.propagation.results
+        outputs = values_of(results[node])
+        inputs = [source for source in node.all_input_nodes if isinstance(results[source], Value)]
+        involved = (*outputs, *(results[source] for source in inputs))
+        if not any(self.liveness.removed(value).numel() for value in involved):
             return
-        if name in MOVES and not all(map(self.liveness.rectangular, outputs)):
-            return  # inside of a shuffle: taken as one when it is over
-        if (
-            name in MOVES
-            and inputs
-            and not self.liveness.rectangular(self.liveness.value(inputs[0]))
-        ):
-            self._shuffle(node)
-            return
+        if name in MOVES:
+            if not all(map(self.liveness.rectangular, outputs)):
+                return  # inside of a shuffle, which is rewritten as one where it ends
+            if inputs and not self.liveness.rectangular(results[inputs[0]]):
+                self._shuffle(node)
+                return
         for source in inputs:
-            self.liveness.of(source)  # raises Stuck
+            self.kept(source)  # raises where its pieces make no rectangle
         if name in CHANGES:
-            CHANGES[name](self, node, self.new[node], bound(node))
+            CHANGES[name](self, node, self.new[node], arguments(node))
 
     # ---------------------------------------------------------------- tools of the changes
 
-    def kept(self, node: fx.Node) -> list[Tensor | None]:
-        return self.liveness.of(node)
+    def kept(self, node: Node) -> Kept:
+        return self.liveness.kept(node)
 
-    def replace(
-        self,
-        node: fx.Node,
-        function: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        """Another call in a node's place."""
+    def before(self, node: Node) -> tuple[int, ...]:
+        """The shape of a node's value in the whole model."""
+        return self.propagation.value(node).shape
+
+    def after(self, node: Node) -> list[int]:
+        """The shape of a node's value in the compact model."""
+        return self.liveness.shape(self.propagation.value(node))
+
+    def replace(self, node: Node, function: Any, args: tuple[Any, ...]) -> None:
+        """Put another call in a node's place."""
         old = self.new[node]
         with self.graph.inserting_before(old):
-            new = self.graph.call_function(function, args, kwargs or {})
+            new = self.graph.call_function(function, args)
         new.meta = dict(old.meta)
         old.replace_all_uses_with(new)
         self.graph.erase_node(old)
         self.new[node] = new
 
-    def constant(self, values: Tensor, before: fx.Node) -> fx.Node:
+    def constant(self, values: Tensor, before: Node) -> Node:
         name = f"_places_{len(self.constants)}"
         self.constants[name] = values
         with self.graph.inserting_before(before):
             return self.graph.get_attr(name)
 
-    def trim(self, node: fx.Node, source: fx.Node, kept: list[Tensor | None]) -> None:
-        """An operand without labels loses what the result loses, as far as it is as long."""
-        own, value, ahead = (
-            self.kept(source),
-            self.liveness.value(source),
-            len(kept) - len(self.liveness.value(source).shape),
-        )
-        for d, alive in enumerate(kept[max(0, ahead) :]):
-            if own[d] is None and alive is not None and value.shape[d] > 1:
-                user = self.new[node]
-                places = self.constant(alive.nonzero().flatten(), user)
-                with self.graph.inserting_before(user):
-                    cut = self.graph.call_function(
-                        aten.index_select.default, (self.new[source], d, places)
-                    )
-                user.replace_input_with(self.new[source], cut)
+    def trim(self, node: Node, source: Node, kept: Kept) -> None:
+        """Cut an operand without labels, such as a constant, to what the result keeps.
+
+        Only where it is as long as the result; where it is 1 long it is repeated anyway.
+        """
+        own = self.kept(source)
+        sizes = self.before(source)
+        ahead = len(kept) - len(sizes)
+        for d, keep in enumerate(kept[max(0, ahead) :]):
+            if own[d] is not None or keep is None or sizes[d] <= 1:
+                continue
+            user = self.new[node]
+            places = self.constant(keep.nonzero().flatten(), user)
+            with self.graph.inserting_before(user):
+                select = (self.new[source], d, places)
+                cut = self.graph.call_function(aten.index_select.default, select)
+            user.replace_input_with(self.new[source], cut)
 
     # ---------------------------------------------------------------- shuffles
 
-    def _shuffle(self, node: fx.Node) -> None:
-        """A chain of moves whose middle is ragged, but which only permutes one dimension: one index_select."""
-        chain = [node]
-        while not self.liveness.rectangular(
-            self.liveness.value(source := chain[-1].all_input_nodes[0])
-        ):
-            if operation(source) not in MOVES:
-                raise CannotRewrite(
-                    self.liveness.labels(self.liveness.value(source)),
-                    f"{operation(source)} would lose pieces that make no rectangle",
-                )
-            chain.append(source)
-        self.permute(node, list(reversed(chain)))
+    def _shuffle(self, node: Node) -> None:
+        """Rewrite a chain of moves, ragged inside, that permutes one dimension as a whole.
 
-    def permute(self, node: fx.Node, chain: list[fx.Node]) -> None:
+        A channel shuffle is view (n, 2, 4, ...), transpose, view (n, 8, ...): with one channel
+        less, the value in the middle is no rectangle, but the ends are.
+        """
+        chain = [node]
+        source = node.all_input_nodes[0]
+        while not self.liveness.rectangular(self.propagation.value(source)):
+            if operation(source) not in MOVES:
+                labels = self.liveness.removed(self.propagation.value(source))
+                why = f"{operation(source)} would lose pieces that make no rectangle"
+                raise CannotRewrite(labels, why)
+            chain.append(source)
+            source = source.all_input_nodes[0]
+        self.permute(node, chain[::-1])
+
+    def permute(self, node: Node, chain: list[Node]) -> None:
         """Put one index_select in the place of `chain`, which ends in `node`."""
         source = chain[0].all_input_nodes[0]
-        before, result = self.liveness.value(source), self.propagation.results[node]
-        why = CannotRewrite(
-            self.liveness.labels(before),
-            f"{operation(node)} moves channels in a way that cannot be followed",
-        )
-        if not isinstance(result, Value) or len(result.shape) != len(before.shape):
-            raise why
-        kept, after = self.kept(source), self.kept(node)
-        dims = [d for d, alive in enumerate(kept) if alive is not None]
-        if len(dims) != 1 or [d for d, alive in enumerate(after) if alive is not None] != dims:
-            raise why
-        (dim,) = dims
-        if any(
-            a != b
-            for d, (a, b) in enumerate(zip(before.shape, result.shape, strict=True))
-            if d != dim
-        ):
-            raise why
-        places = (
-            torch.arange(before.shape[dim])
-            .view([-1 if d == dim else 1 for d in range(len(before.shape))])
-            .expand(before.shape)
-        )
-        for step in chain:
-            places = moved_as(self.propagation, step, places, self.liveness.value(step).meta)
-        places = compressed(places)
-        if not set(varies(places)) <= {dim}:
-            raise why
-        alive, now = kept[dim], after[dim]
-        assert alive is not None and now is not None
-        rank = alive.long().cumsum(0) - 1
-        index = rank[flat(places, [dim])[now]]
-        at = self.constant(index, self.new[node])
+        dim = self._permuted_dim(node, source)
+        sizes = self.before(source)
+        places: Tensor | None = None
+        if dim is not None:
+            places = self._places(chain, dim, sizes)
+        if dim is None or places is None:
+            labels = self.liveness.removed(self.propagation.value(source))
+            why = f"{operation(node)} moves channels in a way that cannot be followed"
+            raise CannotRewrite(labels, why)
+        keep, keep_after = self.kept(source)[dim], self.kept(node)[dim]
+        assert keep is not None and keep_after is not None
+        position = keep.long().cumsum(0) - 1  # of each kept index among the kept ones
+        at = self.constant(position[places[keep_after]], self.new[node])
         self.replace(node, aten.index_select.default, (self.new[source], dim, at))
         for step in reversed(chain[:-1]):
             if not self.new[step].users:
                 self.graph.erase_node(self.new[step])
+
+    def _permuted_dim(self, node: Node, source: Node) -> int | None:
+        """The one dimension along which both lost something; None where that is not so simple."""
+        if not isinstance(self.propagation.results[node], Value):
+            return None
+        before, after = self.before(source), self.before(node)
+        if len(before) != len(after):
+            return None
+        dims = [d for d, keep in enumerate(self.kept(source)) if keep is not None]
+        if len(dims) != 1:
+            return None
+        if [d for d, keep in enumerate(self.kept(node)) if keep is not None] != dims:
+            return None
+        if any(before[d] != after[d] for d in range(len(before)) if d not in dims):
+            return None
+        return dims[0]
+
+    def _places(self, chain: list[Node], dim: int, sizes: tuple[int, ...]) -> Tensor | None:
+        """Where each index of `dim` comes from, in the whole model: the chain, run on numbers."""
+        view = [1] * len(sizes)
+        view[dim] = -1
+        places = torch.arange(sizes[dim]).view(view).expand(sizes)
+        for step in chain:
+            places = moved_as(self.propagation, step, places, self.propagation.value(step).meta)
+        places = collapsed(places)
+        return flat(places, [dim]) if set(varies(places)) <= {dim} else None
 
 
 # ---------------------------------------------------------------- sizes
 
 
 @change("view", "reshape", "_unsafe_view", "expand")
-def sizes(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
+def sizes(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     name = "shape" if operation(node) == "reshape" else "size"
-    wanted, kept = list(bound(new)[name]), work.kept(node)
+    kept = rewrite.kept(node)
+    wanted = list(arguments(new)[name])
     ahead = len(kept) - len(wanted)
     for i, size in enumerate(wanted):
-        alive = kept[i + ahead]
-        if alive is not None and size != -1:  # a size that depends on the batch is left to torch
-            wanted[i] = (
-                -1
-                if isinstance(size, fx.Node) and operation(node) != "expand"
-                else int(alive.sum())
-            )
-    give(new, name, wanted)
+        keep = kept[i + ahead]
+        if keep is None or size == -1:
+            continue
+        if isinstance(size, Node) and operation(node) != "expand":
+            wanted[i] = -1  # a size that depends on the batch is left to torch
+        else:
+            wanted[i] = int(keep.sum())
+    set_argument(new, name, wanted)
 
 
 @change("unflatten")
-def unflatten(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    kept, dim = (
-        work.kept(node),
-        given["dim"] % len(work.liveness.value(node.all_input_nodes[0]).shape),
-    )
-    wanted = [
-        size if (alive := kept[dim + i]) is None else int(alive.sum())
-        for i, size in enumerate(bound(new)["sizes"])
-    ]
-    give(new, "sizes", wanted)
+def unflatten(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    kept = rewrite.kept(node)
+    dim = args["dim"] % len(rewrite.before(node.all_input_nodes[0]))
+    wanted = list(arguments(new)["sizes"])
+    for i in range(len(wanted)):
+        keep = kept[dim + i]
+        if keep is not None:
+            wanted[i] = int(keep.sum())
+    set_argument(new, "sizes", wanted)
 
 
 @change("slice")
-def sliced(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.liveness.value(node.all_input_nodes[0])
-    dim = given["dim"] % len(source.shape)
-    alive = work.kept(node.all_input_nodes[0])[dim]
-    if alive is None:
+def sliced(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    source = node.all_input_nodes[0]
+    size, dim, keep = _along(rewrite, source, args["dim"])
+    if keep is None:
         return
-    if given["step"] != 1:
-        work.permute(node, [node])
+    if args["step"] != 1:
+        rewrite.permute(node, [node])
         return
-    before, size = _before(alive), source.shape[dim]
-    ends = [
-        0 if given["start"] is None else given["start"],
-        size if given["end"] is None else given["end"],
-    ]
-    low, high = (max(0, end + size) if end < 0 else min(end, size) for end in ends)
-    new.args = (new.args[0], dim, before[low], before[high])
+    earlier = _kept_before(keep)
+    ends = []
+    for end, default in ((args["start"], 0), (args["end"], size)):
+        end = default if end is None else end
+        end = max(0, end + size) if end < 0 else min(end, size)
+        ends.append(earlier[end])
+    new.args = (new.args[0], dim, *ends)
 
 
 @change("narrow")
-def narrow(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    alive = work.kept(node.all_input_nodes[0])[given["dim"] % len(work.liveness.value(node).shape)]
-    if alive is not None:
-        before = _before(alive)
-        low, high = given["start"], given["start"] + given["length"]
-        new.args = (new.args[0], given["dim"], before[low], before[high] - before[low])
+def narrow(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    _, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
+    if keep is not None:
+        earlier = _kept_before(keep)
+        start, end = earlier[args["start"]], earlier[args["start"] + args["length"]]
+        new.args = (new.args[0], dim, start, end - start)
 
 
 @change("select")
-def select(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.liveness.value(node.all_input_nodes[0])
-    dim = given["dim"] % len(source.shape)
-    if (alive := work.kept(node.all_input_nodes[0])[dim]) is not None:
-        new.args = (new.args[0], dim, _before(alive)[given["index"] % source.shape[dim]])
+def select(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    size, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
+    if keep is not None:
+        new.args = (new.args[0], dim, _kept_before(keep)[args["index"] % size])
 
 
-def _before(alive: Tensor) -> list[int]:
-    """How many live before each index, and in all."""
-    return [0, *alive.long().cumsum(0).tolist()]
+def _along(rewrite: Rewrite, source: Node, dim: int) -> tuple[int, int, Tensor | None]:
+    """(the size of a value along `dim`, `dim` counted from the front, what is kept there)."""
+    sizes = rewrite.before(source)
+    dim = dim % len(sizes)
+    return sizes[dim], dim, rewrite.kept(source)[dim]
+
+
+def _kept_before(keep: Tensor) -> list[int]:
+    """How many are kept before each index, and in all. (size + 1,)"""
+    return [0, *keep.long().cumsum(0).tolist()]
 
 
 @change("chunk", "split", "split_with_sizes", "tensor_split")
-def split(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    source = work.liveness.value(node.all_input_nodes[0])
-    dim = given["dim"] % len(source.shape)
-    if work.kept(node.all_input_nodes[0])[dim] is not None:
-        parts = [work.liveness.shape(part)[dim] for part in work.propagation.results[node]]
-        work.replace(node, aten.split_with_sizes.default, (new.args[0], parts, dim))
+def split(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    _, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
+    if keep is not None:
+        # Pieces may lose different numbers: none of the others can say that.
+        parts = [rewrite.liveness.shape(part)[dim] for part in rewrite.propagation.results[node]]
+        rewrite.replace(node, aten.split_with_sizes.default, (new.args[0], parts, dim))
 
 
 @change("roll", "flip", "index_select", "index", "channel_shuffle", "repeat_interleave")
-def permuted(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    touched = {d for d, alive in enumerate(work.kept(node.all_input_nodes[0])) if alive is not None}
-    if touched & _moved(work, node, given):
-        work.permute(node, [node])
+def permuted(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    kept = rewrite.kept(node.all_input_nodes[0])
+    lost = {d for d, keep in enumerate(kept) if keep is not None}
+    if lost & _moved_dims(node, args, len(kept)):
+        rewrite.permute(node, [node])
 
 
-def _moved(work: Rewrite, node: fx.Node, given: dict[str, Any]) -> set[int]:
+def _moved_dims(node: Node, args: Args, total: int) -> set[int]:
     """The dimensions an operation moves elements along."""
-    total = len(work.liveness.value(node.all_input_nodes[0]).shape)
     if operation(node) == "index":
-        return {d for d, index in enumerate(given["indices"]) if index is not None}
+        return {d for d, index in enumerate(args["indices"]) if index is not None}
     if operation(node) == "channel_shuffle":
         return {1}
-    dims = given.get("dims", given.get("dim"))
-    return (
-        set(range(total))
-        if dims in (None, [])
-        else {d % total for d in (dims if isinstance(dims, (list, tuple)) else [dims])}
-    )
+    dims = args.get("dims", args.get("dim"))
+    if dims in (None, []):
+        return set(range(total))
+    if not isinstance(dims, (list, tuple)):
+        dims = [dims]
+    return {d % total for d in dims}
 
 
 # ---------------------------------------------------------------- layers
 
 
 @change("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def groups(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    if given["groups"] > 1:
-        into, columns = (
-            work.liveness.shape(work.liveness.value(given["input"]))[1],
-            work.liveness.shape(work.liveness.value(given["weight"]))[1],
-        )
-        give(new, "groups", into // columns if "transpose" not in operation(node) else into)
+def groups(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    if args["groups"] > 1:
+        channels = rewrite.after(args["input"])[1]
+        # A transposed weight (C, O/groups, k...) is only removed from where it is depthwise.
+        transposed = "transpose" in operation(node)
+        columns = 1 if transposed else rewrite.after(args["weight"])[1]
+        set_argument(new, "groups", channels // columns)
 
 
 @change("layer_norm", "rms_norm")
-def norm(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    before = list(given["normalized_shape"])
-    after = work.liveness.shape(work.liveness.value(node))[-len(before) :]
+def norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    """Removed elements were zeros, and zeros count in a mean: remember the original width."""
+    before = list(args["normalized_shape"])
+    after = rewrite.after(node)[-len(before) :]
     if before == after:
         return
-    width, ours = int(np.prod(before)), bound(new)
+    width = math.prod(before)
+    own = arguments(new)
+    call = [own["input"], after, own["weight"], own["eps"], width]
     if operation(node) == "layer_norm":
-        work.replace(
-            node,
-            wide_norms.layer_norm,
-            (ours["input"], after, ours["weight"], ours["bias"], ours["eps"], width),
-        )
+        call.insert(3, own["bias"])
+        rewrite.replace(node, wide_norms.layer_norm, tuple(call))
     else:
-        work.replace(
-            node, wide_norms.rms_norm, (ours["input"], after, ours["weight"], ours["eps"], width)
-        )
+        rewrite.replace(node, wide_norms.rms_norm, tuple(call))
 
 
 @change("group_norm")
-def group_norm(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    value = work.liveness.value(node)
-    give(new, "num_groups", given["num_groups"] * work.liveness.shape(value)[1] // value.shape[1])
+def group_norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    before, after = rewrite.before(node)[1], rewrite.after(node)[1]
+    set_argument(new, "num_groups", args["num_groups"] * after // before)
 
 
 @change("scaled_dot_product_attention")
-def attention(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    width = work.liveness.value(given["query"]).shape[-1]
-    if (
-        given["scale"] is None
-        and work.liveness.shape(work.liveness.value(given["query"]))[-1] != width
-    ):
-        give(new, "scale", width**-0.5)
-    if isinstance(given["attn_mask"], fx.Node):
-        work.trim(node, given["attn_mask"], [*work.kept(node)[:-2], None, None])
+def attention(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    width = rewrite.before(args["query"])[-1]
+    if args["scale"] is None and rewrite.after(args["query"])[-1] != width:
+        set_argument(new, "scale", width**-0.5)  # the default is of the width at hand
+    if isinstance(args["attn_mask"], Node):
+        rewrite.trim(node, args["attn_mask"], [*rewrite.kept(node)[:-2], None, None])
 
 
-@change(*BINARY, *(f"{name}_" for name in BINARY), "cat", "concat", "concatenate")
-def operands(work: Rewrite, node: fx.Node, new: fx.Node, given: dict[str, Any]) -> None:
-    """Constants are cut to what their partners kept."""
-    kept = list(work.kept(node))
-    if "tensors" in given:
-        kept[given["dim"] % len(kept)] = None
+@change(*with_inplace(BINARY), "cat", "concat", "concatenate")
+def operands(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    """Cut constants to what their partners kept."""
+    kept = list(rewrite.kept(node))
+    if "tensors" in args:
+        kept[args["dim"] % len(kept)] = None  # along it, parts have their own lengths
     for source in dict.fromkeys(node.all_input_nodes):
-        if isinstance(work.propagation.results[source], Value):
-            work.trim(node, source, kept)
+        if isinstance(rewrite.propagation.results[source], Value):
+            rewrite.trim(node, source, kept)

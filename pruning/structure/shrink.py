@@ -1,4 +1,4 @@
-"""Masks -> a physically smaller module that computes what the masked one does, and the certificate that it does."""
+"""Masks -> a compact model that computes what the masked one does, and the certificate of that."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LIMIT = 1e-9
 
 @dataclass(frozen=True)
 class CompactModel:
-    """A smaller module, and the units it is without."""
+    """A smaller module, and which of the old indices it keeps."""
 
     module: fx.GraphModule
     liveness: Liveness
@@ -38,11 +38,13 @@ class CompactModel:
 def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
     """A physically smaller module that computes what `model` under `masks` does.
 
-    What a mask closes as a whole (every weight, bias, scale and shift of a channel, and the weights that read it) is gone; what it
-    closes in part stays as zeros. Parameters keep their names; dropout, BatchNorm and stochastic depth act in training as before.
-    example: one input, or a tuple of them. The model is left as found.
+    What masks remove whole (every weight, bias, scale and shift of a channel, and the weights that
+    read it) is cut out; what they remove in part stays as zeros. Parameters keep their names;
+    dropout, BatchNorm and stochastic depth act in training as before. The model is left as found.
+    example: one input, or a tuple of them.
 
-    Raises NotCaptured for a model that cannot be recorded, NotTheSame where no exact slim model was found.
+    Raises NotCaptured for a model that cannot be recorded, NotTheSame where no exact compact model
+    was found.
     """
     return shrink_certified(model, masks, example)[0]
 
@@ -50,7 +52,10 @@ def shrink(model: nn.Module, masks: Masks, example: Example) -> nn.Module:
 def shrink_certified(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[nn.Module, Certificate]:
-    """`shrink`, and its certificate: groups that stand in the way of an exact copy keep their zeros, and are named."""
+    """`shrink`, and its certificate: max |masked - compact| / max |masked| of all checks.
+
+    Groups that stand in the way of an exact copy keep their zeros, and are named in it.
+    """
     compact, certificate = compact_model(model, masks, example, limit=limit)
     return compact.module, certificate
 
@@ -58,136 +63,123 @@ def shrink_certified(
 def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[CompactModel, Certificate]:
-    """`certified`, with what says which of the old indices the slim module holds."""
-    dependencies = dependency_graph(model, example)
+    """`shrink_certified`, with what says which of the old indices the compact model keeps."""
+    graph = dependency_graph(model, example)
     masked = copy.deepcopy(model)
     apply(masks, masked)
-    gone = removed_units(dependencies, masks)
-    frozen: list[Frozen] = []
+    removed = removed_units(graph, masks)
     with evaluating(masked):
-        double = copy.deepcopy(masked).double()
-        tried = checks(double, masks, example)
-        compact, gone = _compact_model(dependencies, masked, gone, frozen)
-        worst = _worst(compact, tried)
-        while not worst <= limit:
-            gone = _without_culprit(dependencies, masked, gone, frozen, tried, limit)
-            compact, gone = _compact_model(dependencies, masked, gone, frozen)
-            worst = _worst(compact, tried)
-        distance = control(compact, tried[-1], model) if gone.any() else 0.0
+        comparisons = checks(copy.deepcopy(masked).double(), masks, example)
+        search = _Search(graph, masked, comparisons, limit)
+        frozen: list[Frozen] = []
+        compact, removed = search.build(removed, frozen)
+        error = search.error(compact)
+        while not error <= limit:  # NaN is no pass either
+            removed = search.without_culprit(removed, frozen)
+            compact, removed = search.build(removed, frozen)
+            error = search.error(compact)
+        distance = 0.0
+        if removed.any():
+            distance = control(compact.module, compact.liveness, comparisons[-1], model)
     compact.module.train(model.training)
-    return compact, _certificate(
-        dependencies, model, compact, gone, worst, limit, tried, distance, frozen
-    )
-
-
-def _compact_model(
-    dependencies: DependencyGraph, masked: nn.Module, gone: NDArray[np.bool_], frozen: list[Frozen]
-) -> tuple[CompactModel, NDArray[np.bool_]]:
-    """A slim model without `gone`, or without as much of it as the graph can be rewritten around."""
-    while True:
-        work = Rewrite(dependencies, gone)
-        try:
-            work.run()
-            return CompactModel(build(masked, work), work.liveness), gone
-        except CannotRewrite as stuck:
-            units = np.unique(dependencies.unit_of_label[stuck.labels.numpy()])
-            held = {
-                int(np.searchsorted(dependencies.starts, unit, "right")) - 1
-                for unit in units[units >= 0]
-            }
-            if not held:
-                raise NotTheSame(f"The slimmed model cannot be built: {stuck.why}.") from None
-            gone = _freeze(dependencies, gone, held, stuck.why, frozen)
-
-
-def _freeze(
-    dependencies: DependencyGraph,
-    gone: NDArray[np.bool_],
-    groups: set[int],
-    why: str,
-    frozen: list[Frozen],
-) -> NDArray[np.bool_]:
-    gone = gone.copy()
-    for group in sorted(groups):
-        start, end = dependencies.starts[group : group + 2]
-        frozen.append(Frozen(dependencies.groups[group].name, int(gone[start:end].sum()), why))
-        gone[start:end] = False
-    return gone
-
-
-def _worst(compact: CompactModel, tried: Sequence[Check]) -> float:
-    """The largest relative difference of all checks; inf where the slim model does not run at all."""
-    worst = 0.0
-    for check in tried:
-        error = check.error(compact.module, compact.liveness)
-        if not error <= worst:  # NaN too
-            worst = error
-    return worst
-
-
-def _without_culprit(
-    dependencies: DependencyGraph,
-    masked: nn.Module,
-    gone: NDArray[np.bool_],
-    frozen: list[Frozen],
-    tried: Sequence[Check],
-    limit: float,
-) -> NDArray[np.bool_]:
-    """`gone` without the group that first breaks the copy: the shortest prefix of groups that fails ends in it."""
-    starts = dependencies.starts
-    ours = [i for i in range(len(dependencies.groups)) if gone[starts[i] : starts[i + 1]].any()]
-    if not ours:
-        raise NotTheSame(
-            "Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out."
-        )
-
-    def fails(count: int) -> bool:
-        part = np.zeros_like(gone)
-        for i in ours[:count]:
-            part[starts[i] : starts[i + 1]] = gone[starts[i] : starts[i + 1]]
-        compact, _ = _compact_model(dependencies, masked, part, [])
-        return not _worst(compact, tried) <= limit
-
-    if fails(0):
-        raise NotTheSame(
-            "Even with every channel in place, the recorded graph does not compute what the model does: it is not handed out."
-        )
-    low, high = 0, len(ours)  # prefixes of `low` pass, of `high` fail
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fails(middle) else (middle, high)
-    return _freeze(
-        dependencies,
-        gone,
-        {ours[high - 1]},
-        f"without it the outputs differ by more than {limit:g} (relative)",
-        frozen,
-    )
-
-
-def _certificate(
-    dependencies: DependencyGraph,
-    model: nn.Module,
-    compact: CompactModel,
-    gone: NDArray[np.bool_],
-    worst: float,
-    limit: float,
-    tried: Sequence[Check],
-    distance: float,
-    frozen: list[Frozen],
-) -> Certificate:
-    held = set(dict(compact.module.named_parameters(remove_duplicate=False)))
-    return Certificate(
-        error=worst,
+    parameters = dict(compact.module.named_parameters(remove_duplicate=False))
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    certificate = Certificate(
+        error=error,
         limit=limit,
-        checks=tuple(check.name for check in tried),
+        checks=tuple(check.name for check in comparisons),
         control=distance,
-        removed=int(gone.sum()),
-        units=dependencies.units,
+        removed=int(removed.sum()),
+        units=graph.units,
         parameters=sum(p.numel() for p in model.parameters()),
         kept=sum(p.numel() for p in compact.module.parameters()),
         frozen=tuple(frozen),
-        unused=tuple(
-            name for name, _ in model.named_parameters(remove_duplicate=False) if name not in held
-        ),
+        unused=tuple(name for name in names if name not in parameters),
     )
+    return compact, certificate
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The search for an exact compact model. A class because each attempt needs all of this.
+
+    `removed` is (units,) True = removed everywhere; `frozen` collects the groups that stay.
+    """
+
+    graph: DependencyGraph
+    masked: nn.Module
+    checks: Sequence[Check]
+    limit: float
+
+    def build(
+        self, removed: NDArray[np.bool_], frozen: list[Frozen]
+    ) -> tuple[CompactModel, NDArray[np.bool_]]:
+        """A compact model without `removed`, or as much of it as the graph can be rewritten for."""
+        while True:
+            rewrite = Rewrite(self.graph, removed)
+            try:
+                rewrite.run()
+                return CompactModel(build(self.masked, rewrite), rewrite.liveness), removed
+            except CannotRewrite as stuck:
+                units = np.unique(self.graph.unit_of_label[stuck.labels.numpy()])
+                units = units[units >= 0]
+                groups = np.unique(np.searchsorted(self.graph.starts, units, "right") - 1)
+                if not len(groups):
+                    why = f"The compact model cannot be built: {stuck.why}."
+                    raise NotTheSame(why) from None
+                removed = self.freeze(removed, groups.tolist(), stuck.why, frozen)
+
+    def freeze(
+        self, removed: NDArray[np.bool_], groups: list[int], why: str, frozen: list[Frozen]
+    ) -> NDArray[np.bool_]:
+        """`removed` without these groups: they keep their zeros."""
+        removed = removed.copy()
+        for group in groups:
+            start, end = self.graph.starts[group : group + 2]
+            count = int(removed[start:end].sum())
+            frozen.append(Frozen(self.graph.groups[group].name, count, why))
+            removed[start:end] = False
+        return removed
+
+    def error(self, compact: CompactModel) -> float:
+        """The largest relative difference of all checks; inf where the compact model fails."""
+        worst = 0.0
+        for check in self.checks:
+            error = check.error(compact.module, compact.liveness)
+            if not error <= worst:  # NaN too
+                worst = error
+        return worst
+
+    def without_culprit(
+        self, removed: NDArray[np.bool_], frozen: list[Frozen]
+    ) -> NDArray[np.bool_]:
+        """`removed` without the group that first breaks the copy.
+
+        Groups are removed in order, and the shortest prefix that fails ends in the culprit: found
+        by bisection, because every attempt builds and checks a whole model.
+        """
+        starts = self.graph.starts
+        count = len(self.graph.groups)
+        groups = [i for i in range(count) if removed[starts[i] : starts[i + 1]].any()]
+
+        def fails(prefix: int) -> bool:
+            part = np.zeros_like(removed)
+            for i in groups[:prefix]:
+                part[starts[i] : starts[i + 1]] = removed[starts[i] : starts[i + 1]]
+            compact, _ = self.build(part, [])
+            return not self.error(compact) <= self.limit
+
+        if not groups or fails(0):
+            raise NotTheSame(
+                "Even with every channel in place, the recorded graph does not compute what the "
+                "model does: it is not handed out."
+            )
+        low, high = 0, len(groups)  # prefixes of `low` pass, of `high` fail
+        while high - low > 1:
+            middle = (low + high) // 2
+            if fails(middle):
+                high = middle
+            else:
+                low = middle
+        why = f"without it the outputs differ by more than {self.limit:g} (relative)"
+        return self.freeze(removed, [groups[high - 1]], why, frozen)

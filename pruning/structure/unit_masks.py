@@ -1,4 +1,4 @@
-"""Between units and masks: which weights close with a unit, and which units masks close as a whole."""
+"""Units and masks: which weights a unit takes along, and which units masks remove whole."""
 
 from __future__ import annotations
 
@@ -8,46 +8,55 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning.structure.dependency_graph import DependencyGraph
+from pruning.structure.labels import Place
 from pruning.types import Masks
 
 
-def masks_without(
-    dependencies: DependencyGraph, gone: NDArray[np.bool_], model: nn.Module
-) -> Masks:
-    """Masks without the units that are `gone`: their rows, biases, scales and shifts, and the weights that read them.
+def masks_without(graph: DependencyGraph, removed: NDArray[np.bool_], model: nn.Module) -> Masks:
+    """Masks, True = keep, without whole units: rows, biases, scales, shifts, and what reads them.
 
-    gone: (units,) True = removed. Every parameter that any group touches has a mask.
+    removed: (units,) True = removed. Every parameter that belongs to any group has a mask.
     """
     parameters = dict(model.named_parameters())
-    lost = np.append(gone, False)  # what always stays has unit -1, the last
-    sides: dict[
-        str, Tensor
-    ] = {}  # what lives is a product over the dimensions: small until it is spread over kernels
-    for name, dim in {
-        (m.parameter, m.dim): None for group in dependencies.groups for m in group.members
-    }:
-        keep = torch.from_numpy(~lost[dependencies.unit_of_index[name, dim]])
-        keep = keep.view([-1 if d == dim else 1 for d in range(parameters[name].dim())])
-        sides[name] = sides[name] & keep if name in sides else keep
-    return {name: keep.expand(parameters[name].shape).contiguous() for name, keep in sides.items()}
+    removed = np.append(removed, False)  # what is always kept has unit -1, which looks up the last
+    masks: Masks = {}
+    for name, dim in _places(graph):
+        keep = torch.from_numpy(~removed[graph.unit_of_index[name, dim]])
+        sizes = [1] * parameters[name].dim()
+        sizes[dim] = -1
+        keep = keep.view(sizes)
+        # A weight is kept while its row and its column are. The product stays as small as
+        # (out, in, 1, 1) until it is spread over the kernels.
+        masks[name] = masks[name] & keep if name in masks else keep
+    return {name: keep.expand(parameters[name].shape).contiguous() for name, keep in masks.items()}
 
 
-def removed_units(dependencies: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
-    """Which units masks close as a whole. (units,) No group is emptied: its first unit stays."""
-    named = {dependencies.first_name.get(name, name): keep for name, keep in masks.items()}
-    gone = np.ones(dependencies.units + 1, bool)
-    for name, dim in {
-        (m.parameter, m.dim): None for group in dependencies.groups for m in group.members
-    }:
-        units = dependencies.unit_of_index[name, dim]
-        gone[units[_any(named[name], dim)] if name in named else units] = False
-    gone = gone[:-1]
-    for start, end in zip(dependencies.starts, dependencies.starts[1:], strict=False):
-        if gone[start:end].all():
-            gone[start] = False
-    return gone
+def removed_units(graph: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
+    """Which units masks remove whole. (units,) True = removed.
+
+    No group is emptied: a layer without channels computes nothing, so its first unit is kept.
+    """
+    by_first_name = {graph.first_name.get(name, name): keep for name, keep in masks.items()}
+    removed = np.ones(graph.units + 1, bool)  # the last: indices without a unit
+    for name, dim in _places(graph):
+        units = graph.unit_of_index[name, dim]
+        if name in by_first_name:
+            units = units[_any(by_first_name[name], dim)]
+        # Without a mask all of the parameter is kept, and with it every unit it belongs to.
+        removed[units] = False
+    removed = removed[:-1]
+    for start, end in zip(graph.starts, graph.starts[1:], strict=False):
+        if removed[start:end].all():
+            removed[start] = False
+    return removed
+
+
+def _places(graph: DependencyGraph) -> list[Place]:
+    """Every (parameter, dimension) that belongs to some group, once."""
+    members = (member for group in graph.groups for member in group.members)
+    return list(dict.fromkeys((m.parameter, m.dim) for m in members))
 
 
 def _any(keep: Tensor, dim: int) -> NDArray[np.bool_]:
-    """Along one dimension of a mask, where anything is kept."""
+    """Where along one dimension of a mask anything is kept. (size of dim,)"""
     return keep.transpose(0, dim).reshape(keep.shape[dim], -1).any(1).numpy()

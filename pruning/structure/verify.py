@@ -1,4 +1,4 @@
-"""The comparison behind a certificate: masked and slim, side by side, in float64."""
+"""The comparison behind a certificate: masked and compact model, side by side, in float64."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx import Node
 from torch.utils import _pytree as trees
 
 from pruning.masks import apply
-from pruning.structure.capture import Example, inputs
+from pruning.structure.capture import Example, inputs, tensors_of
 from pruning.structure.liveness import Liveness
 from pruning.structure.modules import cut
 from pruning.structure.propagate import operation
@@ -22,211 +23,196 @@ from pruning.types import Masks
 Outputs = list[Tensor]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+CASTS = ("to", "_to_copy", "type_as")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: what the masked model said, and how to ask the slim one. name: of the weights, inputs and batch."""
+    """One comparison: inputs, what the masked model answers, and its weights for the compact one.
+
+    name: of the weights, inputs and batch; state: float64 parameters and buffers of the whole
+    masked model, from which the compact one's are cut.
+    """
 
     name: str
     state: dict[str, Tensor]
-    """float64 parameters and buffers of the whole masked model."""
-    given: tuple[Tensor, ...]
-    wanted: Outputs
+    inputs: tuple[Tensor, ...]
+    expected: Outputs
 
     def error(self, module: nn.Module, liveness: Liveness) -> float:
-        """max |masked - slim| / max |masked|; inf where the slim model fails or gives other shapes."""
-        return min(
-            (distance(self.wanted, found) for found in self.answers(module, liveness)),
-            default=float("inf"),
-        )
+        """max |masked - compact| / max |masked|.
 
-    def answers(self, module: nn.Module, liveness: Liveness) -> Iterator[Outputs]:
-        """What the slim model says, in every reading of it that runs."""
+        inf where the compact model fails or gives other shapes.
+        """
+        return self.distance_to(self.expected, module, liveness)
+
+    def distance_to(self, expected: Outputs, module: nn.Module, liveness: Liveness) -> float:
+        """The smallest distance of all readings of the compact model that run; inf if none does."""
         tensors = {name: cut(liveness, name, value) for name, value in self.state.items()}
-        for candidate in _readings(module):
+        distances = []
+        for reading in _readings(module):
             try:
-                with _lent(candidate, tensors):
-                    yield outputs(candidate, self.given)
-            except (
-                RuntimeError,
-                ValueError,
-                IndexError,
-                TypeError,
-            ):  # a graph rewritten wrongly: the culprit is looked for
-                continue
+                with _replaced(reading, tensors):
+                    actual = outputs(reading, self.inputs)
+            except (RuntimeError, ValueError, IndexError, TypeError):
+                continue  # a graph rewritten wrongly: `shrink` looks for the group at fault
+            distances.append(distance(expected, actual))
+        return min(distances, default=float("inf"))
 
 
 def checks(masked: nn.Module, masks: Masks, example: Example) -> list[Check]:
-    """masked: in float64, eval mode. Its own weights on the example and on random inputs, drawn weights on random inputs."""
-    drawn = copy.deepcopy(masked)
-    _draw(drawn)
-    apply(masks, drawn)
-    tries = [
-        ("its own weights, the example, batch 3", masked, real(example, 3)),
-        ("its own weights, random inputs, batch 2", masked, random(example, 2)),
-        ("drawn weights, random inputs, batch 3", drawn, random(example, 3)),
+    """Three comparisons, with the model's own weights and with random ones.
+
+    masked: in float64, eval mode. Its own weights may hide a difference, as those of a head that
+    starts at zero do, and so may the example.
+    """
+    moved = copy.deepcopy(masked)
+    _randomise(moved)
+    apply(masks, moved)
+    cases = [
+        ("its own weights, the example, batch 3", masked, example_inputs(example, 3)),
+        ("its own weights, random inputs, batch 2", masked, random_inputs(example, 2)),
+        ("random weights, random inputs, batch 3", moved, random_inputs(example, 3)),
     ]
-    return [Check(name, state(model), given, outputs(model, given)) for name, model, given in tries]
+    return [Check(name, state(model), x, outputs(model, x)) for name, model, x in cases]
 
 
-def control(compact: Any, check: Check, model: nn.Module) -> float:
-    """The distance of the slim model to the one before masking, both with drawn weights: far from 0, or nothing was compared."""
+def control(module: nn.Module, liveness: Liveness, check: Check, model: nn.Module) -> float:
+    """The distance of the compact model to the one before masking, both with random weights.
+
+    Far from 0, or the comparison would not have noticed that anything was removed.
+    """
     dense = copy.deepcopy(model).double().eval()
-    _draw(dense)
-    before = outputs(dense, check.given)
-    return min(
-        (distance(before, found) for found in check.answers(compact.module, compact.liveness)),
-        default=float("inf"),
-    )
+    _randomise(dense)
+    return check.distance_to(outputs(dense, check.inputs), module, liveness)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: t.detach()
-        for name, t in (
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False),
-        )
-    }
+    return {name: tensor.detach() for name, tensor in tensors_of(model).items()}
 
 
-def outputs(model: nn.Module, given: tuple[Tensor, ...]) -> Outputs:
+def outputs(model: nn.Module, x: tuple[Tensor, ...]) -> Outputs:
     """Every tensor a model gives, in order."""
     with torch.inference_mode():
-        return [leaf for leaf in trees.tree_leaves(model(*given)) if isinstance(leaf, Tensor)]
+        return [leaf for leaf in trees.tree_leaves(model(*x)) if isinstance(leaf, Tensor)]
 
 
-def distance(wanted: Outputs, found: Outputs) -> float:
-    if [tuple(a.shape) for a in wanted] != [tuple(b.shape) for b in found]:
+def distance(expected: Outputs, actual: Outputs) -> float:
+    """max |expected - actual| / max |expected|, over all outputs; inf for other shapes."""
+    if [tuple(a.shape) for a in expected] != [tuple(b.shape) for b in actual]:
         return float("inf")
-    scale = max((float(a.abs().max()) for a in wanted if a.numel()), default=0.0)
-    worst = max(
-        (
-            float((a.double() - b.double()).abs().max())
-            for a, b in zip(wanted, found, strict=True)
-            if a.numel()
-        ),
-        default=0.0,
-    )
+    pairs = [(a, b) for a, b in zip(expected, actual, strict=True) if a.numel()]
+    sizes = [float(a.abs().max()) for a, _ in pairs]
+    differences = [float((a.double() - b.double()).abs().max()) for a, b in pairs]
+    scale = max(sizes, default=0.0)
+    worst = max(differences, default=0.0)
     return worst if scale == 0 else worst / scale
 
 
-def real(example: Example, batch: int) -> tuple[Tensor, ...]:
+def example_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
     """The example itself, its rows in turn, in float64."""
-    return tuple(_double(x[torch.arange(batch) % len(x)]) for x in inputs(example))
+    rows = [x[torch.arange(batch) % len(x)] for x in inputs(example)]
+    return tuple(x.double() if x.is_floating_point() else x for x in rows)
 
 
-def random(example: Example, batch: int) -> tuple[Tensor, ...]:
-    """Inputs drawn with the example's mean and spread; whole numbers from its range."""
-    chance = torch.Generator().manual_seed(batch)
+def random_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
+    """Inputs with the example's mean and spread, at random; whole numbers from its range."""
+    generator = torch.Generator().manual_seed(batch)
     found = []
     for x in inputs(example):
         shape = (batch, *x.shape[1:])
         if x.is_floating_point():
-            spread = float(x.std()) if x.numel() > 1 and float(x.std()) > 0 else 1.0
-            found.append(
-                torch.randn(shape, generator=chance, dtype=torch.float64) * spread + float(x.mean())
-            )
+            spread = float(x.std()) if x.numel() > 1 else 0.0
+            noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+            found.append(noise * (spread if spread > 0 else 1.0) + float(x.mean()))
         else:
             low, high = int(x.min()), int(x.max())
-            found.append(torch.randint(low, high + 1, shape, generator=chance).to(x.dtype))
+            found.append(torch.randint(low, high + 1, shape, generator=generator).to(x.dtype))
     return tuple(found)
 
 
-def _double(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
-
-
 @torch.no_grad()
-def _draw(model: nn.Module) -> None:
-    """Every parameter moved by half its own size, at random: a head that starts at zero would hide all differences."""
-    chance = torch.Generator().manual_seed(0)
+def _randomise(model: nn.Module) -> None:
+    """Move every parameter by half its own size (root mean square), at random."""
+    generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         if parameter.is_floating_point():
             size = float(parameter.square().mean().sqrt()) or 0.05
-            parameter.add_(
-                torch.randn(parameter.shape, generator=chance, dtype=torch.float64).to(
-                    parameter.dtype
-                ),
-                alpha=0.5 * size,
-            )
-
-
-CASTS = ("to", "_to_copy", "type_as")
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(noise.to(parameter.dtype), alpha=0.5 * size)
 
 
 def _readings(module: nn.Module) -> Iterator[nn.Module]:
-    """The module as it is and, where its graph spells a precision, with that read as float64: recording writes down the one it saw.
+    """The module as it is and, where its graph spells a precision, with that read as float64.
 
-    Some code makes tables in single precision whatever the model's, and casts them to it: then only the casts are read so.
+    Recording writes down the precision it saw. Some code makes tables in single precision whatever
+    the model's, and casts them to it: then a reading with only the casts in float64 is the right
+    one, and which it is only a comparison can tell.
     """
     yield module
     assert isinstance(module, fx.GraphModule)
-    spelled = [node for node in module.graph.nodes if _spelled(node)]
-    for some in (
-        [spelled, casts]
-        if (casts := [n for n in spelled if _recasts(n)])
-        else [spelled]
-        if spelled
-        else []
-    ):
-        names, graph = {node.name for node in some}, copy.deepcopy(module.graph)
-        for node in graph.nodes:
-            if node.name in names:
-                node.args, node.kwargs = _doubled((node.args, node.kwargs))
-        yield fx.GraphModule(module, graph)
+    spelled = [node for node in module.graph.nodes if _spells_precision(node)]
+    casts = [node for node in spelled if _casts_a_float(node)]
+    for nodes in (spelled, casts):
+        if nodes:
+            yield _in_double(module, {node.name for node in nodes})
 
 
-def _recasts(node: fx.Node) -> bool:
-    """Whether it casts what is a float already: to the precision of the model, when it was recorded."""
-    value = (
-        node.args[0].meta.get("val")
-        if operation(node) in CASTS and isinstance(node.args[0], fx.Node)
-        else None
-    )
+def _in_double(module: fx.GraphModule, names: set[str]) -> fx.GraphModule:
+    graph = copy.deepcopy(module.graph)
+    for node in graph.nodes:
+        if node.name in names:
+            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _double)
+    return fx.GraphModule(module, graph)
+
+
+def _double(argument: Any) -> Any:
+    return torch.float64 if _is_precision(argument) else argument
+
+
+def _is_precision(argument: Any) -> bool:
+    return isinstance(argument, torch.dtype) and argument in FLOATS
+
+
+def _spells_precision(node: Node) -> bool:
+    return any(map(_is_precision, trees.tree_leaves((node.args, node.kwargs))))
+
+
+def _casts_a_float(node: Node) -> bool:
+    """Whether it casts what is a float already: to the model's precision, when it was recorded."""
+    if operation(node) not in CASTS or not isinstance(node.args[0], Node):
+        return False
+    value = node.args[0].meta.get("val")
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _spelled(node: fx.Node) -> bool:
-    return any(
-        isinstance(a, torch.dtype) and a in FLOATS
-        for a in trees.tree_leaves((node.args, node.kwargs))
-    )
-
-
-def _doubled(given: Any) -> Any:
-    return fx.node.map_aggregate(
-        given, lambda a: torch.float64 if isinstance(a, torch.dtype) and a in FLOATS else a
-    )
-
-
 @contextmanager
-def _lent(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
+def _replaced(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The module in eval mode with other tensors in place of its own, for a while."""
-    mode = module.training
-    stores: list[dict[str, Any]] = [
-        s for m in module.modules() for s in (m._parameters, m._buffers)
-    ]
-    held = [(store, dict(store)) for store in stores]
+    training = module.training
+    stores: list[dict[str, Any]] = []
+    for part in module.modules():
+        stores += [part._parameters, part._buffers]
+    before = [dict(store) for store in stores]
     try:
         for name, value in tensors.items():
-            parent, _, short = name.rpartition(".")
+            path, _, short = name.rpartition(".")
             try:
-                owner = module.get_submodule(parent)
+                owner = module.get_submodule(path)
             except AttributeError:
                 continue  # only training uses it
             if short in owner._parameters:
                 owner._parameters[short] = nn.Parameter(value, requires_grad=False)
             elif short in owner._buffers:
                 owner._buffers[short] = value
-        for store, before in held:  # constants of the code
+        # What is still the module's own are constants of the code: they must be float64 too.
+        for store, own in zip(stores, before, strict=True):
             for name, value in store.items():
-                if value is not None and value is before[name] and value.is_floating_point():
+                if value is not None and value is own[name] and value.is_floating_point():
                     store[name] = value.double()
         module.eval()
         yield
     finally:
-        for store, before in held:
-            store.update(before)
-        module.train(mode)
+        for store, own in zip(stores, before, strict=True):
+            store.update(own)
+        module.train(training)

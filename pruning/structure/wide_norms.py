@@ -1,8 +1,12 @@
-"""Normalisation over channels of which some are gone: dead ones were zeros, and zeros count in a mean. So sums are divided by the
-original width, and the slim model computes what the masked one does."""
+"""Normalisation over channels of which some are removed, and attention with dropout.
+
+The masked model has zeros in the place of removed channels, and zeros count in a mean. So sums are
+divided by the original width, and the compact model computes what the masked one does.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,39 +14,42 @@ from torch import Tensor, nn
 
 
 def layer_norm(
-    x: Tensor,
-    shape: Sequence[int],
+    input: Tensor,
+    normalized_shape: Sequence[int],
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     width: int,
 ) -> Tensor:
-    """Layer norm over the last dimensions, of `width` values of which those that are not in `x` are zero."""
-    dims = tuple(range(-len(shape), 0))
-    gone = width - _product(shape)
-    mean = x.sum(dims, keepdim=True) / width
-    centred = x - mean
-    variance = (centred.square().sum(dims, keepdim=True) + gone * mean.square()) / width
-    y = centred * torch.rsqrt(variance + eps)
-    y = y if weight is None else y * weight
+    """Layer norm over the last dimensions, of `width` values.
+
+    Those that are not in `input` are zero: normalized_shape is what is kept of them.
+    """
+    dims = tuple(range(-len(normalized_shape), 0))
+    removed = width - math.prod(normalized_shape)
+    mean = input.sum(dims, keepdim=True) / width
+    centred = input - mean
+    # Each removed zero is as far from the mean as the mean is from zero.
+    squares = centred.square().sum(dims, keepdim=True) + removed * mean.square()
+    y = centred * torch.rsqrt(squares / width + eps)
+    if weight is not None:
+        y = y * weight
     return y if bias is None else y + bias
 
 
 def rms_norm(
-    x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None, width: int
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None,
+    eps: float | None,
+    width: int,
 ) -> Tensor:
-    """RMS norm over the last dimensions, of `width` values of which those that are not in `x` are zero."""
-    dims = tuple(range(-len(shape), 0))
-    least = torch.finfo(x.dtype).eps if eps is None else eps
-    y = x * torch.rsqrt(x.square().sum(dims, keepdim=True) / width + least)
+    """RMS norm over the last dimensions, of `width` values of which removed ones are zero."""
+    dims = tuple(range(-len(normalized_shape), 0))
+    if eps is None:
+        eps = torch.finfo(input.dtype).eps
+    y = input * torch.rsqrt(input.square().sum(dims, keepdim=True) / width + eps)
     return y if weight is None else y * weight
-
-
-def _product(shape: Sequence[int]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
 
 
 class WideLayerNorm(nn.LayerNorm):
@@ -74,7 +81,10 @@ class WideRMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Scaled dot-product attention that drops weights in training, as the module it was recorded in does."""
+    """Scaled dot-product attention that drops weights in training.
+
+    The module it was recorded in does so; a function recorded in eval mode does not.
+    """
 
     def __init__(self, p: float) -> None:
         super().__init__()

@@ -1,217 +1,202 @@
-"""Is what is dead exactly zero where it is read? Where it must be and is not, it is blocked, with the reason.
+"""Zeros: are removed elements exactly zero where they are read? Where not, they are blocked.
 
-Masks close every weight, bias, scale and shift of a dead channel and the weights that read it. That leaves places where a dead value
-counts without a weight of its own: the statistics of a LayerNorm, a product of two activations, a sum, a divisor.
+Masks zero every weight, bias, scale and shift of a removed channel, and the weights that read it.
+That leaves places where a removed element counts without a weight of its own: the statistics of a
+LayerNorm, a product of two activations, a sum, a divisor. Sigmoid(0), for one, is a half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import fx
+from torch.fx import Node
 
-from pruning.structure.labels import varies
-from pruning.structure.propagate import Propagation, Value, bound, operation
-from pruning.structure.rules.elementwise import BINARY, UNARY
+from pruning.structure.labels import Factor, varies
+from pruning.structure.propagate import Propagation, Value, arguments, names, operation
+from pruning.structure.rules.elementwise import BINARY, UNARY, with_inplace
 from pruning.structure.rules.moves import MOVES
 from pruning.structure.rules.reduce import EXACT
 
-PRODUCTS = ("matmul", "bmm", "mm", "einsum", "scaled_dot_product_attention", "addmm", "baddbmm")
-TIMES = ("mul", "mul_", "multiply", "multiply_", "logical_and", "__and__")
-OVER = ("div", "div_", "divide", "divide_", "true_divide")
-_UNARY, _BINARY = (
-    {f"{name}{end}" for name in names for end in ("", "_")} for names in (UNARY, BINARY)
-)
+LAYERS = names("""
+    linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d embedding
+""")
+PRODUCTS = names("matmul bmm mm einsum addmm baddbmm")
+NORMS = names("layer_norm rms_norm batch_norm group_norm instance_norm")
+SOFTMAX = names("softmax _softmax log_softmax _log_softmax _safe_softmax")
+TIMES = names("mul mul_ multiply multiply_ logical_and __and__")
+OVER = names("div div_ divide divide_ true_divide")
+ELEMENTWISE = frozenset(with_inplace(UNARY) + with_inplace(BINARY))
+TWO_OPERANDS = frozenset(with_inplace(BINARY))
 
 
 def block_what_is_not_zero(propagation: Propagation) -> None:
-    """Blocks the labels of values that are read where only zeros would be exact."""
-    zero: dict[fx.Node, bool] = {}
-    for node in propagation.captured.graph.graph.nodes:
-        propagation.node = node
-        result = propagation.results[node]
+    """Block the labels of values that are read where only zeros would be exact."""
+    _Zeros(propagation).run()
+
+
+class _Zeros:
+    """Goes through the graph once more. A class because every check looks up what is zero.
+
+    zero: node -> whether the elements of its value that would be removed are zero.
+    """
+
+    def __init__(self, propagation: Propagation) -> None:
+        self.propagation = propagation
+        self.zero: dict[Node, bool] = {}
+
+    def run(self) -> None:
+        for node in self.propagation.captured.graph.graph.nodes:
+            self.propagation.node = node  # the one that blocks
+            result = self.value(node)
+            if node.op == "get_attr":
+                # Masks make parameters zero; a buffer keeps its numbers.
+                self.zero[node] = result is None or result.kind == "parameter"
+            elif node.op == "call_function" and result is not None:
+                self.zero[node] = self.is_zero(node, result)
+            else:
+                self.zero[node] = True
+
+    def value(self, node: Node) -> Value | None:
+        """The first value of a node's result; None for sizes."""
+        result = self.propagation.results[node]
         first = result[0] if isinstance(result, list) and result else result
-        if node.op == "get_attr":
-            zero[node] = not isinstance(first, Value) or first.kind == "parameter"
-        elif node.op == "call_function" and isinstance(first, Value):
-            zero[node] = _zero(propagation, node, zero, first)
-        else:
-            zero[node] = True
+        return first if isinstance(first, Value) else None
 
+    def is_zero(self, node: Node, result: Value) -> bool:
+        """Whether what would be removed of a node's result is zero."""
+        name = operation(node)
+        labelled = [n for n in node.all_input_nodes if (v := self.value(n)) and v.factors]
+        if not labelled or name in MOVES:
+            return all(self.zero[n] for n in labelled)
+        if name in LAYERS:
+            return self.layer(node, result)
+        if name == "scaled_dot_product_attention":
+            return self.attention(node)
+        if name in PRODUCTS:
+            return self.product(node, result)
+        if name in NORMS:
+            return self.norm(node, labelled)
+        if name in SOFTMAX:
+            return False  # exp(0) is 1
+        if name in EXACT:
+            self.need_zero(labelled[0], "it sums removed elements that are not zero")
+            return self.zero[labelled[0]]
+        if name in ELEMENTWISE:
+            return self.elementwise(node, labelled, result)
+        return all(self.zero[n] for n in labelled)
 
-def _zero(
-    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
-) -> bool:
-    """Whether the dead elements of a node's result are zero."""
-    name, sources = (
-        operation(node),
-        [n for n in node.all_input_nodes if isinstance(_first(propagation, n), Value)],
-    )
-    labelled = [n for n in sources if _first(propagation, n).factors]
-    if not labelled or name in MOVES:
-        return all(zero[n] for n in labelled)
-    if name in (
-        "linear",
-        "conv1d",
-        "conv2d",
-        "conv3d",
-        "conv_transpose1d",
-        "conv_transpose2d",
-        "conv_transpose3d",
-        "embedding",
-    ):
-        return _layer(propagation, node, zero, result)
-    if name in PRODUCTS:
-        return _product(propagation, node, zero, result)
-    if name in ("layer_norm", "rms_norm", "batch_norm", "group_norm", "instance_norm"):
-        return _norm(propagation, node, zero, labelled)
-    if name in ("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax"):
-        return False
-    if name in EXACT:
-        _need(propagation, labelled[:1], zero, "sums what is dead but not zero")
-        return zero[labelled[0]]
-    if name in TIMES:
+    def elementwise(self, node: Node, labelled: list[Node], result: Value) -> bool:
+        name = operation(node)
+        first = labelled[0]
+        if name in TIMES:
+            # 0 · y = 0: of each label, one operand that has it must be zero.
+            return all(
+                any(self.zero[n] for n in self.carriers(labelled, factor, result))
+                for factor in result.factors
+            )
+        if name in OVER:
+            if len(labelled) > 1 and self.zero[labelled[1]]:
+                self.propagation.block_all([self.value(labelled[1])], "it would divide by zero")
+            return self.zero[first] and all(
+                first in self.carriers(labelled, factor, result) for factor in result.factors
+            )
+        operands = [n for n in node.all_input_nodes if self.value(n)]
+        if name in TWO_OPERANDS and len(operands) > 1:
+            # 0 + y = y: every operand must be zero, and have every label.
+            read = operands[1:] if name.startswith("where") else operands
+            return all(self.zero[n] for n in read) and all(
+                len(self.carriers(read, factor, result)) == len(read) for factor in result.factors
+            )
+        return self.zero[first] and self.keeps_zero(node)
+
+    def carriers(self, nodes: list[Node], factor: Factor, result: Value) -> list[Node]:
+        """The operands that have labels wherever this factor of the result varies."""
+        carrying = []
+        for node in nodes:
+            value = self.value(node)
+            assert value is not None
+            ahead = len(result.shape) - len(value.shape)
+            labelled = {d + ahead for own in value.factors for d in varies(own)}
+            if set(varies(factor)) <= labelled:
+                carrying.append(node)
+        return carrying
+
+    def keeps_zero(self, node: Node) -> bool:
+        """Whether f(0) = 0, asked of the operation itself."""
+        function: Any = node.target
+        try:
+            rest = self.propagation.real(node.args[1:])
+            result = function(torch.zeros(1), *rest, **self.propagation.real(node.kwargs))
+            return bool((result == 0).all())
+        except Exception:  # what cannot be asked is taken for no
+            return False
+
+    def layer(self, node: Node, result: Value) -> bool:
+        """Removed rows and biases are zero; so a result's channels are.
+
+        A linear layer lets labels along other dimensions through, and adds its bias to them.
+        """
+        last = len(result.shape) - 1
+        others = [factor for factor in result.factors if set(varies(factor)) - {last}]
+        if operation(node) != "linear" or not others:
+            return True
+        return arguments(node).get("bias") is None and self.zero[node.all_input_nodes[0]]
+
+    def attention(self, node: Node) -> bool:
+        args = arguments(node)
+        if not self.zero[args["key"]]:
+            why = "attention reads removed elements that are not zero"
+            self.need_zero(args["query"], why, dims=(-1,))
+        return self.zero[args["value"]]
+
+    def product(self, node: Node, result: Value) -> bool:
+        """What is removed is summed over: one side at least must be zero there."""
+        operands = [n for n in node.all_input_nodes if (v := self.value(n)) and v.factors]
+        if operation(node) in ("addmm", "baddbmm"):
+            operands = [n for n in operands if n is not node.args[0]]
+        if operands and not any(self.zero[n] for n in operands):
+            self.need_zero(operands[0], "a product reads removed elements that are not zero")
+        if all(self.zero[n] for n in operands):
+            return True
+        if operation(node) not in ("matmul", "bmm", "mm"):
+            return False
+        # One zero side is enough for the labels that it has: the first has the rows of the
+        # result, the second its columns, and each the batch.
+        first, *others = node.all_input_nodes
+        second = others[0] if others else first  # x @ x
+        last = len(result.shape) - 1
         return all(
-            any(zero[n] for n in _carriers(propagation, labelled, dims, result))
-            for dims in map(varies, result.factors)
+            (self.zero[first] and last not in varies(factor))
+            or (self.zero[second] and last - 1 not in varies(factor))
+            for factor in result.factors
         )
-    if name in OVER:
-        if len(labelled) > 1:
-            _need(propagation, [], zero, "", divided=labelled[1])
-        return zero[labelled[0]] and all(
-            labelled[0] in _carriers(propagation, labelled, dims, result)
-            for dims in map(varies, result.factors)
+
+    def norm(self, node: Node, labelled: list[Node]) -> bool:
+        name = operation(node)
+        args = arguments(node)
+        x = args["input"]
+        if name in ("layer_norm", "rms_norm") and x in labelled:
+            value = self.propagation.value(x)
+            inside = range(len(value.shape) - len(args["normalized_shape"]), len(value.shape))
+            why = "its statistics count removed elements that are not zero"
+            self.need_zero(x, why, dims=inside)
+            if any(set(varies(factor)) - set(inside) for factor in value.factors):
+                return False  # labels along tokens, say: their shifts are not masked
+        # Scales and shifts of removed channels are masked. Without them, zero stays zero where
+        # no mean is subtracted, or that of a whole group of zeros.
+        return args.get("weight") is not None or (
+            name in ("rms_norm", "group_norm") and self.zero[x]
         )
-    if name in _BINARY and len(sources) > 1:
-        read = sources[1:] if name.startswith("where") else sources
-        spread = all(
-            set(read) <= set(_carriers(propagation, read, dims, result))
-            for dims in map(varies, result.factors)
-        )
-        return spread and all(zero[n] for n in read)
-    if name in _UNARY | _BINARY:
-        return zero[labelled[0]] and _keeps_zero(propagation, node)
-    return all(zero[n] for n in labelled)
 
-
-def _first(propagation: Propagation, node: fx.Node) -> Any:
-    result = propagation.results[node]
-    return result[0] if isinstance(result, list) and result else result
-
-
-def _carriers(
-    propagation: Propagation, nodes: Sequence[fx.Node], dims: Sequence[int], result: Value
-) -> list[fx.Node]:
-    """The operands that hold labels along all these dimensions of the result."""
-    found = []
-    for node in nodes:
-        value = _first(propagation, node)
-        ahead = len(result.shape) - len(value.shape)
-        held = {d + ahead for factor in value.factors for d in varies(factor)}
-        if set(dims) <= held:
-            found.append(node)
-    return found
-
-
-def _keeps_zero(propagation: Propagation, node: fx.Node) -> bool:
-    """Whether f(0) = 0, asked of the operation itself."""
-    function: Any = node.target
-    try:
-        rest = propagation.real(node.args[1:])
-        return bool((function(torch.zeros(1), *rest, **propagation.real(node.kwargs)) == 0).all())
-    except Exception:  # what cannot be asked is taken for no
-        return False
-
-
-def _layer(
-    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
-) -> bool:
-    """Rows and biases of what is dead are closed; labels along other dimensions pass through, and a bias is added to them."""
-    others = [
-        f
-        for f in result.factors
-        if operation(node) == "linear" and set(varies(f)) - {len(result.shape) - 1}
-    ]
-    return not others or (bound(node).get("bias") is None and zero[node.all_input_nodes[0]])
-
-
-def _product(
-    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
-) -> bool:
-    """Dead values are summed over: one side at least must be zero there."""
-    name = operation(node)
-    operands = [n for n in node.all_input_nodes if _first(propagation, n).factors]
-    if name == "scaled_dot_product_attention":
-        given = bound(node)
-        if not (zero[given["query"]] or zero[given["key"]]):
-            _need(
-                propagation,
-                [given["query"]],
-                zero,
-                "attention reads what is dead but not zero",
-                dims=(-1,),
-            )
-        return zero[given["value"]]
-    if name in ("addmm", "baddbmm"):
-        operands = [n for n in operands if n is not node.args[0]]
-    if operands and not any(zero[n] for n in operands):
-        _need(propagation, operands[:1], zero, "a product reads what is dead but not zero")
-    return all(zero[n] for n in operands) or (
-        name in ("matmul", "bmm", "mm") and _by_value(propagation, node, zero, result)
-    )
-
-
-def _by_value(
-    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], result: Value
-) -> bool:
-    """Whether an operand that is zero carries every label of the product: the first its rows, the second its columns, either the batch."""
-    last = len(result.shape) - 1
-    a, b = node.all_input_nodes[:2] if len(node.all_input_nodes) > 1 else node.all_input_nodes * 2
-    return all(
-        (last not in varies(f) and zero[a]) or (last - 1 not in varies(f) and zero[b])
-        for f in result.factors
-    )
-
-
-def _norm(
-    propagation: Propagation, node: fx.Node, zero: dict[fx.Node, bool], labelled: list[fx.Node]
-) -> bool:
-    name, given = operation(node), bound(node)
-    affine = given.get("weight") is not None
-    x = given["input"]
-    if name in ("layer_norm", "rms_norm"):
-        dims = tuple(range(-len(given["normalized_shape"]), 0))
-        if x in labelled:
-            _need(
-                propagation, [x], zero, "its statistics count what is dead but not zero", dims=dims
-            )
-            total = _first(propagation, x).meta.dim()
-            if any(
-                set(varies(f)) - {d % total for d in dims} for f in _first(propagation, x).factors
-            ):
-                return False
-        return affine or (name == "rms_norm" and zero[x])
-    return affine or (name == "group_norm" and zero[x])
-
-
-def _need(
-    propagation: Propagation,
-    nodes: Sequence[fx.Node],
-    zero: dict[fx.Node, bool],
-    why: str,
-    *,
-    dims: tuple[int, ...] = (),
-    divided: fx.Node | None = None,
-) -> None:
-    """Block the labels of those that are not zero (along `dims`, if given), or of a divisor, which must not be."""
-    for node in nodes:
-        value = _first(propagation, node)
-        places = {d % len(value.shape) for d in dims} or set(range(len(value.shape)))
-        for factor in value.factors if not zero[node] else ():
-            if places & set(varies(factor)):
-                propagation.block(factor, why)
-    if divided is not None and zero[divided]:
-        for factor in _first(propagation, divided).factors:
-            propagation.block(factor, "it would divide by zero")
+    def need_zero(self, node: Node, why: str, dims: Iterable[int] = ()) -> None:
+        """Block the labels of a value that is not zero (those along `dims`, if given)."""
+        if self.zero[node]:
+            return
+        value = self.propagation.value(node)
+        total = len(value.shape)
+        read = {d % total for d in dims} or set(range(total))
+        for factor in value.factors:
+            if read & set(varies(factor)):
+                self.propagation.block(factor, why)

@@ -1,4 +1,7 @@
-"""How labels pass through ATen operations. What has no rule blocks the labels that reach it, and says so."""
+"""Rules: how labels pass through ATen operations.
+
+An operation without a rule blocks the labels that reach it, and says so.
+"""
 
 from pruning.structure.rules import contract, convolve, elementwise, lookup, moves, norms, reduce
 

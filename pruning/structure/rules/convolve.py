@@ -1,26 +1,29 @@
-"""Convolutions: plain, depthwise, grouped, transposed."""
+"""Rules of convolutions: plain, depthwise, grouped, transposed."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
+from torch.fx import Node
 
 from pruning.structure.labels import ALWAYS, along, varies
-from pruning.structure.propagate import Propagation, Value, operation, rule
+from pruning.structure.propagate import Args, Propagation, Value, operation, rule
 from pruning.structure.rule_work import vector
 
 
 @rule("conv1d", "conv2d", "conv3d")
-def convolution(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Any:
-    """x (n, C, ...) with w (O, C/groups, k...): inputs meet the weight's dimension 1, its dimension 0 are new channels."""
+def convolution(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
+    """x (n, C, ...) with w (O, C/groups, k...).
+
+    Inputs meet the weight's dimension 1; its dimension 0 are new channels.
+    """
     x, weight, groups = args["input"], args["weight"], args["groups"]
-    if x.meta.dim() != weight.meta.dim():
+    if x.meta.dim() != weight.meta.dim():  # without a batch dimension
         return propagation.give_up([x, weight], meta)
-    channels = _read(propagation, x, weight)
-    rows, columns = vector(propagation, weight, 0)[0], vector(propagation, weight, 1)[0]
-    if rows is None:
+    channels, rows, columns = _read(propagation, x, weight)
+    if rows is None:  # one output channel, which is always kept
         rows = torch.full((weight.shape[0],), ALWAYS)
     propagation.labels.mark("source", rows)
     if groups == 1:
@@ -30,15 +33,22 @@ def convolution(propagation: Propagation, node: fx.Node, args: dict[str, Any], m
     return _result(propagation, rows, args["bias"], meta)
 
 
-def _read(propagation: Propagation, x: Value, weight: Value) -> Tensor | None:
-    """The labels of the channels a convolution reads; positions and kernels stay whole."""
+def _read(
+    propagation: Propagation, x: Value, weight: Value
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The labels of the channels read, of the weight's dimension 0, and of its dimension 1.
+
+    Positions of the input and kernels stay whole: a smaller picture is another one.
+    """
     channels, rest = vector(propagation, x, 1)
     for factor in rest:
         propagation.block(factor, "a convolution runs over it")
     for factor in weight.factors:
         if set(varies(factor)) - {0, 1}:
             propagation.block(factor, "kernels stay whole")
-    return channels
+    rows, _ = vector(propagation, weight, 0)
+    columns, _ = vector(propagation, weight, 1)
+    return channels, rows, columns
 
 
 def _meet(propagation: Propagation, columns: Tensor | None, channels: Tensor | None) -> None:
@@ -58,49 +68,54 @@ def _grouped(
     groups: int,
     shape: tuple[int, ...],
 ) -> None:
-    """Depthwise: channel by channel. Many narrow groups: whole groups. Few wide groups: the same positions in each."""
-    out, into = shape[0] // groups, shape[1]
+    """Ties channels so that every group of the convolution keeps the same number of them."""
+    labels = propagation.labels
+    out, into = shape[0] // groups, shape[1]  # channels of each group
     if channels is None:
-        propagation.block(rows, "it is grouped over channels that cannot go")
+        why = "it is grouped over channels that cannot be removed"
+        propagation.block(rows, why)
         if columns is not None:
-            propagation.block(columns, "it is grouped over channels that cannot go")
+            propagation.block(columns, why)
     elif into == 1:
-        propagation.labels.join(rows, channels.repeat_interleave(out))
-        propagation.labels.tie(rows.view(groups, out), [1])
+        # Depthwise: a channel is removed with all outputs that are made of it.
+        labels.join(rows, channels.repeat_interleave(out))
+        labels.tie(rows.view(groups, out), [1])
     elif groups >= into:
+        # Many narrow groups: whole groups are removed.
         if columns is not None:
-            propagation.block(columns, "groups go whole")
-        inside = propagation.labels.tie(channels.view(groups, into), [1])[:, 0]
-        propagation.labels.join(inside, propagation.labels.tie(rows.view(groups, out), [1])[:, 0])
+            propagation.block(columns, "groups are removed whole")
+        inside = labels.tie(channels.view(groups, into), [1])[:, 0]
+        labels.join(inside, labels.tie(rows.view(groups, out), [1])[:, 0])
     else:
-        _meet(propagation, columns, propagation.labels.tie(channels.view(groups, into), [0])[0])
-        propagation.labels.tie(rows.view(groups, out), [0])
+        # Few wide groups: the same positions are removed in each.
+        _meet(propagation, columns, labels.tie(channels.view(groups, into), [0])[0])
+        labels.tie(rows.view(groups, out), [0])
 
 
 @rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def transposed(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Any:
+def transposed(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
     """x (n, C, ...) with w (C, O/groups, k...): the weight's dimensions the other way round."""
-    x, weight, groups = args["input"], args["weight"], args["groups"]
+    x, weight, bias, groups = args["input"], args["weight"], args["bias"], args["groups"]
     if x.meta.dim() != weight.meta.dim():
         return propagation.give_up([x, weight], meta)
-    channels = _read(propagation, x, weight)
-    rows, columns = vector(propagation, weight, 0)[0], vector(propagation, weight, 1)[0]
+    channels, rows, columns = _read(propagation, x, weight)
     if groups == 1:
         out = columns if columns is not None else torch.full((weight.shape[1],), ALWAYS)
         propagation.labels.mark("source", out)
         _meet(propagation, rows, channels)
-        return _result(propagation, out, args["bias"], meta)
-    if weight.shape[1] == 1 and channels is not None and rows is not None:
+        return _result(propagation, out, bias, meta)
+    if weight.shape[1] == 1 and channels is not None and rows is not None:  # depthwise
         propagation.labels.join(rows, channels)
         propagation.labels.mark("source", rows)
-        return _result(propagation, rows, args["bias"], meta)
-    for value in (weight, x, args["bias"]):
-        for factor in value.factors if isinstance(value, Value) else ():
-            propagation.block(factor, f"{operation(node)} in groups is left whole")
+        return _result(propagation, rows, bias, meta)
+    propagation.block_all([weight, x, bias], f"{operation(node)} in groups is left whole")
     return Value(meta)
 
 
 def _result(propagation: Propagation, rows: Tensor, bias: Value | None, meta: Tensor) -> Value:
-    if bias is not None and (labels := vector(propagation, bias, 0)[0]) is not None:
-        propagation.labels.join(rows, labels)
+    """The new channels, with the bias that is added to each."""
+    if bias is not None:
+        labels, _ = vector(propagation, bias, 0)
+        if labels is not None:
+            propagation.labels.join(rows, labels)
     return Value(meta, (along(rows, 1, meta.shape),))

@@ -1,21 +1,23 @@
-"""Looking things up: embeddings, and gathering by index."""
+"""Rules of look-ups: embeddings, and gathering by index."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, fx
+from torch import Tensor
+from torch.fx import Node
 
-from pruning.structure.labels import along, compressed, flat, varies
-from pruning.structure.propagate import Propagation, Value, rule
+from pruning.structure.labels import along, collapsed, flat, varies
+from pruning.structure.propagate import Args, Propagation, Value, rule
 
 
 @rule("embedding")
-def embedding(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Value:
-    """Rows are looked up by number and stay; columns are new channels. (V, D) at (...) -> (..., D)"""
+def embedding(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Value:
+    """w (V, D) at positions (...) -> (..., D): rows stay, columns are new channels."""
     factors = []
     for factor in args["weight"].factors:
         if 0 in varies(factor):
+            # Token 7 must find row 7, whatever is removed.
             propagation.block(factor, "rows are looked up by number")
         if 1 in varies(factor):
             propagation.labels.mark("source", factor)
@@ -24,16 +26,17 @@ def embedding(propagation: Propagation, node: fx.Node, args: dict[str, Any], met
 
 
 @rule("index")
-def index(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Tensor) -> Any:
-    """By numbers known beforehand, labels are gathered as values are; by others, nothing may go."""
-    source, places = args["self"], args["indices"]
-    if any(isinstance(place, Value) and place.real is None for place in places):
+def index(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
+    """By numbers known beforehand, labels are gathered as values are; by others, all is blocked.
+
+    `gather`, `scatter`, `index_put` and the like have no rule: where their elements go depends on
+    the input, so nothing can be said of channels.
+    """
+    source: Value = args["self"]
+    indices = args["indices"]
+    if any(isinstance(place, Value) and place.real is None for place in indices):
         return propagation.give_up(propagation.inputs(node), meta)
-    at = tuple(slice(None) if place is None else place.real for place in places)
-    real = source.real[at] if source.real is not None else None
-    return Value(meta, tuple(compressed(f[at]) for f in source.factors), real, source.kind)
-
-
-@rule("gather", "index_add", "scatter", "index_put", "index_put_", "masked_scatter")
-def by_values(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
-    return propagation.give_up(propagation.inputs(node), meta)
+    at = tuple(slice(None) if place is None else place.real for place in indices)
+    factors = tuple(collapsed(factor[at]) for factor in source.factors)
+    real = None if source.real is None else source.real[at]
+    return Value(meta, factors, real, source.kind)

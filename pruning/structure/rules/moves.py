@@ -1,134 +1,73 @@
-"""Operations that move elements about: run on the labels themselves, they need no rule."""
+"""The rule of operations that move elements about: they are run on the labels themselves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor, fx
+from torch.fx import Node
 
-from pruning.structure.labels import compressed, varies
-from pruning.structure.propagate import Propagation, Value, operation, rule
+from pruning.structure.labels import collapsed, varies
+from pruning.structure.propagate import Args, Propagation, Value, names, operation, rule
 
-RESHAPES = ("view", "_unsafe_view", "reshape", "flatten", "unflatten", "view_as", "reshape_as")
-COPIES = (
-    "contiguous",
-    "clone",
-    "lift_fresh_copy",
-    "lift_fresh",
-    "_to_copy",
-    "to",
-    "type_as",
-    "alias",
-    "detach",
-    "whole",
-    "detach_",
-)
-OTHERS = (
-    *(
-        "permute",
-        "transpose",
-        "t",
-        "movedim",
-        "swapaxes",
-        "swapdims",
-        "numpy_T",
-        "select",
-        "slice",
-        "narrow",
-        "squeeze",
-        "unsqueeze",
-    ),
-    *(
-        "expand",
-        "roll",
-        "chunk",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "tensor_split",
-        "index_select",
-        "flip",
-        "unfold",
-        "rot90",
-    ),
-    *(
-        "channel_shuffle",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "repeat_interleave",
-        "repeat",
-        "tile",
-        "diagonal",
-        "adjoint",
-        "mT",
-    ),
-)
+RESHAPES = names("view _unsafe_view reshape flatten unflatten view_as reshape_as")
+COPIES = names("""
+    contiguous clone lift_fresh_copy lift_fresh _to_copy to type_as alias detach detach_ whole
+""")
+OTHERS = names("""
+    permute transpose t movedim swapaxes swapdims numpy_T select slice narrow squeeze unsqueeze
+    expand roll chunk split split_with_sizes unbind tensor_split index_select flip unfold rot90
+    channel_shuffle pixel_shuffle pixel_unshuffle repeat_interleave repeat tile diagonal adjoint mT
+""")
 MOVES = frozenset((*RESHAPES, *COPIES, *OTHERS, "expand_as"))
 
 
 @rule(*MOVES)
-def move(propagation: Propagation, node: fx.Node, args: dict[str, Any], meta: Any) -> Any:
+def move(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     """Each factor is moved as the values are."""
-    source = next(iter(args.values()))
-    kind = (
-        "constant"
-        if source.kind == "constant"
-        else "activation"
-        if source.kind == "activation"
-        else source.kind
-    )
+    source: Value = next(iter(args.values()))
     moved = [moved_as(propagation, node, factor, meta) for factor in source.factors]
-    if isinstance(meta, (tuple, list)):
+    if isinstance(meta, (tuple, list)):  # a split: every factor in as many pieces
+        pieces = zip(*moved, strict=True) if moved else [()] * len(meta)
         return [
-            Value(m, tuple(compressed(parts[i]) for parts in moved), None, kind)
-            for i, m in enumerate(meta)
+            Value(part, tuple(map(collapsed, factors)), None, source.kind)
+            for part, factors in zip(meta, pieces, strict=True)
         ]
-    extra = _template(args, source, meta) if operation(node) == "expand_as" else ()
-    return Value(
-        meta,
-        (*(compressed(f) for f in moved), *extra),
-        _moved_state(propagation, node, source),
-        kind,
-    )
+    factors = [collapsed(factor) for factor in moved]
+    if operation(node) == "expand_as":
+        factors += _grown(source, args["other"], meta)
+    real = None
+    if source.real is not None:
+        # A moved buffer keeps its numbers: tables of positions are gathered by them.
+        function: Any = node.target
+        real = function(*propagation.real(node.args), **propagation.real(node.kwargs))
+    return Value(meta, tuple(factors), real, source.kind)
 
 
-def moved_as(propagation: Propagation, node: fx.Node, values: Tensor, meta: Any) -> Any:
+def moved_as(propagation: Propagation, node: Node, values: Tensor, meta: Any) -> Any:
     """What the node does to an integer tensor of its input's shape."""
-    name, function = operation(node), node.target
+    name = operation(node)
     if name in RESHAPES:
         return values.reshape(meta.shape)
     if name in COPIES:
         return values
     if name == "expand_as":
         return values.expand(meta.shape)
-    rest = fx.node.map_arg(node.args[1:], lambda n: _number(propagation.results[n]))
-    return function(values, *rest, **propagation.real(node.kwargs))  # type: ignore[operator]
 
+    def number(source: Node) -> Any:
+        result = propagation.results[source]
+        if not isinstance(result, Value):
+            return result
+        return result.meta if result.real is None else result.real
 
-def _number(result: Any) -> Any:
-    return (
-        (result.real if result.real is not None else result.meta)
-        if isinstance(result, Value)
-        else result
-    )
-
-
-def _moved_state(propagation: Propagation, node: fx.Node, source: Value) -> Tensor | None:
-    """A moved buffer keeps its numbers: tables of positions are gathered by them."""
-    if source.real is None:
-        return None
     function: Any = node.target
-    result: Tensor = function(*propagation.real(node.args), **propagation.real(node.kwargs))
-    return result
+    rest = fx.node.map_arg(node.args[1:], number)
+    return function(values, *rest, **propagation.real(node.kwargs))
 
 
-def _template(args: dict[str, Any], source: Value, meta: Tensor) -> tuple[Tensor, ...]:
+def _grown(source: Value, template: Value, meta: Tensor) -> list[Tensor]:
     """Along dimensions that grow, what is expanded takes the labels of what it is expanded to."""
-    template = args["other"]
-    ahead = meta.dim() - len(source.shape)
-    grown = {
-        d
-        for d in range(meta.dim())
-        if meta.size(d) > 1 and (d < ahead or source.shape[d - ahead] == 1)
-    }
-    return tuple(f for f in template.factors if set(varies(f)) <= grown)
+    missing = meta.dim() - len(source.shape)
+    sizes = [1] * missing + list(source.shape)
+    grown = {d for d, size in enumerate(meta.shape) if size > 1 and sizes[d] == 1}
+    return [factor for factor in template.factors if set(varies(factor)) <= grown]
