@@ -101,7 +101,7 @@ def test_a_set_is_started_and_found_again(home: object, monkeypatch: pytest.Monk
     monkeypatch.setattr(jobs, "ensure", lambda: None)
     page = opened("lottery", t=state.encode(QUICK), r=DIGITS)
     assert not page.exception
-    assert "each time going back to the first weights and training 1 epoch" in texts(page)
+    assert "each time rewinding to the first weights and training 1 epoch" in texts(page)
     page.number_input(key="lottery-seeds").set_value(2).run()
     page.button(key="lottery-run").click().run()
     assert "The dense networks are being trained" in texts(page)
@@ -132,6 +132,6 @@ def test_settings_follow_each_other(home: object) -> None:
     slider = page.slider(key="lottery-step")
     assert (slider.value, slider.max) == (5, 19)  # 1,257 examples in batches of 64: 20 steps
     slider.set_value(7).run()
-    assert "going back to the weights after step 7" in texts(page)
+    assert "rewinding to the weights after step 7" in texts(page)
     page.toggle(key="lottery-layers").set_value(True).run()
     assert "less in the output layer" in texts(page)
