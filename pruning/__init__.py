@@ -6,7 +6,8 @@
     for event in pruning.run(pruning.Recipe(sparsity=0.9, epochs=5), work):
         print(event)
 
-Names load when first used, so that pages and scripts that only read recipes and events never import torch.
+Names load when first used, so that pages and scripts that only read recipes and events never
+import torch.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pruning.events import Event, Measurement
+    # What type checkers see; while running, __getattr__ finds the same names by the table below.
+    from pruning.events import Event
     from pruning.masks import apply, choose
     from pruning.measurement import measure
+    from pruning.metrics import Measurement
     from pruning.pipeline import run
     from pruning.recipe import Recipe
     from pruning.sensitivity_map.measure import sensitivity
     from pruning.structure.shrink import shrink
     from pruning.types import Batches, Masks, Scores, Workpiece
 
-_PLACES = {
+MODULES = {
     "Batches": "types",
     "Event": "events",
     "Masks": "types",
-    "Measurement": "events",
+    "Measurement": "metrics",
     "Recipe": "recipe",
     "Scores": "types",
     "Workpiece": "types",
@@ -39,7 +42,9 @@ _PLACES = {
     "sensitivity": "sensitivity_map.measure",
     "shrink": "structure.shrink",
 }
+"""Public name -> the module of this package that holds it."""
 
+# A literal, because tools that do not run the code read it; a test compares it with the table.
 __all__ = [
     "Batches",
     "Event",
@@ -58,9 +63,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    # Submodules come here too, before they are imported: they are no public names, and import
+    # goes on to find them when this says that there is no such attribute.
+    if name not in MODULES:
         raise AttributeError(f"module 'pruning' has no attribute {name!r}")
-    return getattr(import_module(f"pruning.{_PLACES[name]}"), name)
+    return getattr(import_module(f"pruning.{MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

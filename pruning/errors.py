@@ -9,7 +9,7 @@
     │   ├── NotFinite         NaN or infinite weights
     │   ├── NothingToPrune    no weights a technique could remove
     │   ├── NotCaptured       operations that cannot be recorded
-    │   └── NotTheSame        a slimmed model that does not compute what the masked one does
+    │   └── NotTheSame        a compact model that differs from the masked one
     ├── DataError             data that a technique needs and does not have
     ├── FileRefused           a file that is not read, and why
     └── RunError              work that could not go on
@@ -40,6 +40,7 @@ class UnknownName(RecipeError):
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         known = sorted(known)
         near = get_close_matches(str(name), known, n=1)
+        # A guess ends the sentence with its own mark, so that the full stop belongs to the rest.
         hint = f"; did you mean {near[0]!r}?" if near else "."
         super().__init__(f"There is no {kind} called {name!r}: known are {', '.join(known)}{hint}")
 
@@ -70,8 +71,8 @@ class NotFinite(ModelError, ValueError):
 
     def __init__(self, name: str, count: int) -> None:
         super().__init__(
-            f"{name} holds {count:,} weights that are NaN or infinite, and a mask cannot remove those: "
-            "load a checkpoint from before training diverged."
+            f"{name} holds {count:,} weights that are NaN or infinite, and a mask cannot remove "
+            "those: load a checkpoint from before training diverged."
         )
 
 
@@ -85,15 +86,16 @@ class NothingToPrune(ModelError, ValueError):
 class NotCaptured(ModelError):
     """Operations that neither torch.export nor torch.fx can record."""
 
-    def __init__(self, what: str, line: str, said: str) -> None:
+    def __init__(self, what: str, line: str, reason: str) -> None:
         super().__init__(
-            f"{what} cannot be followed from its inputs to its outputs: {line} stops both torch.export and torch.fx ({said}). "
-            "Write that line without Python branches on values (torch.where, torch.cond), or prune it by single weights."
+            f"{what} cannot be followed from its inputs to its outputs: {line} stops both "
+            f"torch.export and torch.fx ({reason}). Write that line without Python branches on "
+            "values (torch.where, torch.cond), or prune it by single weights."
         )
 
 
 class NotTheSame(ModelError):
-    """A slimmed model that does not compute what the masked one does; it is never handed out."""
+    """A compact model whose outputs differ from the masked one's; it is never handed out."""
 
 
 class DataError(PruningError):
@@ -113,8 +115,8 @@ class Diverged(RunError):
 
     def __init__(self, step: int, epoch: int, lr: float) -> None:
         super().__init__(
-            f"Training diverged in step {step}, epoch {epoch}: the loss is no longer a finite number at "
-            f"learning rate {lr:g}. Try a tenth of it."
+            f"Training diverged in step {step}, epoch {epoch}: the loss is no longer a finite "
+            f"number at learning rate {lr:g}. Try a tenth of it."
         )
 
 

@@ -1,6 +1,7 @@
-"""What a run says: one frozen dataclass for each thing worth drawing. No tensors, and no torch: pages read these.
+"""Events of a run: one frozen dataclass for each thing worth drawing. No tensors, and no torch.
 
-Every event survives JSON: `from_json(to_json(event)) == event`.
+Pages read these, and the store keeps them. Every event survives JSON:
+`from_json(to_json(event)) == event`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pruning.metrics import Size as Size
 
 @dataclass(frozen=True)
 class Frozen:
-    """A group that keeps its channels in the slimmed model, as zeros, because without them it would not compute the same."""
+    """A dependency group that keeps its pruned channels in the compact model, as zeros, because
+    without them the outputs would differ.
+    """
 
     group: str
     units: int
@@ -29,11 +32,14 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far a slimmed model is from the masked one: max |masked - slim| / max |masked|, in float64, the worst of all checks.
+    """How far the compact model's outputs are from the masked one's.
 
-    limit: what is refused above it; checks: what was compared (weights, inputs, batch); control: the same distance to the model
-    before masking, with drawn weights (0 would mean that nothing was compared); removed: units gone, of units; parameters: of the
-    whole model, before, and kept; frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left out.
+    error: max |masked - compact| / max |masked|, in float64, the worst of all checks; limit: what
+    is refused above it; checks: what was compared (weights, inputs, batch); control: the same
+    distance to the model before masking, with random weights (0 would mean that nothing was
+    compared); removed: units pruned, of units; parameters: of the whole model, before, and kept;
+    frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left
+    out.
     """
 
     error: float
@@ -58,7 +64,10 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Started:
-    """The work begins. recipe: as plain data; machine: versions, threads, processor; epochs: how many will be trained in all."""
+    """The work begins.
+
+    recipe: as plain data; machine: versions, threads, processor; epochs: trained in all.
+    """
 
     recipe: dict[str, Any]
     machine: dict[str, Any]
@@ -67,7 +76,11 @@ class Started:
 
 @dataclass(frozen=True)
 class Measured:
-    """stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated" or "final"; on test data."""
+    """A model was measured on test data.
+
+    stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated" or
+    "final".
+    """
 
     stage: str
     measurement: Measurement
@@ -75,7 +88,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Weights were removed. step counts from 1; sparsity: share gone of the covered weights."""
+    """Weights were removed. step counts from 1; sparsity: share removed of all covered ones."""
 
     step: int
     steps: int
@@ -85,7 +98,10 @@ class Pruned:
 
 @dataclass(frozen=True)
 class Recalibrated:
-    """BatchNorm's running statistics were estimated anew. step: after which pruning; layers: how many; examples: seen for it."""
+    """BatchNorm's running statistics were estimated anew.
+
+    step: after which pruning; layers: how many; examples: that the statistics are of.
+    """
 
     step: int
     layers: int
@@ -95,10 +111,12 @@ class Recalibrated:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over the training data is over. accuracy and loss: on validation data; seconds: this epoch took.
+    """One pass over the training data is over.
 
-    train_loss: the task's own, whatever else was trained on; teacher: the term that compares with the dense model, None without one.
-    step 0 is the dense network's first training; branch: the control that was trained, "" for the network that is pruned.
+    step: of pruning, 0 for the dense network's first training; train_loss: the task's own,
+    whatever else was trained on; loss, accuracy: on validation data; lr: at its start; seconds:
+    this epoch took; teacher: the loss term that compares with the dense model, None without one;
+    branch: the control that was trained, "" for the network that is pruned.
     """
 
     step: int
@@ -116,12 +134,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Ticket:
-    """A network of a lottery has been trained to its end, and measured on test data.
+    """A lottery ticket or its control has been trained to its end, and measured on test data.
 
-    step: round, 0 for the dense network; kind: "dense", "ticket" or the control "reinit", "random_mask" or "one_shot"; kept: covered
-    weights.
-    overlap: of the weights that are kept with those of the round before; shared: with those that one shot would have kept of the
-    dense network at this sparsity; both as intersection over union, in [0, 1], for tickets alone.
+    step: round, 0 for the dense network; kind: "dense", "ticket" or the control "reinit",
+    "random_mask" or "one_shot"; kept: covered weights; overlap: of the kept weights with those of
+    the round before; shared: with those that one shot would have kept of the dense network at this
+    sparsity. Both are intersection over union, in [0, 1], and of tickets alone.
     """
 
     step: int
@@ -137,18 +155,19 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to know that does not end the run (a floor that held, a layer left out)."""
+    """Something to know that does not end the run (min_units reached, a layer skipped)."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The result. dense, pruned, recalibrated and final are measured on the same test data.
+    """The result. All models of it are measured on the same test data.
 
-    slim is what is left of final without what whole units took along, with the certificate that both compute the same: of structured
-    runs alone. pruned is None when nothing was done after pruning; recalibrated when BatchNorm was not recalibrated, or nothing was trained
-    after that: then final is it.
+    pruned is None where nothing was done after pruning, and recalibrated where BatchNorm was not
+    recalibrated or nothing was trained after that: final is that model then. compact is final
+    without its pruned units, physically smaller, with the certificate that both compute the same;
+    None for runs that remove no whole units.
     """
 
     sparsity: float
@@ -163,12 +182,13 @@ class Finished:
 
 @dataclass(frozen=True)
 class Point:
-    """One cell of a sensitivity map: the model on validation data when this layer alone loses `level` of its units.
+    """One cell of a sensitivity map: the model when this layer alone loses `level` of its units.
 
-    units, kept: of the layer; tier: "estimate" (predicted from gradients), "progressive" (measured on the images so far)
-    or "exact" (measured on all of them). loss, loss_dense: mean over the same images. lost, won: answers that were right and
-    became wrong, and the other way round; interval: 95 % of the change in accuracy, a share, paired with the dense model
-    on the same images. final: the cell is not refined any further.
+    Measured on validation data. level: a share; units, kept: of the layer; tier: "estimate"
+    (predicted from gradients), "progressive" (measured on the images so far) or "exact" (on all of
+    them); loss, loss_dense: mean over the same images; lost, won: answers that were correct and
+    became wrong, and the other way round; interval: 95 % of the change of accuracy, a share, paired
+    with the dense model on the same images; final: the cell is not refined any further.
     """
 
     layer: str
@@ -187,15 +207,19 @@ class Point:
     @property
     def change(self) -> float | None:
         """Of accuracy, against the dense model on the same images; a share."""
-        return None if self.accuracy is None else (self.won - self.lost) / self.accuracy.total
+        if self.accuracy is None:
+            return None
+        return (self.won - self.lost) / self.accuracy.total
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What by_sensitivity foretold of this step's pruning, and what came of it before anything mended it; on validation images.
+    """What by_sensitivity predicted of this step's pruning, and what was measured after it.
 
-    loss: change of the mean loss; drop: of accuracy, a share, positive when it falls; both against the model before this step.
-    achieved: the same, measured; accuracy: after the step, on the same images (None where nothing was measured yet).
+    Before any fine-tuning, on validation images, against the model before this step. loss: change
+    of the mean loss; drop: of accuracy, a share, positive when it falls; loss_achieved,
+    drop_achieved: the same, measured; accuracy: after the step, on the same images. None where
+    nothing was measured yet.
     """
 
     step: int
@@ -237,6 +261,7 @@ Event = (
     | Halted
 )
 
+# The name in JSON is the class's, in lower case: a class that is renamed needs its old name here.
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Finished, Failed, Halted)
 
@@ -245,7 +270,7 @@ RENAMED = {
     (Certificate, "left"): "kept",
     (Size, "coded"): "entropy_coded",
 }
-"""Fields as earlier versions stored them."""
+"""Fields as earlier versions stored them: stored runs and the shipped example still read."""
 
 
 def to_dict(event: Event) -> dict[str, Any]:
@@ -267,14 +292,21 @@ def from_json(text: str) -> Event:
 
 
 def build(kind: Any, value: Any) -> Any:
-    """`value`, as JSON gives it, as the annotated `kind`."""
+    """`value`, as JSON gives it, as the annotated `kind`: dataclass, optional, tuple or plain.
+
+    Numbers, strings and dictionaries are what JSON gives already.
+    """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
-        named = {RENAMED.get((kind, name), name): part for name, part in value.items()}
-        return kind(**{name: build(hints[name], part) for name, part in named.items()})
+        fields = {}
+        for stored, part in value.items():
+            name = RENAMED.get((kind, stored), stored)
+            fields[name] = build(hints[name], part)
+        return kind(**fields)
     if get_origin(kind) in (Union, UnionType):
-        options = [a for a in get_args(kind) if a is not type(None)]
-        return None if value is None else build(options[0], value)
+        # Every union here is `Kind | None`.
+        some = next(option for option in get_args(kind) if option is not type(None))
+        return None if value is None else build(some, value)
     if get_origin(kind) is tuple:
         return tuple(build(get_args(kind)[0], part) for part in value)
     return value

@@ -1,4 +1,4 @@
-"""What is measured of a model: accuracy, size, memory, energy, time and behaviour, as frozen dataclasses.
+"""Metrics: accuracy, size, memory, energy, latency and behaviour of a model, as frozen dataclasses.
 
 No tensors, and no torch: pages read these. Figures that came later than the first stored results
 default to None or (): shown as "not measured", never as 0.
@@ -65,7 +65,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable weight: how many of its weights are left, and the multiply-accumulates of one example."""
+    """One layer: its weights and those kept, and the multiply-accumulates (MACs) of one example."""
 
     name: str
     total: int
@@ -76,9 +76,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes on disk. dense: float weights in a safetensors file; sparse: a bit for each weight and the values kept, for
-    what is pruned; entropy_coded: a sparse file, where which weights are kept is coded shorter (pruning.measurement.sparse_file); compressed:
-    that with its values deflated (what travels); limit: what no code of independent positions could beat, values plain.
+    """Bytes on disk.
+
+    dense: float weights in a safetensors file; sparse: a bitmask and the values kept, for layers
+    that are pruned; entropy_coded: a sparse file whose mask is coded shorter than by a bit a weight
+    (pruning.measurement.sparse_file); compressed: that, with its values compressed too; limit: the
+    entropy of the mask, which no code of independent positions beats, with values as they are.
     """
 
     dense: int
@@ -90,8 +93,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes in memory at run time. weights: all parameters and buffers, as torch holds them; activations: most bytes of input,
-    intermediate and output tensors alive at once while one example passes; an operation's own scratch space is not seen."""
+    """Bytes in memory at run time.
+
+    weights: all parameters and buffers, as torch keeps them; activations: most bytes of input,
+    intermediate and output tensors alive at once while one example passes. An operation's own
+    scratch space is not seen.
+    """
 
     weights: int
     activations: int | None
@@ -99,11 +106,13 @@ class Memory:
 
 @dataclass(frozen=True)
 class Energy:
-    """Operation energy of one example in picojoules, modelled: MACs times the energy of one float32 multiply and add in 45 nm
-    (Horowitz, 2014, https://doi.org/10.1109/ISSCC.2014.6757323); reading memory costs more, and is left out.
+    """Energy of the operations of one example in picojoules, modelled.
 
-    executed: what a runtime does that multiplies zeros too, as torch's dense kernels do; skipping: one that skips them.
-    measured: joules of one pass by the processor's own counter (RAPL) where it can be read, else None.
+    MACs times the energy of one float32 multiply and add in 45 nm (Horowitz, 2014,
+    https://doi.org/10.1109/ISSCC.2014.6757323). Reading memory costs more, and is left out.
+    executed: of a runtime that multiplies zeros too, as torch's dense kernels do; skipping: of one
+    that skips them; measured: joules of one pass by the processor's own counter (RAPL), None where
+    it cannot be read.
     """
 
     executed: float
@@ -115,7 +124,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds for one forward pass of `batch` examples: quartiles over `passes`, on `threads` CPU threads."""
+    """Milliseconds of one forward pass: median and quartiles over `passes`."""
 
     median: float
     low: float
@@ -127,10 +136,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class Timing:
-    """A model timed in one runtime ("torch", "torch CSR" or "ONNX Runtime"), interleaved with the dense one.
+    """A model timed in one runtime, interleaved with the dense one.
 
-    speedup: dense's milliseconds over this one's, pass by pass: the median and its 95 % interval (None for dense itself).
-    control: how far the median of dense against a copy of itself lay from 1, in the same round. why: what stood in the way.
+    runtime: "torch", "torch CSR" or "ONNX Runtime"; batch: examples; threads: of the CPU; speedup:
+    dense's milliseconds over this one's, pass by pass: the median and its 95 % interval (None for
+    dense itself); control: how far the median of dense against a copy of itself lay from 1, in the
+    same round; why: what stood in the way.
     """
 
     runtime: str
@@ -143,23 +154,29 @@ class Timing:
 
     @property
     def verdict(self) -> str:
-        """ "faster", "slower" or "the same"; "no verdict" where the control fails; "reference" for dense; "not measured"."""
+        """Faster, slower or the same; or why there is no verdict."""
         if self.latency is None:
             return "not measured"
         if self.speedup is None:
             return "reference"
+        # Where a model is faster than itself, no difference to another one means anything.
         if self.control is None or self.control > TOLERANCE:
             return "no verdict"
         if self.speedup.low > 1 + TOLERANCE:
             return "faster"
-        return "slower" if self.speedup.high < 1 / (1 + TOLERANCE) else "the same"
+        if self.speedup.high < 1 / (1 + TOLERANCE):
+            return "slower"
+        return "the same"
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How it answers beyond the test accuracy. train: on the first training examples; noisy: on the first test examples with
-    Gaussian noise of deviation `sigma` added to the inputs (drawn once, the same for all models); calibration: expected
-    calibration error on test data in `bins` bins (Guo et al., 2017, https://arxiv.org/abs/1706.04599), with a bootstrap interval.
+    """How a model answers beyond its test accuracy.
+
+    train: on the first training examples; noisy: on the first test examples with Gaussian noise of
+    deviation `sigma` added to the inputs, the same for all models; calibration: expected
+    calibration error on test data in `bins` bins (Guo et al., 2017,
+    https://arxiv.org/abs/1706.04599), with a bootstrap interval.
     """
 
     train: Accuracy | None
@@ -173,9 +190,10 @@ class Behaviour:
 class Measurement:
     """A model, measured. What could not be measured is None: shown as "not measured", never as 0.
 
-    weights, kept: covered weights; parameters: all parameters; macs: multiply-accumulates of one example in every
-    covered layer; macs_kept: those whose weight is not zero (what a runtime that skips zeros would do); paired: against
-    dense, on the same test examples; timings: every runtime and batch size. The last five belong to the end of a run.
+    weights, kept: covered weights; parameters: all parameters; macs: multiply-accumulates of one
+    example in every covered layer; macs_kept: those whose weight is not zero (what a runtime that
+    skips zeros would do); timings: every runtime and batch size; paired: against dense, on the
+    same test examples. The last five belong to the end of a run.
     """
 
     accuracy: Accuracy | None
@@ -240,6 +258,7 @@ def bin_counts(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.i
 
 def accuracy_change(after: Measurement, dense: Measurement) -> Spread | None:
     """Accuracy less dense's, a share: paired where answers were compared one by one, else wider."""
+    # Older results and models without a dense run beside them have no table of answers.
     if after.paired:
         return after.paired.change
     if after.accuracy is None or dense.accuracy is None:

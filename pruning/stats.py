@@ -55,8 +55,11 @@ def wilson(correct: int, total: int) -> Spread:
     share = correct / n
     shrink = 1 + Z * Z / n
     middle = (share + Z * Z / (2 * n)) / shrink
-    half = Z / shrink * math.sqrt(share * (1 - share) / n + Z * Z / (4 * n * n))
-    return Spread(max(0.0, middle - half), share, min(1.0, middle + half))
+    variance = share * (1 - share) / n + Z * Z / (4 * n * n)
+    half = Z / shrink * math.sqrt(variance)
+    low = max(0.0, middle - half)
+    high = min(1.0, middle + half)
+    return Spread(low, share, high)
 
 
 def difference(after: Spread, before: Spread) -> Spread:
@@ -80,11 +83,14 @@ def paired_change(lost: int, gained: int, n: int) -> Spread:
     Half an answer is added to each cell of the 2 x 2 table, so that the interval keeps a width
     where no answer differed yet. Agresti & Min, 2005, https://doi.org/10.1002/sim.1781
     """
-    # The interval is centred on the adjusted change, the value stays what was counted.
-    middle = (gained - lost) / (n + 2)
-    spread = math.sqrt((lost + gained + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
-    low = max(-1.0, middle - Z * spread)
-    return Spread(low, (gained - lost) / n, min(1.0, middle + Z * spread))
+    change = gained - lost
+    # The interval is centred on the adjusted change; the value stays what was counted.
+    middle = change / (n + 2)
+    variance = (lost + gained + 1) - change**2 / (n + 2)
+    half = Z * (math.sqrt(variance) / (n + 2))
+    low = max(-1.0, middle - half)
+    high = min(1.0, middle + half)
+    return Spread(low, change / n, high)
 
 
 # ---------------------------------------------------------------- rank correlation
@@ -107,7 +113,9 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
     """Spearman's ρ; None where one side has a single value, or there are fewer than 3 units."""
     x = np.asarray(a, np.float64)
     y = np.asarray(b, np.float64)
-    if len(x) < FEWEST or (x == x[0]).all() or (y == y[0]).all():
+    if len(x) < FEWEST:
+        return None
+    if (x == x[0]).all() or (y == y[0]).all():
         return None
     return float(scipy.stats.spearmanr(x, y).statistic)
 
@@ -122,15 +130,17 @@ def correlation(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Correlation:
     # A bootstrap sample is how often each unit is in it. scipy's bootstrap would rank every sample
     # anew, hundreds of times slower, and the same seed would give other intervals.
     generator = np.random.default_rng(seed)
-    odds = np.full(len(x), 1 / len(x))
-    counts = generator.multinomial(len(x), odds, size=BOOTSTRAP_SAMPLES).astype(np.float64)
+    n = len(x)
+    odds = np.full(n, 1 / n)
+    counts = generator.multinomial(n, odds, size=BOOTSTRAP_SAMPLES)
+    samples = _resampled(x, y, counts.astype(np.float64))
     # Samples that repeat a single unit have no correlation: they are NaN, and left out.
-    low, high = np.nanquantile(_resampled(x, y, counts), [0.025, 0.975])
+    low, high = np.nanquantile(samples, [0.025, 0.975])
     return Correlation(value, float(low), float(high))
 
 
 def matrix(columns: Mapping[str, ArrayLike]) -> list[list[float | None]]:
-    """ρ of each pair, in the order of the columns; 1 with itself unless all its values are the same."""
+    """ρ of each pair, in the order of the columns; None where a column has a single value."""
     values = list(columns.values())
     return [[spearman(a, b) for b in values] for a in values]
 
@@ -146,17 +156,18 @@ def best(correlations: Mapping[str, Correlation]) -> Sequence[str]:
 
 
 def _resampled(x: Floats, y: Floats, counts: Floats) -> Floats:
-    """(samples,) Spearman's ρ where unit i is there counts[:, i] times; NaN where a side is constant.
+    """(samples,) Spearman's ρ, unit i being there counts[:, i] times; NaN where a side is constant.
 
     x, y: (n,); counts: (samples, n).
     """
     middle = (counts.sum(1, keepdims=True) + 1) / 2  # the mean of all ranks, whatever the ties
     a = _ranks(x, counts) - middle
     b = _ranks(y, counts) - middle
+    covariance = (counts * a * b).sum(1)
     scale = np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rho: Floats = np.where(scale > 0, (counts * a * b).sum(1) / scale, np.nan).clip(-1, 1)
-    return rho
+    scale[scale == 0] = np.nan
+    rho: Floats = covariance / scale
+    return rho.clip(-1, 1)
 
 
 def _ranks(values: Floats, counts: Floats) -> Floats:
@@ -190,8 +201,10 @@ def lower_hull(points: Sequence[Corner]) -> list[Corner]:
 
 
 def _turns_up(a: Corner, b: Corner, c: Corner) -> bool:
-    """Whether the slope from a to b is below the slope from a to c (as products: no division by 0)."""
-    return bool((b[1] - a[1]) * (c[0] - a[0]) < (c[1] - a[1]) * (b[0] - a[0]))
+    """Whether a to b is flatter than a to c. As products, so that nothing is divided by 0."""
+    flatter = (b[1] - a[1]) * (c[0] - a[0])
+    steeper = (c[1] - a[1]) * (b[0] - a[0])
+    return bool(flatter < steeper)
 
 
 def isotonic(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
@@ -201,10 +214,14 @@ def isotonic(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     adjacent violators, Ayer et al., 1955, https://doi.org/10.1214/aoms/1177728423
     """
     fit = scipy.optimize.isotonic_regression(y)
-    starts = fit.blocks[:-1]
+    starts = fit.blocks[:-1]  # where each pool begins
     # Two pools of the same height are one; apart by rounding, they would bend the curve between.
-    starts = starts[np.diff(fit.x[starts], prepend=-np.inf) > 1e-12]
+    rises = np.diff(fit.x[starts], prepend=-np.inf) > 1e-12
+    starts = starts[rises]
     sizes = np.diff(starts, append=len(fit.x))
-    xs: Floats = np.add.reduceat(np.asarray(x, np.float64), starts) / sizes
-    ys: Floats = np.add.reduceat(np.asarray(y, np.float64), starts) / sizes
-    return xs, ys
+
+    def pool_means(values: ArrayLike) -> Floats:
+        sums: Floats = np.add.reduceat(np.asarray(values, np.float64), starts)
+        return sums / sizes
+
+    return pool_means(x), pool_means(y)

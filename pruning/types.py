@@ -1,4 +1,4 @@
-"""The nouns every room of the engine shares."""
+"""What every room of the engine shares: scores, masks, batches of examples, and the workpiece."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ PRUNED_KINDS = (
 
 @dataclass(frozen=True)
 class Batches:
-    """Examples as one pair of tensors, read in batches: several times faster than a loader of single items.
+    """Examples as one pair of tensors, read in batches.
+
+    Several times faster than a loader that collates single items.
 
     x: (n, ...) float; y: (n,) int64 for classification; batch: examples a batch.
     """
@@ -44,7 +46,8 @@ class Batches:
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise DataError(
-                f"There are {len(self.x)} examples but {len(self.y)} targets: give one target for each example."
+                f"There are {len(self.x)} examples but {len(self.y)} targets: "
+                "give one target for each example."
             )
         if len(self.x) == 0:
             raise DataError("There are no examples: give at least one.")
@@ -61,15 +64,15 @@ class Batches:
     def shuffled(
         self, generator: torch.Generator, batch: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same examples in an order drawn from `generator`; a last batch of 1 joins its neighbour (BatchNorm needs 2)."""
+        """The same examples in a random order of the generator."""
         for part in self.order(generator, batch):
             yield self.x[part], self.y[part]
 
     def order(self, generator: torch.Generator, batch: int | None = None) -> list[Tensor]:
-        """Which examples each batch of `shuffled` holds."""
-        parts = list(
-            torch.split(torch.randperm(len(self.x), generator=generator), batch or self.batch)
-        )
+        """Which examples each batch of `shuffled` holds: (batch,) indices each."""
+        permutation = torch.randperm(len(self.x), generator=generator)
+        parts = list(torch.split(permutation, batch or self.batch))
+        # BatchNorm cannot train on one example: a last batch of 1 joins its neighbour.
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
@@ -81,10 +84,10 @@ class Batches:
 
 @dataclass(frozen=True)
 class Workpiece:
-    """What lies on the bench: a model and, where there is any, the data to judge it by.
+    """A model and, where there is any, the data to train and judge it by.
 
-    Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen on
-    `validation`, results reported on `test`. `example` is one input batch, kept for tracing and timing.
+    Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen
+    on `validation`, results reported on `test`. example: one input batch, for tracing and timing.
     """
 
     name: str
@@ -101,39 +104,48 @@ class Workpiece:
         data = getattr(self, split)
         if data is None:
             raise DataError(
-                f"{why} needs {split} data, and {self.name} has none: choose a technique that needs no data, or give the data."
+                f"{why} needs {split} data, and {self.name} has none: "
+                "choose a technique that needs no data, or give the data."
             )
         return data  # type: ignore[no-any-return]
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights techniques may remove: of linear and convolution layers and packed attention projections.
+    """The weights that techniques may prune: of linear layers, convolutions and attention.
 
-    Tied weights appear once, under the first name. Biases and norms are not covered: they are too few to matter
-    for size, and structured pruning takes them along with their channel.
+    Tied weights appear once, under the first name. Biases and norms are not covered: they are too
+    few to matter for size, and structured pruning removes them with their channel.
 
     Raises NotFinite for NaN or infinite weights, NothingToPrune when there are none.
     """
-    found: dict[str, nn.Parameter] = {}
-    seen: set[tuple[int, int]] = set()
+    weights: dict[str, nn.Parameter] = {}
+    places: set[tuple[int, int]] = set()
     for path, module in model.named_modules():
-        names: tuple[str, ...] = ("weight",) if isinstance(module, PRUNED_KINDS) else ()
-        if isinstance(module, nn.MultiheadAttention):
-            names = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-        for name in names:
+        for name in _weight_names(module):
             weight = getattr(module, name, None)
+            # Attention leaves the projections that it does not use None; meta tensors hold nothing.
             if not isinstance(weight, nn.Parameter) or weight.is_meta:
                 continue
-            key = (weight.untyped_storage().data_ptr(), int(weight.storage_offset()))
-            if key in seen:
+            # By memory and not by identity: tied weights may be two parameters over one storage.
+            place = (weight.untyped_storage().data_ptr(), int(weight.storage_offset()))
+            if place in places:
                 continue
-            seen.add(key)
-            full = f"{path}.{name}" if path else name
-            if not torch.isfinite(weight.detach()).all():
-                raise NotFinite(full, int((~torch.isfinite(weight.detach())).sum()))
-            found[full] = weight
-    if not found:
+            places.add(place)
+            full_name = f"{path}.{name}" if path else name
+            finite = torch.isfinite(weight.detach())
+            if not finite.all():
+                raise NotFinite(full_name, int((~finite).sum()))
+            weights[full_name] = weight
+    if not weights:
         raise NothingToPrune(
             type(model).__name__, "it has no linear, convolution or attention weights."
         )
-    return found
+    return weights
+
+
+def _weight_names(module: nn.Module) -> tuple[str, ...]:
+    if isinstance(module, PRUNED_KINDS):
+        return ("weight",)
+    if isinstance(module, nn.MultiheadAttention):
+        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    return ()
