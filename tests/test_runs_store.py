@@ -347,6 +347,10 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
             liveness.append(
                 subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log)
             )
+        # On a busy machine the imports alone could outlast it, and nothing would be interrupted.
+        until = time.monotonic() + 60
+        while not logs[i].stat().st_size and time.monotonic() < until:
+            time.sleep(0.01)
 
     for i in range(4):
         start(i)
@@ -398,7 +402,11 @@ def test_long_studies_come_last_the_newest_first_and_one_at_a_time(store: Store)
     first, second = (store.submit("study", {"what": "map", "n": n}, priority=-1) for n in (1, 2))
     run, card = store.submit("run", SPEC), store.submit("study", {"what": "card"})
     assert store.waiting() == {"run": 1, "study": 1, "long": 2}
-    assert [store.claim(queues=("run", "study", "long")).id for _ in range(3)] == [card, run, second]  # type: ignore[union-attr]
+    assert [store.claim(queues=("run", "study", "long")).id for _ in range(3)] == [
+        card,
+        run,
+        second,
+    ]  # type: ignore[union-attr]
     assert store.claim(queues=("run", "study", "long")) is None and store.waiting() == {}
     store.release(store.job(second))
     held = store.claim(queues=("long",))

@@ -34,6 +34,9 @@ TICK = 0.2
 SOURCE_CHECK = 2.0
 """Seconds between looks at the engine's source."""
 
+STOPPING = 15.0
+"""Seconds to wait for the end of a pool that was asked to end."""
+
 LOG = 1 << 20
 """Bytes after which the log is cut to its last quarter."""
 
@@ -84,16 +87,13 @@ def pid(workspace: Path | None = None) -> int | None:
     return None
 
 
-def stop(workspace: Path | None = None, patience: float = 15.0) -> bool:
-    """End the pool and its workers, running jobs included; whether there was one.
-
-    patience: seconds to wait for its end.
-    """
+def stop(workspace: Path | None = None) -> bool:
+    """End the pool and its workers, running jobs included; whether there was one."""
     process = pid(workspace)
     if not process:
         return False
     os.kill(process, signal.SIGTERM)
-    until = time.monotonic() + patience
+    until = time.monotonic() + STOPPING
     while pid(workspace) == process and time.monotonic() < until:
         time.sleep(0.05)
     return True

@@ -82,10 +82,6 @@ class RunResult:
             masks[name] = bits.astype(bool).reshape(shape)
         return masks
 
-    def mask(self, name: str) -> NDArray[np.bool_]:
-        """One parameter's mask."""
-        return self.masks()[name]
-
 
 HISTOGRAM_PARTS = ("edges", "dense", "final")
 """The fields of a Histogram, as `histograms.npz` names them, in order."""

@@ -23,7 +23,7 @@ MIGRATIONS = (
         message   TEXT,
         stopping  REAL,                             -- unix seconds of the request to stop
         priority  INTEGER NOT NULL DEFAULT 0,       -- higher first
-        parent    TEXT,                             -- the job that this one is part of
+        parent    TEXT,                             -- no longer written: the job it is part of
         batch     TEXT                              -- the sweep that this one belongs to
     );
     CREATE UNIQUE INDEX jobs_key ON jobs (key)

@@ -72,7 +72,6 @@ class Job:
     message: str | None
     stopping: bool
     folder: Path
-    parent: str | None = None
     batch: str | None = None
 
 
@@ -110,7 +109,6 @@ class Store:
         *,
         key: str | None = None,
         priority: int = 0,
-        parent: str | None = None,
         batch: str | None = None,
     ) -> str:
         """Queue a job; its id. Where a job of the same key is live or finished, the id of that one.
@@ -133,9 +131,9 @@ class Store:
                 # Its files were deleted: the row alone is no answer, and must free the key.
                 db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (same["id"],))
             db.execute(
-                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, parent, batch) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (id, kind, text, key, time.time(), priority, parent, batch),
+                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, batch) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id, kind, text, key, time.time(), priority, batch),
             )
         return id
 
@@ -219,23 +217,16 @@ class Store:
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
         shutil.rmtree(self.folder(id), ignore_errors=True)
 
-    def reap(self, owners: Collection[str] = ()) -> list[Job]:
-        """Give up on jobs whose owner is dead, silent for longer than the lease, or in `owners`.
+    def reap(self) -> list[Job]:
+        """Give up on jobs whose owner is dead, or silent for longer than the lease.
 
         Returns the jobs as they were. Runs fail with the message of `Lost`; studies, which nobody
         watches, go back into the queue once.
         """
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
-        now = time.time()
-        reaped = []
-        for row in rows:
-            named = row["owner"] in owners
-            if named or row["lease"] < now or process_id.dead(row["owner"]):
-                job = self._job(row)
-                if self._give_up(job, unless_renewed=not named):
-                    reaped.append(job)
-        return reaped
+        lost = [self._job(row) for row in rows if _is_lost(row)]
+        return [job for job in lost if self._give_up(job, unless_renewed=True)]
 
     def give_up(self, job: Job) -> bool:
         """End a running job without its worker, which is fenced off from now on.
@@ -331,7 +322,7 @@ class Store:
     # ---------------------------------------------------------------- inside
 
     def _job(self, row: sqlite3.Row) -> Job:
-        # The table's columns, but for those that only the store needs (key, lease, priority).
+        # The table's columns, but for those that only the store needs: key, lease, priority.
         columns = {name: value for name, value in dict(row).items() if name in _JOB_COLUMNS}
         return Job(
             **columns,
@@ -352,7 +343,7 @@ class Store:
             row = _owned_row(db, job)
             if row is None:
                 return False
-            if unless_renewed and row["lease"] >= time.time() and not process_id.dead(row["owner"]):
+            if unless_renewed and not _is_lost(row):
                 return False
             if row["stopping"] is not None:
                 _end(db, row, "stopped", "Stopped.", _halted(db, row))
@@ -429,6 +420,11 @@ def _owned(db: sqlite3.Connection, job: Job) -> sqlite3.Row:
     if row is None:
         raise Fenced(f"Job {job.id} is no longer this worker's: it was given up or deleted.")
     return row
+
+
+def _is_lost(row: sqlite3.Row) -> bool:
+    """Whether the owner of a running job has died, or let its lease run out."""
+    return row["lease"] < time.time() or process_id.dead(row["owner"])
 
 
 def _append(db: sqlite3.Connection, row: sqlite3.Row, event: Event) -> int:
