@@ -206,6 +206,8 @@ def watch(
 
 def draw(recipe: Recipe, rows: list[charts.Row], maps: Sequence[Map]) -> None:
     """One map with Fill at its side, or two side by side below it."""
+    parts: Sequence[Any]
+    places: Sequence[Any]
     if len(maps) == 1:
         picture, side = st.columns([10, 3], gap="medium")
         places = [picture]
