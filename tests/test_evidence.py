@@ -80,9 +80,9 @@ def test_weights_times_inputs_are_the_outputs(name: str) -> None:
             1
         )
         out = (
-            use.out.movedim(1, -1).reshape(made.shape).float()
+            use.output.movedim(1, -1).reshape(made.shape).float()
             if use.convolution
-            else use.out.float()
+            else use.output.float()
         )
         rest = out - made  # the bias, the same at every position; or nothing
         assert torch.allclose(

@@ -16,5 +16,5 @@ from pruning.types import Scores
 def random(seen: Evidence) -> Scores:
     """Remove weights drawn by lot, the same ones for the same seed."""
     return {
-        name: torch.rand(w.shape, generator=seen.random(name)) for name, w in seen.weights.items()
+        name: torch.rand(w.shape, generator=seen.generator(name)) for name, w in seen.weights.items()
     }

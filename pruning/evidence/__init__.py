@@ -1,5 +1,8 @@
-"""What a criterion may look at, each gathered once, when first asked for. The model is left exactly as found:
-parameters, buffers, gradients, modes and hooks."""
+"""Evidence: what a criterion may look at, gradients, curvature and activations among it.
+
+Each is gathered once, when first asked for. The model is left exactly as found: parameters, buffers,
+gradients, modes and hooks.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import DataError
-from pruning.evidence import gradients as passes
+from pruning.evidence import gradients as derivatives
 from pruning.evidence.activations import (
     Layout,
     TrackOutputs,
@@ -23,14 +26,16 @@ from pruning.evidence.activations import (
 from pruning.types import Batches, Loss, Workpiece, prunable
 
 GRAMS = 2**27
-"""Numbers of input correlations held at once, at most: 512 MB."""
+"""Numbers of input correlations in memory at once, at most: 512 MB."""
 
 
 class Evidence:
     """What is known of a model on its data.
 
-    model: read, never changed; data: training examples, for criteria that need them; limit: examples looked at, at most;
-    example: an input batch, for criteria that need to see how the layers are joined; seed: of everything drawn at random.
+    model: read, never changed
+    data: training examples, for criteria that need them; limit: how many of them are used, at most
+    example: an input batch, for criteria that need to see how the layers are joined
+    seed: of everything random
     """
 
     def __init__(
@@ -43,9 +48,14 @@ class Evidence:
         seed: int = 0,
         limit: int = 1024,
     ) -> None:
-        self.model, self._data, self.loss, self.seed, self.limit = model, data, loss, seed, limit
+        self.model = model
+        self.loss = loss
+        self.seed = seed
+        self.limit = limit
+        self._data = data
         self._example = example
-        self._kept: dict[tuple[str, int], dict[str, Tensor]] = {}
+        # what depends on a number of probes: a cached property cannot hold it
+        self._by_probes: dict[tuple[str, int], dict[str, Tensor]] = {}
 
     @classmethod
     def of(cls, work: Workpiece, *, seed: int = 0, limit: int = 1024) -> Evidence:
@@ -58,7 +68,7 @@ class Evidence:
             self.model, self._data, self.loss, example=self._example, seed=self.seed, limit=limit
         )
 
-    # ------------------------------------------------------------ what is given
+    # ------------------------------------------------------------ data and weights
 
     @property
     def data(self) -> Batches:
@@ -67,29 +77,32 @@ class Evidence:
 
     @property
     def all_data(self) -> Batches:
-        """Every training example, for criteria that train. Raises DataError when there are none."""
+        """Every training example, for criteria that train. Raises DataError without any."""
         if self._data is None:
             raise DataError(
-                "This criterion looks at training data, and the model has none: choose one that looks at weights alone."
+                "This criterion looks at training data, and the model has none: "
+                "choose one that looks at weights alone."
             )
         return self._data
 
     @property
     def example(self) -> Tensor:
-        """One input, a batch of 1, in the model's precision. Raises DataError when there is neither an example nor data."""
-        given = (
-            self._example
-            if self._example is not None
-            else self._data.x
-            if self._data is not None
-            else None
-        )
-        if given is None:
+        """One input, a batch of 1, in the model's precision.
+
+        Raises DataError when there is neither an example nor data.
+        """
+        if self._example is not None:
+            batch = self._example
+        elif self._data is not None:
+            batch = self._data.x
+        else:
             raise DataError(
-                "This criterion runs the model once, and there is no example input: choose one that looks at weights alone."
+                "This criterion runs the model once, and there is no example input: "
+                "choose one that looks at weights alone."
             )
-        kind = next(iter(self.weights.values())).dtype
-        return given[:1].to(kind) if given.is_floating_point() else given[:1]
+        if batch.is_floating_point():
+            return batch[:1].to(next(iter(self.weights.values())).dtype)
+        return batch[:1]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -102,74 +115,78 @@ class Evidence:
     def gradients(self) -> dict[str, Tensor]:
         """Prunable parameter name -> gradient of the mean loss over `data`, in eval mode."""
         with frozen_eval(self.model):
-            return passes.gradient(self.model, self.weights, self.data, self.loss)
+            return derivatives.gradient(self.model, self.weights, self.data, self.loss)
 
-    @cached_property
+    @property
     def squared_gradients(self) -> dict[str, Tensor]:
-        """Mean over examples of each example's squared gradient: the diagonal of the empirical Fisher matrix. 1.5 gradients."""
-        return self._moments[1]
+        """Mean over examples of each example's squared gradient. Costs 1.5 gradients.
 
-    @cached_property
+        The diagonal of the empirical Fisher matrix.
+        """
+        return self._gradient_moments[1]
+
+    @property
     def gradient_sizes(self) -> dict[str, Tensor]:
-        """Mean over examples of the size of each example's gradient. 1.5 gradients."""
-        return self._moments[0]
+        """Mean over examples of the size of each example's gradient. Costs 1.5 gradients."""
+        return self._gradient_moments[0]
 
     @cached_property
-    def _moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _gradient_moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with frozen_eval(self.model):
-            return passes.moments(self.model, self.weights, self.data, self.loss)
+            return derivatives.gradient_moments(self.model, self.weights, self.data, self.loss)
 
     def gauss_newton(self, probes: int) -> dict[str, Tensor]:
-        """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, exact from as many probes as classes on. 1.5 gradients each."""
+        """Diagonal of the Gauss-Newton matrix of the mean cross-entropy.
+
+        Exact from as many probes as classes on. Costs 1.5 gradients for each probe.
+        """
         if self.data.y.is_floating_point():
             raise DataError(
-                "The Gauss-Newton diagonal is of a classifier's cross-entropy, not of these targets: choose fisher."
+                "The Gauss-Newton diagonal is of a classifier's cross-entropy, "
+                "not of these targets: choose fisher."
             )
-
-        def gather() -> dict[str, Tensor]:
+        key = ("gauss_newton", probes)
+        if key not in self._by_probes:
             with frozen_eval(self.model):
-                return passes.gauss_newton(
-                    self.model, self.weights, self.data, probes, self._chance(500_001)
+                self._by_probes[key] = derivatives.gauss_newton(
+                    self.model, self.weights, self.data, probes, self._generator(500_001)
                 )
-
-        return self._once("gauss_newton", probes, gather)
+        return self._by_probes[key]
 
     def hessian_diagonal(self, probes: int) -> dict[str, Tensor]:
-        """Hutchinson's estimate of the diagonal of the Hessian of the mean loss, E[v ⊙ Hv] over random signs v. 3.6 gradients each."""
+        """Hutchinson's estimate of the diagonal of the Hessian of the mean loss.
 
-        def gather() -> dict[str, Tensor]:
-            chance, total = (
-                self._chance(500_002),
-                {name: torch.zeros_like(w) for name, w in self.weights.items()},
-            )
+        E[v ⊙ Hv] over random signs v. Costs 3.6 gradients for each probe.
+        """
+        key = ("hessian_diagonal", probes)
+        if key not in self._by_probes:
+            direction = partial(derivatives.random_signs, self.weights, self._generator(500_002))
+            total = {name: torch.zeros_like(w) for name, w in self.weights.items()}
             with frozen_eval(self.model):
                 for _ in range(probes):
-                    direction = partial(passes.signs, self.weights, chance)
-                    found, _ = passes.curved(
+                    diagonal, _ = derivatives.hessian_product(
                         self.model, self.weights, self.data, self.loss, direction
                     )
-                    total = {name: total[name] + part / probes for name, part in found.items()}
-            return total
-
-        return self._once("hessian_diagonal", probes, gather)
-
-    def _once(
-        self, what: str, number: int, gather: Callable[[], dict[str, Tensor]]
-    ) -> dict[str, Tensor]:
-        """What was gathered before, or is now."""
-        if (what, number) not in self._kept:
-            self._kept[what, number] = gather()
-        return self._kept[what, number]
+                    for name, part in diagonal.items():
+                        total[name] += part / probes
+            self._by_probes[key] = total
+        return self._by_probes[key]
 
     def hessian_gradient(self, temperature: float) -> dict[str, Tensor]:
-        """Hessian times gradient, both of the mean loss with outputs divided by `temperature`. 4.6 gradients."""
-        with frozen_eval(self.model):
-            slope = passes.gradient(self.model, self.weights, self.data, self.loss, temperature)
-            return passes.curved(
-                self.model, self.weights, self.data, self.loss, lambda: slope, temperature
-            )[1]
+        """Hessian times gradient, of the mean loss with outputs divided by `temperature`.
 
-    # ------------------------------------------------------------ what goes in and out
+        Costs 4.6 gradients.
+        """
+        with frozen_eval(self.model):
+            gradient = derivatives.gradient(
+                self.model, self.weights, self.data, self.loss, temperature
+            )
+            _, product = derivatives.hessian_product(
+                self.model, self.weights, self.data, self.loss, lambda: gradient, temperature
+            )
+        return product
+
+    # ------------------------------------------------------------ inputs and activations
 
     @cached_property
     def layouts(self) -> dict[str, Layout]:
@@ -178,88 +195,99 @@ class Evidence:
 
     @cached_property
     def input_norms(self) -> dict[str, Tensor]:
-        """‖x‖₂ of what each weight is multiplied with, over all examples and positions; the weight's shape. 0 where nothing was seen."""
-        total = {
-            name: w.new_zeros(m.shape[0], 1, m.shape[2])
-            for name, w in self.weights.items()
-            for m in [self._matrices(name)]
-        }
+        """‖x‖₂ of what each weight is multiplied with, over all examples and positions.
 
-        def see(use: WeightUse) -> None:
+        The weight's shape. 0 where no input was recorded.
+        """
+        squares = {}
+        for name, w in self.weights.items():
+            groups, _, inputs = self._matrices(name).shape
+            squares[name] = w.new_zeros(groups, 1, inputs)
+
+        def record(use: WeightUse) -> None:
             for x in use.inputs(self.weights[use.name].shape):
-                total[use.name][use.groups] += x.square().sum(0).unsqueeze(1)
+                squares[use.name][use.groups] += x.square().sum(0).unsqueeze(1)
 
-        self._watch(see)
-        return {
-            name: self.layouts[name].weight(
-                total[name].sqrt().expand_as(self._matrices(name)), w.shape
-            )
-            for name, w in self.weights.items()
-        }
+        self._watch(record)
+        norms = {}
+        for name, w in self.weights.items():
+            # all rows of a group read the same inputs
+            matrices = squares[name].sqrt().expand_as(self._matrices(name))
+            norms[name] = self.layouts[name].weight(matrices, w.shape)
+        return norms
 
     def grams(self, leave: Collection[str] = ()) -> Iterator[tuple[str, Tensor]]:
-        """(name, XXᵀ) of the inputs of each weight: (groups, inputs, inputs), a mean over examples and a sum over positions.
+        """(name, XXᵀ) of the inputs of each weight but those in `leave`: (groups, inputs, inputs).
 
-        As many layers at once as memory is meant to hold, and a pass over the data for each lot. leave: names to pass over.
+        A mean over examples and a sum over positions. As many layers at once as `GRAMS` allows, with
+        a pass over the data for each such lot.
         """
         lot: dict[str, Tensor] = {}
         for name, w in self.weights.items():
             if name in leave:
                 continue
             groups, _, inputs = self._matrices(name).shape
-            if lot and sum(x.numel() for x in lot.values()) + groups * inputs**2 > GRAMS:
-                yield from self._grams(lot).items()
+            used = sum(gram.numel() for gram in lot.values())
+            if lot and used + groups * inputs**2 > GRAMS:
+                yield from self._fill(lot).items()
                 lot = {}
             lot[name] = torch.zeros(groups, inputs, inputs, dtype=torch.float32, device=w.device)
-        yield from self._grams(lot).items()
+        yield from self._fill(lot).items()
 
-    def _grams(self, lot: dict[str, Tensor]) -> dict[str, Tensor]:
-        def see(use: WeightUse) -> None:
-            if use.name in lot:
-                for x in use.inputs(self.weights[use.name].shape):
-                    x = x.float().transpose(0, 1)  # (groups, positions, inputs)
-                    lot[use.name][use.groups] += x.transpose(1, 2) @ x / len(self.data.x)
+    def _fill(self, lot: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same tensors, with XXᵀ added to each."""
 
-        self._watch(see)
+        def record(use: WeightUse) -> None:
+            if use.name not in lot:
+                return
+            for x in use.inputs(self.weights[use.name].shape):
+                x = x.float().transpose(0, 1)  # (groups, positions, inputs)
+                lot[use.name][use.groups] += x.transpose(1, 2) @ x / len(self.data.x)
+
+        self._watch(record)
         return lot
 
     @cached_property
     def batch_scales(self) -> dict[str, Tensor]:
-        """Name -> γ of the BatchNorm that reads its outputs, (out,); names whose outputs go elsewhere are left out."""
-        return self._follow(self.example).scales
+        """Name -> γ of the BatchNorm that reads its outputs, (out,); without those read elsewhere."""
+        return self._track(self.example).scales
 
     def activations(self) -> Iterator[tuple[dict[str, Tensor], float]]:
-        """(name -> its outputs as the next layer reads them, share of the examples), batch by batch: (n, out, ...) or (..., out)."""
-        for x in torch.split(self.data.x, 32):  # the outputs of all layers are held at once
-            yield self._follow(x).last, len(x) / len(self.data.x)
+        """(name -> its activations, share of the examples), batch by batch.
 
-    def _follow(self, x: Tensor) -> TrackOutputs:
-        follow = TrackOutputs(self.model)
-        with frozen_eval(self.model), torch.no_grad(), follow:
+        As the next layer reads them: (n, out, ...) for convolutions, (..., out) for linear layers.
+        """
+        # small batches: the activations of all layers are in memory at once
+        for x in torch.split(self.data.x, 32):
+            yield self._track(x).activations, len(x) / len(self.data.x)
+
+    def _track(self, x: Tensor) -> TrackOutputs:
+        tracker = TrackOutputs(self.model)
+        with frozen_eval(self.model), torch.no_grad(), tracker:
             self.model(x)
-        return follow
+        return tracker
 
-    def _watch(self, see: Callable[[WeightUse], None]) -> None:
-        with frozen_eval(self.model), torch.no_grad(), WatchWeights(self.model, see):
+    def _watch(self, record: Callable[[WeightUse], None]) -> None:
+        with frozen_eval(self.model), torch.no_grad(), WatchWeights(self.model, record):
             for x, _ in self.data:
                 self.model(x)
 
     def _matrices(self, name: str) -> Tensor:
         return self.layouts[name].matrices(self.weights[name])
 
-    # ------------------------------------------------------------ chance
+    # ------------------------------------------------------------ generators
 
-    def random(self, name: str) -> torch.Generator:
-        """A generator of its own for each tensor, so that a layer draws the same whatever stands beside it."""
-        return self._chance(list(self.weights).index(name))
+    def generator(self, name: str) -> torch.Generator:
+        """Of its own for each tensor, so that a layer's numbers do not depend on its neighbours."""
+        return self._generator(list(self.weights).index(name))
 
-    def _chance(self, place: int) -> torch.Generator:
+    def _generator(self, place: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + place) % 2**63)
 
 
 @contextmanager
 def frozen_eval(model: nn.Module) -> Iterator[None]:
-    """Eval mode, and attention by its plain formula, which can be watched and derived twice."""
+    """Eval mode, and attention by its plain formula, which can be recorded and derived twice."""
     with evaluating(model), math_attention():
         yield
 

@@ -1,5 +1,8 @@
-"""What goes in and out of each weight while the model runs, seen below autograd: whoever uses a weight is seen, a module or a bare
-function, tied or packed, and no hook is left behind."""
+"""Activations: what goes in and out of each weight while the model runs.
+
+Recorded below autograd, by the operations themselves: a weight is found whoever uses it, a module or a
+bare function, tied or packed, and no hook is left behind.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,14 +21,15 @@ from pruning.evidence.attention import no_fused_attention
 from pruning.types import prunable
 
 CHUNK = 2**24
-"""Numbers of unfolded input held at once, at most: 64 MB."""
+"""Numbers of unfolded input in memory at once, at most: 64 MB."""
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a weight is a stack of matrices (groups, rows, inputs): all rows of a group read the same inputs.
 
-    groups: of a grouped convolution, or 3 for packed queries, keys and values. transposed: of a transposed convolution, (in, out, k...).
+    groups: of a grouped convolution, or 3 for packed queries, keys and values
+    transposed: of a transposed convolution, (in, out / groups, k...)
     """
 
     groups: int = 1
@@ -35,13 +39,13 @@ class Layout:
         """The weight's shape -> (groups, rows, inputs)."""
         if not self.transposed:
             return weight.reshape(self.groups, len(weight) // self.groups, -1)
-        turned = weight.reshape(self.groups, -1, *weight.shape[1:]).transpose(
-            1, 2
-        )  # (groups, out, in, k...)
+        grouped = weight.reshape(self.groups, -1, *weight.shape[1:])
+        turned = grouped.transpose(1, 2)  # (groups, out, in, k...)
+        # a transposed convolution is a plain one with its kernel turned round
         return turned.flip(tuple(range(3, turned.dim()))).flatten(2)
 
     def weight(self, matrices: Tensor, shape: Sequence[int]) -> Tensor:
-        """The way back."""
+        """(groups, rows, inputs) -> the weight's shape: `matrices` undone."""
         if not self.transposed:
             return matrices.reshape(shape)
         turned = matrices.reshape(*matrices.shape[:2], shape[0] // self.groups, *shape[2:])
@@ -50,43 +54,51 @@ class Layout:
 
 def layouts(model: nn.Module) -> dict[str, Layout]:
     """Prunable parameter name -> its layout."""
-    kinds = {}
+    known = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
-        kinds[f"{prefix}weight"] = Layout(
-            getattr(module, "groups", 1), "Transpose" in type(module).__name__
-        )
-        kinds[f"{prefix}in_proj_weight"] = Layout(3)
-    return {name: kinds.get(name, Layout()) for name in prunable(model)}
+        transposed = "Transpose" in type(module).__name__
+        known[f"{prefix}weight"] = Layout(getattr(module, "groups", 1), transposed)
+        known[f"{prefix}in_proj_weight"] = Layout(3)
+    return {name: known.get(name, Layout()) for name in prunable(model)}
+
+
+# ---------------------------------------------------------------- what a weight reads
 
 
 @dataclass(frozen=True)
 class WeightUse:
-    """A weight at work on one batch. groups: of its layout, that work here; given: what it reads; out: what it gives.
+    """A weight at work on one batch.
 
-    given is (n, inputs) for a matrix, (n, channels, ...) for a convolution, whose further arguments are in `convolution`.
+    groups: of its layout, that work here
+    input: (n, inputs) for a matrix, (n, channels, ...) for a convolution
+    convolution: stride, padding, dilation, transposed, output padding and groups; () for a matrix
     """
 
     name: str
     groups: slice
-    given: Tensor
-    out: Tensor
+    input: Tensor
+    output: Tensor
     convolution: tuple[Any, ...] = ()
 
     def inputs(self, shape: Sequence[int]) -> Iterator[Tensor]:
-        """(positions, groups, inputs), a few examples at a time: each row of the weight's matrices is multiplied with these."""
+        """(positions, groups, inputs), a few examples at a time. shape: of the weight.
+
+        Each row of the weight's matrices is multiplied with these.
+        """
         if not self.convolution:
-            yield self.given.unsqueeze(1)
+            yield self.input.unsqueeze(1)
             return
         stride, padding, dilation, transposed, _, groups = self.convolution
         kernel = shape[2:]
-        step = max(
-            1, CHUNK // max(1, self.out[0, 0].numel() * self.given.shape[1] * math.prod(kernel))
-        )
-        for x in torch.split(self.given, step):
+        # unfolding copies each input once for every place of the kernel that reads it
+        positions = self.output[0, 0].numel()
+        unfolded = positions * self.input.shape[1] * math.prod(kernel)
+        for x in torch.split(self.input, max(1, CHUNK // max(1, unfolded))):
             if transposed:
-                x = _spaced(x, kernel, stride, padding, dilation, self.out.shape[2:])
-                yield _unfolded(x, kernel, [1] * len(kernel), [0] * len(kernel), dilation, groups)
+                x = _spread_out(x, kernel, stride, padding, dilation, self.output.shape[2:])
+                ones, zeros = [1] * len(kernel), [0] * len(kernel)
+                yield _unfolded(x, kernel, ones, zeros, dilation, groups)
             else:
                 yield _unfolded(x, kernel, stride, padding, dilation, groups)
 
@@ -99,18 +111,22 @@ def _unfolded(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """(n, channels, ...) -> (n · positions, groups, channels / groups · kernel)."""
-    x = nn.functional.pad(x, [side for p in reversed(list(padding)) for side in (p, p)])
+    """(n, channels, ...) -> (n · positions, groups, channels / groups · kernel).
+
+    As nn.functional.unfold, which has only two dimensions.
+    """
+    # `pad` wants both sides of the last dimension first
+    sides = [side for p in reversed(list(padding)) for side in (p, p)]
+    x = nn.functional.pad(x, sides)
     for dim, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
         x = x.unfold(2 + dim, (k - 1) * d + 1, s)[..., ::d]
-    axes, kernel_size = len(kernel), math.prod(kernel)
-    x = x.permute(
-        0, *range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes)
-    )  # (n, positions..., channels, kernel...)
-    return x.reshape(-1, groups, x.shape[axes + 1] // groups * kernel_size)
+    axes = len(kernel)
+    positions, places = range(2, 2 + axes), range(2 + axes, 2 + 2 * axes)
+    x = x.permute(0, *positions, 1, *places)  # (n, positions..., channels, kernel...)
+    return x.reshape(-1, groups, x.shape[axes + 1] // groups * math.prod(kernel))
 
 
-def _spaced(
+def _spread_out(
     x: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int],
@@ -118,36 +134,38 @@ def _spaced(
     dilation: Sequence[int],
     size: Sequence[int],
 ) -> Tensor:
-    """The input of a transposed convolution, zeros set between its values, so that a plain convolution gives `size` outputs."""
-    wide = x.new_zeros(
-        *x.shape[:2], *(n + (k - 1) * d for n, k, d in zip(size, kernel, dilation, strict=True))
-    )
-    place = wide
-    for dim, (n, k, s, p, d) in enumerate(
-        zip(x.shape[2:], kernel, stride, padding, dilation, strict=True)
-    ):
-        first = (k - 1) * d - p
-        low = (
-            max(0, -(first // s)) if first < 0 else 0
-        )  # inputs that fall off the edge when the padding is wide
-        high = min(n, low + -(-(wide.shape[2 + dim] - first - low * s) // s))
-        x = x.narrow(2 + dim, low, high - low)
-        place = place.narrow(2 + dim, first + low * s, (high - low - 1) * s + 1)
-        place = place[(slice(None),) * (2 + dim) + (slice(None, None, s),)]
-    place.copy_(x)
+    """The input of a transposed convolution with zeros between its values.
+
+    A plain convolution of it, without stride or padding, gives `size` outputs.
+    """
+    reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    wide = x.new_zeros(*x.shape[:2], *(n + r for n, r in zip(size, reach, strict=True)))
+    target = wide  # a view of `wide`: where the inputs go
+    for axis, (n, r, s, p) in enumerate(zip(x.shape[2:], reach, stride, padding, strict=True)):
+        dim = 2 + axis
+        first = r - p
+        # inputs that fall off an edge when the padding is wide are cut
+        low = max(0, -(first // s)) if first < 0 else 0
+        start = first + low * s
+        high = min(n, low + -(-(wide.shape[dim] - start) // s))
+        x = x.narrow(dim, low, high - low)
+        target = target.narrow(dim, start, (high - low - 1) * s + 1)
+        target = target[(slice(None),) * dim + (slice(None, None, s),)]
+    target.copy_(x)
     return wide
 
 
 class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Calls `see` for each use of a covered weight. A mode, because modules hide what functions do with their weights."""
+    """Calls `record` for each use of a prunable weight.
 
-    def __init__(self, model: nn.Module, see: Callable[[WeightUse], None]) -> None:
+    A dispatch mode, because modules hide what functions do with their weights.
+    """
+
+    def __init__(self, model: nn.Module, record: Callable[[WeightUse], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.see, self.layouts = see, layouts(model)
-        self.places = [
-            (w.data_ptr(), w.numel() * w.element_size(), name, w)
-            for name, w in prunable(model).items()
-        ]
+        self._record = record
+        self._layouts = layouts(model)
+        self._weights = prunable(model)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -159,44 +177,45 @@ class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
             case "convolution":
                 found = self._find(args[1])
                 if found:
-                    self.see(WeightUse(found[0], slice(None), args[0], out, tuple(args[3:9])))
+                    use = WeightUse(found[0], slice(None), args[0], out, tuple(args[3:9]))
+                    self._record(use)
         return out
 
-    def _matrix(self, given: Tensor, weight: Tensor, out: Tensor) -> None:
+    def _matrix(self, x: Tensor, weight: Tensor, out: Tensor) -> None:
+        """x @ weight, where that is a prunable weight, or some of its rows, transposed."""
         found = self._find(weight)
-        if (
-            not found or weight.shape[0] != found[1].shape[1]
-        ):  # not the weight transposed: gradients and the like
+        if found is None:
             return
         name, whole, offset = found
-        groups = self.layouts[name].groups
-        each = len(whole) // groups
-        first = offset // (whole.element_size() * whole.shape[1]) // each
-        self.see(WeightUse(name, slice(first, first + weight.shape[1] // each), given, out))
+        # anything else than the transposed weight is a gradient or the like
+        if weight.shape[0] != whole.shape[1]:
+            return
+        group_rows = len(whole) // self._layouts[name].groups
+        first_row = offset // (whole.element_size() * whole.shape[1])
+        first = first_row // group_rows
+        groups = slice(first, first + weight.shape[1] // group_rows)
+        self._record(WeightUse(name, groups, x, out))
 
     def _find(self, weight: Tensor) -> tuple[str, Tensor, int] | None:
-        """The covered weight that this one is, or is rows of; and how many bytes into it."""
-        at = weight.data_ptr()
-        return next(
-            (
-                (name, w, at - start)
-                for start, size, name, w in self.places
-                if start <= at < start + size
-            ),
-            None,
-        )
+        """The prunable weight that this one is, or is rows of; and how many bytes into it."""
+        for name, whole in self._weights.items():
+            offset = weight.data_ptr() - whole.data_ptr()
+            if 0 <= offset < whole.numel() * whole.element_size():
+                return name, whole, offset
+        return None
 
 
 @contextmanager
 def math_attention() -> Iterator[None]:
-    """Attention by its plain formula: fused kernels hide their weights, and have no second derivative."""
+    """Attention by its plain formula: fused kernels hide their weights and derive only once."""
     with no_fused_attention(), sdpa_kernel(SDPBackend.MATH):
         yield
 
 
-# ---------------------------------------------------------------- what becomes of outputs
+# ---------------------------------------------------------------- where a weight's output goes
 
-PASSING = {
+# names of torch's own operations, without the _ of the variants that write in place
+PASS_THROUGH = {
     "view",
     "_unsafe_view",
     "clone",
@@ -212,7 +231,7 @@ NORMS = {
     "_batch_norm_no_update",
     "cudnn_batch_norm",
 }
-BENDING = {
+NONLINEARITIES = {
     "relu",
     "gelu",
     "silu",
@@ -229,64 +248,74 @@ BENDING = {
 }
 
 
-class TrackOutputs(WatchWeights):  # type: ignore[no-untyped-call]
-    """Follows each weight's output through BatchNorm and sums up to the function that bends it.
+class _Tracked(NamedTuple):
+    """A tensor that outputs of weights have gone into.
 
-    scales: name -> the BatchNorm scale that multiplies its outputs; last: name -> its output as the next layer reads it.
+    The tensor itself is kept so that no other gets its id. own: whether it is one weight's alone,
+    its units where they were.
+    """
+
+    tensor: Tensor
+    owners: set[str]
+    own: bool
+
+
+class TrackOutputs(WatchWeights):  # type: ignore[no-untyped-call]
+    """Follows each weight's output through BatchNorm and sums up to its nonlinearity.
+
+    scales: name -> the BatchNorm scale that multiplies its outputs, (out,)
+    activations: name -> its output as the next layer reads it
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model, self._start)
         self.scales: dict[str, Tensor] = {}
-        self.last: dict[str, Tensor] = {}
-        self._flat: set[int] = (
-            set()
-        )  # ids of tensors whose units are in the last dimension, not in the second
-        self._of: dict[
-            int, tuple[Tensor, set[str], bool]
-        ] = {}  # id -> the tensor (so that no other takes its id), owners, still its own
+        self.activations: dict[str, Tensor] = {}
+        self._tracked: dict[int, _Tracked] = {}  # by id
+        # ids of tensors whose units are in the last dimension, not in the second
+        self._units_last: set[int] = set()
 
     def _start(self, use: WeightUse) -> None:
         if not use.convolution:
-            self._flat.add(id(use.out))
-        self.last[use.name] = use.out
-        self._of[id(use.out)] = (use.out, {use.name}, True)
+            self._units_last.add(id(use.output))
+        self.activations[use.name] = use.output
+        self._tracked[id(use.output)] = _Tracked(use.output, {use.name}, True)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        came = [
-            self._of[id(arg)] for arg in args if isinstance(arg, Tensor) and id(arg) in self._of
-        ]
+        tensors = [arg for arg in args if isinstance(arg, Tensor)]
+        sources = [self._tracked[id(arg)] for arg in tensors if id(arg) in self._tracked]
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        if not came:
+        if not sources:
             return out
-        kind, got = (
-            func._overloadpacket.__name__.removesuffix("_"),
-            out[0] if isinstance(out, tuple) else out,
-        )
-        owners: set[str] = set().union(*(names for _, names, _ in came))
-        alone = all(mine for *_, mine in came)
-        gamma = args[1] if kind in NORMS and alone else None
-        if isinstance(gamma, Tensor):
-            self.scales |= {name: gamma.detach() for name in owners}
-        if kind in BENDING:
-            self.last |= {name: got for name in owners}
-            for tensor, *_ in came:
-                self._of.pop(id(tensor), None)
-        elif kind in PASSING | NORMS | {"add"} and isinstance(got, Tensor):
-            other = [arg for arg in args if isinstance(arg, Tensor) and id(arg) not in self._of]
-            alone = (
-                alone and len(came) == 1 and (kind != "add" or all(arg.dim() <= 1 for arg in other))
-            )
-            alone = alone and _same_units(came[0][0], got, self._flat)
-            if alone:
-                self.last |= {name: got for name in owners}
-            self._of[id(got)] = (got, owners, alone)
+        operation = func._overloadpacket.__name__.removesuffix("_")
+        result = out[0] if isinstance(out, tuple) else out
+        owners = {name for source in sources for name in source.owners}
+        own = all(source.own for source in sources)
+        if operation in NORMS and own and isinstance(args[1], Tensor):
+            self.scales |= dict.fromkeys(owners, args[1].detach())
+        if operation in NONLINEARITIES:
+            self.activations |= dict.fromkeys(owners, result)
+            # what follows is the next layer's business
+            for source in sources:
+                self._tracked.pop(id(source.tensor), None)
+        elif operation in PASS_THROUGH | NORMS | {"add"} and isinstance(result, Tensor):
+            others = [arg for arg in tensors if id(arg) not in self._tracked]
+            if operation == "add":
+                # a bias leaves the units as they are, a shortcut does not
+                own = own and all(other.dim() <= 1 for other in others)
+            own = own and len(sources) == 1
+            own = own and self._same_units(sources[0].tensor, result)
+            if own:
+                self.activations |= dict.fromkeys(owners, result)
+            self._tracked[id(result)] = _Tracked(result, owners, own)
         return out
 
+    def _same_units(self, before: Tensor, after: Tensor) -> bool:
+        """Whether a step left the units where they were.
 
-def _same_units(before: Tensor, after: Tensor, flat: set[int]) -> bool:
-    """Whether a step left the units where they were; heads that are split apart, or pictures laid flat, are no longer the layer's units."""
-    if id(before) in flat:
-        flat.add(id(after))
-        return after.shape[-1] == before.shape[-1]
-    return after.dim() == before.dim() and after.shape[1] == before.shape[1]
+        Heads that are split apart, or pictures laid flat, are no longer the layer's units.
+        """
+        if id(before) in self._units_last:
+            self._units_last.add(id(after))
+            return after.shape[-1] == before.shape[-1]
+        return after.dim() == before.dim() and after.shape[1] == before.shape[1]

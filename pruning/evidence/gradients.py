@@ -1,36 +1,45 @@
-"""Derivatives of the loss by the prunable weights: first, squared by example, second. Each leaves the model alone: it is called with
-copies of its weights."""
+"""Derivatives of the loss by the prunable weights: first, squared by example, second (Hessian).
+
+Each leaves the model alone: it is called with copies of its weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad_and_value, vmap
 
 from pruning.types import Batches, Loss
 
 Named = dict[str, Tensor]
+"""Parameter name -> a tensor of its shape."""
+
+ExampleLoss = Callable[[Named, Tensor, Tensor], Tensor]
+"""(weights, one example, what belongs to it) -> a scalar."""
 
 CHUNK = 2**26
-"""Per-example gradients held at once, at most: 256 MB."""
+"""Per-example gradients in memory at once, at most: 256 MB."""
 
 
 def gradient(
     model: nn.Module, weights: Named, data: Batches, loss: Loss, temperature: float = 1.0
 ) -> Named:
     """Of the mean loss over `data`; outputs are divided by `temperature` first."""
-    leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    leaves = _leaves(weights)
+    total = _zeros(weights)
     with torch.enable_grad():
         for x, y in data:
-            parts = _grad(loss(functional_call(model, leaves, (x,)) / temperature, y), leaves)
-            _add(total, parts, len(x) / len(data.x))
+            outputs = functional_call(model, leaves, (x,)) / temperature
+            slopes = _grad(loss(outputs, y), leaves)
+            # batches may differ in size: each counts by its share of the examples
+            _add(total, slopes, len(x) / len(data.x))
     return total
 
 
-def curved(
+def hessian_product(
     model: nn.Module,
     weights: Named,
     data: Batches,
@@ -38,121 +47,172 @@ def curved(
     direction: Callable[[], Named],
     temperature: float = 1.0,
 ) -> tuple[Named, Named]:
-    """Hessian of the mean loss, times directions: means over batches of (direction ⊙ H·direction, H·direction).
+    """Hessian of the mean loss, times directions v: means over batches of (v ⊙ Hv, Hv).
 
-    direction: called for each batch.
+    direction: called for each batch; outputs are divided by `temperature` first.
     """
-    leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
-    diagonal, product = (
-        {name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)
-    )
+    leaves = _leaves(weights)
+    diagonal = _zeros(weights)
+    product = _zeros(weights)
     with torch.enable_grad():
         for x, y in data:
-            along = direction()
-            slopes = _grad(
-                loss(functional_call(model, leaves, (x,)) / temperature, y),
-                leaves,
-                create_graph=True,
-            )
-            dot = sum(((slopes[name] * along[name]).sum() for name in leaves), torch.zeros(()))
-            bent = _grad(dot, leaves) if dot.requires_grad else {}
-            _add(product, bent, len(x) / len(data.x))
-            _add(
-                diagonal,
-                {name: part * along[name] for name, part in bent.items()},
-                len(x) / len(data.x),
-            )
+            v = direction()
+            outputs = functional_call(model, leaves, (x,)) / temperature
+            slopes = _grad(loss(outputs, y), leaves, create_graph=True)
+            # Hv is the gradient of g · v (Pearlmutter, 1994); H itself is never built
+            dots = ((slopes[name] * v[name]).sum() for name in leaves)
+            dot = sum(dots, torch.zeros(()))
+            # a loss that is linear in every weight has no second derivative
+            hv = _grad(dot, leaves) if dot.requires_grad else {}
+            vhv = {name: part * v[name] for name, part in hv.items()}
+            share = len(x) / len(data.x)
+            _add(product, hv, share)
+            _add(diagonal, vhv, share)
     return diagonal, product
 
 
-def moments(model: nn.Module, weights: Named, data: Batches, loss: Loss) -> tuple[Named, Named]:
-    """Means over examples of the size and of the square of the gradient of each example's own loss."""
-
-    def one(leaves: Named, x: Tensor, y: Tensor) -> Tensor:
-        found: Tensor = loss(functional_call(model, leaves, (x[None],)), y[None])
-        return found
-
-    return _moments(one, weights, data, lambda x, y: y)
+def gradient_moments(
+    model: nn.Module, weights: Named, data: Batches, loss: Loss
+) -> tuple[Named, Named]:
+    """Means over examples of |g| and g², g the gradient of each example's own loss."""
+    return _moments(example_loss(model, loss), weights, data, lambda x, y: y)
 
 
 def gauss_newton(
-    model: nn.Module, weights: Named, data: Batches, probes: int, chance: torch.Generator
+    model: nn.Module, weights: Named, data: Batches, probes: int, generator: torch.Generator
 ) -> Named:
-    """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, E[Jᵀ (diag p − ppᵀ) J], which is also the true Fisher matrix's.
+    """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, E[Jᵀ (diag p − ppᵀ) J].
 
-    diag p − ppᵀ = BBᵀ with B = diag √p − p √pᵀ, so each probe asks for the squared gradient of (B·signs)·outputs;
-    all classes in turn, and so exactly, when there are no more of them than probes.
+    For softmax it is also the diagonal of the true Fisher matrix. diag p − ppᵀ = BBᵀ with
+    B = diag √p − p √pᵀ, so each probe asks for the squared gradient of (B·signs)·outputs: all
+    classes in turn, and so exactly, when there are no more of them than probes.
     """
     with torch.no_grad():
         classes = model(data.x[:1]).shape[1]
-    exact = classes <= probes
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
-    def one(leaves: Named, x: Tensor, signs: Tensor) -> Tensor:
-        out = functional_call(model, leaves, (x[None],))[0]
-        p = out.detach().softmax(0)
-        found: Tensor = ((p.sqrt() * signs - p * (p.sqrt() * signs).sum()) * out).sum()
-        return found
+    def projected(leaves: Named, x: Tensor, signs: Tensor) -> Tensor:
+        outputs = functional_call(model, leaves, (x[None],))[0]
+        p = outputs.detach().softmax(0)
+        rooted = p.sqrt() * signs
+        value: Tensor = ((rooted - p * rooted.sum()) * outputs).sum()
+        return value
 
-    for i in range(classes if exact else probes):
-
-        def signs(x: Tensor, y: Tensor, i: int = i) -> Tensor:
-            if exact:
-                return nn.functional.one_hot(torch.full((len(x),), i), classes).to(x.dtype)
-            return torch.randint(0, 2, (len(x), classes), generator=chance).to(x.dtype) * 2 - 1
-
-        _add(total, _moments(one, weights, data, signs)[1], 1.0 if exact else 1 / probes)
+    if classes <= probes:
+        directions = [partial(_one_class, i, classes) for i in range(classes)]
+        share = 1.0
+    else:
+        directions = [partial(_class_signs, generator, classes)] * probes
+        share = 1 / probes
+    total = _zeros(weights)
+    for direction in directions:
+        _, squares = _moments(projected, weights, data, direction)
+        _add(total, squares, share)
     return total
 
 
-def signs(weights: Named, chance: torch.Generator) -> Named:
+def _one_class(index: int, classes: int, x: Tensor, y: Tensor) -> Tensor:
+    """(n, classes): 1 for one class, 0 for all others."""
+    return nn.functional.one_hot(torch.full((len(x),), index), classes).to(x.dtype)
+
+
+def _class_signs(generator: torch.Generator, classes: int, x: Tensor, y: Tensor) -> Tensor:
+    """(n, classes): +1 or −1 at random."""
+    return _signs((len(x), classes), x.dtype, generator)
+
+
+def random_signs(weights: Named, generator: torch.Generator) -> Named:
     """+1 or −1 for each weight."""
-    return {
-        name: torch.randint(0, 2, w.shape, generator=chance).to(w.dtype) * 2 - 1
-        for name, w in weights.items()
-    }
+    return {name: _signs(w.shape, w.dtype, generator) for name, w in weights.items()}
+
+
+def _signs(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    return torch.randint(0, 2, shape, generator=generator).to(dtype) * 2 - 1
+
+
+# ---------------------------------------------------------------- one example at a time
+
+
+def example_loss(model: nn.Module, loss: Loss) -> ExampleLoss:
+    """The loss of one example, as a function of the weights."""
+
+    def value(leaves: Named, x: Tensor, y: Tensor) -> Tensor:
+        # the model and the loss take batches: a batch of one
+        return loss(functional_call(model, leaves, (x[None],)), y[None])
+
+    return value
+
+
+class PerExampleGradients:
+    """Gradients of single examples, all at once where torch can (vmap), else one after another.
+
+    A class because it learns which on the first call.
+    """
+
+    def __init__(self, value: ExampleLoss) -> None:
+        self._single = grad_and_value(value)
+        self._mapped = True
+
+    def __call__(self, leaves: Named, x: Tensor, y: Tensor) -> tuple[Named, Tensor]:
+        """(parameter name -> (n, *shape), values (n,))."""
+        if self._mapped:
+            try:
+                mapped = vmap(self._single, in_dims=(None, 0, 0))
+                gradients, values = mapped(leaves, x, y)
+            except Exception:  # control flow on values, or an operation that vmap does not know
+                self._mapped = False
+            else:
+                return gradients, values
+        singles = [self._single(leaves, *example) for example in zip(x, y, strict=True)]
+        stacked = {}
+        for name in leaves:
+            stacked[name] = torch.stack([gradients[name] for gradients, _ in singles])
+        return stacked, torch.stack([value for _, value in singles])
 
 
 def _moments(
-    one: Callable[[Named, Tensor, Tensor], Tensor],
+    value: ExampleLoss,
     weights: Named,
     data: Batches,
     second: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Named, Named]:
-    """Mean size and square of the gradients of `one(weights, x, second)`, as many examples at once as memory is meant to hold."""
-    sizes, squares = (
-        {name: torch.zeros_like(weight) for name, weight in weights.items()} for _ in range(2)
-    )
+    """Means of |g| and g², g each example's gradient of `value(weights, x, second(x, y))`."""
+    sizes = _zeros(weights)
+    squares = _zeros(weights)
     leaves = {name: weight.clone() for name, weight in weights.items()}
-    size = max(1, min(data.batch, CHUNK // sum(w.numel() for w in weights.values())))
-    for x, y in Batches(data.x, data.y, size):
-        parts = _each(one, leaves, x, second(x, y))
-        _add(sizes, {name: part.abs().sum(0) for name, part in parts.items()}, 1 / len(data.x))
-        _add(squares, {name: part.square().sum(0) for name, part in parts.items()}, 1 / len(data.x))
+    gradients = PerExampleGradients(value)
+    share = 1 / len(data.x)
+    # as many examples at once as their gradients have room for
+    room = CHUNK // sum(w.numel() for w in weights.values())
+    for x, y in Batches(data.x, data.y, max(1, min(data.batch, room))):
+        parts, _ = gradients(leaves, x, second(x, y))
+        for name, part in parts.items():  # (n, *shape)
+            sizes[name] += part.abs().sum(0) * share
+            squares[name] += part.square().sum(0) * share
     return sizes, squares
 
 
-def _each(
-    one: Callable[[Named, Tensor, Tensor], Tensor], leaves: Named, x: Tensor, y: Tensor
-) -> Named:
-    """The gradient of each example, (n, ...): all at once, or one after the other where the model decides by what it sees."""
-    try:
-        found: Named = vmap(grad(one), in_dims=(None, 0, 0))(leaves, x, y)
-    except RuntimeError:
-        single = [grad(one)(leaves, *pair) for pair in zip(x, y, strict=True)]
-        found = {name: torch.stack([part[name] for part in single]) for name in leaves}
-    return found
+# ---------------------------------------------------------------- sums
+
+
+def _leaves(weights: Named) -> Named:
+    """Copies to derive by."""
+    return {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+
+
+def _zeros(weights: Named) -> Named:
+    return {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
 
 def _grad(value: Tensor, leaves: Named, *, create_graph: bool = False) -> Named:
     """Zeros for leaves that the value does not depend on."""
     parts = torch.autograd.grad(
-        value, list(leaves.values()), allow_unused=True, create_graph=create_graph
+        value,
+        list(leaves.values()),
+        create_graph=create_graph,
+        materialize_grads=True,
+        allow_unused=True,
     )
-    return {
-        name: torch.zeros_like(leaf) if part is None else part
-        for (name, leaf), part in zip(leaves.items(), parts, strict=True)
-    }
+    return dict(zip(leaves, parts, strict=True))
 
 
 def _add(total: Named, parts: Named, share: float) -> None:

@@ -13,14 +13,14 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
 
 from pruning.errors import Stopped
 from pruning.events import Point
 from pruning.evidence import evaluating
+from pruning.evidence.gradients import PerExampleGradients, example_loss
 from pruning.masks import Units
 from pruning.sensitivity_map.cells import Cell, masks
-from pruning.types import Batches, Loss, Workpiece
+from pruning.types import Batches, Workpiece
 
 EXAMPLES = 512
 """Looked at, at most."""
@@ -41,11 +41,15 @@ def estimates(
     sums = {id(cell): 0.0 for cell in found}
     base, n = 0.0, len(data.x)
     with evaluating(work.model):
-        gradients = _Gradients(work.model, work.loss)
-        for x, y in replace(data, batch=gradients.at_once):
+        weights = {
+            name: p.detach() for name, p in work.model.named_parameters() if p.is_floating_point()
+        }
+        gradients = PerExampleGradients(example_loss(work.model, work.loss))
+        size = sum(4 * p.numel() for p in weights.values())
+        for x, y in replace(data, batch=max(1, min(64, ROOM // max(1, size)))):
             if stop is not None and stop():
                 raise Stopped("Stopped before the estimate was there.")
-            given, losses = gradients(x, y)
+            given, losses = gradients(weights, x, y)
             losses = losses.detach()
             base += float(losses.sum())
             for cells in rows.values():
@@ -87,32 +91,3 @@ def _along(given: dict[str, Tensor], cells: list[Cell], units: Units, model: nn.
         )
         total = total + moves @ given[name].flatten(1).T
     return total if isinstance(total, Tensor) else torch.zeros(len(cells), 1)
-
-
-class _Gradients:
-    """Gradients of single examples, all at once where torch can (vmap), one after another where it cannot.
-
-    A class because it learns which on the first call.
-    """
-
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        self.model, self.loss = model, loss
-        named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-        self.leaves = {name: p.detach() for name, p in named.items()}
-        self.at_once = max(1, min(64, ROOM // max(1, sum(4 * p.numel() for p in named.values()))))
-        self.mapped = True
-
-    def __call__(self, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """(parameter name -> (n, *shape), losses (n,))."""
-        if self.mapped:
-            try:
-                return vmap(grad_and_value(self._one), in_dims=(None, 0, 0))(self.leaves, x, y)
-            except Exception:  # control flow on values, or an operation that vmap does not know
-                self.mapped = False
-        singles = [grad_and_value(self._one)(self.leaves, a, b) for a, b in zip(x, y, strict=True)]
-        return {
-            name: torch.stack([g[name] for g, _ in singles]) for name in self.leaves
-        }, torch.stack([loss for _, loss in singles])
-
-    def _one(self, leaves: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return self.loss(functional_call(self.model, leaves, (x.unsqueeze(0),)), y.unsqueeze(0))
