@@ -1,7 +1,7 @@
 """Evidence: what a criterion may look at, gradients, curvature and activations among it.
 
-Each is gathered once, when first asked for. The model is left exactly as found: parameters, buffers,
-gradients, modes and hooks.
+Each is gathered once, when first asked for. The model is left exactly as found: parameters,
+buffers, gradients, modes and hooks.
 """
 
 from __future__ import annotations
@@ -219,8 +219,8 @@ class Evidence:
     def grams(self, leave: Collection[str] = ()) -> Iterator[tuple[str, Tensor]]:
         """(name, XXᵀ) of the inputs of each weight but those in `leave`: (groups, inputs, inputs).
 
-        A mean over examples and a sum over positions. As many layers at once as `GRAMS` allows, with
-        a pass over the data for each such lot.
+        A mean over examples and a sum over positions. As many layers at once as `GRAMS` allows,
+        with a pass over the data for each such lot.
         """
         lot: dict[str, Tensor] = {}
         for name, w in self.weights.items():
@@ -249,7 +249,7 @@ class Evidence:
 
     @cached_property
     def batch_scales(self) -> dict[str, Tensor]:
-        """Name -> γ of the BatchNorm that reads its outputs, (out,); without those read elsewhere."""
+        """Name -> γ of the BatchNorm that reads its outputs, (out,), where one does."""
         return self._track(self.example).scales
 
     def activations(self) -> Iterator[tuple[dict[str, Tensor], float]]:

@@ -1,7 +1,7 @@
 """Activations: what goes in and out of each weight while the model runs.
 
-Recorded below autograd, by the operations themselves: a weight is found whoever uses it, a module or a
-bare function, tied or packed, and no hook is left behind.
+Recorded below autograd, by the operations themselves: a weight is found whoever uses it, a module
+or a bare function, tied or packed, and no hook is left behind.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ CHUNK = 2**24
 
 @dataclass(frozen=True)
 class Layout:
-    """How a weight is a stack of matrices (groups, rows, inputs): all rows of a group read the same inputs.
+    """How a weight is a stack of matrices (groups, rows, inputs).
 
+    All rows of a group read the same inputs.
     groups: of a grouped convolution, or 3 for packed queries, keys and values
     transposed: of a transposed convolution, (in, out / groups, k...)
     """
@@ -288,7 +289,7 @@ class TrackOutputs(WatchWeights):  # type: ignore[no-untyped-call]
         if not sources:
             return out
         operation = func._overloadpacket.__name__.removesuffix("_")
-        result = out[0] if isinstance(out, tuple) else out
+        result: Any = out[0] if isinstance(out, tuple) else out
         owners = {name for source in sources for name in source.owners}
         own = all(source.own for source in sources)
         if operation in NORMS and own and isinstance(args[1], Tensor):

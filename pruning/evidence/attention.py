@@ -28,7 +28,7 @@ COUNTS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
 class AttentionBlock:
     """An attention module.
 
-    parts: the weights of queries, keys and values, or the one weight that packs them, in that order.
+    parts: the weights of queries, keys and values in that order, or the one weight that packs them
         Head h owns rows h·size to (h + 1)·size of each part, and of each third of a packed one.
     reason: why its heads cannot be told apart; "" where they can
     """
