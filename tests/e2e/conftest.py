@@ -1,4 +1,4 @@
-"""One server and one browser for all end-to-end tests; a fresh tab for each, whose console is watched."""
+"""One server and one browser for all end-to-end tests; each has a fresh tab and no console error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from e2e import served
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one worker, in order: they share a server. Skipped with the reason where there is no browser."""
+    """All on one worker, in order: they share a server. Skipped where there is no browser."""
     reason = served.missing()
     for item in items:
         if Path(item.path).parent == Path(__file__).parent:
@@ -46,23 +46,24 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tab(browser: Browser, scheme: str) -> Iterator[Page]:
-    """A tab of 1280 by 800 in the scheme. At its end nothing may have gone wrong in the browser's console."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme)  # type: ignore[arg-type]
+    """A tab of 1280 by 800 in the scheme. The browser's console must show no error at its end."""
+    size: ViewportSize = {"width": 1280, "height": 800}
+    context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.set_default_timeout(20_000)
-    wrong: list[str] = []
+    errors: list[str] = []
 
-    def heard(message: ConsoleMessage) -> None:
+    def note(message: ConsoleMessage) -> None:
         if message.type == "error":
-            wrong.append(f"{message.text} ({message.location.get('url')})")
+            errors.append(f"{message.text} ({message.location.get('url')})")
 
-    page.on("console", heard)
-    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", note)
+    page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
     if os.environ.get("CI") is None:
         picture(page, f"last-{scheme}")
     context.close()
-    assert wrong == []
+    assert errors == []
 
 
 def picture(page: Page, name: str) -> None:

@@ -1,4 +1,5 @@
-"""The real page, served in a process of its own on a fresh workspace; shared by the end-to-end tests and the benchmarks."""
+"""The real page, served in a process of its own on a fresh workspace: for end-to-end tests and
+benchmarks."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def missing() -> str | None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Of a server on this workspace; the tests' own settings for threads hold for its workers too."""
+    """Of a server on this workspace; its workers take the tests' own settings for threads, too."""
     return {
         **os.environ,
         "PRUNING_HOME": str(home),
@@ -43,7 +44,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @dataclass
 class Served:
-    """A running page. url without a slash at the end; home: its workspace; log: what the server said."""
+    """A running page. url: without a slash at the end; home: its workspace; log: the server's."""
 
     url: str
     home: Path
@@ -67,23 +68,17 @@ class Served:
 
 
 def serve(home: Path) -> Served:
-    """Start the page on a free port and wait until it answers. RuntimeError with its log when it does not."""
+    """Start the page on a free port and wait until it answers.
+
+    Raises RuntimeError, with its log, when it does not.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     home.mkdir(parents=True, exist_ok=True)
     log = home / "server.log"
-    command = [
-        sys.executable,
-        "-m",
-        "streamlit",
-        "run",
-        "dashboard/app.py",
-        "--server.headless",
-        "true",
-        "--server.port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "streamlit", "run", "dashboard/app.py"]
+    command += ["--server.headless", "true", "--server.port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(home), stdout=out, stderr=subprocess.STDOUT

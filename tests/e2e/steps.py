@@ -8,7 +8,7 @@ from pathlib import Path
 from e2e.served import READY
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
-expect.set_options(timeout=20_000)  # a first page on a cold server works its studies out
+expect.set_options(timeout=20_000)  # the first page on a cold server waits for its studies
 
 
 def settled(page: Page) -> None:
@@ -26,24 +26,26 @@ def open_at(page: Page, url: str) -> None:
 def go(page: Page, name: str) -> None:
     """To a page, by the navigation on top."""
     page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()
-    page.wait_for_url(
-        re.compile(r"//[^/]+/" + ("" if name == "Model" else name.lower()) + r"(\?|$)")
-    )
+    path = "" if name == "Model" else name.lower()
+    page.wait_for_url(re.compile(rf"//[^/]+/{path}(\?|$)"))
     settled(page)
 
 
 def choose_model(page: Page, name: str) -> None:
     page.locator(f".st-key-choose-{name}").get_by_role("button", name="Use this model").click()
-    expect(bench(page).get_by_role("heading", name=name)).to_be_visible()
+    expect(sidebar(page).get_by_role("heading", name=name)).to_be_visible()
     settled(page)
 
 
-def bench(page: Page) -> Locator:
+def sidebar(page: Page) -> Locator:
     return page.get_by_test_id("stSidebar")
 
 
 def pick(page: Page, box: Locator, text: str) -> None:
-    """Choose the option with `text` from a list that filters while one types; again when the page closed it meanwhile."""
+    """Choose the option with `text` from a list that filters while one types.
+
+    Again when the page was drawn anew meanwhile, which closes the list.
+    """
     option = page.get_by_role("option").filter(has_text=text)
     for _ in range(4):
         box.click()
@@ -77,7 +79,7 @@ def drag_slider(page: Page, share: float) -> None:
     page.mouse.move(box["x"] + 11 + share * inner, level, steps=4)
 
 
-def weights_left(page: Page) -> str:
+def weights_kept(page: Page) -> str:
     return page.locator('.dial .large[data-kind="weights"]').inner_text()
 
 
@@ -89,21 +91,20 @@ def set_number(page: Page, label: str, value: str) -> None:
 
 
 def start_run(page: Page) -> str:
-    """Press Run; the id of the run that the address now names."""
+    """Press Run; the id of the run that the address names then."""
     before = run_in(page.url)
     page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function(
-        "before => new URL(location).searchParams.get('run') !== before", arg=before
-    )
-    found = run_in(page.url)
-    assert found
-    expect(page.get_by_role("heading", name=f"Run {found[:6]}")).to_be_visible()
-    return found
+    changed = "before => new URL(location).searchParams.get('run') !== before"
+    page.wait_for_function(changed, arg=before)
+    run = run_in(page.url)
+    assert run
+    expect(page.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+    return run
 
 
 def run_in(url: str) -> str | None:
-    found = re.search(r"[?&]run=([^&]+)", url)
-    return found.group(1) if found else None
+    match = re.search(r"[?&]run=([^&]+)", url)
+    return match.group(1) if match else None
 
 
 def points(page: Page) -> int:

@@ -1,4 +1,4 @@
-"""A lottery as a person finds it: one button, curves that fill in, and a link that finds the set again."""
+"""A lottery, as a person starts it: one button, curves that fill in, a link that reopens the set."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
     expect(tab.get_by_text("epoch-3.pt is the current model")).to_be_visible()
     expect(tab.get_by_test_id("stAlert").filter(has_text="module.")).to_be_visible()
     steps.settled(tab)
-    expect(steps.bench(tab).get_by_role("heading", name="epoch-3.pt")).to_be_visible()
+    expect(steps.sidebar(tab).get_by_role("heading", name="epoch-3.pt")).to_be_visible()
     steps.upload(tab, whole_module)
     refusal = tab.get_by_test_id("stAlert").filter(has_text="whole.pt was refused")
     expect(refusal).to_be_visible()
@@ -82,28 +82,27 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
 
 def turn_the_slider(tab: Page) -> None:
     slider = steps.slider(tab)
-    dragged = steps.weights_left(tab), tab.url
+    before, address = steps.weights_kept(tab), tab.url
     steps.drag_slider(tab, 0.5)
-    expect(tab.locator('.dial .large[data-kind="weights"]')).not_to_have_text(
-        dragged[0]
-    )  # while the button is down
+    kept = tab.locator('.dial .large[data-kind="weights"]')
+    expect(kept).not_to_have_text(before)  # while the button is down
     tab.mouse.up()
-    tab.wait_for_function("before => location.href !== before", arg=dragged[1])
+    tab.wait_for_function("before => location.href !== before", arg=address)
     steps.settled(tab)
-    before, address, share = steps.weights_left(tab), tab.url, slider.input_value()
+    before, address, share = steps.weights_kept(tab), tab.url, slider.input_value()
     for _ in range(5):
         slider.press("ArrowLeft")
-    assert steps.weights_left(tab) != before, "the estimate follows while the slider moves"
+    assert steps.weights_kept(tab) != before, "the estimate follows while the slider moves"
     tab.wait_for_function("before => location.href !== before", arg=address)
     steps.settled(tab)
     assert slider.input_value() != share
-    moved = steps.weights_left(tab)
-    steps.bench(tab).get_by_role("button", name="Undo").click()
+    moved = steps.weights_kept(tab)
+    steps.sidebar(tab).get_by_role("button", name="Undo").click()
     expect(slider).to_have_value(share)
-    steps.bench(tab).get_by_role("button", name="Redo").click()
+    steps.sidebar(tab).get_by_role("button", name="Redo").click()
     expect(slider).not_to_have_value(share)
     steps.settled(tab)
-    assert steps.weights_left(tab) == moved
+    assert steps.weights_kept(tab) == moved
 
 
 def run_and_watch(tab: Page, scheme: str) -> str:
@@ -128,14 +127,15 @@ def run_and_watch(tab: Page, scheme: str) -> str:
 
 def reopen(tab: Page, run: str) -> None:
     """The address alone brings back recipe and run, in a tab that knows nothing."""
-    share, left = steps.slider(tab).input_value(), steps.weights_left(tab)
-    sentence = steps.bench(tab).get_by_text("Remove the").inner_text()
+    share = steps.slider(tab).input_value()
+    kept = steps.weights_kept(tab)
+    sentence = steps.sidebar(tab).get_by_text("Remove the").inner_text()
     other = tab.context.new_page()
     steps.open_at(other, tab.url)
     expect(steps.slider(other)).to_have_value(share)
     expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
-    expect(steps.bench(other).get_by_text(sentence)).to_be_visible()
-    assert steps.weights_left(other) == left
+    expect(steps.sidebar(other).get_by_text(sentence)).to_be_visible()
+    assert steps.weights_kept(other) == kept
     other.close()
     tab.reload()
     steps.settled(tab)
@@ -145,9 +145,8 @@ def reopen(tab: Page, run: str) -> None:
 def stop_another(tab: Page) -> str:
     steps.set_number(tab, "Fine-tuning epochs", "5000")
     run = steps.start_run(tab)
-    expect(
-        tab.get_by_role("group", name="Curves of the run").get_by_role("status")
-    ).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
+    status = tab.get_by_role("group", name="Curves of the run").get_by_role("status")
+    expect(status).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
     tab.locator(f".st-key-stop-{run}").get_by_role("button").click()
     expect(tab.get_by_text(re.compile(r"Stopped after \d+ epoch"))).to_be_visible()
     return run

@@ -1,4 +1,4 @@
-"""From the map to a recipe to a run: the map fills in, a click sets a ratio, Fill sets all, and what was foretold meets what came."""
+"""From the map to a recipe to a run: a click sets a ratio, Fill sets all, and a run measures it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from e2e.served import Served
 from playwright.sync_api import Page, expect
 
 
-def test_from_the_map_to_what_came_of_it(app: Served, tab: Page, scheme: str) -> None:
+def test_from_the_map_to_predicted_against_measured(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)
     steps.go(tab, "Sensitivity")
     cells = tab.locator(".grid svg rect.cell")
@@ -36,7 +36,7 @@ def read_and_click(tab: Page) -> None:
     tab.wait_for_function("before => location.href !== before", arg=before)
     steps.settled(tab)
     expect(tab.locator('.grid svg [data-at="conv1.weight"].ring')).to_have_count(1)
-    expect(steps.bench(tab).get_by_text("a share for each layer (conv1 50 %)")).to_be_visible()
+    expect(steps.sidebar(tab).get_by_text("a share for each layer (conv1 50 %)")).to_be_visible()
 
 
 def by_keyboard(tab: Page) -> None:

@@ -1,4 +1,4 @@
-"""Whether scores tell the truth, as a person asks it: a layer, then another criterion, then every layer."""
+"""The criterion check, as a person does it: a layer, another layer, the loss alone, every layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from e2e.served import Served
 from playwright.sync_api import Page, expect
 
 
-def test_a_score_is_held_against_the_truth(app: Served, tab: Page, scheme: str) -> None:
+def test_a_criterion_is_checked_by_leaving_units_out(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)
     steps.go(tab, "Criteria")
     finding = tab.get_by_role("heading", name=re.compile("as the true loss does"))
