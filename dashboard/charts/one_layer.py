@@ -351,9 +351,9 @@ def table(edges: Array, counts: Array) -> dict[str, Any]:
 
 
 def finding(name: str, removed: int, total: int, where: str) -> str:
-    """A histogram's title: how many of a layer's weights are pruned. where: `lie within ±0.02`."""
+    """A histogram's title: how many of a layer's weights are pruned. where: `within ±0.02`."""
     layer = words.layer_name(name)
     if not removed or not where:
         return f"{layer}: nothing is removed, {words.plural(total, 'weight')} kept"
     share = words.percent(removed / total)
-    return f"{layer}: {removed:,} of {total:,} weights ({share}) {where} and are removed"
+    return f"{layer}: {removed:,} of {total:,} weights ({share}) removed, {where}"

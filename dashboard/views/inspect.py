@@ -107,7 +107,7 @@ def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
     """Weights with ±threshold: for a criterion that compares |w|."""
     edges, counts = shown.histogram(layer)
     threshold = shown.weight_threshold(layer)
-    where = "" if threshold is None else f"lie within ±{threshold:.3g}"
+    where = "" if threshold is None else f"within ±{threshold:.3g}"
     title = one_layer.finding(layer, shown.removed(layer), shown.layer(layer).total, where)
     figure = one_layer.histogram(
         edges, counts, title=title, dark=state.dark(), threshold=threshold, log=log
