@@ -207,7 +207,7 @@ def _turns_up(a: Corner, b: Corner, c: Corner) -> bool:
     return bool(flatter < steeper)
 
 
-def isotonic(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+def isotonic(x: Sequence[float], y: Sequence[float]) -> tuple[Floats, Floats]:
     """The curve through y that never falls as x rises and is nearest to y, by least squares.
 
     x must be sorted. Returns its corners: mean x and mean y of each pool of neighbours. Pooling
@@ -220,7 +220,7 @@ def isotonic(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     starts = starts[rises]
     sizes = np.diff(starts, append=len(fit.x))
 
-    def pool_means(values: ArrayLike) -> Floats:
+    def pool_means(values: Sequence[float]) -> Floats:
         sums: Floats = np.add.reduceat(np.asarray(values, np.float64), starts)
         return sums / sizes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pruning import events, metrics
+from pruning.recipe import Recipe
 
 finite = some.floats(allow_nan=False, allow_infinity=False)
 shares = some.floats(0, 1)
@@ -40,7 +42,7 @@ measurements = some.builds(
     **later,
 )
 plain = some.dictionaries(some.text(), some.integers() | some.text() | shares)
-said = some.one_of(
+any_event = some.one_of(
     some.builds(events.Started, recipe=plain, machine=plain),
     some.builds(events.Measured, measurement=measurements),
     some.builds(events.Pruned, layers=layers, sparsity=shares),
@@ -67,7 +69,7 @@ said = some.one_of(
 some.register_type_strategy(float, finite)
 
 
-@given(said)
+@given(any_event)
 def test_json_round_trip(event: events.Event) -> None:
     assert events.from_json(events.to_json(event)) == event
 
@@ -82,28 +84,71 @@ def test_unknown_kinds_are_not_taken_for_another() -> None:
         events.from_dict({"event": "unheard of"})
 
 
+# ---------------------------------------------------------------- stored by earlier versions
+
+
+OLD_SIZE = {"dense": 8, "sparse": 4, "compressed": 2, "coded": 3}
+OLD_MEASUREMENT = {
+    "accuracy": None,
+    "loss": None,
+    "weights": 2,
+    "kept": 1,
+    "parameters": 2,
+    "macs": 2,
+    "macs_kept": 1,
+    "size": OLD_SIZE,
+    "latency": None,
+}
+
+
 def test_what_was_stored_before_a_figure_existed_still_loads() -> None:
     """The shipped example and older workspaces: what they lack is not measured."""
     size = {"dense": 8, "sparse": 4, "compressed": 2}
-    held = {
-        "accuracy": None,
-        "loss": None,
-        "weights": 2,
-        "kept": 1,
-        "parameters": 2,
-        "macs": 2,
-        "macs_kept": 1,
-        "size": size,
-        "latency": None,
+    stored = {
+        "event": "measured",
+        "stage": "dense",
+        "measurement": OLD_MEASUREMENT | {"size": size},
     }
-    found = events.from_dict({"event": "measured", "stage": "dense", "measurement": held})
-    assert isinstance(found, events.Measured)
-    assert (
-        found.measurement.memory,
-        found.measurement.timings,
-        found.measurement.size.entropy_coded,
-    ) == (
-        None,
-        (),
-        None,
-    )
+    event = events.from_dict(stored)
+    assert isinstance(event, events.Measured)
+    measurement = event.measurement
+    assert (measurement.memory, measurement.timings) == (None, ())
+    assert measurement.size.entropy_coded is None
+
+
+def test_fields_that_were_renamed_still_load() -> None:
+    certificate = {
+        "error": 1e-9,
+        "limit": 1e-6,
+        "checks": ["weights"],
+        "control": 0.5,
+        "removed": 1,
+        "units": 4,
+        "parameters": 100,
+        "left": 75,
+    }
+    stored = {
+        "event": "finished",
+        "sparsity": 0.5,
+        "dense": OLD_MEASUREMENT,
+        "pruned": None,
+        "final": OLD_MEASUREMENT,
+        "seconds": 1.0,
+        "slim": OLD_MEASUREMENT,
+        "certificate": certificate,
+    }
+    event = events.from_dict(stored)
+    assert isinstance(event, events.Finished)
+    assert event.compact is not None and event.compact.size.entropy_coded == 3
+    assert event.certificate is not None and event.certificate.kept == 75
+    assert events.from_json(events.to_json(event)) == event
+
+
+def test_the_shipped_example_still_reads() -> None:
+    folder = Path(__file__).parents[1] / "dashboard" / "examples" / "digits-cnn"
+    lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    started, *_, end = map(events.from_json, lines)
+    assert isinstance(started, events.Started) and isinstance(end, events.Finished)
+    assert end.final.size.entropy_coded is not None
+    recipe = Recipe.from_dict(started.recipe)
+    assert (recipe.min_units, recipe.training_epochs()) == (1, started.epochs)

@@ -16,7 +16,6 @@ from pruning import masks
 from pruning.errors import DataError, Diverged, Stopped
 from pruning.events import Accuracy
 from pruning.measurement import dense_bytes, latencies, macs, output_layer, positions, size
-from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
 from pruning.types import Batches
 from tests.toys import TOYS, toy
@@ -53,12 +52,6 @@ def test_sparse_bytes_of_the_model_and_of_the_preview_agree(sparsity: float) -> 
     assert found.dense == left.bytes_dense
     assert found.sparse == left.bytes_sparse
     assert found.sparse <= found.dense
-
-
-def test_sparse_bytes_by_hand() -> None:
-    # 20 weights, 3 kept: 3 bytes of bits (20 / 8, up) and 12 of values; with all kept, dense is smaller.
-    assert sparse_bytes(20, 3) == 15
-    assert sparse_bytes(20, 20) == 80
 
 
 def test_macs_by_hand() -> None:

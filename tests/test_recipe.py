@@ -1,8 +1,10 @@
-"""A recipe is plain data: it survives JSON, equal ones have equal ids, and what cannot be followed is refused in words."""
+"""Recipes: they survive JSON, equal ones have equal ids, and what cannot be followed is refused."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,8 +20,15 @@ PAIRS = [
     for g in registry.names("granularity")
     if not registry.misfit(c, g)
 ]
+
+
+def recipe_of(pair: tuple[str, str], **rest: Any) -> Recipe:
+    criterion, granularity = pair
+    return Recipe(criterion=criterion, granularity=granularity, **rest)
+
+
 recipes = some.builds(
-    lambda pair, **rest: Recipe(criterion=pair[0], granularity=pair[1], **rest),
+    recipe_of,
     pair=some.sampled_from(PAIRS),
     model=some.text(max_size=20),
     start=some.sampled_from(["trained", "random"]),
@@ -121,3 +130,63 @@ def test_options_are_checked_against_the_signature() -> None:
         Recipe(options={"norm": "l3"})
     with pytest.raises(RecipeError, match="must be of kind bool"):
         Recipe(criterion="taylor", options={"squared": 3})
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_version_1_reads_as_its_counterpart() -> None:
+    old = {
+        "version": 1,
+        "granularity": "channel",
+        "scope": "by_hand",
+        "ratios": {"conv1.weight": 0.5},
+        "floor": 3,
+        "heal_slim": True,
+    }
+    counterpart = Recipe(
+        granularity="channel",
+        scope="manual",
+        ratios={"conv1.weight": 0.5},
+        min_units=3,
+        finetune_compact=True,
+    )
+    recipe = Recipe.from_dict(old)
+    assert recipe == counterpart
+    assert recipe.id == counterpart.id
+    assert recipe.to_dict()["version"] == 2
+    assert not {"floor", "heal_slim"} & set(recipe.to_dict())
+
+
+def test_links_of_version_1_carry_no_version_and_read_too() -> None:
+    assert Recipe.from_dict({"floor": 2, "scope": "by_hand"}) == Recipe(scope="manual", min_units=2)
+
+
+# ---------------------------------------------------------------- what a recipe trains
+
+
+LOTTERY = Recipe(start="random", rewind="init", steps=3, epochs=4, batch=10)
+
+
+def test_epochs_are_counted_after_each_step_and_before_the_first() -> None:
+    assert Recipe(steps=3, epochs=2).training_epochs() == 6
+    assert Recipe(steps=3, epochs=2, slimming=1e-4).training_epochs() == 8
+    assert Recipe(slimming=1e-4).training_epochs() == 0
+    assert LOTTERY.training_epochs() == 4 + 3 * 4
+
+
+def test_a_rewound_training_is_shorter_by_its_whole_epochs_but_not_that_of_new_weights() -> None:
+    """Of 95 examples in batches of 10 an epoch has 10 steps: step 25 leaves 2 of 4 epochs out."""
+    early = replace(LOTTERY, rewind="early", rewind_step=25, controls=("reinit", "random_mask"))
+    steps = early.steps_per_epoch(95)
+    assert (steps, early.rewound_epochs(steps)) == (10, 2)
+    assert early.control_epochs(steps) == 3 * (4 + 2)
+    assert early.training_epochs(steps) == 4 + 3 * 2 + 3 * (4 + 2)
+    assert early.training_epochs() == 4 + 3 * 4 + 3 * (4 + 4), "the size of the data is not known"
+
+
+def test_a_recipe_prunes_where_its_scope_says_how_much() -> None:
+    assert Recipe(sparsity=0.1).prunes and not Recipe(sparsity=0).prunes
+    assert not Recipe(scope="manual", sparsity=0.9).prunes
+    assert Recipe(scope="manual", sparsity=0, ratios={"a": 0.5}).prunes
+    assert Recipe(scope="threshold", sparsity=0).prunes, "a scope with a rule of its own"

@@ -1,4 +1,4 @@
-"""Intervals, paired change, rank correlation, hull and isotonic regression: by hand, by law, and against scipy."""
+"""Intervals, paired change, rank correlation and curves: by hand, by law and against scipy."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def test_the_paired_change_by_hand() -> None:
     assert change.low == pytest.approx(-0.10 - 0.0733, abs=1e-4)
     assert change.high == pytest.approx(-0.10 + 0.0733, abs=1e-4)
     nothing = paired_change(0, 0, 98)
-    assert (nothing.low, nothing.high) == (pytest.approx(-0.0196, abs=1e-4), -nothing.low)
+    assert nothing.low == pytest.approx(-0.0196, abs=1e-4)
+    assert nothing.high == -nothing.low
 
 
 @given(TABLES)
@@ -82,7 +83,7 @@ def test_a_paired_change_holds_its_value_and_turns_round(table: tuple[int, int, 
 
 
 def test_the_paired_interval_covers_as_often_as_it_says() -> None:
-    """Of 2000 tables of 180 examples, 6 % lost and 3 % gained, about 95 % hold the change of -3 %."""
+    """In 2000 tables of 180 examples, 6 % lost and 3 % gained: about 95 % hold -3 %."""
     tables = np.random.default_rng(0).multinomial(180, [0.06, 0.03, 0.91], size=2000)
     changes = [paired_change(int(lost), int(gained), 180) for lost, gained, _ in tables]
     assert 0.93 <= np.mean([change.low <= -0.03 <= change.high for change in changes]) <= 0.98
@@ -124,11 +125,12 @@ def test_spearman_by_hand() -> None:
     assert stats.spearman([1, 2], [1, 2]) is None
     assert stats.correlation([1, 1, 1], [1, 2, 3]) == stats.Correlation(None)
     few = stats.correlation([1, 2, 3, 4], [1, 3, 2, 4])
-    assert few == stats.Correlation(pytest.approx(0.8), None, None)
+    assert few.value == pytest.approx(0.8)
+    assert (few.low, few.high) == (None, None)
 
 
 def test_a_bootstrap_sample_counts_units_as_often_as_it_holds_them() -> None:
-    """The bootstrap never builds its samples: ranks by counts, against scipy on the sample itself."""
+    """The bootstrap never builds a sample: ranks by counts, against scipy on the sample itself."""
     generator = np.random.default_rng(1)
     x, y = generator.normal(size=12), generator.integers(0, 4, 12).astype(float)
     counts = generator.multinomial(12, np.full(12, 1 / 12), size=20)

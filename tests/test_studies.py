@@ -31,12 +31,12 @@ def made(folder: Path, work: Workpiece, what: str, **spec: Any) -> Study:
 
 @pytest.fixture
 def pictures() -> Workpiece:
-    """A convolution, a depthwise one and a linear layer on 40 pictures of 12×12, some of which it gets wrong."""
-    chance = torch.Generator().manual_seed(1)
-    x, y = (
-        torch.randn(40, 3, 12, 12, generator=chance),
-        torch.randint(0, 4, (40,), generator=chance),
-    )
+    """A convolution, a depthwise one and a linear layer on 40 pictures of 12×12, some of which it
+    gets wrong.
+    """
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(40, 3, 12, 12, generator=generator)
+    y = torch.randint(0, 4, (40,), generator=generator)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         layers = (
@@ -72,7 +72,8 @@ def test_a_cards_measurement_is_one(tmp_path: Path, tiny: Workpiece) -> None:
     card = made(tmp_path, tiny, "card").data
     event = from_dict({"event": "measured", "stage": "dense", "measurement": card["measurement"]})
     measured = event.measurement  # type: ignore[union-attr]
-    right = int((tiny.model(tiny.test.x).argmax(1) == tiny.test.y).sum())  # type: ignore[union-attr]
+    assert tiny.test is not None
+    right = int((tiny.model(tiny.test.x).argmax(1) == tiny.test.y).sum())
     assert isinstance(measured, Measurement) and measured.accuracy is not None
     assert (measured.accuracy.correct, measured.accuracy.total) == (right, 64)
 
@@ -80,17 +81,14 @@ def test_a_cards_measurement_is_one(tmp_path: Path, tiny: Workpiece) -> None:
 def test_a_card_shows_right_and_wrong_answers_as_pictures(
     tmp_path: Path, pictures: Workpiece
 ) -> None:
-    held = made(tmp_path, pictures, "card").arrays
-    assert (
-        held["images"].shape == (24, 12, 12, 3)
-        and held["images"].min() == 0
-        and held["images"].max() == 1
-    )
-    wrong = held["predicted"] != held["targets"]
+    arrays = made(tmp_path, pictures, "card").arrays
+    images = arrays["images"]
+    assert (images.shape, images.min(), images.max()) == ((24, 12, 12, 3), 0, 1)
+    wrong = arrays["predicted"] != arrays["targets"]
     assert wrong.any() and wrong[: wrong.sum()].all(), "wrong ones first"
-    assert ((held["confidence"] >= 0.25) & (held["confidence"] <= 1)).all()
+    assert ((arrays["confidence"] >= 0.25) & (arrays["confidence"] <= 1)).all()
     again = studies.card.examples(pictures.model, pictures.test)  # type: ignore[arg-type]
-    assert all(np.array_equal(again[name], held[name]) for name in held)
+    assert all(np.array_equal(again[name], arrays[name]) for name in arrays)
 
 
 def test_right_answers_come_one_of_each_class_in_turn() -> None:
@@ -100,16 +98,8 @@ def test_right_answers_come_one_of_each_class_in_turn() -> None:
     predicted = targets.copy()
     predicted[:20] = 1
     confidence = np.linspace(0, 1, 90)
-    assert studies.card._pick(predicted, targets, confidence)[:8].tolist() == [
-        19,
-        18,
-        17,
-        16,
-        15,
-        14,
-        13,
-        12,
-    ], "the surest mistakes, a third at most"
+    surest = studies.card._pick(predicted, targets, confidence)[:8].tolist()
+    assert surest == [19, 18, 17, 16, 15, 14, 13, 12], "the surest mistakes, a third at most"
 
 
 @pytest.mark.parametrize(
@@ -124,8 +114,9 @@ def test_right_answers_come_one_of_each_class_in_turn() -> None:
 def test_inputs_are_shown_as_what_they_are(
     shape: tuple[int, ...], name: str, shown: tuple[int, ...]
 ) -> None:
-    held = studies.card._pictures(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
-    assert list(held) == [name] and held[name].shape == shown
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    arrays = studies.card._pictures(x)
+    assert {name: values.shape for name, values in arrays.items()} == {name: shown}
 
 
 def test_a_model_without_data_has_a_card_without_accuracy(
@@ -148,14 +139,10 @@ def test_weights_are_counted_whole(tmp_path: Path, pictures: Workpiece) -> None:
     for i, (name, row) in enumerate(zip(study.data["names"], study.data["layers"], strict=True)):
         weight = pictures.model.get_parameter(name).detach()
         edges = study.arrays[f"edges_{i}"]
-        assert (
-            edges.shape == (257,)
-            and np.allclose(edges, -edges[::-1])
-            and study.arrays[f"counts_{i}"].sum() == weight.numel()
-        )
-        assert row["shape"] == list(weight.shape) and np.isclose(
-            row["mean"], weight.mean().item(), atol=1e-6
-        )
+        assert edges.shape == (257,) and np.allclose(edges, -edges[::-1])
+        assert study.arrays[f"counts_{i}"].sum() == weight.numel()
+        assert row["shape"] == list(weight.shape)
+        assert np.isclose(row["mean"], weight.mean().item(), atol=1e-6)
         assert np.allclose(study.arrays[f"norms_l1_{i}"], weight.flatten(1).abs().sum(1), atol=1e-5)
         assert np.allclose(study.arrays[f"norms_l2_{i}"], weight.flatten(1).norm(dim=1), atol=1e-5)
         assert np.allclose(study.arrays[f"picture_{i}"], weight.flatten(1).abs(), atol=1e-6), (
@@ -194,14 +181,8 @@ def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
     before = {name: value.clone() for name, value in pictures.model.state_dict().items()}
     pictures.model.train()
     for what in ("card", "weights", "scores"):
-        studies.make(
-            {
-                "what": what,
-                "model": "pictures",
-                **({"criterion": "taylor"} if what == "scores" else {}),
-            },
-            pictures,
-        )
+        options = {"criterion": "taylor"} if what == "scores" else {}
+        studies.make({"what": what, "model": "pictures", **options}, pictures)
     assert pictures.model.training and all(p.grad is None for p in pictures.model.parameters())
     assert all(before[name].equal(value) for name, value in pictures.model.state_dict().items())
 
@@ -235,27 +216,23 @@ def test_a_missing_study_is_one_sentence(tmp_path: Path) -> None:
 def test_real_models_have_all_three(tmp_path: Path, name: str) -> None:
     import sample_models
 
-    work, card = sample_models.load(name), sample_models.card(name)
-    held = made(tmp_path / "card", work, "card")
-    assert held.data["weights"] == card.weights and held.data["parameters"] == card.parameters
-    assert held.data["measurement"]["accuracy"] == {
-        "correct": card.accuracy.correct,
-        "total": card.accuracy.total,
-    }
-    assert len(held.arrays["images" if name.startswith("digits") else "series"]) == 24
-    assert (held.arrays["predicted"] != held.arrays["targets"]).any(), "some wrong ones to look at"
-    assert (
-        sum(
-            made(tmp_path / "weights", work, "weights").arrays[f"counts_{i}"].sum()
-            for i in range(len(held.data["layers"]))
-        )
-        == card.weights
-    )
-    left = made(tmp_path / "scores", work, "scores").ranking.preview(Recipe(sparsity=0.9))
-    assert left.weights - left.kept == round(0.9 * card.weights)
+    work, expected = sample_models.load(name), sample_models.card(name)
+    card = made(tmp_path / "card", work, "card")
+    accuracy = card.data["measurement"]["accuracy"]
+    assert card.data["weights"] == expected.weights
+    assert card.data["parameters"] == expected.parameters
+    assert accuracy["correct"] == expected.accuracy.correct
+    assert accuracy["total"] == expected.accuracy.total
+    assert len(card.arrays["images" if name.startswith("digits") else "series"]) == 24
+    assert (card.arrays["predicted"] != card.arrays["targets"]).any(), "some wrong ones to look at"
+    weights = made(tmp_path / "weights", work, "weights")
+    counts = [weights.arrays[f"counts_{i}"].sum() for i in range(len(card.data["layers"]))]
+    assert sum(counts) == expected.weights
+    preview = made(tmp_path / "scores", work, "scores").ranking.preview(Recipe(sparsity=0.9))
+    assert preview.weights - preview.kept == round(0.9 * expected.weights)
 
 
-def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(
+def test_a_compact_model_is_timed_in_onnx_runtime_beside_the_masked_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRUNING_HOME", str(tmp_path))
@@ -267,10 +244,7 @@ def test_a_slim_model_is_timed_in_onnx_runtime_beside_the_masked_one(
     handlers.do(store, job, lambda: False)
     spec = {"what": "runtimes", "model": recipe.model, "run": id}
     data, _ = studies.make(spec, resolve(recipe.model), lambda: handlers.finished_run(store, id))
-    assert {
-        name: [timing["why"] for timing in data[name]] for name in ("dense", "final", "compact")
-    } == {name: ["", ""] for name in ("dense", "final", "compact")}
-    assert all(
-        timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0
-        for timing in data["compact"]
-    )
+    for name in ("dense", "final", "compact"):
+        assert [timing["why"] for timing in data[name]] == ["", ""]
+    for timing in data["compact"]:
+        assert timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0

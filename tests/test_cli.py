@@ -1,4 +1,4 @@
-"""The shell verbs, as people script them."""
+"""The verbs of the shell, as people script them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pruning.recipe import Recipe
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> list[dict[str, object]]:
-    """The lines of JSON a run says."""
+    """The lines of JSON of a run."""
     assert main(["run", *words, "--json"]) == 0
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
@@ -35,8 +35,8 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")
-    assert [line["event"] for line in said] == [
+    lines = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")
+    assert [line["event"] for line in lines] == [
         "started",
         "measured",
         "pruned",
@@ -46,7 +46,7 @@ def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
         "measured",
         "finished",
     ]
-    end = said[-1]
+    end = lines[-1]
     weights = end["weights"]
     assert isinstance(weights, dict)
     assert weights["total"] - weights["kept"] == round(0.9 * weights["total"])
@@ -54,7 +54,8 @@ def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
     assert {"accuracy_before", "accuracy_after", "macs", "bytes", "latency"} <= end.keys()
     again = run(capsys, *QUICK, "--sparsity", "0.9", "--seed", "1")[-1]
     assert untimed(again) == untimed(end)
-    assert end["compressed_file_bytes"] < end["sparse_file_bytes"] < end["bytes"]["sparse"]  # type: ignore[index, operator]
+    coded, bitmask = end["sparse_file_bytes"], end["bytes"]["sparse"]  # type: ignore[index]
+    assert end["compressed_file_bytes"] < coded < bitmask  # type: ignore[operator]
     assert {
         "torch_batch1_ms",
         "torch_batch32_verdict",
@@ -64,7 +65,7 @@ def test_the_last_line_is_the_result_exact_to_one_weight_and_repeats(
 
 
 def untimed(end: dict[str, object]) -> dict[str, object]:
-    """A result without what the clock said."""
+    """A result without what was timed."""
     timed = ("latency", "seconds", "dense", "final", "energy_joules_measured")
     return {
         name: value for name, value in end.items() if name not in timed and "_batch" not in name
@@ -103,7 +104,7 @@ def test_options_of_techniques_and_ratios_are_flags(capsys: pytest.CaptureFixtur
         "--scope",
         "manual",
     ]
-    said = run(
+    lines = run(
         capsys,
         "--model",
         "digits-mlp",
@@ -113,7 +114,7 @@ def test_options_of_techniques_and_ratios_are_flags(capsys: pytest.CaptureFixtur
         "--ratios",
         f"{second}=0.25",
     )
-    recipe = said[0]["recipe"]
+    recipe = lines[0]["recipe"]
     assert isinstance(recipe, dict)
     assert (recipe["options"], recipe["granularity_options"], recipe["ratios"]) == (
         {"norm": "l2"},
@@ -135,7 +136,7 @@ def test_saved_weights_are_the_pruned_ones(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["--sparsity", "1.5"], "sparsity is 1.5, but must be a share from 0"),
         (["--criterion", "magic"], "no criterion called 'magic': known are"),
@@ -145,11 +146,11 @@ def test_saved_weights_are_the_pruned_ones(
     ],
 )
 def test_errors_are_one_sentence_and_exit_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", "--model", "digits-mlp", *words]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert sentence in error
     assert "Traceback" not in error
 
 
