@@ -42,7 +42,7 @@ def cards(
     look: "long", a sentence on each; "short" or "chips", side by side as drawings or as names, with
     one sentence below.
     """
-    drawn = [
+    sections = [
         {"title": title, "cards": [asdict(card) for card in members]} for title, members in groups
     ]
     pickable = {card.id for _, members in groups for card in members if not card.off}
@@ -52,5 +52,5 @@ def cards(
         if id in pickable and id != chosen:
             on_pick(id)
 
-    data = {"label": label, "chosen": chosen, "look": look, "groups": drawn}
+    data = {"label": label, "chosen": chosen, "look": look, "groups": sections}
     control("cards")(key=key, data=data, on_picked_change=picked)

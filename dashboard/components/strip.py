@@ -26,7 +26,7 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
     tones = colours.palette(dark)
     total = sum(block.weights for block in blocks)
     data = {
-        "blocks": [_drawn(block, total, dark) for block in blocks],
+        "blocks": [_block_data(block, total, dark) for block in blocks],
         "chosen": chosen,
         "legend": _legend(blocks, dark),
         "tones": {
@@ -47,7 +47,7 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
     control("strip")(key=key, data=data, on_picked_change=picked)
 
 
-def _drawn(block: Block, total: int, dark: bool) -> dict[str, object]:
+def _block_data(block: Block, total: int, dark: bool) -> dict[str, object]:
     label = words.layer_name(block.name)
     parts = [
         label,
