@@ -1,4 +1,4 @@
-"""Weights people bring: what is read, matched, kept and loaded again; and what does not fit, said in one sentence."""
+"""Uploaded weights: read, matched, kept and loaded again; or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wanted(model: nn.Module) -> Expected:
     )
 
 
-ASKED = architecture.expected
+EXPECTED = architecture.expected
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +205,7 @@ def refusal(state: object, home: Path) -> str:
     with pytest.raises(FileRefused) as refused:
         formats.accept(path, "small", home)
     assert not formats.uploads(home)
-    assert not list((home / "uploads").iterdir()), "nothing is left behind"
+    assert not list((home / "uploads").iterdir()), "nothing remains"
     return str(refused.value)
 
 
@@ -213,15 +213,17 @@ def test_what_does_not_fit_is_named_and_counted(home: Path) -> None:
     state = {n: t for n, t in small().state_dict().items() if not n.startswith("1.")}
     state |= {"head.a": torch.ones(1), "head.b": torch.ones(1), "3.weight": torch.ones(10, 16)}
     assert refusal(state, home) == (
-        "weights.pt does not fit small (4 missing: 1.weight, 1.bias, 1.running_mean, ...; 2 unexpected: head.a, head.b; "
-        "1 of another shape: 3.weight is 10×16, not 3×16): choose the architecture these weights were saved from."
+        "weights.pt does not fit small (4 missing: 1.weight, 1.bias, 1.running_mean, ...; "
+        "2 unexpected: head.a, head.b; 1 of another shape: 3.weight is 10×16, not 3×16): "
+        "choose the architecture these weights were saved from."
     )
 
 
 def test_quantised_weights_are_no_floats(home: Path) -> None:
     state = {n: t.to(torch.int8) if n == "3.weight" else t for n, t in small().state_dict().items()}
     assert refusal(state, home) == (
-        "weights.pt has 3.weight as I8, not as floating-point weights: save the model from before it was quantised."
+        "weights.pt has 3.weight as I8, not as floating-point weights: "
+        "save the model from before it was quantised."
     )
 
 
@@ -304,8 +306,8 @@ def test_an_unknown_or_damaged_upload_is_not_loaded(home: Path) -> None:
         with pytest.raises(UnknownName, match="upload"):
             formats.load_upload(id, home)
     weights = home / "uploads" / upload.id / "model.safetensors"
-    held = weights.read_bytes()
-    weights.write_bytes(held[:-1] + bytes([held[-1] ^ 1]))
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(FileRefused, match="have changed on disk"):
         formats.load_upload(upload.id, home)
     (weights.parent / "upload.json").write_text("{")
@@ -342,10 +344,17 @@ def test_a_reading_lists_names_without_wrappers(home: Path) -> None:
 
 
 def test_reading_imports_no_torch(home: Path) -> None:
-    """Neither where it is asked nor, by its limit of memory, where it is done: torch alone takes 3.3 GB of address space."""
+    """Neither here nor in the reading process, whose limit of memory forbids it.
+
+    torch alone takes 3.3 GB of address space.
+    """
     path = home.parent / "weights.pt"
     torch.save(small().state_dict(), path)
-    code = "import sys; from pruning.formats import inspect, uploads; r = inspect(sys.argv[1]); print(len(r.tensors), 'torch' in sys.modules)"
+    code = """
+import sys
+from pruning.formats import inspect, uploads
+print(len(inspect(sys.argv[1]).tensors), "torch" in sys.modules)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         capture_output=True,
@@ -362,7 +371,7 @@ def test_sample_and_torchvision_architectures_by_name(
     """A sample's own weights come back; torchvision's shapes are known without making its weights."""
     import sample_models
 
-    monkeypatch.setattr(architecture, "expected", ASKED)
+    monkeypatch.setattr(architecture, "expected", EXPECTED)
     path = home.parent / "mine.pt"
     reference = sample_models.build("digits-resnet", seed=3)
     torch.save({"state_dict": {f"module.{n}": t for n, t in reference.state_dict().items()}}, path)
@@ -381,4 +390,4 @@ def test_an_architecture_is_described_by_a_process_of_its_own() -> None:
     with pytest.raises(
         UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"
     ):
-        ASKED("digits-mpl")
+        EXPECTED("digits-mpl")

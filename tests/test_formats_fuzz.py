@@ -1,4 +1,4 @@
-"""Any bytes at all: the door answers with Contents or with one FileRefused, and nothing else ever comes through it."""
+"""Any bytes at all: the guard returns Contents or raises one FileRefused, and nothing else."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def read(content: bytes) -> Contents | None:
     """What the reading process does with a file, here: None when it is refused."""
     file = io.BytesIO(content)
     try:
-        found = guard.contents(file, len(content), "file.pt")
+        contents = guard.contents(file, len(content), "file.pt")
         with guard.guarded("file.pt"):
-            numbers.judge(file, found.entries)
-            shapes = {entry.name: entry.shape for entry in found.entries}
-            fit = match(found, Expected(shapes), "itself")
+            numbers.judge(file, contents.entries)
+            shapes = {entry.name: entry.shape for entry in contents.entries}
+            fit = match(contents, Expected(shapes), "itself")
             out = io.BytesIO()
             numbers.write(file, fit.tensors, out)
         assert guard.contents(out, len(out.getvalue()), "out.safetensors").entries, (
@@ -41,7 +41,7 @@ def read(content: bytes) -> Contents | None:
     except FileRefused as refused:
         assert str(refused).startswith("file.pt ") and str(refused).isprintable()
         return None
-    return found
+    return contents
 
 
 @cache
@@ -54,9 +54,9 @@ def sound() -> tuple[bytes, ...]:
     }
     made = []
     for protocol in (2, 4):
-        held = io.BytesIO()
-        torch.save({"state_dict": state, "epoch": 1}, held, pickle_protocol=protocol)
-        made.append(held.getvalue())
+        buffer = io.BytesIO()
+        torch.save({"state_dict": state, "epoch": 1}, buffer, pickle_protocol=protocol)
+        made.append(buffer.getvalue())
     return *made, save({name: tensor.contiguous() for name, tensor in state.items()})
 
 
@@ -178,16 +178,18 @@ def test_any_name(name: str) -> None:
     st.randoms(),
 )
 def test_any_layout_is_read_as_torch_reads_it(
-    shape: Shape, dtype: torch.dtype, chance: Any
+    shape: Shape, dtype: torch.dtype, generator: Any
 ) -> None:
     """Transposed, sliced, expanded or stepped: the same numbers in the same order."""
     order = list(range(len(shape)))
-    chance.shuffle(order)
+    generator.shuffle(order)
     tensor = torch.randn([n + 2 for n in shape]).mul(9).to(dtype).permute(order)
-    tensor = tensor[tuple(slice(chance.randrange(2), None, chance.choice([1, 2])) for _ in order)]
-    held = io.BytesIO()
-    torch.save({"w": tensor}, held)
-    (entry,) = guard.contents(held, len(held.getvalue()), "w.pt").entries
-    got = [number for piece in numbers.pieces(held, entry) for number in piece.tolist()]
+    tensor = tensor[
+        tuple(slice(generator.randrange(2), None, generator.choice([1, 2])) for _ in order)
+    ]
+    buffer = io.BytesIO()
+    torch.save({"w": tensor}, buffer)
+    (entry,) = guard.contents(buffer, len(buffer.getvalue()), "w.pt").entries
+    got = [number for piece in numbers.pieces(buffer, entry) for number in piece.tolist()]
     assert entry.shape == tuple(tensor.shape) and shape_text(entry.shape)
     assert got == (tensor.float() if dtype.is_floating_point else tensor).flatten().tolist()

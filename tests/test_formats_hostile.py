@@ -1,4 +1,4 @@
-"""Files made to do harm: each is refused in one sentence, promptly, with nothing in it run and nothing large made."""
+"""Files made to do harm: each is refused in one sentence, and nothing in it runs or grows large."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ Made = Callable[[Path], bytes]
 
 
 def saved(what: object, **options: Any) -> bytes:
-    held = io.BytesIO()
-    torch.save(what, held, **options)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    torch.save(what, buffer, **options)
+    return buffer.getvalue()
 
 
 def zipped(members: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> bytes:
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", how) as file:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", how) as file:
         for name, content in members.items():
             file.writestr(name, content)
-    return held.getvalue()
+    return buffer.getvalue()
 
 
 def around(pickled: bytes, **more: bytes) -> bytes:
@@ -98,15 +98,15 @@ def module(folder: Path) -> nn.Module:
 
 
 def script(folder: Path) -> bytes:
-    held = io.BytesIO()
-    torch.jit.save(torch.jit.trace(nn.Linear(4, 2), torch.zeros(1, 4)), held)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(nn.Linear(4, 2), torch.zeros(1, 4)), buffer)
+    return buffer.getvalue()
 
 
 def exported(folder: Path) -> bytes:
-    held = io.BytesIO()
-    torch.export.save(torch.export.export(nn.Linear(4, 2), (torch.zeros(1, 4),)), held)
-    return held.getvalue()
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(nn.Linear(4, 2), (torch.zeros(1, 4),)), buffer)
+    return buffer.getvalue()
 
 
 def nest(depth: int = 200) -> bytes:
@@ -368,17 +368,17 @@ def test_what_is_no_sound_file_of_weights_is_refused(name: str, tmp_path: Path) 
     content = make(tmp_path)
     with pytest.raises(FileRefused) as refused:
         file = io.BytesIO(content)
-        found = guard.contents(file, len(content), "file.pt")
+        contents = guard.contents(file, len(content), "file.pt")
         with guard.guarded("file.pt"):
-            numbers.judge(file, found.entries)
+            numbers.judge(file, contents.entries)
     judge_sentence(str(refused.value), words)
 
 
-def judge_sentence(said: str | None, words: str) -> None:
+def judge_sentence(sentence: str | None, words: str) -> None:
     """What it is, then the way out, fit to be shown."""
-    assert said is not None and words in said, said
-    assert said.startswith("file.pt ") and said.endswith(".") and ": " in said
-    assert len(said) < 300 and said.isprintable() and "weights_only" not in said
+    assert sentence is not None and words in sentence, sentence
+    assert sentence.startswith("file.pt ") and sentence.endswith(".") and ": " in sentence
+    assert len(sentence) < 300 and sentence.isprintable() and "weights_only" not in sentence
 
 
 def test_what_is_planted_would_have_run(tmp_path: Path) -> None:
@@ -425,11 +425,11 @@ def test_folders_pipes_and_nothing_are_no_files(tmp_path: Path) -> None:
     for name, words in (
         ("pipe", "not a plain file"),
         (".", "not a plain file"),
-        ("gone", "gone is not there: check the path."),
+        ("missing", "missing is not there: check the path."),
     ):
         assert words in (formats.inspect(tmp_path / name).refusal or "")
-    with pytest.raises(FileRefused, match="gone is not there"):
-        formats.accept(tmp_path / "gone", "small", tmp_path)
+    with pytest.raises(FileRefused, match="missing is not there"):
+        formats.accept(tmp_path / "missing", "small", tmp_path)
 
 
 def test_a_reading_that_takes_too_long_is_ended(

@@ -90,14 +90,14 @@ try:
 except RunError as error:
     print(error)
 """
-    said = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert "disk is full: final.npz" in said.stdout
+    assert "disk is full: final.npz" in process.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -114,9 +114,9 @@ def test_what_fails_halfway_leaves_the_old_file_whole(tmp_path: Path) -> None:
 
 
 def test_masks_and_histograms_come_back(tmp_path: Path) -> None:
-    chance = np.random.default_rng(0)
-    masks = {"a.weight": chance.random((7, 3, 3)) > 0.5, "b": np.zeros((5,), bool)}
-    dense = chance.normal(size=1000)
+    generator = np.random.default_rng(0)
+    masks = {"a.weight": generator.random((7, 3, 3)) > 0.5, "b": np.zeros((5,), bool)}
+    dense = generator.normal(size=1000)
     bins = metrics.bin_edges(dense)
     assert (
         bins[0] == -bins[-1] and len(bins) == 257 and metrics.bin_counts(dense, bins).sum() == 1000
@@ -131,14 +131,14 @@ def test_masks_and_histograms_come_back(tmp_path: Path) -> None:
         },
     )
     results.save_result(tmp_path, FINISHED)
-    held = results.load_run(tmp_path)
-    assert held.finished == FINISHED
-    back = held.masks()
-    assert list(back) == list(masks) and all(
-        np.array_equal(back[name], masks[name]) for name in masks
+    result = results.load_run(tmp_path)
+    assert result.finished == FINISHED
+    loaded = result.masks()
+    assert list(loaded) == list(masks) and all(
+        np.array_equal(loaded[name], masks[name]) for name in masks
     )
-    assert held.histograms["a.weight"].final.sum() == 9 and np.array_equal(
-        held.histograms["a.weight"].edges, bins
+    assert result.histograms["a.weight"].final.sum() == 9 and np.array_equal(
+        result.histograms["a.weight"].edges, bins
     )
 
 

@@ -1,4 +1,4 @@
-"""The job store: what is said once is kept once, whoever dies. No torch here."""
+"""The job store: every write is kept exactly once, whichever process dies. No torch here."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_a_job_goes_its_way(store: Store) -> None:
 def test_every_event_comes_back_as_it_went_in(store: Store, event: Event) -> None:
     job = claimed(store)
     store.append(job, event)
-    assert [held for _, held in store.events(job.id)] == [event]
+    assert [stored for _, stored in store.events(job.id)] == [event]
 
 
 def test_studies_come_before_runs_then_priority_then_first_come(store: Store) -> None:
@@ -153,7 +153,7 @@ def test_the_same_study_is_the_same_job_while_it_is_an_answer(store: Store) -> N
     store.finish(job, "finished")
     assert store.submit("study", spec) == id, "finished: the answer is there"
     (job.folder / "study.json").unlink()
-    assert store.submit("study", spec) != id, "its files are gone: the answer is not"
+    assert store.submit("study", spec) != id, "its files were deleted: it is no answer"
 
 
 @pytest.mark.parametrize("state", ["failed", "stopped"])
@@ -322,7 +322,8 @@ from pruning.runs.store import Store
 store = Store()
 me = int(sys.argv[1])
 for i in itertools.count():
-    print("submitted", store.submit("run", {"by": me, "i": i}, key=f"shared-{i % 40}" if i % 4 == 0 else None), flush=True)
+    key = f"shared-{i % 40}" if i % 4 == 0 else None
+    print("submitted", store.submit("run", {"by": me, "i": i}, key=key), flush=True)
     job = store.claim()
     if job is None:
         continue
@@ -338,13 +339,13 @@ for i in itertools.count():
 def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
     store: Store, tmp_path: Path
 ) -> None:
-    chance, killed = random.Random(0), 0
+    generator, killed = random.Random(0), 0
     logs = [tmp_path / f"{i}.txt" for i in range(16)]
-    liveness: list[subprocess.Popen[bytes]] = []
+    writers: list[subprocess.Popen[bytes]] = []
 
     def start(i: int) -> None:
         with open(logs[i], "wb") as log:
-            liveness.append(
+            writers.append(
                 subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log)
             )
         # On a busy machine the imports alone could outlast it, and nothing would be interrupted.
@@ -355,25 +356,25 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
     for i in range(4):
         start(i)
     for i in range(4, 16):
-        time.sleep(chance.uniform(0.15, 0.3))
-        victim = liveness.pop(chance.randrange(len(liveness)))
+        time.sleep(generator.uniform(0.15, 0.3))
+        victim = writers.pop(generator.randrange(len(writers)))
         os.kill(victim.pid, signal.SIGKILL)
         killed += victim.wait() == -signal.SIGKILL
         start(i)
         store.reap()
-    for process in liveness:
+    for process in writers:
         process.kill()
         process.wait()
     store.reap()
 
-    said = [
+    lines = [
         line.split()
         for log in logs
         for line in log.read_text().splitlines()
         if len(line.split()) == 2
     ]
-    submitted = {id for word, id in said if word == "submitted"}
-    finished = [id for word, id in said if word == "finished"]
+    submitted = {id for word, id in lines if word == "submitted"}
+    finished = [id for word, id in lines if word == "finished"]
     jobs = {job.id: job for job in store.jobs(limit=100_000)}
     assert killed == 12 and len(finished) > 100, "the test must have had something to lose"
     assert submitted <= jobs.keys(), "an acknowledged job is there"
@@ -393,7 +394,8 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
         if job.state == "failed":
             assert events[-1] == Failed("Lost", PROCESS_ENDED)
     with sqlite3.connect(store.file) as db:
-        keyed = "SELECT MAX(n) FROM (SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed' GROUP BY key)"
+        live = "SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed' GROUP BY key"
+        keyed = f"SELECT MAX(n) FROM ({live})"
         assert db.execute(keyed).fetchone()[0] == 1, "a key has one living job"
         assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
@@ -409,8 +411,8 @@ def test_long_studies_come_last_the_newest_first_and_one_at_a_time(store: Store)
     ]  # type: ignore[union-attr]
     assert store.claim(queues=("run", "study", "long")) is None and store.waiting() == {}
     store.release(store.job(second))
-    held = store.claim(queues=("long",))
-    assert held is not None and held.id == second
-    store.finish(held, "finished")
+    long = store.claim(queues=("long",))
+    assert long is not None and long.id == second
+    store.finish(long, "finished")
     assert store.claim(queues=("study",)) is None
     assert store.claim(queues=("long",)).id == first  # type: ignore[union-attr]

@@ -29,7 +29,7 @@ def until(met: Callable[[], bool], seconds: float = 120.0) -> float:
     """Wait; how long it took."""
     began = time.monotonic()
     while not met():
-        assert time.monotonic() - began < seconds, "it never came"
+        assert time.monotonic() - began < seconds, "it never happened"
         time.sleep(0.02)
     return time.monotonic() - began
 
@@ -48,14 +48,17 @@ def ended(store: Store, id: str, seconds: float = 120.0) -> Job:
 
 
 @pytest.fixture
-def bench(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def tiny_store(home: Path, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store whose every model is the tiny one."""
     monkeypatch.setattr("pruning.runs.handlers.resolve", lambda model, place, **ways: tiny)
     yield Store()
 
 
 def attend(
-    store: Store, spec: dict[str, object], kind: str = "run", shutdown: worker.Shutdown | None = None
+    store: Store,
+    spec: dict[str, object],
+    kind: str = "run",
+    shutdown: worker.Shutdown | None = None,
 ) -> Job:
     store.submit(kind, spec)
     job = store.claim()
@@ -65,13 +68,13 @@ def attend(
 
 
 def test_a_run_leaves_events_weights_masks_histograms_and_a_result(
-    bench: Store, tiny: Workpiece
+    tiny_store: Store, tiny: Workpiece
 ) -> None:
     from safetensors.numpy import load_file
 
     before = {name: value.clone() for name, value in tiny.model.state_dict().items()}
-    job = attend(bench, Recipe(model="tiny", sparsity=0.5, epochs=2).to_dict())
-    events = [event for _, event in bench.events(job.id)]
+    job = attend(tiny_store, Recipe(model="tiny", sparsity=0.5, epochs=2).to_dict())
+    events = [event for _, event in tiny_store.events(job.id)]
     assert job.state == "finished" and job.message is None
     assert [type(e) for e in events] == [
         Started,
@@ -83,17 +86,17 @@ def test_a_run_leaves_events_weights_masks_histograms_and_a_result(
         Measured,
         Finished,
     ]
-    held = results.load_run(job.folder)
-    assert held.finished == events[-1]
-    weights, masks = load_file(held.weights), held.masks()
+    result = results.load_run(job.folder)
+    assert result.finished == events[-1]
+    weights, masks = load_file(result.weights), result.masks()
     assert (
         sum(int(masks[name].sum()) for name in ("0.weight", "2.weight"))
         == 24
-        == held.finished.final.kept
+        == result.finished.final.kept
     )
     for name, keep in masks.items():
         assert (weights[name][~keep] == 0).all()
-    for name, histogram in held.histograms.items():
+    for name, histogram in result.histograms.items():
         assert (
             histogram.dense.sum() == weights[name].size
             and histogram.final.sum() == masks[name].sum()
@@ -103,7 +106,7 @@ def test_a_run_leaves_events_weights_masks_histograms_and_a_result(
 
 
 @pytest.mark.parametrize(
-    "spec, said",
+    "spec, words",
     [
         ({"sparsity": 1.5}, "sparsity is 1.5"),
         ({"criterion": "magnitud"}, "did you mean 'magnitude'"),
@@ -114,23 +117,23 @@ def test_a_run_leaves_events_weights_masks_histograms_and_a_result(
     ],
 )
 def test_what_people_do_wrong_becomes_a_failed_event_with_the_way_out(
-    bench: Store, spec: dict[str, object], said: str
+    tiny_store: Store, spec: dict[str, object], words: str
 ) -> None:
-    job = attend(bench, {"model": "tiny", **spec})
-    last = bench.events(job.id)[-1][1]
-    assert job.state == "failed" and job.message and said in job.message
+    job = attend(tiny_store, {"model": "tiny", **spec})
+    last = tiny_store.events(job.id)[-1][1]
+    assert job.state == "failed" and job.message and words in job.message
     assert isinstance(last, Failed) and last.message == job.message
     assert not (job.folder / "error.txt").exists()
 
 
 def test_what_nobody_foresaw_is_one_sentence_and_a_file(
-    bench: Store, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise KeyError("deep inside")
 
     monkeypatch.setattr("pruning.runs.handlers.resolve", broken)
-    job = attend(bench, Recipe(model="tiny").to_dict())
+    job = attend(tiny_store, Recipe(model="tiny").to_dict())
     assert job.state == "failed" and job.message is not None
     assert (
         "KeyError" in job.message
@@ -141,7 +144,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_file(
 
 
 def test_too_little_memory_is_said_in_plain_words(
-    bench: Store, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(model: str, place: Path, **ways: object) -> Workpiece:
         raise RuntimeError(
@@ -149,44 +152,50 @@ def test_too_little_memory_is_said_in_plain_words(
         )
 
     monkeypatch.setattr("pruning.runs.handlers.resolve", broken)
-    assert attend(bench, Recipe(model="tiny").to_dict()).message == worker.NO_MEMORY
+    assert attend(tiny_store, Recipe(model="tiny").to_dict()).message == worker.NO_MEMORY
 
 
-def test_a_stop_is_heard_within_an_epoch(bench: Store, tiny: Workpiece) -> None:
-    bench.submit("run", Recipe(model="tiny", epochs=10_000, batch=2).to_dict())
-    job = bench.claim()
+def test_a_stop_is_noticed_within_an_epoch(tiny_store: Store, tiny: Workpiece) -> None:
+    tiny_store.submit("run", Recipe(model="tiny", epochs=10_000, batch=2).to_dict())
+    job = tiny_store.claim()
     assert job is not None
-    heartbeat = worker.Heartbeat(bench, job, worker.Shutdown())
-    bench.stop(job.id)
+    heartbeat = worker.Heartbeat(tiny_store, job, worker.Shutdown())
+    tiny_store.stop(job.id)
     heartbeat.start()
     until(heartbeat.should_stop, 5)
     heartbeat.close()
-    assert worker.attend(bench, job, worker.Shutdown())
-    last = bench.events(job.id)[-1][1]
-    assert bench.job(job.id).state == "stopped" and isinstance(last, Halted) and last.epoch < 10_000
+    assert worker.attend(tiny_store, job, worker.Shutdown())
+    last = tiny_store.events(job.id)[-1][1]
+    assert (
+        tiny_store.job(job.id).state == "stopped"
+        and isinstance(last, Halted)
+        and last.epoch < 10_000
+    )
 
 
-def test_a_worker_told_to_leave_gives_back_what_nobody_saw_begin(
-    bench: Store, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_asked_to_end_releases_what_nobody_saw_begin(
+    tiny_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "pruning.runs.handlers.studies.make", lambda spec, work, finished: time.sleep(1) or ({}, {})
     )
-    study = attend(bench, {"what": "card", "model": "tiny"}, "study", worker.Shutdown(requested=True))
+    study = attend(
+        tiny_store, {"what": "card", "model": "tiny"}, "study", worker.Shutdown(requested=True)
+    )
     assert study.state == "queued"
-    bench.delete(study.id)
+    tiny_store.delete(study.id)
     run = attend(
-        bench, Recipe(model="tiny", epochs=10_000).to_dict(), shutdown=worker.Shutdown(pool=-1)
+        tiny_store, Recipe(model="tiny", epochs=10_000).to_dict(), shutdown=worker.Shutdown(pool=-1)
     )
     assert run.state == "failed" and run.message == worker.WORKERS_STOPPED
 
 
-def test_a_worker_whose_job_was_given_up_writes_nothing_more(bench: Store) -> None:
-    bench.submit("run", Recipe(model="tiny", epochs=10_000).to_dict())
-    job = bench.claim()
-    assert job is not None and bench.give_up(job)
-    assert worker.attend(bench, job, worker.Shutdown()) is False
-    assert [type(event) for _, event in bench.events(job.id)] == [
+def test_a_worker_whose_job_was_given_up_writes_nothing_more(tiny_store: Store) -> None:
+    tiny_store.submit("run", Recipe(model="tiny", epochs=10_000).to_dict())
+    job = tiny_store.claim()
+    assert job is not None and tiny_store.give_up(job)
+    assert worker.attend(tiny_store, job, worker.Shutdown()) is False
+    assert [type(event) for _, event in tiny_store.events(job.id)] == [
         Failed
     ] and not job.folder.exists()
 
@@ -218,9 +227,9 @@ def test_a_run_that_needs_no_data_goes_on_without_it(
 
 
 def test_the_model_a_run_left_can_be_worked_on(
-    bench: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch
+    tiny_store: Store, tiny: Workpiece, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = attend(bench, Recipe(model="tiny", sparsity=0.5).to_dict())
+    job = attend(tiny_store, Recipe(model="tiny", sparsity=0.5).to_dict())
     monkeypatch.setattr("sample_models.load", lambda name, **ways: tiny)
     work = resolve.resolve(f"run:{job.id}")
     assert (
@@ -258,11 +267,16 @@ def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
 
 
 def test_the_page_never_imports_torch() -> None:
-    lines = "from pruning.runs import pool, store, results, resolve\nimport sys\nresolve.describe('digits-mlp')\nprint('torch' in sys.modules)"
-    said = subprocess.run(
+    lines = """
+import sys
+from pruning.runs import pool, store, results, resolve
+resolve.describe("digits-mlp")
+print("torch" in sys.modules)
+"""
+    process = subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert said.stdout.strip() == "False"
+    assert process.stdout.strip() == "False"
 
 
 @pytest.mark.slow
@@ -312,67 +326,65 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
 def test_a_pool_without_its_workspace_leaves(home: Path) -> None:
     pool.ensure()
     until(lambda: bool(pool.pid()), 20)
-    found = pool.pid()
-    assert found
+    leader = pool.pid()
+    assert leader
     (home / "pool.lock").unlink()
     process = pool._started[home]
-    assert process.wait(20) == 0 and process.pid == found
+    assert process.wait(20) == 0 and process.pid == leader
 
 
-def test_what_waits_is_told_when_no_worker_can_start(
+def test_what_waits_fails_when_no_worker_can_start(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store()
     id = store.submit("run", Recipe(model=MODEL).to_dict())
     monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
-    hands = supervisor.WorkerPool(store, slots=2)
+    worker_pool = supervisor.WorkerPool(store, slots=2)
     for _ in range(100):
-        hands.resume = 0.0  # without its pauses
-        hands.tick()
+        worker_pool.resume = 0.0  # without its pauses
+        worker_pool.tick()
         time.sleep(0.02)
         if store.job(id).state == "failed":
             break
     assert "pool.log" in (store.job(id).message or "")
 
 
-def test_a_worker_that_does_not_let_go_is_ended(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_does_not_stop_is_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
-    deaf = supervisor.Worker(
+    unresponsive = supervisor.Worker(
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
         ("run", "study"),
         True,
     )
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
-    hands = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(hands, "_start_missing", lambda running: None)
-    hands.workers.append(deaf)
+    worker_pool = supervisor.WorkerPool(store, slots=1)
+    monkeypatch.setattr(worker_pool, "_start_missing", lambda running: None)
+    worker_pool.workers.append(unresponsive)
     id = store.submit("run", Recipe(model=MODEL).to_dict())
-    store.claim(supervisor.process_id.name(deaf.process.pid))
+    store.claim(supervisor.process_id.name(unresponsive.process.pid))
     store.stop(id)
-    hands.tick()
+    worker_pool.tick()
     time.sleep(0.2)
-    hands.tick()
-    assert deaf.process.wait(5) == -signal.SIGKILL
+    worker_pool.tick()
+    assert unresponsive.process.wait(5) == -signal.SIGKILL
     assert store.job(id).state == "stopped"
 
 
-def test_after_a_sleep_of_the_machine_workers_may_speak_first(
+def test_after_a_sleep_of_the_machine_workers_may_renew_first(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store()
-    hands = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(hands, "_start_missing", lambda running: None)
+    worker_pool = supervisor.WorkerPool(store, slots=1)
+    monkeypatch.setattr(worker_pool, "_start_missing", lambda running: None)
     job = store.submit("run", Recipe(model=MODEL).to_dict()) and store.claim()
     assert job is not None
     now = [time.time() + 3600]
     monkeypatch.setattr("time.time", lambda: now[0])
-    hands.tick()
+    worker_pool.tick()
     assert store.job(job.id).state == "running"
     now[0] += store.lease / 4
-    hands.tick()
-    assert store.job(job.id).state == "failed", "it did not speak"
+    worker_pool.tick()
+    assert store.job(job.id).state == "failed", "it did not renew its lease"
 
 
 def test_the_log_keeps_its_end(tmp_path: Path) -> None:
