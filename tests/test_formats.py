@@ -368,7 +368,7 @@ print(len(inspect(sys.argv[1]).tensors), "torch" in sys.modules)
 def test_sample_and_torchvision_architectures_by_name(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sample's own weights come back; torchvision's shapes are known without making its weights."""
+    """A sample's own weights come back; torchvision's shapes need no weights to be made."""
     import sample_models
 
     monkeypatch.setattr(architecture, "expected", EXPECTED)

@@ -73,6 +73,7 @@ def _build(model: str) -> Expected:
         # On the meta device weights take no memory: torchvision's largest have a gigabyte.
         with torch.device("meta"):
             state = sample_models.build(model).state_dict()
+    # Whole numbers, which a file may not have as floats: BatchNorm's counters, indices.
     whole = (name for name, tensor in state.items() if not tensor.is_floating_point())
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     return Expected(shapes, frozenset(whole))

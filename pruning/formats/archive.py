@@ -53,6 +53,7 @@ class Archive:
             raise FileRefused(
                 f"names numbers ({member[:20]!a}) that it does not hold: save or download it again."
             )
+        # The directory at the file's end says where a member's own header lies, not its content.
         header, size = self.members[member]
         self.file.seek(header)
         local = self.file.read(LOCAL)
@@ -86,6 +87,7 @@ def archive(file: BinaryIO, length: int) -> Archive:
         raise FileRefused(
             "is a zip file that is cut off or damaged: save or download it again."
         ) from None
+    # zipfile has made an object for each by now, which the process's limit of memory bounds.
     if len(infos) > limits.MEMBERS:
         raise FileRefused(
             f"has {len(infos):,} members, over the {limits.MEMBERS:,} that are read: "
@@ -110,6 +112,7 @@ def _below(name: str) -> str:
 def _judge_kind(names: list[str]) -> None:
     """Refuses, by name, the other zips that people have models in."""
     below = {_below(name) for name in names}
+    # TorchScript has a data.pkl too, so it must be told apart before that is looked for.
     if "constants.pkl" in below or any(name.startswith("code/") for name in below):
         raise FileRefused(SCRIPT)
     exported = EXPORT_MEMBERS & (below | set(names))

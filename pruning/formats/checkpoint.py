@@ -38,6 +38,7 @@ def contents(file: BinaryIO, length: int) -> Contents:
         raise FileRefused(
             "was saved on a big-endian machine, which is not read: save it as safetensors."
         )
+    # Names and shapes only: torch.save keeps the numbers in members of their own.
     root = load(zipped.read("data.pkl", limits.PICKLE))
     state, wrappers, beside = _state_dict(root)
     tensors, others = _tensors(state)
@@ -128,6 +129,7 @@ def _entry(name: str, claimed: ClaimedTensor | UnreadTensor, zipped: Archive) ->
         raise FileRefused(
             f"has {shown(name)} in a number format that is not read ({dtype}): save it as float32."
         )
+    # Four claims, each against what lies in the zip: offset, rank, storage, and the last number.
     width = WIDTHS[storage.dtype]
     start, size = zipped.place(f"data/{storage.key}")
     # `type`, because True is an int.

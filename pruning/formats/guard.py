@@ -50,6 +50,7 @@ def kind(file: BinaryIO, length: int) -> str:
 
 def contents(file: BinaryIO, length: int, name: str) -> Contents:
     """What a file of `length` bytes holds. Runs nothing in it; raises nothing but FileRefused."""
+    # By content alone: what a file is called says nothing of what it is.
     with guarded(name):
         if kind(file, length) == magic.TORCH:
             return checkpoint.contents(file, length)

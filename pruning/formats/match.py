@@ -49,6 +49,7 @@ def match(contents: Contents, expected: Expected, model: str) -> Match:
 
     FileRefused with what is missing, unexpected or of another shape.
     """
+    # Names first: a shape or dtype can only be judged of a tensor that was found.
     parts, prefix = _best_names(contents.entries, expected.shapes)
     _judge_names_and_shapes(parts, expected, model)
     _judge_dtypes(parts, expected)
@@ -71,10 +72,11 @@ def _best_names(entries: tuple[Entry, ...], wanted: Collection[str]) -> tuple[Pa
     """
     shared = prefixes([entry.name for entry in entries])
     tried = []
+    # An architecture may have one of these prefixes itself, so removing all is not always right.
     for count in range(len(shared) + 1):
         prefix = "".join(shared[:count])
         parts = _merged({entry.name.removeprefix(prefix): entry for entry in entries})
-        # Of prefixes that fit equally well, the longest: what is left is reported under it.
+        # Of prefixes that fit equally well the longest: mismatches are reported without it.
         fitting = len(parts.keys() & set(wanted))
         tried.append((fitting, len(prefix), parts, prefix))
     *_, parts, prefix = max(tried, key=lambda one: one[:2])
@@ -90,6 +92,7 @@ def _merged(named: dict[str, Entry]) -> Parts:
     for name, entry in named.items():
         base = name.removesuffix("_orig")
         mask = named.get(f"{base}_mask")
+        # With a plain weight beside them it is unclear which counts: then the names do not fit.
         if base == name or base in named or mask is None:
             continue
         if mask.shape == entry.shape:
@@ -126,6 +129,7 @@ def _judge_names_and_shapes(parts: Parts, expected: Expected, model: str) -> Non
 
 def _judge_dtypes(parts: Parts, expected: Expected) -> None:
     for name, (weight, *masks) in parts.items():
+        # A whole number in place of a weight is a quantised one, which means another value.
         allowed = (*FLOATS, *WHOLE) if name in expected.whole else FLOATS
         masks_fit = all(mask.dtype in (*FLOATS, *WHOLE) for mask in masks)
         if weight.dtype not in allowed or not masks_fit:

@@ -16,6 +16,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 DataParallel, torch.compile, and the two names people give an attribute.
 """
 
+# Names of attributes joined by dots, as state_dict writes them.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:\-]*(\.[A-Za-z0-9_:\-]+)*")
 
 
@@ -55,6 +56,7 @@ def _is_size(size: object) -> bool:
 def prefixes(names: Sequence[str]) -> tuple[str, ...]:
     """The wrappers' prefixes that all names share, outermost first."""
     shared: list[str] = []
+    # One after the other, since wrappers are nested: DataParallel around a compiled model.
     while names:
         prefix = next((prefix for prefix in PREFIXES if _all_have(names, prefix)), None)
         if prefix is None:

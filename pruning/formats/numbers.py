@@ -109,6 +109,7 @@ def judge(file: BinaryIO, entries: tuple[Entry, ...]) -> None:
                 f"has {shown(entry.name)} in a number format that is not read ({entry.dtype}): "
                 "save it as float32."
             )
+        # Whole numbers are always finite, and need not be read.
         if entry.dtype in FLOATS:
             for _ in pieces(file, entry):
                 pass

@@ -141,6 +141,7 @@ def load(text: bytes) -> Any:
     Made of dicts, lists, tuples, plain values, ClaimedTensors, UnreadTensors and Opaques.
     FileRefused for programs and for what is broken.
     """
+    # genops only decodes opcodes: it is the standard library's disassembler, and runs nothing.
     machine = _Machine()
     # What a broken pickle makes pickletools or the machine raise.
     broken = (
@@ -233,6 +234,7 @@ class _Machine:
         self.stack.append(tuple(reversed(values)))
 
     def remember(self, key: int | None) -> None:
+        # MEMOIZE, of protocol 4, counts by itself; the older opcodes bring the key.
         self.memo[len(self.memo) if key is None else key] = self.top()
 
     def recall(self, key: int) -> None:
@@ -248,6 +250,7 @@ class _Machine:
     def set_items(self, flat: list[Any]) -> None:
         """Keys and values in turn."""
         target = self.top()
+        # A Counter or a Namespace: what it holds is left out, but its opcodes are usual.
         if isinstance(target, Opaque):
             return
         if not isinstance(target, dict) or len(flat) % 2:

@@ -27,6 +27,7 @@ def contents(file: BinaryIO, length: int) -> Contents:
     FileRefused where it claims what is not there.
     """
     file.seek(0)
+    # Judged before it is read: the length is a claim like all others.
     size = int.from_bytes(file.read(8), "little")
     if size > limits.HEADER:
         raise FileRefused(
@@ -39,6 +40,7 @@ def contents(file: BinaryIO, length: int) -> Contents:
             "copy or download it again."
         )
     header = _header(file.read(size))
+    # The one key that is no tensor: free text, which nobody needs here.
     header.pop("__metadata__", None)
     if not header:
         raise FileRefused(f"holds no tensors: {SAVE_AGAIN}.")

@@ -48,6 +48,7 @@ def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> di
     with guard.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
+        # A process of its own: what a hostile file does to its memory ends with it.
         reader = [sys.executable, "-m", "pruning.formats.reader_process"]
         code = _run([*reader, str(folder.resolve()), file_name(name)], file)
         if code is None or code in OVERTIME:

@@ -116,6 +116,7 @@ def shown(name: object, length: int = 60) -> str:
 
     ASCII letters, digits, `_`, `-`, `:` and `.` remain, the rest is `?`.
     """
+    # Cut before it is replaced: a name may be megabytes long.
     text = re.sub(r"[^A-Za-z0-9_.:\-]", "?", str(name)[: length + 1])
     return text if len(text) <= length else text[: length - 3] + "..."
 
@@ -125,6 +126,7 @@ def file_name(name: str) -> str:
     # The name comes from a browser: a Windows path is cut like any other.
     last = PurePath(name.replace("\\", "/")).name
     clean = re.sub(r"[^A-Za-z0-9 _.()+\-]", "_", last).strip(" .")
+    # Of a long name the beginning and the end, where its ending and version stand.
     if len(clean) > 80:
         clean = f"{clean[:60]}...{clean[-17:]}"
     return clean or "file"
@@ -132,5 +134,6 @@ def file_name(name: str) -> str:
 
 def shape_text(shape: Shape) -> str:
     """A shape as people write it: 300×100; a single number's is "one number"."""
+    # A hostile shape has numbers of any length: they must not fill the message.
     sizes = [str(size) if size < 10**15 else "huge" for size in shape]
     return "×".join(sizes) or "one number"

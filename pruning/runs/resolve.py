@@ -48,6 +48,7 @@ def resolve(
     without it). Raises UnknownName, DataError when fetching fails, or what loading raises.
     """
     workspace = workspace or default_workspace()
+    # The files' state is in the key: the same name may stand for other weights tomorrow.
     key = (model, workspace, cache_keys.facts(model, workspace), fetch)
     if key not in _cache:
         # Uploads and runs are new weights in a model that has a name itself.
@@ -61,6 +62,7 @@ def resolve(
             import sample_models
 
             work = sample_models.load(model, data=fetch or _has_data(model), progress=progress)
+        # Dropped only once the new one is loaded, as loading a run may use the one it began from.
         while len(_cache) >= CACHED:
             _cache.popitem(last=False)
         _cache[key] = work
@@ -108,6 +110,7 @@ def _has_data(model: str) -> bool:
     """Whether a model's data can be had without the network."""
     import sample_models
 
+    # What is no sample has no data of ours to download.
     if model not in sample_models.names() or sample_models.card(model).needs == "nothing":
         return True
     from sample_models.data import find
@@ -132,6 +135,7 @@ def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workp
 
     job, result = _finished(id, workspace)
     work = base(recipe_of(job.spec).model)
+    # A copy, because the base stays in the cache for others.
     model = copy.deepcopy(work.model)
     load_model(model, str(result.weights))
     return replace(work, name=f"run {id} of {work.name}", model=model)

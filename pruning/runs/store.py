@@ -215,6 +215,7 @@ class Store:
         """Forget a job, its events and its files. Its worker notices at its next write."""
         with self._write() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
+        # Last: a worker that still writes is fenced off by then.
         shutil.rmtree(self.folder(id), ignore_errors=True)
 
     def reap(self) -> list[Job]:
@@ -302,6 +303,7 @@ class Store:
 
     def append(self, job: Job, event: Event) -> int:
         """Add an event; its number. Raises Fenced."""
+        # An event or two may be lost with the power, as the run is then too.
         with self._write(durable=False) as db:
             return _append(db, _owned(db, job), event)
 
@@ -347,6 +349,7 @@ class Store:
                 return False
             if row["stopping"] is not None:
                 _end(db, row, "stopped", "Stopped.", _halted(db, row))
+            # Once only: a study that ends its process twice would do so for ever.
             elif row["kind"] == "study" and row["attempt"] < 2:
                 _requeue(db, row)
             else:
@@ -367,6 +370,7 @@ class Store:
             try:
                 yield db
             finally:
+                # An error inside: what was begun must not block the next writer.
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 self._idle.append(db)
