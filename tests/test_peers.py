@@ -1,4 +1,7 @@
-"""Masks equal those of torch.nn.utils.prune where no two weights are of one size; with ties the count is exact and falls by flat index."""
+"""Masks equal those of torch.nn.utils.prune where no two weights have one magnitude.
+
+With ties the count is exact, and weights are pruned by flat index.
+"""
 
 from __future__ import annotations
 
@@ -32,27 +35,29 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def untied(model: nn.Module, rows: bool = False, seed: int = 0) -> nn.Module:
-    """The same model, the sizes of its weights all different: the n-th of N floats from 2⁻⁸ on, in an order drawn from the seed."""
-    chance = torch.Generator().manual_seed(seed)
-    held = prunable(model)
-    total = sum(w.numel() for w in held.values())
-    kind = next(iter(held.values())).dtype
-    bits = torch.int16 if kind == torch.bfloat16 else torch.int32
-    first = int(torch.tensor(2.0**-8, dtype=kind).view(bits))
-    sizes = (first + torch.randperm(total, generator=chance)).to(bits).view(kind)
-    assert len(sizes.unique()) == total and torch.isfinite(sizes).all()
-    signs = torch.randint(0, 2, (total,), generator=chance).to(kind) * 2 - 1
+    """The same model with weights of magnitudes that all differ.
+
+    They are the next floats from 2⁻⁸ on, shuffled by the seed. rows: scale each row by another
+    number, so that norms differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = list(prunable(model).values())
+    counts = [weight.numel() for weight in weights]
+    total = sum(counts)
+    dtype = weights[0].dtype
+    # Floats that follow each other have bit patterns that do.
+    bits = torch.int16 if dtype == torch.bfloat16 else torch.int32
+    first = int(torch.tensor(2.0**-8, dtype=dtype).view(bits))
+    magnitudes = (first + torch.randperm(total, generator=generator)).to(bits).view(dtype)
+    assert len(magnitudes.unique()) == total
+    assert torch.isfinite(magnitudes).all()
+    signs = torch.randint(0, 2, (total,), generator=generator).to(dtype) * 2 - 1
     with torch.no_grad():
-        for part, w in zip(
-            torch.split(sizes * signs, [w.numel() for w in held.values()]),
-            held.values(),
-            strict=True,
-        ):
-            w.copy_(part.reshape(w.shape))
-            if rows:  # norms that differ by more than rounding
-                w *= (1 + torch.randperm(len(w), generator=chance)).reshape(
-                    -1, *[1] * (w.dim() - 1)
-                )
+        for part, weight in zip(torch.split(magnitudes * signs, counts), weights, strict=True):
+            weight.copy_(part.reshape(weight.shape))
+            if rows:
+                factors = 1 + torch.randperm(len(weight), generator=generator)
+                weight *= factors.reshape(-1, *[1] * (weight.dim() - 1))
     return model
 
 
@@ -63,60 +68,58 @@ def layers(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
 
 
 def peers(model: nn.Module, how: str, ratio: float) -> dict[str, Tensor]:
-    """The masks torch makes, on a copy; in float32 for norms, which it would else round to the weights' precision."""
+    """The masks torch makes, on a copy.
+
+    In float32 for norms, which it would else round to the weights' precision.
+    """
     copied = copy.deepcopy(model)
-    copied = copied.float() if how.startswith("ln") else copied
-    held = layers(copied)
+    if how.startswith("ln"):
+        copied = copied.float()
+    places = layers(copied)
     if how == "global":
-        prune.global_unstructured(
-            [(module, name) for _, module, name in held], prune.L1Unstructured, amount=ratio
-        )
-    for _, module, name in held:
+        parameters = [(module, name) for _, module, name in places]
+        prune.global_unstructured(parameters, prune.L1Unstructured, amount=ratio)
+    for _, module, name in places:
         if how == "l1":
             prune.l1_unstructured(module, name, amount=ratio)
         elif how == "random":
             prune.random_unstructured(module, name, amount=ratio)
         elif how.startswith("ln"):
             prune.ln_structured(module, name, amount=ratio, n=int(how[-1]), dim=0)
-    return {full: getattr(module, f"{name}_mask").bool() for full, module, name in held}
+    return {full: getattr(module, f"{name}_mask").bool() for full, module, name in places}
 
 
+L1_ROWS = Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"})
 RECIPES = {
     "l1": Recipe(scope="per_layer"),
     "global": Recipe(scope="global"),
     "random": Recipe(criterion="random", scope="per_layer"),
-    "ln1": Recipe(scope="per_layer", granularity="row", granularity_options={"pool": "sum"}),
-    "ln2": Recipe(
-        scope="per_layer",
-        granularity="row",
-        granularity_options={"pool": "sum"},
-        options={"norm": "l2"},
-    ),
+    "ln1": L1_ROWS,
+    "ln2": replace(L1_ROWS, options={"norm": "l2"}),
 }
 
 
 def agree(work: Workpiece, how: str, ratios: Sequence[float] = RATIOS) -> None:
-    """Equal masks; for random ones equal counts. Where they empty a layer and we keep a unit, there is nothing to compare."""
-    units, compared = masks.rank(RECIPES[how], work), 0
+    """Equal masks; for random ones equal counts.
+
+    Where they empty a layer and we keep a unit, there is nothing to compare.
+    """
+    recipe = RECIPES[how]
+    units = masks.rank(recipe, work)
+    compared = 0
     for ratio in ratios:
-        ours = masks.verdict(
-            units, units.ranking.drops(replace(RECIPES[how], sparsity=ratio)), work.model
-        )
-        theirs = {
-            name: mask
-            for name, mask in peers(work.model, how, ratio).items()
-            if name not in units.ranking.fixed
-        }
-        emptied = {name for name, mask in theirs.items() if not mask.any()}
+        drops = units.ranking.drops(replace(recipe, sparsity=ratio))
+        ours = masks.verdict(units, drops, work.model)
+        theirs = peers(work.model, how, ratio)
+        names = theirs.keys() - set(units.ranking.fixed)
+        emptied = {name for name in names if not theirs[name].any()}
         if how == "global" and emptied:
             continue
-        for name in theirs.keys() - emptied:
-            same = (
-                torch.equal(ours[name], theirs[name])
-                if how != "random"
-                else int(ours[name].sum()) == int(theirs[name].sum())
-            )
-            assert same, (name, ratio)
+        for name in names - emptied:
+            if how == "random":
+                assert ours[name].sum() == theirs[name].sum(), (name, ratio)
+            else:
+                assert torch.equal(ours[name], theirs[name]), (name, ratio)
             compared += 1
     assert compared >= len(ratios) / 2
 
@@ -155,7 +158,9 @@ def test_resnet18(how: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", [name for name in TOYS if name != "attention"])
-def test_ties_fall_by_flat_index_and_the_count_is_exact(name: str, dtype: torch.dtype) -> None:
+def test_ties_are_pruned_by_flat_index_and_the_count_is_exact(
+    name: str, dtype: torch.dtype
+) -> None:
     work = toy(name)
     with torch.no_grad():
         for w in prunable(work.model).values():
@@ -165,14 +170,14 @@ def test_ties_fall_by_flat_index_and_the_count_is_exact(name: str, dtype: torch.
     for ratio in RATIOS:
         keep = pruning.choose(Recipe(scope="per_layer", sparsity=ratio), work)
         for mask in keep.values():
-            gone = min(round(ratio * mask.numel()), mask.numel() - 1)
-            assert mask.flatten().tolist() == [False] * gone + [True] * (mask.numel() - gone)
-        spare = total - len(keep)
-        assert sum(
-            int((~k).sum()) for k in pruning.choose(Recipe(sparsity=ratio), work).values()
-        ) == min(round(ratio * total), spare)
+            removed = min(round(ratio * mask.numel()), mask.numel() - 1)
+            assert mask.flatten().tolist() == [False] * removed + [True] * (mask.numel() - removed)
+        everywhere = pruning.choose(Recipe(sparsity=ratio), work)
+        removed = sum(int((~mask).sum()) for mask in everywhere.values())
+        most = total - len(keep)  # one weight of each layer is always kept
+        assert removed == min(round(ratio * total), most)
 
 
-def test_the_output_layer_is_the_one_left_alone_by_rows() -> None:
+def test_rows_of_the_output_layer_are_left_alone() -> None:
     work = sample_models.load("digits-cnn", data=False)
     assert set(masks.rank(RECIPES["ln1"], work).ranking.fixed) == {output_layer(work)}

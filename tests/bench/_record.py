@@ -1,10 +1,11 @@
-"""What the engine says, as numbers to hold a rebuilding against: masks as hashes, sparsities, accuracies, losses, bit for bit.
+"""What the engine computes, bit for bit: masks as hashes, sparsities, accuracies, losses.
 
     .venv/bin/python tests/bench/_record.py before.json               write
     .venv/bin/python tests/bench/_record.py after.json before.json    write and compare
 
-Only the public surface is used, recipes are given as version 1 spelled them, and everything runs in one thread: the same
-machine gives the same bits. A record is no test: another processor rounds differently.
+Run before and after a rebuilding that should change no number. Only the public surface is used,
+recipes are written as version 1 spelled them, and everything runs in one thread: the same machine
+gives the same bits. A record is no test: another processor rounds differently.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def _digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def of_recipe(data: dict[str, Any]) -> dict[str, Any]:
-    """Masks, the share pruned after each step, losses of each epoch, accuracy and loss in the end."""
+    """Masks, the share pruned after each step, losses of each epoch, final accuracy and loss."""
     recipe, work = (
         pruning.Recipe.from_dict({"version": 1, **data}),
         sample_models.load(data["model"]),
@@ -319,9 +320,9 @@ def main() -> None:
         print(f"differs: {name}")
         for key in before[name] if isinstance(before[name], dict) else ():
             if before[name][key] != found.get(name, {}).get(key):
-                print(
-                    f"   {key}: {str(before[name][key])[:200]} -> {str(found.get(name, {}).get(key))[:200]}"
-                )
+                old = str(before[name][key])[:200]
+                new = str(found.get(name, {}).get(key))[:200]
+                print(f"   {key}: {old} -> {new}")
     print(f"{len(before) - len(unlike)} of {len(before)} entries are equal.")
     sys.exit(1 if unlike else 0)
 

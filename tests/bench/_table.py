@@ -13,9 +13,8 @@ def report(times: Mapping[str, Sequence[float]], *, limit: float, what: str) -> 
     over = 0
     for name, row in times.items():
         low, median, high = statistics.quantiles(row, n=4, method="inclusive")
+        quartiles = f"{low:.0f} to {high:.0f} ms"
+        line = f"{name:28}{median:6.0f} ms{quartiles:>16}{max(row):7.0f} ms{len(row):7}"
+        print(line + ("  over the limit" if median > limit else ""))
         over |= median > limit
-        said = "  over the limit" if median > limit else ""
-        print(
-            f"{name:28}{median:6.0f} ms{f'{low:.0f} to {high:.0f} ms':>16}{max(row):7.0f} ms{len(row):7}{said}"
-        )
     return int(over)

@@ -1,7 +1,8 @@
-"""by_sensitivity against the same share from each layer and the lowest scores anywhere, at equal sparsity, before any healing.
+"""The scope by_sensitivity against per_layer and global, at equal sparsity, before fine-tuning.
 
-Five trainings of each small sample model, each from its own seed: magnitude and the scopes draw nothing, so that what varies is the model.
-Ratios are chosen on validation images, accuracy is of the test images. Writes tests/bench/results/by_sensitivity.md as it goes.
+Five trainings of each small sample model, each from its own seed: neither magnitude nor the scopes
+are random, so that what varies is the model. Ratios are chosen on validation images, accuracy is of
+the test images. Writes tests/bench/results/by_sensitivity.md as it goes.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ def trained(name: str, seed: int) -> Workpiece:
     """The sample model, trained anew from this seed as the shipped one was."""
     work = sample_models.load(name)
     model = sample_models.build(name, seed)
-    data, validation = work.need("train", "Training"), work.need("validation", "Training")
-    return replace(
-        work, model=train(model, data, validation, sample(name).training, seed, lambda line: None)
-    )
+    data = work.need("train", "Training")
+    validation = work.need("validation", "Training")
+    recipe = sample(name).training
+    return replace(work, model=train(model, data, validation, recipe, seed, lambda line: None))
 
 
 def accuracies(work: Workpiece) -> Rows:
@@ -65,21 +66,27 @@ def accuracies(work: Workpiece) -> Rows:
 
 def line(name: str, sparsity: float, row: dict[str, list[float]]) -> str:
     means = {scope: statistics.mean(values) for scope, values in row.items()}
-    best = "both" if means["by_sensitivity"] > max(means["per_layer"], means["global"]) else ""
-    best = best or ("per_layer" if means["by_sensitivity"] > means["per_layer"] else "neither")
-    gain = [a - b for a, b in zip(row["by_sensitivity"], row["global"], strict=True)]
-    told = " | ".join(
-        f"{means[scope]:.1f} ({min(row[scope]):.1f} to {max(row[scope]):.1f})" for scope in SCOPES
-    )
-    return f"| {name} | {sparsity:.0%} | {told} | {statistics.mean(gain):+.1f} ({sum(g > 0 for g in gain)} of {len(gain)}) | {best} |"
+    mean = means["by_sensitivity"]
+    if mean > max(means["per_layer"], means["global"]):
+        beats = "both"
+    else:
+        beats = "per_layer" if mean > means["per_layer"] else "neither"
+    gains = [a - b for a, b in zip(row["by_sensitivity"], row["global"], strict=True)]
+    wins = sum(gain > 0 for gain in gains)
+    cells = [name, f"{sparsity:.0%}"]
+    for scope in SCOPES:
+        cells.append(f"{means[scope]:.1f} ({min(row[scope]):.1f} to {max(row[scope]):.1f})")
+    cells += [f"{statistics.mean(gains):+.1f} ({wins} of {len(gains)})", beats]
+    return f"| {' | '.join(cells)} |"
 
 
 def write(lines: list[str], wins: list[str]) -> None:
     text = [
-        "# by_sensitivity at equal sparsity, before healing",
+        "# by_sensitivity at equal sparsity, before fine-tuning",
         "",
-        f"`python3 run.py bench by_sensitivity`: magnitude, single weights, one shot; mean of {len(SEEDS)} trainings (lowest to highest), "
-        f"test accuracy in %. Ratios chosen on at most 256 validation images. torch {machine()['torch'].split('+')[0]}, one thread.",
+        "`python3 run.py bench by_sensitivity`: magnitude, single weights, one shot; mean of "
+        f"{len(SEEDS)} trainings (lowest to highest), test accuracy in %. Ratios chosen on at most "
+        f"256 validation images. torch {machine()['torch'].split('+')[0]}, one thread.",
         "",
         "| model | removed | per_layer | global | by_sensitivity | over global (wins) | beats |",
         "|---|---|---|---|---|---|---|",
@@ -96,20 +103,18 @@ def main() -> int:
     lines: list[str] = []
     wins: list[str] = []
     for name in MODELS:
-        began, rows = time.perf_counter(), dict[float, dict[str, list[float]]]()
+        began = time.perf_counter()
+        rows: Rows = {}
         for seed in SEEDS:
-            for sparsity, found in accuracies(trained(name, seed)).items():
-                for scope, values in found.items():
+            for sparsity, by_scope in accuracies(trained(name, seed)).items():
+                for scope, values in by_scope.items():
                     rows.setdefault(sparsity, {}).setdefault(scope, []).extend(values)
-        lines += [line(name, sparsity, row) for sparsity, row in rows.items()]
-        if all(text.endswith("| both |") for text in lines[-len(SPARSITIES) :]):
+        new = [line(name, sparsity, row) for sparsity, row in rows.items()]
+        lines += new
+        if all(text.endswith("| both |") for text in new):
             wins.append(name)
         write(lines, wins)
-        print(
-            "\n".join(lines[-len(SPARSITIES) :]),
-            f"  {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+        print("\n".join(new), f"  {time.perf_counter() - began:.0f} s", flush=True)
     return int(len(wins) < 3)
 
 

@@ -1,7 +1,8 @@
-"""Every criterion at four sparsities, before and after fine-tuning, on digits: single weights of five MLPs, and channels of one ResNet.
+"""Every criterion at four sparsities, before and after fine-tuning, on digits.
 
-Writes tests/bench/results/criteria.md. The MLPs are trained here from five seeds, as the shipped one was; the ResNet is the shipped
-one, fine-tuned from five seeds. Takes about ten minutes on one core.
+Single weights of five MLPs, and channels of one ResNet. Writes tests/bench/results/criteria.md. The
+MLPs are trained here from five seeds, as the shipped one was; the ResNet is the shipped one,
+fine-tuned from five seeds. Takes about ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from sample_models.training import train
 OUT = Path(__file__).parent / "results" / "criteria.md"
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 SEEDS = range(5)
-STEPS = 10  # of pruning without healing, each scored anew
+STEPS = 10  # of pruning without fine-tuning, each scored anew
 OTHERS = (
     "digits-cnn",
     "digits-resnet",
@@ -37,34 +38,37 @@ OTHERS = (
     "mnist1d-cnn",
 )
 COMPARED = ("random", "magnitude", "wanda", "taylor", "obd", "obs")
-SLIMMED = "bn_scale, slimmed"  # after training with an L1 penalty on the scales
-Row = dict[str, list[float]]
+SLIMMING = "bn_scale, slimming"  # network slimming: trained with an L1 penalty on the scales
+Accuracies = dict[str, list[float]]  # "criterion|column" -> accuracies, one a seed
 
 
 HEAD = """# Every criterion, before and after fine-tuning
 
-Made by `python3 run.py bench criteria`. Accuracy on the 360 test digits, in %, mean ± standard deviation over 5 seeds; one image is
-0.28 points, and the 95 % interval of one network's accuracy is about ± 1.5 points at 98 % and ± 4.5 at 75 %. Each criterion with its
-default options.
+Made by `python3 run.py bench criteria`. Accuracy on the 360 test digits, in %, mean ± standard
+deviation over 5 seeds; one image is 0.28 percentage points, and the 95 % interval of one network's
+accuracy is about ± 1.5 points at 98 % and ± 4.5 at 75 %. Each criterion with its default options.
 
 ## Single weights, anywhere in the model
 
-digits-mlp trained from 5 seeds, dense {single}. One step; after: 5 epochs at learning rate 0.02. *steps*: 0.9 before fine-tuning
-when it is reached in {steps} rounds of one rate, each scored anew and none healed. Sorted by *0.9 before*.
+digits-mlp trained from 5 seeds, dense {single}. One step; after: 5 epochs at learning rate 0.02.
+*steps*: 0.9 before fine-tuning when it is reached in {steps} rounds of one rate, each scored anew
+and none fine-tuned. Sorted by *0.9 before*.
 
 {weights}
 
 ## Single weights of other models, before fine-tuning
 
-One step, anywhere in the model, as shipped, at 0.5 · 0.8 · 0.9. OBS also changes the weights that stay.
+One step, anywhere in the model, as shipped, at 0.5 · 0.8 · 0.9. OBS also changes the weights that
+are kept.
 
 {others}
 
 ## Whole channels, the same share in each layer
 
-digits-resnet as shipped, dense {whole}; the output layer is left alone. One step; after: 2 epochs at learning rate 0.02, from 5 seeds.
-Scored once, so before fine-tuning only *random* differs between seeds. *{slimmed}*: first 10 epochs with an L1 penalty
-of 0.03 on BatchNorm's scales (learning rate 0.05). Sorted by *0.5 after*.
+digits-resnet as shipped, dense {whole}; the output layer is left alone. One step; after: 2 epochs
+at learning rate 0.02, from 5 seeds. Scored once, so before fine-tuning only *random* differs between
+seeds. *{slimming}*: first 10 epochs with an L1 penalty of 0.03 on BatchNorm's scales (learning
+rate 0.05). Sorted by *0.5 after*.
 
 {channels}
 """
@@ -84,14 +88,9 @@ def trained(seed: int) -> Workpiece:
     """The digits MLP, trained from a seed as its card says."""
     work = sample_models.load("digits-mlp")
     assert work.train and work.validation
-    model = train(
-        sample_models.build("digits-mlp", seed),
-        work.train,
-        work.validation,
-        sample("digits-mlp").training,
-        seed,
-        lambda _: None,
-    )
+    untrained = sample_models.build("digits-mlp", seed)
+    recipe = sample("digits-mlp").training
+    model = train(untrained, work.train, work.validation, recipe, seed, lambda _: None)
     return replace(work, model=model)
 
 
@@ -100,29 +99,30 @@ def measured(
 ) -> Iterator[tuple[str, float]]:
     """(column, accuracy): for each sparsity before and after fine-tuning."""
     for sparsity in SPARSITIES:
-        now = replace(recipe, sparsity=sparsity, epochs=epochs)
-        keep = masks.verdict(units, units.ranking.drops(now), work.model)
+        recipe = replace(recipe, sparsity=sparsity, epochs=epochs)
+        keep = masks.verdict(units, units.ranking.drops(recipe), work.model)
         copied = fresh(work)
-        masks.remove(now, copied, keep)
+        masks.remove(recipe, copied, keep)
         yield f"{sparsity} before", accuracy(copied)
-        for _ in finetune(copied, keep, now):
+        for _ in finetune(copied, keep, recipe):
             pass
         yield f"{sparsity} after", accuracy(copied)
 
 
 def in_steps(recipe: Recipe, work: Workpiece) -> float:
-    """Accuracy at 0.9 when it is reached in many rounds of one rate, each scored anew, none healed."""
-    copied, gone = fresh(work), masks.dense(work.model)
+    """Accuracy at 0.9, reached in rounds of one rate, each scored anew and none fine-tuned."""
+    copied = fresh(work)
+    keep = masks.dense(work.model)
     recipe = replace(recipe, sparsity=0.9)
     for step in range(1, STEPS + 1):
-        gone = masks.choose(recipe, copied, gone, share=(1 - 0.1 ** (step / STEPS)) / 0.9)
-        masks.remove(recipe, copied, gone)
+        keep = masks.choose(recipe, copied, keep, share=(1 - 0.1 ** (step / STEPS)) / 0.9)
+        masks.remove(recipe, copied, keep)
     return accuracy(copied)
 
 
-def weights() -> tuple[Row, list[float]]:
-    """criterion and column -> accuracies, one a seed; the dense accuracies."""
-    found: Row = {}
+def weights() -> tuple[Accuracies, list[float]]:
+    """Single weights; the dense accuracies beside them."""
+    found: Accuracies = {}
     works = [trained(seed) for seed in SEEDS]
     for name in registry.names("criterion"):
         if registry.misfit(name, "weight"):
@@ -133,39 +133,34 @@ def weights() -> tuple[Row, list[float]]:
                 found.setdefault(f"{name}|{column}", []).append(value)
             if name != "obs":  # which needs no steps, and takes seconds for each
                 found.setdefault(f"{name}|steps", []).append(in_steps(recipe, work))
-        say(name, found)
+        show(name, found)
     return found, [accuracy(work) for work in works]
 
 
-def channels() -> tuple[Row, list[float]]:
-    found: Row = {}
+def channels() -> tuple[Accuracies, list[float]]:
+    found: Accuracies = {}
     work = sample_models.load("digits-resnet")
-    for name in [*registry.names("criterion"), SLIMMED]:
+    for name in [*registry.names("criterion"), SLIMMING]:
         criterion = name.split(",")[0]
         if registry.misfit(criterion, "channel"):
             continue
         recipe = Recipe(criterion=criterion, granularity="channel", scope="per_layer", lr=0.02)
-        start = compact_model(work, recipe) if name == SLIMMED else work
+        start = slimming(work, recipe) if name == SLIMMING else work
         units = masks.rank(recipe, start)
         for seed in SEEDS:
             recipe = replace(recipe, seed=seed)
-            units = masks.rank(recipe, start) if criterion == "random" else units
+            if criterion == "random":
+                units = masks.rank(recipe, start)
             for column, value in measured(recipe, start, units, epochs=2):
                 found.setdefault(f"{name}|{column}", []).append(value)
-        say(name, found)
+        show(name, found)
     return found, [accuracy(work)]
 
 
-def say(name: str, found: Row) -> None:
-    print(
-        name,
-        {
-            key.split("|")[1]: round(statistics.mean(v), 2)
-            for key, v in found.items()
-            if key.startswith(f"{name}|")
-        },
-        flush=True,
-    )
+def show(name: str, found: Accuracies) -> None:
+    means = {key: round(statistics.mean(values), 2) for key, values in found.items()}
+    columns = {key.split("|")[1]: mean for key, mean in means.items() if key.startswith(f"{name}|")}
+    print(name, columns, flush=True)
 
 
 def others() -> list[str]:
@@ -175,44 +170,38 @@ def others() -> list[str]:
         "|---|---:|" + "---:|" * len(COMPARED),
     ]
     for name in OTHERS:
-        work, cells = sample_models.load(name), []
+        work = sample_models.load(name)
+        cells = []
         for criterion in COMPARED:
             recipe = Recipe(criterion=criterion, scope="global")
-            units, right = masks.rank(recipe, work), []
+            units = masks.rank(recipe, work)
+            values = []
             for sparsity in (0.5, 0.8, 0.9):
+                drops = units.ranking.drops(replace(recipe, sparsity=sparsity))
                 copied = fresh(work)
-                masks.remove(
-                    recipe,
-                    copied,
-                    masks.verdict(
-                        units, units.ranking.drops(replace(recipe, sparsity=sparsity)), work.model
-                    ),
-                )
-                right.append(f"{accuracy(copied):.1f}")
-            cells.append(" · ".join(right))
+                masks.remove(recipe, copied, masks.verdict(units, drops, work.model))
+                values.append(f"{accuracy(copied):.1f}")
+            cells.append(" · ".join(values))
         lines.append(f"| {name} | {accuracy(work):.1f} | " + " | ".join(cells) + " |")
         print(lines[-1], flush=True)
     return lines
 
 
-def compact_model(work: Workpiece, recipe: Recipe) -> Workpiece:
+def slimming(work: Workpiece, recipe: Recipe) -> Workpiece:
     """After 10 epochs with the penalty on BatchNorm's scales."""
     copied = fresh(work)
-    for _ in finetune(
-        copied,
-        masks.dense(copied.model),
-        replace(recipe, epochs=10, slimming=0.03, lr=0.05),
-        step=0,
-    ):
+    recipe = replace(recipe, epochs=10, slimming=0.03, lr=0.05)
+    for _ in finetune(copied, masks.dense(copied.model), recipe, step=0):
         pass
     return copied
 
 
-def table(found: Row, columns: list[str], by: str) -> list[str]:
+def table(found: Accuracies, columns: list[str], by: str) -> list[str]:
     """A row for each criterion, the best first."""
     names = list(dict.fromkeys(key.split("|")[0] for key in found))
     lines = ["| criterion | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    for name in sorted(names, key=lambda name: -statistics.mean(found[f"{name}|{by}"])):
+    names.sort(key=lambda name: -statistics.mean(found[f"{name}|{by}"]))
+    for name in names:
         cells = [cell(found.get(f"{name}|{column}", [])) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
@@ -235,7 +224,7 @@ def main() -> int:
         single=f"{statistics.mean(dense):.1f} ± {statistics.stdev(dense):.1f}",
         whole=f"{other[0]:.1f}",
         steps=STEPS,
-        compact_model=SLIMMED,
+        slimming=SLIMMING,
         others="\n".join(more),
         weights="\n".join(table(single, [*ratios, "steps"], "0.9 before")),
         channels="\n".join(table(whole, ratios, "0.5 after")),

@@ -1,4 +1,4 @@
-"""Criterion check: every criterion against the leave-one-out change in loss, on trained sample models.
+"""Criterion check: every criterion against the leave-one-out loss change, on trained models.
 
 `python3 run.py bench criterion_check` prints the tables, for single weights and for channels, and
 keeps them in tests/bench/results/criterion_check.md.

@@ -1,4 +1,4 @@
-"""Do compact models recover? Half of the channels of every dependency group pruned, then fine-tuned.
+"""Do compact models recover? Half of the channels of every group pruned, then fine-tuned.
 
 digits-resnet and digits-vit, fine-tuned as compact models: test accuracy beside the dense model's,
 three seeds. `python3 run.py bench finetune_compact`

@@ -1,6 +1,7 @@
-"""What pruning gives and what it does not, measured: zeros against fewer channels in two runtimes, and files against the entropy limit.
+"""What pruning gives and what it does not: zeros against fewer channels, files against entropy.
 
-Writes tests/bench/results/measure.md. Takes about two minutes; a busy machine shows in the control, and then there is no verdict.
+Speed in two runtimes, sizes against the entropy limit. Writes tests/bench/results/measure.md. Takes
+about two minutes; a busy machine shows in the control, and then there is no verdict.
 """
 
 from __future__ import annotations
@@ -34,8 +35,7 @@ from pruning.types import Workpiece
 
 RESULT = Path(__file__).parent / "results" / "measure.md"
 SHARES = (0.8, 0.9, 0.95, 0.99)
-SECONDS = 20.0
-"""Of timing, for each runtime and batch."""
+SECONDS = 20.0  # of timing, for each runtime and batch
 
 
 def lowest_half(dependencies: DependencyGraph, model: nn.Module) -> NDArray[np.bool_]:
@@ -43,20 +43,18 @@ def lowest_half(dependencies: DependencyGraph, model: nn.Module) -> NDArray[np.b
     squares = np.zeros(dependencies.units)
     state = dict(model.named_parameters())
     for (name, dim), unit in dependencies.unit_of_index.items():
-        if name in state:
-            each = (
-                state[name].detach().square().transpose(0, dim).flatten(1).sum(1)
-                if state[name].dim() > 1
-                else state[name].detach().square()
-            )
-            np.add.at(squares, unit[unit >= 0], each.numpy()[unit >= 0])
-    gone = np.zeros(dependencies.units, bool)
+        if name not in state:
+            continue
+        square = state[name].detach().square()
+        if square.dim() > 1:
+            square = square.transpose(0, dim).flatten(1).sum(1)
+        inside = unit >= 0
+        np.add.at(squares, unit[inside], square.numpy()[inside])
+    removed = np.zeros(dependencies.units, bool)
     for start, group in zip(dependencies.starts, dependencies.groups, strict=False):
-        gone[
-            start
-            + np.argsort(squares[start : start + group.units], kind="stable")[: group.units // 2]
-        ] = True
-    return gone
+        order = np.argsort(squares[start : start + group.units], kind="stable")
+        removed[start + order[: group.units // 2]] = True
+    return removed
 
 
 def zeros(model: nn.Module, share: float) -> nn.Module:
@@ -66,9 +64,9 @@ def zeros(model: nn.Module, share: float) -> nn.Module:
     return copied
 
 
-def masked(model: nn.Module, kept: Masks) -> nn.Module:
+def masked(model: nn.Module, keep: Masks) -> nn.Module:
     copied = copy.deepcopy(model)
-    masks.apply(kept, copied)
+    masks.apply(keep, copied)
     return copied
 
 
@@ -76,7 +74,10 @@ def masked(model: nn.Module, kept: Masks) -> nn.Module:
 
 
 def resnet18() -> Iterator[str]:
-    """Dense, 90 % zeros, half the channels as zeros, half the channels gone; batch 1 in both runtimes, on the threads torch has."""
+    """Dense, 90 % zeros, half the channels as zeros, and the compact model without them.
+
+    Batch 1 in both runtimes, on the threads torch has.
+    """
     from torchvision.models import resnet18 as build
 
     with torch.random.fork_rng():
@@ -84,86 +85,83 @@ def resnet18() -> Iterator[str]:
         model = build(weights=None).eval()
     example = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     dependencies = dependency_graph(model, example)
-    kept = masks_without(dependencies, lowest_half(dependencies, model), model)
-    compact, certificate = shrink_certified(model, kept, example)
+    keep = masks_without(dependencies, lowest_half(dependencies, model), model)
+    compact, certificate = shrink_certified(model, keep, example)
     models = {
         "dense": model,
         "90 % zeros": zeros(model, 0.9),
-        "half the channels as zeros": masked(model, kept),
+        "half the channels as zeros": masked(model, keep),
         "compact": compact,
     }
-    weights = sum(p.numel() for p in compact.parameters())
-    work = sum(macs(compact, example).values()) / 1e9
-    yield f"Half of each group of ResNet-18's channels gone: {work:.3f} G MACs of convolutions and linear layers,"
-    yield f"{weights / 1e6:.5f} M weights; certificate {certificate.error:.1e} relative in float64.\n"
-    yield "| runtime | model | ms (quartiles) | times as fast as dense (95 %) | control | verdict |\n|---|---|---|---|---|---|"
-    torch_told = [each[0] for each in timings(list(models.values()), example, budget=SECONDS)]
-    onnx_told = [
-        each[0]
-        for each in onnx_timings(list(models.values()), example, batches=[1], budget=SECONDS)
-    ]
-    for told in (torch_told, onnx_told):
-        yield from (row(name, timing) for name, timing in zip(models, told, strict=True))
+    weights = sum(p.numel() for p in compact.parameters()) / 1e6
+    billions = sum(macs(compact, example).values()) / 1e9
+    yield "Half of each dependency group of ResNet-18's channels removed:"
+    yield f"{billions:.3f} G MACs of convolutions and linear layers, {weights:.5f} M weights;"
+    yield f"certificate {certificate.error:.1e} relative in float64.\n"
+    yield (
+        "| runtime | model | ms (quartiles) | times as fast as dense (95 %) | control | verdict |\n"
+        "|---|---|---|---|---|---|"
+    )
+    every = list(models.values())
+    in_torch = timings(every, example, budget=SECONDS)
+    in_onnx = onnx_timings(every, example, batches=[1], budget=SECONDS)
+    # Of each model, its timing at batch 1.
+    runtimes = {
+        "torch": [each[0] for each in in_torch],
+        "ONNX Runtime": [each[0] for each in in_onnx],
+    }
+    for rows in runtimes.values():
+        yield from (row(name, timing) for name, timing in zip(models, rows, strict=True))
     yield ""
-    for runtime, told in (("torch", torch_told), ("ONNX Runtime", onnx_told)):
-        yield from judged(runtime, told[0].control, told[1], told[3])
+    for runtime, (dense, sparse, _, small) in runtimes.items():
+        yield from judged(runtime, dense.control, sparse, small)
 
 
 def row(name: str, t: Timing) -> str:
     if t.latency is None:
         return f"| {t.runtime} | {name} | not measured: {t.why} | | | |"
-    fast = (
-        f"{t.speedup.value:.2f} ({t.speedup.low:.2f} to {t.speedup.high:.2f})" if t.speedup else ""
-    )
+    speedup = ""
+    if t.speedup:
+        speedup = f"{t.speedup.value:.2f} ({t.speedup.low:.2f} to {t.speedup.high:.2f})"
     took = f"{t.latency.median:.1f} ({t.latency.low:.1f} to {t.latency.high:.1f})"
-    return f"| {t.runtime} | {name} | {took}, {t.latency.passes} passes | {fast} | {(t.control or 0) * 100:.1f} % | {t.verdict} |"
+    control = f"{(t.control or 0) * 100:.1f} %"
+    cells = [t.runtime, name, f"{took}, {t.latency.passes} passes", speedup, control, t.verdict]
+    return f"| {' | '.join(cells)} |"
 
 
 def judged(runtime: str, control: float | None, sparse: Timing, compact: Timing) -> Iterator[str]:
-    held = control is not None and control <= TOLERANCE
-    yield line(held, f"{runtime}: the A/A control is within 5 % ({(control or 0) * 100:.1f} %)")
-    yield line(
-        sparse.verdict == "the same",
-        f"{runtime}: 90 % zeros are reported as no gain ({sparse.verdict})",
-    )
-    fast = (
-        compact.speedup is not None and compact.verdict == "faster" and compact.speedup.value >= 1.5
-    )
-    yield line(
-        fast,
-        f"{runtime}: half the channels are at least 1.5 times as fast ({compact.speedup.value if compact.speedup else 0:.2f})",
-    )
+    quiet = control is not None and control <= TOLERANCE
+    yield line(quiet, f"{runtime}: the A/A control is within 5 % ({(control or 0) * 100:.1f} %)")
+    no_gain = sparse.verdict == "the same"
+    yield line(no_gain, f"{runtime}: 90 % zeros are reported as no gain ({sparse.verdict})")
+    times = compact.speedup.value if compact.speedup else 0.0
+    faster = compact.verdict == "faster" and times >= 1.5
+    yield line(faster, f"{runtime}: half the channels are at least 1.5 times as fast ({times:.2f})")
 
 
-def line(holds: bool, said: str) -> str:
+def line(holds: bool, claim: str) -> str:
     """A line of the record: what was asked, and whether it holds."""
-    return f"- {'holds' if holds else 'DOES NOT HOLD'}: {said}"
+    return f"- {'holds' if holds else 'DOES NOT HOLD'}: {claim}"
 
 
 # ---------------------------------------------------------------- sparse linear layers
 
 
 def sparse_rows() -> Iterator[str]:
-    """A linear layer in CSR against dense, by its size and share of zeros: where the one catches up with the other."""
-    yield (
-        "| layer | batch | "
-        + " | ".join(f"{share:.0%}".replace("%", " %") for share in (0.8, 0.9, 0.95, 0.98))
-        + " |\n|---|---|---|---|---|---|"
-    )
+    """A linear layer in CSR against dense: from which size and share of zeros on it is faster."""
+    shares = (0.8, 0.9, 0.95, 0.98)
+    head = " | ".join(f"{100 * share:.0f} %" for share in shares)
+    yield f"| layer | batch | {head} |\n|---|---|---|---|---|---|"
     for side in (128, 512, 2048):
         for batch in (1, 32):
             cells = []
-            for share in (0.8, 0.9, 0.95, 0.98):
+            for share in shares:
                 dense = nn.Sequential(nn.Linear(side, side))
-                (_,), (_, csr) = timings(
-                    [dense, zeros(dense, share)], torch.randn(1, side), batch=batch, budget=0.5
-                )
-                cells.append(
-                    f"{csr.speedup.value:.2f}"
-                    + ("" if csr.verdict != "no verdict" else " (no verdict)")
-                    if csr.speedup
-                    else "—"
-                )
+                models = [dense, zeros(dense, share)]
+                x = torch.randn(1, side)
+                (_,), (_, csr) = timings(models, x, batch=batch, budget=0.5)
+                doubt = " (no verdict)" if csr.verdict == "no verdict" else ""
+                cells.append(f"{csr.speedup.value:.2f}{doubt}" if csr.speedup else "—")
             yield f"| {side} × {side} | {batch} | " + " | ".join(cells) + " |"
 
 
@@ -171,8 +169,11 @@ def sparse_rows() -> Iterator[str]:
 
 
 def files() -> Iterator[str]:
-    """The sparse file over the entropy limit, and what travels over dense, for every trained sample model that is here."""
-    head = " | ".join(f"{share * 100:g} % gone" for share in SHARES)
+    """The entropy-coded file over its limit, for every trained sample model that is here.
+
+    In brackets both it and the compressed sparse file as a share of the dense one.
+    """
+    head = " | ".join(f"{share * 100:g} % pruned" for share in SHARES)
     yield f"| model | dense | {head} |\n|---|---|" + "---|" * len(SHARES)
     worst = 0.0
     for name in sample_models.names():
@@ -182,36 +183,34 @@ def files() -> Iterator[str]:
             continue
         cells = []
         for share in SHARES:
-            found = size(zeros(work.model, share))
-            assert found.entropy_coded is not None and found.limit is not None
-            worst = max(worst, found.entropy_coded / found.limit)
-            shares = [100 * part / found.dense for part in (found.entropy_coded, found.compressed)]
-            cells.append(
-                f"{found.entropy_coded / found.limit:.3f} ({shares[0]:.1f} %, travels {shares[1]:.1f} %)"
-            )
+            sizes = size(zeros(work.model, share))
+            assert sizes.entropy_coded is not None and sizes.limit is not None
+            over = sizes.entropy_coded / sizes.limit
+            worst = max(worst, over)
+            coded = 100 * sizes.entropy_coded / sizes.dense
+            compressed = 100 * sizes.compressed / sizes.dense
+            cells.append(f"{over:.3f} ({coded:.1f} %, compressed {compressed:.1f} %)")
         yield f"| {name} | {size(work.model).dense / 1000:.0f} kB | " + " | ".join(cells) + " |"
     yield ""
-    yield line(
-        worst <= 1.2, f"every sparse file is within 1.2 times its entropy limit (worst {worst:.3f})"
-    )
+    claim = f"every entropy-coded file is within 1.2 times its entropy limit (worst {worst:.3f})"
+    yield line(worst <= 1.2, claim)
 
 
 def main() -> int:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    told = machine()
+    here = machine()
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    text = ["# What pruning gives, measured\n"]
-    text.append(
-        f"torch {told['torch']}, 1 thread, {told['processor']}, {told['cores']} cores; load average {busy:.1f} at the start (over 1 is a"
-    )
-    text.append(
-        "busy machine). Interleaved, median of ratios pass by pass with its 95 % interval; control: two copies of the dense model.\n"
-    )
+    text = [
+        "# What pruning gives, measured\n",
+        f"torch {here['torch']}, 1 thread, {here['processor']}, {here['cores']} cores; load",
+        f"average {busy:.1f} at the start (over 1 is a busy machine). Interleaved, median of ratios",
+        "pass by pass with its 95 % interval; control: two copies of the dense model.\n",
+    ]
     sections = {
         "Speed: ResNet-18, one image of 224 × 224": resnet18,
         "Sparse linear layers: CSR, times as fast as dense": sparse_rows,
-        "Files: the sparse file over the entropy limit (and as a share of dense)": files,
+        "Files: the entropy-coded file over the entropy limit (and as a share of dense)": files,
     }
     for title, section in sections.items():
         text.append(f"\n## {title}\n")

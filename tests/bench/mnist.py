@@ -1,6 +1,7 @@
-"""LeNet-300-100 and LeNet-5 on real MNIST, a twelfth of the weights kept and fine-tuned, beside the published numbers.
+"""LeNet-300-100 and LeNet-5 on MNIST, a twelfth of the weights kept, beside published numbers.
 
-Writes tests/bench/results/mnist.md. Minutes on one core; needs MNIST (`PRUNING_DATA` or ./data), and says so where it is absent.
+Writes tests/bench/results/mnist.md. Minutes on one core; needs MNIST (`PRUNING_DATA` or ./data),
+and says so where it is absent.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pruning.recipe import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "mnist.md"
 TWELFTH = 1 - 1 / 12
-LIMIT = 0.3  # points of accuracy below dense, at most
+LIMIT = 0.3  # percentage points of accuracy below dense, at most
 CASES = {
     "LeNet-300-100": (
         Recipe(
@@ -52,18 +53,18 @@ CASES = {
 }
 
 
-def row(recipe: Recipe) -> tuple[Finished, float]:
-    """What the run ended with, and the seconds of processor time it took."""
-    work, began = sample_models.load(recipe.model), time.process_time()
-    end = list(pruning.run(recipe, work))[-1]
-    assert isinstance(end, Finished)
-    return end, time.process_time() - began
+def finished(recipe: Recipe) -> tuple[Finished, float]:
+    """A run's last event, and the seconds of processor time it took."""
+    work = sample_models.load(recipe.model)
+    began = time.process_time()
+    *_, last = pruning.run(recipe, work)
+    assert isinstance(last, Finished)
+    return last, time.process_time() - began
 
 
-def error(end: Finished, stage: str) -> float:
-    """Test error, %."""
-    accuracy = getattr(end, stage).accuracy
-    return 100 * (1 - accuracy.value)
+def mean_error(runs: list[Finished], stage: str) -> float:
+    """Test error, %, of one stage: dense, pruned or final."""
+    return fmean(100 * (1 - getattr(run, stage).accuracy.value) for run in runs)
 
 
 def main() -> int:
@@ -71,30 +72,32 @@ def main() -> int:
     lines = [
         "# A twelfth of the weights, on MNIST",
         "",
-        "Magnitude, anywhere in the model, in rounds of one rate, fine-tuned after each. Test error in %; means over seeds.",
+        "Magnitude, anywhere in the model, in rounds of one rate, fine-tuned after each. Test",
+        "error in %; means over seeds.",
         "Made by `python3 run.py bench mnist`; seconds are processor time on one thread.",
         "",
-        "| model | seeds | kept | dense | pruned, not trained | fine-tuned | difference | seconds | published |",
+        "| model | seeds | kept | dense | pruned, not trained | fine-tuned | difference | seconds "
+        "| published |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     over = False
     for name, (recipe, seeds, published) in CASES.items():
         try:
-            found = [row(replace(recipe, seed=seed)) for seed in seeds]
+            results = [finished(replace(recipe, seed=seed)) for seed in seeds]
         except DataError as missing:
             print(f"Not measured: {missing}")
             return 1
-        ends = [end for end, _ in found]
-        dense, pruned, final = (
-            fmean(error(end, stage) for end in ends) for stage in ("dense", "pruned", "final")
-        )
+        runs = [run for run, _ in results]
+        dense, pruned, final = (mean_error(runs, stage) for stage in ("dense", "pruned", "final"))
         over |= final - dense > LIMIT
-        kept = f"{ends[0].final.kept:,} of {ends[0].final.weights:,} ({ends[0].final.weights / ends[0].final.kept:.1f}×)"
-        seconds = fmean(seconds for _, seconds in found)
+        model = runs[0].final
+        kept = f"{model.kept:,} of {model.weights:,} ({model.weights / model.kept:.1f}×)"
+        seconds = fmean(seconds for _, seconds in results)
         numbers = f"{dense:.2f} | {pruned:.2f} | {final:.2f} | {final - dense:+.2f} | {seconds:.0f}"
         lines.append(f"| {name} | {len(seeds)} | {kept} | {numbers} | {published} |")
         print(lines[-1], flush=True)
-    lines += ["", f"Wanted: within {LIMIT} points of dense. {'Not met.' if over else 'Met.'}"]
+    verdict = "Not met." if over else "Met."
+    lines += ["", f"Wanted: within {LIMIT} percentage points of dense. {verdict}"]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return int(over)

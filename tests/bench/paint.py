@@ -1,4 +1,4 @@
-"""The first page: how long a new tab waits for it on a warm server, and that the web process has not loaded torch for it."""
+"""The first page: how long a new tab waits for it on a warm server, and without torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ QUESTION = "Which model is on the bench"
 
 
 def open_tab(browser: Browser, url: str) -> tuple[float, float]:
-    """Milliseconds until the page's question is to be read, and until everything is there. A tab with an empty cache."""
+    """Milliseconds until the page's heading shows, and until everything is there.
+
+    A tab with an empty cache.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     start = time.perf_counter()
@@ -45,10 +48,11 @@ def main() -> int:
         finally:
             app.end()
     print(
-        f"The server's very first page, studies and all: {cold[1]:.0f} ms. torch in the web process: {'yes' if torch else 'no'}."
+        f"The server's very first page, studies and all: {cold[1]:.0f} ms. "
+        f"torch in the web process: {'yes' if torch else 'no'}."
     )
     times = {
-        "question on the page": [words for words, _ in warm],
+        "heading on the page": [words for words, _ in warm],
         "page complete": [whole for _, whole in warm],
     }
     return report(times, limit=LIMIT, what="A new tab on a warm server") or int(torch)

@@ -1,4 +1,7 @@
-"""From the slider's release to the new picture, in Chromium: the recipe's sentence, the numbers and the bars have followed."""
+"""From the slider's release to the new picture, in Chromium.
+
+Recipe, numbers and bars have followed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ MODELS = ("digits-mlp", "digits-cnn", "digits-resnet")
 TIMES = 20
 LIMIT = 300.0  # ms
 
-# Starts the clock at the mouse's release; stops it in the first frame that shows the new share with no script running.
+# Starts the clock at the mouse's release; stops it in the first frame that shows the new share
+# with no script running.
 WATCH = """() => {
     const before = document.querySelector('[data-testid=stSidebar]').innerText;
     window.__took = new Promise((done, fail) => window.addEventListener('pointerup', () => {
@@ -23,7 +27,8 @@ WATCH = """() => {
         const look = () => {
             const state = document.querySelector('[data-testid=stApp]').dataset.testScriptState;
             const now = document.querySelector('[data-testid=stSidebar]').innerText;
-            if (state === 'notRunning' && now !== before) requestAnimationFrame(() => done(performance.now() - start));
+            const followed = state === 'notRunning' && now !== before;
+            if (followed) requestAnimationFrame(() => done(performance.now() - start));
             else requestAnimationFrame(look);
         };
         look();
