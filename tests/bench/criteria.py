@@ -66,9 +66,9 @@ are kept.
 ## Whole channels, the same share in each layer
 
 digits-resnet as shipped, dense {whole}; the output layer is left alone. One step; after: 2 epochs
-at learning rate 0.02, from 5 seeds. Scored once, so before fine-tuning only *random* differs between
-seeds. *{slimming}*: first 10 epochs with an L1 penalty of 0.03 on BatchNorm's scales (learning
-rate 0.05). Sorted by *0.5 after*.
+at learning rate 0.02, from 5 seeds. Scored once, so before fine-tuning only *random* differs
+between seeds. *{slimming}*: first 10 epochs with an L1 penalty of 0.03 on BatchNorm's scales
+(learning rate 0.05). Sorted by *0.5 after*.
 
 {channels}
 """

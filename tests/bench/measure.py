@@ -204,8 +204,8 @@ def main() -> int:
     text = [
         "# What pruning gives, measured\n",
         f"torch {here['torch']}, 1 thread, {here['processor']}, {here['cores']} cores; load",
-        f"average {busy:.1f} at the start (over 1 is a busy machine). Interleaved, median of ratios",
-        "pass by pass with its 95 % interval; control: two copies of the dense model.\n",
+        f"average {busy:.1f} at the start (over 1 is a busy machine). Interleaved, median of",
+        "ratios pass by pass with its 95 % interval; control: two copies of the dense model.\n",
     ]
     sections = {
         "Speed: ResNet-18, one image of 224 × 224": resnet18,

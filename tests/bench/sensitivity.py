@@ -180,7 +180,8 @@ def main() -> int:
         "",
         f"- Exact: {differ} of {len(cells) * PARTS} cells (each part counted) differ from the loop "
         "in their correct predictions.",
-        f"- Estimate: Spearman with the exact change of the loss {rank:.3f} (wanted 0.6, goal 0.8).",
+        f"- Estimate: Spearman with the exact change of the loss {rank:.3f} (wanted 0.6, goal "
+        "0.8).",
         f"- Progressive: {images_a_cell:.0f} images a cell on average. {len(wide)} cells stayed "
         "wider than ±2 percentage points, because they or a lower ratio of their row had surely "
         f"collapsed (by more than 25); the least of them lost {-100 * lowest:.0f}.",
