@@ -30,6 +30,7 @@ class PruningError(Exception):
     """The root: catch this to catch everything the workbench says on purpose."""
 
 
+# A ValueError too, for callers of the library who know no errors of ours.
 class RecipeError(PruningError, ValueError):
     """A recipe that cannot be followed."""
 
@@ -38,6 +39,7 @@ class UnknownName(RecipeError):
     """A name no registry has; the message lists the known ones."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        # Sorted, so that people find the name, whatever the order of the registry.
         known = sorted(known)
         near = get_close_matches(str(name), known, n=1)
         # A guess ends the sentence with its own mark, so that the full stop belongs to the rest.
@@ -55,9 +57,9 @@ class OutOfRange(RecipeError):
 class NewerVersion(RecipeError):
     """A recipe written by a later workbench."""
 
-    def __init__(self, found: object, known: int) -> None:
+    def __init__(self, version: object, known: int) -> None:
         super().__init__(
-            f"This recipe has version {found}, and this workbench reads up to version {known}: "
+            f"This recipe has version {version}, and this workbench reads up to version {known}: "
             "update the workbench, or save the recipe again from the one that wrote it."
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+# Named here too, because events are made of them: whoever reads events needs one import.
 from pruning.metrics import Accuracy as Accuracy
 from pruning.metrics import Latency as Latency
 from pruning.metrics import Layer as Layer
@@ -128,6 +129,7 @@ class Epoch:
     sparsity: float
     lr: float
     seconds: float
+    # Fields from here on are younger than the first stored runs, which lack them.
     teacher: float | None = None
     branch: str = ""
 
@@ -175,6 +177,7 @@ class Finished:
     pruned: Measurement | None
     final: Measurement
     seconds: float
+    # Younger than the first stored runs.
     recalibrated: Measurement | None = None
     compact: Measurement | None = None
     certificate: Certificate | None = None
@@ -263,6 +266,7 @@ Event = (
 
 # The name in JSON is the class's, in lower case: a class that is renamed needs its old name here.
 KINDS: dict[str, type] = {kind.__name__.lower(): kind for kind in get_args(Event)}
+# One of these is the last event of every run.
 ENDS = (Finished, Failed, Halted)
 
 RENAMED = {
@@ -297,6 +301,7 @@ def build(kind: Any, value: Any) -> Any:
     Numbers, strings and dictionaries are what JSON gives already.
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        # Annotations are strings here (`from __future__ import annotations`).
         hints = get_type_hints(kind)
         fields = {}
         for stored, part in value.items():
@@ -307,6 +312,7 @@ def build(kind: Any, value: Any) -> Any:
         # Every union here is `Kind | None`.
         some = next(option for option in get_args(kind) if option is not type(None))
         return None if value is None else build(some, value)
+    # `tuple[Kind, ...]`, which JSON gives as a list.
     if get_origin(kind) is tuple:
         return tuple(build(get_args(kind)[0], part) for part in value)
     return value

@@ -117,7 +117,7 @@ class Energy:
 
     executed: float
     skipping: float
-    multiply: float = 3.7
+    multiply: float = 3.7  # pJ, float32 in 45 nm
     add: float = 0.9
     measured: float | None = None
 
@@ -147,7 +147,7 @@ class Timing:
     runtime: str
     batch: int
     threads: int
-    latency: Latency | None = None
+    latency: Latency | None = None  # None: it could not be timed, for the reason `why`
     speedup: Spread | None = None
     control: float | None = None
     why: str = ""
@@ -162,6 +162,7 @@ class Timing:
         # Where a model is faster than itself, no difference to another one means anything.
         if self.control is None or self.control > TOLERANCE:
             return "no verdict"
+        # The whole interval has to be beyond the tolerance, not the median alone.
         if self.speedup.low > 1 + TOLERANCE:
             return "faster"
         if self.speedup.high < 1 / (1 + TOLERANCE):
@@ -183,7 +184,7 @@ class Behaviour:
     noisy: Accuracy | None
     sigma: float
     calibration: Spread | None
-    bins: int = 15
+    bins: int = 15  # of equal width in confidence, as in the paper
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,7 @@ class Measurement:
     size: Size
     latency: Latency | None
     layers: tuple[Layer, ...] = ()
+    # Younger than the first stored results, which lack them.
     memory: Memory | None = None
     energy: Energy | None = None
     timings: tuple[Timing, ...] = ()

@@ -196,7 +196,7 @@ def misfit(criterion: str, granularity: str) -> str | None:
 
 
 def forget(kind: str, name: str) -> None:
-    """Take back a technique that was added from outside."""
+    """Remove a technique that was added from outside; tests do."""
     _added[kind].pop(name, None)
     _functions[kind].pop(name, None)
 
@@ -212,27 +212,27 @@ def _shipped(kind: str) -> dict[str, Entry]:
         files = sorted(place.glob("[!_]*.py"))  # `_name.py` is a helper of a technique
     else:
         files = [place.with_suffix(".py")]
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for file in files:
         module = f"pruning.{PLACES[kind]}"
         if place.is_dir():
             module = f"{module}.{file.stem}"
         for entry in _read(kind, file.read_text(encoding="utf-8"), "", module):
-            found[entry.name] = entry
-    return found
+            entries[entry.name] = entry
+    return entries
 
 
 def _read(kind: str, source: str, about: str, module: str) -> list[Entry]:
     """The techniques of a kind in a file. about: the docstring, where `source` has none."""
     tree = ast.parse(source)
     about = ast.get_docstring(tree) or about
-    found = []
+    entries = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             tags = _tags(node, kind)
             if tags is not None:
-                found.append(_entry(kind, node, tags, about, module))
-    return found
+                entries.append(_entry(kind, node, tags, about, module))
+    return entries
 
 
 def _tags(node: ast.FunctionDef, kind: str) -> dict[str, Any] | None:
@@ -287,5 +287,5 @@ def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
 def _option_help(name: str, help: str) -> str:
     """From `name: ` in a docstring up to the next option, an empty line or the end, on one line."""
     text = rf"^\s*{name}: (.+?)(?=^\s*\w+: |^\s*$|\Z)"
-    found = re.search(text, help, re.MULTILINE | re.DOTALL)
-    return " ".join(found.group(1).split()) if found else ""
+    match = re.search(text, help, re.MULTILINE | re.DOTALL)
+    return " ".join(match.group(1).split()) if match else ""

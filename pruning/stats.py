@@ -115,7 +115,8 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float | None:
     y = np.asarray(b, np.float64)
     if len(x) < FEWEST:
         return None
-    if (x == x[0]).all() or (y == y[0]).all():
+    constant = (x == x[0]).all() or (y == y[0]).all()
+    if constant:
         return None
     return float(scipy.stats.spearmanr(x, y).statistic)
 
@@ -164,7 +165,9 @@ def _resampled(x: Floats, y: Floats, counts: Floats) -> Floats:
     a = _ranks(x, counts) - middle
     b = _ranks(y, counts) - middle
     covariance = (counts * a * b).sum(1)
-    scale = np.sqrt((counts * a * a).sum(1) * (counts * b * b).sum(1))
+    a_variance = (counts * a * a).sum(1)
+    b_variance = (counts * b * b).sum(1)
+    scale = np.sqrt(a_variance * b_variance)
     scale[scale == 0] = np.nan
     rho: Floats = covariance / scale
     return rho.clip(-1, 1)
@@ -192,19 +195,17 @@ def lower_hull(points: Sequence[Corner]) -> list[Corner]:
     """
     hull: list[Corner] = []
     for point in points:
-        if hull and point[0] <= hull[-1][0]:
+        x, y = point[:2]
+        if hull and x <= hull[-1][0]:
             continue
-        while len(hull) > 1 and not _turns_up(hull[-2], hull[-1], point):
+        while len(hull) > 1:
+            (x0, y0), (x1, y1) = hull[-2][:2], hull[-1][:2]
+            # The slope to the last corner against that to the point, without dividing by 0.
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
+                break
             hull.pop()
         hull.append(point)
     return hull
-
-
-def _turns_up(a: Corner, b: Corner, c: Corner) -> bool:
-    """Whether a to b is flatter than a to c. As products, so that nothing is divided by 0."""
-    flatter = (b[1] - a[1]) * (c[0] - a[0])
-    steeper = (c[1] - a[1]) * (b[0] - a[0])
-    return bool(flatter < steeper)
 
 
 def isotonic(x: Sequence[float], y: Sequence[float]) -> tuple[Floats, Floats]:
@@ -221,7 +222,8 @@ def isotonic(x: Sequence[float], y: Sequence[float]) -> tuple[Floats, Floats]:
     sizes = np.diff(starts, append=len(fit.x))
 
     def pool_means(values: Sequence[float]) -> Floats:
-        sums: Floats = np.add.reduceat(np.asarray(values, np.float64), starts)
+        floats = np.asarray(values, np.float64)
+        sums: Floats = np.add.reduceat(floats, starts)
         return sums / sizes
 
     return pool_means(x), pool_means(y)

@@ -41,7 +41,7 @@ class Batches:
 
     x: Tensor
     y: Tensor
-    batch: int = 128
+    batch: int = 128  # for evaluation; training has the recipe's own
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
@@ -59,6 +59,7 @@ class Batches:
 
     def __len__(self) -> int:
         """How many batches."""
+        # Rounded up: the last batch may be small.
         return -(-len(self.x) // self.batch)
 
     def shuffled(

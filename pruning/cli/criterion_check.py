@@ -39,6 +39,7 @@ def execute(args: argparse.Namespace) -> None:
 
     options.use_threads(args.threads)
     work = resolve(args.model)
+    # People leave out ".weight", which every layer's name ends in.
     full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
     question = Question(
         layers=tuple(full_names.get(name, name) for name in args.layer),
@@ -47,6 +48,7 @@ def execute(args: argparse.Namespace) -> None:
         units=args.units,
         seed=args.seed,
     )
+    # Lines come out while units are measured, so that a long check shows that it works.
     for part in truth(work, question, _criteria(args), examples=args.examples):
         kind = "summary" if isinstance(part, Told) else type(part).__name__.lower()
         if args.json:
@@ -61,6 +63,7 @@ def _criteria(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Criterion -> its options."""
     criteria: dict[str, dict[str, Any]] = {name: {} for name in args.criteria}
     for key, value in options.pairs(args.options).items():
+        # Criteria share names of options, so that each option says whose it is.
         name, _, option = key.partition(".")
         if name not in criteria or not option:
             known = ", ".join(criteria)

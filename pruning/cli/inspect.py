@@ -18,6 +18,7 @@ def execute(args: argparse.Namespace) -> None:
     """What is in a weights file, read without trusting it."""
     from pruning.formats import inspect
 
+    # Nothing in the file is executed: a pickle is read as data.
     reading = asdict(inspect(args.file))
     if args.json:
         print(json.dumps(reading, default=str))

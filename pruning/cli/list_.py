@@ -24,7 +24,7 @@ def execute(args: argparse.Namespace) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        print(f"{row['name']:22} {row.get('title', '')}")
+        print(f"{row['name']:22} {row['title']}")
 
 
 def _rows(what: str) -> list[dict[str, Any]]:

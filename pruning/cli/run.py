@@ -44,6 +44,7 @@ def _flag(sub: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
     elif field.type == "bool":
         sub.add_argument(flag, action=argparse.BooleanOptionalAction, help=default)
     else:
+        # Annotations are strings here; what is neither number is a name.
         kind = {"int": int, "float": float}.get(str(field.type), str)
         sub.add_argument(flag, type=kind, choices=CHOICES.get(field.name), help=default)
 
@@ -60,6 +61,7 @@ def execute(args: argparse.Namespace) -> None:
             "No model is named: add --model digits-mlp "
             "(`python -m pruning list models` shows them all)."
         )
+    # torch takes seconds to load: what is wrong with the flags is said before.
     from pruning import pipeline
     from pruning.runs.resolve import resolve
 
@@ -87,6 +89,7 @@ def _recipe(args: argparse.Namespace) -> Recipe:
 
 
 def _saver(file: Path) -> Callable[[Any, Any], None]:
+    # The pipeline hands the masks too; the file needs none, for pruned weights are zero.
     def save(model: Any, masks: Any) -> None:
         from safetensors.torch import save_model
 
@@ -101,6 +104,7 @@ def _line(event: events.Event) -> dict[str, Any]:
     if not isinstance(event, events.Finished):
         return data
     final = event.final
+    # Without fine-tuning, the model before it is the final one.
     before = event.pruned or final
     return data | {
         "accuracy_before": text.share(before.accuracy),

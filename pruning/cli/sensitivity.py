@@ -64,14 +64,14 @@ def execute(args: argparse.Namespace) -> None:
     ):
         points.append(point)
         print(json.dumps(_line(point)) if args.json else _words(point), flush=True)
-    found = summary(points) | {"seconds": time.perf_counter() - began}
+    end = summary(points) | {"seconds": time.perf_counter() - began}
     if args.json:
         asked = {
             name: getattr(args, name) for name in ("model", "criterion", "granularity", "tier")
         }
-        print(json.dumps({"event": "summary"} | asked | found))
+        print(json.dumps({"event": "summary"} | asked | end))
     else:
-        print(summary_text(found))
+        print(summary_text(end))
 
 
 def _line(point: Point) -> dict[str, Any]:
@@ -88,6 +88,7 @@ def _line(point: Point) -> dict[str, Any]:
 
 def _words(point: Point) -> str:
     cell = f"{point.layer:28} {point.level:5.0%} removed, {point.kept:,} of {point.units:,} kept: "
+    # An estimate from gradients knows the loss alone.
     if point.accuracy is None or point.interval is None or point.change is None:
         return f"{cell}loss {point.loss_dense:.3f} → {point.loss:.3f} (estimate)"
     low, high = (100 * bound for bound in point.interval)
@@ -97,10 +98,10 @@ def _words(point: Point) -> str:
     )
 
 
-def summary_text(found: dict[str, Any]) -> str:
-    """The end in words. found: a summary, with the seconds that it took."""
-    dense = found["accuracy_dense"]
-    cells = f"{found['cells']} cells of {found['layers']} layers in {found['seconds']:.1f} s"
+def summary_text(end: dict[str, Any]) -> str:
+    """A summary in words. end: of planning.summary, with the seconds that it took."""
+    dense = end["accuracy_dense"]
+    cells = f"{end['cells']} cells of {end['layers']} layers in {end['seconds']:.1f} s"
     if not dense:
         worth = "the order of cells is worth more than their numbers"
         return f"{cells}, estimated from gradients: {worth}"
@@ -108,5 +109,5 @@ def summary_text(found: dict[str, Any]) -> str:
         f"{cells}; dense {dense['value']:.1%} of {dense['total']:,}. "
         "Within 1 percentage point, each layer by itself:"
     )
-    rows = [f"  {layer:28} {level:.0%}" for layer, level in found["within_1_point"].items()]
+    rows = [f"  {layer:28} {level:.0%}" for layer, level in end["within_1_point"].items()]
     return "\n".join([title, *rows])

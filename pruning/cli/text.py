@@ -60,6 +60,7 @@ def _points(spread: Spread | None) -> dict[str, float] | None:
 
 
 def _timing(t: Timing) -> dict[str, Any]:
+    # One flat name for each figure, so that a script needs no loop to find a runtime's.
     name = f"{t.runtime.lower().replace(' ', '_')}_batch{t.batch}"
     if t.latency is None:
         return {f"{name}_ms": None, f"{name}_why": t.why}
@@ -87,6 +88,7 @@ def percent(accuracy: Accuracy | None) -> str:
 
 def event(event: events.Event) -> str:
     """One line for people; of the result, several."""
+    # The first word is padded, so that a run reads as a table.
     match event:
         case events.Started(recipe=r, epochs=epochs):
             technique = f"{r['criterion']} by {r['granularity']}, {r['scope']}"
@@ -111,6 +113,7 @@ def event(event: events.Event) -> str:
         case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
             end = f"finished {sparsity:.2%} removed, {seconds:.1f} s"
             return "\n".join([*lines(final), end])
+        # Cells and forecasts have pages of their own; here their JSON says enough.
         case _:
             return events.to_json(event)
 
@@ -126,27 +129,28 @@ def _epoch(e: events.Epoch) -> str:
 
 def lines(m: Measurement) -> list[str]:
     """A measurement in a few aligned lines."""
-    found = [f"weights  {m.kept:,} of {m.weights:,}", _file(m)]
+    lines = [f"weights  {m.kept:,} of {m.weights:,}", _file(m)]
     if m.memory:
         peak = m.memory.activations
         activations = "" if peak is None else f", {peak:,} of activations at most"
-        found.append(f"memory   {m.memory.weights:,} bytes of weights{activations} at run time")
-    found += [f"time     {_time(timing)}" for timing in m.timings]
+        lines.append(f"memory   {m.memory.weights:,} bytes of weights{activations} at run time")
+    lines += [f"time     {_time(timing)}" for timing in m.timings]
     if m.energy:
         run, skipping = m.energy.executed / 1e6, m.energy.skipping / 1e6
         measured = "" if m.energy.measured is None else f"; {m.energy.measured:.3g} J measured"
-        found.append(
+        lines.append(
             f"energy   {run:.3g} µJ an example modelled, "
             f"{skipping:.3g} where zeros are skipped{measured}"
         )
     if m.behaviour:
-        found.append("answers  " + ", ".join(_answers(m)))
-    return found
+        lines.append("answers  " + ", ".join(_answers(m)))
+    return lines
 
 
 def _file(m: Measurement) -> str:
     size = m.size
     dense = f"file     {size.dense:,} bytes dense"
+    # Results of earlier versions did not code the mask.
     if size.entropy_coded is None:
         return dense
     limit = f"(entropy limit {size.limit:,})"

@@ -86,8 +86,10 @@ def predicted(points: Sequence[Point], ratios: Mapping[str, float]) -> tuple[flo
     with that loss lie. None: nothing was measured.
     """
     curves = changes(points)
-    known = {layer: ratio for layer, ratio in ratios.items() if layer in curves}
-    loss = sum(float(np.interp(ratio, *curves[layer])) for layer, ratio in known.items())
+    loss = 0.0
+    for layer, ratio in ratios.items():
+        if layer in curves:
+            loss += float(np.interp(ratio, *curves[layer]))
     return loss, worth(points)(loss)
 
 
@@ -98,8 +100,11 @@ def worth(points: Iterable[Point]) -> Callable[[float], float | None]:
     measured = [point for point in points if point.change is not None]
     if not measured:
         return lambda loss: None
-    cells = [(max(0.0, p.loss - p.loss_dense), -(p.change or 0.0)) for p in measured]
-    cells = [(0.0, 0.0), *sorted(cells)]  # removing nothing costs nothing
+    cells = [(0.0, 0.0)]  # removing nothing costs nothing
+    for point in measured:
+        loss = max(0.0, point.loss - point.loss_dense)
+        cells.append((loss, -(point.change or 0.0)))
+    cells[1:] = sorted(cells[1:])
     losses, falls = isotonic(*zip(*cells, strict=True))
     # From the origin on, even where the first pool lies apart from it.
     losses = np.append(0.0, losses)
@@ -123,23 +128,24 @@ def fill(points: Sequence[Point], weights: Mapping[str, int], tolerated: float) 
     steps: dict[str, int] = dict.fromkeys(hulls, 0)
     open_layers = [layer for layer, hull in hulls.items() if len(hull) > 1]
     spent = 0.0
+
+    def price(layer: str) -> float:
+        """Loss of the layer's next step, for each weight that it removes."""
+        (ratio, loss), (next_ratio, next_loss) = hulls[layer][steps[layer] :][:2]
+        return (next_loss - loss) / (next_ratio - ratio) / weights[layer]
+
     while open_layers:
         # Of equal prices, `min` takes the first layer.
-        layer = min(open_layers, key=lambda name: _slope(hulls[name], steps[name]) / weights[name])
-        here, there = hulls[layer][steps[layer] :][:2]
-        cost = there[1] - here[1]
+        layer = min(open_layers, key=price)
+        step, hull = steps[layer], hulls[layer]
+        cost = hull[step + 1][1] - hull[step][1]
         fall = fall_at(spent + cost)
         if fall is None or fall > tolerated:
             open_layers.remove(layer)
             continue
         spent += cost
         steps[layer] += 1
-        if steps[layer] + 1 == len(hulls[layer]):
+        if steps[layer] + 1 == len(hull):
             open_layers.remove(layer)
-    return {layer: hulls[layer][step][0] for layer, step in steps.items() if step}
-
-
-def _slope(hull: Sequence[tuple[float, float]], step: int) -> float:
-    """Loss of the step, for each share of the layer that it removes."""
-    (ratio, loss), (next_ratio, next_loss) = hull[step : step + 2]
-    return (next_loss - loss) / (next_ratio - ratio)
+    ratios = {layer: hulls[layer][step][0] for layer, step in steps.items()}
+    return {layer: ratio for layer, ratio in ratios.items() if ratio}

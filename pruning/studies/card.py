@@ -96,6 +96,7 @@ def _kinds(model: nn.Module) -> dict[str, str]:
         kind = "linear"
         if isinstance(module, nn.MultiheadAttention):
             kind = "attention"
+        # Transposed convolutions too; pooling has a kernel, but no parameters.
         elif hasattr(module, "kernel_size"):
             groups = getattr(module, "groups", 1)
             each_channel = groups > 1 and groups == getattr(module, "in_channels", 0)
@@ -110,7 +111,7 @@ def _kinds(model: nn.Module) -> dict[str, str]:
 
 @torch.inference_mode()
 def examples(model: nn.Module, data: Batches) -> Arrays:
-    """Up to 24 examples: a third wrong answers, the surest first, then one of each class in turn."""
+    """Up to 24 examples: a third wrong ones, the surest first, then one of each class in turn."""
     head = data.head(LOOKED_AT)
     with evaluating(model):
         probabilities = torch.cat([model(x) for x, _ in head]).softmax(1)
@@ -149,9 +150,11 @@ def _pictures(x: Tensor) -> Arrays:
     series (n, L).
     """
     low, high = float(x.min()), float(x.max())
+    # A batch of one value has no range.
     shown = ((x - low) / (high - low or 1.0)).numpy().astype(np.float32)
     if shown.ndim == 4 and shown.shape[1] == 3:
         return {"images": shown.transpose(0, 2, 3, 1)}
+    # Of other numbers of channels, the first.
     if shown.ndim == 4:
         return {"images": shown[:, 0]}
     side = _square_side(shown[0].size)

@@ -19,7 +19,7 @@ def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     """
     question = _question(spec)
     recipe = question.recipe(spec["criterion"], spec.get("options"))
-    # The sample is drawn from the seed alone, so that it is the one that criterion_check measures.
+    # The sample depends on the seed alone, so that it is the one that criterion_check measures.
     sample = sampled(work, question)
     scores = unit_scores(work, recipe, sample)
     arrays: Arrays = {}
@@ -44,6 +44,7 @@ def criterion_check(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, An
     began = time.perf_counter()
     oracle = Oracle(work, question, spec.get("examples", EXAMPLES))
     changes = list(oracle.changes(layer, sample))
+    # One row a unit, three columns.
     columns = zip(*changes, strict=True)
     data = {
         "layer": layer,

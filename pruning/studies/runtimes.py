@@ -26,6 +26,7 @@ def runtimes(
     """
     if finished is None:
         raise RunError("Runtimes are measured of a finished run: choose one.")
+    # Late, because most studies need no run, and loading one takes a while.
     final, masks = finished()
     works = {"dense": work, "final": final}
     if masks is not None and work.example is not None:

@@ -21,9 +21,12 @@ MEASURED = ("scope", "exclude", "min_units")
 
 def scores(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Ranking]:
     """json: names, and fixed: layers that this granularity leaves dense -> why; npz: Ranking."""
-    fields = {name: spec[name] for name in (*ASKED, *MEASURED) if name in spec}
+    names = (*ASKED, *MEASURED)
+    fields = {name: spec[name] for name in names if name in spec}
     # The index answers any lower sparsity too, so the farthest is ranked once.
     recipe = Recipe(model=spec["model"], sparsity=FARTHEST, **fields)
     ranking = rank(recipe, work).ranking
-    asked = {name: getattr(recipe, name) for name in ASKED}
-    return {**asked, "names": ranking.names, "fixed": ranking.fixed}, ranking
+    data = {name: getattr(recipe, name) for name in ASKED}
+    data["names"] = ranking.names
+    data["fixed"] = ranking.fixed
+    return data, ranking

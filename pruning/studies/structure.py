@@ -32,6 +32,7 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
         graph = dependency_graph(work.model, work.example)
     except NotCaptured as error:
         return data | {"refused": str(error)}, {}
+    # Groups of the whole model, whatever a granularity takes of them: scores are not pooled here.
     plain = Granularity(lambda x: x, lambda units, shape: units)
     every = Groups(graph, tuple(range(len(graph.groups))), plain)
     alone = touching(every, work.model).alone().tolist()

@@ -40,7 +40,8 @@ def weights(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arra
         rows.append(_row(name, values))
 
         # 1 x 1 kernels are no pictures.
-        if "filters" not in arrays and values.dim() == 4 and values.shape[2] > 1:
+        has_kernels = values.dim() == 4 and values.shape[2] > 1
+        if has_kernels and "filters" not in arrays:
             arrays["filters"] = filters(values)
     return {"layers": rows, "names": [row["name"] for row in rows]}, arrays
 
@@ -58,7 +59,8 @@ def _row(name: str, values: Tensor) -> dict[str, Any]:
 
 def picture(matrix: NDArray[Any]) -> NDArray[np.float32]:
     """A weight matrix (out, in·k·k), at most 128 x 128: each pixel the mean |w| of its patch."""
-    return _pool(_pool(np.abs(matrix), 0), 1).astype(np.float32)
+    rows = _pool(np.abs(matrix), 0)
+    return _pool(rows, 1).astype(np.float32)
 
 
 def _pool(values: NDArray[Any], axis: int) -> NDArray[Any]:
