@@ -45,15 +45,15 @@ def test_sizes_of_a_four_by_four_layer_by_hand() -> None:
     some.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
     some.booleans(),
 )
-def test_a_packed_state_comes_back_bit_by_bit(
-    values: list[float], kind: torch.dtype, deflate: bool
+def test_a_sparse_file_comes_back_bit_by_bit(
+    values: list[float], kind: torch.dtype, compress: bool
 ) -> None:
     state = {
         "a.weight": torch.tensor(values, dtype=kind),
         "b": torch.tensor(7),
         "empty": torch.zeros(0, 3),
     }
-    back = read(write(state, {"a.weight"}, deflate=deflate))
+    back = read(write(state, {"a.weight"}, compress=compress))
     assert list(back) == list(state)
     for name, value in state.items():
         assert back[name].dtype == value.dtype and torch.equal(back[name], value)
@@ -67,8 +67,8 @@ def test_zeros_anywhere_and_zeros_in_rows_come_back(kept: float, shape: tuple[in
     apart, rows = weight * (torch.rand(shape, generator=chance) < kept), weight.clone()
     rows[: int(shape[0] * (1 - kept))] = 0
     for value in (apart, rows, torch.zeros(shape)):
-        for deflate in (False, True):
-            assert torch.equal(read(write({"w": value}, {"w"}, deflate=deflate))["w"], value)
+        for compress in (False, True):
+            assert torch.equal(read(write({"w": value}, {"w"}, compress=compress))["w"], value)
 
 
 @pytest.mark.parametrize("sparsity", [0.8, 0.9, 0.95, 0.99])

@@ -1,6 +1,7 @@
-"""A model, measured: accuracy with its interval, weights, MACs, bytes, memory, energy, latency with its spread, behaviour.
+"""Measure a model: accuracy, loss, weights, MACs, bytes, memory, energy, latency, behaviour.
 
-`measure` and `take_snapshot` are quick; `finalize` adds what belongs to an ending, models beside each other. One file for each promise.
+`measure` and `take_snapshot` are quick; `finalize` adds what the end of a run is worth waiting for, with
+models beside each other. One file for each kind of figure.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ __all__ = [
 
 
 class Snapshot(NamedTuple):
-    """A model, what was quickly measured of it, and its outputs. logits: (n, classes) on test data, None where there is none."""
+    """A model, what was quickly measured of it, and its outputs.
+
+    logits: (n, classes) on test data, None where there is none
+    """
 
     work: Workpiece
     measurement: Measurement
@@ -48,95 +52,109 @@ class Snapshot(NamedTuple):
 def measure(
     work: Workpiece, split: str = "test", *, latency: bool = True, full: bool = False
 ) -> Measurement:
-    """What can be measured of `work.model` quickly, on one split of its data (None where there is no data).
+    """What can be measured of `work.model` quickly, on one split of its data (None without data).
 
-    full: also what `finalize` adds, with the model as its own reference.
+    full: also what `finalize` adds, with the model as its own reference
     """
-    seen = take_snapshot(work, split)
+    snapshot = take_snapshot(work, split)
     if full:
-        return finalize([seen])[0]
-    timed = (
-        latencies([work.model], work.example)[0] if latency and work.example is not None else None
-    )
-    return replace(seen.measurement, latency=timed)
+        return finalize([snapshot])[0]
+    if latency and work.example is not None:
+        return replace(snapshot.measurement, latency=latencies([work.model], work.example)[0])
+    return snapshot.measurement
 
 
 def take_snapshot(work: Workpiece, split: str = "test") -> Snapshot:
     """What needs one pass over the data, and no clock."""
     data: Batches | None = getattr(work, split)
-    outputs = logits(work.model, data) if data is not None else None
+    outputs = accuracy = loss = None
+    if data is not None:
+        outputs = logits(work.model, data)
+        accuracy = correct(outputs, data)
+        loss = mean_loss(outputs, data, work.loss)
     layers = layer_counts(work.model, work.example)
-    weights = prunable(work.model)
-    found = Measurement(
-        accuracy=correct(outputs, data) if data is not None and outputs is not None else None,
-        loss=mean_loss(outputs, data, work.loss)
-        if data is not None and outputs is not None
-        else None,
-        weights=sum(w.numel() for w in weights.values()),
+    # without an example, how often each weight is used is not known
+    counted = work.example is not None
+    measurement = Measurement(
+        accuracy=accuracy,
+        loss=loss,
+        weights=sum(w.numel() for w in prunable(work.model).values()),
         kept=sum(layer.kept for layer in layers),
         parameters=sum(p.numel() for p in work.model.parameters()),
-        macs=sum(layer.macs for layer in layers) if work.example is not None else None,
-        macs_kept=sum(layer.macs_kept for layer in layers) if work.example is not None else None,
+        macs=sum(layer.macs for layer in layers) if counted else None,
+        macs_kept=sum(layer.macs_kept for layer in layers) if counted else None,
         size=size(work.model),
         latency=None,
         layers=layers,
     )
-    return Snapshot(work, found, outputs)
+    return Snapshot(work, measurement, outputs)
 
 
-def finalize(seen: Sequence[Snapshot]) -> list[Measurement]:
-    """Measurements completed with what belongs to an ending: memory, energy, timings, behaviour.
+def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
+    """Measurements completed with what is only measured at the end of a run.
 
-    seen: what `take_snapshot` saw of each model, the dense one first. All are timed in the same rounds, so that they meet the same
-    machine, beside a copy of the first as control; all are asked about the same examples. The models are left as found.
+    Memory, energy, timings, behaviour. snapshots: the dense model's first. All models are timed in
+    the same rounds, so that they meet the same machine, beside a copy of the first as control; all
+    are compared on the same examples. The models are left as found.
     """
-    dense = seen[0]
-    return [
-        replace(
-            one.measurement,
+    dense = snapshots[0]
+    times = _times([snapshot.work for snapshot in snapshots])
+    measurements = []
+    for snapshot, timed in zip(snapshots, times, strict=True):
+        work, outputs = snapshot.work, snapshot.logits
+        # the dense model has nothing to be compared with
+        pair = paired(outputs, dense.logits, work.test) if snapshot is not dense else None
+        completed = replace(
+            snapshot.measurement,
             latency=_first(timed),
-            memory=memory(one.work.model, one.work.example),
-            energy=_energy(one),
+            memory=memory(work.model, work.example),
+            energy=_energy(snapshot),
             timings=tuple(timed),
-            behaviour=behaviour(one.work, one.logits),
-            paired=paired(one.logits, dense.logits, one.work.test) if one is not dense else None,
+            behaviour=behaviour(work, outputs),
+            paired=pair,
         )
-        for one, timed in zip(seen, _times([one.work for one in seen]), strict=True)
-    ]
+        measurements.append(completed)
+    return measurements
 
 
 def time_in_onnx(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
-    """For each model, what it takes in ONNX Runtime, at every batch size; the first is the reference. Takes seconds: not for an ending."""
+    """For each model, its timings in ONNX Runtime, at every batch size; the first is the reference.
+
+    Takes seconds for each model, so it is no part of `finalize`: a run should not wait for it.
+    """
     from pruning.measurement.onnx import onnx_timings
 
     example = works[0].example
     if example is None:
         return [() for _ in works]
-    return [
-        tuple(timed)
-        for timed in onnx_timings([work.model for work in works], example, batches=BATCHES)
-    ]
+    times = onnx_timings([work.model for work in works], example, batches=BATCHES)
+    return [tuple(timed) for timed in times]
 
 
-def _energy(seen: Snapshot) -> Energy | None:
-    work, macs, kept = seen.work, seen.measurement.macs, seen.measurement.macs_kept
-    if macs is None or kept is None or work.example is None:
+def _energy(snapshot: Snapshot) -> Energy | None:
+    work, measurement = snapshot.work, snapshot.measurement
+    if measurement.macs is None or measurement.macs_kept is None or work.example is None:
         return None
-    return energy(macs, kept, joules(work.model, work.example))
+    measured = joules(work.model, work.example)
+    return energy(measurement.macs, measurement.macs_kept, measured)
 
 
 def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:
-    """For each model, what it takes in torch, at every batch size."""
+    """For each model, its timings in torch, at every batch size."""
     example = works[0].example
+    times: list[list[Timing]] = [[] for _ in works]
     if example is None:
-        return [[] for _ in works]
-    by_batch = [timings([work.model for work in works], example, batch=batch) for batch in BATCHES]
-    return [[timing for batch in by_batch for timing in batch[i]] for i in range(len(works))]
+        return times
+    for batch in BATCHES:
+        timed = timings([work.model for work in works], example, batch=batch)
+        for total, added in zip(times, timed, strict=True):
+            total.extend(added)
+    return times
 
 
 def _first(timed: Sequence[Timing]) -> Latency | None:
-    """One example in torch: the latency that is shown large."""
-    return next(
-        (timing.latency for timing in timed if timing.batch == 1 and timing.runtime == "torch"),
-        None,
-    )
+    """Of one example in torch: the latency that is shown large."""
+    for timing in timed:
+        if timing.batch == 1 and timing.runtime == "torch":
+            return timing.latency
+    return None

@@ -1,10 +1,10 @@
-"""Weights and multiply-accumulates, by prunable layer; which layer runs last, and what each gives."""
+"""Counts: weights and multiply-accumulates (MACs) of each prunable layer, and its output shape."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,15 +13,19 @@ from pruning.evidence.attention import no_fused_attention
 from pruning.metrics import Layer
 from pruning.types import PRUNED_KINDS, Workpiece, prunable
 
+WEIGHTS = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
 
 def layer_counts(model: nn.Module, example: Tensor | None) -> tuple[Layer, ...]:
     """Non-zero weights and the MACs they cause, by prunable layer."""
     used = positions(model, example) if example is not None else {}
-    found = []
+    layers = []
     for name, weight in prunable(model).items():
-        total, kept, times = weight.numel(), int(weight.detach().count_nonzero()), used.get(name, 0)
-        found.append(Layer(name, total, kept, total * times, kept * times))
-    return tuple(found)
+        total = weight.numel()
+        kept = int(weight.detach().count_nonzero())
+        times = used.get(name, 0)
+        layers.append(Layer(name, total, kept, total * times, kept * times))
+    return tuple(layers)
 
 
 def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
@@ -31,59 +35,73 @@ def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def positions(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Prunable parameter name -> how often each of its weights is used for one example (1 for a plain linear layer)."""
-    return {name: times for name, times, _ in _watched(model, example)}
+    """Prunable parameter name -> how often each of its weights is used for one example.
+
+    1 for a plain linear layer, the output's pixels for a convolution.
+    """
+    return {name: call.positions for name, call in _calls(model, example).items()}
 
 
 def output_layer(work: Workpiece) -> str | None:
-    """The prunable weight whose layer gives the model's outputs; the last one where it cannot be watched."""
+    """The prunable weight whose layer gives the model's outputs: the last to run.
+
+    The last one of the model where its calls cannot be recorded.
+    """
     names = list(prunable(work.model))
-    if work.example is None:
-        return names[-1]
-    order = [name for name, _, _ in _watched(work.model, work.example)]
-    return order[-1] if order else names[-1]
+    if work.example is not None:
+        names = list(_calls(work.model, work.example)) or names
+    return names[-1]
 
 
 def output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
-    """Prunable parameter name -> the shape of what its layer gives for one example."""
-    return {name: shape for name, _, shape in _watched(model, example)}
+    """Prunable parameter name -> the shape of its layer's output for one example."""
+    return {name: call.shape for name, call in _calls(model, example).items()}
 
 
-def _watched(model: nn.Module, example: Tensor) -> list[tuple[str, int, tuple[int, ...]]]:
-    """(name, uses, output shape) of each prunable weight, in the order they finish, over one example."""
-    owners = {id(weight): name for name, weight in prunable(model).items()}
-    uses: dict[str, int] = {}
-    shapes: dict[str, tuple[int, ...]] = {}
+class _Call(NamedTuple):
+    positions: int
+    shape: tuple[int, ...]
 
-    def seen(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        for key in ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
-            weight = getattr(module, key, None)
-            name = owners.get(id(weight))
+
+def _calls(model: nn.Module, example: Tensor) -> dict[str, _Call]:
+    """Each prunable weight's calls for one example, in the order that their last ones finish."""
+    names = {id(weight): name for name, weight in prunable(model).items()}
+    calls: dict[str, _Call] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        out: Tensor = output[0] if isinstance(output, tuple) else output
+        for attribute in WEIGHTS:
+            name = names.get(id(getattr(module, attribute, None)))
             if name is None:
                 continue
-            uses[name] = uses.pop(name, 0) + _times(module, inputs[0], output)
-            shapes[name] = tuple((output[0] if isinstance(output, tuple) else output).shape[1:])
+            # taken out and put in again, so that a tied weight stands where it was last used
+            earlier = calls.pop(name).positions if name in calls else 0
+            times = earlier + _positions(module, inputs[0], out)
+            calls[name] = _Call(times, tuple(out.shape[1:]))
 
     kinds = (*PRUNED_KINDS, nn.MultiheadAttention)
-    hooks = [m.register_forward_hook(seen) for m in model.modules() if isinstance(m, kinds)]
+    layers = [module for module in model.modules() if isinstance(module, kinds)]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
     try:
         with evaluating(model), torch.no_grad(), no_fused_attention():
             model(fit(example[:1], model))
     finally:
         for hook in hooks:
             hook.remove()
-    return [(name, times, shapes[name]) for name, times in uses.items()]
+    return calls
 
 
 def fit(example: Tensor, model: nn.Module) -> Tensor:
     """The example in the model's precision."""
-    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), example.dtype)
-    return example.to(kind) if example.is_floating_point() else example
+    if not example.is_floating_point():
+        return example
+    kinds = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return example.to(next(kinds, example.dtype))
 
 
-def _times(module: nn.Module, given: Tensor, output: Any) -> int:
-    out = output[0] if isinstance(output, tuple) else output
+def _positions(module: nn.Module, x: Tensor, out: Tensor) -> int:
     if isinstance(module, nn.Linear | nn.MultiheadAttention):
         return int(out.numel() // out.shape[-1])
-    spatial = given if "Transpose" in type(module).__name__ else out
-    return int(np.prod(spatial.shape[2:], dtype=np.int64))
+    # a transposed convolution uses each weight once for each pixel of its input
+    pixels = x if "Transpose" in type(module).__name__ else out
+    return math.prod(pixels.shape[2:])

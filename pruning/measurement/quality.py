@@ -1,4 +1,4 @@
-"""What a model answers: right and wrong, how sure, what noise does to it, and what it knows of its training data by heart."""
+"""Quality of a model's outputs: accuracy, loss, calibration, accuracy under noise and on training data."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ NOISE = 0.3
 """Deviation of the noise, in deviations of the test inputs."""
 
 LIMIT = 1000
-"""Examples looked at for the training accuracy and under noise, at most."""
+"""Examples for the training accuracy and under noise, at most."""
 
 BINS = 15
+"""Of confidence, as in the paper on calibration."""
 
 
 def evaluate(model: nn.Module, data: Batches, loss: Loss) -> tuple[Accuracy, float]:
-    """Right answers and mean loss over `data`, in eval mode; the model's modes are put back."""
+    """Accuracy and mean loss over `data`, in eval mode; the model's modes are put back."""
     outputs = logits(model, data)
     return correct(outputs, data), mean_loss(outputs, data, loss)
 
@@ -34,22 +35,29 @@ def logits(model: nn.Module, data: Batches) -> Tensor:
 
 
 def correct(outputs: Tensor, data: Batches) -> Accuracy:
+    """How many of the examples are classified correctly. outputs: (n, classes)."""
     return Accuracy(int((outputs.argmax(1) == data.y).sum()), len(data.y))
 
 
 def mean_loss(outputs: Tensor, data: Batches, loss: Loss) -> float:
-    parts = zip(torch.split(outputs, data.batch), torch.split(data.y, data.batch), strict=True)
-    return sum(float(loss(out, y)) * len(y) for out, y in parts) / len(data.y)
+    """Over the examples, batch by batch, as training sees them."""
+    parts = torch.split(outputs, data.batch)
+    targets = torch.split(data.y, data.batch)
+    pairs = zip(parts, targets, strict=True)
+    return sum(float(loss(part, y)) * len(y) for part, y in pairs) / len(data.y)
 
 
 def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
-    """outputs: the model's logits for to all test examples. None where there is no test data."""
+    """outputs: the model's logits for all test examples. None where there is no test data."""
     if work.test is None or outputs is None:
         return None
-    train = work.train.head(LIMIT) if work.train is not None else None
+    train = None
+    if work.train is not None:
+        few = work.train.head(LIMIT)
+        train = correct(logits(work.model, few), few)
     noisy = _noisy(work.test)
     return Behaviour(
-        train=correct(logits(work.model, train), train) if train is not None else None,
+        train=train,
         noisy=correct(logits(work.model, noisy), noisy),
         sigma=_sigma(work.test),
         calibration=calibration(outputs, work.test.y),
@@ -58,13 +66,13 @@ def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
 
 
 def paired(this: Tensor | None, dense: Tensor | None, data: Batches | None) -> Paired | None:
-    """How the right answers of two models to the same examples overlap."""
+    """How many of the same examples both models, one of them or none classifies correctly."""
     if this is None or dense is None or data is None:
         return None
-    a, b = this.argmax(1) == data.y, dense.argmax(1) == data.y
-    return Paired(
-        int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum())
-    )
+    a = this.argmax(1) == data.y
+    b = dense.argmax(1) == data.y
+    counts = [int(both.sum()) for both in (a & b, a & ~b, ~a & b, ~a & ~b)]
+    return Paired(*counts)
 
 
 def _sigma(data: Batches) -> float:
@@ -72,32 +80,39 @@ def _sigma(data: Batches) -> float:
 
 
 def _noisy(data: Batches) -> Batches:
-    """The first examples with Gaussian noise, drawn from a seed of its own: every model meets the same."""
-    some = data.head(LIMIT)
-    chance = torch.Generator().manual_seed(1706)
-    return Batches(
-        some.x + _sigma(data) * torch.randn(some.x.shape, generator=chance), some.y, data.batch
-    )
+    """The first examples with Gaussian noise, from a seed of its own: the same for every model."""
+    few = data.head(LIMIT)
+    generator = torch.Generator().manual_seed(1706)
+    noise = torch.randn(few.x.shape, generator=generator)
+    return Batches(few.x + _sigma(data) * noise, few.y, data.batch)
 
 
 # ---------------------------------------------------------------- calibration
 
 
 def calibration(outputs: Tensor, targets: Tensor, bins: int = BINS, draws: int = 200) -> Spread:
-    """Expected calibration error, a share: how far confidence lies from accuracy, over bins of equal width, weighted by how many
-    fall into each (Guo et al., 2017). The interval: basic bootstrap of `draws` resamples, drawn from a fixed seed."""
-    sure, said = outputs.double().softmax(1).max(1)
-    confidence, correct = sure.numpy(), (said == targets).numpy().astype(float)
+    """Expected calibration error, a share: how far confidence lies from accuracy.
+
+    Over bins of equal width, weighted by how many examples fall into each: Guo et al., 2017,
+    https://arxiv.org/abs/1706.04599. The interval: basic bootstrap of `draws` resamples, from a
+    fixed seed. outputs: (n, classes) logits; targets: (n,).
+    """
+    top, classes = outputs.double().softmax(1).max(1)
+    confidence = top.numpy()
+    hits = (classes == targets).numpy().astype(float)
+    gaps = hits - confidence
+    # (0, 1/bins] is the first bin; a confidence of 0 falls into it too
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    value = _error(place, correct - confidence, bins)
-    chance = np.random.default_rng(0)
-    again = np.empty(draws)
+    value = _calibration_error(place, gaps, bins)
+    generator = np.random.default_rng(0)
+    resampled = np.empty(draws)
     for i in range(draws):
-        drawn = chance.integers(0, len(place), len(place))
-        again[i] = _error(place[drawn], (correct - confidence)[drawn], bins)
-    low, high = np.quantile(again, (0.975, 0.025))
-    return Spread(max(0.0, 2 * value - float(low)), value, max(value, 2 * value - float(high)))
+        sample = generator.integers(0, len(place), len(place))
+        resampled[i] = _calibration_error(place[sample], gaps[sample], bins)
+    # basic, not percentile: resampling biases the error upwards, since it is a sum of sizes
+    high, low = np.quantile(resampled, (0.975, 0.025))
+    return Spread(max(0.0, 2 * value - float(high)), value, max(value, 2 * value - float(low)))
 
 
-def _error(place: NDArray[np.int64], over: NDArray[np.float64], bins: int) -> float:
-    return float(np.abs(np.bincount(place, over, bins)).sum() / len(place))
+def _calibration_error(place: NDArray[np.int64], gaps: NDArray[np.float64], bins: int) -> float:
+    return float(np.abs(np.bincount(place, gaps, bins)).sum() / len(place))

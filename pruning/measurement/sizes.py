@@ -1,4 +1,4 @@
-"""Bytes: of the file, of what travels, and in memory while an example passes."""
+"""Bytes: of the file, dense and sparse, and in memory while an example passes."""
 
 from __future__ import annotations
 
@@ -31,28 +31,36 @@ def dense_bytes(model: nn.Module) -> int:
 
 
 def size(model: nn.Module) -> Size:
-    """Bytes of the state as files, each a real file's length but for `sparse` and `limit`, which are counted."""
-    state, names = model.state_dict(), _covered(model)
+    """Bytes of the state as files.
+
+    Each is a real file's length but for `sparse` and `limit`, which are counted.
+    """
+    state = model.state_dict()
+    pruned = _prunable_names(model)
     dense = dense_bytes(model)
-    payload = sum(v.numel() * v.element_size() for v in state.values())
-    packed = limit = 0.0
+    saved = 0  # by a bitmask, in place of zeros
+    limit = 0.0
     for name, value in state.items():
-        plain, width = value.numel() * value.element_size(), value.element_size()
-        kept = int(value.count_nonzero()) if name in names else value.numel()
-        packed += sparse_bytes(value.numel(), kept, width) if name in names else plain
-        limit += min(plain, entropy(kept, value.numel()) / 8 + kept * width)
-    coded = len(write(state, names))
+        total = value.numel()
+        width = value.element_size()
+        kept = total
+        if name in pruned:
+            kept = int(value.count_nonzero())
+            saved += value.nbytes - sparse_bytes(total, kept, width)
+        limit += min(value.nbytes, entropy(kept, total) / 8 + kept * width)
+    entropy_coded = len(write(state, pruned))
     return Size(
         dense=dense,
-        sparse=dense - payload + int(packed),
-        compressed=min(coded, len(write(state, names, deflate=True))),
-        entropy_coded=coded,
+        sparse=dense - saved,
+        # compressing the values of a tiny model can cost more than it saves
+        compressed=min(entropy_coded, len(write(state, pruned, compress=True))),
+        entropy_coded=entropy_coded,
         limit=math.ceil(limit),
     )
 
 
-def _covered(model: nn.Module) -> set[str]:
-    """Names in the state that techniques may prune, tied ones under each of their names."""
+def _prunable_names(model: nn.Module) -> set[str]:
+    """Names in the state that criteria may prune, tied ones under each of their names."""
     weights = {id(weight) for weight in prunable(model).values()}
     return {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in weights}
 
@@ -62,55 +70,64 @@ def _covered(model: nn.Module) -> set[str]:
 
 def memory(model: nn.Module, example: Tensor | None) -> Memory:
     """What lies in memory at run time: the weights, zeros too, and at most so much else."""
-    held = {
-        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes()
-        for t in (*model.parameters(), *model.buffers())
-    }
-    return Memory(
-        sum(held.values()), peak_activations(model, example) if example is not None else None
-    )
+    # by address: tied parameters share one storage
+    storages = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    activations = peak_activations(model, example) if example is not None else None
+    return Memory(sum(storages.values()), activations)
 
 
 def peak_activations(model: nn.Module, example: Tensor) -> int:
-    """Most bytes of tensors alive at once in one pass of one example, the input included, parameters and buffers not."""
+    """Most bytes of tensors in memory at once in one pass of one example.
+
+    The input is counted, parameters and buffers are not.
+    """
     x = fit(example[:1].clone(), model)
-    alive = _Alive((*model.parameters(), *model.buffers()))
-    with evaluating(model), torch.no_grad(), alive:
-        alive.meet(x)
+    tracker = _TrackMemory((*model.parameters(), *model.buffers()))
+    with evaluating(model), torch.no_grad(), tracker:
+        tracker.add(x)
         model(x)
-    return alive.most
+    return tracker.peak
 
 
-class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every operation's outputs until Python and torch have let go of them. Views share their storage and count once."""
+class _TrackMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts every operation's outputs until Python and torch have let go of them.
 
-    def __init__(self, known: tuple[Tensor, ...]) -> None:
+    Views share their storage and count once. A dispatch mode, since functions have no hooks.
+    """
+
+    def __init__(self, ignored: tuple[Tensor, ...]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now, self.most = 0, 0
-        self._known = {t.untyped_storage().data_ptr() for t in known}
-        self._holders: dict[int, int] = {}
+        self.peak = 0
+        self._bytes = 0
+        self._ignored = {t.untyped_storage().data_ptr() for t in ignored}
+        # address of a storage -> how many tensors use it
+        self._users: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
-                self.meet(leaf)
+                self.add(leaf)
         return out
 
-    def meet(self, tensor: Tensor) -> None:
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor from now until it is freed."""
         storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        if place in self._known or not size:
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address in self._ignored or not size:
             return
-        if place not in self._holders:
-            self._holders[place] = 0
-            self.now += size
-            self.most = max(self.most, self.now)
-        self._holders[place] += 1
-        weakref.finalize(tensor, self._leave, place, size)
+        if address not in self._users:
+            self._users[address] = 0
+            self._bytes += size
+            self.peak = max(self.peak, self._bytes)
+        self._users[address] += 1
+        weakref.finalize(tensor, self._free, address, size)
 
-    def _leave(self, place: int, size: int) -> None:
-        self._holders[place] -= 1
-        if not self._holders[place]:
-            del self._holders[place]
-            self.now -= size
+    def _free(self, address: int, size: int) -> None:
+        self._users[address] -= 1
+        if not self._users[address]:
+            del self._users[address]
+            self._bytes -= size

@@ -1,9 +1,10 @@
-"""A state as one short file: which weights are kept, coded, and their values. `read` gives back every bit.
+"""A sparse file: which weights are kept, entropy-coded, and their values. `read` gives every bit back.
 
-Layout: 4 bytes, the length of the head; the head, deflated JSON, a column for each thing said of the tensors; their bytes.
-Which weights of a pruned tensor are kept is written in the shortest of three ways: "bits", one a weight; "deflated", those
-deflated, for zeros that lie together (channels); "gaps", how many are gone before each that is kept, in Rice's code (Rice,
-1979; here the unary and the binary parts apart, as Elias and Fano do), which for zeros anywhere comes within 3 % of the entropy.
+Layout: 4 bytes, the length of the head; the head, compressed JSON, a column for each property of
+the tensors; their bytes. Which weights of a pruned tensor are kept is written in the shortest of
+three ways: a bitmask; a compressed bitmask, for zeros that lie together (channels); or gaps, how many
+are pruned before each that is kept, in Rice's code (Rice, 1979; here the unary and the binary
+parts apart, as Elias and Fano do), which for zeros anywhere comes within 3 % of the entropy.
 """
 
 from __future__ import annotations
@@ -20,161 +21,176 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Bools = NDArray[np.bool_]
-State = Mapping[str, Tensor]
 
+ALL, BITMASK, COMPRESSED, GAPS = "all", "bits", "deflated", "gaps"
+"""How a tensor's kept weights are written, as it stands in the head."""
 
 LARGE = 1 << 18
-"""Bytes of one tensor's exponents from which zlib's level 3 does: 5 times faster than 6, for a hundredth of the file."""
+"""Bytes of one tensor from which zlib's level 3 does: 5 times faster than 6, 1 % more file."""
 
 
-def write(state: State, pruned: Collection[str], *, deflate: bool = False) -> bytes:
-    """The file. pruned: names whose zeros need not be stored; deflate: values too, byte by byte of each number (slower, smaller)."""
+def write(state: Mapping[str, Tensor], pruned: Collection[str], *, compress: bool = False) -> bytes:
+    """The file.
+
+    pruned: names whose zeros need not be stored
+    compress: values too, byte by byte of each number (slower, smaller)
+    """
     rows: list[tuple[Any, ...]] = []
     body: list[bytes] = []
     for name, value in state.items():
         flat = value.detach().reshape(-1).contiguous()
         kept = (flat != 0).numpy()
-        how, places = _places(kept) if name in pruned and not kept.all() else ("all", b"")
-        if (
-            len(places) + int(kept.sum()) * flat.element_size()
-            >= flat.numel() * flat.element_size()
-        ):
-            how, places = "all", b""
-        some = flat if how == "all" else flat[torch.from_numpy(kept)]
-        values = _values(some, deflate)
-        rows.append(
-            (
-                name,
-                str(value.dtype).removeprefix("torch."),
-                list(value.shape),
-                how,
-                len(some),
-                len(places),
-                len(values),
-            )
-        )
-        body += [places, values]
-    columns = [
-        list(column) for column in zip(*rows, strict=True)
-    ]  # what is alike lies together, and deflates
-    told = zlib.compress(
-        json.dumps([deflate, columns if deflate else columns[:-1]], separators=(",", ":")).encode(),
-        9,
-    )
-    return b"".join([len(told).to_bytes(4, "little"), told, *body])
+        how, mask = ALL, b""
+        if name in pruned and not kept.all():
+            how, mask = _write_mask(kept)
+        if len(mask) + int(kept.sum()) * flat.element_size() >= flat.nbytes:
+            how, mask = ALL, b""  # zeros that are rarer than a mask is long are stored
+        some = flat if how == ALL else flat[torch.from_numpy(kept)]
+        values = _write_values(some, compress)
+        dtype = str(value.dtype).removeprefix("torch.")
+        rows.append((name, dtype, list(value.shape), how, len(some), len(mask), len(values)))
+        body += [mask, values]
+    # by columns: what is alike lies together, and compresses
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    if not compress:
+        del columns[-1:]  # the values' length follows from their number
+    text = json.dumps([compress, columns], separators=(",", ":"))
+    head = zlib.compress(text.encode(), 9)
+    return b"".join([len(head).to_bytes(4, "little"), head, *body])
 
 
 def read(file: bytes) -> dict[str, Tensor]:
-    """The state that was written, bit by bit (a written -0.0 is a zero like any other)."""
+    """The state that was written, bit by bit (a pruned -0.0 is a zero like any other)."""
     end = 4 + int.from_bytes(file[:4], "little")
-    deflated, columns = json.loads(zlib.decompress(file[4:end]))
+    compressed, columns = json.loads(zlib.decompress(file[4:end]))
     state = {}
-    for name, kind, shape, how, count, places, *length in zip(*columns, strict=True):
-        dtype, total = getattr(torch, kind), math.prod(shape)
-        size = length[0] if deflated else count * dtype.itemsize
-        kept = _kept(how, file[end : end + places], total, count)
-        values = _numbers(file[end + places : end + places + size], dtype, deflated)
+    for name, kind, shape, how, count, mask_size, *length in zip(*columns, strict=True):
+        dtype = getattr(torch, kind)
+        total = math.prod(shape)
+        start = end + mask_size
+        kept = _read_mask(how, file[end:start], total, count)
+        end = start + (length[0] if compressed else count * dtype.itemsize)
         flat = torch.zeros(total, dtype=dtype)
-        flat[torch.from_numpy(kept)] = values
-        state[name], end = flat.reshape(shape), end + places + size
+        flat[torch.from_numpy(kept)] = _read_values(file[start:end], dtype, compressed)
+        state[name] = flat.reshape(shape)
     return state
 
 
 def entropy(kept: int, total: int) -> float:
-    """Bits that say which `kept` of `total` weights are kept, when any are as likely: n·H(kept / n)."""
+    """Bits that say which `kept` of `total` weights are kept, all choices as likely: n·H(kept / n)."""
     if kept in (0, total):
         return 0.0
     p = kept / total
     return -total * (p * math.log2(p) + (1 - p) * math.log2(1 - p))
 
 
-# ---------------------------------------------------------------- which are kept
+# ---------------------------------------------------------------- which weights are kept
 
 
-def _places(kept: Bools) -> tuple[str, bytes]:
+def _write_mask(kept: Bools) -> tuple[str, bytes]:
+    """The shortest way, and the bytes."""
     bits = np.packbits(kept).tobytes()
-    ways = {"bits": bits, "deflated": zlib.compress(bits, 6), "gaps": _rice(_gaps(kept))}
+    ways = {BITMASK: bits, COMPRESSED: zlib.compress(bits, 6), GAPS: _rice(_gaps(kept))}
     how = min(ways, key=lambda way: len(ways[way]))
     return how, ways[how]
 
 
-def _kept(how: str, places: bytes, total: int, count: int) -> Bools:
-    if how == "all":
+def _read_mask(how: str, mask: bytes, total: int, count: int) -> Bools:
+    if how == ALL:
         return np.ones(total, bool)
-    if how == "gaps":
+    if how == GAPS:
         kept = np.zeros(total, bool)
-        kept[np.cumsum(_unrice(places, count) + 1) - 1] = True
+        kept[np.cumsum(_unrice(mask, count) + 1) - 1] = True
         return kept
-    bits = places if how == "bits" else zlib.decompress(places)
+    bits = mask if how == BITMASK else zlib.decompress(mask)
     return np.unpackbits(np.frombuffer(bits, np.uint8), count=total).astype(bool)
 
 
 def _gaps(kept: Bools) -> NDArray[np.int64]:
-    """How many are gone before each that is kept."""
+    """How many are pruned before each that is kept."""
     return np.diff(np.flatnonzero(kept), prepend=-1) - 1
 
 
 def _rice(gaps: NDArray[np.int64]) -> bytes:
-    """A byte for k; then each gap g as g >> k ones and a zero, all of those first; then the low k bits of each."""
-    near = (
-        int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0
-    )  # the best k for gaps of equal chances, or next to it
-    k = min(
-        range(max(0, near - 2), near + 2),
-        key=lambda k: int((gaps >> k).sum()) + len(gaps) * (1 + k),
-    )
+    """A byte for k; then each gap g as g >> k ones and a zero, all of those; then its low k bits."""
+
+    def bits(k: int) -> int:
+        return int((gaps >> k).sum()) + len(gaps) * (1 + k)
+
+    # where each weight is kept with the same probability, the best k is this one or next to it
+    near = int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0
+    k = min(range(max(0, near - 2), near + 2), key=bits)
     ends = np.cumsum((gaps >> k) + 1) - 1
     unary = np.ones(int(ends[-1]) + 1 if len(ends) else 0, bool)
     unary[ends] = False
-    low = ((gaps[:, None] >> np.arange(k - 1, -1, -1)) & 1).astype(bool)
-    return bytes([k]) + np.packbits(unary).tobytes() + np.packbits(low).tobytes()
+    low = (gaps[:, None] >> _shifts(k)) & 1
+    return bytes([k]) + np.packbits(unary).tobytes() + np.packbits(low.astype(bool)).tobytes()
 
 
 def _unrice(code: bytes, n: int) -> NDArray[np.int64]:
+    """The n gaps."""
     k = code[0]
-    low_bytes = -(-n * k // 8)
-    unary = np.unpackbits(np.frombuffer(code[1 : len(code) - low_bytes], np.uint8))
+    start = len(code) - -(-n * k // 8)
+    unary = np.unpackbits(np.frombuffer(code[1:start], np.uint8))
+    low = np.unpackbits(np.frombuffer(code[start:], np.uint8), count=n * k)
+    # between two zeros lie the ones of a gap; the bits after the last zero only fill the byte
     high = np.diff(np.flatnonzero(unary == 0)[:n], prepend=-1) - 1
-    low = np.unpackbits(
-        np.frombuffer(code[len(code) - low_bytes :], np.uint8), count=n * k
-    ).reshape(n, k)
-    return (high << k) + low.astype(np.int64) @ (1 << np.arange(k - 1, -1, -1))
+    return (high << k) + low.reshape(n, k).astype(np.int64) @ (1 << _shifts(k))
+
+
+def _shifts(k: int) -> NDArray[np.int64]:
+    """k − 1, ..., 0: the highest bit first."""
+    return np.arange(k - 1, -1, -1)
 
 
 # ---------------------------------------------------------------- values
 
 
-def _values(flat: Tensor, deflate: bool) -> bytes:
+def _write_values(flat: Tensor, compress: bool) -> bytes:
+    """Compressed: a byte that says which planes are, those as one stream, then the other planes."""
     raw = flat.contiguous().view(torch.uint8).numpy()
-    if not deflate:
+    if not compress:
         return raw.tobytes()
-    planes = raw.reshape(
-        -1, flat.element_size()
-    ).T  # all first bytes, all second ones, ...: signs and exponents lie together
-    worth = [_deflates(plane) for plane in planes]
-    good = b"".join(plane.tobytes() for plane, it in zip(planes, worth, strict=True) if it)
-    packed = zlib.compress(good, 6 if len(good) < LARGE else 3)
-    plain = b"".join(plane.tobytes() for plane, it in zip(planes, worth, strict=True) if not it)
-    return bytes([sum(it << i for i, it in enumerate(worth))]) + packed + plain
+    # all first bytes, all second ones, ...: signs and exponents lie together
+    planes = raw.reshape(-1, flat.element_size()).T
+    flags = 0
+    good, rest = [], []
+    for i, plane in enumerate(planes):
+        if _compresses(plane):
+            flags |= 1 << i
+            good.append(plane.tobytes())
+        else:
+            rest.append(plane.tobytes())
+    stream = b"".join(good)
+    level = 6 if len(stream) < LARGE else 3
+    return b"".join([bytes([flags]), zlib.compress(stream, level), *rest])
 
 
-def _deflates(plane: NDArray[np.uint8]) -> bool:
-    """Whether a look at a part of it promises 2 % at least: most of a mantissa is noise, which costs time and gives nothing."""
+def _compresses(plane: NDArray[np.uint8]) -> bool:
+    """Whether a part of it becomes 2 % smaller at least.
+
+    Most of a mantissa is noise, which costs time and gains nothing.
+    """
     part = plane[: 1 << 15].tobytes()
     return len(zlib.compress(part, 6)) < 0.98 * len(part)
 
 
-def _numbers(values: bytes, kind: torch.dtype, deflated: bool) -> Tensor:
-    raw = _planes(values, kind.itemsize).T.tobytes() if deflated else values
-    return torch.frombuffer(bytearray(raw), dtype=kind) if raw else torch.empty(0, dtype=kind)
+def _read_values(values: bytes, dtype: torch.dtype, compressed: bool) -> Tensor:
+    raw = _read_planes(values, dtype.itemsize) if compressed else values
+    return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
 
 
-def _planes(values: bytes, width: int) -> NDArray[np.uint8]:
-    """(width, numbers) bytes, as `_values` laid them down."""
-    worth = [bool(values[0] >> i & 1) for i in range(width)]
+def _read_planes(values: bytes, width: int) -> bytes:
+    """Numbers of `width` bytes, from planes as `_write_values` laid them down."""
     stream = zlib.decompressobj()
-    packed = stream.decompress(values[1:])
-    plain = stream.unused_data
-    rows = {True: np.frombuffer(packed, np.uint8), False: np.frombuffer(plain, np.uint8)}
-    split = {it: iter(rows[it].reshape(max(worth.count(it), 1), -1)) for it in (True, False)}
-    return np.stack([next(split[it]) for it in worth])
+    good = stream.decompress(values[1:])
+    rest = stream.unused_data
+    size = (len(good) + len(rest)) // width
+    planes = []
+    for i in range(width):
+        if values[0] >> i & 1:
+            plane, good = good[:size], good[size:]
+        else:
+            plane, rest = rest[:size], rest[size:]
+        planes.append(np.frombuffer(plane, np.uint8))
+    return np.stack(planes).T.tobytes()
