@@ -13,7 +13,7 @@ from torch import nn
 import pruning
 from pruning.measurement import finalize, take_snapshot
 from pruning.measurement.energy import energy, joules
-from pruning.measurement.speed import interleaved, judged, timings, to_sparse
+from pruning.measurement.speed import compare, interleaved, timings, to_sparse
 from pruning.metrics import Spread
 from pruning.recipe import Recipe
 from pruning.types import Workpiece
@@ -35,28 +35,28 @@ def test_the_budget_ends_the_rounds_but_never_below_the_least() -> None:
 def test_ratios_are_taken_round_by_round() -> None:
     # The machine slows down tenfold half-way: each pass of b still takes half of a's beside it, and the copy as long as a.
     a = [1.0] * 50 + [10.0] * 50
-    told = judged("torch", [a, [t / 2 for t in a], a], batch=1, threads=1)
-    assert len(told) == 2
-    assert told[0].speedup is None and told[0].control == 0
-    assert told[1].speedup == Spread(2, 2, 2)
-    assert [one.verdict for one in told] == ["reference", "faster"]
+    compared = compare("torch", [a, [t / 2 for t in a], a], batch=1, threads=1)
+    assert len(compared) == 2
+    assert compared[0].speedup is None and compared[0].control == 0
+    assert compared[1].speedup == Spread(2, 2, 2)
+    assert [one.verdict for one in compared] == ["reference", "faster"]
 
 
 def test_a_copy_that_differs_from_its_original_forbids_verdicts() -> None:
-    told = judged("torch", [[1.0] * 9, [0.5] * 9, [1.1] * 9], batch=1, threads=1)
-    assert told[1].control == pytest.approx(1 - 1 / 1.1)
-    assert told[1].verdict == "no verdict"
+    compared = compare("torch", [[1.0] * 9, [0.5] * 9, [1.1] * 9], batch=1, threads=1)
+    assert compared[1].control == pytest.approx(1 - 1 / 1.1)
+    assert compared[1].verdict == "no verdict"
 
 
 def test_the_interval_of_a_median_ratio_by_hand() -> None:
     # Of 25 ratios 1.00 to 1.24, 0.98·√25 = 4.9 ranks either side of the middle: the 8th (1.07) and the 19th (1.18)
-    told = judged(
+    compared = compare(
         "torch",
         [[1 + i / 100 for i in range(25)], [1.0] * 25, [1 + i / 100 for i in range(25)]],
         1,
         1,
     )
-    speedup = told[1].speedup
+    speedup = compared[1].speedup
     assert speedup is not None
     assert (speedup.low, speedup.value, speedup.high) == pytest.approx((1.07, 1.12, 1.18))
 

@@ -1,6 +1,6 @@
-"""The same model in ONNX Runtime: exported, held against torch's answers, and timed by the same protocol.
+"""Latency in ONNX Runtime: exported, compared with torch's outputs, timed by the same protocol.
 
-Slower to prepare than a run's ending may be (the export takes about a second a model), so it is asked for apart.
+The export takes about a second a model: too slow for the end of a run, so it is asked for apart.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning.evidence import evaluating
-from pruning.measurement.speed import SLOW, examples, interleaved, judged, seconds
+from pruning.measurement.speed import SLOW, compare, examples, interleaved, seconds
 from pruning.metrics import Timing
 
 RUNTIME = "ONNX Runtime"
 CLOSE = 1e-4
-"""Largest difference of outputs, as a share of the largest output, that float32 in another order of adding explains."""
+"""Largest difference of outputs, as a share of the largest one.
 
-Answers = Callable[[NDArray[Any]], NDArray[Any]]
+So much comes from adding up float32 in another order.
+"""
+
+Session = Callable[[NDArray[Any]], NDArray[Any]]
+"""Inputs -> the first output."""
 
 
 class NotExported(Exception):
@@ -35,17 +39,20 @@ class NotExported(Exception):
 def onnx_timings(
     models: Sequence[nn.Module], example: Tensor, *, batches: Sequence[int], budget: float = 0.8
 ) -> list[list[Timing]]:
-    """For each model, its timings in ONNX Runtime beside the first, which is the reference, on as many threads as torch has now.
+    """For each model, its timings in ONNX Runtime beside the first, which is the reference.
 
-    A second session of the first program is the control. What cannot be exported, or answers otherwise, says why.
+    On as many threads as torch has now. A second session of the first program is the control. What
+    cannot be exported, or has other outputs than torch, says why.
     """
     threads = torch.get_num_threads()
     programs = [_program(model, example) for model in models]
-    by_batch = [
-        _timed(models, programs, examples(example, models[0], batch), threads, budget)
-        for batch in batches
-    ]
-    return [[timed[i] for timed in by_batch] for i in range(len(models))]
+    timings: list[list[Timing]] = [[] for _ in models]
+    for batch in batches:
+        x = examples(example, models[0], batch)
+        timed = _timed(models, programs, x, threads, budget)
+        for found, timing in zip(timings, timed, strict=True):
+            found.append(timing)
+    return timings
 
 
 def _timed(
@@ -56,29 +63,30 @@ def _timed(
     budget: float,
 ) -> list[Timing]:
     """All models on one batch. programs: exported, or why not."""
-    ready = [
-        _prepared(model, program, x, threads)
-        for model, program in zip(models, programs, strict=True)
-    ]
-    first, again = ready[0], _prepared(models[0], programs[0], x, threads)
-    if isinstance(first, str) or isinstance(again, str):
-        return [Timing(RUNTIME, len(x), threads, why=str(first)) for _ in models]
-    given = x.numpy()
-    taken = seconds(lambda: first(given))
+
+    def untimed(why: str) -> Timing:
+        return Timing(RUNTIME, len(x), threads, why=why)
+
+    pairs = zip(models, programs, strict=True)
+    sessions = [_prepared(model, program, x, threads) for model, program in pairs]
+    first = sessions[0]
+    control = _prepared(models[0], programs[0], x, threads)
+    if isinstance(first, str) or isinstance(control, str):
+        # without the reference there is nothing to compare with
+        return [untimed(str(first)) for _ in models]
+    inputs = x.numpy()
+    taken = seconds(_pass(first, inputs))
     if taken > SLOW and len(x) > 1:
         why = f"One pass of {len(x)} examples takes {taken:.1f} s here: too long to repeat."
-        return [Timing(RUNTIME, len(x), threads, why=why) for _ in models]
-    can = [one for one in (*ready, again) if not isinstance(one, str)]
-    times = interleaved([_pass(answer, given) for answer in can], least=5, most=300, budget=budget)
-    told = iter(judged(RUNTIME, times, len(x), threads))
-    return [
-        Timing(RUNTIME, len(x), threads, why=one) if isinstance(one, str) else next(told)
-        for one in ready
-    ]
+        return [untimed(why) for _ in models]
+    runs = [_pass(run, inputs) for run in (*sessions, control) if not isinstance(run, str)]
+    times = interleaved(runs, least=5, most=300, budget=budget)
+    compared = iter(compare(RUNTIME, times, len(x), threads))
+    return [untimed(run) if isinstance(run, str) else next(compared) for run in sessions]
 
 
-def _pass(answer: Answers, given: NDArray[Any]) -> Callable[[], object]:
-    return lambda: answer(given)
+def _pass(run: Session, inputs: NDArray[Any]) -> Callable[[], object]:
+    return lambda: run(inputs)
 
 
 def _program(model: nn.Module, example: Tensor) -> bytes | str:
@@ -88,32 +96,35 @@ def _program(model: nn.Module, example: Tensor) -> bytes | str:
         return f"It {error}."
 
 
-def _prepared(model: nn.Module, program: bytes | str, x: Tensor, threads: int) -> Answers | str:
-    """A session whose answers to x are torch's; or why not, in a sentence."""
+def _prepared(model: nn.Module, program: bytes | str, x: Tensor, threads: int) -> Session | str:
+    """A session whose outputs for x are torch's; or why not, in a sentence."""
     if isinstance(program, str):
         return program
     try:
-        answer = session(program, threads)
+        run = session(program, threads)
         try:
-            _check(answer, model, x)
-        except NotExported:  # tracing may have taken the batch it saw for the only one
-            answer = session(export(model, x, free=False), threads)
-            _check(answer, model, x)
+            _check(run, model, x)
+        except NotExported:
+            # tracing may have taken the batch that it was given for the only one
+            run = session(export(model, x, free=False), threads)
+            _check(run, model, x)
     except NotExported as error:
         return f"It {error}."
-    return answer
+    return run
 
 
 def export(model: nn.Module, x: Tensor, *, free: bool = True) -> bytes:
-    """The model as an ONNX program for inputs of x's shape; free: for any batch, where it allows that (x then holds two or more).
+    """The model as an ONNX program for inputs of x's shape.
 
+    free: for batches of any size, where the model allows that; x then has two or more examples.
     Raises NotExported; the model is left as found.
     """
     shapes = ({0: torch.export.Dim.AUTO},) if free else None
+    evaluated = copy.deepcopy(model).eval()
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                copy.deepcopy(model).eval(), (x,), dynamo=True, verbose=False, dynamic_shapes=shapes
+                evaluated, (x,), dynamo=True, verbose=False, dynamic_shapes=shapes
             )
             assert program is not None
             return bytes(program.model_proto.SerializeToString())
@@ -123,47 +134,50 @@ def export(model: nn.Module, x: Tensor, *, free: bool = True) -> bytes:
             ) from error
 
 
-def session(program: bytes, threads: int) -> Answers:
+def session(program: bytes, threads: int) -> Session:
     """Inputs -> the first output, on so many threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if (
-        threads > 1
-    ):  # threads that wait by spinning would slow the other contestants, and nobody waits so on a shared machine
+    if threads > 1:
+        # threads that wait by spinning would slow the other models' passes
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        held = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
+        ready = onnxruntime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own errors have no common root
         raise NotExported(
             f"was exported, but ONNX Runtime does not take it ({type(error).__name__})"
         ) from error
-    name = held.get_inputs()[0].name
-    return lambda given: held.run(None, {name: given})[0]
+    name = ready.get_inputs()[0].name
+    return lambda inputs: ready.run(None, {name: inputs})[0]
 
 
-def _check(answer: Answers, model: nn.Module, x: Tensor) -> None:
+def _check(run: Session, model: nn.Module, x: Tensor) -> None:
+    """Raises NotExported for outputs other than torch's."""
     with evaluating(model), torch.inference_mode():
         wanted = model(x).numpy()
     try:
-        found = answer(x.numpy())
+        found = run(x.numpy())
     except Exception as error:
         raise NotExported(
             f"was exported, but fails in ONNX Runtime ({type(error).__name__})"
         ) from error
-    apart = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else float("inf")
+    apart = float("inf")
+    if found.shape == wanted.shape:
+        apart = float(np.abs(found - wanted).max())
+    # "not <=", so that NaN is refused
     if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise NotExported(f"was exported, but its answers differ from torch's by {apart:.2g}")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters talk of their own affairs."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-    ]
+    """Without the exporters' warnings and logs, which are about their own work."""
+    names = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

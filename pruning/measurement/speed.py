@@ -1,7 +1,8 @@
-"""How long a forward pass takes, so that it can be believed: warmed up, interleaved, on stated threads, beside a control.
+"""Latency of a forward pass: warmed up, interleaved, on stated threads, beside a control.
 
-Each round times every contestant once, in turns from the front and from the back, so that all meet the same machine. A copy of
-the first model runs along: by as much as the two differ, so much is noise here, and over 5 % no verdict is given.
+Each round times every model once, in turns from the front and from the back, so that all meet the
+same machine. A copy of the first model runs along: by as much as the two differ, so much is noise
+here, and over 5 % no verdict is given.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +28,13 @@ BATCHES = (1, 32)
 """Examples in a pass: one, as somebody waits for an answer; 32, as a server gathers them."""
 
 SLOW = 0.5
-"""Seconds of one pass beyond which a batch is not timed: a run's ending should not wait for it."""
+"""Seconds of one pass beyond which a batch is not timed: the end of a run should not wait for it."""
 
 SPARSE = 0.8
-"""Share of zeros from which a linear layer is tried in torch's CSR: large ones break even at 0.7 to 0.8, small ones at 0.95."""
+"""Share of zeros from which a linear layer is tried in torch's CSR (compressed sparse rows).
+
+Large layers break even at 0.7 to 0.8, small ones at 0.95.
+"""
 
 Pass = Callable[[], object]
 
@@ -42,89 +47,105 @@ def latencies(
     passes: int = 30,
     budget: float = 2.0,
 ) -> list[Latency]:
-    """Milliseconds of a forward pass of each model, interleaved. At most `budget` seconds for each model, at least 5 passes.
+    """Milliseconds of a forward pass of each model, interleaved, on the threads torch has now.
 
-    On the threads torch has now.
+    At most `budget` seconds for each model, at least 5 passes.
     """
     x = examples(example, models[0], batch)
+    runs = [_pass(model, x) for model in models]
     with _ready(models):
-        times = interleaved(
-            [_pass(model, x) for model in models], least=5, most=passes, budget=budget * len(models)
-        )
+        times = interleaved(runs, least=5, most=passes, budget=budget * len(models))
     return [quartiles(taken, batch) for taken in times]
 
 
 def timings(
     models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, budget: float = 0.8
 ) -> list[list[Timing]]:
-    """For each model, its timing in torch beside the first, which is the reference; and in CSR, for those that have linear
-    layers with enough zeros. One round of `budget` seconds, with a copy of the first as control."""
-    sparse = [to_sparse(model) if model is not models[0] else None for model in models]
-    every = [*models, *(model for model in sparse if model is not None), copy.deepcopy(models[0])]
+    """For each model, its timings in torch beside the first, which is the reference.
+
+    In CSR too, for those that have linear layers with enough zeros. One round of `budget` seconds
+    for all, with a copy of the first as control.
+    """
+    # place of a model -> the same with sparse layers
+    sparse: dict[int, nn.Module] = {}
+    for i, model in enumerate(models):
+        rows = to_sparse(model) if model is not models[0] else None
+        if rows is not None:
+            sparse[i] = rows
+    every = [*models, *sparse.values(), copy.deepcopy(models[0])]
     x = examples(example, models[0], batch)
     threads = torch.get_num_threads()
     with _ready(every):
         taken = seconds(_pass(models[0], x))
         if taken > SLOW and batch > 1:
-            why = f"One pass of {batch} examples takes {taken:.1f} s here: too long to repeat at a run's end."
-            return [[Timing("torch", batch, threads, why=why)] for _ in models]
-        times = interleaved([_pass(model, x) for model in every], least=5, most=300, budget=budget)
-    told = judged("torch", times, batch, threads)
-    found = [[timing] for timing in told[: len(models)]]
-    rest = iter(told[len(models) :])
-    for held, model in zip(found, sparse, strict=True):
-        if model is not None:
-            timing = next(rest)
-            held.append(
-                Timing("torch CSR", batch, threads, timing.latency, timing.speedup, timing.control)
+            why = (
+                f"One pass of {batch} examples takes {taken:.1f} s here: "
+                "too long to repeat at a run's end."
             )
+            return [[Timing("torch", batch, threads, why=why)] for _ in models]
+        runs = [_pass(model, x) for model in every]
+        times = interleaved(runs, least=5, most=300, budget=budget)
+    compared = compare("torch", times, batch, threads)
+    found = [[timing] for timing in compared[: len(models)]]
+    for i, timing in zip(sparse, compared[len(models) :], strict=True):
+        found[i].append(replace(timing, runtime="torch CSR"))
     return found
 
 
 def interleaved(
     passes: Sequence[Pass], *, least: int, most: int, budget: float, warm: int = 3
 ) -> list[list[float]]:
-    """Milliseconds of every pass of each contestant, a round at a time, until `most` rounds or `budget` seconds are over."""
-    for one in passes:
+    """Milliseconds of every pass of each model, a round at a time.
+
+    Until `most` rounds or `budget` seconds are over, but `least` rounds in any case.
+    """
+    for run in passes:
         for _ in range(warm):
-            one()
+            run()
     times: list[list[float]] = [[] for _ in passes]
+    order = list(range(len(passes)))
     began = time.perf_counter()
-    while len(times[0]) < most and (len(times[0]) < least or time.perf_counter() - began < budget):
-        order = range(len(passes)) if len(times[0]) % 2 == 0 else range(len(passes) - 1, -1, -1)
+    for done in range(most):
+        if done >= least and time.perf_counter() - began >= budget:
+            break
         for i in order:
             times[i].append(seconds(passes[i]) * 1000)
+        # from the back next time: a model is not always timed after the same one
+        order.reverse()
     return times
 
 
-def judged(
+def compare(
     runtime: str, times: Sequence[Sequence[float]], batch: int, threads: int
 ) -> list[Timing]:
-    """Timings of all contestants but the last, the control: a copy of the first."""
+    """Timings of all models, with speedup over the first.
+
+    times: milliseconds of each model's passes; the last is the control, a copy of the first
+    """
     control = abs(_ratio(times[0], times[-1]).value - 1)
-    return [
-        Timing(
-            runtime,
-            batch,
-            threads,
-            quartiles(taken, batch, threads),
-            _ratio(times[0], taken) if i else None,
-            control,
-        )
-        for i, taken in enumerate(times[:-1])
-    ]
+    found = []
+    for i, taken in enumerate(times[:-1]):
+        speedup = _ratio(times[0], taken) if i else None
+        latency = quartiles(taken, batch, threads)
+        found.append(Timing(runtime, batch, threads, latency, speedup, control))
+    return found
 
 
 def _ratio(first: Sequence[float], second: Sequence[float]) -> Spread:
-    """How many times longer the first takes, round by round: the median, and its 95 % interval from the order of the ratios."""
+    """How many times longer the first takes, round by round.
+
+    The median, and its 95 % interval from the order of the ratios, which needs no distribution.
+    """
     ratios = sorted(a / b for a, b in zip(first, second, strict=True))
     n = len(ratios)
     reach = 0.98 * math.sqrt(n)  # 1.96 deviations of a binomial with p = 1/2
-    low, high = max(0, math.floor(n / 2 - reach)), min(n - 1, math.ceil(n / 2 + reach))
+    low = max(0, math.floor(n / 2 - reach))
+    high = min(n - 1, math.ceil(n / 2 + reach))
     return Spread(ratios[low], statistics.median(ratios), ratios[high])
 
 
 def quartiles(taken: Sequence[float], batch: int, threads: int | None = None) -> Latency:
+    """taken: milliseconds of passes; threads: None for as many as torch has now."""
     low, median, high = statistics.quantiles(taken, n=4)
     return Latency(median, low, high, threads or torch.get_num_threads(), batch, len(taken))
 
@@ -134,10 +155,10 @@ def examples(example: Tensor, model: nn.Module, batch: int) -> Tensor:
     return fit(example[:1].expand(batch, *example.shape[1:]).contiguous(), model)
 
 
-def seconds(one: Pass) -> float:
+def seconds(run: Pass) -> float:
     """How long one pass takes."""
     start = time.perf_counter()
-    one()
+    run()
     return time.perf_counter() - start
 
 
@@ -156,7 +177,7 @@ def _ready(models: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class SparseLinear(nn.Module):
-    """A linear layer whose weight is held as compressed sparse rows: zeros are neither stored nor multiplied."""
+    """A linear layer of compressed sparse rows: zeros are neither stored nor multiplied."""
 
     def __init__(self, dense: nn.Linear) -> None:
         super().__init__()
@@ -167,30 +188,30 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)"""
-        rows = (self.weight @ x.reshape(-1, x.shape[-1]).T).T
-        out = rows if self.bias is None else rows + self.bias
+        out = (self.weight @ x.reshape(-1, x.shape[-1]).T).T
+        if self.bias is not None:
+            out = out + self.bias
         return out.reshape(*x.shape[:-1], -1)
 
 
 def to_sparse(model: nn.Module) -> nn.Module | None:
     """A copy with its linear layers of at least 80 % zeros in CSR; None where it has none."""
-    covered = {id(weight) for weight in prunable(model).values()}
-    names = [
-        name
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and id(module.weight) in covered
-        and int(module.weight.detach().count_nonzero())
-        <= (1 - SPARSE) * module.weight.numel() + 1  # a share of weights is a whole number of them
-    ]
+    weights = {id(weight) for weight in prunable(model).values()}
+    names = []
+    for name, module in model.named_modules():
+        # a subclass of Linear may do something else with its weight
+        if type(module) is nn.Linear and id(module.weight) in weights:
+            kept = int(module.weight.detach().count_nonzero())
+            # one more, because a share of weights is a whole number of them
+            if kept <= (1 - SPARSE) * module.weight.numel() + 1:
+                names.append(name)
     if not names:
         return None
-    thin = copy.deepcopy(model)
+    sparse = copy.deepcopy(model)
     for name in names:
-        dense = thin.get_submodule(name)
+        dense = sparse.get_submodule(name)
         assert isinstance(dense, nn.Linear)
-        if name:
-            thin.set_submodule(name, SparseLinear(dense))
-        else:
-            thin = SparseLinear(dense)
-    return thin
+        if not name:  # the model is this one layer
+            return SparseLinear(dense)
+        sparse.set_submodule(name, SparseLinear(dense))
+    return sparse
