@@ -7,7 +7,7 @@
 const KINDS = [
   ["weights", "Weights kept"],
   ["macs", "MACs kept"],
-  ["bytes", "File, sparse"],
+  ["bytes", "Sparse file"],
 ];
 const whole = new Intl.NumberFormat("en-GB");
 
