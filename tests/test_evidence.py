@@ -210,3 +210,10 @@ def test_targets_that_are_no_classes_are_refused_where_classes_are_meant() -> No
     assert evidence.gradients
     with pytest.raises(DataError, match="choose fisher"):
         evidence.gauss_newton(2)
+
+
+def test_gradients_of_examples_carry_no_graph() -> None:
+    """A model with biases, which are derived by nobody, must not leave its graph on the sums."""
+    evidence = Evidence(nn.Linear(4, 2), Batches(torch.randn(6, 4), torch.tensor([0, 1] * 3)))
+    assert not evidence.gradient_sizes["weight"].requires_grad
+    assert not evidence.squared_gradients["weight"].requires_grad

@@ -185,9 +185,9 @@ def _moments(
     room = CHUNK // sum(w.numel() for w in weights.values())
     for x, y in Batches(data.x, data.y, max(1, min(data.batch, room))):
         parts, _ = gradients(leaves, x, second(x, y))
-        for name, part in parts.items():  # (n, *shape)
-            sizes[name] += part.abs().sum(0) * share
-            squares[name] += part.square().sum(0) * share
+        # (n, *shape) each, with a graph where the model has parameters beside the weights
+        _add(sizes, {name: part.abs().sum(0) for name, part in parts.items()}, share)
+        _add(squares, {name: part.square().sum(0) for name, part in parts.items()}, share)
     return sizes, squares
 
 
