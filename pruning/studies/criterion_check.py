@@ -42,15 +42,15 @@ def criterion_check(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, An
     question = _question(spec, layer)
     sample = sampled(work, question)[layer]
     began = time.perf_counter()
-    oracle = Oracle(work, question, spec.get("examples", EXAMPLES))
-    changes = list(oracle.changes(layer, sample))
+    leave_one_out = Oracle(work, question, spec.get("examples", EXAMPLES))
+    changes = list(leave_one_out.changes(layer, sample))
     # One row a unit, three columns.
     columns = zip(*changes, strict=True)
     data = {
         "layer": layer,
-        "of": oracle.count(layer),
-        "examples": len(oracle.data.x),
-        "loss": oracle.loss,
+        "of": leave_one_out.count(layer),
+        "examples": len(leave_one_out.data.x),
+        "loss": leave_one_out.loss,
         "seconds": time.perf_counter() - began,
     }
     names = ("units", "weights", "change")
