@@ -1,4 +1,7 @@
-"""Small nets in which channels meet in every way that a graph allows. Each has its groups written beside it, to be checked in the head."""
+"""Small nets in which channels meet in every way that a graph allows.
+
+Each has its dependency groups written beside it, to be checked in the head.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +92,7 @@ def one_channel() -> nn.Module:
 
 
 def flatten() -> nn.Module:
-    """4 channels of 3x3 become 36 inputs: a channel takes 9 columns along."""
+    """4 channels of 3x3 become 36 inputs: a channel owns 9 columns."""
     return Net(
         {"a": conv(1, 4, 2), "b": linear(36, 5), "h": linear(5, 3)},
         lambda m, x: m.h(m.b(m.a(x).relu().flatten(1)).relu()),
@@ -97,7 +100,10 @@ def flatten() -> nn.Module:
 
 
 def grouped() -> nn.Module:
-    """Depthwise (d, two outputs a channel), two wide groups (g: the same places in both), four narrow ones (w: whole groups)."""
+    """Depthwise (d, two outputs a channel), two wide groups (g), four narrow ones (w).
+
+    Wide groups lose the same positions in each; narrow ones are removed whole.
+    """
     layers = {
         "a": conv(1, 8),
         "d": conv(8, 16, 3, groups=8),
@@ -182,7 +188,10 @@ def repeated() -> nn.Module:
 
 
 def shuffled() -> nn.Module:
-    """A channel shuffle; GroupNorm in 4 groups of 2; PixelShuffle, which makes 4 channels one: both tie channels."""
+    """A channel shuffle, GroupNorm in 4 groups of 2, and PixelShuffle, which makes 4 channels one.
+
+    The last two tie channels.
+    """
     layers = {
         "a": conv(1, 8),
         "s": lambda: nn.ChannelShuffle(2),
@@ -195,7 +204,10 @@ def shuffled() -> nn.Module:
 
 
 def mixer() -> nn.Module:
-    """A layer across tokens adds its bias to dead channels, and LayerNorm would count them: they stay."""
+    """A layer across tokens adds its bias to removed channels, and LayerNorm would count them.
+
+    So nothing can be removed.
+    """
     layers = {
         "i": linear(4, 8),
         "n": lambda: nn.LayerNorm(8),
@@ -213,7 +225,7 @@ def mixer() -> nn.Module:
 
 
 def gated() -> nn.Module:
-    """Squeeze and excitation: sigmoid(0) is a half, but it multiplies a dead zero."""
+    """Squeeze and excitation: sigmoid(0) is a half, but it multiplies a removed zero."""
     layers = {"a": conv(1, 6), "f": conv(6, 4), "e": conv(4, 6), "h": linear(6, 3)}
 
     def run(m: Any, x: Tensor) -> Any:
@@ -287,7 +299,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, tuple[str, int]]]]
 
 
 def net(name: str, seed: int = 0) -> tuple[nn.Module, Tensor | tuple[Tensor, ...]]:
-    """A net in eval mode, BatchNorm statistics drawn too, and an example."""
+    """A net in eval mode, BatchNorm statistics at random too, and an example."""
     make, shape, _ = NETS[name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)

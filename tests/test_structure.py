@@ -1,4 +1,4 @@
-"""Coupling, slimming and certificates, on nets that can be checked in the head."""
+"""Dependency groups, compact models and certificates, on nets that can be checked in the head."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ from pruning.events import Certificate
 from pruning.structure import shrink as shrinking
 from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.modules import cut
+from pruning.structure.rewrite import Rewrite
 from pruning.structure.shrink import shrink, shrink_certified
 from pruning.structure.unit_masks import masks_without, removed_units
 from pruning.structure.verify import outputs
 from tests.nets import NETS, Net, branching, conv, linear, net
 
 
-def some_gone(
-    dependencies: DependencyGraph, share: float = 0.5, seed: int = 0
-) -> np.ndarray[Any, Any]:
+def some_units(graph: DependencyGraph, share: float = 0.5, seed: int = 0) -> np.ndarray[Any, Any]:
     """A random share of each group."""
-    chance, gone = np.random.default_rng(seed), np.zeros(dependencies.units, bool)
-    for start, group in zip(dependencies.starts, dependencies.groups, strict=False):
-        gone[start + chance.permutation(group.units)[: int(group.units * share)]] = True
-    return gone
+    generator = np.random.default_rng(seed)
+    removed = np.zeros(graph.units, bool)
+    for start, group in zip(graph.starts, graph.groups, strict=False):
+        order = generator.permutation(group.units)
+        removed[start + order[: int(group.units * share)]] = True
+    return removed
 
 
 def halved(
     model: nn.Module, example: Any, seed: int = 0
 ) -> tuple[DependencyGraph, np.ndarray[Any, Any], engine.Masks]:
-    dependencies = dependency_graph(model, example)
-    gone = some_gone(dependencies, seed=seed)
-    return dependencies, gone, masks_without(dependencies, gone, model)
+    graph = dependency_graph(model, example)
+    removed = some_units(graph, seed=seed)
+    return graph, removed, masks_without(graph, removed, model)
 
 
 def masked(model: nn.Module, masks: engine.Masks) -> nn.Module:
@@ -59,36 +60,35 @@ def test_groups_are_those_written_beside_the_net(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_half_of_each_group_goes_and_nothing_else_changes(name: str) -> None:
+def test_half_of_each_group_is_removed_and_nothing_else_changes(name: str) -> None:
     model, example = net(name)
     before = copy.deepcopy(model.state_dict())
-    dependencies, gone, masks = halved(model, example)
-    assert np.array_equal(removed_units(dependencies, masks), gone)
+    graph, removed, masks = halved(model, example)
+    assert np.array_equal(removed_units(graph, masks), removed)
     compact, certificate = shrink_certified(model, masks, example)
     assert certificate.error <= 1e-12
-    assert certificate.removed == gone.sum()
+    assert certificate.removed == removed.sum()
     assert certificate.frozen == ()
-    assert (certificate.control > 1e-3) == bool(
-        gone.any()
-    )  # the same comparison with the dense model finds a difference
-    assert certificate.kept < certificate.parameters or not gone.any()
+    # The same comparison with the dense model shows a difference.
+    assert (certificate.control > 1e-3) == bool(removed.any())
+    assert certificate.kept < certificate.parameters or not removed.any()
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    given = example if isinstance(example, tuple) else (example,)
-    for a, b in zip(outputs(masked(model, masks), given), outputs(compact, given), strict=True):
+    inputs = example if isinstance(example, tuple) else (example,)
+    expected = outputs(masked(model, masks), inputs)
+    for a, b in zip(expected, outputs(compact, inputs), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
     assert set(compact.state_dict()) == set(model.state_dict())
-    assert all(
-        0 not in p.shape for p in compact.parameters()
-    )  # no dimension of any tensor is emptied
+    # No dimension of any tensor is emptied.
+    assert all(0 not in p.shape for p in compact.parameters())
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_even_masks_that_close_everything_leave_one_unit_of_each_group(name: str) -> None:
+def test_masks_of_everything_keep_one_unit_of_each_group(name: str) -> None:
     model, example = net(name)
-    dependencies = dependency_graph(model, example)
-    masks = masks_without(dependencies, np.ones(dependencies.units, bool), model)
+    graph = dependency_graph(model, example)
+    masks = masks_without(graph, np.ones(graph.units, bool), model)
     compact, certificate = shrink_certified(model, masks, example)
-    assert certificate.removed == dependencies.units - len(dependencies.groups)
+    assert certificate.removed == graph.units - len(graph.groups)
     assert certificate.error <= 1e-12
     assert all(0 not in p.shape for p in compact.parameters())
 
@@ -101,7 +101,7 @@ def reasons(name: str) -> dict[tuple[str, int], str]:
     }
 
 
-def test_what_cannot_go_says_why() -> None:
+def test_what_cannot_be_removed_says_why() -> None:
     assert reasons("concat")["h.weight", 0] == "output: it is an output of the model"
     assert reasons("two_in_two_out")["a.weight", 1] == "linear: what it reads cannot lose channels"
     assert "lstm" in reasons("recurrent")["l.weight_hh_l0", 1]
@@ -150,13 +150,11 @@ def test_what_export_refuses_is_traced_instead() -> None:
             return out
 
     model, example = Counting().eval(), torch.randn(1, 4)
-    dependencies = dependency_graph(model, example)
-    assert [group.units for group in dependencies.groups] == [6]
+    graph = dependency_graph(model, example)
+    assert [group.units for group in graph.groups] == [6]
     model.seen.clear()
     assert (
-        shrink_certified(
-            model, masks_without(dependencies, some_gone(dependencies), model), example
-        )[1].error
+        shrink_certified(model, masks_without(graph, some_units(graph), model), example)[1].error
         <= 1e-12
     )
 
@@ -168,36 +166,32 @@ def test_an_architecture_is_analysed_once_and_another_is_not_taken_for_it() -> N
     other = Net(
         {"a": linear(4, 6), "h": linear(6, 2)}, lambda m, x: m.h(m.a(x).relu()) + m.a(x)[:, :2]
     )
-    given = torch.randn(1, 4)
-    assert dependency_graph(one, given) is not dependency_graph(other, given)
-    assert all(
-        p.is_meta for p in dependency_graph(one, given).captured.graph.parameters()
-    )  # a cached graph holds no weights
+    x = torch.randn(1, 4)
+    assert dependency_graph(one, x) is not dependency_graph(other, x)
+    # A cached graph has no weights.
+    assert all(p.is_meta for p in dependency_graph(one, x).captured.graph.parameters())
 
 
-def test_a_wrong_slim_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rewriting that goes wrong for one group: it is found, frozen and named, and the rest is slimmed."""
+def test_a_wrong_compact_model_is_never_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rewriting that goes wrong for one group: that is frozen and named, the rest is removed."""
     model, example = net("separate_attention")
-    _, gone, masks = halved(model, example)
-    right = shrinking.build
+    _, removed, masks = halved(model, example)
+    correct = shrinking.build
 
-    def wrong(masked: nn.Module, work: Any) -> Any:
-        compact = right(masked, work)
+    def wrong(masked: nn.Module, rewrite: Rewrite) -> Any:
+        compact = correct(masked, rewrite)
         if compact.q.weight.shape[0] < 12:
-            for node in compact.graph.nodes:
-                if node.op == "call_function" and node.target is torch.ops.aten.div.Tensor:
-                    node.args = (node.args[0], 3)
-            compact.recompile()
+            _scaled(compact)
         return compact
 
     monkeypatch.setattr(shrinking, "build", wrong)
     compact, certificate = shrink_certified(model, masks, example)
     assert [(f.group, f.units) for f in certificate.frozen] == [("q.weight", 1)]
     assert certificate.error <= 1e-12
-    assert certificate.removed == gone.sum() - 1
+    assert certificate.removed == removed.sum() - 1
     assert compact.q.weight.shape == (12, 6)  # type: ignore[union-attr]
 
-    monkeypatch.setattr(shrinking, "build", lambda masked, work: _scaled(right(masked, work)))
+    monkeypatch.setattr(shrinking, "build", lambda *args: _scaled(correct(*args)))
     with pytest.raises(NotTheSame, match="it is not handed out"):
         shrink_certified(model, masks, example)
 
@@ -228,7 +222,7 @@ def test_masks_of_single_weights_stay_as_zeros() -> None:
 
 
 class Trained(nn.Module):
-    """What acts in training alone: BatchNorm, stochastic depth, dropouts as modules and as functions."""
+    """Acts in training alone: BatchNorm, stochastic depth, dropouts as modules and functions."""
 
     def __init__(self, p: float = 0.0) -> None:
         super().__init__()
@@ -263,7 +257,7 @@ def step(model: nn.Module, x: Tensor) -> float:
     return float(loss)
 
 
-def test_masked_and_slim_train_alike() -> None:
+def test_masked_and_compact_train_alike() -> None:
     torch.manual_seed(0)
     model, x = Trained().eval(), torch.randn(6, 1, 6, 6)
     _, _, masks = halved(model, x)
@@ -277,7 +271,8 @@ def test_masked_and_slim_train_alike() -> None:
     for name, parameter in compact.named_parameters():
         grad = theirs[name].grad
         assert grad is not None
-        assert torch.allclose(cut(liveness, name, grad), parameter.grad, atol=1e-6)  # type: ignore[arg-type]
+        assert parameter.grad is not None
+        assert torch.allclose(cut(liveness, name, grad), parameter.grad, atol=1e-6)
     for name, buffer in compact.named_buffers():  # the statistics moved alike
         assert torch.allclose(
             cut(liveness, name, dict(dense.named_buffers())[name]), buffer, atol=1e-6
@@ -316,17 +311,17 @@ def test_it_copies_saves_loads_and_exports() -> None:
     model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
     _, _, masks = halved(model, x)
     compact = shrink(model, masks, x)
-    wanted = compact(x)
-    assert torch.equal(copy.deepcopy(compact)(x), wanted)
+    expected = compact(x)
+    assert torch.equal(copy.deepcopy(compact)(x), expected)
     file = io.BytesIO()
     torch.save(compact.state_dict(), file)
     file.seek(0)
     again = shrink(Trained().eval(), masks, x)  # another model of the architecture, the same masks
     again.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(again(x), wanted)
+    assert torch.equal(again(x), expected)
     program = torch.export.export(compact, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     assert torch.allclose(
-        program.module()(torch.cat([x, x])), torch.cat([wanted, wanted]), atol=1e-6
+        program.module()(torch.cat([x, x])), torch.cat([expected, expected]), atol=1e-6
     )
 
 
@@ -337,22 +332,22 @@ def test_it_runs_in_onnx_runtime() -> None:
     model, x = Trained().eval(), torch.randn(2, 1, 6, 6)
     compact = shrink(model, halved(model, x)[2], x)
     file = io.BytesIO()
-    torch.onnx.export(compact, (x,), dynamo=True, verbose=False).save(file)  # type: ignore[union-attr]
+    program = torch.onnx.export(compact, (x,), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(file)
     session = onnxruntime.InferenceSession(file.getvalue())
-    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    assert np.abs(found - compact(x).detach().numpy()).max() < 1e-5
+    (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert np.abs(output - compact(x).detach().numpy()).max() < 1e-5
 
 
 def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
     model, example = net("residual")
-    dependencies = dependency_graph(model, example)
-    first, more = some_gone(dependencies, 0.3), some_gone(dependencies, 0.7, seed=1)
-    masks = engine.intersect(
-        masks_without(dependencies, more, model), masks_without(dependencies, first, model)
-    )
-    gone = removed_units(dependencies, masks)
+    graph = dependency_graph(model, example)
+    first, more = some_units(graph, 0.3), some_units(graph, 0.7, seed=1)
+    masks = engine.intersect(masks_without(graph, more, model), masks_without(graph, first, model))
+    removed = removed_units(graph, masks)
     assert (
-        np.array_equal(gone, first | more) or gone.sum() < (first | more).sum()
+        np.array_equal(removed, first | more) or removed.sum() < (first | more).sum()
     )  # unless that empties a group
     assert shrink_certified(model, masks, example)[1].error <= 1e-12
 
@@ -371,7 +366,7 @@ def test_rounds_keep_the_first_analysis_and_never_revive() -> None:
     ),
     some.integers(0, 99),
 )
-def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> None:
+def test_random_nets_shrink_exactly(blocks: list[tuple[str, int]], seed: int) -> None:
     layers: dict[str, Any] = {"stem": conv(1, 4)}
     width = 4
     for i, (kind, n) in enumerate(blocks):
@@ -400,7 +395,7 @@ def test_random_nets_slim_exactly(blocks: list[tuple[str, int]], seed: int) -> N
         torch.manual_seed(seed)
         model = Net(layers, run).eval()
         x = torch.randn(1, 1, 4, 4)
-    _, gone, masks = halved(model, x, seed)
+    _, removed, masks = halved(model, x, seed)
     certificate = shrink_certified(model, masks, x)[1]
     assert certificate.error <= 1e-12
-    assert certificate.removed == gone.sum()
+    assert certificate.removed == removed.sum()

@@ -1,4 +1,4 @@
-"""Coupling and slimming on torchvision's own architectures, against Torch-Pruning, and through whole runs."""
+"""Dependency groups and compact models of torchvision, beside Torch-Pruning, and in whole runs."""
 
 from __future__ import annotations
 
@@ -31,64 +31,39 @@ from pruning.units.pooling import Pooling, pool_group
 from tests.nets import net
 from tests.toys import toy
 
-ZOO = (
-    *(
-        "squeezenet1_0",
-        "squeezenet1_1",
-        "resnet18",
-        "resnet34",
-        "resnet50",
-        "mobilenet_v2",
-        "mobilenet_v3_small",
-        "mobilenet_v3_large",
-    ),
-    *(
-        "mnasnet0_5",
-        "mnasnet0_75",
-        "mnasnet1_0",
-        "mnasnet1_3",
-        "shufflenet_v2_x0_5",
-        "shufflenet_v2_x1_0",
-        "shufflenet_v2_x1_5",
-    ),
-    *(
-        "shufflenet_v2_x2_0",
-        "efficientnet_b0",
-        "regnet_y_400mf",
-        "regnet_x_400mf",
-        "regnet_x_800mf",
-        "densenet121",
-        "googlenet",
-    ),
-    *("convnext_tiny", "swin_t"),
-)
-"""The cheap ones of each family; the bench `structure` runs them all, and timm's."""
+ZOO = """
+    squeezenet1_0 squeezenet1_1 resnet18 resnet34 resnet50 mobilenet_v2 mobilenet_v3_small
+    mobilenet_v3_large mnasnet0_5 mnasnet0_75 mnasnet1_0 mnasnet1_3 shufflenet_v2_x0_5
+    shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0 efficientnet_b0 regnet_y_400mf
+    regnet_x_400mf regnet_x_800mf densenet121 googlenet convnext_tiny swin_t
+"""
+# The cheap ones of each family; the bench `structure` runs them all, and timm's.
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
-def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
-    """The comparison alone, once, on a small picture: a whole certificate takes three times as long."""
+@pytest.mark.parametrize("name", ZOO.split())
+def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
+    """The comparison alone, once, on a small picture: a certificate takes three times as long."""
     extra = {"init_weights": False} if name == "googlenet" else {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = torchvision.models.get_model(name, weights=None, num_classes=10, **extra).eval()
         x = torch.randn(2, 3, 32, 32)
-    dependencies = dependency_graph(model, x)
-    gone = np.zeros(dependencies.units, bool)
-    for i, group in enumerate(dependencies.groups):
+    graph = dependency_graph(model, x)
+    removed = np.zeros(graph.units, bool)
+    for i, group in enumerate(graph.groups):
         scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
-        pooled = pool_group(dependencies, i, scores, Pooling(), {})
+        pooled = pool_group(graph, i, scores, Pooling(), {})
         assert pooled is not None
-        gone[
-            dependencies.starts[i] + np.argsort(pooled.numpy(), kind="stable")[: group.units // 2]
-        ] = True
+        order = np.argsort(pooled.numpy(), kind="stable")
+        removed[graph.starts[i] + order[: group.units // 2]] = True
     model.double()
-    pruning.apply(masks_without(dependencies, gone, model), model)
-    work = Rewrite(dependencies, gone)
-    work.run()
-    compact = build(model, work)
-    assert distance(outputs(model, (x.double(),)), outputs(compact, (x.double(),))) <= 1e-12
+    pruning.apply(masks_without(graph, removed, model), model)
+    rewrite = Rewrite(graph, removed)
+    rewrite.run()
+    compact = build(model, rewrite)
+    inputs = (x.double(),)
+    assert distance(outputs(model, inputs), outputs(compact, inputs)) <= 1e-12
     half = sum(p.numel() for p in compact.parameters()) / sum(p.numel() for p in model.parameters())
     assert half < 0.5
 
@@ -97,7 +72,7 @@ def test_half_of_a_torchvision_model_goes_exactly(name: str) -> None:
 
 
 def test_resnet18_at_half_is_the_published_anchor() -> None:
-    """MACs as Torch-Pruning's README counts them (BatchNorm, ReLU and pooling too), dense 1.822177768 G."""
+    """MACs as Torch-Pruning's README counts them, with BatchNorm, ReLU and pooling."""
     counting = pytest.importorskip(
         "torch_pruning", reason="Torch-Pruning is a development dependency"
     ).utils.count_ops_and_params
@@ -119,7 +94,10 @@ def test_resnet18_at_half_is_the_published_anchor() -> None:
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
 def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> None:
-    """L2 magnitude over a channel's own weights and those that read it; the same share of each layer; the classifier's outputs kept."""
+    """L2 magnitude over a channel's own weights and those that read it.
+
+    The same share of each layer is removed; the classifier's outputs are kept.
+    """
     peer = pytest.importorskip("torch_pruning", reason="Torch-Pruning is a development dependency")
 
     def make() -> nn.Module:
@@ -155,8 +133,14 @@ def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> 
         global_pruning=False,
     ).step()
     ours = make()
-    options = {"granularity": "channel", "granularity_options": {"pool": "sum"}}
-    recipe = Recipe(options={"norm": "l2"}, scope="per_layer", sparsity=share, **options)  # type: ignore[arg-type]
+    recipe = Recipe(
+        criterion="magnitude",
+        options={"norm": "l2"},
+        granularity="channel",
+        granularity_options={"pool": "sum"},
+        scope="per_layer",
+        sparsity=share,
+    )
     compact = pruning.shrink(ours, pruning.choose(recipe, Workpiece("plain", ours, example=x)), x)
     for (name, a), b in zip(theirs.named_parameters(), compact.parameters(), strict=True):
         assert torch.equal(a, b), name
@@ -169,7 +153,7 @@ def test_plain_cnns_keep_the_channels_that_torch_pruning_keeps(share: float) -> 
     "name", ["residual", "grouped", "packed_attention", "flatten", "shared", "upward", "split"]
 )
 @pytest.mark.parametrize("scope", ["global", "per_layer", "lamp", "erk"])
-def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: Any) -> None:
+def test_previews_count_what_shrinking_keeps(name: str, scope: str, tmp_path: Any) -> None:
     model, example = net(name)
     work = Workpiece(name, model, example=example)  # type: ignore[arg-type]
     for granularity in ("channel", "head") if "attention" in name else ("channel",):
@@ -179,9 +163,9 @@ def test_previews_count_what_slimming_leaves(name: str, scope: str, tmp_path: An
         compact, certificate = shrink_certified(
             model, masks.verdict(units, left.drops, model), example
         )
-        held = dict(compact.named_parameters())
+        parameters = dict(compact.named_parameters())
         assert {layer.name: layer.kept for layer in left.layers} == {
-            n: held[n].numel() for n in prunable(model) if n in held
+            n: parameters[n].numel() for n in prunable(model) if n in parameters
         }
         assert certificate.removed == sum(left.drops[group] for group in units.ranking.units)
         units.ranking.save(tmp_path / "ranking.npz")
@@ -204,7 +188,7 @@ def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
 
 
 def test_normalised_groups_compare() -> None:
-    """One group of huge weights: as they are, only the other group gives; beside their means, both do."""
+    """One group of huge weights: only the other loses units; beside their means, both do."""
     model = nn.Sequential(
         nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3)
     ).eval()
@@ -230,34 +214,34 @@ def test_a_preview_is_quick() -> None:
     )
     recipe = Recipe(granularity="channel", sparsity=0.5)
     ranking = masks.rank(recipe, Workpiece("resnet50", model, example=x)).ranking
-    took = []
+    seconds = []
     for share in np.linspace(0.1, 0.9, 9):
-        began = time.perf_counter()
+        start = time.perf_counter()
         ranking.preview(recipe, float(share))
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.05
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.05
 
 
 # ---------------------------------------------------------------- runs
 
 
 def ended(recipe: Recipe, work: Workpiece, **more: Any) -> tuple[list[events.Event], Finished]:
-    said = list(pruning.run(recipe, work, **more))
-    assert isinstance(said[-1], Finished)
-    return said, said[-1]
+    history = list(pruning.run(recipe, work, **more))
+    assert isinstance(history[-1], Finished)
+    return history, history[-1]
 
 
 @pytest.mark.parametrize("granularity", ["channel", "head"])
-def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
+def test_a_run_ends_with_a_certified_compact_model(granularity: str) -> None:
     work = toy("residual" if granularity == "channel" else "attention")
-    found: list[tuple[nn.Module, events.Certificate]] = []
+    kept: list[tuple[nn.Module, events.Certificate]] = []
     recipe = Recipe(granularity=granularity, sparsity=0.4, steps=2, epochs=1)
-    said, end = ended(
-        recipe, work, keep_compact=lambda model, certificate: found.append((model, certificate))
+    history, end = ended(
+        recipe, work, keep_compact=lambda model, certificate: kept.append((model, certificate))
     )
     assert end.certificate is not None and end.compact is not None
     assert (
-        found[0][1] == end.certificate
+        kept[0][1] == end.certificate
         and end.certificate.error <= 1e-9
         and end.certificate.removed > 0
     )
@@ -266,24 +250,24 @@ def test_a_run_ends_with_a_certified_slim_model(granularity: str) -> None:
     )
     assert end.compact.weights == end.compact.kept == end.final.kept < end.final.weights
     assert end.compact.macs == end.final.macs_kept and end.compact.size.dense < end.final.size.dense
-    assert all(events.from_json(events.to_json(event)) == event for event in said)
+    assert all(events.from_json(events.to_json(event)) == event for event in history)
 
 
-def test_the_slim_model_may_be_healed_in_the_masked_ones_place() -> None:
+def test_the_compact_model_may_be_finetuned_in_the_masked_ones_place() -> None:
     """The same numbers: dropout apart, both see the same examples in the same order."""
     recipe = Recipe(
         granularity="channel", scope="per_layer", sparsity=0.5, steps=2, epochs=2, lr=0.05
     )
     losses = {}
     for compact in (False, True):
-        said, end = ended(replace(recipe, finetune_compact=compact), toy("residual"))
-        losses[compact] = [e.train_loss for e in said if isinstance(e, events.Epoch)]
+        history, end = ended(replace(recipe, finetune_compact=compact), toy("residual"))
+        losses[compact] = [e.train_loss for e in history if isinstance(e, events.Epoch)]
         assert end.certificate is not None
-        assert [e.sparsity for e in said if isinstance(e, events.Epoch)][-1] == end.sparsity
+        assert [e.sparsity for e in history if isinstance(e, events.Epoch)][-1] == end.sparsity
     assert losses[True] == pytest.approx(losses[False], abs=1e-5)
 
 
-def test_what_cannot_be_followed_goes_layer_by_layer_and_says_so() -> None:
+def test_what_cannot_be_followed_is_pruned_layer_by_layer_and_says_so() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -295,16 +279,16 @@ def test_what_cannot_be_followed_goes_layer_by_layer_and_says_so() -> None:
             return out
 
     work = replace(toy("mlp"), model=Branching().eval())
-    said, end = ended(
+    history, end = ended(
         Recipe(granularity="channel", sparsity=0.3, epochs=1, finetune_compact=True), work
     )
-    told = [event.text for event in said if isinstance(event, events.Notice)]
-    assert any("layer by layer" in text and "y.sum() > 0" in text for text in told)
-    assert any(text.startswith("The masked model is healed") for text in told)
+    notices = [event.text for event in history if isinstance(event, events.Notice)]
+    assert any("layer by layer" in text and "y.sum() > 0" in text for text in notices)
+    assert any(text.startswith("The masked model is healed") for text in notices)
     assert end.compact is None and end.certificate is None
 
 
-def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
+def test_a_run_leaves_its_compact_model_in_its_folder(home: Any) -> None:
     from safetensors.torch import load_file
 
     from pruning.runs.handlers import do
@@ -326,8 +310,8 @@ def test_a_run_leaves_its_slim_model_in_its_folder(home: Any) -> None:
     assert isinstance(end, Finished) and end.certificate == certificate
 
 
-def test_masks_are_the_shape_plan_of_a_slim_file() -> None:
-    """Another model of the architecture, slimmed by the same masks, takes the file."""
+def test_masks_are_the_shape_plan_of_a_compact_file() -> None:
+    """Another model of the architecture, made compact by the same masks, takes the file."""
     work = toy("residual")
     masks_ = pruning.choose(Recipe(granularity="channel", sparsity=0.4), work)
     assert work.example is not None
