@@ -19,6 +19,7 @@ from pruning.errors import NotCaptured, NotTheSame
 from pruning.events import Certificate
 from pruning.structure import shrink as shrinking
 from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
+from pruning.structure.liveness import Liveness
 from pruning.structure.modules import cut
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.shrink import shrink, shrink_certified
@@ -263,7 +264,7 @@ def test_masked_and_compact_train_alike() -> None:
     _, _, masks = halved(model, x)
     compact, dense = shrink(model, masks, x), masked(model, masks)
     assert step(dense, x) == pytest.approx(step(compact, x), abs=1e-6)
-    liveness = shrinking.Liveness(
+    liveness = Liveness(
         dependency_graph(model, x), removed_units(dependency_graph(model, x), masks)
     )
     theirs = dict(dense.named_parameters())
@@ -333,8 +334,7 @@ def test_it_runs_in_onnx_runtime() -> None:
     compact = shrink(model, halved(model, x)[2], x)
     file = io.BytesIO()
     program = torch.onnx.export(compact, (x,), dynamo=True, verbose=False)
-    assert program is not None
-    program.save(file)
+    program.save(file)  # type: ignore[union-attr, arg-type]
     session = onnxruntime.InferenceSession(file.getvalue())
     (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     assert np.abs(output - compact(x).detach().numpy()).max() < 1e-5

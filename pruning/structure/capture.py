@@ -71,7 +71,8 @@ def inputs(example: Example, batch: int | None = None) -> tuple[Tensor, ...]:
         example = (example,)
     if batch is None:
         return example
-    return tuple(x[:1].expand(batch, *x.shape[1:]).contiguous() for x in example)
+    repeated = [x[:1].expand(batch, *x.shape[1:]) for x in example]
+    return tuple(x.contiguous() for x in repeated)
 
 
 def capture(model: nn.Module, example: Example) -> Captured:
@@ -110,7 +111,9 @@ def first_names(model: nn.Module) -> dict[str, str]:
 
 def _prepared(model: nn.Module) -> nn.Module:
     """The same modules in eval mode, tensors shared, with those that act in training replaced."""
-    shared: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    # deepcopy takes what its memo holds for copied already: no weight is stored twice.
+    tensors = (*model.parameters(), *model.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors}
     bare = copy.deepcopy(model, shared).eval()
     for path, module in list(bare.named_modules()):
         dropout = isinstance(module, nn.modules.dropout._DropoutNd)
@@ -141,7 +144,8 @@ def _any_batch(model: nn.Module, count: int) -> tuple[Any, ...]:
     Inputs that `forward` takes as *args are one tuple to torch.export.
     """
     free: list[Any] = [{0: Dim.DYNAMIC} for _ in range(count)]
-    kinds = [parameter.kind for parameter in signature(model.forward).parameters.values()]
+    parameters = signature(model.forward).parameters.values()
+    kinds = [parameter.kind for parameter in parameters]
     if Parameter.VAR_POSITIONAL not in kinds:
         return tuple(free)
     alone = kinds.index(Parameter.VAR_POSITIONAL)
@@ -166,7 +170,9 @@ def _quiet() -> Iterator[None]:
 
 def _blame(error: BaseException) -> tuple[str, str]:
     """(the line of the model that could not be followed, what the error says)."""
-    message = str(error).strip().split("\n")[0][:200] or type(error).__name__
+    first_line = str(error).strip().split("\n")[0]
+    message = first_line[:200] or type(error).__name__
+    # The last frame that is neither torch's nor this room's is a line of the model.
     ours = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
     frames = traceback.extract_tb(error.__traceback__)
     frames_of_model = [frame for frame in frames if not frame.filename.startswith(ours)]

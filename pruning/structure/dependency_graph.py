@@ -35,7 +35,7 @@ from pruning.structure.capture import Captured, Example, capture, inputs
 from pruning.structure.groups import Blocked, Group, Member
 from pruning.structure.labels import ALWAYS, Place, Reason
 from pruning.structure.propagate import Propagation
-from pruning.structure.zeros import block_what_is_not_zero
+from pruning.structure.zeros import Zeros
 
 Share = tuple[Place, int]
 """A place, and how many of its indices belong to one unit."""
@@ -73,7 +73,7 @@ class DependencyGraph:
 def build_graph(captured: Captured) -> DependencyGraph:
     """Propagate labels through the captured operations and sort their classes into groups."""
     propagation = Propagation(captured)
-    block_what_is_not_zero(propagation)
+    Zeros(propagation).run()
     labels = propagation.labels
     class_of_label = labels.solve()
     classes = {
@@ -137,8 +137,9 @@ def _groups(
     position: dict[int, int] = {}  # class -> its index in its first place: the order of units
     for place, indices in classes.items():
         of_units = indices[removable[indices]]
-        for one, count in zip(*np.unique(of_units, return_counts=True), strict=True):
-            members.setdefault(int(one), []).append((place, int(count)))
+        ones, counts = np.unique(of_units, return_counts=True)
+        for one, count in zip(ones.tolist(), counts.tolist(), strict=True):
+            members.setdefault(one, []).append((place, count))
         for i, one in enumerate(indices.tolist()):
             position.setdefault(one, i)
 
@@ -153,7 +154,8 @@ def _groups(
         units.sort(key=position.__getitem__)
         unit_of_class[units] = np.arange(start, start + len(units))
         start += len(units)
-        group = _group(propagation, signature, len(units), bool(heads[units[0]]), set(groups))
+        head = bool(heads[units[0]])
+        group = _group(propagation, signature, len(units), head, set(groups))
         groups[group.name] = group
     return tuple(groups.values()), unit_of_class
 
@@ -172,8 +174,10 @@ def _group(
         Member(name, dim, each) for (name, dim), each in shares if state[name].kind == "parameter"
     )
     ranks = {m.parameter: len(state[m.parameter].shape) for m in members}
-    rows = [m.parameter for m in members if m.dim == 0 and ranks[m.parameter] > 1]
-    rows = rows or [m.parameter for m in members]
+    weights = [m for m in members if ranks[m.parameter] > 1]
+    rows = [m.parameter for m in weights if m.dim == 0]
+    if not rows:
+        rows = [m.parameter for m in members]
     name = next((row for row in rows if row not in taken), rows[0])
     number = 2
     while name in taken:  # two groups of one layer: "qkv.weight" and "qkv.weight (2)"
@@ -221,7 +225,7 @@ def _blocked(
 # ---------------------------------------------------------------- once for each architecture
 
 _known: OrderedDict[Any, DependencyGraph] = OrderedDict()
-REMEMBERED = 8
+REMEMBERED = 8  # a graph holds labels and shapes, but no weights
 
 
 def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
@@ -247,9 +251,10 @@ def _architecture(model: nn.Module, example: Example) -> Any:
     )
     # Tied parameters are named once here, so ties make another key.
     named = (*model.named_parameters(), *model.named_buffers())
-    tensors = tuple((name, tuple(t.shape), t.dtype) for name, t in named)
-    shapes = tuple((tuple(x.shape[1:]), x.dtype) for x in inputs(example))
-    return modules, tensors, shapes
+    tensors = [(name, tuple(t.shape), t.dtype) for name, t in named]
+    # The batch is dynamic in the graph, so examples of any number share one.
+    shapes = [(tuple(x.shape[1:]), x.dtype) for x in inputs(example)]
+    return modules, tuple(tensors), tuple(shapes)
 
 
 def _attributes(module: nn.Module) -> tuple[Any, ...]:

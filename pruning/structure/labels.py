@@ -68,7 +68,7 @@ def collapsed(factor: Factor) -> Factor:
     """
     for d in range(factor.dim()):
         if factor.size(d) > 1 and factor.stride(d) != 0:
-            first = factor.narrow(d, 0, 1)
+            first = factor.narrow(d, 0, 1)  # all the others, if it does not change
             if bool((factor == first).all()):
                 factor = first.expand(factor.shape)
     return factor
@@ -120,8 +120,9 @@ class Labels:
         a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
         # Where neither varies, one element says it all: a picture's positions would
         # multiply the edges by thousands.
-        dims = [d for d in range(a.dim()) if a.stride(d) != 0 or b.stride(d) != 0]
-        self.edges.append((flat(a, dims), flat(b, dims)))
+        dims = [d for d in range(a.dim()) if a.stride(d) or b.stride(d)]
+        edge = flat(a, dims), flat(b, dims)
+        self.edges.append(edge)
 
     def tie(self, factor: Factor, dims: Iterable[int]) -> Factor:
         """Join all labels along `dims`. Returns the factor, constant there."""
@@ -145,10 +146,13 @@ class Labels:
 
     def solve(self) -> NDArray[np.int64]:
         """Label -> class, the connected components of what was joined. (count,)"""
-        none = np.zeros(0, np.int64)  # where nothing was joined there is nothing to concatenate
-        a = np.concatenate([none, *(left.numpy() for left, _ in self.edges)])
-        b = np.concatenate([none, *(right.numpy() for _, right in self.edges)])
+        # Label 0 is joined with itself, so that there is something to concatenate.
+        always = torch.tensor([ALWAYS])
+        edges = [(always, always), *self.edges]
+        a = torch.cat([left for left, _ in edges]).numpy()
+        b = torch.cat([right for _, right in edges]).numpy()
         ones = np.ones(len(a), np.int8)
-        graph = coo_matrix((ones, (a, b)), shape=(self.count, self.count))
+        shape = (self.count, self.count)
+        graph = coo_matrix((ones, (a, b)), shape=shape)
         _, classes = connected_components(graph, directed=False)
         return np.asarray(classes, np.int64)

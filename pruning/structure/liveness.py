@@ -90,7 +90,8 @@ class Liveness:
             dims = varies(collapsed(keep)) or dims[:1]
         rectangle = torch.ones([1] * keep.dim(), dtype=torch.bool)
         for d in dims:
-            row = keep.transpose(0, d).reshape(keep.size(d), -1).any(1)
+            slices = keep.transpose(0, d).reshape(keep.size(d), -1)
+            row = slices.any(1)  # an index is kept while anything at it is
             sizes = [1] * keep.dim()
             sizes[d] = -1
             rectangle = rectangle & row.view(sizes)

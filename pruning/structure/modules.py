@@ -20,16 +20,16 @@ from torch.fx import Node
 from pruning.structure import wide_norms
 from pruning.structure.capture import tensors_of
 from pruning.structure.liveness import Liveness
-from pruning.structure.propagate import Args, arguments, module_path, operation
+from pruning.structure.propagate import Args, arguments, module_path, names, operation
 from pruning.structure.rewrite import Rewrite
+from pruning.structure.rules.convolve import CONVOLUTIONS
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid)
-MORE_ACTIVATIONS = (nn.Tanh, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Softplus)
-POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
-ADAPTIVE_AVERAGES = (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-ADAPTIVE_MAXIMA = (nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
-PLAIN = {*ACTIVATIONS, *MORE_ACTIVATIONS, *POOLS, *ADAPTIVE_AVERAGES, *ADAPTIVE_MAXIMA}
-"""Modules without weights that are put back as they were."""
+PLAIN = names("""
+    ReLU ReLU6 GELU SiLU Hardswish Hardsigmoid Sigmoid Tanh LeakyReLU ELU Mish Softplus
+    MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d
+    AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d
+""")
+"""Classes of torch.nn without weights, whose modules are put back as they were."""
 
 
 def build(model: nn.Module, rewrite: Rewrite) -> fx.GraphModule:
@@ -37,6 +37,7 @@ def build(model: nn.Module, rewrite: Rewrite) -> fx.GraphModule:
     graph = rewrite.graph
     root = _containers(model, rewrite)
     _Modules(model, root, graph).run()
+    # Modules have taken over most of what the graph read by itself.
     read = {node.target for node in graph.nodes if node.op == "get_attr"}
     for name, values in rewrite.constants.items():
         if name in read:
@@ -98,9 +99,8 @@ def _containers(model: nn.Module, rewrite: Rewrite) -> nn.Module:
     """An empty tree with the model's module names, holding the tensors the graph uses, cut."""
     root = nn.Module()
     tensors = tensors_of(model)
-    used = {
-        str(node.target) for node in rewrite.graph.nodes if node.op == "get_attr" and node.users
-    }
+    read = [node for node in rewrite.graph.nodes if node.op == "get_attr" and node.users]
+    used = {str(node.target) for node in read}
     # BatchNorm's counter stands beside its statistics, but only training reads it.
     counter = "num_batches_tracked"
     used |= {name for name in tensors if f"{name.removesuffix(counter)}running_mean" in used}
@@ -111,9 +111,11 @@ def _containers(model: nn.Module, rewrite: Rewrite) -> nn.Module:
         owner, short = _owner(root, name)
         value = cut(rewrite.liveness, name, tensor)
         if isinstance(tensor, nn.Parameter):
+            # What was frozen for training stays so.
             owner.register_parameter(short, nn.Parameter(value, tensor.requires_grad))
         else:
             owner.register_buffer(short, value, persistent=name in persistent)
+    # The rest of what is read belongs to no module of the model.
     captured = rewrite.liveness.graph.captured.graph
     for name in used - set(tensors) - set(rewrite.constants):
         # Constants that export lifted out of the code.
@@ -180,6 +182,7 @@ class _Modules:
         if path not in self.made:
             self.made.add(path)
             owner, short = _owner(self.root, path)
+            # The tree has plain modules so far; what is below one moves into the new one.
             before = owner._modules.get(short)
             if before is not None:
                 for name, child in before._modules.items():
@@ -194,9 +197,11 @@ class _Modules:
         A weight that is computed first, or another module's, makes no module of its kind.
         """
         weight = args["weight"]
-        if not isinstance(weight, Node) or not str(weight.target).endswith(".weight"):
+        if not isinstance(weight, Node):
             return None
-        path = str(weight.target).removesuffix(".weight")
+        path, _, short = str(weight.target).rpartition(".")
+        if short != "weight":
+            return None
         for name in names:
             tensor = args[name]
             if tensor is None:
@@ -207,15 +212,15 @@ class _Modules:
                 return None
         return path if path in self.old else None
 
-    def _filled(self, path: str, module: nn.Module) -> nn.Module:
-        """A module of some kind, with the tensors under a path in place of its own."""
+    def _layer(self, node: Node, path: str, module: nn.Module, x: Node) -> Node:
+        """A call of a layer, with the tensors under its path in place of its own."""
         source = self.root.get_submodule(path)
         for name in (*module._parameters, *source._parameters):
             module.register_parameter(name, source._parameters.get(name))
         for name in module._buffers:
             if name in source._buffers:
                 module._buffers[name] = source._buffers[name]
-        return module
+        return self._call_module(node, path, module, x)
 
     def _convolution(self, node: Node) -> Node | None:
         args = arguments(node)
@@ -238,7 +243,7 @@ class _Modules:
         module = kind(
             *channels, tuple(sizes[2:]), groups=groups, bias=bias, device="meta", **options
         )
-        return self._call_module(node, path, self._filled(path, module), args["input"])
+        return self._layer(node, path, module, args["input"])
 
     def _linear(self, node: Node) -> Node | None:
         args = arguments(node)
@@ -246,8 +251,9 @@ class _Modules:
         if path is None:
             return None
         out, into = self.root.get_parameter(f"{path}.weight").shape
-        module = nn.Linear(into, out, bias=args["bias"] is not None, device="meta")
-        return self._call_module(node, path, self._filled(path, module), args["input"])
+        bias = args["bias"] is not None
+        module = nn.Linear(into, out, bias=bias, device="meta")
+        return self._layer(node, path, module, args["input"])
 
     def _embedding(self, node: Node) -> Node | None:
         args = arguments(node)
@@ -257,7 +263,7 @@ class _Modules:
         rows, width = self.root.get_parameter(f"{path}.weight").shape
         padding = args["padding_idx"] if args["padding_idx"] >= 0 else None  # -1: there is none
         module = nn.Embedding(rows, width, padding_idx=padding, device="meta")
-        return self._call_module(node, path, self._filled(path, module), args["indices"])
+        return self._layer(node, path, module, args["indices"])
 
     def _batch_norm(self, node: Node) -> Node | None:
         args = arguments(node)
@@ -269,36 +275,43 @@ class _Modules:
             return None
         # By what it reads: models have BatchNorm classes of their own.
         kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
-        kind = kinds[node.meta["val"].dim()] if "val" in node.meta else type(old)
+        kind = type(old)
+        if "val" in node.meta:
+            kind = kinds[node.meta["val"].dim()]
         channels = len(self.root.get_parameter(f"{path}.weight"))
         module = kind(channels, args["eps"], old.momentum, device="meta")
-        return self._call_module(node, path, self._filled(path, module), args["input"])
+        return self._layer(node, path, module, args["input"])
 
     def _norm(self, node: Node) -> Node | None:
         """Layer and RMS norms, as they were or remembering how wide they were."""
         layer = operation(node) == "layer_norm"
         wide = node.target in (wide_norms.layer_norm, wide_norms.rms_norm)
         if wide:
-            names = signature(node.target).parameters  # type: ignore[arg-type]
-            args: Args = dict(zip(names, node.args, strict=True))
+            parameters = signature(node.target).parameters  # type: ignore[arg-type]
+            args: Args = dict(zip(parameters, node.args, strict=True))
         else:
             args = arguments(node)
-        path = self._path(args, "weight", "bias") if layer else self._path(args, "weight")
+        names = ("weight", "bias") if layer else ("weight",)
+        path = self._path(args, *names)
         if path is None:
             return None
         shape, eps = list(args["normalized_shape"]), args["eps"]
         module: nn.Module
-        if wide:
-            kind = wide_norms.WideLayerNorm if layer else wide_norms.WideRMSNorm
-            module = kind(shape, eps, args["width"])
+        if wide and layer:
+            module = wide_norms.WideLayerNorm(shape, eps, args["width"])
+        elif wide:
+            module = wide_norms.WideRMSNorm(shape, eps, args["width"])
+        elif layer:
+            module = nn.LayerNorm(shape, eps=eps)
         else:
-            module = nn.LayerNorm(shape, eps=eps) if layer else nn.RMSNorm(shape, eps=eps)
-        return self._call_module(node, path, self._filled(path, module), args["input"])
+            module = nn.RMSNorm(shape, eps=eps)
+        return self._layer(node, path, module, args["input"])
 
     def _whole(self, node: Node) -> Node:
         """Dropout, stochastic depth: the old module, copied."""
         path = str(node.args[1])
-        return self._call_module(node, path, copy.deepcopy(self.old[path]), node.args[0])
+        module = copy.deepcopy(self.old[path])
+        return self._call_module(node, path, module, node.args[0])
 
     def _dropout(self, node: Node) -> Node | None:
         """A dropout function was recorded in eval mode: as a module it acts in training again."""
@@ -307,8 +320,10 @@ class _Modules:
             return None
         if args["p"] == 0:
             return node.args[0]  # type: ignore[return-value]
+        # It had no name of its own in the old model.
         self.extra += 1
-        return self._call_module(node, f"dropout_{self.extra}", nn.Dropout(args["p"]), node.args[0])
+        module = nn.Dropout(args["p"])
+        return self._call_module(node, f"dropout_{self.extra}", module, node.args[0])
 
     def _attention(self, node: Node) -> Node | None:
         """Where the old module drops attention weights in training, so does the new one."""
@@ -329,8 +344,9 @@ class _Modules:
     def _plain(self, node: Node) -> Node | None:
         path = module_path(node)
         old = self.old.get(path)
+        plain = [getattr(nn, name) for name in PLAIN]
         # A module that makes several calls cannot stand in the place of one of them.
-        if type(old) not in PLAIN or self.calls[_call(node)] != 1:
+        if type(old) not in plain or self.calls[_call(node)] != 1:
             return None
         if len(node.all_input_nodes) != 1:
             return None
@@ -340,10 +356,7 @@ class _Modules:
 
 Maker = Callable[[_Modules, Node], Node | None]
 MAKERS: dict[str, Maker] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _Modules._convolution),
-    **dict.fromkeys(
-        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _Modules._convolution
-    ),
+    **dict.fromkeys(CONVOLUTIONS, _Modules._convolution),
     "linear": _Modules._linear,
     "batch_norm": _Modules._batch_norm,
     "layer_norm": _Modules._norm,

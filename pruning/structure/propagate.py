@@ -42,7 +42,8 @@ class Value:
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Value:
         """The same value, its elements elsewhere."""
-        return Value(move(self.meta), tuple(map(move, self.factors)), None, self.kind)
+        factors = tuple(map(move, self.factors))
+        return Value(move(self.meta), factors, None, self.kind)
 
 
 Args = dict[str, Any]
@@ -148,15 +149,18 @@ class Propagation:
         tensor = operator.attrgetter(name)(self.captured.graph)
         if not isinstance(tensor, Tensor):
             return tensor
+        is_weight = isinstance(tensor, nn.Parameter)
         factors = tuple(
             along(self.labels.fresh(name, dim, size), dim, tensor.shape)
             for dim, size in enumerate(tensor.shape)
             if size > 1
         )
-        if isinstance(tensor, nn.Parameter):
-            value = Value(tensor.detach().to("meta"), factors, None, "parameter")
-        else:
-            value = Value(tensor.detach().to("meta"), factors, tensor.detach(), "state")
+        tensor = tensor.detach()
+        value = Value(tensor.to("meta"), factors, None, "parameter")
+        if not is_weight:
+            # A buffer may be a table of indices, which rules follow by its numbers.
+            value.real = tensor
+            value.kind = "state"
         self.state[name] = value
         return value
 
@@ -185,7 +189,8 @@ class Propagation:
 
     def _constant(self, node: Node) -> Any:
         function: Any = node.target
-        result = function(*self.real(node.args), **self.real(_without_device(node)))
+        options = self.real(_without_device(node))
+        result = function(*self.real(node.args), **options)
 
         def constant(part: Any) -> Any:
             if isinstance(part, Tensor):
@@ -202,9 +207,11 @@ class Propagation:
     def _new(self, node: Node) -> Value:
         """new_zeros and the like: constants of the sizes asked for."""
         function: Any = node.target
-        like = torch.empty(0, dtype=self.inputs(node)[0].meta.dtype)
+        source = self.inputs(node)[0]
+        like = torch.empty(0, dtype=source.meta.dtype)
         rest = self.meta(node.args[1:])
-        result = function(like, *rest, **self.meta(_without_device(node)))
+        options = self.meta(_without_device(node))
+        result = function(like, *rest, **options)
         return Value(result.to("meta"), (), result, "constant")
 
     def _shapes(self, node: Node) -> Any:
@@ -225,7 +232,8 @@ class Propagation:
 
     def inputs(self, node: Node) -> list[Value]:
         """The values a node reads; sizes are left out."""
-        return [v for source in node.all_input_nodes for v in values_of(self.results[source])]
+        results = [self.results[source] for source in node.all_input_nodes]
+        return [value for result in results for value in values_of(result)]
 
     def meta(self, argument: Any) -> Any:
         """An argument with nodes replaced by their results on the meta device."""
@@ -243,9 +251,11 @@ class Propagation:
 
     def block(self, factor: Factor, why: str) -> None:
         """Nothing of this factor may be removed, because of the operation at hand."""
-        shapes = tuple(v.shape for v in self.inputs(self.node) if v.kind == "activation")
-        name = "output" if self.node.op == "output" else operation(self.node)
-        self.labels.block(factor, Reason(name, why, module_path(self.node), shapes))
+        node = self.node
+        read = [value for value in self.inputs(node) if value.kind == "activation"]
+        name = "output" if node.op == "output" else operation(node)
+        shapes = tuple(value.shape for value in read)
+        self.labels.block(factor, Reason(name, why, module_path(node), shapes))
 
     def block_all(self, values: Iterable[Any], why: str) -> None:
         """Block every factor of these values; what is no value has none."""

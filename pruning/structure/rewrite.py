@@ -18,6 +18,7 @@ from pruning.structure.dependency_graph import DependencyGraph
 from pruning.structure.labels import collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
 from pruning.structure.propagate import Args, Value, arguments, operation, values_of
+from pruning.structure.rules.convolve import CONVOLUTIONS
 from pruning.structure.rules.elementwise import BINARY, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
 
@@ -46,9 +47,11 @@ def set_argument(node: Node, name: str, value: Any) -> None:
         node.kwargs = {**node.kwargs, name: value}
         return
     i = names.index(name)
+    args = list(node.args)
     # A call may end before this argument: what lies between gets its default.
-    defaults = [argument.default_value for argument in schema[len(node.args) : i]]
-    node.args = (*[*node.args, *defaults][:i], value, *node.args[i + 1 :])
+    args += [argument.default_value for argument in schema[len(args) : i + 1]]
+    args[i] = value
+    node.args = tuple(args)
 
 
 class Rewrite:
@@ -60,7 +63,9 @@ class Rewrite:
         self.propagation = graph.propagation
         self.old = graph.captured.graph.graph
         self.graph: fx.Graph = copy.deepcopy(self.old)
-        self.new: dict[Node, Node] = dict(zip(self.old.nodes, self.graph.nodes, strict=True))
+        # A copy of a graph has its nodes in the same order.
+        pairs = zip(self.old.nodes, self.graph.nodes, strict=True)
+        self.new: dict[Node, Node] = dict(pairs)
         self.constants: dict[str, Tensor] = {}
 
     def run(self) -> None:
@@ -166,7 +171,8 @@ class Rewrite:
             labels = self.liveness.removed(self.propagation.value(source))
             why = f"{operation(node)} moves channels in a way that cannot be followed"
             raise CannotRewrite(labels, why)
-        keep, keep_after = self.kept(source)[dim], self.kept(node)[dim]
+        keep = self.kept(source)[dim]
+        keep_after = self.kept(node)[dim]
         assert keep is not None and keep_after is not None
         position = keep.long().cumsum(0) - 1  # of each kept index among the kept ones
         at = self.constant(position[places[keep_after]], self.new[node])
@@ -182,14 +188,14 @@ class Rewrite:
         before, after = self.before(source), self.before(node)
         if len(before) != len(after):
             return None
-        dims = [d for d, keep in enumerate(self.kept(source)) if keep is not None]
-        if len(dims) != 1:
+        dims = _lost(self.kept(source))
+        if len(dims) != 1 or _lost(self.kept(node)) != dims:
             return None
-        if [d for d, keep in enumerate(self.kept(node)) if keep is not None] != dims:
+        (dim,) = dims
+        # The other dimensions must be as they were, or more than one was moved.
+        if before[:dim] != after[:dim] or before[dim + 1 :] != after[dim + 1 :]:
             return None
-        if any(before[d] != after[d] for d in range(len(before)) if d not in dims):
-            return None
-        return dims[0]
+        return dim
 
     def _places(self, chain: list[Node], dim: int, sizes: tuple[int, ...]) -> Tensor | None:
         """Where each index of `dim` comes from, in the whole model: the chain, run on numbers."""
@@ -197,7 +203,8 @@ class Rewrite:
         view[dim] = -1
         places = torch.arange(sizes[dim]).view(view).expand(sizes)
         for step in chain:
-            places = moved_as(self.propagation, step, places, self.propagation.value(step).meta)
+            meta = self.propagation.value(step).meta
+            places = moved_as(self.propagation, step, places, meta)
         places = collapsed(places)
         return flat(places, [dim]) if set(varies(places)) <= {dim} else None
 
@@ -245,9 +252,11 @@ def sliced(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         return
     earlier = _kept_before(keep)
     ends = []
-    for end, default in ((args["start"], 0), (args["end"], size)):
-        end = default if end is None else end
-        end = max(0, end + size) if end < 0 else min(end, size)
+    for name, default in (("start", 0), ("end", size)):
+        end = default if args[name] is None else args[name]
+        if end < 0:
+            end += size
+        end = min(max(end, 0), size)  # a slice may reach beyond its tensor
         ends.append(earlier[end])
     new.args = (new.args[0], dim, *ends)
 
@@ -257,7 +266,9 @@ def narrow(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     _, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
     if keep is not None:
         earlier = _kept_before(keep)
-        start, end = earlier[args["start"]], earlier[args["start"] + args["length"]]
+        first = args["start"]
+        start = earlier[first]
+        end = earlier[first + args["length"]]
         new.args = (new.args[0], dim, start, end - start)
 
 
@@ -265,7 +276,8 @@ def narrow(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 def select(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     size, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
     if keep is not None:
-        new.args = (new.args[0], dim, _kept_before(keep)[args["index"] % size])
+        index = args["index"] % size
+        new.args = (new.args[0], dim, _kept_before(keep)[index])
 
 
 def _along(rewrite: Rewrite, source: Node, dim: int) -> tuple[int, int, Tensor | None]:
@@ -285,16 +297,22 @@ def split(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     _, dim, keep = _along(rewrite, node.all_input_nodes[0], args["dim"])
     if keep is not None:
         # Pieces may lose different numbers: none of the others can say that.
-        parts = [rewrite.liveness.shape(part)[dim] for part in rewrite.propagation.results[node]]
-        rewrite.replace(node, aten.split_with_sizes.default, (new.args[0], parts, dim))
+        shapes = map(rewrite.liveness.shape, rewrite.propagation.results[node])
+        lengths = [shape[dim] for shape in shapes]
+        rewrite.replace(node, aten.split_with_sizes.default, (new.args[0], lengths, dim))
 
 
 @change("roll", "flip", "index_select", "index", "channel_shuffle", "repeat_interleave")
 def permuted(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     kept = rewrite.kept(node.all_input_nodes[0])
-    lost = {d for d, keep in enumerate(kept) if keep is not None}
-    if lost & _moved_dims(node, args, len(kept)):
+    # Channels that no one moved keep their order without a table.
+    if _moved_dims(node, args, len(kept)).intersection(_lost(kept)):
         rewrite.permute(node, [node])
+
+
+def _lost(kept: Kept) -> list[int]:
+    """The dimensions along which something was removed."""
+    return [d for d, keep in enumerate(kept) if keep is not None]
 
 
 def _moved_dims(node: Node, args: Args, total: int) -> set[int]:
@@ -314,7 +332,7 @@ def _moved_dims(node: Node, args: Args, total: int) -> set[int]:
 # ---------------------------------------------------------------- layers
 
 
-@change("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@change(*CONVOLUTIONS)
 def groups(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     if args["groups"] > 1:
         channels = rewrite.after(args["input"])[1]
@@ -343,17 +361,21 @@ def norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 
 @change("group_norm")
 def group_norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
-    before, after = rewrite.before(node)[1], rewrite.after(node)[1]
-    set_argument(new, "num_groups", args["num_groups"] * after // before)
+    # Groups are removed whole, so the others are as wide as before.
+    width = rewrite.before(node)[1] // args["num_groups"]
+    set_argument(new, "num_groups", rewrite.after(node)[1] // width)
 
 
 @change("scaled_dot_product_attention")
 def attention(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
-    width = rewrite.before(args["query"])[-1]
-    if args["scale"] is None and rewrite.after(args["query"])[-1] != width:
-        set_argument(new, "scale", width**-0.5)  # the default is of the width at hand
-    if isinstance(args["attn_mask"], Node):
-        rewrite.trim(node, args["attn_mask"], [*rewrite.kept(node)[:-2], None, None])
+    query, mask = args["query"], args["attn_mask"]
+    width = rewrite.before(query)[-1]
+    if args["scale"] is None and rewrite.after(query)[-1] != width:
+        set_argument(new, "scale", width**-0.5)  # by default, of the width at hand
+    if isinstance(mask, Node):
+        *heads, _, _ = rewrite.kept(node)
+        # The mask's last two dimensions are tokens times tokens, and stay whole.
+        rewrite.trim(node, mask, [*heads, None, None])
 
 
 @change(*with_inplace(BINARY), "cat", "concat", "concatenate")

@@ -35,7 +35,8 @@ def _operand(value: Value, shape: Sequence[int]) -> Operand:
     sizes = missing + list(value.shape)
     repeated = frozenset(d for d, size in enumerate(shape) if sizes[d] == 1 and size > 1)
     # A factor is 1 long where its value is.
-    spread = tuple(f.reshape(missing + list(f.shape)).expand(list(shape)) for f in value.factors)
+    factors = [f.reshape(missing + list(f.shape)) for f in value.factors]
+    spread = tuple(f.expand(list(shape)) for f in factors)
     return Operand(spread, repeated, value.kind == "constant")
 
 
@@ -80,6 +81,7 @@ def _meet(
             new.append(factor)
         else:
             propagation.block(factor, why)
+    # The other way round: earlier labels that this operand does not have.
     kept = []
     for i, other in enumerate(factors):
         if i in met or operand.leaves_free(varies(other)):

@@ -68,10 +68,12 @@ def compact_model(
     masked = copy.deepcopy(model)
     apply(masks, masked)
     removed = removed_units(graph, masks)
+    # In eval mode: in training, dropout and BatchNorm's statistics would differ by themselves.
     with evaluating(masked):
         comparisons = checks(copy.deepcopy(masked).double(), masks, example)
         search = _Search(graph, masked, comparisons, limit)
         frozen: list[Frozen] = []
+        # Each turn keeps the zeros of one more group, so that it ends.
         compact, removed = search.build(removed, frozen)
         error = search.error(compact)
         while not error <= limit:  # NaN is no pass either
@@ -121,6 +123,7 @@ class _Search:
                 rewrite.run()
                 return CompactModel(build(self.masked, rewrite), rewrite.liveness), removed
             except CannotRewrite as stuck:
+                # The whole group is kept: its other units would meet the same operation.
                 units = np.unique(self.graph.unit_of_label[stuck.labels.numpy()])
                 units = units[units >= 0]
                 groups = np.unique(np.searchsorted(self.graph.starts, units, "right") - 1)
@@ -160,12 +163,13 @@ class _Search:
         """
         starts = self.graph.starts
         count = len(self.graph.groups)
-        groups = [i for i in range(count) if removed[starts[i] : starts[i + 1]].any()]
+        units = [slice(starts[i], starts[i + 1]) for i in range(count)]  # of each group
+        groups = [i for i in range(count) if removed[units[i]].any()]
 
         def fails(prefix: int) -> bool:
             part = np.zeros_like(removed)
             for i in groups[:prefix]:
-                part[starts[i] : starts[i + 1]] = removed[starts[i] : starts[i + 1]]
+                part[units[i]] = removed[units[i]]
             compact, _ = self.build(part, [])
             return not self.error(compact) <= self.limit
 

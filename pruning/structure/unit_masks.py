@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from pruning.structure.dependency_graph import DependencyGraph
 from pruning.structure.labels import Place
@@ -28,7 +28,9 @@ def masks_without(graph: DependencyGraph, removed: NDArray[np.bool_], model: nn.
         # A weight is kept while its row and its column are. The product stays as small as
         # (out, in, 1, 1) until it is spread over the kernels.
         masks[name] = masks[name] & keep if name in masks else keep
-    return {name: keep.expand(parameters[name].shape).contiguous() for name, keep in masks.items()}
+    for name, keep in masks.items():
+        masks[name] = keep.expand(parameters[name].shape).contiguous()
+    return masks
 
 
 def removed_units(graph: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
@@ -36,12 +38,17 @@ def removed_units(graph: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
 
     No group is emptied: a layer without channels computes nothing, so its first unit is kept.
     """
-    by_first_name = {graph.first_name.get(name, name): keep for name, keep in masks.items()}
+    # Tied parameters have one place in the graph, and a mask under any of their names.
+    by_first_name: Masks = {}
+    for name, keep in masks.items():
+        by_first_name[graph.first_name.get(name, name)] = keep
     removed = np.ones(graph.units + 1, bool)  # the last: indices without a unit
     for name, dim in _places(graph):
         units = graph.unit_of_index[name, dim]
         if name in by_first_name:
-            units = units[_any(by_first_name[name], dim)]
+            keep = by_first_name[name]
+            slices = keep.transpose(0, dim).reshape(keep.shape[dim], -1)
+            units = units[slices.any(1).numpy()]  # where anything along `dim` is kept
         # Without a mask all of the parameter is kept, and with it every unit it belongs to.
         removed[units] = False
     removed = removed[:-1]
@@ -55,8 +62,3 @@ def _places(graph: DependencyGraph) -> list[Place]:
     """Every (parameter, dimension) that belongs to some group, once."""
     members = (member for group in graph.groups for member in group.members)
     return list(dict.fromkeys((m.parameter, m.dim) for m in members))
-
-
-def _any(keep: Tensor, dim: int) -> NDArray[np.bool_]:
-    """Where along one dimension of a mask anything is kept. (size of dim,)"""
-    return keep.transpose(0, dim).reshape(keep.shape[dim], -1).any(1).numpy()

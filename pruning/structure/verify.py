@@ -68,13 +68,16 @@ def checks(masked: nn.Module, masks: Masks, example: Example) -> list[Check]:
     """
     moved = copy.deepcopy(masked)
     _randomise(moved)
-    apply(masks, moved)
+    apply(masks, moved)  # again, because what was zero has moved too
     cases = [
         ("its own weights, the example, batch 3", masked, example_inputs(example, 3)),
         ("its own weights, random inputs, batch 2", masked, random_inputs(example, 2)),
         ("random weights, random inputs, batch 3", moved, random_inputs(example, 3)),
     ]
-    return [Check(name, state(model), x, outputs(model, x)) for name, model, x in cases]
+    comparisons = []
+    for name, model, x in cases:
+        comparisons.append(Check(name, state(model), x, outputs(model, x)))
+    return comparisons
 
 
 def control(module: nn.Module, liveness: Liveness, check: Check, model: nn.Module) -> float:
@@ -94,16 +97,21 @@ def state(model: nn.Module) -> dict[str, Tensor]:
 def outputs(model: nn.Module, x: tuple[Tensor, ...]) -> Outputs:
     """Every tensor a model gives, in order."""
     with torch.inference_mode():
-        return [leaf for leaf in trees.tree_leaves(model(*x)) if isinstance(leaf, Tensor)]
+        leaves = trees.tree_leaves(model(*x))
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def distance(expected: Outputs, actual: Outputs) -> float:
     """max |expected - actual| / max |expected|, over all outputs; inf for other shapes."""
-    if [tuple(a.shape) for a in expected] != [tuple(b.shape) for b in actual]:
+    if [a.shape for a in expected] != [b.shape for b in actual]:
         return float("inf")
-    pairs = [(a, b) for a, b in zip(expected, actual, strict=True) if a.numel()]
-    sizes = [float(a.abs().max()) for a, _ in pairs]
-    differences = [float((a.double() - b.double()).abs().max()) for a, b in pairs]
+    sizes = []
+    differences = []
+    for a, b in zip(expected, actual, strict=True):
+        if a.numel():  # an empty tensor has no maximum
+            difference = a.double() - b.double()
+            sizes.append(float(a.abs().max()))
+            differences.append(float(difference.abs().max()))
     scale = max(sizes, default=0.0)
     worst = max(differences, default=0.0)
     return worst if scale == 0 else worst / scale
@@ -118,23 +126,28 @@ def example_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
 def random_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
     """Inputs with the example's mean and spread, at random; whole numbers from its range."""
     generator = torch.Generator().manual_seed(batch)
-    found = []
+    results = []
     for x in inputs(example):
         shape = (batch, *x.shape[1:])
         if x.is_floating_point():
             spread = float(x.std()) if x.numel() > 1 else 0.0
+            if not spread > 0:  # one number, or all the same
+                spread = 1.0
             noise = torch.randn(shape, generator=generator, dtype=torch.float64)
-            found.append(noise * (spread if spread > 0 else 1.0) + float(x.mean()))
+            results.append(noise * spread + float(x.mean()))
         else:
+            # Tokens, say: a number beyond the vocabulary would be looked up in vain.
             low, high = int(x.min()), int(x.max())
-            found.append(torch.randint(low, high + 1, shape, generator=generator).to(x.dtype))
-    return tuple(found)
+            numbers = torch.randint(low, high + 1, shape, generator=generator)
+            results.append(numbers.to(x.dtype))
+    return tuple(results)
 
 
 @torch.no_grad()
 def _randomise(model: nn.Module) -> None:
     """Move every parameter by half its own size (root mean square), at random."""
     generator = torch.Generator().manual_seed(0)
+    # The same numbers each time, so that a certificate can be repeated.
     for parameter in model.parameters():
         if parameter.is_floating_point():
             size = float(parameter.square().mean().sqrt()) or 0.05
@@ -162,7 +175,8 @@ def _in_double(module: fx.GraphModule, names: set[str]) -> fx.GraphModule:
     graph = copy.deepcopy(module.graph)
     for node in graph.nodes:
         if node.name in names:
-            node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), _double)
+            node.args = fx.node.map_aggregate(node.args, _double)
+            node.kwargs = fx.node.map_aggregate(node.kwargs, _double)
     return fx.GraphModule(module, graph)
 
 
@@ -175,7 +189,8 @@ def _is_precision(argument: Any) -> bool:
 
 
 def _spells_precision(node: Node) -> bool:
-    return any(map(_is_precision, trees.tree_leaves((node.args, node.kwargs))))
+    arguments = trees.tree_leaves((node.args, node.kwargs))
+    return any(map(_is_precision, arguments))
 
 
 def _casts_a_float(node: Node) -> bool:
@@ -189,6 +204,7 @@ def _casts_a_float(node: Node) -> bool:
 @contextmanager
 def _replaced(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The module in eval mode with other tensors in place of its own, for a while."""
+    # Entries are replaced, not copied into: the others are float64.
     training = module.training
     stores: list[dict[str, Any]] = []
     for part in module.modules():

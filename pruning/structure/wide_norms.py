@@ -48,7 +48,8 @@ def rms_norm(
     dims = tuple(range(-len(normalized_shape), 0))
     if eps is None:
         eps = torch.finfo(input.dtype).eps
-    y = input * torch.rsqrt(input.square().sum(dims, keepdim=True) / width + eps)
+    squares = input.square().sum(dims, keepdim=True)  # removed zeros add nothing
+    y = input * torch.rsqrt(squares / width + eps)
     return y if weight is None else y * weight
 
 

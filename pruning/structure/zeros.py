@@ -15,29 +15,25 @@ from torch.fx import Node
 
 from pruning.structure.labels import Factor, varies
 from pruning.structure.propagate import Propagation, Value, arguments, names, operation
+from pruning.structure.rules.contract import SOFTMAX
+from pruning.structure.rules.convolve import CONVOLUTIONS
 from pruning.structure.rules.elementwise import BINARY, UNARY, with_inplace
 from pruning.structure.rules.moves import MOVES
 from pruning.structure.rules.reduce import EXACT
 
-LAYERS = names("""
-    linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d embedding
-""")
+LAYERS = (*CONVOLUTIONS, "linear", "embedding")
 PRODUCTS = names("matmul bmm mm einsum addmm baddbmm")
 NORMS = names("layer_norm rms_norm batch_norm group_norm instance_norm")
-SOFTMAX = names("softmax _softmax log_softmax _log_softmax _safe_softmax")
 TIMES = names("mul mul_ multiply multiply_ logical_and __and__")
 OVER = names("div div_ divide divide_ true_divide")
 ELEMENTWISE = frozenset(with_inplace(UNARY) + with_inplace(BINARY))
 TWO_OPERANDS = frozenset(with_inplace(BINARY))
 
 
-def block_what_is_not_zero(propagation: Propagation) -> None:
-    """Block the labels of values that are read where only zeros would be exact."""
-    _Zeros(propagation).run()
+class Zeros:
+    """Blocks the labels of values that are read where only zeros would be exact.
 
-
-class _Zeros:
-    """Goes through the graph once more. A class because every check looks up what is zero.
+    A class because every check looks up what was decided of the values before.
 
     zero: node -> whether the elements of its value that would be removed are zero.
     """
@@ -64,10 +60,15 @@ class _Zeros:
         first = result[0] if isinstance(result, list) and result else result
         return first if isinstance(first, Value) else None
 
+    def labelled(self, node: Node) -> list[Node]:
+        """The inputs of a node that have any labels."""
+        values = {source: self.value(source) for source in node.all_input_nodes}
+        return [source for source, value in values.items() if value and value.factors]
+
     def is_zero(self, node: Node, result: Value) -> bool:
         """Whether what would be removed of a node's result is zero."""
         name = operation(node)
-        labelled = [n for n in node.all_input_nodes if (v := self.value(n)) and v.factors]
+        labelled = self.labelled(node)
         if not labelled or name in MOVES:
             return all(self.zero[n] for n in labelled)
         if name in LAYERS:
@@ -128,7 +129,8 @@ class _Zeros:
         function: Any = node.target
         try:
             rest = self.propagation.real(node.args[1:])
-            result = function(torch.zeros(1), *rest, **self.propagation.real(node.kwargs))
+            options = self.propagation.real(node.kwargs)
+            result = function(torch.zeros(1), *rest, **options)
             return bool((result == 0).all())
         except Exception:  # what cannot be asked is taken for no
             return False
@@ -142,7 +144,8 @@ class _Zeros:
         others = [factor for factor in result.factors if set(varies(factor)) - {last}]
         if operation(node) != "linear" or not others:
             return True
-        return arguments(node).get("bias") is None and self.zero[node.all_input_nodes[0]]
+        x = node.all_input_nodes[0]
+        return arguments(node).get("bias") is None and self.zero[x]
 
     def attention(self, node: Node) -> bool:
         args = arguments(node)
@@ -153,9 +156,9 @@ class _Zeros:
 
     def product(self, node: Node, result: Value) -> bool:
         """What is removed is summed over: one side at least must be zero there."""
-        operands = [n for n in node.all_input_nodes if (v := self.value(n)) and v.factors]
+        operands = self.labelled(node)
         if operation(node) in ("addmm", "baddbmm"):
-            operands = [n for n in operands if n is not node.args[0]]
+            operands = [n for n in operands if n is not node.args[0]]  # the one that is added
         if operands and not any(self.zero[n] for n in operands):
             self.need_zero(operands[0], "a product reads removed elements that are not zero")
         if all(self.zero[n] for n in operands):
@@ -179,7 +182,8 @@ class _Zeros:
         x = args["input"]
         if name in ("layer_norm", "rms_norm") and x in labelled:
             value = self.propagation.value(x)
-            inside = range(len(value.shape) - len(args["normalized_shape"]), len(value.shape))
+            total = len(value.shape)
+            inside = range(total - len(args["normalized_shape"]), total)
             why = "its statistics count removed elements that are not zero"
             self.need_zero(x, why, dims=inside)
             if any(set(varies(factor)) - set(inside) for factor in value.factors):

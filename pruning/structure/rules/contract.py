@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning.structure.labels import Factor, varies
-from pruning.structure.propagate import Args, Propagation, Value, rule
+from pruning.structure.propagate import Args, Propagation, Value, names, rule
 from pruning.structure.rule_work import match, summed, unsqueezed
 
 INPUT = "what it reads cannot lose channels"
+SOFTMAX = names("softmax _softmax log_softmax _log_softmax _safe_softmax")
 
 
 def _sum_of_products(
@@ -42,7 +43,7 @@ def linear(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Va
     x, weight, bias = args["input"], args["weight"], args["bias"]
     _mark_sources(propagation, weight, 0)
     shape = [*x.shape[:-1], *weight.shape]  # (..., out, in)
-    operands = [unsqueezed(x, -2), weight]
+    operands = [unsqueezed(x, -2), weight]  # (..., 1, in) times (out, in)
     value = Value(meta, _sum_of_products(propagation, operands, shape, [len(shape) - 1]))
     if bias is None:
         return value
@@ -60,7 +61,7 @@ def product(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> A
     else:
         names = ("self", "other")
     a, b = (args[name] for name in names)
-    if a.meta.dim() < 2 or b.meta.dim() < 2:
+    if a.meta.dim() < 2 or b.meta.dim() < 2:  # a vector has no rows to be channels
         return propagation.give_up([a, b], meta)
     value = Value(meta, matrix(propagation, a, b))
     if "self" in names:
@@ -101,11 +102,13 @@ def einsum(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> An
     terms = left.split(",")
     if any(len(set(term)) < len(term) for term in terms):
         return propagation.give_up(operands, meta)  # a diagonal, as in "ii->i"
-    letters = right + "".join(sorted(set(left) - set(right) - {","}))
+    summed_over = set(left) - set(right) - {","}
+    letters = right + "".join(sorted(summed_over))
     sizes: dict[str, int] = {}
     for term, value in zip(terms, operands, strict=True):
         sizes.update(zip(term, value.shape, strict=True))
-    aligned = [_aligned(value, term, letters) for value, term in zip(operands, terms, strict=True)]
+    pairs = zip(operands, terms, strict=True)
+    aligned = [_aligned(value, term, letters) for value, term in pairs]
     parameters = [value for value in operands if value.kind == "parameter"]
     if len(parameters) == 1:
         _mark_sources(propagation, parameters[0])
@@ -118,7 +121,8 @@ def _aligned(value: Value, term: str, letters: str) -> Value:
     """A value with its dimensions in the order of `letters`, 1 long where it has none."""
 
     def align(x: Tensor) -> Tensor:
-        x = x.permute([term.index(letter) for letter in letters if letter in term])
+        order = [term.index(letter) for letter in letters if letter in term]
+        x = x.permute(order)
         for i, letter in enumerate(letters):
             if letter not in term:
                 x = x.unsqueeze(i)
@@ -135,21 +139,24 @@ def attention(propagation: Propagation, node: Node, args: Args, meta: Tensor) ->
     """
     q, k, v = args["query"], args["key"], args["value"]
     transposed = k.moved(lambda x: x.transpose(-1, -2))
-    shape = [*broadcast(q.shape[:-2], k.shape[:-2]), q.shape[-2], k.shape[-2]]
-    weights = Value(torch.empty(shape, device="meta"), matrix(propagation, q, transposed))
+    heads = broadcast(q.shape[:-2], k.shape[:-2])
+    shape = [*heads, q.shape[-2], k.shape[-2]]  # (batch, heads, tokens, tokens)
+    meta_weights = torch.empty(shape, device="meta")
+    weights = Value(meta_weights, matrix(propagation, q, transposed))
     mask = args["attn_mask"]
     if isinstance(mask, Value):
         factors = match(propagation, shape, [weights, mask], "its mask cannot lose heads")
-        weights = Value(weights.meta, factors)
+        weights = Value(meta_weights, factors)
     factors = _softmax(propagation, weights, len(shape) - 1)
     for factor in factors:
         propagation.labels.mark("head", factor)
-    return Value(meta, matrix(propagation, Value(weights.meta, factors), v))
+    return Value(meta, matrix(propagation, Value(meta_weights, factors), v))
 
 
-@rule("softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax")
+@rule(*SOFTMAX)
 def softmax(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Value:
-    return Value(meta, _softmax(propagation, args["self"], args["dim"] % meta.dim()))
+    dim = args["dim"] % meta.dim()
+    return Value(meta, _softmax(propagation, args["self"], dim))
 
 
 def _softmax(propagation: Propagation, value: Value, dim: int) -> tuple[Factor, ...]:

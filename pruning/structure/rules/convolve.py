@@ -9,11 +9,15 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning.structure.labels import ALWAYS, along, varies
-from pruning.structure.propagate import Args, Propagation, Value, operation, rule
+from pruning.structure.propagate import Args, Propagation, Value, names, operation, rule
 from pruning.structure.rule_work import vector
 
+PLAIN = names("conv1d conv2d conv3d")
+TRANSPOSED = names("conv_transpose1d conv_transpose2d conv_transpose3d")
+CONVOLUTIONS = PLAIN + TRANSPOSED
 
-@rule("conv1d", "conv2d", "conv3d")
+
+@rule(*PLAIN)
 def convolution(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
     """x (n, C, ...) with w (O, C/groups, k...).
 
@@ -84,26 +88,29 @@ def _grouped(
         # Many narrow groups: whole groups are removed.
         if columns is not None:
             propagation.block(columns, "groups are removed whole")
-        inside = labels.tie(channels.view(groups, into), [1])[:, 0]
-        labels.join(inside, labels.tie(rows.view(groups, out), [1])[:, 0])
+        read = labels.tie(channels.view(groups, into), [1])
+        made = labels.tie(rows.view(groups, out), [1])
+        labels.join(read[:, 0], made[:, 0])
     else:
         # Few wide groups: the same positions are removed in each.
-        _meet(propagation, columns, labels.tie(channels.view(groups, into), [0])[0])
+        read = labels.tie(channels.view(groups, into), [0])
+        _meet(propagation, columns, read[0])
         labels.tie(rows.view(groups, out), [0])
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+@rule(*TRANSPOSED)
 def transposed(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
     """x (n, C, ...) with w (C, O/groups, k...): the weight's dimensions the other way round."""
-    x, weight, bias, groups = args["input"], args["weight"], args["bias"], args["groups"]
+    x, weight, bias = args["input"], args["weight"], args["bias"]
     if x.meta.dim() != weight.meta.dim():
         return propagation.give_up([x, weight], meta)
     channels, rows, columns = _read(propagation, x, weight)
-    if groups == 1:
-        out = columns if columns is not None else torch.full((weight.shape[1],), ALWAYS)
-        propagation.labels.mark("source", out)
+    if args["groups"] == 1:
+        if columns is None:
+            columns = torch.full((weight.shape[1],), ALWAYS)
+        propagation.labels.mark("source", columns)
         _meet(propagation, rows, channels)
-        return _result(propagation, out, bias, meta)
+        return _result(propagation, columns, bias, meta)
     if weight.shape[1] == 1 and channels is not None and rows is not None:  # depthwise
         propagation.labels.join(rows, channels)
         propagation.labels.mark("source", rows)

@@ -37,6 +37,7 @@ def with_inplace(operations: tuple[str, ...]) -> tuple[str, ...]:
 @rule(*with_inplace(UNARY), *with_inplace(BINARY))
 def elementwise(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     """Operands' labels are joined, position by position."""
+    # Scalars, such as the 2 in x * 2, have no labels and stand in nobody's way.
     operands = [value for value in args.values() if isinstance(value, Value)]
     if operation(node) == "prelu":
         # One slope a channel, which ATen lays along dimension 1.
@@ -61,14 +62,15 @@ def concatenate(propagation: Propagation, node: Node, args: Args, meta: Any) -> 
     lengthwise, others = _along(propagation, parts, dim, meta.shape)
     shape = [1 if d == dim else size for d, size in enumerate(meta.shape)]
     # One slice of each part stands for it along the other dimensions.
-    slices = [
-        Value(part.meta, tuple(factors), None, part.kind).moved(lambda x: x.narrow(dim, 0, 1))
-        for part, factors in zip(parts, others, strict=True)
-        if part.shape[dim]
-    ]
+    slices = []
+    for part, factors in zip(parts, others, strict=True):
+        if part.shape[dim]:
+            whole = Value(part.meta, tuple(factors), None, part.kind)
+            slices.append(whole.moved(lambda x: x.narrow(dim, 0, 1)))
     why = "it is concatenated with a value that cannot lose the same channels"
     crosswise = match(propagation, shape, slices, why)
-    return Value(meta, (*lengthwise, *(factor.expand(meta.shape) for factor in crosswise)))
+    expanded = [factor.expand(meta.shape) for factor in crosswise]
+    return Value(meta, (*lengthwise, *expanded))
 
 
 def _along(
@@ -87,7 +89,10 @@ def _along(
         return [], others
     # Every piece gets the dimensions that any of them varies on, and no more: positions of a
     # picture would be copied thousands of times.
-    dims = {dim}.union(*(varies(factor) for factor in along if factor is not None))
+    dims = {dim}
+    for factor in along:
+        if factor is not None:
+            dims.update(varies(factor))
     pieces = []
     for part, piece in zip(parts, along, strict=True):
         sizes = [size if d in dims else 1 for d, size in enumerate(part.shape)]

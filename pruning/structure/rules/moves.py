@@ -40,7 +40,8 @@ def move(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     if source.real is not None:
         # A moved buffer keeps its numbers: tables of positions are gathered by them.
         function: Any = node.target
-        real = function(*propagation.real(node.args), **propagation.real(node.kwargs))
+        options = propagation.real(node.kwargs)
+        real = function(*propagation.real(node.args), **options)
     return Value(meta, tuple(factors), real, source.kind)
 
 
@@ -61,6 +62,7 @@ def moved_as(propagation: Propagation, node: Node, values: Tensor, meta: Any) ->
         return result.meta if result.real is None else result.real
 
     function: Any = node.target
+    # Tables of indices must be numbers here; of other tensors the shape is enough.
     rest = fx.node.map_arg(node.args[1:], number)
     return function(values, *rest, **propagation.real(node.kwargs))
 

@@ -24,6 +24,7 @@ def batch_norm(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
         for factor in x.factors:
             if set(varies(factor)) - {1}:
                 propagation.block(factor, "statistics are taken over it")
+    # Channels are normalised one by one: none counts in another's statistics.
     channels, rest = vector(propagation, x, 1)
     for name in ("weight", "bias", "running_mean", "running_var"):
         if not isinstance(args[name], Value):
@@ -54,14 +55,16 @@ def group_norm(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
     """x (n, C, ...): whole groups are removed, with their scales and shifts."""
     groups = args["num_groups"]
     channels, rest = vector(propagation, args["input"], 1)
-    affine = [value for value in (args["weight"], args["bias"]) if isinstance(value, Value)]
+    operands = (args["weight"], args["bias"])
+    affine = [value for value in operands if isinstance(value, Value)]
     if channels is None:
         propagation.block_all(affine, INPUT)
         return Value(meta, rest)
     if groups == 1:
         propagation.block(channels, "statistics are taken over all channels")
     # Of a group that loses one channel, the others' statistics would change.
-    channels = propagation.labels.tie(channels.view(groups, -1), [1]).reshape(-1)
+    tied = propagation.labels.tie(channels.view(groups, -1), [1])
+    channels = tied.reshape(-1)
     for value in affine:
         labels, _ = vector(propagation, value, 0)
         if labels is not None:

@@ -35,7 +35,7 @@ def reduction(propagation: Propagation, node: Node, args: Args, meta: Any) -> An
     source: Value = args["self"] if "self" in args else args["x"]
     total = len(source.shape)
     dims = args.get("dim")
-    if dims is None or dims == []:
+    if dims is None or dims == []:  # ATen's ways to say all of them
         dims = range(total)
     elif isinstance(dims, int):
         dims = [dims]
@@ -54,6 +54,7 @@ def reduction(propagation: Propagation, node: Node, args: Args, meta: Any) -> An
 @rule(*POOLS, *RESIZES)
 def pool(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     """Channel by channel; positions stay whole."""
+    # With indices, there are two results of one shape.
     first = meta[0] if isinstance(meta, (tuple, list)) else meta
     name = operation(node)
     spatial = set(range(first.dim() - _rank(name), first.dim()))
