@@ -77,9 +77,14 @@ def collapsed(factor: Factor) -> Factor:
 def along(labels: Tensor, dim: int, shape: Iterable[int]) -> Factor:
     """A vector of labels laid along one dimension of a shape."""
     shape = list(shape)
-    sizes = [1] * len(shape)
+    return laid(labels, dim, len(shape)).expand(shape)
+
+
+def laid(vector: Tensor, dim: int, rank: int) -> Tensor:
+    """A vector laid along one of `rank` dimensions, 1 long in the others."""
+    sizes = [1] * rank
     sizes[dim] = -1
-    return labels.view(sizes).expand(shape)
+    return vector.view(sizes)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.labels import Factor, collapsed, flat, narrowed, varies
+from pruning.structure.labels import Factor, collapsed, flat, laid, narrowed, varies
 from pruning.structure.propagate import Value
 
 Kept = list[Tensor | None]
@@ -92,9 +92,7 @@ class Liveness:
         for d in dims:
             slices = keep.transpose(0, d).reshape(keep.size(d), -1)
             row = slices.any(1)  # an index is kept while anything at it is
-            sizes = [1] * keep.dim()
-            sizes[d] = -1
-            rectangle = rectangle & row.view(sizes)
+            rectangle = rectangle & laid(row, d, keep.dim())
             before = kept[d]
             kept[d] = row if before is None else before & row
         return bool((rectangle == keep).all())

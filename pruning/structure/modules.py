@@ -191,7 +191,7 @@ class _Modules:
         with self.graph.inserting_before(node):
             return self.graph.call_module(path, args)
 
-    def _path(self, args: Args, *names: str) -> str | None:
+    def _path(self, args: Args, *tensors: str) -> str | None:
         """The path of the module whose own tensors these are, under these names; or None.
 
         A weight that is computed first, or another module's, makes no module of its kind.
@@ -202,7 +202,7 @@ class _Modules:
         path, _, short = str(weight.target).rpartition(".")
         if short != "weight":
             return None
-        for name in names:
+        for name in tensors:
             tensor = args[name]
             if tensor is None:
                 continue
@@ -230,15 +230,15 @@ class _Modules:
         name = operation(node)
         sizes = self.root.get_parameter(f"{path}.weight").shape
         groups = args["groups"]
-        names = ["stride", "padding", "dilation"]
+        copied = ["stride", "padding", "dilation"]
         if "transpose" in name:
             kind = getattr(nn, f"ConvTranspose{name[-2:]}")
             channels = sizes[0], sizes[1] * groups
-            names.append("output_padding")
+            copied.append("output_padding")
         else:
             kind = getattr(nn, f"Conv{name[-2:]}")
             channels = sizes[1] * groups, sizes[0]
-        options = {option: args[option] for option in names}
+        options = {option: args[option] for option in copied}
         bias = args["bias"] is not None
         module = kind(
             *channels, tuple(sizes[2:]), groups=groups, bias=bias, device="meta", **options
@@ -291,8 +291,8 @@ class _Modules:
             args: Args = dict(zip(parameters, node.args, strict=True))
         else:
             args = arguments(node)
-        names = ("weight", "bias") if layer else ("weight",)
-        path = self._path(args, *names)
+        tensors = ("weight", "bias") if layer else ("weight",)
+        path = self._path(args, *tensors)
         if path is None:
             return None
         shape, eps = list(args["normalized_shape"]), args["eps"]
@@ -336,9 +336,9 @@ class _Modules:
         if not p or args["dropout_p"]:
             return None
         self.extra += 1
-        names = ("query", "key", "value", "attn_mask", "is_causal", "scale")
         module = wide_norms.Attention(float(p))
-        operands = [args[name] for name in names]
+        order = ("query", "key", "value", "attn_mask", "is_causal", "scale")
+        operands = [args[name] for name in order]
         return self._call_module(node, f"attention_{self.extra}", module, *operands)
 
     def _plain(self, node: Node) -> Node | None:

@@ -15,7 +15,7 @@ from torch.fx import Node
 
 from pruning.structure import wide_norms
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.labels import collapsed, flat, varies
+from pruning.structure.labels import along, collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
 from pruning.structure.propagate import Args, Value, arguments, operation, values_of
 from pruning.structure.rules.convolve import CONVOLUTIONS
@@ -199,9 +199,7 @@ class Rewrite:
 
     def _places(self, chain: list[Node], dim: int, sizes: tuple[int, ...]) -> Tensor | None:
         """Where each index of `dim` comes from, in the whole model: the chain, run on numbers."""
-        view = [1] * len(sizes)
-        view[dim] = -1
-        places = torch.arange(sizes[dim]).view(view).expand(sizes)
+        places = along(torch.arange(sizes[dim]), dim, sizes)
         for step in chain:
             meta = self.propagation.value(step).meta
             places = moved_as(self.propagation, step, places, meta)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pruning.structure.dependency_graph import DependencyGraph
-from pruning.structure.labels import Place
+from pruning.structure.labels import Place, laid
 from pruning.types import Masks
 
 
@@ -22,9 +22,7 @@ def masks_without(graph: DependencyGraph, removed: NDArray[np.bool_], model: nn.
     masks: Masks = {}
     for name, dim in _places(graph):
         keep = torch.from_numpy(~removed[graph.unit_of_index[name, dim]])
-        sizes = [1] * parameters[name].dim()
-        sizes[dim] = -1
-        keep = keep.view(sizes)
+        keep = laid(keep, dim, parameters[name].dim())
         # A weight is kept while its row and its column are. The product stays as small as
         # (out, in, 1, 1) until it is spread over the kernels.
         masks[name] = masks[name] & keep if name in masks else keep

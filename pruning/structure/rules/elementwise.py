@@ -90,9 +90,9 @@ def _along(
     # Every piece gets the dimensions that any of them varies on, and no more: positions of a
     # picture would be copied thousands of times.
     dims = {dim}
-    for factor in along:
-        if factor is not None:
-            dims.update(varies(factor))
+    for piece in along:
+        if piece is not None:
+            dims.update(varies(piece))
     pieces = []
     for part, piece in zip(parts, along, strict=True):
         sizes = [size if d in dims else 1 for d, size in enumerate(part.shape)]
