@@ -139,6 +139,7 @@ def technique(id: str, dark: bool = False) -> Style:
         hue, dash, marker = FIXED[id]
     else:
         n = crc32(id.encode())  # not hash(): that differs from process to process
+        # A pair that no other technique has; the marker from other digits, independent of the hue.
         taken = {(hue, dash) for hue, dash, _ in FIXED.values()}
         free = [(hue, dash) for dash in DASHES for hue in HUES if (hue, dash) not in taken]
         hue, dash = free[n % len(free)]

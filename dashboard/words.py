@@ -129,7 +129,7 @@ def seconds(value: float) -> str:
     """How long: `0.8 s`, `42 s`, `3 min 20 s`, `2 h 5 min`."""
     if value < 9.95:
         return f"{value:.1f} s"
-    rounded = round(value)
+    rounded = round(value)  # before it is split: 59.7 s is a minute, not 60 s
     if rounded < 60:
         return f"{rounded} s"
     if rounded < 3600:
@@ -222,6 +222,7 @@ def sentence(recipe: Recipe) -> str:
 def removal(recipe: Recipe) -> str:
     """`Remove the 90 % of weights smallest in magnitude`: criterion, granularity, sparsity."""
     criterion = technique(recipe.criterion)
+    # A technique that somebody added has no phrase here, and its name must do.
     lowest = CRITERIA.get(recipe.criterion, f"lowest by {criterion}")
     noun = units(recipe)
     if recipe.scope == "manual":
@@ -238,7 +239,7 @@ def units(recipe: Recipe) -> str:
     def value(name: str) -> Any:
         return option("granularity", recipe.granularity, recipe.granularity_options, name)
 
-    if recipe.granularity == "n_of_m":
+    if recipe.granularity == "n_of_m":  # n of every m are kept
         return f"weights, {value('m') - value('n')} of every {value('m')} neighbours,"
     if recipe.granularity == "block":
         return f"{value('rows')} × {value('columns')} blocks"
@@ -307,6 +308,7 @@ def _first_three(names: Sequence[str]) -> str:
 
 def _schedule(recipe: Recipe) -> str:
     """`in 4 steps, fine-tuning 2 epochs each`."""
+    # One shot removes all in the first of its steps; the rest of them only train.
     if recipe.steps == 1 or recipe.schedule == "one_shot":
         return f"in one step, {_training(recipe, recipe.steps * recipe.epochs)}"
     kinds = {"linear": "equal steps", "cubic": "steps", "geometric": "rounds of one rate"}
@@ -430,6 +432,7 @@ def labels(recipes: Sequence[Recipe]) -> list[str]:
     With many differences, and with none, the sparsity too.
     """
     differing = _differing(recipes)
+    # A legend has room for three or four words.
     if not differing:
         shown = ["criterion", "sparsity"]
     elif len(differing) < 4:
@@ -455,7 +458,7 @@ def value(field: str, value: Any) -> str:
         return ", ".join(layer_name(name) for name in value) or "none"
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, str) and field != "model":
+    if isinstance(value, str) and field != "model":  # underscores of a model are its own
         return technique(value)
     return str(value)
 

@@ -49,7 +49,7 @@ def cards(
 
     def picked() -> None:
         id = state.widget_value(key).picked
-        if id in pickable and id != chosen:
+        if id in pickable and id != chosen:  # from the browser: it may be anything
             on_pick(id)
 
     data = {"label": label, "chosen": chosen, "look": look, "groups": sections}

@@ -26,7 +26,7 @@ def dial(
     """
 
     def released() -> None:
-        ratio = state.widget_value(key).ratio
+        ratio = state.widget_value(key).ratio  # from the browser: it may be anything
         if isinstance(ratio, (int, float)) and 0 <= ratio < 1:
             on_ratio(float(ratio))
 

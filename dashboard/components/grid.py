@@ -22,10 +22,10 @@ def grid(data: dict[str, Any], on_pick: Callable[[str, float], None], *, key: st
 
     def picked() -> None:
         cell = state.widget_value(key).picked
-        if not isinstance(cell, dict):
+        if not isinstance(cell, dict):  # from the browser: it may be anything
             return
         layer, share = cell.get("layer"), cell.get("share")
-        if layer in layers and share in shares:
+        if layer in layers and isinstance(share, (int, float)) and share in shares:
             on_pick(str(layer), float(share))
 
     control("grid")(key=key, data=data, on_picked_change=picked)

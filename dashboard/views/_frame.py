@@ -80,7 +80,7 @@ def guarded() -> Iterator[None]:
         yield
     except PruningError as error:
         st.error(words.plain(str(error)), icon=":material/error:")
-    except Exception as error:
+    except Exception as error:  # whatever it is, the rest of the page must not end with it
         logging.getLogger("dashboard").exception("A page failed")
         text = (
             f"This part of the page failed ({type(error).__name__}): "
@@ -124,7 +124,7 @@ def current_model() -> None:
 def _facts(model: str) -> None:
     st.markdown(f"### {words.plain(models.title(model))}")
     facts = models.facts(model)
-    if facts is None:
+    if facts is None:  # samples have theirs at once, from their cards
         waiting(f"Loading {models.title(model)}.", 74)
         return
     if facts.random:
@@ -162,6 +162,7 @@ def follow() -> None:
             _work()
 
 
+# A fragment: only these lines run again every 0.3 s, not the page.
 @st.fragment(run_every=POLL)
 def _await_studies() -> None:
     if jobs.any_ended(state.expected()):
