@@ -25,6 +25,8 @@ STARTS = ("trained", "random")
 OPTIMIZERS = ("sgd", "adamw", "adam")
 DECAYS = ("cosine", "constant")
 REWINDS = ("none", "init", "early", "learning_rate")
+CHOICES = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}
+"""Field -> what it may be; the names of techniques are the registry's."""
 CONTROLS = ("reinit", "random_mask", "one_shot")
 
 
@@ -105,10 +107,8 @@ class Recipe:
         self._check_rewind()
 
     def _check_choices(self) -> None:
-        _one_of("start", self.start, STARTS)
-        _one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _one_of("decay", self.decay, DECAYS)
-        _one_of("rewind", self.rewind, REWINDS)
+        for name, known in CHOICES.items():
+            _one_of(name, getattr(self, name), known)
         for control in self.controls:
             _one_of("control", control, CONTROLS)
         for kind in registry.KINDS:

@@ -12,10 +12,9 @@ from typing import Any
 from pruning import events
 from pruning.cli import options, text
 from pruning.errors import RecipeError
-from pruning.recipe import CONTROLS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
+from pruning.recipe import CHOICES, CONTROLS, Recipe
 
 HELP = "prune and fine-tune a model; a line for each event, the last one the result"
-CHOICES = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict
 from typing import Any
 
 from pruning import events, registry
-from pruning.cli import options
+from pruning.cli import options, text
 from pruning.events import Point
 from pruning.sensitivity_map.planning import summary
 
@@ -76,11 +75,8 @@ def execute(args: argparse.Namespace) -> None:
 
 def _line(point: Point) -> dict[str, Any]:
     """A point as plain data, with its change of accuracy and loss against the dense model."""
-    accuracy = None
-    if point.accuracy:
-        accuracy = {"value": point.accuracy.value, **asdict(point.accuracy)}
     return events.to_dict(point) | {
-        "accuracy": accuracy,
+        "accuracy": text.share(point.accuracy),
         "change": point.change,
         "loss_change": point.loss - point.loss_dense,
     }

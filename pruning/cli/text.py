@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from pruning import events
@@ -29,7 +30,7 @@ def flat(m: Measurement) -> dict[str, Any]:
         "energy_joules_measured": energy.measured if energy else None,
         "accuracy_change_points": _points(m.paired.change if m.paired else None),
         "train_test_gap_points": _points(train_test_gap(m)),
-        "noisy_accuracy": _interval(behaviour.noisy if behaviour else None),
+        "noisy_accuracy": share(behaviour.noisy if behaviour else None),
         "noise_sigma": behaviour.sigma if behaviour else None,
         "calibration_error_points": _points(behaviour.calibration if behaviour else None),
     }
@@ -39,17 +40,10 @@ def flat(m: Measurement) -> dict[str, Any]:
 
 
 def share(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    """An accuracy with its counts."""
+    """An accuracy with its interval and counts."""
     if accuracy is None:
         return None
-    counts = {"correct": accuracy.correct, "total": accuracy.total}
-    return {"value": accuracy.value, "interval": accuracy.interval, **counts}
-
-
-def _interval(accuracy: Accuracy | None) -> dict[str, Any] | None:
-    if accuracy is None:
-        return None
-    return {"value": accuracy.value, "interval": accuracy.interval}
+    return {"value": accuracy.value, "interval": accuracy.interval, **asdict(accuracy)}
 
 
 def _points(spread: Spread | None) -> dict[str, float] | None:
