@@ -1,4 +1,4 @@
-"""Scores: the page says what the engine measured, and what it cannot say it says so."""
+"""The Criteria page: what the engine measured is what is drawn, and the finding keeps to intervals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import sample_models
 from dashboard import state
 from dashboard.charts import criteria as charts
-from dashboard.charts.criteria import Judged
+from dashboard.charts.criteria import LayerCheck
 from pruning.analysis import criterion_check
 from pruning.runs import pool
 from pruning.stats import Correlation, spearman
@@ -23,16 +23,16 @@ def no_pool(home, monkeypatch):
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
-def shown(page, start: str):
-    """The figure whose title starts so."""
-    return next(figure for title, figure in figures(page).items() if title.startswith(start))
+CHANNELS = state.encode(replace(state.HOME, granularity="channel"))
 
 
-CHANNELS = replace(state.HOME, granularity="channel")
+def figure_with(page, part: str):
+    """The figure whose title holds `part`."""
+    return next(figure for title, figure in figures(page).items() if part in title)
 
 
 def test_the_page_shows_what_the_engine_measured():
-    page = settled("criteria", r=state.encode(CHANNELS), layer="conv2.weight")
+    page = settled("criteria", r=CHANNELS, layer="conv2.weight")
     assert not page.exception and not page.error
     work = sample_models.load("digits-cnn")
     _, *points, end = criterion_check.truth(
@@ -42,153 +42,136 @@ def test_the_page_shows_what_the_engine_measured():
     )
     expected = end.layers[0].size
     order = sorted(expected, key=lambda name: expected[name].value, reverse=True)
-    assert order[0].capitalize() in texts(page) and charts.rho(expected[order[0]].value) in texts(
-        page
-    )
-    figure = shown(page, f"{order[0].capitalize()} on conv2")
-    drawn = sorted(y for marks in figure["data"] if marks["mode"] == "markers" for y in marks["y"])
-    assert drawn == pytest.approx(sorted(abs(p.change) for p in points))
-    grid = shown(page, "Most alike")["data"][0]
-    assert grid["x"] == ["true change", *order]
+    assert order[0].capitalize() in texts(page)
+    assert charts.rho(expected[order[0]].value) in texts(page)
+    scatter = figure_with(page, f"{order[0].capitalize()} on conv2")["data"]
+    heights = [y for trace in scatter if trace["mode"] == "markers" for y in trace["y"]]
+    assert sorted(heights) == pytest.approx(sorted(abs(point.change) for point in points))
+    grid = figure_with(page, "Most alike")["data"][0]
+    assert grid["x"] == [charts.LOSS_CHANGE, *order]
     assert grid["z"][0][1:] == pytest.approx([expected[name].value for name in order])
-    assert "32 of 32 channels, each removed alone" in texts(page)
+    assert "32 of 32 channels" in texts(page)
 
 
-def test_held_against_harm_the_signed_change_is_drawn_and_correlated():
-    page = settled("criteria", r=state.encode(CHANNELS), layer="conv3.weight")
-    page.segmented_control(key="truth-against").set_value("harm").run()
-    figure = next(f for title, f in figures(page).items() if " on conv3" in title)
+def test_against_the_rise_of_the_loss_the_signed_change_is_drawn_and_correlated():
+    page = settled("criteria", r=CHANNELS, layer="conv3.weight")
+    page.segmented_control(key="criteria-reference").set_value("signed").run()
+    figure = figure_with(page, " on conv3")
     assert figure["layout"]["yaxis"]["title"]["text"] == "change in loss without it, signed"
-    assert any(y < 0 for marks in figure["data"] for y in marks["y"])
-    page.toggle(key="truth-ranks").set_value(False).run()
-    figure = next(f for title, f in figures(page).items() if " on conv3" in title)
-    assert all(marks["mode"] == "markers" for marks in figure["data"]), (
-        "a line of the true order is for ranks alone"
-    )
+    assert any(y < 0 for trace in figure["data"] for y in trace["y"])
+    page.toggle(key="criteria-ranks").set_value(False).run()
+    figure = figure_with(page, " on conv3")
+    modes = {trace["mode"] for trace in figure["data"]}
+    assert modes == {"markers"}, "the line of the loss change's order is for ranks alone"
 
 
 def test_every_layer_is_measured_when_asked_for():
-    page = settled("criteria", r=state.encode(CHANNELS), layer="conv1.weight")
-    assert not any("is nearest to the truth in" in title for title in figures(page))
-    page.toggle(key="truth-all").set_value(True).run()
+    page = settled("criteria", r=CHANNELS, layer="conv1.weight")
+    assert not any("is nearest to the loss change in" in title for title in figures(page))
+    page.toggle(key="criteria-every-layer").set_value(True).run()
     settle(page)
-    figure = next(
-        f
-        for title, f in figures(page).items()
-        if "is nearest to the truth in" in title and "of 4 layers" in title
-    )
+    figure = figure_with(page, "is nearest to the loss change in")
+    assert "of 4 layers" in figure["layout"]["title"]["text"]
     assert figure["layout"]["yaxis"]["ticktext"] == ["<b>conv1</b>", "conv2", "conv3", "fc1"]
     assert not page.exception and not page.error
 
 
-def test_what_has_no_units_or_no_meaning_is_said():
-    page = settled("criteria", r=state.encode(CHANNELS), layer="fc2.weight")
-    assert any(
-        "fc2 has no units to remove by channel: its outputs are the model"
-        in told.value.replace("\\", "")
-        for told in page.info
-    )
-    page = settled(
-        "criteria",
-        r=state.encode(replace(state.HOME, criterion="geometric_median", granularity="channel")),
-    )
-    assert "geometric_median" in page.multiselect(key="truth-criteria-digits-cnn-channel").value
-    page.selectbox(key="truth-unit-digits-cnn").set_value("weight").run()
+def test_what_has_no_units_or_no_meaning_is_named():
+    page = settled("criteria", r=CHANNELS, layer="fc2.weight")
+    expected = "fc2 has no units to remove by channel: its outputs are the model"
+    assert any(expected in info.value.replace("\\", "") for info in page.info)
+    recipe = replace(state.HOME, criterion="geometric_median", granularity="channel")
+    page = settled("criteria", r=state.encode(recipe))
+    picked = page.multiselect(key="criteria-picked-digits-cnn-channel").value
+    assert "geometric_median" in picked
+    page.selectbox(key="criteria-unit-digits-cnn").set_value("weight").run()
     settle(page)
-    assert (
-        "geometric_median" not in page.multiselect(key="truth-criteria-digits-cnn-weight").options
-    )
+    offered = page.multiselect(key="criteria-picked-digits-cnn-weight").options
+    assert "geometric_median" not in offered
     assert not page.exception and not page.error
 
 
 def test_nothing_picked_and_nothing_there_yet():
     page = opened("criteria")
     assert "Scoring the weight units of digits-cnn" in texts(page)
-    page.multiselect(key="truth-criteria-digits-cnn-weight").set_value([]).run()
-    assert any("Pick one or more criteria" in told.value for told in page.info)
+    page.multiselect(key="criteria-picked-digits-cnn-weight").set_value([]).run()
+    assert any("Pick one or more criteria" in info.value for info in page.info)
 
 
 # ---------------------------------------------------------------- the charts themselves
 
 
-def held(n: int = 40, **scores: np.ndarray) -> Judged:
+def layer_check(n: int = 40, **scores: np.ndarray) -> LayerCheck:
     change = np.random.default_rng(0).normal(size=n)
     change[0] = 0
-    return Judged(
-        "conv.weight",
-        "channel",
-        n,
-        0.1,
-        100,
-        np.arange(n),
-        np.full(n, 9),
-        change,
-        scores or {"taylor": np.abs(change)},
+    return LayerCheck(
+        layer="conv.weight",
+        noun="channel",
+        total=n,
+        loss=0.1,
+        examples=100,
+        units=np.arange(n),
+        weights=np.full(n, 9),
+        change=change,
+        scores=scores or {"taylor": np.abs(change)},
     )
 
 
-def found(value: float, half: float = 0.1) -> Correlation:
+def correlation(value: float, half: float = 0.1) -> Correlation:
     return Correlation(value, value - half, value + half)
 
 
 def test_the_finding_is_honest_about_intervals():
-    unit = held()
-    both = charts.finding(unit, {"magnitude": found(0.34), "taylor": found(0.91, 0.05)}, "size")
-    assert (
-        both
-        == "Taylor orders the channels of conv nearly as the true loss does (ρ = 0.91); magnitude does not (0.34)"
+    check = layer_check()
+    apart = {"magnitude": correlation(0.34), "taylor": correlation(0.91, 0.05)}
+    assert charts.finding(check, apart) == (
+        "Taylor ranks the channels of conv nearly as the loss change does (ρ = 0.91); "
+        "magnitude does not (0.34)"
     )
-    near = charts.finding(unit, {"magnitude": found(0.6, 0.2), "taylor": found(0.7, 0.2)}, "size")
-    assert (
-        near
-        == "Taylor orders the channels of conv partly as the true loss does (ρ = 0.70); magnitude cannot be told from it (0.60)"
+    near = {"magnitude": correlation(0.6, 0.2), "taylor": correlation(0.7, 0.2)}
+    assert charts.finding(check, near) == (
+        "Taylor ranks the channels of conv partly as the loss change does (ρ = 0.70); "
+        "magnitude cannot be told from it (0.60)"
     )
-    none = charts.finding(unit, {"random": found(0.05)}, "size")
-    assert none.startswith(
-        "No criterion here orders the channels of conv as the true loss does: the best, random, has ρ = 0.05"
+    assert charts.finding(check, {"random": correlation(0.05)}).startswith(
+        "No criterion here ranks the channels of conv as the loss change does: "
+        "the best, random, has ρ = 0.05"
     )
-    assert "apart" in charts.finding(unit, {"magnitude": Correlation(None)}, "size")
+    assert "apart" in charts.finding(check, {"magnitude": Correlation(None)})
 
 
 def test_eighteen_criteria_are_drawn():
-    chance = np.random.default_rng(1)
-    unit = held(**{f"criterion_{i}": chance.normal(size=40) for i in range(18)})
-    rho = {
-        name: Correlation(spearman(values, unit.true("size")))
-        for name, values in unit.scores.items()
-    }
-    names, values = charts.agreement(unit, rho, "size")
-    assert len(names) == 19 and len(charts.grid(names, values, dark=True)["data"][0]["z"]) == 19
-    layers = charts.by_layer({"a.weight": rho, "b.weight": rho}, "a.weight", dark=False)["data"]
-    assert len(layers[0]["z"]) == 2 and len(layers[0]["z"][0]) == 18
+    generator = np.random.default_rng(1)
+    scores = {f"criterion_{i}": generator.normal(size=40) for i in range(18)}
+    check = layer_check(**scores)
+    change = check.reference("absolute")
+    rho = {name: Correlation(spearman(values, change)) for name, values in scores.items()}
+    names, values = charts.agreement(check, rho, "absolute")
+    assert len(names) == 19
+    assert len(charts.grid(names, values, dark=True)["data"][0]["z"]) == 19
+    cells = charts.by_layer({"a.weight": rho, "b.weight": rho}, "a.weight", dark=False)["data"]
+    assert len(cells[0]["z"]) == 2 and len(cells[0]["z"][0]) == 18
     few = {name: rho[name] for name in list(rho)[:3]}
-    assert (
-        len(charts.by_layer({"a.weight": few, "b.weight": few}, "a.weight", dark=False)["data"])
-        == 3
-    )
-    steps = charts.ladder(unit, rho, dark=True)
-    assert [marks["x"] for marks in steps["data"]] == sorted(
-        ([value.value] for value in rho.values()), reverse=True
-    )
-    assert [marks["y"] for marks in steps["data"]] == [[i] for i in range(18)]
-    assert (
-        len(charts.table({"a.weight": rho})) == 18
-        and list(charts.pairs(names, values))[1] == "true change"
-    )
+    whiskers = charts.by_layer({"a.weight": few, "b.weight": few}, "a.weight", dark=False)
+    assert len(whiskers["data"]) == 3
+    ladder = charts.ladder(check, rho, dark=True)["data"]
+    highest_first = sorted(([value.value] for value in rho.values()), reverse=True)
+    assert [trace["x"] for trace in ladder] == highest_first
+    assert [trace["y"] for trace in ladder] == [[i] for i in range(18)]
+    assert all(" on conv: " in trace["text"][0] for trace in ladder)
+    assert len(charts.correlation_table({"a.weight": rho})) == 18
+    assert list(charts.pair_table(names, values))[1] == charts.LOSS_CHANGE
 
 
 def test_odd_numbers_draw():
-    unit = held(3, taylor=np.ones(3))
+    check = layer_check(3, taylor=np.ones(3))
+    none = Correlation(None)
     for ranked in (True, False):
-        for against in charts.AGAINST:
-            assert charts.scatter(
-                unit, "taylor", Correlation(None), against, ranked=ranked, dark=False
-            )["data"]
-    still = replace(unit, change=np.zeros(3))
-    assert charts.scatter(still, "taylor", Correlation(None), "size", ranked=True, dark=True)[
-        "data"
-    ]
-    assert charts.grid(["true change", "taylor"], [[None, None], [None, None]], dark=True)["data"]
-    assert (
-        charts.nearest({"a": {"taylor": Correlation(None)}}) == "No layer has an order to compare"
-    )
+        for reference in charts.REFERENCES:
+            figure = charts.scatter(check, "taylor", none, reference, ranked=ranked, dark=False)
+            assert figure["data"]
+    still = replace(check, change=np.zeros(3))
+    assert charts.scatter(still, "taylor", none, "absolute", ranked=True, dark=True)["data"]
+    empty = [[None, None], [None, None]]
+    assert charts.grid([charts.LOSS_CHANGE, "taylor"], empty, dark=True)["data"]
+    assert charts.nearest({"a": {"taylor": none}}) == "No layer has an order to compare"

@@ -1,4 +1,7 @@
-"""Scores against the true change in loss: the units of one layer, the orders of all criteria beside each other, the layers. Pure."""
+"""Criterion check: scores against the leave-one-out loss change of the same units. Pure.
+
+One layer's units as marks, the rank correlations of all criteria as a matrix, and layer by layer.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,30 @@ from pruning.stats import Correlation, best, matrix
 
 Array = NDArray[Any]
 Figure = dict[str, Any]
-Found = Mapping[str, Correlation]
+Correlations = Mapping[str, Correlation]
+"""Criterion -> its rank correlation with the loss change."""
+Matrix = Sequence[Sequence[float | None]]
 
-AGAINST = {"size": "Size of the change", "harm": "Rise of the loss"}
-"""An order is held against |change|, which most formulas claim to be, or the signed one, where a removal that helps comes first."""
-TRUE = "true change"
-HEIGHT = 440
-MANY = 6
-"""Criteria, beyond which they are told apart by name and not by colour."""
+# Most formulas estimate |change|; by the signed change, units whose removal helps come first.
+REFERENCES = {"absolute": "Size of the change", "signed": "Rise of the loss"}
+LOSS_CHANGE = "loss change"
+HEIGHT = 440  # pixels
+MARGIN = {"l": 8, "r": 12, "t": 76, "b": 8}  # room on top for a subtitle, a legend or tick labels
+MANY = 6  # criteria, beyond which they are told apart by name and not by colour
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Units of a layer. noun: one of them; of: how many the layer has; units: their numbers; weights: that go with each;
-    change: of the loss without it, signed; loss: of the whole model; scores: by criterion. All arrays (n,)."""
+class LayerCheck:
+    """Units of a layer, each removed alone. Arrays have one value for each unit: (n,).
+
+    noun: what a unit is; total: units that the layer has; loss: of the whole model;
+    units: their numbers; weights: removed with each; change: of the loss without it, signed;
+    scores: by criterion, higher = keep.
+    """
 
     layer: str
     noun: str
-    of: int
+    total: int
     loss: float
     examples: int
     units: Array
@@ -44,27 +53,37 @@ class Judged:
     change: Array
     scores: dict[str, Array]
 
-    def true(self, against: str) -> Array:
-        return np.abs(self.change) if against == "size" else self.change
+    def reference(self, kind: str) -> Array:
+        """The loss change that scores are compared with. kind: a key of REFERENCES."""
+        return np.abs(self.change) if kind == "absolute" else self.change
+
+    @property
+    def unit_names(self) -> str:
+        """`channels of conv2`."""
+        return f"{self.noun}s of {words.layer_name(self.layer)}"
 
 
-def judged(truth: Study, scores: Mapping[str, Study], noun: str) -> Judged:
-    """The studies of one layer, joined: they are of the same units."""
-    data, held = truth.data, truth.arrays
-    found = {
-        name: study.arrays[f"scores_{study.data['names'].index(data['layer'])}"]
-        for name, study in scores.items()
-    }
-    return Judged(
-        data["layer"],
+def layer_check(changes: Study, scores: Mapping[str, Study], noun: str) -> LayerCheck:
+    """Join the studies of one layer: its loss changes, and its scores by each criterion.
+
+    They are of the same units, because both sample them from the same seed and layer name.
+    """
+    data = changes.data
+    layer = data["layer"]
+    by_criterion = {}
+    for name, study in scores.items():
+        place = study.data["names"].index(layer)
+        by_criterion[name] = study.arrays[f"scores_{place}"]
+    return LayerCheck(
+        layer,
         noun,
         data["of"],
         data["loss"],
         data["examples"],
-        held["units"],
-        held["weights"],
-        held["change"],
-        found,
+        changes.arrays["units"],
+        changes.arrays["weights"],
+        changes.arrays["change"],
+        by_criterion,
     )
 
 
@@ -73,168 +92,180 @@ def rho(value: float | None) -> str:
     return "no order" if value is None else f"{value:.2f}".replace("-", "−")
 
 
-def interval(found: Correlation) -> str:
+def interval(correlation: Correlation) -> str:
     """`0.61 (0.30 to 0.81)`."""
-    if found.value is None or found.low is None:
-        return rho(found.value)
-    return f"{rho(found.value)} ({rho(found.low)} to {rho(found.high)})"
+    value = rho(correlation.value)
+    if correlation.value is None or correlation.low is None:
+        return value
+    return f"{value} ({rho(correlation.low)} to {rho(correlation.high)})"
+
+
+def ranked_names(correlations: Correlations) -> list[str]:
+    """Criteria with a correlation, from the highest to the lowest."""
+    return [name for name in best(correlations) if correlations[name].value is not None]
 
 
 # ---------------------------------------------------------------- the finding
 
 
-def finding(held: Judged, found: Found, against: str) -> str:
-    """Who orders the units as the truth does, in one sentence. Nobody is called better inside the interval."""
-    order = [name for name in best(found) if found[name].value is not None]
-    layer = words.layer_name(held.layer)
+def finding(check: LayerCheck, correlations: Correlations) -> str:
+    """Which criterion ranks the units as the loss change does. Nobody wins inside the interval."""
+    order = ranked_names(correlations)
+    units = check.unit_names
     if not order:
-        return f"No criterion here tells the {held.noun}s of {layer} apart, or nothing changes without them"
-    first = found[order[0]]
-    name = words.capitalized(order[0])
-    if first.low is not None and first.low <= 0:
+        return f"No criterion here tells the {units} apart, or nothing changes without them"
+    top = correlations[order[0]]
+    if top.low is not None and top.low <= 0:
         name = words.display_name(order[0])
-        return f"No criterion here orders the {held.noun}s of {layer} as the true loss does: the best, {name}, has ρ = {interval(first)}"
-    said = f"{name} orders the {held.noun}s of {layer} {_how(first.value or 0)} the true loss does (ρ = {rho(first.value)})"
-    return said + _others(order, found)
+        return (
+            f"No criterion here ranks the {units} as the loss change does: "
+            f"the best, {name}, has ρ = {interval(top)}"
+        )
+    name = words.capitalized(order[0])
+    agreement = _agreement(top.value or 0)
+    first = f"{name} ranks the {units} {agreement} the loss change does (ρ = {rho(top.value)})"
+    return "; ".join([first, *_others(order, correlations)])
 
 
-def _how(value: float) -> str:
-    return "nearly as" if value >= 0.8 else "partly as" if value >= 0.5 else "loosely as"
+def _agreement(value: float) -> str:
+    if value >= 0.8:
+        return "nearly as"
+    return "partly as" if value >= 0.5 else "loosely as"
 
 
-def _others(order: Sequence[str], found: Found) -> str:
-    """What is to be said of the others: those that cannot be told from the first, and the last that can."""
-    first = found[order[0]]
-    apart = [name for name in order[1:] if _apart(first, found[name])]
+def _others(order: Sequence[str], correlations: Correlations) -> list[str]:
+    """Of the others: those that cannot be told from the first, and the last that can."""
+    first = correlations[order[0]]
+    apart = [name for name in order[1:] if _apart(first, correlations[name])]
     near = [name for name in order[1:] if name not in apart]
-    said = []
+    parts = []
     if near:
-        names = (
-            " and ".join(words.display_name(name) for name in near)
-            if len(near) < 3
-            else f"{len(near)} others"
-        )
-        values = (
-            " and ".join(rho(found[name].value) for name in near)
-            if len(near) < 3
-            else f"{rho(found[near[-1]].value)} or more"
-        )
-        said.append(f"{names} cannot be told from it ({values})")
+        names = " and ".join(words.display_name(name) for name in near)
+        values = " and ".join(rho(correlations[name].value) for name in near)
+        if len(near) > 2:
+            names = f"{len(near)} others"
+            values = f"{rho(correlations[near[-1]].value)} or more"
+        parts.append(f"{names} cannot be told from it ({values})")
     if apart:
-        last = apart[-1]
-        weak = (found[last].value or 0) < 0.5
-        said.append(
-            f"{words.display_name(last)} does {'not' if weak else 'less'} ({rho(found[last].value)})"
-        )
-    return "".join(f"; {part}" for part in said)
+        last = correlations[apart[-1]].value
+        how = "not" if (last or 0) < 0.5 else "less"
+        parts.append(f"{words.display_name(apart[-1])} does {how} ({rho(last)})")
+    return parts
 
 
 def _apart(first: Correlation, other: Correlation) -> bool:
-    """Whether one value lies outside the other's interval, both ways."""
+    """Whether each value lies outside the other's interval."""
     if first.low is None or other.high is None or other.value is None or first.value is None:
         return False
     return other.value < first.low and other.high < first.value
 
 
-# ---------------------------------------------------------------- one criterion against the truth
+# ---------------------------------------------------------------- one criterion, unit by unit
 
 
 def scatter(
-    held: Judged, criterion: str, found: Correlation, against: str, *, ranked: bool, dark: bool
+    check: LayerCheck,
+    criterion: str,
+    correlation: Correlation,
+    reference: str,
+    *,
+    ranked: bool,
+    dark: bool,
 ) -> Figure:
-    """A mark for each unit: its score (or its rank among them) against the true change. Units at the left go first."""
-    tones, style = colours.palette(dark), colours.technique(criterion, dark)
-    score, true = held.scores[criterion], held.true(against)
-    log = against == "size" and bool((true > 0).any())
-    lowest = float(true[true > 0].min()) / 3 if log else 0.0
-    y = np.maximum(true, lowest) if log else true
-    x, axis = _places(score, criterion, held.noun, ranked)
-    rises, mark = (
-        held.change > 0,
-        {"color": style.colour, "size": 9, "line": {"width": 1.6, "color": style.colour}},
-    )
+    """A mark for each unit: its score, or its rank by score, against the loss change.
+
+    Units at the left are pruned first.
+    """
+    tones = colours.palette(dark)
+    change = check.reference(reference)
+    log = reference == "absolute" and bool((change > 0).any())
+    y = change
+    if log:
+        # Units that change nothing have no place on a log axis: they stand below the smallest.
+        y = np.maximum(change, float(change[change > 0].min()) / 3)
+    x, x_axis = _score_axis(check.scores[criterion], criterion, check.noun, ranked)
+    title = "change in loss without it" + (", size (log)" if log else ", signed")
+    rises = check.change > 0
     data = [
-        _marks(held, criterion, x, y, part, name, {**mark, "symbol": style.marker + hollow})
-        for part, name, hollow in ((rises, "the loss rises", ""), (~rises, "it does not", "-open"))
+        _marks(check, criterion, x, y, part, name, hollow, dark)
+        for part, name, hollow in (
+            (rises, "the loss rises", False),
+            (~rises, "it does not", True),
+        )
         if part.any()
     ]
+    subtitle = "filled: the loss rises without it; hollow: it does not"
     if ranked:
         data.insert(0, _perfect(np.sort(y), tones))
-    title = (
-        f"{words.capitalized(criterion)} on {words.layer_name(held.layer)}: ρ = {interval(found)}"
-    )
-    y_title = "change in loss without it" + (", size (log)" if log else ", signed")
+        subtitle += "; line: the order of the loss change"
+    layer = words.layer_name(check.layer)
+    heading = f"{words.capitalized(criterion)} on {layer}: ρ = {interval(correlation)}"
     figure = layout(
-        title,
+        heading,
         dark,
         HEIGHT,
-        xaxis=axis,
-        yaxis=_heights(y, log, y_title),
-        margin={"l": 8, "r": 12, "t": 76, "b": 8},
+        xaxis=x_axis,
+        yaxis=_change_axis(y, log, title),
+        margin=MARGIN,
     )
-    key = "filled: the loss rises without it; hollow: it does not" + (
-        "; line: the true order" if ranked else ""
-    )
-    figure["title"]["subtitle"] = {"text": key, "font": {"size": 13, "color": tones.muted}}
+    figure["title"]["subtitle"] = {"text": subtitle, "font": {"size": 13, "color": tones.muted}}
     return {"data": data, "layout": figure}
 
 
-def _places(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Array, dict[str, Any]]:
-    """Where units stand on the x axis."""
+def _score_axis(score: Array, criterion: str, noun: str, ranked: bool) -> tuple[Array, Figure]:
+    """(n,) places of the units along x, and the axis."""
     name = words.display_name(criterion)
     if ranked:
-        return scipy.stats.rankdata(score), {
-            "title": {"text": f"{noun}s ranked by {name}, lowest score first"},
-            "range": [0, len(score) + 1],
-        }
-    positive = score[score > 0]
-    if len(positive) == len(score) and score.max() > 20 * score.min():
-        return score, {
-            "title": {"text": f"score by {name} (log)"},
-            "type": "log",
-            "exponentformat": "power",
-            "showgrid": True,
-        }
-    return score, {
-        "title": {"text": f"score by {name}"},
-        "exponentformat": "power",
-        "showgrid": True,
-    }
+        title = f"{noun}s ranked by {name}, lowest score first"
+        ranks = scipy.stats.rankdata(score)
+        return ranks, {"title": {"text": title}, "range": [0, len(score) + 1]}
+    axis: Figure = {"exponentformat": "power", "showgrid": True}
+    if (score > 0).all() and score.max() > 20 * score.min():
+        return score, {**axis, "title": {"text": f"score by {name} (log)"}, "type": "log"}
+    return score, {**axis, "title": {"text": f"score by {name}"}}
 
 
-def _heights(y: Array, log: bool, title: str) -> dict[str, Any]:
+def _change_axis(y: Array, log: bool, title: str) -> Figure:
+    axis: Figure = {"title": {"text": title}}
     if not log:
-        return {"title": {"text": title}, "zeroline": True, "tickformat": "~g"}
-    low, high = math.floor(math.log10(y.min())), math.ceil(math.log10(y.max()))
-    return {
-        "title": {"text": title},
-        "type": "log",
-        "range": [low, max(high, low + 1)],
-        "dtick": 1,
-        "exponentformat": "power",
-    }
+        return {**axis, "zeroline": True, "tickformat": "~g"}
+    low = math.floor(math.log10(y.min()))
+    high = math.ceil(math.log10(y.max()))
+    scale = {"type": "log", "range": [low, max(high, low + 1)], "dtick": 1}
+    return {**axis, **scale, "exponentformat": "power"}
 
 
-def _perfect(y: Array, tones: colours.Palette) -> dict[str, Any]:
-    """The line on which the marks would lie, were the order the true one."""
+def _perfect(y: Array, tones: colours.Palette) -> Figure:
+    """The line on which the marks would lie, were the ranks those of the loss change."""
     return {
         "type": "scatter",
         "mode": "lines",
         "x": list(range(1, len(y) + 1)),
         "y": y.tolist(),
-        "name": "true order",
+        "name": "order of the loss change",
         "line": {"color": tones.dense, "width": 1.5},
         "hoverinfo": "skip",
     }
 
 
 def _marks(
-    held: Judged, criterion: str, x: Array, y: Array, part: Array, name: str, marker: dict[str, Any]
-) -> dict[str, Any]:
-    place = scipy.stats.rankdata(held.scores[criterion])
-    said = [
-        f"{held.noun} {held.units[i]} of {held.of:,}: score {held.scores[criterion][i]:.4g}, rank {place[i]:g} of {len(place)}"
-        f"<br>without it the loss goes from {held.loss:.4f} by {_signed(held.change[i])}"
+    check: LayerCheck,
+    criterion: str,
+    x: Array,
+    y: Array,
+    part: Array,
+    name: str,
+    hollow: bool,
+    dark: bool,
+) -> Figure:
+    """The marks of some units. part: (n,) True where a unit is drawn."""
+    style = colours.technique(criterion, dark)
+    score = check.scores[criterion]
+    rank = scipy.stats.rankdata(score)
+    hovers = [
+        f"{check.noun} {check.units[i]} of {check.total:,}: "
+        f"score {score[i]:.4g}, rank {rank[i]:g} of {len(rank)}"
+        f"<br>without it the loss goes from {check.loss:.4f} by {_signed(check.change[i])}"
         for i in np.flatnonzero(part)
     ]
     return {
@@ -243,8 +274,13 @@ def _marks(
         "x": x[part].tolist(),
         "y": y[part].tolist(),
         "name": name,
-        "marker": marker,
-        "text": said,
+        "marker": {
+            "color": style.colour,
+            "size": 9,
+            "line": {"width": 1.6, "color": style.colour},
+            "symbol": f"{style.marker}-open" if hollow else style.marker,
+        },
+        "text": hovers,
         "hovertemplate": "%{text}<extra></extra>",
         "cliponaxis": False,
     }
@@ -254,47 +290,42 @@ def _signed(value: float) -> str:
     return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
-# ---------------------------------------------------------------- all orders beside each other
+# ---------------------------------------------------------------- all criteria beside each other
 
 
 def agreement(
-    held: Judged, found: Found, against: str
+    check: LayerCheck, correlations: Correlations, reference: str
 ) -> tuple[list[str], list[list[float | None]]]:
-    """Names and ρ of each pair: the truth first, then the criteria from the nearest to it to the farthest."""
-    order = list(best(found))
-    return [TRUE, *order], matrix(
-        {TRUE: held.true(against), **{name: held.scores[name] for name in order}}
-    )
+    """Names and ρ of each pair: the loss change first, then criteria from the highest ρ with it."""
+    columns = {LOSS_CHANGE: check.reference(reference)}
+    for name in best(correlations):
+        columns[name] = check.scores[name]
+    return list(columns), matrix(columns)
 
 
-def grid(names: Sequence[str], values: Sequence[Sequence[float | None]], *, dark: bool) -> Figure:
-    """The matrix as a picture, blue where orders are opposed, orange where they agree; the truth is framed."""
-    shown = [words.display_name(name) for name in names]
-    figure = _cells(
-        shown, shown, values, alike(names, values), dark, max(HEIGHT, 160 + 27 * len(names))
-    )
-    frame = {
-        "type": "rect",
-        "xref": "x",
-        "yref": "y",
-        "x0": -0.5,
-        "x1": len(names) - 0.5,
-        "y0": -0.5,
-        "y1": 0.5,
-    }
+def grid(names: Sequence[str], values: Matrix, *, dark: bool) -> Figure:
+    """The matrix as a chart: blue where orders are opposed, orange where they agree."""
+    labels = [words.display_name(name) for name in names]
+    height = max(HEIGHT, 160 + 27 * len(names))
+    figure = _cells(labels, labels, values, alike(names, values), dark, height)
+    # The row of the loss change is the one to read: it is framed.
     figure["layout"]["shapes"] = [
-        {**frame, "line": {"color": colours.palette(dark).text, "width": 1.5}}
+        {
+            "type": "rect",
+            "xref": "x",
+            "yref": "y",
+            "x0": -0.5,
+            "x1": len(names) - 0.5,
+            "y0": -0.5,
+            "y1": 0.5,
+            "line": {"color": colours.palette(dark).text, "width": 1.5},
+        }
     ]
     return figure
 
 
 def _cells(
-    across: list[str],
-    down: list[str],
-    values: Sequence[Sequence[float | None]],
-    title: str,
-    dark: bool,
-    height: int,
+    across: list[str], down: list[str], values: Matrix, title: str, dark: bool, height: int
 ) -> Figure:
     """ρ as coloured cells with their numbers."""
     small = len(across) > MANY
@@ -318,171 +349,112 @@ def _cells(
             "tickvals": [-1, -0.5, 0, 0.5, 1],
         },
     }
-    tick = {"showgrid": False, "tickfont": {"size": 12 if small else 13}, "ticks": ""}
-    axes = {
-        "xaxis": {**tick, "tickangle": -45 if len(across) > 3 else 0},
-        "yaxis": {**tick, "autorange": "reversed"},
-    }
-    notes = [
-        _number(across[x], down[y], v, small, dark)
-        for y, row in enumerate(values)
-        for x, v in enumerate(row)
-        if v is not None
-    ]
-    more: dict[str, Any] = {
-        **axes,
-        "annotations": notes,
-        "margin": {"l": 8, "r": 8, "t": 76, "b": 8},
-    }
-    return {"data": [cells], "layout": layout(title, dark, height, **more)}
+    numbers = []
+    for name, row in zip(down, values, strict=True):
+        for other, value in zip(across, row, strict=True):
+            if value is not None:
+                numbers.append(_number(other, name, value, small, dark))
+    axis = {"showgrid": False, "tickfont": {"size": 12 if small else 13}, "ticks": ""}
+    figure = layout(
+        title,
+        dark,
+        height,
+        xaxis={**axis, "tickangle": -45 if len(across) > 3 else 0},
+        yaxis={**axis, "autorange": "reversed"},
+        annotations=numbers,
+        margin={**MARGIN, "r": 8},
+    )
+    return {"data": [cells], "layout": figure}
 
 
-def _number(x: str, y: str, value: float, small: bool, dark: bool) -> dict[str, Any]:
+def _number(x: str, y: str, value: float, small: bool, dark: bool) -> Figure:
     """A cell's number, in the ink that its colour leaves readable."""
     tones = colours.palette(dark)
+    # In the dark theme both ends of the scale are bright, in the light one only blue is dark.
     strong = abs(value) > 0.5 if dark else value < -0.5
-    text = f"{value:.2f}"
     font = {"size": 12 if small else 14, "color": tones.ground if strong else tones.text}
-    return {"x": x, "y": y, "text": text.replace("-", "−"), "showarrow": False, "font": font}
+    return {"x": x, "y": y, "text": rho(value), "showarrow": False, "font": font}
 
 
-def alike(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> str:
-    """The matrix's title: which two criteria order most alike."""
-    pairs = [
-        (v, a, b)
-        for b in range(2, len(names))
-        for a in range(1, b)
-        if (v := values[a][b]) is not None
-    ]
+def alike(names: Sequence[str], values: Matrix) -> str:
+    """The matrix's title: which two criteria rank most alike."""
+    pairs = []
+    for b in range(2, len(names)):  # the first name is the loss change, and no criterion
+        for a in range(1, b):
+            value = values[a][b]
+            if value is not None:
+                pairs.append((value, a, b))
     if not pairs:
         return "How far the orders agree"
-    v, a, b = max(pairs)
-    return (
-        f"Most alike: {words.display_name(names[a])} and {words.display_name(names[b])} ({rho(v)})"
-    )
+    value, a, b = max(pairs)
+    first, second = words.display_name(names[a]), words.display_name(names[b])
+    return f"Most alike: {first} and {second} ({rho(value)})"
 
 
-def pairs(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> pd.DataFrame:
-    """The table twin of the matrix."""
-    shown = [words.display_name(name) for name in names]
-    return pd.DataFrame(
-        {"": shown, **{name: [row[i] for row in values] for i, name in enumerate(shown)}}
-    )
+def pair_table(names: Sequence[str], values: Matrix) -> pd.DataFrame:
+    """The numbers of the matrix."""
+    labels = [words.display_name(name) for name in names]
+    columns = {label: [row[i] for row in values] for i, label in enumerate(labels)}
+    return pd.DataFrame({"": labels, **columns})
 
 
-# ---------------------------------------------------------------- layer by layer
-
-
-def ladder(held: Judged, found: Found, *, dark: bool) -> Figure:
-    """Criteria from the nearest to the truth to the farthest, each with its interval, by name."""
-    order = [name for name in best(found) if found[name].value is not None]
+def ladder(check: LayerCheck, correlations: Correlations, *, dark: bool) -> Figure:
+    """Criteria by name, from the highest ρ with the loss change to the lowest, with intervals."""
+    order = ranked_names(correlations)
     data = [
-        _across(name, 0, 1, {str(y): found if y == i else {} for y, _ in enumerate(order)}, dark)
-        for i, name in enumerate(order)
+        _whiskers(name, [(row, check.layer, correlations[name])], dark)
+        for row, name in enumerate(order)
     ]
-    axes = {
-        "xaxis": {**_scale(dark), "title": {"text": "ρ with the truth, and its 95 % interval"}},
-        "yaxis": {
-            "tickvals": list(range(len(order))),
-            "ticktext": [words.display_name(name) for name in order],
-            "range": [len(order) - 0.5, -0.5],
-            "showgrid": False,
-        },
+    title = "No order to compare"
+    if order:
+        layer = words.layer_name(check.layer)
+        title = f"Nearest to the loss change on {layer}: {words.display_name(order[0])}"
+    axes = _rho_axes([words.display_name(name) for name in order], dark)
+    height = max(HEIGHT, 130 + 24 * len(order))
+    return {"data": data, "layout": layout(title, dark, height, **axes)}
+
+
+def _rho_axes(rows: Sequence[str], dark: bool) -> Figure:
+    """ρ along x, its zero marked; a named row for each criterion or layer."""
+    x = {
+        "title": {"text": "ρ with the loss change, and its 95 % interval"},
+        "range": [-1.05, 1.05],
+        "showgrid": True,
+        "zeroline": True,
+        "zerolinecolor": colours.palette(dark).muted,
+        "zerolinewidth": 1.5,
     }
-    first = (
-        f"Nearest to the truth on {words.layer_name(held.layer)}: {words.display_name(order[0])}"
-        if order
-        else "No order to compare"
-    )
-    return {"data": data, "layout": layout(first, dark, max(HEIGHT, 130 + 24 * len(order)), **axes)}
-
-
-def _scale(dark: bool) -> dict[str, Any]:
-    """The axis of ρ, its zero marked."""
-    line = {"zeroline": True, "zerolinecolor": colours.palette(dark).muted, "zerolinewidth": 1.5}
-    return {"range": [-1.05, 1.05], "showgrid": True, **line}
-
-
-def by_layer(found: Mapping[str, Found], chosen: str, *, dark: bool) -> Figure:
-    """ρ of each criterion in each layer: with its interval, while there are few; else as cells. The selected layer's name stands out."""
-    names = list(dict.fromkeys(name for held in found.values() for name in held))
-    ticks = [
-        f"<b>{words.layer_name(layer)}</b>" if layer == chosen else words.layer_name(layer)
-        for layer in found
-    ]
-    if len(names) > MANY:
-        values = [
-            [held[name].value if name in held else None for name in names]
-            for held in found.values()
-        ]
-        return _cells(
-            [words.display_name(name) for name in names],
-            ticks,
-            values,
-            nearest(found),
-            dark,
-            190 + 30 * len(ticks),
-        )
-    return _whiskers(found, names, ticks, dark)
-
-
-def _whiskers(found: Mapping[str, Found], names: list[str], ticks: list[str], dark: bool) -> Figure:
-    tones, rows = colours.palette(dark), len(ticks)
-    data = [_across(name, i, len(names), found, dark) for i, name in enumerate(names)]
-    axes = {
-        "xaxis": {**_scale(dark), "title": {"text": "ρ with the truth, and its 95 % interval"}},
-        "yaxis": {
-            "tickvals": list(range(rows)),
-            "ticktext": ticks,
-            "range": [rows - 0.5, -0.5],
-            "showgrid": False,
-        },
+    y = {
+        "tickvals": list(range(len(rows))),
+        "ticktext": list(rows),
+        "range": [len(rows) - 0.5, -0.5],
+        "showgrid": False,
     }
-    lines = [
-        {
-            "type": "line",
-            "xref": "paper",
-            "x0": 0,
-            "x1": 1,
-            "y0": i + 0.5,
-            "y1": i + 0.5,
-            "line": {"color": tones.grid, "width": 1},
-        }
-        for i in range(rows - 1)
-    ]
-    legend = {
-        "showlegend": True,
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}},
-    }
-    margin = {"l": 8, "r": 12, "t": 76, "b": 8}
-    height = 130 + rows * max(34, 15 * len(names))
-    return {
-        "data": data,
-        "layout": layout(
-            nearest(found), dark, height, shapes=lines, margin=margin, **axes, **legend
-        ),
-    }
+    return {"xaxis": x, "yaxis": y}
 
 
-def _across(name: str, i: int, of: int, found: Mapping[str, Found], dark: bool) -> dict[str, Any]:
-    style = colours.technique(name, dark)
-    shift = (i - (of - 1) / 2) * min(0.18, 0.7 / max(of, 1))
-    held = [
-        (y + shift, layer, part[name])
-        for y, (layer, part) in enumerate(found.items())
-        if name in part and part[name].value is not None
-    ]
-    values = [float(part.value or 0) for _, _, part in held]
-    said = [
-        f"{words.display_name(name)} on {words.layer_name(layer)}: ρ = {interval(part)}"
-        for _, layer, part in held
-    ]
+Whisker = tuple[float, str, Correlation]
+"""(height, layer, correlation)."""
+
+
+def _whiskers(criterion: str, rows: Sequence[Whisker], dark: bool) -> Figure:
+    """A criterion's correlations with their intervals."""
+    style = colours.technique(criterion, dark)
+    name = words.display_name(criterion)
+    x, y, above, below, hovers = [], [], [], [], []
+    for height, layer, correlation in rows:
+        value = float(correlation.value or 0)
+        x.append(value)
+        y.append(height)
+        above.append(0 if correlation.high is None else correlation.high - value)
+        below.append(0 if correlation.low is None else value - correlation.low)
+        hovers.append(f"{name} on {words.layer_name(layer)}: ρ = {interval(correlation)}")
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": values,
-        "y": [y for y, *_ in held],
-        "name": words.display_name(name),
+        "x": x,
+        "y": y,
+        "name": name,
         "marker": {"color": style.colour, "symbol": style.marker, "size": 10},
         "error_x": {
             "type": "data",
@@ -490,56 +462,115 @@ def _across(name: str, i: int, of: int, found: Mapping[str, Found], dark: bool) 
             "color": style.colour,
             "thickness": 1.5,
             "width": 3,
-            "array": [
-                0 if part.high is None else part.high - v
-                for v, (_, _, part) in zip(values, held, strict=True)
-            ],
-            "arrayminus": [
-                0 if part.low is None else v - part.low
-                for v, (_, _, part) in zip(values, held, strict=True)
-            ],
+            "array": above,
+            "arrayminus": below,
         },
-        "text": said,
+        "text": hovers,
         "hovertemplate": "%{text}<extra></extra>",
     }
 
 
-def nearest(found: Mapping[str, Found]) -> str:
-    """Whose order is nearest to the truth in how many layers."""
+# ---------------------------------------------------------------- layer by layer
+
+
+def by_layer(layers: Mapping[str, Correlations], chosen: str, *, dark: bool) -> Figure:
+    """ρ of each criterion in each layer: with its interval while there are few, else as cells.
+
+    The chosen layer's name stands out.
+    """
+    names = list(dict.fromkeys(name for correlations in layers.values() for name in correlations))
+    ticks = {layer: words.layer_name(layer) for layer in layers}
+    if chosen in ticks:
+        ticks[chosen] = f"<b>{ticks[chosen]}</b>"
+    if len(names) <= MANY:
+        return _layer_whiskers(layers, names, list(ticks.values()), dark)
+    values = []
+    for correlations in layers.values():
+        values.append([correlations.get(name, Correlation(None)).value for name in names])
+    labels = [words.display_name(name) for name in names]
+    height = 190 + 30 * len(ticks)
+    return _cells(labels, list(ticks.values()), values, nearest(layers), dark, height)
+
+
+def _layer_whiskers(
+    layers: Mapping[str, Correlations], names: list[str], ticks: list[str], dark: bool
+) -> Figure:
+    data = []
+    for place, name in enumerate(names):
+        # Criteria of a layer stand below each other, around the layer's own height.
+        shift = (place - (len(names) - 1) / 2) * min(0.18, 0.7 / len(names))
+        rows = [
+            (row + shift, layer, correlations[name])
+            for row, (layer, correlations) in enumerate(layers.items())
+            if name in correlations and correlations[name].value is not None
+        ]
+        data.append(_whiskers(name, rows, dark))
+    line = {"color": colours.palette(dark).grid, "width": 1}
+    between = [
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": row + 0.5,
+            "y1": row + 0.5,
+            "line": line,
+        }
+        for row in range(len(ticks) - 1)
+    ]
+    figure = layout(
+        nearest(layers),
+        dark,
+        130 + len(ticks) * max(34, 15 * len(names)),
+        shapes=between,
+        margin=MARGIN,
+        showlegend=True,
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}},
+        **_rho_axes(ticks, dark),
+    )
+    return {"data": data, "layout": figure}
+
+
+def nearest(layers: Mapping[str, Correlations]) -> str:
+    """Which criterion ranks nearest to the loss change in how many layers."""
     wins: dict[str, int] = {}
-    for held in found.values():
-        order = [name for name in best(held) if held[name].value is not None]
-        if order:
-            wins[order[0]] = wins.get(order[0], 0) + 1
+    for correlations in layers.values():
+        for name in ranked_names(correlations)[:1]:
+            wins[name] = wins.get(name, 0) + 1
     if not wins:
         return "No layer has an order to compare"
-    name = max(wins, key=lambda name: wins[name])
-    return f"{words.capitalized(name)} is nearest to the truth in {wins[name]} of {words.plural(len(found), 'layer')}"
+    name = max(wins, key=wins.__getitem__)
+    of_layers = f"{wins[name]} of {words.plural(len(layers), 'layer')}"
+    return f"{words.capitalized(name)} is nearest to the loss change in {of_layers}"
 
 
 # ---------------------------------------------------------------- tables
 
 
-def rows(held: Judged) -> pd.DataFrame:
+def unit_table(check: LayerCheck) -> pd.DataFrame:
     """A row for each unit, the numbers as measured."""
-    columns = {f"score, {words.display_name(name)}": values for name, values in held.scores.items()}
+    scores = {f"score, {words.display_name(name)}": values for name, values in check.scores.items()}
     return pd.DataFrame(
-        {held.noun: held.units, "weights": held.weights, "change in loss": held.change, **columns}
+        {
+            check.noun: check.units,
+            "weights": check.weights,
+            "change in loss": check.change,
+            **scores,
+        }
     )
 
 
-def table(found: Mapping[str, Found]) -> pd.DataFrame:
+def correlation_table(layers: Mapping[str, Correlations]) -> pd.DataFrame:
     """A row for each layer and criterion."""
-    return pd.DataFrame(
-        [
-            {
-                "layer": words.layer_name(layer),
-                "criterion": words.display_name(name),
-                "ρ": part.value,
-                "from": part.low,
-                "to": part.high,
-            }
-            for layer, held in found.items()
-            for name, part in held.items()
-        ]
-    )
+    rows = [
+        {
+            "layer": words.layer_name(layer),
+            "criterion": words.display_name(name),
+            "ρ": correlation.value,
+            "from": correlation.low,
+            "to": correlation.high,
+        }
+        for layer, correlations in layers.items()
+        for name, correlation in correlations.items()
+    ]
+    return pd.DataFrame(rows)

@@ -1,4 +1,8 @@
-"""Scores: does what a criterion says of a unit come true when that unit is removed?"""
+"""Criteria: the criterion check. Does removing what scores low really cost little loss?
+
+Units of one layer are removed alone (leave-one-out), and the change in loss is compared with the
+scores of several criteria by rank correlation.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ import streamlit as st
 from numpy.typing import NDArray
 
 from dashboard import jobs, models, state, words
-from dashboard.charts import criteria as criteria_charts
-from dashboard.charts.criteria import Judged
+from dashboard.charts import criteria as charts
+from dashboard.charts.criteria import LayerCheck
 from dashboard.components.strip import strip
 from dashboard.views import _frame
 from pruning import registry
@@ -21,119 +25,125 @@ from pruning.stats import Correlation, best, correlation
 
 USUAL = ("magnitude", "taylor", "random")
 UNITS = (16, 32, 64, 128, 256)
+UNITS_HELP = (
+    "Removed one at a time, each measured on validation data. "
+    "All of a layer where it has no more; else sampled by the seed."
+)
+REFERENCE_HELP = (
+    "Most formulas estimate how much the loss changes. "
+    "But a change for the better does no harm: then rank by the rise."
+)
+KEEP: dict[str, Any] = {"persist_state": "session"}
+"""What people pick stays when they go to another page and come back."""
 
 
 @st.cache_data(max_entries=1024)
-def rho(score: NDArray[Any], true: NDArray[Any]) -> Correlation:
-    return correlation(score, true)
+def cached_correlation(score: NDArray[Any], change: NDArray[Any]) -> Correlation:
+    return correlation(score, change)  # with its bootstrap, which is slow enough to see
 
 
-def correlations(held: Judged, against: str) -> dict[str, Correlation]:
-    return {name: rho(values, held.true(against)) for name, values in held.scores.items()}
+def correlations_of(check: LayerCheck, reference: str) -> dict[str, Correlation]:
+    change = check.reference(reference)
+    return {name: cached_correlation(score, change) for name, score in check.scores.items()}
 
 
-# ---------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------- what is compared
 
 
 def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], dict[str, Any]]:
-    """Criteria, and the question that all studies share. card: of the model, None while it is worked out."""
+    """The picked criteria, and the fields that all their studies share.
+
+    card: of the model, None while it is worked out.
+    """
     wide, unit, many = st.columns([6, 2, 1.5], gap="small")
-    kept: dict[str, Any] = {"persist_state": "session"}
-    plain = replace(recipe, criterion="magnitude", options={})  # which goes with every unit
+    # Magnitude goes with every unit, so that it rules none out.
+    plain = replace(recipe, criterion="magnitude", options={})
     with unit:
-        forms = units(plain, card)
-        start = forms.index(recipe.granularity) if recipe.granularity in forms else 0
+        granularities = fitting_granularities(plain, card)
+        own = recipe.granularity
         granularity = st.selectbox(
             "Unit",
-            forms,
-            index=start,
+            granularities,
+            index=granularities.index(own) if own in granularities else 0,
             format_func=words.display_name,
-            key=f"truth-unit-{recipe.model}",
-            **kept,
+            key=f"criteria-unit-{recipe.model}",
+            **KEEP,
         )
     with wide:
-        found, help = criteria(
-            replace(plain, granularity=granularity, granularity_options={}), card
-        )
-        usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in found]
-        key = f"truth-criteria-{recipe.model}-{granularity}"
+        by_unit = replace(plain, granularity=granularity, granularity_options={})
+        fitting, help = fitting_criteria(by_unit, card)
+        usual = [name for name in dict.fromkeys([recipe.criterion, *USUAL]) if name in fitting]
         picked = st.multiselect(
             "Criteria",
-            found,
+            fitting,
             usual,
             words.display_name,
-            key,
+            f"criteria-picked-{recipe.model}-{granularity}",
             help,
             placeholder="Pick criteria",
             wrap=True,
-            **kept,
+            **KEEP,
         )
     with many:
-        help = "Removed one at a time, each measured on validation data. All of a layer where it has no more; else drawn by the seed."
-        most = st.selectbox("Units", UNITS, index=2, key="truth-units", help=help, **kept)
-    question = {
+        units = st.selectbox("Units", UNITS, index=2, key="criteria-units", help=UNITS_HELP, **KEEP)
+    shared = {
         "model": recipe.model,
         "granularity": granularity,
-        "granularity_options": recipe.granularity_options
-        if granularity == recipe.granularity
-        else {},
-        "units": most,
+        "granularity_options": recipe.granularity_options if granularity == own else {},
+        "units": units,
         "seed": recipe.seed,
     }
-    return picked, question
+    return picked, shared
 
 
-def units(recipe: Recipe, card: dict[str, Any] | None) -> list[str]:
-    """Granularities that fit the model and whose units are the same whatever the criterion."""
-    known = registry.entries("granularity").values()
+def fitting_granularities(recipe: Recipe, card: dict[str, Any] | None) -> list[str]:
+    """Those that fit the model, and whose units are the same whatever the criterion."""
     return [
-        entry.name
-        for entry in known
-        if entry.name != "n_of_m" and not models.why_not("granularity", entry, recipe, card)
+        name
+        for name, entry in registry.entries("granularity").items()
+        # Which weights of N:M go together depends on the scores: no unit has one loss change.
+        if name != "n_of_m" and not models.why_not("granularity", entry, recipe, card)
     ]
 
 
-def criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
-    """Those that fit the model and the unit; and why the others do not."""
-    reasons = {
-        name: models.why_not("criterion", entry, recipe, card)
-        for name, entry in registry.entries("criterion").items()
-    }
-    out = [f"{words.capitalized(name)}: {why}" for name, why in reasons.items() if why]
-    return [name for name, why in reasons.items() if not why], "\n\n".join(
-        ["Each orders the same units.", *out]
-    )
+def fitting_criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
+    """Those that fit the model and the unit; and, as a help text, why the others do not."""
+    fitting = []
+    help = ["Each ranks the same units."]
+    for name, entry in registry.entries("criterion").items():
+        why = models.why_not("criterion", entry, recipe, card)
+        if why:
+            help.append(f"{words.capitalized(name)}: {why}")
+        else:
+            fitting.append(name)
+    return fitting, "\n\n".join(help)
 
 
-def scored(criteria: list[str], question: dict[str, Any], recipe: Recipe) -> dict[str, Study]:
-    """The criteria's studies that are there; what failed is told with the reason, what is under way is named."""
-    found, waits = {}, []
+def score_studies(criteria: list[str], shared: dict[str, Any], recipe: Recipe) -> dict[str, Study]:
+    """The criteria's scores that are there. What failed gives its reason, what works is named."""
+    studies = {}
+    waiting = []
     for name in criteria:
-        spec = {
-            **question,
-            "criterion": name,
-            "options": recipe.options if name == recipe.criterion else {},
-        }
+        options = recipe.options if name == recipe.criterion else {}
         try:
-            study = jobs.study("units", **spec)
+            study = jobs.study("units", **shared, criterion=name, options=options)
         except PruningError as error:
-            st.info(
-                words.plain(f"{words.capitalized(name)} is left out. {error}"),
-                icon=":material/info:",
-            )
+            text = f"{words.capitalized(name)} is left out. {error}"
+            st.info(words.plain(text), icon=":material/info:")
             continue
         if study is None:
-            waits.append(words.display_name(name))
+            waiting.append(words.display_name(name))
         else:
-            found[name] = study
-    if waits:
-        st.caption(words.plain(f"Scoring by {', '.join(waits)}. Usually a second or two each."))
-    return found
+            studies[name] = study
+    if waiting:
+        text = f"Scoring by {', '.join(waiting)}. Usually a second or two each."
+        st.caption(words.plain(text))
+    return studies
 
 
-def measured(layer: str, question: dict[str, Any]) -> Study | None:
-    """The true changes of a layer's units. None while they are measured."""
-    spec = {**question, "layer": layer}
+def loss_changes(layer: str, shared: dict[str, Any]) -> Study | None:
+    """The leave-one-out loss changes of a layer's units. None while they are measured."""
+    spec = {**shared, "layer": layer}
     try:
         return jobs.study("criterion_check", **spec)
     except PruningError:
@@ -147,187 +157,191 @@ def measured(layer: str, question: dict[str, Any]) -> Study | None:
         raise
 
 
-# ---------------------------------------------------------------- what came out
+# ---------------------------------------------------------------- one layer
 
 
-def look(held: Judged) -> tuple[str, str, bool]:
-    """What orders are held against, the criterion that is drawn, and whether as ranks."""
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        help = "Most formulas estimate how much the loss changes. But a change for the better does no harm: then order by the rise."
-        more: dict[str, Any] = {"key": "truth-against", "help": help, "persist_state": "session"}
-        against = st.segmented_control(
-            "True is",
-            list(criteria_charts.AGAINST),
-            format_func=criteria_charts.AGAINST.__getitem__,
-            default="size",
-            required=True,
-            **more,
-        )
-        order = list(best(correlations(held, str(against))))
-        shown = st.selectbox(
-            "Criterion drawn", order, format_func=words.display_name, key="truth-shown", width=200
-        )
-        ranked = st.toggle(
-            "As ranks",
-            value=True,
-            key="truth-ranks",
-            help="The place in the order instead of the score itself.",
-        )
-    return str(against), shown, ranked
-
-
-def one_layer(held: Judged) -> str:
-    """The finding, and the two pictures; what orders are held against."""
-    place = st.container()
-    against, shown, ranked = look(held)
-    found = correlations(held, against)
-    said = criteria_charts.finding(held, found, against)
-    place.markdown(f"#### {words.plain(said)}.")
-    place.caption(
+def one_layer(check: LayerCheck) -> str:
+    """The finding and the two charts; returns which loss change was compared with."""
+    top = st.container()  # the finding depends on the controls below it
+    reference, criterion, ranked = chart_controls(check)
+    correlations = correlations_of(check, reference)
+    finding = charts.finding(check, correlations)
+    top.markdown(f"#### {words.plain(finding)}.")
+    counted = f"{len(check.units):,} of {words.plural(check.total, check.noun)}"
+    top.caption(
         words.plain(
-            f"{len(held.units):,} of {words.plural(held.of, held.noun)}, each removed alone; loss {held.loss:.4f} on {held.examples:,} "
-            "validation examples. ρ: Spearman's rank correlation, 1 is the true order, 0 is chance."
+            f"{counted}, each removed alone; loss {check.loss:.4f} on {check.examples:,} "
+            "validation examples. ρ: Spearman's rank correlation, 1 is the order of the loss "
+            "change, 0 is no relation."
         )
     )
     left, right = st.columns(2, gap="medium")
     with left:
-        figure = criteria_charts.scatter(
-            held, shown, found[shown], against, ranked=ranked, dark=state.dark()
+        figure = charts.scatter(
+            check,
+            criterion,
+            correlations[criterion],
+            reference,
+            ranked=ranked,
+            dark=state.dark(),
         )
-        alt = f"Score by {words.display_name(shown)} against the change in loss of {len(held.units)} {held.noun}s. {said}."
-        _frame.chart(
-            figure,
-            alt=alt,
-            table=criteria_charts.rows(held),
-            name=f"truth-{words.layer_name(held.layer)}-{shown}",
+        alt = (
+            f"Score by {words.display_name(criterion)} against the change in loss of "
+            f"{len(check.units)} {check.noun}s. {finding}."
         )
-    if len(found) > criteria_charts.MANY:
+        name = f"criteria-{words.layer_name(check.layer)}-{criterion}"
+        _frame.chart(figure, alt=alt, table=charts.unit_table(check), name=name)
+    if len(correlations) > charts.MANY:
         with right:
-            ladder(held, found)
-        matrix(held, found, against)
+            ladder(check, correlations)
+        matrix(check, correlations, reference)
     else:
         with right:
-            matrix(held, found, against)
-    return against
+            matrix(check, correlations, reference)
+    return reference
 
 
-def matrix(held: Judged, found: dict[str, Correlation], against: str) -> None:
-    names, values = criteria_charts.agreement(held, found, against)
-    alt = f"Rank correlation of every pair of orders, the true change first. {criteria_charts.alike(names, values)}."
-    _frame.chart(
-        criteria_charts.grid(names, values, dark=state.dark()),
-        alt=alt,
-        table=criteria_charts.pairs(names, values),
-        name="agreement",
+def chart_controls(check: LayerCheck) -> tuple[str, str, bool]:
+    """(What scores are compared with, the criterion that is drawn, whether as ranks)."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        reference = st.segmented_control(
+            "Compare with",
+            list(charts.REFERENCES),
+            format_func=charts.REFERENCES.__getitem__,
+            default="absolute",
+            required=True,
+            key="criteria-reference",
+            help=REFERENCE_HELP,
+            **KEEP,
+        )
+        criterion = st.selectbox(
+            "Criterion shown",
+            list(best(correlations_of(check, str(reference)))),
+            format_func=words.display_name,
+            key="criteria-shown",
+            width=200,
+        )
+        ranked = st.toggle(
+            "As ranks",
+            value=True,
+            key="criteria-ranks",
+            help="The place in the order instead of the score itself.",
+        )
+    return str(reference), criterion, ranked
+
+
+def matrix(check: LayerCheck, correlations: dict[str, Correlation], reference: str) -> None:
+    names, values = charts.agreement(check, correlations, reference)
+    alt = (
+        "Rank correlation of every pair of orders, the loss change first. "
+        f"{charts.alike(names, values)}."
     )
+    figure = charts.grid(names, values, dark=state.dark())
+    _frame.chart(figure, alt=alt, table=charts.pair_table(names, values), name="agreement")
 
 
-def ladder(held: Judged, found: dict[str, Correlation]) -> None:
-    figure, table = (
-        criteria_charts.ladder(held, found, dark=state.dark()),
-        criteria_charts.table({held.layer: found}),
-    )
-    alt = f"Each criterion's correlation with the truth, with its interval. {figure['layout']['title']['text']}."
+def ladder(check: LayerCheck, correlations: dict[str, Correlation]) -> None:
+    figure = charts.ladder(check, correlations, dark=state.dark())
+    title = figure["layout"]["title"]["text"]
+    alt = f"Each criterion's correlation with the loss change, with its interval. {title}."
+    table = charts.correlation_table({check.layer: correlations})
     _frame.chart(figure, alt=alt, table=table, name="ladder")
 
 
-def below(held: Judged, seconds: float) -> bool:
-    """The numbers as a file, and whether every layer is to be measured."""
+# ---------------------------------------------------------------- every layer
+
+
+def ask_for_every_layer(check: LayerCheck, seconds: float) -> bool:
+    """The numbers as a file, and whether the other layers are to be measured too."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        name = f"truth-{words.layer_name(held.layer)}.csv"
         st.download_button(
             "CSV",
-            criteria_charts.rows(held).to_csv(index=False),
-            name,
+            charts.unit_table(check).to_csv(index=False),
+            f"criteria-{words.layer_name(check.layer)}.csv",
             "text/csv",
             icon=":material/download:",
             type="tertiary",
         )
         every = st.toggle(
             "Every layer",
-            key="truth-all",
-            help="Measures the other layers too, one after the other; what is measured stays.",
+            key="criteria-every-layer",
+            help="Measures the other layers too, one after the other; what is measured is kept.",
         )
         st.caption(words.plain(f"takes about {words.seconds(seconds)} (estimate)"))
     return every
 
 
-def all_layers(
-    held: Judged,
+def every_layer(
+    check: LayerCheck,
     layers: list[str],
-    question: dict[str, Any],
+    shared: dict[str, Any],
     scores: dict[str, Study],
-    against: str,
+    reference: str,
 ) -> None:
-    found, waits = {}, []
+    by_layer = {}
+    waiting = []
     for layer in layers:
         with _frame.guarded():
-            study = measured(layer, question)
-            if study is None:
-                waits.append(words.layer_name(layer))
-            else:
-                found[layer] = correlations(
-                    criteria_charts.judged(study, scores, held.noun), against
-                )
-    if waits:
-        st.caption(
-            words.plain(
-                f"Measuring {', '.join(waits[:4])}{f' and {len(waits) - 4} more' if len(waits) > 4 else ''}."
-            )
-        )
-    figure = criteria_charts.by_layer(found, held.layer, dark=state.dark())
-    _frame.chart(
-        figure,
-        alt=f"Correlation with the truth by layer and criterion. {criteria_charts.nearest(found)}.",
-        table=criteria_charts.table(found),
-        name="truth",
-    )
+            changes = loss_changes(layer, shared)
+            if changes is None:
+                waiting.append(words.layer_name(layer))
+                continue
+            of_layer = charts.layer_check(changes, scores, check.noun)
+            by_layer[layer] = correlations_of(of_layer, reference)
+    if waiting:
+        more = f" and {len(waiting) - 4} more" if len(waiting) > 4 else ""
+        st.caption(words.plain(f"Measuring {', '.join(waiting[:4])}{more}."))
+    figure = charts.by_layer(by_layer, check.layer, dark=state.dark())
+    alt = f"Correlation with the loss change by layer and criterion. {charts.nearest(by_layer)}."
+    table = charts.correlation_table(by_layer)
+    _frame.chart(figure, alt=alt, table=table, name="criteria-layers")
 
 
 def page() -> None:
     recipe = state.recipe()
     card = jobs.study("card", model=recipe.model)
     blocks = models.blocks_of(recipe.model, card)
-    place = st.container()
-    picked, question = controls(recipe, card.data if card else None)
+    top = st.container()  # the strip needs the scores, which the controls below ask for
+    picked, shared = controls(recipe, card.data if card else None)
     if not picked:
-        st.info("Pick one or more criteria to hold against the truth.", icon=":material/info:")
+        text = "Pick one or more criteria to compare with the loss change."
+        st.info(text, icon=":material/info:")
         return
-    scores = scored(picked, question, recipe)
+    granularity = shared["granularity"]
+    scores = score_studies(picked, shared, recipe)
     if not blocks or not scores:
-        _frame.waiting(
-            f"Scoring the {question['granularity']} units of {models.title(recipe.model)}.",
-            criteria_charts.HEIGHT,
+        text = f"Scoring the {granularity} units of {models.title(recipe.model)}."
+        _frame.waiting(text, charts.HEIGHT)
+        return
+    units = next(iter(scores.values())).data  # the same for every criterion
+    not_prunable = units["fixed"]
+    layer = state.layer()
+    if layer is None or layer not in not_prunable:
+        prunable = {block.name: block.weights for block in blocks if block.name in units["names"]}
+        layer = state.layer_among(prunable)
+    with top:
+        strip(blocks, layer, key="strip-criteria")
+    name = words.layer_name(layer)
+    if layer in not_prunable:
+        why = f"{name} has no units to remove by {granularity}: {not_prunable[layer]}"
+        st.info(words.plain(f"{why} Click another layer."), icon=":material/info:")
+        return
+    noun = words.NOUNS.get(granularity, "units").removesuffix("s")
+    changes = loss_changes(layer, shared)
+    if changes is None:
+        text = (
+            f"Removing {shared['units']} {noun}s of {name}, one at a time, "
+            "and measuring the loss without each."
         )
+        _frame.waiting(text, charts.HEIGHT)
         return
-    known = next(iter(scores.values())).data
-    weights = {block.name: block.weights for block in blocks if block.name in known["names"]}
-    wanted = state.layer()
-    chosen = (
-        wanted if wanted is not None and wanted in known["fixed"] else state.layer_among(weights)
-    )
-    with place:
-        strip(blocks, chosen, key="strip-scores")
-    if chosen in known["fixed"]:
-        why = f"{words.layer_name(chosen)} has no units to remove by {question['granularity']}: {known['fixed'][chosen]} Click another layer."
-        st.info(words.plain(why), icon=":material/info:")
-        return
-    noun = words.NOUNS.get(question["granularity"], "units").removesuffix("s")
-    study = measured(chosen, question)
-    if study is None:
-        layer = words.layer_name(chosen)
-        _frame.waiting(
-            f"Removing {question['units']} {noun}s of {layer}, one at a time, and measuring the loss without each.",
-            criteria_charts.HEIGHT,
-        )
-        return
-    held = criteria_charts.judged(study, scores, noun)
-    against = one_layer(held)
-    layers = list(known["names"])
-    if below(held, study.data["seconds"] * len(layers)):
-        all_layers(held, layers, question, scores, against)
+    check = charts.layer_check(changes, scores, noun)
+    reference = one_layer(check)
+    layers = list(units["names"])
+    if ask_for_every_layer(check, changes.data["seconds"] * len(layers)):
+        every_layer(check, layers, shared, scores, reference)
 
 
-_frame.question("Does the score tell the truth: does removing what scores low really cost little?")
+_frame.question("Criterion check: does removing what scores low really cost little loss?")
 with _frame.guarded():
     page()

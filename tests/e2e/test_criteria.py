@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 def test_a_criterion_is_checked_by_leaving_units_out(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)
     steps.go(tab, "Criteria")
-    finding = tab.get_by_role("heading", name=re.compile("as the true loss does"))
+    finding = tab.get_by_role("heading", name=re.compile("as the loss change does"))
     expect(finding).to_contain_text("conv3")
     tab.get_by_role("group", name="Layers").get_by_role("button", name=re.compile("^conv2")).click()
     expect(finding).to_contain_text("conv2")
@@ -24,6 +24,6 @@ def test_a_criterion_is_checked_by_leaving_units_out(app: Served, tab: Page, sch
     steps.settled(tab)
     expect(tab.get_by_text("change in loss without it, signed")).to_be_visible()
     tab.get_by_text("Every layer").click()
-    expect(tab.get_by_text(re.compile(r"nearest to the truth in \d of 5 layers"))).to_be_visible()
+    expect(tab.get_by_text(re.compile(r"nearest to the loss change in \d of 5 layers"))).to_be_visible()
     steps.settled(tab)
     picture(tab, f"scores-layers-{scheme}")
