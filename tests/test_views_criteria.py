@@ -1,4 +1,4 @@
-"""The Criteria page: what the engine measured is what is drawn, and the finding keeps to intervals."""
+"""The Criteria page: what the engine measured is drawn, and the finding keeps to intervals."""
 
 from __future__ import annotations
 

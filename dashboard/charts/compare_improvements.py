@@ -47,7 +47,7 @@ def _ratios(run: RunImprovements) -> Iterator[tuple[FigureRow, Improvement]]:
 
 
 def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
-    """Ratios of each run to its own dense model; filled marks where better or worse, else hollow."""
+    """Ratios of each run to its own dense model; filled where better or worse, else hollow."""
     names = figure_names(runs)
     tones = colours.palette(dark)
     heights = {name: -float(i) for i, name in enumerate(names)}
@@ -139,7 +139,9 @@ def table(runs: Sequence[RunImprovements]) -> pd.DataFrame:
         for run, rows in zip(runs, rows_of, strict=True):
             row = rows.get(name)
             improvement = row.improvements.get(run.panel.states[-1]) if row else None
-            measured = row is not None and improvement is not None
-            record[run.letter] = amount(row, improvement) if measured else words.NOT_MEASURED
+            if row and improvement:
+                record[run.letter] = amount(row, improvement)
+            else:
+                record[run.letter] = words.NOT_MEASURED
         records.append(record)
     return pd.DataFrame(records)

@@ -144,7 +144,7 @@ def vertical_line(x: float, tones: colours.Palette) -> Chart:
 
 
 def _under_aspects(rows: Sequence[FigureRow]) -> tuple[dict[str, float], dict[float, str]]:
-    """Heights of the rows, the first on top, and all ticks: each aspect has a heading of its own."""
+    """Heights of the rows, the first on top, and all ticks, among them a heading an aspect."""
     heights: dict[str, float] = {}
     ticks: dict[float, str] = {}
     height = 0.0

@@ -1,6 +1,6 @@
 """Improvements of a pruned model over its dense one, figure by figure, with intervals. Pure.
 
-Columns are the states of one model: dense, masked (zeros in place) and compact (physically smaller).
+The states of a model are dense, masked (zeros in place) and compact (physically smaller).
 Every figure is turned so that more is better: costs become ratios ("times"), dense over this one;
 shares become differences from dense ("points"). No improvement has one sentence that says why.
 """
@@ -47,7 +47,7 @@ class Improvement:
 class FigureRow:
     """One figure of all states.
 
-    aspect: what of pruning it belongs to, such as "Size"; cells: state -> value with unit and spread;
+    aspect: its heading, such as "Size"; cells: state -> value with unit and spread;
     improvements: state -> how it compares with dense; raw: state -> number in `unit`;
     modelled: counted, not measured; table_only: neither drawn nor listed among the improvements.
     """

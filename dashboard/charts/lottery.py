@@ -1,4 +1,4 @@
-"""Lottery tickets: accuracy over rounds beside controls, spread over seeds, overlap of masks. Pure."""
+"""Lottery tickets over rounds: accuracy beside controls, spread over seeds, mask overlap. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structure: the model's dependency groups, what pruning a unit removes, and what cannot be pruned."""
+"""Structure: dependency groups, what pruning one unit removes, and what cannot be pruned."""
 
 from __future__ import annotations
 
