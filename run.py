@@ -330,7 +330,7 @@ def main(words: List[str]) -> int:
         print("\n%s" % trouble, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; starting again goes on from here.", file=sys.stderr)
+        print("\nInterrupted; starting again continues from here.", file=sys.stderr)
         return 130
 
 

@@ -43,7 +43,7 @@ def load(name: str, *, weights: str = "auto", progress: Progress | None = None) 
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """Initialised from the seed, in eval mode; torch's own random state is left as it was."""
+    """Initialised from the seed, in eval mode; torch's own random state stays as it was."""
     from torchvision import models
 
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

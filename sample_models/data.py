@@ -236,7 +236,7 @@ def _curves() -> tuple[np.ndarray, np.ndarray]:
 def compute_curves() -> tuple[np.ndarray, np.ndarray]:
     """The authors' make_dataset with their own arguments and seed.
 
-    It seeds the global generators of random and numpy, which are left as they were.
+    It seeds the global generators of random and numpy, which stay as they were.
     """
     from mnist1d.data import get_dataset_args, make_dataset
 

@@ -17,7 +17,7 @@ from sample_models.data import Progress, splits
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
-    """The untrained model, initialised from the seed; torch's own random state is left as it was.
+    """The untrained model, initialised from the seed; torch's own random state stays as it was.
 
     Raises UnknownName.
     """

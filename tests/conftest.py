@@ -1,4 +1,4 @@
-"""What every test stands on: a workspace of its own, one thread, and the same examples each time."""
+"""For every test: a workspace of its own, one thread, and the same examples each time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from pruning import Workpiece
 
-# Before anything imports torch or the job store: they read these once.
-for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[threads] = (
-        "1"  # two tests at once on two cores; and the same thread count gives the same bits
-    )
+# Before anything imports torch or the job store: they read these once. One thread, since two tests
+# run at once on two cores, and since the same thread count gives the same bits.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[variable] = "1"
 WORKSPACE = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
 os.environ["PRUNING_HOME"] = str(WORKSPACE)
 
@@ -37,11 +36,11 @@ def pytest_sessionfinish() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What `run.py test` found before the tests, repeated where people look: at the end."""
-    found = os.environ.get("WORKBENCH_CHECKS")
-    if found:
+    """The checks that `run.py test` ran first, repeated where people look: at the end."""
+    results = os.environ.get("WORKBENCH_CHECKS")
+    if results:
         terminalreporter.section("checks before the tests")
-        terminalreporter.line(found)
+        terminalreporter.line(results)
 
 
 @pytest.fixture
@@ -53,27 +52,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def tiny() -> Workpiece:
-    """A two-layer network on 64 points a reader can picture: the class is the larger of two coordinates. 4·8 + 8·2 = 48 weights."""
+    """A two-layer network, 4·8 + 8·2 = 48 weights, on 64 points that a reader can picture.
+
+    The class is the larger of two coordinates.
+    """
     import torch
     from torch import nn
 
     from pruning.types import Batches, Workpiece
 
-    chance = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 4, generator=chance)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 4, generator=generator)
     data = Batches(x, (x[:, 0] > x[:, 1]).long(), batch=16)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
-    return Workpiece(
-        name="tiny",
-        model=model,
-        train=data,
-        validation=data,
-        test=data,
-        example=x[:1],
-        classes=("second", "first"),
-    )
+    classes = ("second", "first")
+    return Workpiece("tiny", model, data, data, data, example=x[:1], classes=classes)
 
 
 @pytest.fixture

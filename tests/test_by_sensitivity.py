@@ -1,4 +1,4 @@
-"""by_sensitivity: a measured way down, followed as far as the budget goes, and what it foretells."""
+"""by_sensitivity: a measured allocation path, followed as far as the budget allows."""
 
 from __future__ import annotations
 
@@ -20,21 +20,19 @@ from pruning.recipe import Recipe
 from pruning.sensitivity_map import netadapt
 from tests.toys import toy
 
-# Two layers of 4 and 8 weights. Leg 1 takes 2 of a, then 1 of b; leg 2 takes 4 of b. Accuracy on 10 images: 9, 9, 7 right.
-WAY = AllocationPath(
-    (
-        PathStep((), 0, 1.0, 9),
-        PathStep((("a", 2), ("b", 1)), 3, 1.2, 9),
-        PathStep((("b", 4),), 7, 2.0, 7),
-    ),
-    10,
+# Two layers of 4 and 8 weights. Step 1 removes 2 of a, then 1 of b; step 2 removes 4 of b.
+# Of 10 images 9, 9 and 7 are correct.
+STEPS = (
+    PathStep((), 0, 1.0, 9),
+    PathStep((("a", 2), ("b", 1)), 3, 1.2, 9),
+    PathStep((("b", 4),), 7, 2.0, 7),
 )
+PATH = AllocationPath(STEPS, 10)
 
 
-def two(**more: object) -> Ranked:
-    return Ranked(
-        {"a": np.arange(4.0), "b": np.arange(8.0) - 10}, {"a": 1, "b": 1}, route=WAY, **more
-    )  # type: ignore[arg-type]
+def two(**fields: object) -> Ranked:
+    scores = {"a": np.arange(4.0), "b": np.arange(8.0) - 10}
+    return Ranked(scores, {"a": 1, "b": 1}, route=PATH, **fields)
 
 
 @pytest.mark.parametrize(
@@ -42,55 +40,46 @@ def two(**more: object) -> Ranked:
     [
         (0, {"a": 0, "b": 0}),
         (1 / 12, {"a": 1, "b": 0}),  # half of the first step
-        (3 / 12, {"a": 2, "b": 1}),  # leg 1 whole
-        (5 / 12, {"a": 2, "b": 3}),  # and half of leg 2
-        (
-            8 / 12,
-            {"a": 2, "b": 6},
-        ),  # one more than the route knows: the lowest score anywhere is b's
-        (0.99, {"a": 3, "b": 7}),  # both keep their floor
+        (3 / 12, {"a": 2, "b": 1}),  # step 1 whole
+        (5 / 12, {"a": 2, "b": 3}),  # and half of step 2
+        (8 / 12, {"a": 2, "b": 6}),  # one beyond the path: the lowest score anywhere is b's
+        (0.99, {"a": 3, "b": 7}),  # both keep min_units
     ],
 )
-def test_the_route_is_followed_as_far_as_the_budget_goes(
-    share: float, drops: dict[str, int]
-) -> None:
+def test_the_path_is_followed_as_far_as_the_budget(share: float, drops: dict[str, int]) -> None:
     assert spend("by_sensitivity", two(), share, {}) == drops
 
 
-def test_what_is_foretold_lies_between_the_legs() -> None:
-    assert WAY.predicted(3) == (pytest.approx(0.2), 0.0)
-    assert WAY.predicted(5) == (
-        pytest.approx(0.6),
-        pytest.approx(0.1),
-    )  # half-way between 9 and 7 right of 10
-    assert WAY.within(0.1) == pytest.approx(5)
-    assert WAY.within(0.5) == 7
-    assert AllocationPath.from_dict(json.loads(json.dumps(WAY.to_dict()))) == WAY
+def test_predictions_are_interpolated_between_the_steps() -> None:
+    assert PATH.predicted(3) == (pytest.approx(0.2), 0.0)
+    # Half-way between 9 and 7 correct of 10.
+    assert PATH.predicted(5) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert PATH.within(0.1) == pytest.approx(5)
+    assert PATH.within(0.5) == 7
+    assert AllocationPath.from_dict(json.loads(json.dumps(PATH.to_dict()))) == PATH
 
 
 def test_a_tolerated_drop_stops_earlier() -> None:
     assert spend("by_sensitivity", two(), 0.9, {"tolerate": 10.0}) == {"a": 2, "b": 3}
-    assert spend("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {
-        "a": 1,
-        "b": 0,
-    }  # the share asked for comes first
+    # The share asked for comes first.
+    assert spend("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {"a": 1, "b": 0}
     with pytest.raises(OutOfRange, match="from 0 to 100"):
         spend("by_sensitivity", two(), 0.9, {"tolerate": -1.0})
 
 
 def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
-    # b's weights are used 9 times, a's once: 76 MACs. Of 3 gone weights (a: 2, b: 1) 11 go, of 4 (b: 2) 20.
-    assert spend("by_sensitivity", two(macs={"a": 4, "b": 72}), 15 / 76, {"of": "macs"}) == {
-        "a": 2,
-        "b": 1,
-    }
-    # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: with 5 gone 1+8 and 1+20, with 6 gone 1+8 and 1+16.
+    # b's weights are used 9 times, a's once: 76 MACs. Without 3 weights (a: 2, b: 1) 11 fewer,
+    # without 4 (b: 2) 20 fewer.
+    layers = two(macs={"a": 4, "b": 72})
+    assert spend("by_sensitivity", layers, 15 / 76, {"of": "macs"}) == {"a": 2, "b": 1}
+    # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: without 5 they are
+    # 1+8 and 1+20, without 6 they are 1+8 and 1+16.
     assert spend("by_sensitivity", two(), 18 / 48, {"of": "bytes"}) == {"a": 2, "b": 3}
     with pytest.raises(RecipeError, match="no example input"):
         spend("by_sensitivity", two(), 0.5, {"of": "macs"})
 
 
-def test_scores_without_measurements_say_so() -> None:
+def test_scores_without_measurements_are_refused() -> None:
     with pytest.raises(RecipeError, match="hold no measurements"):
         spend("by_sensitivity", replace(two(), route=None), 0.5, {})
     with pytest.raises(DataError, match="by_sensitivity needs validation data"):
@@ -98,8 +87,9 @@ def test_scores_without_measurements_say_so() -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "attention"])
-def test_a_longer_way_goes_on_from_a_shorter_one(name: str, tmp_path: Path) -> None:
-    work, far = toy(name), Recipe(scope="by_sensitivity", sparsity=0.9)
+def test_a_longer_path_continues_a_shorter_one(name: str, tmp_path: Path) -> None:
+    work = toy(name)
+    far = Recipe(scope="by_sensitivity", sparsity=0.9)
     netadapt._held.clear()
     whole = masks.rank(far, work).ranking.route
     netadapt._held.clear()
@@ -126,28 +116,25 @@ def test_the_preview_survives_the_disk_and_says_what_pruning_does(
     work = sample_models.load("digits-mlp")
     recipe = Recipe(scope="by_sensitivity", sparsity=0.95, granularity=granularity)
     masks.rank(recipe, work).ranking.save(tmp_path / "ranking.npz")
-    held = Ranking.load(tmp_path / "ranking.npz")
+    ranking = Ranking.load(tmp_path / "ranking.npz")
     for share in (0.3, 0.8, 0.95):
         less = replace(recipe, sparsity=share)
         keep = pruning.choose(less, work)
-        assert {layer.name: layer.kept for layer in held.preview(less).layers} == {
-            n: int(k.sum()) for n, k in keep.items() if k.dim() > 1
-        }
+        kept = {name: int(mask.sum()) for name, mask in keep.items() if mask.dim() > 1}
+        assert {layer.name: layer.kept for layer in ranking.preview(less).layers} == kept
 
 
-def test_it_finds_what_uniform_pruning_misses_and_foretells_it() -> None:
+def test_it_finds_what_uniform_pruning_misses_and_predicts_it() -> None:
     work = sample_models.load("digits-mlp")
-    said = list(pruning.run(Recipe(scope="by_sensitivity", sparsity=0.9), work))
-    predicted = next(e for e in said if isinstance(e, events.Forecast))
-    uniform = list(pruning.run(Recipe(scope="per_layer", sparsity=0.9), work))[-1]
-    end = said[-1]
-    assert isinstance(end, events.Finished) and isinstance(uniform, events.Finished)
-    assert (
-        end.final.accuracy
-        and uniform.final.accuracy
-        and end.final.accuracy.correct > uniform.final.accuracy.correct + 50
-    )
-    assert predicted.accuracy and predicted.drop_achieved == pytest.approx(predicted.drop, abs=0.02)
+    history = list(pruning.run(Recipe(scope="by_sensitivity", sparsity=0.9), work))
+    *_, uniform = pruning.run(Recipe(scope="per_layer", sparsity=0.9), work)
+    predicted = next(event for event in history if isinstance(event, events.Forecast))
+    finished = history[-1]
+    assert isinstance(finished, events.Finished) and isinstance(uniform, events.Finished)
+    assert finished.final.accuracy and uniform.final.accuracy
+    assert finished.final.accuracy.correct > uniform.final.accuracy.correct + 50
+    assert predicted.accuracy
+    assert predicted.drop_achieved == pytest.approx(predicted.drop, abs=0.02)
     assert predicted.loss_achieved == pytest.approx(predicted.loss, abs=0.05)
     assert events.from_json(events.to_json(predicted)) == predicted
 
@@ -156,6 +143,5 @@ def test_excluded_layers_stay_whole() -> None:
     work = toy("mlp")
     keep = pruning.choose(Recipe(scope="by_sensitivity", sparsity=0.8, exclude=("2.weight",)), work)
     assert keep["2.weight"].all()
-    assert sum(int((~k).sum()) for n, k in keep.items() if n != "2.weight") == round(
-        0.8 * (60 + 21)
-    )
+    removed = sum(int((~mask).sum()) for name, mask in keep.items() if name != "2.weight")
+    assert removed == round(0.8 * (60 + 21))

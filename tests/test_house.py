@@ -246,14 +246,14 @@ def test_run_reads_on_an_old_python() -> None:
     assert set(imported(source)) <= set(sys.stdlib_module_names)
 
 
-def test_an_old_python_is_told_what_would_do(house: ModuleType) -> None:
+def test_an_old_python_learns_what_would_do(house: ModuleType) -> None:
     assert house.too_old((3, 11, 0), []) is None
     assert house.too_old((3, 14, 1), []) is None
     assert "this is Python 3.9.18" in house.too_old((3, 9, 18), [])
     assert "`python3.12 run.py`" in house.too_old((3, 9, 18), ["python3.12"])
 
 
-def test_a_machine_without_venv_is_told_the_package(
+def test_a_machine_without_venv_learns_the_package(
     house: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fails = subprocess.CompletedProcess([], 1)
@@ -275,8 +275,8 @@ def test_a_pip_that_fails_is_heard_and_the_way_out_follows(
 
     def pip(command: list[str], **options: object) -> object:
         assert command[1:4] == ["-m", "pip", "install"]
-        ending = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
-        script = f"import os, sys; print('ERROR: no room', flush=True); {ending}"
+        last = f"os.kill(os.getpid(), {-code})" if code < 0 else f"sys.exit({code})"
+        script = f"import os, sys; print('ERROR: no room', flush=True); {last}"
         return real([sys.executable, "-c", script], **options)
 
     monkeypatch.setattr(house, "check_disk", lambda free, have_torch: None)

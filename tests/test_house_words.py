@@ -52,6 +52,7 @@ CLEAN = (
     "pruning/stats.py",
     "pruning/studies",
     "pruning/types.py",
+    "sample_models",
 )
 """Files and folders that have only the field's words. Add yours once it is clean."""
 

@@ -82,7 +82,7 @@ def test_rewinding_puts_the_first_weights_back_bit_for_bit_where_they_are_kept(
     assert kept == sorted(kept, reverse=True)
 
 
-def test_late_rewinding_goes_back_to_the_weights_after_step_k(trainings: list[Training]) -> None:
+def test_late_rewinding_restores_the_weights_after_step_k(trainings: list[Training]) -> None:
     # 48 examples: 3 steps an epoch.
     recipe = Recipe(**{**TICKET, "rewind": "early"}, rewind_step=2, batch=16)
     history(recipe)
@@ -212,17 +212,17 @@ def test_random_masks_keep_as_many_units_of_each_layer(granularity: str) -> None
 def test_tickets_say_what_they_keep_and_share() -> None:
     run = history(Recipe(**TICKET))
     total = sum(w.numel() for w in prunable(toy("mlp").model).values())
-    found = tickets(run)
+    rounds = tickets(run)
     shares = [(1 - 0.3 ** (step / 3)) / 0.7 for step in (1, 2, 3)]
-    assert [ticket.kept for ticket in found] == [total - round(total * 0.7 * s) for s in shares]
-    assert found[0].shared == 1.0  # the first round is one shot at its sparsity
+    assert [ticket.kept for ticket in rounds] == [total - round(total * 0.7 * s) for s in shares]
+    assert rounds[0].shared == 1.0  # the first round is one shot at its sparsity
     # Masks are nested: the overlap with the mask before is the share of it that is kept.
-    kept = [total, *(ticket.kept for ticket in found)]
+    kept = [total, *(ticket.kept for ticket in rounds)]
     ratios = [after / before for before, after in itertools.pairwise(kept)]
-    assert [ticket.overlap for ticket in found] == pytest.approx(ratios)
+    assert [ticket.overlap for ticket in rounds] == pytest.approx(ratios)
     finished = run[-1]
     assert isinstance(finished, events.Finished)
-    assert finished.final.accuracy == found[-1].accuracy
+    assert finished.final.accuracy == rounds[-1].accuracy
     assert finished.dense.accuracy == tickets(run, "dense")[0].accuracy
 
 

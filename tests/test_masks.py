@@ -1,8 +1,9 @@
-"""Masks against torch's own pruning, and by hand."""
+"""Masks by hand, and against torch.nn.utils.prune."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,13 +27,13 @@ from pruning.errors import (
 )
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
-from tests.toys import toy
+from tests.toys import same, toy
 
 TENTHS = [n / 10 for n in range(10)]
 
 
 def by_hand_model(*values: float) -> Workpiece:
-    """One linear layer with these weights, in two rows, and an output layer that nothing touches."""
+    """One linear layer with these weights, in two rows, and an output layer of large ones."""
     model = nn.Sequential(nn.Linear(len(values) // 2, 2), nn.Linear(2, 2))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor(values).reshape(2, -1))
@@ -50,80 +51,73 @@ def test_magnitude_by_hand() -> None:
     assert kept(work, Recipe(scope="manual", ratios={"0.weight": 0.5})) == [1, 0, 1, 0, 1, 0]
 
 
-def test_ties_fall_by_flat_index_lowest_first() -> None:
+def test_ties_are_pruned_by_flat_index_lowest_first() -> None:
     work = by_hand_model(1, -1, 1, 1, -1, 1)
     assert kept(work, Recipe(scope="manual", ratios={"0.weight": 0.5})) == [0, 0, 0, 1, 1, 1]
 
 
-def test_channels_by_hand_take_their_bias_along() -> None:
-    # mean |w| of the rows: 2 and 1.8: the second neuron goes, with its bias and with the weights that read it.
+HALF_OF_CHANNELS = Recipe(granularity="channel", scope="manual", ratios={"0.weight": 0.5})
+
+
+def test_channels_by_hand_are_pruned_with_their_bias() -> None:
+    # Mean |w| of the rows: 2 and 1.8. The second neuron is removed, with its bias and the weights
+    # that read it.
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
-    keep = pruning.choose(
-        Recipe(granularity="channel", scope="manual", ratios={"0.weight": 0.5}), work
-    )
+    keep = pruning.choose(HALF_OF_CHANNELS, work)
     assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]]
     assert keep["0.bias"].tolist() == [True, False]
     assert keep["1.weight"].int().tolist() == [[1, 0], [1, 0]]
 
 
-def test_channels_without_an_example_go_layer_by_layer() -> None:
+def test_channels_without_an_example_are_pruned_layer_by_layer() -> None:
     work = replace(by_hand_model(3, -1, 2, 0.4, -4, 1), example=None)
-    recipe = Recipe(granularity="channel", scope="manual", ratios={"0.weight": 0.5})
-    keep = pruning.choose(recipe, work)
-    assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]] and keep[
-        "0.bias"
-    ].tolist() == [True, False]
+    keep = pruning.choose(HALF_OF_CHANNELS, work)
+    assert keep["0.weight"].int().tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert keep["0.bias"].tolist() == [True, False]
     assert keep["1.weight"].all()
-    assert (
-        masks.layer_by_layer(recipe, work) == "the model has no example input to follow through it."
-    )
+    reason = "the model has no example input to follow through it."
+    assert masks.layer_by_layer(HALF_OF_CHANNELS, work) == reason
 
 
 def test_the_output_layer_keeps_its_channels_and_says_why() -> None:
     work = by_hand_model(3, -1, 2, 0.4, -4, 1)
+    recipe = replace(HALF_OF_CHANNELS, ratios={"1.weight": 0.5})
     with pytest.raises(OutOfRange, match=r"ratio of 1.weight is 0.5.*answers, one for each class"):
-        pruning.choose(
-            Recipe(granularity="channel", scope="manual", ratios={"1.weight": 0.5}), work
-        )
+        pruning.choose(recipe, work)
 
 
-def test_a_small_scale_layer_keeps_its_floor_under_global() -> None:
+def test_a_layer_of_small_weights_keeps_min_units_under_global() -> None:
     work = toy("mlp")
     with torch.no_grad():
-        work.model[2].weight.mul_(1e-6)  # type: ignore[index, operator]
+        work.model[2].weight.mul_(1e-6)
     keep = pruning.choose(Recipe(sparsity=0.9, min_units=5), work)
     assert int(keep["2.weight"].sum()) == 5
-    total = sum(k.numel() for n, k in keep.items())
-    assert sum(int((~k).sum()) for k in keep.values()) == round(0.9 * total)
+    total = sum(mask.numel() for mask in keep.values())
+    assert sum(int((~mask).sum()) for mask in keep.values()) == round(0.9 * total)
 
 
 @pytest.mark.parametrize("amount", TENTHS)
 @pytest.mark.parametrize("name", ["mlp", "residual", "depthwise"])
 def test_equal_to_torch_per_layer_and_global(name: str, amount: float) -> None:
     work = toy(name)
-    ours = pruning.choose(Recipe(scope="per_layer", sparsity=amount), work)
-    together = pruning.choose(Recipe(scope="global", sparsity=amount), work)
-    modules = {
-        n.removesuffix(".weight"): work.model.get_submodule(n.removesuffix(".weight"))
-        for n in prunable(work.model)
-    }
-    for path, module in modules.items():
+    per_layer = pruning.choose(Recipe(scope="per_layer", sparsity=amount), work)
+    ours = pruning.choose(Recipe(scope="global", sparsity=amount), work)
+    paths = [name.removesuffix(".weight") for name in prunable(work.model)]
+    for path in paths:
+        module = work.model.get_submodule(path)
         prune.l1_unstructured(module, "weight", amount)
-        assert torch.equal(module.weight_mask.bool(), ours[f"{path}.weight"])
-        prune.remove(module, "weight")
-    work = toy(name)
-    pairs = [(work.model.get_submodule(path), "weight") for path in modules]
+        assert torch.equal(module.weight_mask.bool(), per_layer[f"{path}.weight"])
+    modules = {path: toy(name).model.get_submodule(path) for path in paths}
+    pairs = [(module, "weight") for module in modules.values()]
     prune.global_unstructured(pairs, prune.L1Unstructured, amount=amount)
-    theirs = {
-        f"{path}.weight": work.model.get_submodule(path).weight_mask.bool() for path in modules
-    }
+    theirs = {f"{path}.weight": module.weight_mask.bool() for path, module in modules.items()}
     if all(mask.any() for mask in theirs.values()):
-        assert all(torch.equal(theirs[n], together[n]) for n in theirs)
+        assert same(theirs, ours)
     else:  # torch empties a layer here; ours keeps one weight of it, and spends as much in all
         assert amount == 0.9
-        assert all(mask.any() for mask in together.values())
-        assert sum(int(m.sum()) for m in together.values()) == sum(
-            int(m.sum()) for m in theirs.values()
+        assert all(mask.any() for mask in ours.values())
+        assert sum(int(mask.sum()) for mask in ours.values()) == sum(
+            int(mask.sum()) for mask in theirs.values()
         )
 
 
@@ -142,7 +136,7 @@ def test_equal_to_torch_by_channel(norm: str, pool: str, n: int, amount: float) 
     for path in ("first", "second"):
         module = work.model.get_submodule(path)
         prune.ln_structured(module, "weight", amount, n=n, dim=0)
-        if round(amount * 6) < 6:  # torch empties the layer; here it keeps its floor
+        if round(amount * 6) < 6:  # torch empties the layer; here it keeps min_units
             assert torch.equal(module.weight_mask.bool(), ours[f"{path}.weight"])
 
 
@@ -160,10 +154,10 @@ def test_the_lowest_of_several_arrays_equal_one_stable_sort(
 ) -> None:
     units = {str(i): np.sort(np.array(v, np.float32)) for i, v in enumerate(values)}
     layers = Ranked(units, dict.fromkeys(units, 1), min_units)
-    open_ = {n: u[: max(0, len(u) - min_units)] for n, u in units.items()}
-    owner = np.repeat(np.arange(len(open_)), [len(u) for u in open_.values()])
-    order = np.concatenate(list(open_.values())).argsort(kind="stable")[:count]
-    wanted = np.bincount(owner[order], minlength=len(open_)).tolist()
+    removable = [scores[: max(0, len(scores) - min_units)] for scores in units.values()]
+    layer_of = np.repeat(np.arange(len(removable)), [len(scores) for scores in removable])
+    order = np.concatenate(removable).argsort(kind="stable")[:count]
+    wanted = np.bincount(layer_of[order], minlength=len(removable)).tolist()
     assert list(lowest(layers, units, count).values()) == wanted
 
 
@@ -175,12 +169,12 @@ def test_the_lowest_of_several_arrays_equal_one_stable_sort(
 def test_units_of_different_sizes_never_overspend(
     layers: list[tuple[int, int]], sparsity: float, seed: int
 ) -> None:
-    chance = np.random.default_rng(seed)
-    units = {
-        str(i): np.sort(chance.integers(0, 3, n).astype(np.float32))
-        for i, (n, _) in enumerate(layers)
-    }
-    sizes = {str(i): size for i, (_, size) in enumerate(layers)}
+    generator = np.random.default_rng(seed)
+    units = {}
+    sizes = {}
+    for i, (count, size) in enumerate(layers):
+        units[str(i)] = np.sort(generator.integers(0, 3, count).astype(np.float32))
+        sizes[str(i)] = size
     ranked = Ranked(units, sizes)
     budget = round(sparsity * ranked.weights)
     drops = lowest(ranked, units, budget)
@@ -188,25 +182,24 @@ def test_units_of_different_sizes_never_overspend(
     assert all(drops[n] < len(units[n]) for n in drops)
 
 
-def test_ranking_survives_its_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_ranking_survives_its_file(tmp_path: Path) -> None:
     recipe = Recipe(granularity="channel", sparsity=0.5)
     ranking = masks.rank(recipe, toy("residual")).ranking
     ranking.save(tmp_path / "ranking.npz")
-    again = Ranking.load(tmp_path / "ranking.npz")
-    assert again.preview(recipe) == ranking.preview(recipe)
-    stops = [0.0, 0.3, 0.9]
-    table = again.table(recipe, stops)
-    assert table.tolist() == [
-        [layer.kept for layer in ranking.preview(recipe, s).layers] for s in stops
-    ]
+    loaded = Ranking.load(tmp_path / "ranking.npz")
+    assert loaded.preview(recipe) == ranking.preview(recipe)
+    shares = [0.0, 0.3, 0.9]
+    previews = [ranking.preview(recipe, share) for share in shares]
+    table = [[layer.kept for layer in preview.layers] for preview in previews]
+    assert loaded.table(recipe, shares).tolist() == table
 
 
 def test_half_precision_is_ranked_exactly() -> None:
     work = toy("mlp")
     work.model.bfloat16()
     keep = pruning.choose(Recipe(sparsity=0.5), work)
-    total = sum(k.numel() for k in keep.values())
-    assert sum(int(k.sum()) for k in keep.values()) == total - round(0.5 * total)
+    total = sum(mask.numel() for mask in keep.values())
+    assert sum(int(mask.sum()) for mask in keep.values()) == total - round(0.5 * total)
 
 
 def test_masks_of_another_model_are_refused() -> None:
@@ -220,7 +213,7 @@ def test_masks_of_another_model_are_refused() -> None:
 def test_nan_weights_and_empty_models_are_refused() -> None:
     work = toy("mlp")
     with torch.no_grad():
-        work.model[0].weight[0, :2] = torch.nan  # type: ignore[index, operator]
+        work.model[0].weight[0, :2] = torch.nan
     with pytest.raises(NotFinite, match=r"0.weight holds 2 weights that are NaN"):
         pruning.choose(Recipe(), work)
     with pytest.raises(NothingToPrune):

@@ -128,7 +128,7 @@ def test_recalibration_undoes_stale_statistics() -> None:
     assert pruning.measure(work, "train", latency=False).loss == loss
 
 
-def test_without_batchnorm_nothing_changes_and_it_is_said() -> None:
+def test_without_batchnorm_nothing_changes_and_a_notice_says_so() -> None:
     recipe = Recipe(sparsity=0.5, epochs=1, recalibrate=True)
     history = run(recipe, toy("mlp"))
     notices = [event.text for event in history if isinstance(event, events.Notice)]
@@ -151,21 +151,21 @@ def test_recalibration_needs_training_data() -> None:
 # ---------------------------------------------------------------- distillation
 
 
-def test_the_teachers_term_by_hand() -> None:
+def test_the_teachers_term_wanted() -> None:
     """T = 2: student (0, 0) is (1/2, 1/2); teacher (2 ln 3, 0) is (3/4, 1/4).
 
     KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 3/4 ln 3 - ln 2, times T² = 4.
     """
     student = torch.zeros(1, 2)
     teacher = torch.tensor([[2 * math.log(3), 0.0]])
-    by_hand = 4 * (0.75 * math.log(3) - math.log(2))
-    assert distillation_loss(student, teacher, 2.0).item() == pytest.approx(by_hand, abs=1e-6)
+    wanted = 4 * (0.75 * math.log(3) - math.log(2))
+    assert distillation_loss(student, teacher, 2.0).item() == pytest.approx(wanted, abs=1e-6)
     assert distillation_loss(teacher, teacher, 2.0).item() == pytest.approx(0, abs=1e-7)
     # A mean over examples: beside one that agrees, half of it.
     students = torch.cat([teacher, student])
     teachers = torch.cat([teacher, teacher])
     half = distillation_loss(students, teachers, 2.0).item()
-    assert half == pytest.approx(by_hand / 2, abs=1e-6)
+    assert half == pytest.approx(wanted / 2, abs=1e-6)
 
 
 def test_at_high_temperature_it_matches_logits() -> None:

@@ -64,13 +64,13 @@ def test_the_card_counts_what_is_there(work: Workpiece) -> None:
 
 def test_blocks_have_every_prunable_weight_in_order(work: Workpiece) -> None:
     assert work.example is not None
-    found = blocks(work.model, work.example[:1])
-    assert found == sample_models.card(work.name).blocks
+    strip = blocks(work.model, work.example[:1])
+    assert strip == sample_models.card(work.name).blocks
     kinds = ("conv", "depthwise", "linear", "attention")
-    weights = [f"{block.name}.weight" for block in found if block.kind in kinds]
+    weights = [f"{block.name}.weight" for block in strip if block.kind in kinds]
     assert sorted(weights) == sorted(prunable(work.model))
-    assert found[-1].output == (10,)
-    assert all(block.weights == int(np.prod(block.shape)) for block in found if block.shape)
+    assert strip[-1].output == (10,)
+    assert all(block.weights == int(np.prod(block.shape)) for block in strip if block.shape)
 
 
 @pytest.mark.parametrize("name", NAMES)

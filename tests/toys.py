@@ -1,4 +1,7 @@
-"""Small models that the laws are tried on: each has something that has broken a pruner before."""
+"""Small models that the laws are tried on: each has something that has broken a pruner before.
+
+And what tests compare models by: `snapshot`, `same`.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,10 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.norm1 = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
-        self.second, self.norm2 = nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.first = nn.Conv2d(1, 6, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(6)
+        self.second = nn.Conv2d(6, 6, 3, padding=1)
+        self.norm2 = nn.BatchNorm2d(6)
         self.head = nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -32,12 +37,10 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.b, self.drop, self.head = (
-            nn.Linear(5, 5),
-            nn.Linear(5, 5),
-            nn.Dropout(0.5),
-            nn.Linear(5, 3),
-        )
+        self.a = nn.Linear(5, 5)
+        self.b = nn.Linear(5, 5)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(5, 3)
         self.b.weight = self.a.weight
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,11 +49,12 @@ class Tied(nn.Module):
 
 
 class Attending(nn.Module):
-    """Two attention blocks of two heads: one with queries, keys and values apart, one that packs them."""
+    """Two attention blocks of two heads: queries, keys and values apart, then packed in one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.apart, self.packed = Attention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.apart = Attention(8, 2)
+        self.packed = nn.MultiheadAttention(8, 2, batch_first=True)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -258,7 +258,7 @@ def of_recipe(data: dict[str, Any]) -> dict[str, Any]:
 
 def of_map(model: str, **asked: Any) -> list[Any]:
     """The cells of a sensitivity map."""
-    found = pruning.sensitivity(sample_models.load(model), keep=None, **asked)
+    entries = pruning.sensitivity(sample_models.load(model), keep=None, **asked)
     return [
         [
             p.layer,
@@ -270,7 +270,7 @@ def of_map(model: str, **asked: Any) -> list[Any]:
             p.won,
             p.interval,
         ]
-        for p in found
+        for p in entries
     ]
 
 
@@ -293,35 +293,35 @@ def of_compact(model: str) -> dict[str, Any]:
 
 def record() -> dict[str, Any]:
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for data in recipes():
-        found[json.dumps(data, sort_keys=True)] = of_recipe(data)
+        entries[json.dumps(data, sort_keys=True)] = of_recipe(data)
         print(".", end="", flush=True)
-    found["map exact"] = of_map("digits-cnn", levels=(0.5, 0.8, 0.9))
-    found["map channel"] = of_map(
+    entries["map exact"] = of_map("digits-cnn", levels=(0.5, 0.8, 0.9))
+    entries["map channel"] = of_map(
         "digits-resnet", levels=(0.3, 0.6), granularity="channel", tier="progressive"
     )
-    found["map estimate"] = of_map("digits-cnn", levels=(0.5, 0.9), tier="estimate")
+    entries["map estimate"] = of_map("digits-cnn", levels=(0.5, 0.9), tier="estimate")
     for model in ("digits-mlp", "digits-cnn", "digits-resnet", "digits-depthwise"):
-        found[f"compact {model}"] = of_compact(model)
+        entries[f"compact {model}"] = of_compact(model)
     print()
-    return found
+    return entries
 
 
 def main() -> None:
-    found = json.loads(json.dumps(record()))
-    Path(sys.argv[1]).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    entries = json.loads(json.dumps(record()))
+    Path(sys.argv[1]).write_text(json.dumps(entries, indent=1), encoding="utf-8")
     if len(sys.argv) < 3:
-        print(f"{len(found)} entries.")
+        print(f"{len(entries)} entries.")
         return
     before = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
-    unlike = [name for name in before if before[name] != found.get(name)]
+    unlike = [name for name in before if before[name] != entries.get(name)]
     for name in unlike:
         print(f"differs: {name}")
         for key in before[name] if isinstance(before[name], dict) else ():
-            if before[name][key] != found.get(name, {}).get(key):
+            if before[name][key] != entries.get(name, {}).get(key):
                 old = str(before[name][key])[:200]
-                new = str(found.get(name, {}).get(key))[:200]
+                new = str(entries.get(name, {}).get(key))[:200]
                 print(f"   {key}: {old} -> {new}")
     print(f"{len(before) - len(unlike)} of {len(before)} entries are equal.")
     sys.exit(1 if unlike else 0)

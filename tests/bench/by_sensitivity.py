@@ -2,7 +2,7 @@
 
 Five trainings of each small sample model, each from its own seed: neither magnitude nor the scopes
 are random, so that what varies is the model. Ratios are chosen on validation images, accuracy is of
-the test images. Writes tests/bench/results/by_sensitivity.md as it goes.
+the test images. Writes tests/bench/results/by_sensitivity.md model by model.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ are kept.
 
 ## Whole channels, the same share in each layer
 
-digits-resnet as shipped, dense {whole}; the output layer is left alone. One step; after: 2 epochs
+digits-resnet as shipped, dense {whole}; the output layer is not pruned. One step; after: 2 epochs
 at learning rate 0.02, from 5 seeds. Scored once, so before fine-tuning only *random* differs
 between seeds. *{slimming}*: first 10 epochs with an L1 penalty of 0.03 on BatchNorm's scales
 (learning rate 0.05). Sorted by *0.5 after*.
@@ -122,7 +122,7 @@ def in_steps(recipe: Recipe, work: Workpiece) -> float:
 
 def weights() -> tuple[Accuracies, list[float]]:
     """Single weights; the dense accuracies beside them."""
-    found: Accuracies = {}
+    results: Accuracies = {}
     works = [trained(seed) for seed in SEEDS]
     for name in registry.names("criterion"):
         if registry.misfit(name, "weight"):
@@ -130,15 +130,15 @@ def weights() -> tuple[Accuracies, list[float]]:
         for seed, work in zip(SEEDS, works, strict=True):
             recipe = Recipe(criterion=name, scope="global", lr=0.02, seed=seed)
             for column, value in measured(recipe, work, masks.rank(recipe, work), epochs=5):
-                found.setdefault(f"{name}|{column}", []).append(value)
+                results.setdefault(f"{name}|{column}", []).append(value)
             if name != "obs":  # which needs no steps, and takes seconds for each
-                found.setdefault(f"{name}|steps", []).append(in_steps(recipe, work))
-        show(name, found)
-    return found, [accuracy(work) for work in works]
+                results.setdefault(f"{name}|steps", []).append(in_steps(recipe, work))
+        show(name, results)
+    return results, [accuracy(work) for work in works]
 
 
 def channels() -> tuple[Accuracies, list[float]]:
-    found: Accuracies = {}
+    results: Accuracies = {}
     work = sample_models.load("digits-resnet")
     for name in [*registry.names("criterion"), SLIMMING]:
         criterion = name.split(",")[0]
@@ -152,13 +152,13 @@ def channels() -> tuple[Accuracies, list[float]]:
             if criterion == "random":
                 units = masks.rank(recipe, start)
             for column, value in measured(recipe, start, units, epochs=2):
-                found.setdefault(f"{name}|{column}", []).append(value)
-        show(name, found)
-    return found, [accuracy(work)]
+                results.setdefault(f"{name}|{column}", []).append(value)
+        show(name, results)
+    return results, [accuracy(work)]
 
 
-def show(name: str, found: Accuracies) -> None:
-    means = {key: round(statistics.mean(values), 2) for key, values in found.items()}
+def show(name: str, results: Accuracies) -> None:
+    means = {key: round(statistics.mean(values), 2) for key, values in results.items()}
     columns = {key.split("|")[1]: mean for key, mean in means.items() if key.startswith(f"{name}|")}
     print(name, columns, flush=True)
 
@@ -196,13 +196,13 @@ def slimming(work: Workpiece, recipe: Recipe) -> Workpiece:
     return copied
 
 
-def table(found: Accuracies, columns: list[str], by: str) -> list[str]:
+def table(results: Accuracies, columns: list[str], by: str) -> list[str]:
     """A row for each criterion, the best first."""
-    names = list(dict.fromkeys(key.split("|")[0] for key in found))
+    names = list(dict.fromkeys(key.split("|")[0] for key in results))
     lines = ["| criterion | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    names.sort(key=lambda name: -statistics.mean(found[f"{name}|{by}"]))
+    names.sort(key=lambda name: -statistics.mean(results[f"{name}|{by}"]))
     for name in names:
-        cells = [cell(found.get(f"{name}|{column}", [])) for column in columns]
+        cells = [cell(results.get(f"{name}|{column}", [])) for column in columns]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 

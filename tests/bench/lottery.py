@@ -1,4 +1,4 @@
-"""Lottery tickets: on digits in two minutes, and on real MNIST as Frankle & Carbin found them.
+"""Lottery tickets: on digits in two minutes, and on real MNIST as Frankle & Carbin tickets them.
 
 Writes tests/bench/results/lottery-digits.md and lottery-mnist.md; name one of them to make that
 alone. MNIST takes minutes a seed on one core.
@@ -71,15 +71,15 @@ def percent(ticket: Ticket) -> float:
 def digits() -> int:
     """Tickets keep the dense accuracy where one shot collapses."""
     work = sample_models.load(DIGITS.model)
-    found: dict[tuple[int, str], list[float]] = {}
+    tickets: dict[tuple[int, str], list[float]] = {}
     kept: dict[int, float] = {}
     began = time.process_time()
     for seed in range(5):
         for event in pruning.run(replace(DIGITS, seed=seed), work):
             if isinstance(event, Ticket):
-                found.setdefault((event.step, event.kind), []).append(percent(event))
+                tickets.setdefault((event.step, event.kind), []).append(percent(event))
                 kept[event.step] = 100 * (1 - event.sparsity)
-        print(f"seed {seed}: {percent_of(found, seed)}", flush=True)
+        print(f"seed {seed}: {percent_of(tickets, seed)}", flush=True)
     seconds = (time.process_time() - began) / 5
     lines = [
         "# Lottery tickets on digits",
@@ -89,7 +89,7 @@ def digits() -> int:
         f"Made by `python3 run.py bench lottery`; {seconds:.0f} s of processor time a seed, "
         "controls too.",
         "",
-        f"Dense: {mean(found[0, 'dense'])}",
+        f"Dense: {mean(tickets[0, 'dense'])}",
         "",
         "| weights kept | tickets | one shot, trained from the same start | re-initialised "
         "| random mask |",
@@ -98,11 +98,11 @@ def digits() -> int:
     for step in sorted(kept):
         if step:
             kinds = ("ticket", "one_shot", "reinit", "random_mask")
-            cells = [f"{kept[step]:.1f} %", *(mean(found[step, kind]) for kind in kinds)]
+            cells = [f"{kept[step]:.1f} %", *(mean(tickets[step, kind]) for kind in kinds)]
             lines.append(f"| {' | '.join(cells)} |")
-    dense = fmean(found[0, "dense"])
-    ticket = fmean(found[DIGITS.steps, "ticket"]) - dense
-    one_shot = fmean(found[DIGITS.steps, "one_shot"]) - dense
+    dense = fmean(tickets[0, "dense"])
+    ticket = fmean(tickets[DIGITS.steps, "ticket"]) - dense
+    one_shot = fmean(tickets[DIGITS.steps, "one_shot"]) - dense
     met = ticket >= -1 and one_shot < -20
     lines += [
         "",
@@ -114,9 +114,9 @@ def digits() -> int:
     return int(not met)
 
 
-def percent_of(found: dict[tuple[int, str], list[float]], seed: int) -> str:
-    ends = [key for key in found if key[0] in (0, DIGITS.steps)]
-    return ", ".join(f"{kind} {found[step, kind][seed]:.1f}" for step, kind in ends)
+def percent_of(tickets: dict[tuple[int, str], list[float]], seed: int) -> str:
+    ends = [key for key in tickets if key[0] in (0, DIGITS.steps)]
+    return ", ".join(f"{kind} {tickets[step, kind][seed]:.1f}" for step, kind in ends)
 
 
 def mnist() -> int:
@@ -126,7 +126,7 @@ def mnist() -> int:
     except DataError as missing:
         print(f"Not measured: {missing}")
         return 1
-    found: dict[int, list[float]] = {}
+    tickets: dict[int, list[float]] = {}
     kept: dict[int, float] = {}
     reinit: list[float] = []
     seconds: list[float] = []  # of the processor
@@ -139,18 +139,18 @@ def mnist() -> int:
         keep_result = partial(record, results)
         for event in pruning.run(recipe, work, keep=keep_result):
             if isinstance(event, Ticket):
-                found.setdefault(event.step, []).append(percent(event))
+                tickets.setdefault(event.step, []).append(percent(event))
                 kept[event.step] = 100 * (1 - event.sparsity)
         reinit.append(reinitialised(recipe, work, results[0][1]))
         seconds.append(time.process_time() - processor_began)
         clock.append(time.perf_counter() - clock_began)
         print(
-            f"seed {seed}: dense {found[0][seed]:.2f}, ticket {found[MNIST.steps][seed]:.2f}, "
+            f"seed {seed}: dense {tickets[0][seed]:.2f}, ticket {tickets[MNIST.steps][seed]:.2f}, "
             f"re-initialised {reinit[-1]:.2f}, {seconds[-1]:.0f} s",
             flush=True,
         )
-    ticket = fmean(found[MNIST.steps])
-    over_dense = ticket - fmean(found[0])
+    ticket = fmean(tickets[MNIST.steps])
+    over_dense = ticket - fmean(tickets[0])
     over_reinit = ticket - fmean(reinit)
     met = over_dense >= -0.3 and over_reinit > 0 and max(seconds) < 240
     lines = [
@@ -166,7 +166,7 @@ def mnist() -> int:
         "|---|---|---|",
     ]
     for step in sorted(kept):
-        lines.append(f"| {kept[step]:.1f} % | {mean(found[step])} | {PUBLISHED.get(step, '')} |")
+        lines.append(f"| {kept[step]:.1f} % | {mean(tickets[step])} | {PUBLISHED.get(step, '')} |")
     last = f"{kept[MNIST.steps]:.1f} %, same mask, re-initialised"
     lines += [
         f"| {last} | {mean(reinit)} | below the ticket |",
