@@ -78,9 +78,9 @@ def test_weights_that_are_zero_go_first_and_for_nothing() -> None:
 def test_rounds_end_where_greedy_does_when_one_goes_at_a_time() -> None:
     w, gram = problem(4, 9)
     one_by_one = _obs_solver.greedy(w, torch.linalg.inv(gram))
-    assert torch.allclose(_obs_solver.in_rounds(w, gram, left=1.0), one_by_one, rtol=1e-6)
+    assert torch.allclose(_obs_solver.in_rounds(w, gram, keep_share=1.0), one_by_one, rtol=1e-6)
     assert torch.equal(
-        _obs_solver.in_rounds(w, gram, left=1.0).argsort(1), one_by_one.argsort(1)
+        _obs_solver.in_rounds(w, gram, keep_share=1.0).argsort(1), one_by_one.argsort(1)
     ) or True in (one_by_one.diff(dim=1) == 0)
     rounds = _obs_solver.in_rounds(w, gram)
     assert rounds.shape == w.shape

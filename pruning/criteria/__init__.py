@@ -1,1 +1,4 @@
-"""One file for each technique: a function `Evidence -> Scores`, higher = keep. The folder is discovered."""
+"""Importance criteria: one file each, a function `Evidence -> Scores`, higher = keep.
+
+The folder is discovered: a new file is a new criterion.
+"""

@@ -1,6 +1,7 @@
-"""Activation: a unit that hardly answers can go.
+"""Activation: a unit that is hardly active can be removed.
 
-mean |a| over examples and positions, or 1 − APoZ, the share of answers above zero, Hu et al., 2016, https://arxiv.org/abs/1607.03250
+mean |a| over examples and positions, or 1 − APoZ, the share of activations above zero,
+Hu et al., 2016, https://arxiv.org/abs/1607.03250
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from pruning.evidence import Evidence
+from pruning.evidence import Evidence, per_unit
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -20,38 +21,35 @@ from pruning.types import Scores
     cost="one forward pass over 1,024 examples",
     skips=True,
     granularities=("channel", "row"),
-    why="it looks at the answers of whole units, and gives all weights of a unit one score",
+    why="it looks at the activations of whole units, and gives all weights of a unit one score",
 )
 def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> Scores:
-    """Remove the units that answer least, as the next layer hears them.
+    """Remove the units that are least active, as the next layer reads them.
 
-    measure: mean size of the answers, or apoz: how rarely they are zero (the average percentage of zeros, turned round).
+    measure: mean takes the mean size of the activations, apoz how rarely they are zero (1 less the
+        average percentage of zeros).
     """
-    silent = skips(seen)
+    skipped = skips(seen)
     total = {name: torch.zeros(len(w)) for name, w in seen.weights.items()}
-    for answers, share in seen.activations():
-        for name in answers.keys() - silent.keys():
-            a = (
-                answers[name]
-                .float()
-                .movedim(-1 if seen.weights[name].dim() == 2 else 1, 0)
-                .flatten(1)
-            )  # (units, examples · positions)
-            total[name] += share * (a.abs() if measure == "mean" else (a > 0).float()).mean(1)
-    return {
-        name: total[name].reshape(-1, *[1] * (w.dim() - 1)).expand(w.shape).clone()
-        for name, w in seen.weights.items()
-    }
+    for activations, share in seen.activations():
+        for name in activations.keys() - skipped.keys():
+            # linear layers have their units last, convolutions second
+            units = -1 if seen.weights[name].dim() == 2 else 1
+            a = activations[name].float().movedim(units, 0).flatten(1)  # (units, n · positions)
+            sizes = a.abs() if measure == "mean" else (a > 0).float()
+            total[name] += share * sizes.mean(1)
+    return {name: per_unit(total[name], w) for name, w in seen.weights.items()}
 
 
 def skips(seen: Evidence) -> dict[str, str]:
-    """Weights whose units cannot be heard one by one."""
-    found = {}
+    """Weights whose units have no activations of their own."""
+    reasons = {}
     for name, layout in seen.layouts.items():
         if layout.transposed:
-            found[name] = (
-                "the rows of a transposed convolution's weight are its inputs, which do not answer."
+            reasons[name] = (
+                "the rows of a transposed convolution's weight are its inputs, "
+                "which have no activations."
             )
         elif name.endswith("in_proj_weight"):
-            found[name] = "its queries, keys and values only work together."
-    return found
+            reasons[name] = "its queries, keys and values only work together."
+    return reasons

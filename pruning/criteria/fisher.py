@@ -1,4 +1,4 @@
-"""Diagonal Fisher: how much the loss would change, judged by how differently single examples pull at a weight.
+"""Diagonal Fisher: how much the loss would change, by how single examples pull at a weight.
 
 ½ w² · E[(∂L/∂w)²] over examples, Theis et al., 2018, https://arxiv.org/abs/1801.05787
 """
@@ -16,5 +16,5 @@ from pruning.types import Scores
     cost="a gradient for each of 1,024 examples: 1.5 backward passes",
 )
 def fisher(seen: Evidence) -> Scores:
-    """Remove the weights whose loss would change least, by the squared gradients of single examples."""
+    """Remove the weights whose removal changes the loss least, by squared per-example gradients."""
     return {name: w.square() * seen.squared_gradients[name] / 2 for name, w in seen.weights.items()}

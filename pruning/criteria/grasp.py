@@ -1,6 +1,6 @@
-"""GraSP: keep the weights that keep the gradient flowing, so that what is left can still be trained.
+"""GraSP: keep the weights that keep the gradient flowing, so that the rest can still be trained.
 
-w ⊙ Hg, the fall of ‖g‖² when w goes, Wang et al., 2020, https://arxiv.org/abs/2002.07376
+w ⊙ Hg, by which ‖g‖² falls when w is removed, Wang et al., 2020, https://arxiv.org/abs/2002.07376
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pruning.types import Scores
 
 @criterion(group="gradients", needs="data", cost="4.6 backward passes over 1,024 examples")
 def grasp(seen: Evidence, *, temperature: float = 200.0) -> Scores:
-    """Remove the weights without which the gradient would flow best: meant for weights not yet trained (start from random).
+    """Remove the weights without which the gradient would flow best.
+
+    Meant for weights that are not yet trained (start from random).
 
     temperature: outputs are divided by it, so that an untrained model is not too sure of itself.
     """

@@ -1,6 +1,7 @@
 """Hutchinson: the diagonal of the Hessian, estimated from random directions.
 
-½ |h| w² with h = E[v ⊙ Hv] over random signs v, as in HAP, Yu et al., 2021, https://arxiv.org/abs/2101.08940
+½ |h| w² with h = E[v ⊙ Hv] over random signs v, as in HAP, Yu et al., 2021,
+https://arxiv.org/abs/2101.08940
 """
 
 from __future__ import annotations
@@ -18,5 +19,5 @@ def hutchinson(seen: Evidence, *, probes: int = 8) -> Scores:
 
     probes: random directions asked for each batch; four times as many halve the noise.
     """
-    bend = seen.hessian_diagonal(probes)
-    return {name: w.square() * bend[name].abs() / 2 for name, w in seen.weights.items()}
+    curvature = seen.hessian_diagonal(probes)
+    return {name: w.square() * curvature[name].abs() / 2 for name, w in seen.weights.items()}

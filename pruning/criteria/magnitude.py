@@ -1,6 +1,7 @@
 """Magnitude: small weights matter little.
 
-|w| or w², LeCun's "delete small weights" as Han et al. made it work, 2015, https://arxiv.org/abs/1506.02626
+|w| or w², LeCun's "delete small weights" as Han et al. made it work, 2015,
+https://arxiv.org/abs/1506.02626
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ def magnitude(
     """Remove the weights closest to zero.
 
     norm: l1 scores by |w|, l2 by w²; they differ once weights are pooled into channels.
-    scale: deviation divides by the standard deviation of the layer's weights that are left, as Han's threshold s × σ does.
+    scale: deviation divides by the standard deviation of the layer's remaining weights, as Han's
+        threshold s × σ does.
     """
-    scaled = {name: w if scale == "none" else w / _deviation(w) for name, w in seen.weights.items()}
-    return {name: w.abs() if norm == "l1" else w.square() for name, w in scaled.items()}
+    weights = seen.weights
+    if scale == "deviation":
+        weights = {name: w / _deviation(w) for name, w in weights.items()}
+    return {name: w.abs() if norm == "l1" else w.square() for name, w in weights.items()}
 
 
 def _deviation(w: Tensor) -> Tensor:
-    """σ of the weights that are not zero; 1 where all are the same, so that nothing is divided by nothing."""
+    """σ of the weights that are not zero; 1 where all are the same, so that 0 / 0 is not asked."""
     sigma = w[w != 0].std(correction=0) if w.any() else w.new_zeros(())
     return torch.where(sigma > 0, sigma, torch.ones_like(sigma))

@@ -26,24 +26,27 @@ from pruning.types import Batches, Scores, prunable
 def movement(seen: Evidence, *, steps: int = 200, lr: float = 0.1, batch: int = 64) -> Scores:
     """Remove the weights that shrink while a copy of the model is trained on.
 
-    steps: of training that the movement is added up over, on all training data; a model that has settled needs many. What is zero stays so.
+    steps: of training that the movement is added up over, on all training data. A converged model
+        needs many. What is zero remains zero.
     lr: learning rate of that training, by plain gradient descent.
     batch: examples in a step.
     """
     model = copy.deepcopy(seen.model).train()
     weights = prunable(model)
-    alive = {name: w.detach() != 0 for name, w in weights.items()}
+    keep = {name: w.detach() != 0 for name, w in weights.items()}
     total = {name: torch.zeros_like(w) for name, w in weights.items()}
     order = torch.Generator().manual_seed(seen.seed)
+    # dropout draws from torch's own generator: seeded here, and put back for the caller
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seen.seed)
         for x, y in islice(_endless(seen.all_data, order, batch), steps):
             model.zero_grad()
             seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
-            _step(model, weights, alive, total, lr)
+            _step(model, weights, keep, total, lr)
     if not all(torch.isfinite(values).all() for values in total.values()):
         raise ModelError(
-            f"Training for movement diverged at learning rate {lr:g}: try a tenth of it (option lr)."
+            f"Training for movement diverged at learning rate {lr:g}: "
+            "try a tenth of it (option lr)."
         )
     return total
 
@@ -60,7 +63,7 @@ def _endless(
 def _step(
     model: nn.Module,
     weights: dict[str, nn.Parameter],
-    alive: dict[str, torch.Tensor],
+    keep: dict[str, torch.Tensor],
     total: dict[str, torch.Tensor],
     lr: float,
 ) -> None:
@@ -72,4 +75,4 @@ def _step(
         if parameter.grad is not None:
             parameter.sub_(parameter.grad, alpha=lr)
     for name, w in weights.items():
-        w.mul_(alive[name])
+        w.mul_(keep[name])

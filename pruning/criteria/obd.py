@@ -1,6 +1,7 @@
-"""Optimal Brain Damage: the loss bends least along the weights that go.
+"""Optimal Brain Damage: remove the weights along which the loss is least curved.
 
-½ h w², h the diagonal of the Hessian, LeCun et al., 1990, https://papers.nips.cc/paper/250-optimal-brain-damage
+½ h w², h the diagonal of the Hessian, LeCun et al., 1990,
+https://papers.nips.cc/paper/250-optimal-brain-damage
 """
 
 from __future__ import annotations
@@ -25,10 +26,13 @@ def obd(
 ) -> Scores:
     """Remove the weights whose removal would raise the loss least, were it a parabola in each.
 
-    diagonal: gauss_newton is LeCun's: never negative, and with ReLU it is the Hessian's diagonal itself; hessian takes Hutchinson's.
-    probes: random directions that the diagonal is estimated from; gauss_newton is exact with as many as classes.
+    diagonal: gauss_newton is LeCun's, never negative, and with ReLU the Hessian's diagonal itself;
+        hessian takes Hutchinson's estimate.
+    probes: random directions that the diagonal is estimated from; gauss_newton is exact with as
+        many as classes.
     """
-    bend = (
-        seen.gauss_newton(probes) if diagonal == "gauss_newton" else seen.hessian_diagonal(probes)
-    )
-    return {name: w.square() * bend[name] / 2 for name, w in seen.weights.items()}
+    if diagonal == "gauss_newton":
+        curvature = seen.gauss_newton(probes)
+    else:
+        curvature = seen.hessian_diagonal(probes)
+    return {name: w.square() * curvature[name] / 2 for name, w in seen.weights.items()}

@@ -14,7 +14,8 @@ from pruning.types import Scores
 
 @criterion(group="control", needs="nothing", cost="nothing")
 def random(seen: Evidence) -> Scores:
-    """Remove weights drawn by lot, the same ones for the same seed."""
-    return {
-        name: torch.rand(w.shape, generator=seen.generator(name)) for name, w in seen.weights.items()
-    }
+    """Remove weights at random, the same ones for the same seed."""
+    scores = {}
+    for name, w in seen.weights.items():
+        scores[name] = torch.rand(w.shape, generator=seen.generator(name))
+    return scores

@@ -1,4 +1,4 @@
-"""SNIP: how much each connection matters to the loss, found before training.
+"""SNIP: how much each connection matters to the loss, before training.
 
 |w · ∂L/∂w| / Σ |w · ∂L/∂w|, Lee et al., 2019, https://arxiv.org/abs/1810.02340
 """
@@ -14,11 +14,14 @@ from pruning.types import Scores
 
 @criterion(group="gradients", needs="data", cost="one backward pass over a batch")
 def snip(seen: Evidence, *, examples: int = 128) -> Scores:
-    """Remove the connections that the loss depends on least: meant for weights not yet trained (start from random).
+    """Remove the connections that the loss depends on least.
 
-    examples: looked at; the paper takes one batch of about 10 for each class.
+    Meant for weights that are not yet trained (start from random).
+
+    examples: used for the gradient; the paper takes one batch of about 10 for each class.
     """
     few = seen.fewer(examples)
     change = {name: (w * few.gradients[name]).abs() for name, w in few.weights.items()}
     total = torch.stack([c.sum() for c in change.values()]).sum()
+    # never divide by zero: without any gradient all scores are 0
     return {name: c / total.clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}

@@ -1,6 +1,7 @@
-"""SynFlow: keep the paths. A weight's score is the share of all flow through the network that passes through it.
+"""SynFlow: keep the paths. A weight's score is its share of all flow through the network.
 
-|θ · ∂R/∂θ| with R = 1ᵀ ∏ |θ| 1, removed over many rounds, Tanaka et al., 2020, https://arxiv.org/abs/2006.05467
+|θ · ∂R/∂θ| with R = 1ᵀ ∏ |θ| 1, removed over many rounds, Tanaka et al., 2020,
+https://arxiv.org/abs/2006.05467
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 LAST = 1e-3
-"""Share of the weights that the rounds end at; what is left then is ranked by its flow."""
+"""Share of the weights that the rounds end at; those that remain are ranked by their flow."""
 
 MIXING = (
     nn.LayerNorm,
@@ -37,89 +38,103 @@ MIXING = (
     why="it follows paths of positive numbers, and attention weighs its paths by a softmax",
 )
 def synflow(seen: Evidence, *, rounds: int = 100) -> Scores:
-    """Remove the weights that carry least of the flow, a few at a time, so that no layer closes. Looks at no data.
+    """Remove the weights that carry least of the flow, a few at a time, so that no layer closes.
 
-    rounds: of removing and looking again; with 1 the score is the flow itself, with more it is the place in the order of removal.
+    Looks at no data.
+
+    rounds: of removing and scoring again; with 1 the score is the flow itself, with more it is the
+        place in the order of removal.
     """
     if any(isinstance(module, MIXING) for module in seen.model.modules()):
         raise ModelError(
-            "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: choose magnitude or snip."
+            "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: "
+            "choose magnitude or snip."
         )
-    for kind in (torch.float32, torch.float64):  # the flow of a deep network outgrows the first
-        model, left = (
-            positive(seen.model, kind),
-            {name: w.to(kind).abs() for name, w in seen.weights.items()},
-        )
-        flow = flows(model, left, seen.example)
-        if all(torch.isfinite(f).all() for f in flow.values()) and any(
-            f.any() for f in flow.values()
-        ):
+    for dtype in (torch.float32, torch.float64):  # the flow of a deep network outgrows the first
+        model = positive(seen.model, dtype)
+        weights = {name: w.to(dtype).abs() for name, w in seen.weights.items()}
+        flow = _flat(flows(model, weights, seen.example))
+        if torch.isfinite(flow).all() and flow.any():
             break
     if rounds <= 1:
-        return {name: values.float() for name, values in flow.items()}
-    sizes = [w.numel() for w in left.values()]
-    total = sum(sizes)
-    gone_in = torch.full((total,), rounds)
-    value = torch.cat([f.flatten() for f in flow.values()])
+        return _shaped(flow.float(), weights)
+    total = len(flow)
+    removed_in = torch.full((total,), rounds)  # a weight that is kept to the end has `rounds`
     for step in range(1, rounds):
+        # geometric: the same share of the remaining weights each round, down to LAST
         keep = max(1, round(total * LAST ** (step / (rounds - 1))))
-        open_ = (gone_in == rounds).nonzero().flatten()
-        if len(open_) > keep:
-            gone_in[open_[_lowest(value[open_], len(open_) - keep)]] = step
-        alive = [
-            part.reshape(w.shape)
-            for part, w in zip(torch.split(gone_in == rounds, sizes), left.values(), strict=True)
-        ]
-        flow = flows(
-            model,
-            {name: w * a for (name, w), a in zip(left.items(), alive, strict=True)},
-            seen.example,
-        )
-        now = torch.cat([f.flatten() for f in flow.values()])
-        value = torch.where(gone_in == rounds, now, value)
-    return _places(gone_in, value, left)
+        remaining = (removed_in == rounds).nonzero().flatten()
+        if len(remaining) > keep:
+            lowest = _lowest(flow[remaining], len(remaining) - keep)
+            removed_in[remaining[lowest]] = step
+        masks = _shaped(removed_in == rounds, weights)
+        masked = {name: w * masks[name] for name, w in weights.items()}
+        now = _flat(flows(model, masked, seen.example))
+        # a removed weight keeps the flow that it was removed for
+        flow = torch.where(removed_in == rounds, now, flow)
+    return _shaped(_places(removed_in, flow), weights)
+
+
+def _flat(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors.values()])
+
+
+def _shaped(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`_flat` undone."""
+    parts = torch.split(flat, [w.numel() for w in like.values()])
+    named = zip(like.items(), parts, strict=True)
+    return {name: part.reshape(w.shape) for (name, w), part in named}
 
 
 def _lowest(values: Tensor, count: int) -> Tensor:
-    """Places of the lowest, ties in order: faster than sorting them all, a hundred times over."""
-    line = values.kthvalue(count).values
-    below, ties = (values < line).nonzero().flatten(), (values == line).nonzero().flatten()
+    """Places of the lowest, ties in order: faster than sorting them all in each round."""
+    threshold = values.kthvalue(count).values
+    below = (values < threshold).nonzero().flatten()
+    ties = (values == threshold).nonzero().flatten()
     return torch.cat([below, ties[: count - len(below)]])
 
 
 def flows(model: nn.Module, weights: dict[str, Tensor], example: Tensor) -> dict[str, Tensor]:
-    """θ · ∂R/∂θ, all weights positive and the input all ones; divided by R, which would grow beyond any number with depth."""
+    """θ · ∂R/∂θ, all weights positive and the input all ones.
+
+    Divided by R, which would grow beyond any number with depth.
+    """
     leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
     with frozen_eval(model), torch.enable_grad():
         ones = torch.ones_like(example, dtype=next(iter(leaves.values())).dtype)
         total = functional_call(model, leaves, (ones,)).sum()
         parts = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     whole = total.detach().clamp_min(torch.finfo(total.dtype).tiny)
-    found = zip(weights.items(), parts, strict=True)
-    return {
-        name: torch.zeros_like(w) if part is None else w * part / whole for (name, w), part in found
-    }
+    flow = {}
+    for (name, w), part in zip(weights.items(), parts, strict=True):
+        # a weight that the output does not depend on carries none
+        flow[name] = torch.zeros_like(w) if part is None else w * part / whole
+    return flow
 
 
 def positive(model: nn.Module, kind: torch.dtype = torch.float64) -> nn.Module:
-    """A copy through which only positive numbers flow: parameters by their size, no biases, BatchNorm as a plain scale."""
+    """A copy through which only positive numbers flow.
+
+    Parameters by their size, no biases, BatchNorm as a plain scale.
+    """
     copied = copy.deepcopy(model).to(kind)
     with torch.no_grad():
         for module in copied.modules():
             for name, parameter in module.named_parameters(recurse=False):
-                parameter.zero_() if name.endswith("bias") else parameter.abs_()
+                if name.endswith("bias"):
+                    parameter.zero_()
+                else:
+                    parameter.abs_()
             if isinstance(getattr(module, "running_mean", None), Tensor):
                 module.running_mean.zero_()  # type: ignore[operator]
     return copied
 
 
-def _places(gone_in: Tensor, value: Tensor, like: dict[str, Tensor]) -> Scores:
-    """Each weight's place in the order of removal, from 0 up to, not including, 1: by round, then by flow."""
-    by_value = value.argsort(stable=True)
-    order = by_value[gone_in[by_value].argsort(stable=True)]
+def _places(removed_in: Tensor, flow: Tensor) -> Tensor:
+    """Each weight's place in the order of removal, by round, then by flow: in [0, 1)."""
+    by_flow = flow.argsort(stable=True)
+    # stable: within a round the order by flow remains
+    order = by_flow[removed_in[by_flow].argsort(stable=True)]
     places = torch.empty(len(order), dtype=torch.float32)
     places[order] = torch.arange(len(order), dtype=torch.float32) / len(order)
-    parts = torch.split(places, [w.numel() for w in like.values()])
-    return {
-        name: part.reshape(w.shape) for (name, w), part in zip(like.items(), parts, strict=True)
-    }
+    return places

@@ -1,6 +1,7 @@
 """First-order Taylor: how much the loss would change if the weight were zero.
 
-E|w · ∂L/∂w| over examples, Molchanov et al., 2017, https://arxiv.org/abs/1611.06440, squared as in 2019, https://arxiv.org/abs/1906.10771
+E|w · ∂L/∂w| over examples, Molchanov et al., 2017, https://arxiv.org/abs/1611.06440,
+squared as in 2019, https://arxiv.org/abs/1906.10771
 """
 
 from __future__ import annotations
@@ -28,22 +29,18 @@ def taylor(
 ) -> Scores:
     """Remove the weights whose loss would change least without them.
 
-    over: examples averages the sizes of each example's change; mean takes the mean loss, whose gradient all but vanishes after training.
+    over: examples averages the sizes of each example's change; mean takes the mean loss, whose
+        gradient all but vanishes after training.
     squared: compare squared changes, which punishes a few large ones more than many small ones.
-    scale: layer divides by the length of the layer's scores, as the paper of 2017 does before it compares layers.
+    scale: layer divides by the length of the layer's scores, as the paper of 2017 does before it
+        compares layers.
     """
-    if over == "examples":
-        sizes = seen.squared_gradients if squared else seen.gradient_sizes
+    size = torch.square if squared else torch.abs
+    if over == "mean":
+        sizes = {name: size(gradient) for name, gradient in seen.gradients.items()}
     else:
-        sizes = {
-            name: slope.square() if squared else slope.abs()
-            for name, slope in seen.gradients.items()
-        }
-    change = {
-        name: (w.square() if squared else w.abs()) * sizes[name] for name, w in seen.weights.items()
-    }
-    return (
-        change
-        if scale == "none"
-        else {name: c / c.norm().clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}
-    )
+        sizes = seen.squared_gradients if squared else seen.gradient_sizes
+    change = {name: size(w) * sizes[name] for name, w in seen.weights.items()}
+    if scale == "none":
+        return change
+    return {name: c / c.norm().clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}

@@ -1,6 +1,7 @@
 """Wanda: a weight matters as much as what it is multiplied with.
 
-|w| · ‖x‖₂, x the weight's input over all examples, Sun et al., 2023, https://arxiv.org/abs/2306.11695
+|w| · ‖x‖₂, x the weight's input over all examples, Sun et al., 2023,
+https://arxiv.org/abs/2306.11695
 """
 
 from __future__ import annotations
@@ -19,16 +20,18 @@ from pruning.types import Scores
 def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> Scores:
     """Remove the weights that are small and multiply small inputs.
 
-    compare: by output the weights of each output are ranked among themselves, as the paper does for language models, so all lose alike.
+    compare: by output the weights of each output are ranked among themselves, as the paper does
+        for language models, so that all lose the same share.
     """
     scores = {name: w.abs() * seen.input_norms[name] for name, w in seen.weights.items()}
-    return (
-        scores if compare == "layer" else {name: _places(values) for name, values in scores.items()}
-    )
+    if compare == "layer":
+        return scores
+    return {name: _places(values) for name, values in scores.items()}
 
 
 def _places(values: Tensor) -> Tensor:
     """Each weight's place among those of its output, from 0 (lowest) up to, not including, 1."""
-    order = values.flatten(1).argsort(dim=1, stable=True)
-    places = torch.arange(order.shape[1], dtype=torch.float32).expand(order.shape) / order.shape[1]
+    order = values.flatten(1).argsort(dim=1, stable=True)  # (out, inputs)
+    inputs = order.shape[1]
+    places = torch.arange(inputs, dtype=torch.float32).expand(order.shape) / inputs
     return torch.empty_like(places).scatter_(1, order, places).reshape(values.shape)

@@ -285,6 +285,11 @@ class Evidence:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + place) % 2**63)
 
 
+def per_unit(values: Tensor, weight: Tensor) -> Tensor:
+    """(units,) -> the weight's shape: each unit's value for all its weights."""
+    return values.reshape(-1, *[1] * (weight.dim() - 1)).expand(weight.shape).clone()
+
+
 @contextmanager
 def frozen_eval(model: nn.Module) -> Iterator[None]:
     """Eval mode, and attention by its plain formula, which can be recorded and derived twice."""
