@@ -297,7 +297,7 @@ def epochs_table(history: prune.RunHistory, id: str) -> None:
 
 
 def result(job: Job, recipe: Recipe, history: prune.RunHistory) -> None:
-    """What the run left to know; of a finished one, predicted against measured, and the stages."""
+    """Notices; of a finished run also predicted against measured, improvements, and the stages."""
     for text in history.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if history.finished is None:

@@ -191,15 +191,15 @@ def pruned_shares(recipe: Recipe) -> dict[str, float]:
 def watch(
     recipe: Recipe, asked: Sequence[Recipe], ids: Sequence[str], rows: list[charts.Row], alive: bool
 ) -> None:
-    """The maps, live while they are measured. alive: one of them was when the page was drawn."""
+    """The maps, live while they are measured. alive: one of them was when the page was made."""
     with _frame.guarded():
-        found = [jobs.job(id) for id in ids]
-        measuring = any(job.state in jobs.LIVE for job in found)
+        current = [jobs.job(id) for id in ids]
+        measuring = any(job.state in jobs.LIVE for job in current)
         if state.recipe() != recipe or (alive and not measuring):
             st.rerun()
-        for job in found if alive else ():
+        for job in current if alive else ():
             jobs.mark_watched(job)
-        maps = [Map(one, job, jobs.points(job)) for one, job in zip(asked, found, strict=True)]
+        maps = [Map(one, job, jobs.points(job)) for one, job in zip(asked, current, strict=True)]
         draw(recipe, rows, maps)
         numbers(recipe, rows, maps[0].points)
 
