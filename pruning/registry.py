@@ -190,6 +190,7 @@ def misfit(criterion: str, granularity: str) -> str | None:
     fits = tags.get("granularities")
     if fits is None or granularity in fits:
         return None
+    # A granularity of the list may be missing here: it is not offered then.
     offered = " or ".join(name for name in fits if name in names("granularity"))
     way_out = f"Choose granularity {offered}, or another criterion, such as magnitude."
     return f"{criterion} does not work by {granularity}: {tags['why']}. {way_out}"

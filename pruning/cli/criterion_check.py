@@ -87,6 +87,7 @@ def _summary(report: Any) -> list[str]:
         "Spearman's ρ (95 % interval) of the score with the size of the loss change, "
         "and with the signed change:"
     ]
+    # The last row is over all layers, where there are several; it has no name.
     for row in report.layers:
         lines.append(f"{row.layer or 'all of them together'}, {row.units:,} units")
         for name in row.criteria:

@@ -50,5 +50,6 @@ def _from_file(file: Path, model: str) -> Any:
     from pruning.runs.resolve import resolve
 
     with TemporaryDirectory(prefix="pruning-measure-") as folder:
+        # The copy is removed with the folder: weights that were only measured are not kept.
         workspace = Path(folder)
         return resolve(accept(file, model, workspace).model, workspace)

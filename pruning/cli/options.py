@@ -22,6 +22,7 @@ def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: tor
 
 
 def use_threads(count: int | None) -> None:
+    # Late, so that `--help` and mistyped flags do not wait for torch.
     import torch
 
     if count:

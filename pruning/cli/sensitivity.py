@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> None:
         exclude=args.exclude,
         seed=args.seed,
         tier=args.tier,
-        within=args.within / 100,
+        within=args.within / 100,  # people think in points, the engine in shares
         examples=args.examples,
         workers=args.threads or free(),
     ):
@@ -75,6 +75,7 @@ def execute(args: argparse.Namespace) -> None:
 
 def _line(point: Point) -> dict[str, Any]:
     """A point as plain data, with its change of accuracy and loss against the dense model."""
+    # Changes are what maps are read for; scripts need not work them out.
     return events.to_dict(point) | {
         "accuracy": text.share(point.accuracy),
         "change": point.change,
