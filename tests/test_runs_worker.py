@@ -177,7 +177,7 @@ def test_a_worker_asked_to_end_releases_what_nobody_saw_begin(
     tiny_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "pruning.runs.handlers.studies.make", lambda spec, work, finished: time.sleep(1) or ({}, {})
+        "pruning.runs.handlers.studies.make", lambda *asked: time.sleep(1) or ({}, {})
     )
     study = attend(
         tiny_store, {"what": "card", "model": "tiny"}, "study", worker.Shutdown(requested=True)

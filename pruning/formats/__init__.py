@@ -11,4 +11,12 @@ from __future__ import annotations
 from pruning.formats.types import Listed, Reading
 from pruning.formats.uploads import Upload, accept, inspect, load_upload, uploads
 
-__all__ = ["Listed", "Reading", "Upload", "accept", "inspect", "load_upload", "uploads"]
+__all__ = [
+    "Listed",
+    "Reading",
+    "Upload",
+    "accept",
+    "inspect",
+    "load_upload",
+    "uploads",
+]

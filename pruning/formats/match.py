@@ -58,7 +58,7 @@ def match(contents: Contents, expected: Expected, model: str) -> Match:
         for name, shape in sorted(expected.shapes.items())
     )
     notes = (
-        *_where_found(contents, prefix, len(parts), model),
+        *_origins(contents, prefix, len(parts), model),
         *_changes(parts, expected),
         *contents.notes,
     )
@@ -107,24 +107,22 @@ def _judge_names_and_shapes(parts: Parts, expected: Expected, model: str) -> Non
     ]
     unexpected = [shown(name) for name in parts if name not in shapes]
     wrong = [
-        f"{shown(name)} is {shape_text(found[0].shape)}, not {shape_text(shapes[name])}"
-        for name, found in parts.items()
-        if name in shapes and found[0].shape != shapes[name]
+        f"{shown(name)} is {shape_text(weight.shape)}, not {shape_text(shapes[name])}"
+        for name, (weight, *_) in parts.items()
+        if name in shapes and weight.shape != shapes[name]
     ]
-    faults = [
-        f"{len(names):,} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", wrong),
-        )
-        if names
-    ]
-    if faults:
+    faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
+    listed = [_counted(what, names) for what, names in faults.items() if names]
+    if listed:
         raise FileRefused(
-            f"does not fit {model} ({'; '.join(faults)}): "
+            f"does not fit {model} ({'; '.join(listed)}): "
             "choose the architecture these weights were saved from."
         )
+
+
+def _counted(what: str, names: list[str]) -> str:
+    """As in "2 missing: a, b", naming the first three."""
+    return f"{len(names):,} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
 
 
 def _judge_dtypes(parts: Parts, expected: Expected) -> None:
@@ -139,7 +137,7 @@ def _judge_dtypes(parts: Parts, expected: Expected) -> None:
             )
 
 
-def _where_found(contents: Contents, prefix: str, count: int, model: str) -> Iterator[str]:
+def _origins(contents: Contents, prefix: str, count: int, model: str) -> Iterator[str]:
     """How the names were matched, first of all the notes."""
     yield f"All {count:,} tensors fit {model}."
     if contents.wrappers:
@@ -150,12 +148,12 @@ def _where_found(contents: Contents, prefix: str, count: int, model: str) -> Ite
 
 def _changes(parts: Parts, expected: Expected) -> Iterator[str]:
     """What was made of the file's tensors."""
-    merged = sum(len(found) == 2 for found in parts.values())
+    merged = sum(len(entries) == 2 for entries in parts.values())
     if merged:
         weights = "weight" if merged == 1 else "weights"
         yield f"Pruned by torch.nn.utils.prune: {merged:,} {weights} times mask."
     for dtype, words in CONVERTED.items():
-        count = sum(found[0].dtype == dtype for found in parts.values())
+        count = sum(weight.dtype == dtype for weight, *_ in parts.values())
         if count:
             tensors = "tensor" if count == 1 else "tensors"
             yield f"{count:,} {tensors} converted from {words} to float32."

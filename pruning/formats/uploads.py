@@ -131,8 +131,8 @@ def accept(
 def uploads(workspace: Path | None = None) -> list[Upload]:
     """All that are kept, the newest first."""
     folders = [folder for folder in _folder(workspace).glob("*") if _ID.fullmatch(folder.name)]
-    found = [upload for upload in map(_load, folders) if upload is not None]
-    return sorted(found, key=lambda upload: upload.accepted, reverse=True)
+    kept = [upload for upload in map(_load, folders) if upload is not None]
+    return sorted(kept, key=lambda upload: upload.accepted, reverse=True)
 
 
 def load_upload(id: str, workspace: Path | None = None) -> tuple[str, dict[str, Tensor]]:
