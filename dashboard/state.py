@@ -24,7 +24,7 @@ from pruning.recipe import Recipe
 session = st.session_state  # a proxy: it finds the tab that the running script belongs to
 
 HOME = Recipe(model="digits-cnn", sparsity=0.9, schedule="cubic", steps=4, epochs=2)
-"""What the workbench opens with, and what Reset goes back to (on the current model)."""
+"""What the workbench opens with, and what Reset returns to (on the current model)."""
 
 LOTTERY_RECIPE = Recipe(
     model="digits-mlp",
@@ -368,7 +368,7 @@ def take_address() -> None:
 
 
 def requested_page() -> str | None:
-    """The page that the address names as `?room=`, once: the start page goes there."""
+    """The page that the address names as `?room=`, once: the start page opens it."""
     return st.query_params.pop("room", None)
 
 

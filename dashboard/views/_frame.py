@@ -75,7 +75,7 @@ def question(text: str) -> None:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Shows errors on the page, and the page goes on: our own as their sentence."""
+    """Shows errors on the page, our own as their sentence; the rest of the page is drawn."""
     try:
         yield
     except PruningError as error:

@@ -110,5 +110,5 @@ def run_in(url: str) -> str | None:
 def points(page: Page) -> int:
     """Points of the first curve, accuracy."""
     curve = page.locator(".live figure").first.locator("path.line").first
-    drawn = curve.get_attribute("d") if curve.count() else ""
-    return len(re.findall("[ML]", drawn or ""))
+    path = curve.get_attribute("d") if curve.count() else ""
+    return len(re.findall("[ML]", path or ""))

@@ -13,7 +13,7 @@ from dashboard import state
 from pruning.recipe import Recipe
 
 
-def test_a_lottery_is_started_fills_in_and_is_found_again(app: Served, tab: Page) -> None:
+def test_a_lottery_starts_fills_in_and_opens_again(app: Served, tab: Page) -> None:
     quick = state.encode(replace(state.LOTTERY_RECIPE, steps=2, epochs=1, sparsity=0.5))
     steps.open_at(tab, f"{app.url}/lottery?r={state.encode(Recipe(model='digits-mlp'))}&t={quick}")
     expect(tab.get_by_role("heading", name="Is there a small network inside")).to_be_visible()
