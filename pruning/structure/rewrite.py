@@ -78,9 +78,11 @@ class Rewrite:
         name = operation(node)
         results = self.propagation.results
         outputs = values_of(results[node])
-        inputs = [source for source in node.all_input_nodes if isinstance(results[source], Value)]
-        involved = (*outputs, *(results[source] for source in inputs))
-        if not any(self.liveness.removed(value).numel() for value in involved):
+        sources = node.all_input_nodes
+        inputs = [source for source in sources if isinstance(results[source], Value)]
+        involved = outputs + [results[source] for source in inputs]
+        removed = map(self.liveness.removed, involved)
+        if not any(labels.numel() for labels in removed):
             return
         if name in MOVES:
             if not all(map(self.liveness.rectangular, outputs)):
@@ -152,7 +154,8 @@ class Rewrite:
         source = node.all_input_nodes[0]
         while not self.liveness.rectangular(self.propagation.value(source)):
             if operation(source) not in MOVES:
-                labels = self.liveness.removed(self.propagation.value(source))
+                value = self.propagation.value(source)
+                labels = self.liveness.removed(value)
                 why = f"{operation(source)} would lose pieces that make no rectangle"
                 raise CannotRewrite(labels, why)
             chain.append(source)
@@ -175,8 +178,10 @@ class Rewrite:
         keep_after = self.kept(node)[dim]
         assert keep is not None and keep_after is not None
         position = keep.long().cumsum(0) - 1  # of each kept index among the kept ones
-        at = self.constant(position[places[keep_after]], self.new[node])
-        self.replace(node, aten.index_select.default, (self.new[source], dim, at))
+        index = position[places[keep_after]]
+        at = self.constant(index, self.new[node])
+        call = (self.new[source], dim, at)
+        self.replace(node, aten.index_select.default, call)
         for step in reversed(chain[:-1]):
             if not self.new[step].users:
                 self.graph.erase_node(self.new[step])
@@ -230,7 +235,8 @@ def sizes(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 @change("unflatten")
 def unflatten(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     kept = rewrite.kept(node)
-    dim = args["dim"] % len(rewrite.before(node.all_input_nodes[0]))
+    source = node.all_input_nodes[0]
+    dim = args["dim"] % len(rewrite.before(source))
     wanted = list(arguments(new)["sizes"])
     for i in range(len(wanted)):
         keep = kept[dim + i]
@@ -297,14 +303,16 @@ def split(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         # Pieces may lose different numbers: none of the others can say that.
         shapes = map(rewrite.liveness.shape, rewrite.propagation.results[node])
         lengths = [shape[dim] for shape in shapes]
-        rewrite.replace(node, aten.split_with_sizes.default, (new.args[0], lengths, dim))
+        call = (new.args[0], lengths, dim)
+        rewrite.replace(node, aten.split_with_sizes.default, call)
 
 
 @change("roll", "flip", "index_select", "index", "channel_shuffle", "repeat_interleave")
 def permuted(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     kept = rewrite.kept(node.all_input_nodes[0])
     # Channels that no one moved keep their order without a table.
-    if _moved_dims(node, args, len(kept)).intersection(_lost(kept)):
+    moved = _moved_dims(node, args, len(kept))
+    if moved.intersection(_lost(kept)):
         rewrite.permute(node, [node])
 
 
@@ -344,7 +352,8 @@ def groups(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 def norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     """Removed elements were zeros, and zeros count in a mean: remember the original width."""
     before = list(args["normalized_shape"])
-    after = rewrite.after(node)[-len(before) :]
+    sizes = rewrite.after(node)
+    after = sizes[-len(before) :]
     if before == after:
         return
     width = math.prod(before)

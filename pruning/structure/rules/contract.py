@@ -27,7 +27,8 @@ def _sum_of_products(
 
     A removed element is a zero factor: its product is zero, and adds nothing.
     """
-    return summed(propagation, match(propagation, shape, operands, INPUT), dims, INPUT)
+    factors = match(propagation, shape, operands, INPUT)
+    return summed(propagation, factors, dims, INPUT)
 
 
 def _mark_sources(propagation: Propagation, value: Value, dim: int | None = None) -> None:
@@ -44,14 +45,15 @@ def linear(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Va
     _mark_sources(propagation, weight, 0)
     shape = [*x.shape[:-1], *weight.shape]  # (..., out, in)
     operands = [unsqueezed(x, -2), weight]  # (..., 1, in) times (out, in)
-    value = Value(meta, _sum_of_products(propagation, operands, shape, [len(shape) - 1]))
-    if bias is None:
-        return value
-    return Value(meta, match(propagation, meta.shape, [value, bias], INPUT))
+    factors = _sum_of_products(propagation, operands, shape, [len(shape) - 1])
+    if bias is not None:
+        product = Value(meta, factors)
+        factors = match(propagation, meta.shape, [product, bias], INPUT)
+    return Value(meta, factors)
 
 
 @rule("matmul", "bmm", "mm", "baddbmm", "addmm")
-def product(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
+def matrix_product(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
     if "batch1" in args:
         names = ("batch1", "batch2")
     elif "mat1" in args:
@@ -63,10 +65,11 @@ def product(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> A
     a, b = (args[name] for name in names)
     if a.meta.dim() < 2 or b.meta.dim() < 2:  # a vector has no rows to be channels
         return propagation.give_up([a, b], meta)
-    value = Value(meta, matrix(propagation, a, b))
-    if "self" in names:
-        return value
-    return Value(meta, match(propagation, meta.shape, [value, args["self"]], INPUT))
+    factors = matrix(propagation, a, b)
+    if "self" not in names:  # a third operand, that is added
+        added = [Value(meta, factors), args["self"]]
+        factors = match(propagation, meta.shape, added, INPUT)
+    return Value(meta, factors)
 
 
 def matrix(propagation: Propagation, a: Value, b: Value) -> tuple[Factor, ...]:
@@ -76,15 +79,17 @@ def matrix(propagation: Propagation, a: Value, b: Value) -> tuple[Factor, ...]:
     if b.kind == "parameter":
         _mark_sources(propagation, b, b.meta.dim() - 1)
     both = a.kind == b.kind == "activation"
-    a, b = unsqueezed(a, -1), unsqueezed(b, -3)
+    a = unsqueezed(a, -1)
+    b = unsqueezed(b, -3)
     shape = list(broadcast(a.shape, b.shape))  # (..., n, k, m)
     factors = match(propagation, shape, [a, b], INPUT)
+    shared = len(shape) - 2  # k
     if both:
         # Two activations multiplied are attention, and what is removed there is a whole head.
         for factor in factors:
-            if len(shape) - 2 in varies(factor):
+            if shared in varies(factor):
                 propagation.labels.mark("head", factor)
-    return summed(propagation, factors, [len(shape) - 2], INPUT)
+    return summed(propagation, factors, [shared], INPUT)
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:

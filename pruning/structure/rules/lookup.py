@@ -21,12 +21,13 @@ def embedding(propagation: Propagation, node: Node, args: Args, meta: Tensor) ->
             propagation.block(factor, "rows are looked up by number")
         if 1 in varies(factor):
             propagation.labels.mark("source", factor)
-            factors.append(along(flat(factor, [1]), -1, meta.shape))
+            columns = flat(factor, [1])
+            factors.append(along(columns, -1, meta.shape))
     return Value(meta, tuple(factors))
 
 
 @rule("index")
-def index(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
+def gathered(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any:
     """By numbers known beforehand, labels are gathered as values are; by others, all is blocked.
 
     `gather`, `scatter`, `index_put` and the like have no rule: where their elements go depends on
@@ -34,9 +35,14 @@ def index(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Any
     """
     source: Value = args["self"]
     indices = args["indices"]
-    if any(isinstance(place, Value) and place.real is None for place in indices):
-        return propagation.give_up(propagation.inputs(node), meta)
-    at = tuple(slice(None) if place is None else place.real for place in indices)
-    factors = tuple(collapsed(factor[at]) for factor in source.factors)
-    real = None if source.real is None else source.real[at]
+    at = []
+    for index in indices:
+        if index is None:
+            at.append(slice(None))  # all of this dimension
+        elif index.real is None:
+            return propagation.give_up(propagation.inputs(node), meta)
+        else:
+            at.append(index.real)
+    factors = tuple(collapsed(factor[tuple(at)]) for factor in source.factors)
+    real = None if source.real is None else source.real[tuple(at)]
     return Value(meta, factors, real, source.kind)
