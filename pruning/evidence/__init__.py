@@ -220,32 +220,32 @@ class Evidence:
         """(name, XXᵀ) of the inputs of each weight but those in `leave`: (groups, inputs, inputs).
 
         A mean over examples and a sum over positions. As many layers at once as `GRAMS` allows,
-        with a pass over the data for each such lot.
+        with a pass over the data for each such chunk.
         """
-        lot: dict[str, Tensor] = {}
+        chunk: dict[str, Tensor] = {}
         for name, w in self.weights.items():
             if name in leave:
                 continue
             groups, _, inputs = self._matrices(name).shape
-            used = sum(gram.numel() for gram in lot.values())
-            if lot and used + groups * inputs**2 > GRAMS:
-                yield from self._fill(lot).items()
-                lot = {}
-            lot[name] = torch.zeros(groups, inputs, inputs, dtype=torch.float32, device=w.device)
-        yield from self._fill(lot).items()
+            used = sum(gram.numel() for gram in chunk.values())
+            if chunk and used + groups * inputs**2 > GRAMS:
+                yield from self._fill(chunk).items()
+                chunk = {}
+            chunk[name] = torch.zeros(groups, inputs, inputs, dtype=torch.float32, device=w.device)
+        yield from self._fill(chunk).items()
 
-    def _fill(self, lot: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _fill(self, chunk: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors, with XXᵀ added to each."""
 
         def record(use: WeightUse) -> None:
-            if use.name not in lot:
+            if use.name not in chunk:
                 return
             for x in use.inputs(self.weights[use.name].shape):
                 x = x.float().transpose(0, 1)  # (groups, positions, inputs)
-                lot[use.name][use.groups] += x.transpose(1, 2) @ x / len(self.data.x)
+                chunk[use.name][use.groups] += x.transpose(1, 2) @ x / len(self.data.x)
 
         self._watch(record)
-        return lot
+        return chunk
 
     @cached_property
     def batch_scales(self) -> dict[str, Tensor]:

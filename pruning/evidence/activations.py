@@ -1,4 +1,4 @@
-"""Activations: what goes in and out of each weight while the model runs.
+"""Activations: inputs and outputs of each weight while the model runs.
 
 Recorded below autograd, by the operations themselves: a weight is found whoever uses it, a module
 or a bare function, tied or packed, and no hook is left behind.
@@ -176,18 +176,18 @@ class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
             case "addmm":
                 self._matrix(args[1], args[2], out)
             case "convolution":
-                found = self._find(args[1])
-                if found:
-                    use = WeightUse(found[0], slice(None), args[0], out, tuple(args[3:9]))
-                    self._record(use)
+                weight = self._find(args[1])
+                if weight is not None:
+                    how = tuple(args[3:9])
+                    self._record(WeightUse(weight[0], slice(None), args[0], out, how))
         return out
 
     def _matrix(self, x: Tensor, weight: Tensor, out: Tensor) -> None:
         """x @ weight, where that is a prunable weight, or some of its rows, transposed."""
-        found = self._find(weight)
-        if found is None:
+        place = self._find(weight)
+        if place is None:
             return
-        name, whole, offset = found
+        name, whole, offset = place
         # anything else than the transposed weight is a gradient or the like
         if weight.shape[0] != whole.shape[1]:
             return
@@ -213,7 +213,7 @@ def math_attention() -> Iterator[None]:
         yield
 
 
-# ---------------------------------------------------------------- where a weight's output goes
+# ---------------------------------------------------------------- outputs, as they are read
 
 # names of torch's own operations, without the _ of the variants that write in place
 PASS_THROUGH = {
@@ -250,7 +250,7 @@ NONLINEARITIES = {
 
 
 class _Tracked(NamedTuple):
-    """A tensor that outputs of weights have gone into.
+    """A tensor made of outputs of weights.
 
     The tensor itself is kept so that no other gets its id. own: whether it is one weight's alone,
     its units where they were.

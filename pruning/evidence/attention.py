@@ -30,7 +30,7 @@ class AttentionBlock:
 
     parts: the weights of queries, keys and values in that order, or the one weight that packs them
         Head h owns rows h·size to (h + 1)·size of each part, and of each third of a packed one.
-    reason: why its heads cannot be told apart; "" where they can
+    reason: why its heads cannot be separated; "" where they can
     """
 
     path: str
@@ -42,8 +42,8 @@ class AttentionBlock:
 
 def blocks(model: nn.Module) -> list[AttentionBlock]:
     """Every attention module of the model, in its order."""
-    found = [_block(path, module) for path, module in model.named_modules()]
-    return [block for block in found if block is not None]
+    candidates = [_block(path, module) for path, module in model.named_modules()]
+    return [block for block in candidates if block is not None]
 
 
 def _block(path: str, module: nn.Module) -> AttentionBlock | None:

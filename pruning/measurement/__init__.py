@@ -1,6 +1,6 @@
 """Measure a model: accuracy, loss, weights, MACs, bytes, memory, energy, latency, behaviour.
 
-`measure` and `take_snapshot` are quick; `finalize` adds what the end of a run is worth waiting for, with
+`measure` and `take_snapshot` are quick; `finalize` adds what only the end of a run waits for, with
 models beside each other. One file for each kind of figure.
 """
 

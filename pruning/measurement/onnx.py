@@ -50,8 +50,8 @@ def onnx_timings(
     for batch in batches:
         x = examples(example, models[0], batch)
         timed = _timed(models, programs, x, threads, budget)
-        for found, timing in zip(timings, timed, strict=True):
-            found.append(timing)
+        for by_batch, timing in zip(timings, timed, strict=True):
+            by_batch.append(timing)
     return timings
 
 
@@ -160,14 +160,14 @@ def _check(run: Session, model: nn.Module, x: Tensor) -> None:
     with evaluating(model), torch.inference_mode():
         wanted = model(x).numpy()
     try:
-        found = run(x.numpy())
+        outputs = run(x.numpy())
     except Exception as error:
         raise NotExported(
             f"was exported, but fails in ONNX Runtime ({type(error).__name__})"
         ) from error
     apart = float("inf")
-    if found.shape == wanted.shape:
-        apart = float(np.abs(found - wanted).max())
+    if outputs.shape == wanted.shape:
+        apart = float(np.abs(outputs - wanted).max())
     # "not <=", so that NaN is refused
     if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise NotExported(f"was exported, but its answers differ from torch's by {apart:.2g}")

@@ -1,4 +1,4 @@
-"""Quality of a model's outputs: accuracy, loss, calibration, accuracy under noise and on training data."""
+"""Quality of outputs: accuracy, loss, calibration, accuracy under noise and on training data."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A sparse file: which weights are kept, entropy-coded, and their values. `read` gives every bit back.
+"""A sparse file: which weights are kept, entropy-coded, and their values. `read` undoes `write`.
 
 Layout: 4 bytes, the length of the head; the head, compressed JSON, a column for each property of
 the tensors; their bytes. Which weights of a pruned tensor are kept is written in the shortest of
-three ways: a bitmask; a compressed bitmask, for zeros that lie together (channels); or gaps, how many
-are pruned before each that is kept, in Rice's code (Rice, 1979; here the unary and the binary
+three ways: a bitmask; a compressed bitmask, for zeros that lie together (channels); or gaps, how
+many are pruned before each that is kept, in Rice's code (Rice, 1979; here the unary and the binary
 parts apart, as Elias and Fano do), which for zeros anywhere comes within 3 % of the entropy.
 """
 
@@ -77,7 +77,7 @@ def read(file: bytes) -> dict[str, Tensor]:
 
 
 def entropy(kept: int, total: int) -> float:
-    """Bits that say which `kept` of `total` weights are kept, all choices as likely: n·H(kept / n)."""
+    """Bits that say which weights are kept, where all choices are as likely: n·H(kept / n)."""
     if kept in (0, total):
         return 0.0
     p = kept / total
@@ -112,7 +112,7 @@ def _gaps(kept: Bools) -> NDArray[np.int64]:
 
 
 def _rice(gaps: NDArray[np.int64]) -> bytes:
-    """A byte for k; then each gap g as g >> k ones and a zero, all of those; then its low k bits."""
+    """A byte for k; each gap g as g >> k ones and a zero; then the low k bits of each."""
 
     def bits(k: int) -> int:
         return int((gaps >> k).sum()) + len(gaps) * (1 + k)

@@ -28,7 +28,7 @@ BATCHES = (1, 32)
 """Examples in a pass: one, as somebody waits for an answer; 32, as a server gathers them."""
 
 SLOW = 0.5
-"""Seconds of one pass beyond which a batch is not timed: the end of a run should not wait for it."""
+"""Seconds of one pass beyond which a batch is not timed: a run should not wait for it."""
 
 SPARSE = 0.8
 """Share of zeros from which a linear layer is tried in torch's CSR (compressed sparse rows).
@@ -86,10 +86,10 @@ def timings(
         runs = [_pass(model, x) for model in every]
         times = interleaved(runs, least=5, most=300, budget=budget)
     compared = compare("torch", times, batch, threads)
-    found = [[timing] for timing in compared[: len(models)]]
+    by_model = [[timing] for timing in compared[: len(models)]]
     for i, timing in zip(sparse, compared[len(models) :], strict=True):
-        found[i].append(replace(timing, runtime="torch CSR"))
-    return found
+        by_model[i].append(replace(timing, runtime="torch CSR"))
+    return by_model
 
 
 def interleaved(
@@ -123,12 +123,12 @@ def compare(
     times: milliseconds of each model's passes; the last is the control, a copy of the first
     """
     control = abs(_ratio(times[0], times[-1]).value - 1)
-    found = []
+    compared = []
     for i, taken in enumerate(times[:-1]):
         speedup = _ratio(times[0], taken) if i else None
         latency = quartiles(taken, batch, threads)
-        found.append(Timing(runtime, batch, threads, latency, speedup, control))
-    return found
+        compared.append(Timing(runtime, batch, threads, latency, speedup, control))
+    return compared
 
 
 def _ratio(first: Sequence[float], second: Sequence[float]) -> Spread:

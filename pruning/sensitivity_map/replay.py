@@ -98,7 +98,7 @@ def _trace(model: nn.Module) -> fx.Graph | None:
     """The model's graph, where it has one input, one output, and no control flow on values.
 
     Steps that would write into their input write into a new value instead: the same numbers, and
-    a value that is kept stays what it was.
+    a value that is kept does not change.
     """
     for module in model.modules():
         if module.__dict__.get("inplace") is True:
@@ -212,7 +212,7 @@ class ForwardPass:
     def finish(self) -> Tensor:
         """The model's outputs, with the weights as they are now.
 
-        The pass stays where it is, to be finished again with other weights.
+        The pass itself does not move, so that it can be finished again with other weights.
         """
         values = dict(self.values)
         self._steps.run_steps(self._steps.steps[self.at :], values, free=True)
@@ -290,7 +290,7 @@ def _fold_norms(steps: _Steps) -> list[_FoldedConvolution]:
 
 
 def _hooked(module: nn.Module) -> bool:
-    """Whether somebody looks at, or changes, what goes in or out."""
+    """Whether somebody reads, or changes, the module's inputs or outputs."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 

@@ -1,6 +1,6 @@
-"""BatchNorm recalibration: after pruning, the running statistics are of a network that is no longer there.
+"""BatchNorm recalibration: after pruning, the running statistics are those of the dense network.
 
-They are estimated anew on training data, as the plain average over batches; weights stay as they are.
+They are estimated anew on training data, as the plain average over batches; weights are kept.
 Li et al., 2020 (EagleEye: "adaptive batch normalization"), https://arxiv.org/abs/2007.02491
 """
 
@@ -25,35 +25,38 @@ def norms(model: nn.Module) -> list[_BatchNorm]:
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, data: Batches, *, seed: int = 0, batch: int = 128) -> int:
-    """Estimate every running mean and variance of `model` anew on `data`, in place; how many layers it has.
+    """Estimate every running mean and variance of `model` anew on `data`, in place.
 
-    Batches are drawn in an order of `seed`, since data sorted by class would hide the spread between classes. Only BatchNorm
-    is in training mode: dropout draws nothing. Parameters, modes and momenta are left as found.
+    Returns how many BatchNorm layers it has. Parameters, modes and momenta are left as found.
     Raises DataError for fewer than two examples, which have no variance.
     """
-    found = norms(model)
-    if not found:
+    layers = norms(model)
+    if not layers:
         return 0
     if len(data.x) < 2:
         raise DataError(
-            "Recalibrating BatchNorm needs at least 2 training examples, and there is 1: give more, or switch it off."
+            "Recalibrating BatchNorm needs at least 2 training examples, and there is 1: "
+            "give more, or switch it off."
         )
-    with evaluating(model), _counting(found):
-        for x, _ in data.shuffled(torch.Generator().manual_seed(seed % 2**63), batch):
+    # shuffled, since batches of data sorted by class would hide the spread between classes
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    # only BatchNorm is in training mode: dropout drops nothing
+    with evaluating(model), _averaging(layers):
+        for x, _ in data.shuffled(generator, batch):
             model(x)
-    return len(found)
+    return len(layers)
 
 
 @contextmanager
-def _counting(found: list[_BatchNorm]) -> Iterator[None]:
-    """Statistics from nothing, each batch counting the same (momentum None is torch's word for that)."""
-    momenta = [norm.momentum for norm in found]
-    for norm in found:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
+def _averaging(layers: list[_BatchNorm]) -> Iterator[None]:
+    """Training mode, statistics from nothing, each batch counting the same."""
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # torch's word for the plain average
+        layer.train()
     try:
         yield
     finally:
-        for norm, momentum in zip(found, momenta, strict=True):
-            norm.momentum = momentum
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
