@@ -110,6 +110,7 @@ def families(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
     """Runs whose recipes differ only in how much is pruned, each family from few kept to many."""
     by_recipe: dict[str, list[ComparedRun]] = {}
     for run in runs:
+        # The manual scope says how much in a ratio for each layer, the others in the sparsity.
         without_amount = replace(run.recipe, sparsity=0.0, ratios={})
         by_recipe.setdefault(without_amount.to_json(), []).append(run)
     return [sorted(family, key=lambda run: run.end.final.kept) for family in by_recipe.values()]
@@ -250,6 +251,7 @@ def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bo
     columns = min(3, len(parts))
     rows = math.ceil(len(parts) / columns)
     tones = colours.palette(dark)
+    # Edges are symmetric around 0, so that the last one bounds both sides.
     reach = max(float(part.edges[-1]) for _, part in parts)
     top = max(int(max(part.dense.max(initial=1), part.final.max(initial=1))) for _, part in parts)
     title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"

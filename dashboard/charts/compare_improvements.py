@@ -84,6 +84,7 @@ def finding(runs: Sequence[RunImprovements]) -> str:
         timed = timed or any(speed.change for speed in speeds)
         if any(speed.verdict == "better" for speed in speeds):
             faster.append(run.letter)
+    # Not faster and not timed are two findings: the second is no result at all.
     if not timed:
         return "Improvements; speed was not measured"
     return f"Improvements: {', '.join(faster) or 'none is'} faster than dense"

@@ -197,7 +197,7 @@ def scatter(
     subtitle = "filled: the loss rises without it; hollow: it does not"
     if ranked:
         data.insert(0, _perfect(np.sort(y), tones))
-        subtitle += "; line: the order of the loss change"
+        subtitle += "; line: the loss change"
     layer = words.layer_name(check.layer)
     heading = f"{words.capitalized(criterion)} on {layer}: ρ = {interval(correlation)}"
     figure = layout(
@@ -242,7 +242,7 @@ def _perfect(y: Array, tones: colours.Palette) -> Figure:
         "mode": "lines",
         "x": list(range(1, len(y) + 1)),
         "y": y.tolist(),
-        "name": "order of the loss change",
+        "name": "loss change",
         "line": {"color": tones.dense, "width": 1.5},
         "hoverinfo": "skip",
     }

@@ -70,7 +70,7 @@ class Round:
 def rounds(tickets: Sequence[Sequence[Ticket]]) -> list[Round]:
     """Every kind and round that any seed has reached; none without test data.
 
-    tickets: of each seed, as its run has told them so far.
+    tickets: of each seed, as many as its run has trained so far.
     """
     by_round: dict[tuple[str, int], list[Ticket]] = {}
     for of_seed in tickets:
@@ -125,7 +125,7 @@ def finding(rounds: Sequence[Round]) -> str:
     tickets = of_kind(rounds, "ticket")
     if not tickets or not dense:
         return "Accuracy on test data over the rounds"
-    last = tickets[-1]
+    last = tickets[-1]  # the sparsest: the question is how small a ticket may be
     kept = words.share(round(last.kept, 3))
     change = words.points(last.mean, dense[0].mean)
     parts = [
@@ -252,6 +252,7 @@ def _tooltip(row: Round) -> str:
 
 def _x(rounds: Sequence[Round]) -> Spec:
     """Weights kept, few at the right, on a scale where each round takes the same width."""
+    # A round keeps the same share of what the last one kept: equal steps on a log axis.
     least = min((row.kept for row in rounds), default=0.01)
     ticks = [tick for tick in KEPT_TICKS if tick >= 95 * least] or [100]
     return {

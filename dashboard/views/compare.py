@@ -56,6 +56,7 @@ def option_name(job: Job, several_models: bool) -> str:
 def pick_runs(finished: dict[str, Job]) -> list[Job]:
     """The picked runs, the reference first. finished: by id."""
     picked = [id for id in state.picked() if id in finished] or [next(iter(finished))]
+    # A link may name runs that were deleted since, or that another workspace has.
     missing = [id for id in state.picked() if id not in finished]
     if missing:
         text = (
@@ -176,6 +177,7 @@ def every_number(runs: list[ComparedRun]) -> None:
 
 def delete(id: str) -> None:
     jobs.delete(id)
+    # The address would go on naming it, and warn of it after every change.
     state.pick([other for other in state.picked() if other != id])
     if state.run_id() == id:
         state.open_run(None)
@@ -185,6 +187,7 @@ def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     """Each run's improvements over its own dense model."""
     panels = []
     for run in runs:
+        # Timed only where somebody asked for it on the result: comparing starts no work.
         onnx_timings, _ = onnx(finished[run.id], run.recipe)
         panel = panel_of(run.end, run.recipe, onnx_timings)
         panels.append(RunImprovements(run.letter, run.recipe.criterion, panel))
@@ -251,6 +254,7 @@ def nothing_yet() -> None:
 
 def page() -> None:
     _frame.question("Which of these runs is worth keeping?")
+    # A run whose files were deleted is finished too, but has no result to compare.
     finished = {job.id: job for job in jobs.finished() if jobs.result(job)}
     if not finished:
         nothing_yet()

@@ -32,6 +32,8 @@ def structure_study(model: str) -> Study | None:
 def dependency_group(study: Study, layer: str) -> None:
     """A group to pick, all groups as a chart, and the members of the picked one."""
     names = structure.names(study.data)
+    # Picking a layer in the strip picks the group of its outputs; its key is new for each layer,
+    # so that an earlier choice does not outlive the layer it was made for.
     of_layer = structure.groups_of_layer(study.data, layer)
     start = names.index(of_layer[0]) if of_layer else 0
     key = f"structure-group-{layer}"
@@ -81,6 +83,7 @@ def page() -> None:
         _frame.waiting(text, HEIGHT)
         return
     blocks = models.blocks_of(model, jobs.study("card", model=model))
+    # Every layer counts alike here: where none is selected, the first one is.
     layer = state.layer_among({layer["name"]: 1 for layer in study.data["layers"]})
     if blocks:
         strip(blocks, layer, key="strip-structure")
