@@ -1,4 +1,4 @@
-"""Each criterion on numbers worked out by hand, and held against an oracle where there is one."""
+"""Each criterion on numbers worked out by hand, and against an exact reference if there is one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.toys import toy
 
 
 def half_square(out: Tensor, y: Tensor) -> Tensor:
-    """½ (out − y)², a mean over the examples, a sum over the outputs: its gradient by out is out − y."""
+    """½ (out − y)², mean over examples, sum over outputs: its gradient by out is out − y."""
     return (out - y).square().sum(1).mean() / 2
 
 
@@ -54,7 +54,8 @@ def vector(check: Callable[[], None]) -> Callable[[], None]:
     return check
 
 
-# One layer, w = [2, −3], one example x = [1, 2], y = 1: out = 2 − 6 = −4, ∂L/∂out = −5, ∂L/∂w = −5·x = [−5, −10].
+# One layer, w = [2, −3], one example x = [1, 2], y = 1: out = 2 − 6 = −4, ∂L/∂out = −5, ∂L/∂w =
+# −5·x = [−5, −10].
 def one_example() -> Evidence:
     return seen(linear([[2.0, -3.0]]), [[1.0, 2.0]], [[1.0]])
 
@@ -124,7 +125,8 @@ def snip() -> None:
     assert scored("snip", two_examples(), examples=1) == pytest.approx([10 / 40, 30 / 40])
 
 
-# Two classes, w = 0: p = (½, ½), diag p − ppᵀ = [[¼, −¼], [−¼, ¼]], so ∂²L/∂w_ci² = ¼ x_i² for one example x = [1, 2]; but w = 0 would
+# Two classes, w = 0: p = (½, ½), diag p − ppᵀ = [[¼, −¼], [−¼, ¼]], so ∂²L/∂w_ci² = ¼ x_i² for one
+# example x = [1, 2]; but w = 0 would
 # score 0. Both rows [a, b] give equal logits, so p stays (½, ½): rows [2, −3].
 def two_classes() -> Evidence:
     return seen(linear([[2.0, -3.0], [2.0, -3.0]]), [[1.0, 2.0]], [0], nn.functional.cross_entropy)
@@ -134,7 +136,8 @@ def two_classes() -> Evidence:
 def obd() -> None:
     # ½ h w², h = ¼ [1, 4]: ½·¼·4, ½·1·9, for both rows
     assert scored("obd", two_classes(), probes=2) == pytest.approx([0.5, 4.5, 0.5, 4.5])
-    # ½ (out − y)² bends by x² = [1, 4] along w, whatever out is; off the diagonal 2, and v ⊙ Hv = [1 ± 2, 4 ± 2], the same sign
+    # ½ (out − y)² bends by x² = [1, 4] along w, whatever out is; off the diagonal 2, and v ⊙ Hv =
+    # [1 ± 2, 4 ± 2], the same sign
     h = scored("obd", one_example(), diagonal="hessian", probes=1)
     assert h == pytest.approx([0.5 * 4 * 3, 0.5 * 9 * 6]) or h == pytest.approx(
         [0.5 * 4 * -1, 0.5 * 9 * 2]
@@ -154,21 +157,24 @@ def hutchinson() -> None:
 def grasp() -> None:
     # H g = xxᵀ g with x = [1, 2], g = [−5, −10]: xᵀg = −25, Hg = [−25, −50]; w ⊙ Hg = [−50, 150]
     assert scored("grasp", one_example(), temperature=1.0) == [-50, 150]
-    # outputs halved: out = −2, g = (−3)·x/2 = [−1.5, −3], H = xxᵀ/4, xᵀg = −7.5, Hg = [−1.875, −3.75]
+    # outputs halved: out = −2, g = (−3)·x/2 = [−1.5, −3], H = xxᵀ/4, xᵀg = −7.5, Hg = [−1.875,
+    # −3.75]
     assert scored("grasp", one_example(), temperature=2.0) == [-3.75, 11.25]
 
 
 @vector
 def synflow() -> None:
     # R = Σ_h |v_h| (|u_h1| + |u_h2|): u = [[1, −2], [3, 0]], v = [[−1, 2]]: R = 1·3 + 2·3 = 9
-    # u's scores are |v_h u_hi|: [1, 2, 6, 0]; v's |v_h| Σ_i |u_hi|: [3, 6]; both layers sum to R; given as shares of R
+    # u's scores are |v_h u_hi|: [1, 2, 6, 0]; v's |v_h| Σ_i |u_hi|: [3, 6]; both layers sum to R;
+    # given as shares of R
     model = nn.Sequential(linear([[1.0, -2.0], [3.0, 0.0]]), linear([[-1.0, 2.0]]))
     evidence = seen(model, [[0.0, 0.0]])
     assert scored("synflow", evidence, "0.weight", rounds=1) == pytest.approx(
         [1 / 9, 2 / 9, 6 / 9, 0]
     )
     assert scored("synflow", evidence, "1.weight", rounds=1) == pytest.approx([3 / 9, 6 / 9])
-    # in rounds of one weight: the 0 goes first, then 1, then (R = 2 + 6 now) u_12 and v_1 share 2, and u_12 stands first; v_1 is idle now
+    # in rounds of one weight: the 0 goes first, then 1, then (R = 2 + 6 now) u_12 and v_1 share 2,
+    # and u_12 stands first; v_1 is idle now
     assert scored("synflow", evidence, "0.weight", rounds=100) == pytest.approx(
         [1 / 6, 2 / 6, 4 / 6, 0]
     )
@@ -188,10 +194,12 @@ def wanda() -> None:
 @vector
 def movement() -> None:
     # lr 0.1, twice over one example. First g = [−5, −10]: −w·g = [10, −30], then w = [2.5, −2];
-    # out = −1.5, g = −2.5·x = [−2.5, −5]: −w·g = [6.25, −10]. Sums [16.25, −40]: the first grows, the second shrinks.
+    # out = −1.5, g = −2.5·x = [−2.5, −5]: −w·g = [6.25, −10]. Sums [16.25, −40]: the first grows,
+    # the second shrinks.
     assert scored("movement", one_example(), steps=2, lr=0.1) == pytest.approx([16.25, -40])
     assert scored("movement", one_example(), steps=1, lr=0.1) == [10, -30]
-    # what is zero stays zero: w = [0, −3]; out = −6, g = [−7, −14], w = [0, −1.6]; out = −3.2, g = [−4.2, −8.4]: −42 − 13.44
+    # what is zero stays zero: w = [0, −3]; out = −6, g = [−7, −14], w = [0, −1.6]; out = −3.2, g =
+    # [−4.2, −8.4]: −42 − 13.44
     pruned = seen(linear([[0.0, -3.0]]), [[1.0, 2.0]], [[1.0]])
     assert scored("movement", pruned, steps=2, lr=0.1) == pytest.approx([0, -55.44])
 
@@ -223,7 +231,8 @@ def geometric_median() -> None:
 
 @vector
 def activation() -> None:
-    # outputs for x = 1 and x = −3: unit 0 (w = 2) 2, −6; unit 1 (w = −1) −1, 3; after ReLU 2, 0 and 0, 3
+    # outputs for x = 1 and x = −3: unit 0 (w = 2) 2, −6; unit 1 (w = −1) −1, 3; after ReLU 2, 0 and
+    # 0, 3
     model = nn.Sequential(linear([[2.0], [-1.0]]), nn.ReLU(), linear([[1.0, 1.0]]))
     evidence = seen(model, [[1.0], [-3.0]], [[0.0], [0.0]])
     assert scored("activation", evidence, "0.weight") == [1, 1.5]
@@ -233,12 +242,14 @@ def activation() -> None:
 
 @vector
 def obs() -> None:
-    # x = (1, 0), (1, 1): XXᵀ/2 = ½ [[2, 1], [1, 1]] = [[1, ½], [½, ½]]; inverse [[2, −2], [−2, 4]]. w = [2, 3]:
-    # w²/(2 [H⁻¹]): 4/4 = 1 and 9/8. The first goes; w₂ becomes 3 − 2/2·(−2) = 5; the last alone costs ½·½·25 = 6.25.
+    # x = (1, 0), (1, 1): XXᵀ/2 = ½ [[2, 1], [1, 1]] = [[1, ½], [½, ½]]; inverse [[2, −2], [−2, 4]].
+    # w = [2, 3]:
+    # w²/(2 [H⁻¹]): 4/4 = 1 and 9/8. The first goes; w₂ becomes 3 − 2/2·(−2) = 5; the last alone
+    # costs ½·½·25 = 6.25.
     evidence = seen(linear([[2.0, 3.0]]), [[1.0, 0.0], [1.0, 1.0]], [[0.0], [0.0]])
     assert scored("obs", evidence, error="layer", damping=0.0) == pytest.approx([1, 6.25], rel=1e-4)
     keep = {"weight": torch.tensor([[False, True]])}
-    made = registry.companion("obs", "compensate")(evidence, keep, damping=0.0)  # type: ignore[misc]
+    made = registry.companion("obs", "compensate")(evidence, keep, damping=0.0)
     assert made["weight"].tolist() == [[0, pytest.approx(5, rel=1e-4)]]
 
 

@@ -1,4 +1,4 @@
-"""What is seen of a model is what happens in it: each weight times the inputs it is said to read gives the outputs it gives."""
+"""Evidence is what happens in a model: each weight times its recorded inputs gives its outputs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cross(nn.Module):
 
     def __init__(self, **more: object) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **more)  # type: ignore[arg-type]
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True, **more)
 
     def forward(self, x: Tensor) -> Tensor:
         kv = x.flip(1) * 2
@@ -66,32 +66,29 @@ def test_weights_times_inputs_are_the_outputs(name: str) -> None:
     model.eval()
     kind = next(model.parameters()).dtype
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(kind)
-    held, weights, seen = layouts(model), dict(model.named_parameters()), set()
+    placed = layouts(model)
+    weights = dict(model.named_parameters())
+    seen = set()
 
     def check(use: WeightUse) -> None:
         seen.add(use.name)
         w = weights[use.name]
-        matrices = held[use.name].matrices(w)[use.groups].float()
-        assert torch.equal(
-            held[use.name].weight(held[use.name].matrices(w), w.shape), w
-        )  # there and back
+        matrices = placed[use.name].matrices(w)[use.groups].float()
+        back = placed[use.name].weight(placed[use.name].matrices(w), w.shape)
+        assert torch.equal(back, w)
         inputs = torch.cat(list(use.inputs(w.shape))).float()  # (positions, groups or 1, inputs)
-        made = torch.einsum("gri,ngi->ngr", matrices, inputs.expand(-1, len(matrices), -1)).flatten(
-            1
-        )
-        out = (
-            use.output.movedim(1, -1).reshape(made.shape).float()
-            if use.convolution
-            else use.output.float()
-        )
+        inputs = inputs.expand(-1, len(matrices), -1)
+        made = torch.einsum("gri,ngi->ngr", matrices, inputs).flatten(1)
+        out = use.output.float()
+        if use.convolution:
+            out = out.movedim(1, -1).reshape(made.shape)
         rest = out - made  # the bias, the same at every position; or nothing
-        assert torch.allclose(
-            rest, rest[:1].expand_as(rest), atol=0.05 if kind == torch.bfloat16 else 1e-5
-        )
+        tolerance = 0.05 if kind == torch.bfloat16 else 1e-5
+        assert torch.allclose(rest, rest[:1].expand_as(rest), atol=tolerance)
 
     with torch.no_grad(), WatchWeights(model, check):
         model(x)
-    assert seen == set(held)
+    assert seen == set(placed)
 
 
 def test_input_norms_and_grams_are_those_of_the_inputs() -> None:
@@ -140,19 +137,19 @@ def test_what_follows_a_layer_is_found() -> None:
         "first.weight": True,
         "second.weight": True,
     }
-    assert torch.equal(evidence.batch_scales["second.weight"], model.norm2.weight)  # type: ignore[union-attr, arg-type]
-    answers, share = next(iter(evidence.activations()))
+    assert torch.equal(evidence.batch_scales["second.weight"], model.norm2.weight)
+    activations, share = next(iter(evidence.activations()))
     x = work.train.x[:32]  # type: ignore[union-attr]
     with torch.no_grad():
         one = model.norm1(model.first(x)).relu()  # type: ignore[operator, union-attr]
         two = (one + model.norm2(model.second(one))).relu()  # type: ignore[operator]
         out = model(x)
     assert share == pytest.approx(32 / 48)
-    assert torch.allclose(answers["first.weight"], one, atol=1e-6)
+    assert torch.allclose(activations["first.weight"], one, atol=1e-6)
     assert torch.allclose(
-        answers["second.weight"], two, atol=1e-6
+        activations["second.weight"], two, atol=1e-6
     )  # through the sum, to what bends it
-    assert torch.allclose(answers["head.weight"], out, atol=1e-6)
+    assert torch.allclose(activations["head.weight"], out, atol=1e-6)
 
 
 def test_evidence_is_gathered_once() -> None:

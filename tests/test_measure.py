@@ -26,12 +26,12 @@ def test_accuracy_and_loss_by_hand() -> None:
     with torch.no_grad():  # logits are the bias: always class 1
         work.model[4].weight.zero_()  # type: ignore[index, operator]
         work.model[4].bias.copy_(torch.tensor([0.0, 5.0, 0.0]))  # type: ignore[index, operator]
-    found = pruning.measure(work, latency=False)
-    assert work.test is not None and found.accuracy is not None
+    measured = pruning.measure(work, latency=False)
+    assert work.test is not None and measured.accuracy is not None
     ones = int((work.test.y == 1).sum())
-    assert found.accuracy == Accuracy(ones, 48)
+    assert measured.accuracy == Accuracy(ones, 48)
     wrong = math.log(2 + math.exp(5))
-    assert found.loss == pytest.approx((ones * (wrong - 5) + (48 - ones) * wrong) / 48, rel=1e-5)
+    assert measured.loss == pytest.approx((ones * (wrong - 5) + (48 - ones) * wrong) / 48, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -46,12 +46,12 @@ def test_dense_bytes_are_the_files(name: str, tmp_path: Path) -> None:
 def test_sparse_bytes_of_the_model_and_of_the_preview_agree(sparsity: float) -> None:
     work = toy("residual")
     recipe = Recipe(sparsity=sparsity)
-    left = masks.rank(recipe, work).ranking.preview(recipe)
+    preview = masks.rank(recipe, work).ranking.preview(recipe)
     pruning.apply(pruning.choose(recipe, work), work.model)
-    found = size(work.model)
-    assert found.dense == left.bytes_dense
-    assert found.sparse == left.bytes_sparse
-    assert found.sparse <= found.dense
+    measured = size(work.model)
+    assert measured.dense == preview.bytes_dense
+    assert measured.sparse == preview.bytes_sparse
+    assert measured.sparse <= measured.dense
 
 
 def test_macs_by_hand() -> None:
@@ -108,9 +108,13 @@ def test_latency_says_its_protocol() -> None:
     work = toy("mlp")
     assert work.example is not None
     pair = latencies([work.model, work.model], work.example, batch=4, passes=7)
-    for found in pair:
-        assert found.low <= found.median <= found.high
-        assert (found.batch, found.passes, found.threads) == (4, 7, torch.get_num_threads())
+    for measured in pair:
+        assert measured.low <= measured.median <= measured.high
+        assert (measured.batch, measured.passes, measured.threads) == (
+            4,
+            7,
+            torch.get_num_threads(),
+        )
 
 
 def test_divergence_is_caught_and_named() -> None:

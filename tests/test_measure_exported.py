@@ -20,12 +20,12 @@ from tests.toys import toy
 def test_its_answers_are_torchs(name: str) -> None:
     work = sample_models.load(name)
     assert work.test is not None
-    answer = session(export(work.model, work.test.x[:2]), threads=1)
+    run = session(export(work.model, work.test.x[:2]), threads=1)
     for batch in (1, 8):  # one program for any batch
         x = work.test.x[:batch]
         with torch.no_grad():
             wanted = work.model.eval()(x).numpy()
-        np.testing.assert_allclose(answer(x.numpy()), wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(run(x.numpy()), wanted, rtol=1e-5, atol=1e-5)
 
 
 class Fickle(nn.Module):

@@ -30,13 +30,13 @@ def test_sizes_of_a_four_by_four_layer_by_hand() -> None:
     with torch.no_grad():
         model[0].weight.zero_()
         model[0].weight[0, 0] = model[0].weight[3, 3] = 1.0
-    found = size(model)
+    sizes = size(model)
     # safetensors: 8 bytes of length, 128 of head, 16 weights and 4 biases of 4 bytes
-    assert found.dense == 8 + 128 + 80
+    assert sizes.dense == 8 + 128 + 80
     # 16 bits are 2 bytes, 2 values 8, in place of 64
-    assert found.sparse == found.dense - 64 + 2 + 8
+    assert sizes.sparse == sizes.dense - 64 + 2 + 8
     # 2 of 16 kept: 16·H(1/8) = 8.70 bits, 2 values of 4 bytes, 4 biases of 4 bytes
-    assert found.limit == math.ceil(8.697 / 8 + 8 + 16)
+    assert sizes.limit == math.ceil(8.697 / 8 + 8 + 16)
 
 
 @settings(deadline=None, max_examples=60)
@@ -62,9 +62,9 @@ def test_a_sparse_file_comes_back_bit_by_bit(
 @pytest.mark.parametrize("kept", [0.5, 0.1, 0.01])
 @pytest.mark.parametrize("shape", [(1, 1), (40, 50), (3, 700)])
 def test_zeros_anywhere_and_zeros_in_rows_come_back(kept: float, shape: tuple[int, int]) -> None:
-    chance = torch.Generator().manual_seed(0)
-    weight = torch.randn(shape, generator=chance)
-    apart, rows = weight * (torch.rand(shape, generator=chance) < kept), weight.clone()
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(shape, generator=generator)
+    apart, rows = weight * (torch.rand(shape, generator=generator) < kept), weight.clone()
     rows[: int(shape[0] * (1 - kept))] = 0
     for value in (apart, rows, torch.zeros(shape)):
         for compress in (False, True):
@@ -78,14 +78,15 @@ def test_the_sparse_file_is_within_a_fifth_of_the_entropy_limit(sparsity: float)
     model = sample_models.build("digits-cnn")
     model.load_state_dict(state)
     masks.apply(masks.choose(Recipe(sparsity=sparsity), work), model)
-    found = size(model)
-    assert found.entropy_coded is not None and found.limit is not None
-    assert found.limit <= found.entropy_coded <= 1.2 * found.limit
-    assert found.compressed < found.entropy_coded < found.sparse
+    sizes = size(model)
+    assert sizes.entropy_coded is not None and sizes.limit is not None
+    assert sizes.limit <= sizes.entropy_coded <= 1.2 * sizes.limit
+    assert sizes.compressed < sizes.entropy_coded < sizes.sparse
 
 
 def test_peak_activations_of_a_chain_by_hand() -> None:
-    # Floats alive, the input of 5 always: after the first layer 5 + 12; while ReLU works 5 + 12 + 12, the most; then the
+    # Floats alive, the input of 5 always: after the first layer 5 + 12; while ReLU works 5 + 12 +
+    # 12, the most; then the
     # second layer 5 + 12 + 7, ReLU 5 + 7 + 7, and 5 + 7 + 3.
     model = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 7), nn.ReLU(), nn.Linear(7, 3))
     assert peak_activations(model, torch.zeros(2, 5)) == 4 * (5 + 12 + 12)

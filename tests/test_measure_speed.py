@@ -33,7 +33,8 @@ def test_the_budget_ends_the_rounds_but_never_below_the_least() -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    # The machine slows down tenfold half-way: each pass of b still takes half of a's beside it, and the copy as long as a.
+    # The machine slows down tenfold half-way: each pass of b still takes half of a's beside it, and
+    # the copy as long as a.
     a = [1.0] * 50 + [10.0] * 50
     compared = compare("torch", [a, [t / 2 for t in a], a], batch=1, threads=1)
     assert len(compared) == 2
@@ -49,7 +50,8 @@ def test_a_copy_that_differs_from_its_original_forbids_verdicts() -> None:
 
 
 def test_the_interval_of_a_median_ratio_by_hand() -> None:
-    # Of 25 ratios 1.00 to 1.24, 0.98·√25 = 4.9 ranks either side of the middle: the 8th (1.07) and the 19th (1.18)
+    # Of 25 ratios 1.00 to 1.24, 0.98·√25 = 4.9 ranks either side of the middle: the 8th (1.07) and
+    # the 19th (1.18)
     compared = compare(
         "torch",
         [[1 + i / 100 for i in range(25)], [1.0] * 25, [1 + i / 100 for i in range(25)]],
@@ -78,7 +80,7 @@ def test_sparse_layers_give_what_dense_ones_give() -> None:
     torch.testing.assert_close(sparse(tokens), thin.model(tokens), rtol=0, atol=1e-5)
     alone = to_sparse(thin.model[0])  # type: ignore[index]
     assert alone is not None
-    torch.testing.assert_close(alone(tokens), thin.model[0](tokens), rtol=0, atol=1e-5)  # type: ignore[index, operator]
+    torch.testing.assert_close(alone(tokens), thin.model[0](tokens), rtol=0, atol=1e-5)
 
 
 def test_few_zeros_are_not_tried_as_sparse() -> None:
@@ -89,9 +91,12 @@ def test_few_zeros_are_not_tried_as_sparse() -> None:
 def test_timings_name_runtime_batch_threads_and_control() -> None:
     dense, thin = sparse_pair(0.85)
     assert dense.example is not None
-    found = timings([dense.model, thin.model], dense.example, batch=4, budget=0.01)
-    assert [[one.runtime for one in each] for each in found] == [["torch"], ["torch", "torch CSR"]]
-    for one in (one for each in found for one in each):
+    measured = timings([dense.model, thin.model], dense.example, batch=4, budget=0.01)
+    assert [[one.runtime for one in each] for each in measured] == [
+        ["torch"],
+        ["torch", "torch CSR"],
+    ]
+    for one in (one for each in measured for one in each):
         assert (one.batch, one.threads) == (4, torch.get_num_threads())
         assert one.latency is not None and one.latency.passes >= 5
         assert one.control is not None
@@ -110,7 +115,8 @@ def test_a_batch_too_slow_to_repeat_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_energy_of_two_layers_by_hand() -> None:
-    # 5·12 + 12·3 = 96 MACs of 3.7 + 0.9 pJ; with 24 weights left, 24 of them where zeros are skipped
+    # 5·12 + 12·3 = 96 MACs of 3.7 + 0.9 pJ; with 24 weights left, 24 of them where zeros are
+    # skipped
     model = nn.Sequential(nn.Linear(5, 12), nn.ReLU(), nn.Linear(12, 3))
     with torch.no_grad():
         model[0].weight.zero_()
@@ -118,11 +124,11 @@ def test_energy_of_two_layers_by_hand() -> None:
         model[0].weight[0, :] = model[0].weight[1, :] = 1.0
         model[0].weight[2, :2] = 1.0
     work = Workpiece("two", model, example=torch.zeros(1, 5))
-    found = finalize([take_snapshot(work)])[0].energy
-    assert found is not None
-    assert found.executed == pytest.approx(96 * 4.6)
-    assert found.skipping == pytest.approx(24 * 4.6)
-    assert (found.multiply, found.add) == (3.7, 0.9)
+    measured = finalize([take_snapshot(work)])[0].energy
+    assert measured is not None
+    assert measured.executed == pytest.approx(96 * 4.6)
+    assert measured.skipping == pytest.approx(24 * 4.6)
+    assert (measured.multiply, measured.add) == (3.7, 0.9)
 
 
 def test_the_counter_is_read_where_there_is_one_and_wraps(tmp_path: Path) -> None:
@@ -135,7 +141,7 @@ def test_the_counter_is_read_where_there_is_one_and_wraps(tmp_path: Path) -> Non
         (folder / "energy_uj").write_text("900000")
 
     class Spends(nn.Module):
-        """Each pass makes the package's counter read 100,000: from 900,000 that is 200,000 on, past its range."""
+        """Each pass makes the counter read 100,000: from 900,000 that is 200,000 on, past its range."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             (package / "energy_uj").write_text("100000")

@@ -1,4 +1,4 @@
-"""Criteria held against what they stand for: autograd's exact Hessian, loops over examples, laws of the papers."""
+"""Criteria against what they estimate: autograd's exact Hessian, loops, laws of the papers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.toys import toy
 
 
 class Bent(nn.Module):
-    """5 -> 4 -> 3 with tanh or ReLU and biases: 32 weights, whose Hessian autograd gives exactly."""
+    """5 -> 4 -> 3 with tanh or ReLU and biases: 32 weights; autograd gives their exact Hessian."""
 
     def __init__(self, bend: nn.Module) -> None:
         super().__init__()
@@ -51,15 +51,15 @@ def hessian(work: Workpiece, temperature: float = 1.0) -> Tensor:
 
     def mean_loss(flat: Tensor) -> Tensor:
         parts = zip(weights, torch.split(flat, sizes), strict=True)
-        held = {name: part.reshape(weights[name].shape) for name, part in parts}
-        return work.loss(functional_call(work.model, held, (data.x,)) / temperature, data.y)
+        tensors = {name: part.reshape(weights[name].shape) for name, part in parts}
+        return work.loss(functional_call(work.model, tensors, (data.x,)) / temperature, data.y)
 
-    found: Tensor = torch.autograd.functional.hessian(mean_loss, flat(weights))
-    return found
+    matrix: Tensor = torch.autograd.functional.hessian(mean_loss, flat(weights))
+    return matrix
 
 
-def flat(held: dict[str, Tensor]) -> Tensor:
-    return torch.cat([value.flatten() for value in held.values()])
+def flat(tensors: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.flatten() for value in tensors.values()])
 
 
 def test_with_relu_the_gauss_newton_diagonal_is_the_hessians() -> None:
@@ -83,18 +83,19 @@ def test_gauss_newton_by_probes_comes_to_the_same() -> None:
     )
     error = probed.std(0) / math.sqrt(60)
     assert ((probed.mean(0) - exact).abs() <= 5 * error + 1e-9).all()
-    p = work.model(seen.data.x).softmax(
-        1
-    )  # the true Fisher: labels drawn from the model's own answers
+    # the true Fisher: labels sampled from the model's own outputs
+    p = work.model(seen.data.x).softmax(1)
     fisher = torch.zeros_like(exact)
-    for x, chances in zip(seen.data.x, p, strict=True):
-        for label, chance in enumerate(chances):
+    for x, probabilities in zip(seen.data.x, p, strict=True):
+        for label, probability in enumerate(probabilities):
             parts = torch.autograd.grad(
                 work.loss(work.model(x[None]), torch.tensor([label])),
                 list(prunable(work.model).values()),
             )
             fisher += (
-                chance.detach() * torch.cat([part.flatten() for part in parts]).square() / len(p)
+                probability.detach()
+                * torch.cat([part.flatten() for part in parts]).square()
+                / len(p)
             )
     assert torch.allclose(exact, fisher, atol=1e-10)
 
@@ -121,7 +122,7 @@ def test_hutchinson_converges_to_the_hessians_diagonal() -> None:
 def test_grasp_is_weight_times_hessian_times_gradient(temperature: float) -> None:
     work = bent(nn.Tanh())
     w = {name: p for name, p in prunable(work.model).items()}
-    loss = work.loss(work.model(work.train.x) / temperature, work.train.y)  # type: ignore[union-attr]
+    loss = work.loss(work.model(work.train.x) / temperature, work.train.y)
     slope = torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(w.values()))])
     exact = flat({n: p.detach() for n, p in w.items()}) * (hessian(work, temperature) @ slope)
     scores = registry.get("criterion", "grasp")(Evidence.of(work), temperature=temperature)
@@ -228,7 +229,7 @@ def test_most_criteria_make_up_for_nothing() -> None:
 
 
 def test_on_a_trained_network_what_the_field_reports_holds_before_any_fine_tuning() -> None:
-    """digits-mlp with nine of ten weights gone: chance, then size, then what the layers can make up for."""
+    """digits-mlp with nine of ten weights pruned: at random, by magnitude, by OBS."""
     work = sample_models.load("digits-mlp")
     right = {}
     for criterion in ("random", "magnitude", "obd", "obs"):

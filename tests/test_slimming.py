@@ -1,4 +1,4 @@
-"""Network slimming: an L1 penalty on BatchNorm's scales, in a training before anything is removed."""
+"""Network slimming: an L1 penalty on BatchNorm's scales, in a training before any pruning."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_scales_shrink_before_pruning_and_are_left_alone_while_healing() -> None
 
 
 def test_a_run_slims_first_and_counts_those_epochs() -> None:
-    said = list(pruning.run(SLIM, toy("residual")))
-    assert isinstance(said[0], events.Started)
-    assert said[0].epochs == 6
+    history = list(pruning.run(SLIM, toy("residual")))
+    assert isinstance(history[0], events.Started)
+    assert history[0].epochs == 6
     kinds = [
         (type(e).__name__, getattr(e, "step", None))
-        for e in said
+        for e in history
         if isinstance(e, events.Epoch | events.Pruned)
     ]
     assert kinds == [("Epoch", 0)] * 3 + [("Pruned", 1)] + [("Epoch", 1)] * 3

@@ -31,7 +31,8 @@ def layer_counts(model: nn.Module, example: Tensor | None) -> tuple[Layer, ...]:
 def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Prunable parameter name -> multiply-accumulates of one example, dense."""
     used = positions(model, example)
-    return {name: weight.numel() * used.get(name, 0) for name, weight in prunable(model).items()}
+    weights = prunable(model)
+    return {name: w.numel() * used.get(name, 0) for name, w in weights.items()}
 
 
 def positions(model: nn.Module, example: Tensor) -> dict[str, int]:
@@ -65,18 +66,21 @@ class _Call(NamedTuple):
 
 def _calls(model: nn.Module, example: Tensor) -> dict[str, _Call]:
     """Each prunable weight's calls for one example, in the order that their last ones finish."""
-    names = {id(weight): name for name, weight in prunable(model).items()}
+    weights = prunable(model)
+    names = {id(weight): name for name, weight in weights.items()}
     calls: dict[str, _Call] = {}
 
     def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         out: Tensor = output[0] if isinstance(output, tuple) else output
         for attribute in WEIGHTS:
-            name = names.get(id(getattr(module, attribute, None)))
+            weight = getattr(module, attribute, None)
+            name = names.get(id(weight))
             if name is None:
                 continue
-            # taken out and put in again, so that a tied weight stands where it was last used
-            earlier = calls.pop(name).positions if name in calls else 0
-            times = earlier + _positions(module, inputs[0], out)
+            times = _positions(module, inputs[0], out)
+            if name in calls:
+                # taken out and put in again: a tied weight stands where it was last used
+                times += calls.pop(name).positions
             calls[name] = _Call(times, tuple(out.shape[1:]))
 
     kinds = (*PRUNED_KINDS, nn.MultiheadAttention)

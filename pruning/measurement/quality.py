@@ -36,15 +36,17 @@ def logits(model: nn.Module, data: Batches) -> Tensor:
 
 def correct(outputs: Tensor, data: Batches) -> Accuracy:
     """How many of the examples are classified correctly. outputs: (n, classes)."""
-    return Accuracy(int((outputs.argmax(1) == data.y).sum()), len(data.y))
+    hits = outputs.argmax(1) == data.y
+    return Accuracy(int(hits.sum()), len(data.y))
 
 
 def mean_loss(outputs: Tensor, data: Batches, loss: Loss) -> float:
     """Over the examples, batch by batch, as training sees them."""
-    parts = torch.split(outputs, data.batch)
-    targets = torch.split(data.y, data.batch)
-    pairs = zip(parts, targets, strict=True)
-    return sum(float(loss(part, y)) * len(y) for part, y in pairs) / len(data.y)
+    total = 0.0
+    for part, y in Batches(outputs, data.y, data.batch):
+        # the loss is a mean, and the last batch may be smaller
+        total += float(loss(part, y)) * len(y)
+    return total / len(data.y)
 
 
 def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
@@ -71,8 +73,12 @@ def paired(this: Tensor | None, dense: Tensor | None, data: Batches | None) -> P
         return None
     a = this.argmax(1) == data.y
     b = dense.argmax(1) == data.y
-    counts = [int(both.sum()) for both in (a & b, a & ~b, ~a & b, ~a & ~b)]
-    return Paired(*counts)
+    return Paired(
+        both=int((a & b).sum()),
+        gained=int((a & ~b).sum()),
+        lost=int((~a & b).sum()),
+        neither=int((~a & ~b).sum()),
+    )
 
 
 def _sigma(data: Batches) -> float:
@@ -110,9 +116,11 @@ def calibration(outputs: Tensor, targets: Tensor, bins: int = BINS, draws: int =
         sample = generator.integers(0, len(place), len(place))
         resampled[i] = _calibration_error(place[sample], gaps[sample], bins)
     # basic, not percentile: resampling biases the error upwards, since it is a sum of sizes
-    high, low = np.quantile(resampled, (0.975, 0.025))
-    return Spread(max(0.0, 2 * value - float(high)), value, max(value, 2 * value - float(low)))
+    low = 2 * value - float(np.quantile(resampled, 0.975))
+    high = 2 * value - float(np.quantile(resampled, 0.025))
+    return Spread(max(0.0, low), value, max(value, high))
 
 
 def _calibration_error(place: NDArray[np.int64], gaps: NDArray[np.float64], bins: int) -> float:
-    return float(np.abs(np.bincount(place, gaps, bins)).sum() / len(place))
+    sums = np.bincount(place, gaps, bins)
+    return float(np.abs(sums).sum() / len(place))

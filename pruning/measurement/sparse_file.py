@@ -43,15 +43,16 @@ def write(state: Mapping[str, Tensor], pruned: Collection[str], *, compress: boo
         how, mask = ALL, b""
         if name in pruned and not kept.all():
             how, mask = _write_mask(kept)
-        if len(mask) + int(kept.sum()) * flat.element_size() >= flat.nbytes:
-            how, mask = ALL, b""  # zeros that are rarer than a mask is long are stored
+        sparse = len(mask) + int(kept.sum()) * flat.element_size()
+        if sparse >= flat.nbytes:  # the mask is longer than the zeros that it saves
+            how, mask = ALL, b""
         some = flat if how == ALL else flat[torch.from_numpy(kept)]
         values = _write_values(some, compress)
         dtype = str(value.dtype).removeprefix("torch.")
         rows.append((name, dtype, list(value.shape), how, len(some), len(mask), len(values)))
         body += [mask, values]
     # by columns: what is alike lies together, and compresses
-    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns = list(zip(*rows, strict=True))
     if not compress:
         del columns[-1:]  # the values' length follows from their number
     text = json.dumps([compress, columns], separators=(",", ":"))
@@ -67,11 +68,13 @@ def read(file: bytes) -> dict[str, Tensor]:
     for name, kind, shape, how, count, mask_size, *length in zip(*columns, strict=True):
         dtype = getattr(torch, kind)
         total = math.prod(shape)
-        start = end + mask_size
-        kept = _read_mask(how, file[end:start], total, count)
-        end = start + (length[0] if compressed else count * dtype.itemsize)
+        start, end = end, end + mask_size
+        kept = _read_mask(how, file[start:end], total, count)
+        size = length[0] if compressed else count * dtype.itemsize
+        start, end = end, end + size
+        values = _read_values(file[start:end], dtype, compressed)
         flat = torch.zeros(total, dtype=dtype)
-        flat[torch.from_numpy(kept)] = _read_values(file[start:end], dtype, compressed)
+        flat[torch.from_numpy(kept)] = values
         state[name] = flat.reshape(shape)
     return state
 
@@ -81,7 +84,8 @@ def entropy(kept: int, total: int) -> float:
     if kept in (0, total):
         return 0.0
     p = kept / total
-    return -total * (p * math.log2(p) + (1 - p) * math.log2(1 - p))
+    q = 1 - p
+    return -total * (p * math.log2(p) + q * math.log2(q))
 
 
 # ---------------------------------------------------------------- which weights are kept
@@ -90,7 +94,11 @@ def entropy(kept: int, total: int) -> float:
 def _write_mask(kept: Bools) -> tuple[str, bytes]:
     """The shortest way, and the bytes."""
     bits = np.packbits(kept).tobytes()
-    ways = {BITMASK: bits, COMPRESSED: zlib.compress(bits, 6), GAPS: _rice(_gaps(kept))}
+    ways = {
+        BITMASK: bits,
+        COMPRESSED: zlib.compress(bits, 6),
+        GAPS: _rice(_gaps(kept)),
+    }
     how = min(ways, key=lambda way: len(ways[way]))
     return how, ways[how]
 
@@ -100,10 +108,16 @@ def _read_mask(how: str, mask: bytes, total: int, count: int) -> Bools:
         return np.ones(total, bool)
     if how == GAPS:
         kept = np.zeros(total, bool)
-        kept[np.cumsum(_unrice(mask, count) + 1) - 1] = True
+        places = np.cumsum(_unrice(mask, count) + 1) - 1
+        kept[places] = True
         return kept
     bits = mask if how == BITMASK else zlib.decompress(mask)
-    return np.unpackbits(np.frombuffer(bits, np.uint8), count=total).astype(bool)
+    return _bits(bits, total).astype(bool)
+
+
+def _bits(data: bytes, count: int | None = None) -> NDArray[np.uint8]:
+    """The first `count`, the highest of each byte first."""
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=count)
 
 
 def _gaps(kept: Bools) -> NDArray[np.int64]:
@@ -121,21 +135,23 @@ def _rice(gaps: NDArray[np.int64]) -> bytes:
     near = int(0.69 * gaps.mean()).bit_length() if len(gaps) else 0
     k = min(range(max(0, near - 2), near + 2), key=bits)
     ends = np.cumsum((gaps >> k) + 1) - 1
-    unary = np.ones(int(ends[-1]) + 1 if len(ends) else 0, bool)
+    length = int(ends[-1]) + 1 if len(ends) else 0
+    unary = np.ones(length, bool)
     unary[ends] = False
     low = (gaps[:, None] >> _shifts(k)) & 1
-    return bytes([k]) + np.packbits(unary).tobytes() + np.packbits(low.astype(bool)).tobytes()
+    packed = [np.packbits(part.astype(bool)).tobytes() for part in (unary, low)]
+    return b"".join([bytes([k]), *packed])
 
 
 def _unrice(code: bytes, n: int) -> NDArray[np.int64]:
     """The n gaps."""
     k = code[0]
     start = len(code) - -(-n * k // 8)
-    unary = np.unpackbits(np.frombuffer(code[1:start], np.uint8))
-    low = np.unpackbits(np.frombuffer(code[start:], np.uint8), count=n * k)
     # between two zeros lie the ones of a gap; the bits after the last zero only fill the byte
-    high = np.diff(np.flatnonzero(unary == 0)[:n], prepend=-1) - 1
-    return (high << k) + low.reshape(n, k).astype(np.int64) @ (1 << _shifts(k))
+    zeros = np.flatnonzero(_bits(code[1:start]) == 0)[:n]
+    high = np.diff(zeros, prepend=-1) - 1
+    low = _bits(code[start:], n * k).reshape(n, k).astype(np.int64)
+    return (high << k) + low @ (1 << _shifts(k))
 
 
 def _shifts(k: int) -> NDArray[np.int64]:
@@ -177,7 +193,9 @@ def _compresses(plane: NDArray[np.uint8]) -> bool:
 
 def _read_values(values: bytes, dtype: torch.dtype, compressed: bool) -> Tensor:
     raw = _read_planes(values, dtype.itemsize) if compressed else values
-    return torch.frombuffer(bytearray(raw), dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+    if not raw:  # frombuffer takes no empty buffer
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer(bytearray(raw), dtype=dtype)
 
 
 def _read_planes(values: bytes, width: int) -> bytes:
