@@ -184,7 +184,8 @@ def install(files: Tuple[str, ...]) -> None:
     if have_torch:
         print("Installing %s." % names, flush=True)
     else:
-        print("Installing %s (%.1f GB, two to ten minutes)." % (names, SIZE), flush=True)
+        wait = "%.1f GB, two to ten minutes; pip unpacks without a word" % SIZE
+        print("Installing %s (%s)." % (names, wait), flush=True)
     pip = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     pip += ["--prefer-binary"]
     if free < WITH_CACHE and not have_torch:
