@@ -36,7 +36,6 @@ def test_one_removal_costs_and_moves_what_optimal_brain_surgeon_says() -> None:
         cost = float(w[0, q] ** 2 / inverse[q, q] / 2)
         assert _obs_solver.loss(w, rest[None], gram)[0] == pytest.approx(cost)
         assert torch.allclose(rest - w[0], -w[0, q] / inverse[q, q] * inverse[q], atol=1e-9)
-    assert torch.allclose(_obs_solver.saliency(w, inverse), w**2 / inverse.diagonal() / 2)
 
 
 def test_greedy_takes_at_each_turn_what_brute_force_takes() -> None:

@@ -36,11 +36,6 @@ def loss(before: Tensor, after: Tensor, gram: Tensor) -> Tensor:
     return ((change @ gram) * change).sum(1) / 2
 
 
-def saliency(weight: Tensor, inverse: Tensor) -> Tensor:
-    """w²/(2 [H⁻¹]_qq), E when one weight is removed and its row compensates: (rows, d)."""
-    return weight.double().square() / inverse.diagonal() / 2
-
-
 # ---------------------------------------------------------------- scores
 
 
@@ -52,7 +47,8 @@ def greedy(weight: Tensor, inverse: Tensor) -> Tensor:
     Optimal Brain Compression, Frantar & Alistarh, 2022, https://arxiv.org/abs/2208.11580
     """
     step = max(1, CHUNK // inverse.numel())
-    return torch.cat([_greedy(rows, inverse) for rows in torch.split(weight.double(), step)])
+    parts = torch.split(weight.double(), step)
+    return torch.cat([_greedy(rows, inverse) for rows in parts])
 
 
 def _greedy(weight: Tensor, inverse: Tensor) -> Tensor:
@@ -89,9 +85,8 @@ def in_rounds(weight: Tensor, gram: Tensor, keep_share: float = 0.7) -> Tensor:
     Then the rest compensates for all of them together, and the next round begins.
     """
     step = max(1, CHUNK // gram.numel())
-    return torch.cat(
-        [_in_rounds(rows, gram, keep_share) for rows in torch.split(weight.double(), step)]
-    )
+    parts = torch.split(weight.double(), step)
+    return torch.cat([_in_rounds(rows, gram, keep_share) for rows in parts])
 
 
 def _in_rounds(weight: Tensor, gram: Tensor, keep_share: float) -> Tensor:
@@ -125,7 +120,8 @@ def compensated(weight: Tensor, keep: Tensor, gram: Tensor, work: int) -> Tensor
 
     Exactly while the work, Σ kept³, is within bounds, else by the shared sweep.
     """
-    if int(keep.sum(1).double().pow(3).sum()) <= work:
+    kept = keep.sum(1).double()
+    if int(kept.pow(3).sum()) <= work:
         return fit(weight.double() @ gram, keep, gram)
     return sweep(weight, keep, torch.linalg.inv(gram))
 

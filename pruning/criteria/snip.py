@@ -22,6 +22,8 @@ def snip(seen: Evidence, *, examples: int = 128) -> Scores:
     """
     few = seen.fewer(examples)
     change = {name: (w * few.gradients[name]).abs() for name, w in few.weights.items()}
-    total = torch.stack([c.sum() for c in change.values()]).sum()
-    # never divide by zero: without any gradient all scores are 0
-    return {name: c / total.clamp_min(torch.finfo(c.dtype).tiny) for name, c in change.items()}
+    sums = [c.sum() for c in change.values()]
+    total = torch.stack(sums).sum()
+    # never 0: without any gradient all scores are 0
+    total = total.clamp_min(torch.finfo(total.dtype).tiny)
+    return {name: c / total for name, c in change.items()}
