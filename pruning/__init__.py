@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # What type checkers see; while running, __getattr__ finds the same names by the table below.
     from pruning.events import Event
-    from pruning.masks import apply, choose
+    from pruning.masks import apply
     from pruning.measurement import measure
     from pruning.metrics import Measurement
     from pruning.pipeline import run
     from pruning.recipe import Recipe
-    from pruning.sensitivity_map.measure import sensitivity
+    from pruning.selection import choose
+    from pruning.sensitivity_map.sensitivity import sensitivity
     from pruning.structure.shrink import shrink
     from pruning.types import Batches, Masks, Scores, Workpiece
 
@@ -36,10 +37,10 @@ MODULES = {
     "Scores": "types",
     "Workpiece": "types",
     "apply": "masks",
-    "choose": "masks",
+    "choose": "selection",
     "measure": "measurement",
     "run": "pipeline",
-    "sensitivity": "sensitivity_map.measure",
+    "sensitivity": "sensitivity_map.sensitivity",
     "shrink": "structure.shrink",
 }
 """Public name -> the module of this package that holds it."""

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pruning.errors import RunError
+
+PACKAGE = Path(__file__).resolve().parent
+SAMPLES = PACKAGE.parent / "sample_models"
+
+
+@cache
+def source_hash() -> str:
+    """A hash of the sources that results rest on, so that a new version asks anew.
+
+    Read once by each process.
+    """
+    digest = hashlib.sha256()
+    engine = [file for file in PACKAGE.rglob("*.py") if file.parent.name not in ("runs", "formats")]
+    for file in sorted([*engine, *SAMPLES.glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def default_workspace() -> Path:

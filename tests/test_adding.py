@@ -13,7 +13,7 @@ import torch
 
 import pruning
 from dashboard import colours, forms, words
-from pruning import masks, registry
+from pruning import registry, selection
 from pruning.cli import main
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
@@ -119,7 +119,7 @@ def test_it_prunes_skips_and_compensates(added: str) -> None:
     assert keep["0.weight"].all()  # skipped
     near = (second.abs() - 0.1).abs()
     assert near[~keep["2.weight"]].max() <= near[keep["2.weight"]].min()
-    masks.remove(recipe, work, keep)
+    selection.remove(recipe, work, keep)
     after = work.model.state_dict()
     assert torch.equal(after["2.weight"], (second + 0.1) * keep["2.weight"])
     assert torch.equal(after["0.weight"], first)

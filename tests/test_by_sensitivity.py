@@ -11,13 +11,17 @@ import pytest
 
 import pruning
 import sample_models
-from pruning import events, masks
+from pruning import events
+from pruning.allocation.layers import RankedLayers
 from pruning.allocation.path import AllocationPath, PathStep
+from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
-from pruning.allocation.scopes import Ranked, spend
+from pruning.allocation.scopes import allocate
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped
 from pruning.recipe import Recipe
+from pruning.selection import rank_with_path
 from pruning.sensitivity_map import netadapt
+from pruning.units.layout import lay_out
 from tests.toys import toy
 
 # Two layers of 4 and 8 weights. Step 1 removes 2 of a, then 1 of b; step 2 removes 4 of b.
@@ -30,9 +34,9 @@ STEPS = (
 PATH = AllocationPath(STEPS, 10)
 
 
-def two(**fields: object) -> Ranked:
+def two(**fields: object) -> RankedLayers:
     scores = {"a": np.arange(4.0), "b": np.arange(8.0) - 10}
-    return Ranked(scores, {"a": 1, "b": 1}, route=PATH, **fields)
+    return RankedLayers(scores, {"a": 1, "b": 1}, path=PATH, **fields)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def two(**fields: object) -> Ranked:
     ],
 )
 def test_the_path_is_followed_as_far_as_the_budget(share: float, drops: dict[str, int]) -> None:
-    assert spend("by_sensitivity", two(), share, {}) == drops
+    assert allocate("by_sensitivity", two(), share, {}) == drops
 
 
 def test_predictions_are_interpolated_between_the_steps() -> None:
@@ -60,28 +64,28 @@ def test_predictions_are_interpolated_between_the_steps() -> None:
 
 
 def test_a_tolerated_drop_stops_earlier() -> None:
-    assert spend("by_sensitivity", two(), 0.9, {"tolerate": 10.0}) == {"a": 2, "b": 3}
+    assert allocate("by_sensitivity", two(), 0.9, {"tolerate": 10.0}) == {"a": 2, "b": 3}
     # The share asked for comes first.
-    assert spend("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {"a": 1, "b": 0}
+    assert allocate("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {"a": 1, "b": 0}
     with pytest.raises(OutOfRange, match="from 0 to 100"):
-        spend("by_sensitivity", two(), 0.9, {"tolerate": -1.0})
+        allocate("by_sensitivity", two(), 0.9, {"tolerate": -1.0})
 
 
 def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
     # b's weights are used 9 times, a's once: 76 MACs. Without 3 weights (a: 2, b: 1) 11 fewer,
     # without 4 (b: 2) 20 fewer.
     layers = two(macs={"a": 4, "b": 72})
-    assert spend("by_sensitivity", layers, 15 / 76, {"of": "macs"}) == {"a": 2, "b": 1}
+    assert allocate("by_sensitivity", layers, 15 / 76, {"of": "macs"}) == {"a": 2, "b": 1}
     # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: without 5 they are
     # 1+8 and 1+20, without 6 they are 1+8 and 1+16.
-    assert spend("by_sensitivity", two(), 18 / 48, {"of": "bytes"}) == {"a": 2, "b": 3}
+    assert allocate("by_sensitivity", two(), 18 / 48, {"of": "bytes"}) == {"a": 2, "b": 3}
     with pytest.raises(RecipeError, match="no example input"):
-        spend("by_sensitivity", two(), 0.5, {"of": "macs"})
+        allocate("by_sensitivity", two(), 0.5, {"of": "macs"})
 
 
 def test_scores_without_measurements_are_refused() -> None:
     with pytest.raises(RecipeError, match="hold no measurements"):
-        spend("by_sensitivity", replace(two(), route=None), 0.5, {})
+        allocate("by_sensitivity", replace(two(), path=None), 0.5, {})
     with pytest.raises(DataError, match="by_sensitivity needs validation data"):
         pruning.choose(Recipe(scope="by_sensitivity"), replace(toy("mlp"), validation=None))
 
@@ -90,22 +94,24 @@ def test_scores_without_measurements_are_refused() -> None:
 def test_a_longer_path_continues_a_shorter_one(name: str, tmp_path: Path) -> None:
     work = toy(name)
     far = Recipe(scope="by_sensitivity", sparsity=0.9)
-    netadapt._held.clear()
-    whole = masks.rank(far, work).ranking.route
-    netadapt._held.clear()
-    half = netadapt.route(
-        replace(far, sparsity=0.5), work, masks.rank(Recipe(), work), folder=tmp_path
+    netadapt._paths.clear()
+    whole = rank_with_path(far, work, lay_out(far, work)).ranking.path
+    netadapt._paths.clear()
+    half = netadapt.search(replace(far, sparsity=0.5), work, rank(Recipe(), work), cache=tmp_path)
+    netadapt._paths.clear()
+    assert (
+        whole
+        and len(half.steps) < len(whole.steps)
+        and half.steps == whole.steps[: len(half.steps)]
     )
-    netadapt._held.clear()
-    assert whole and len(half.legs) < len(whole.legs) and half.legs == whole.legs[: len(half.legs)]
-    assert netadapt.route(far, work, masks.rank(Recipe(), work), folder=tmp_path) == whole
+    assert netadapt.search(far, work, rank(Recipe(), work), cache=tmp_path) == whole
 
 
 def test_it_can_be_stopped() -> None:
-    netadapt._held.clear()
+    netadapt._paths.clear()
     with pytest.raises(Stopped):
-        netadapt.route(
-            Recipe(sparsity=0.9), toy("mlp"), masks.rank(Recipe(), toy("mlp")), stop=lambda: True
+        netadapt.search(
+            Recipe(sparsity=0.9), toy("mlp"), rank(Recipe(), toy("mlp")), stop=lambda: True
         )
 
 
@@ -115,7 +121,7 @@ def test_the_preview_survives_the_disk_and_says_what_pruning_does(
 ) -> None:
     work = sample_models.load("digits-mlp")
     recipe = Recipe(scope="by_sensitivity", sparsity=0.95, granularity=granularity)
-    masks.rank(recipe, work).ranking.save(tmp_path / "ranking.npz")
+    rank_with_path(recipe, work, lay_out(recipe, work)).ranking.save(tmp_path / "ranking.npz")
     ranking = Ranking.load(tmp_path / "ranking.npz")
     for share in (0.3, 0.8, 0.95):
         less = replace(recipe, sparsity=share)

@@ -9,13 +9,16 @@ import torch
 from torch import nn
 
 import pruning
-from pruning import masks, registry
+from pruning import registry
+from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
 from pruning.errors import OutOfRange, RecipeError
 from pruning.events import Notice
 from pruning.evidence import attention
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
+from pruning.units.granularities import Tiling
+from pruning.units.layout import lay_out
 from sample_models.vit import ViT
 from tests.toys import toy
 
@@ -72,7 +75,7 @@ def test_impossible_patterns_are_refused(n: int, m: int) -> None:
 
 
 def test_inputs_that_m_does_not_divide_stay_dense_and_say_why() -> None:
-    ranking = masks.rank(Recipe(granularity="n_of_m"), toy("mlp")).ranking
+    ranking = rank(Recipe(granularity="n_of_m"), toy("mlp")).ranking
     assert ranking.fixed["0.weight"] == "its 5 inputs do not come in groups of 4."
     assert list(ranking.units) == ["2.weight"]
 
@@ -84,14 +87,21 @@ def test_a_pattern_says_that_no_more_can_be_pruned() -> None:
     assert any("50.0% of the weights" in text and "not 80.0%" in text for text in notices)
 
 
+def blocks_of(work: Workpiece, **options: object) -> Tiling:
+    """How 2×2 blocks tile the first layer."""
+    block = registry.get("granularity", "block")(rows=2, columns=2, **options)
+    tiling = block.fit(work.model, "0.weight")
+    assert isinstance(tiling, Tiling)
+    return tiling
+
+
 def test_blocks_at_the_edge_are_smaller() -> None:
     # 3×5 in blocks of 2×2: three above, three below; the means are 1 2 3 / 4 5 6.
     rows = [[1.0, 1, 2, 2, 3], [1, 1, 2, 2, 3], [4, 4, 5, 5, 6]]
     work = layer(*rows)
-    form = registry.get("granularity", "block")(rows=2, columns=2)
-    x = torch.tensor(rows)
-    assert form.pool(x).tolist() == [1, 2, 3, 4, 5, 6]
-    assert form.lost(x.shape).tolist() == [4, 4, 2, 2, 2, 1]
+    tiling = blocks_of(work)
+    assert tiling.pool(torch.tensor(rows)).tolist() == [1, 2, 3, 4, 5, 6]
+    assert torch.as_tensor(tiling.cost).tolist() == [4, 4, 2, 2, 2, 1]
     # Of 15 weights, half is 7.5: two blocks are 8, one is 4, which is further off.
     two_blocks = [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1], [1, 1, 1, 1, 1]]
     assert kept(work, "block", 0.5, rows=2, columns=2) == two_blocks
@@ -104,9 +114,9 @@ def test_blocks_at_the_edge_are_smaller() -> None:
     [("sum", [4, 2, 8, 6]), ("max", [1, 1, 4, 6]), ("l2", [2.0, 2**0.5, 32**0.5, 6])],
 )
 def test_pools_of_blocks_see_only_what_is_there(pool: str, wanted: list[float]) -> None:
-    x = torch.tensor([[1.0, 1, 1], [1, 1, 1], [4, 4, 6]])
-    block = registry.get("granularity", "block")(rows=2, columns=2, pool=pool)
-    assert block.pool(x).tolist() == pytest.approx(wanted)
+    rows = [[1.0, 1, 1], [1, 1, 1], [4, 4, 6]]
+    pooled = blocks_of(layer(*rows), pool=pool).pool(torch.tensor(rows))
+    assert pooled.tolist() == pytest.approx(wanted)
 
 
 def test_kernels_rows_and_columns_by_hand() -> None:
@@ -186,15 +196,17 @@ def test_a_pruned_head_passes_nothing_on() -> None:
 
 
 def test_heads_name_the_layers_they_leave_whole_and_share_one_ratio() -> None:
-    ranking = masks.rank(Recipe(granularity="head"), toy("attention")).ranking
+    ranking = rank(Recipe(granularity="head"), toy("attention")).ranking
     assert ranking.fixed["apart.out.weight"] == "its weights belong to no attention head."
     assert ranking.leaders == {
         "apart.key.weight": "apart.query.weight",
         "apart.value.weight": "apart.query.weight",
     }
-    layers = set(ranking.ranked(Recipe(granularity="head")).units)
+    layers = set(ranking.layers_of(Recipe(granularity="head")).units)
     assert layers == {"apart.query.weight", "packed.in_proj_weight"}
-    with pytest.raises(OutOfRange, match=r"its units go with those of apart\.query\.weight"):
+    with pytest.raises(
+        OutOfRange, match=r"its units are pruned with those of apart\.query\.weight"
+    ):
         by_key = Recipe(granularity="head", scope="manual", ratios={"apart.key.weight": 0.5})
         ranking.preview(by_key)
     # Excluding a part of a head excludes the head.
@@ -207,7 +219,7 @@ def test_heads_name_the_layers_they_leave_whole_and_share_one_ratio() -> None:
 def test_rankings_of_uneven_units_and_groups_survive_their_file(tmp_path: Path) -> None:
     for granularity in ("block", "head", "n_of_m"):
         recipe = Recipe(granularity=granularity, sparsity=0.5)
-        ranking = masks.rank(recipe, toy("attention")).ranking
+        ranking = rank(recipe, toy("attention")).ranking
         ranking.save(tmp_path / "ranking.npz")
         loaded = Ranking.load(tmp_path / "ranking.npz")
         assert loaded.preview(recipe) == ranking.preview(recipe)
@@ -233,7 +245,7 @@ def test_every_layer_is_covered_or_says_why() -> None:
     for name in ("residual", "attention", "depthwise"):
         work = toy(name)
         for granularity in registry.names("granularity"):
-            fixed = masks.kept_whole(Recipe(granularity=granularity), work)
-            covered = masks.covered(Recipe(granularity=granularity), work)
+            fixed = lay_out(Recipe(granularity=granularity), work).kept_whole()
+            covered = lay_out(Recipe(granularity=granularity), work).covered()
             assert covered.isdisjoint(fixed)
             assert covered | set(fixed) == set(prunable(work.model))

@@ -16,14 +16,16 @@ from torch import nn
 
 import pruning
 from pruning import events, masks, registry
+from pruning.allocation.layers import RankedLayers
+from pruning.allocation.ranked import rank
 from pruning.allocation.schedules import grow
-from pruning.allocation.scopes import Ranked
 from pruning.errors import ModelError, RecipeError
 from pruning.evidence import Evidence
 from pruning.recipe import Recipe
+from pruning.selection import rank_with_path
 from pruning.structure.unit_masks import removed_units
 from pruning.types import Workpiece, prunable
-from pruning.units.granularities import fitted
+from pruning.units.layout import lay_out
 from tests.toys import TOYS, same, snapshot, toy
 
 CRITERIA = registry.names("criterion")
@@ -54,7 +56,7 @@ def recipe_for(work: Workpiece, **fields: object) -> Recipe:
     if recipe.scope != "manual":
         return recipe
     plain = dataclasses.replace(recipe, scope="global")
-    layers = masks.rank(plain, work).ranking.ranked(plain).units
+    layers = rank(plain, work).ranking.layers_of(plain).units
     return dataclasses.replace(recipe, ratios=dict.fromkeys(layers, recipe.sparsity))
 
 
@@ -77,7 +79,7 @@ def suited(criterion: str) -> list[str]:
 def prunable_toys(criterion: str, granularity: str) -> list[str]:
     """Those of which the recipe may prune something."""
     recipe = recipe_of(criterion, granularity=granularity)
-    return [name for name in suited(criterion) if masks.covered(recipe, toy(name))]
+    return [name for name in suited(criterion) if lay_out(recipe, toy(name)).covered()]
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -114,31 +116,52 @@ def test_scores_repeat(criterion: str) -> None:
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_spread_of_pool_has_the_shape_and_is_constant_inside_a_unit(granularity: str) -> None:
-    recipe = Recipe(granularity=granularity)
+def test_units_tile_a_weight_or_own_slices_of_several(granularity: str) -> None:
     tried = 0
     for name in TOYS:
         work = toy(name)
-        for layer, weight in prunable(work.model).items():
-            form = fitted(registry.get("granularity", granularity)(), work.model, layer)
-            if isinstance(form, str):  # the reason why this layer has no such units
-                assert form.endswith(".")
-                continue
-            parts = [layer] if form.leader else masks_of(layer, work, recipe)
-            x = torch.rand(weight.shape)
-            units = form.pool(torch.cat([x] * len(parts)))
-            spread = form.spread(units, x.shape)
-            assert spread.shape == x.shape
+        units = lay_out(Recipe(granularity=granularity), work)
+        assert all(why.endswith(".") for why in units.fixed.values())
+        for layer, tiling in units.tilings.items():
+            x = torch.rand(units.shapes[layer])
+            pooled = tiling.pool(x)
+            spread = tiling.spread(pooled)
+            assert spread.shape == x.shape and len(pooled) == tiling.units
             # The same place always shows its own unit.
-            numbers = form.spread(torch.arange(len(units)), x.shape)
-            assert torch.equal(units[numbers], spread)
+            numbers = tiling.spread(torch.arange(tiling.units))
+            assert torch.equal(pooled[numbers], spread)
             # As many weights show a unit's number as the unit says it costs.
-            cost = form.lost(x.shape) if form.lost else x.numel() // len(units)
-            costs = torch.as_tensor(cost).expand(len(units))
-            inside = form.inside(x) if form.inside else torch.ones_like(x, dtype=torch.bool)
-            assert torch.equal(numbers[inside].bincount(minlength=len(units)), costs)
+            removed = tiling.removed_inside(x) if tiling.removed_inside else x >= 0
+            weights = numbers[removed].bincount(minlength=tiling.units)
+            assert torch.equal(weights, torch.as_tensor(tiling.cost).expand(tiling.units))
+            tried += 1
+        counts = units.counts()
+        alone = dict(zip(counts.sets, counts.alone().tolist(), strict=True))
+        for layer in units.slices.sets:
+            owned = [units.owned(layer, unit, work.model) for unit in range(units.size(layer))]
+            for unit in owned:
+                weights = sum(int(unit[name].sum()) for name in unit.keys() & units.shapes)
+                assert weights == alone[layer]
+            for parameter in owned[0]:
+                # A weight is in one unit by its row, and in one by its column where a set owns both.
+                group = units.slices.groups[units.slices.sets[layer]]
+                sides = sum(member.parameter == parameter for member in group.members)
+                together = torch.stack([unit[parameter] for unit in owned]).sum(0)
+                assert int(together.max()) <= sides
             tried += 1
     assert tried
+
+
+@pytest.mark.parametrize("granularity", ["row", "column"])
+def test_slices_of_equal_scores_pool_to_that_score(granularity: str) -> None:
+    work = toy("residual")
+    units = lay_out(Recipe(granularity=granularity), work)
+    scores = {name: torch.zeros(shape) for name, shape in units.shapes.items()}
+    for name in units.names:
+        for unit in range(units.size(name)):
+            scores[name][units.owned(name, unit, work.model)[name]] = unit + 1.0
+    for name, pooled in units.pool(scores).items():
+        assert pooled.tolist() == pytest.approx([unit + 1.0 for unit in range(units.size(name))])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -184,30 +207,31 @@ def test_the_budget_is_spent_to_the_unit_and_the_preview_says_what_happens(
     assert names
     for name in names:
         work = toy(name)
-        covered = masks.covered(plain, work)
+        covered = lay_out(plain, work).covered()
         scope = "by_sensitivity" if measuring else "global"
-        units = masks.rank(dataclasses.replace(plain, scope=scope, sparsity=max(RATIOS)), work)
-        layers = units.ranking.ranked(plain).units
+        farthest = dataclasses.replace(plain, scope=scope, sparsity=max(RATIOS))
+        units = rank_with_path(farthest, work, lay_out(farthest, work))
+        layers = units.ranking.layers_of(plain).units
         for scope, ratio in itertools.product(scopes, RATIOS):
             ratios = dict.fromkeys(layers, ratio) if scope == "manual" else {}
             recipe = dataclasses.replace(plain, scope=scope, sparsity=ratio, ratios=ratios)
             preview = units.ranking.preview(recipe)
-            keep = masks.verdict(units, preview.drops, work.model)
+            keep = units.masks(preview.drops, work.model)
             kept = {name: int(keep[name].sum()) for name in prunable(work.model)}
             assert {layer.name: layer.kept for layer in preview.layers} == kept
             assert preview.sparsity == pytest.approx(masks.sparsity(keep, covered), abs=1e-12)
             assert all(mask.any() for mask in keep.values())
-            spent_as_asked(recipe, units.ranking.ranked(recipe), preview.drops)
+            spent_as_asked(recipe, units.ranking.layers_of(recipe), preview.drops)
 
 
-def spent_as_asked(recipe: Recipe, layers: Ranked, drops: dict[str, int]) -> None:
+def spent_as_asked(recipe: Recipe, layers: RankedLayers, drops: dict[str, int]) -> None:
     """To one unit, unless min_units forbids it.
 
     Of the whole model where layers share a budget, of each layer where they do not.
     """
     largest = {name: layers.sizes[name] for name in layers.units}
     largest |= {name: int(max(costs)) for name, costs in layers.costs.items()}
-    full = {name: drops[name] == layers.spare(name) for name in layers.units}
+    full = {name: drops[name] == layers.removable(name) for name in layers.units}
     if recipe.scope in TOGETHER:
         budget = round(recipe.sparsity * layers.weights)
         unspent = budget - layers.spent(drops)
@@ -215,7 +239,7 @@ def spent_as_asked(recipe: Recipe, layers: Ranked, drops: dict[str, int]) -> Non
         assert all(full.values()) or unspent < max(largest.values())
     elif recipe.scope != "threshold":
         for name in layers.units:
-            removed = layers.gone(name, drops[name])
+            removed = layers.removed(name, drops[name])
             wanted = recipe.sparsity * layers.total(name)
             nearest = abs(removed - wanted) <= largest[name] / 2 + 1e-6
             assert nearest or (full[name] and removed < wanted), name
@@ -239,15 +263,12 @@ def test_what_was_asked_is_removed_after_fine_tuning_too(data: some.DataObject) 
     )
     finished, model, keep = ended(recipe, work)
     assert zero_where_pruned(model, keep)
-    assert finished.sparsity == masks.sparsity(keep, masks.covered(recipe, work))
-    layers = masks.rank(recipe, work).ranking.ranked(recipe)
+    assert finished.sparsity == masks.sparsity(keep, lay_out(recipe, work).covered())
+    layers = rank(recipe, work).ranking.layers_of(recipe)
     if layers.shared:
         spent_as_asked(recipe, layers, removed_by_group(recipe, work, keep))
     elif not layers.costs:  # where units differ in size, the sum depends on which are removed
-        drops = {}
-        for name in layers.units:
-            parts = masks_of(name, work, recipe)
-            drops[name] = sum(int((~keep[part]).sum()) for part in parts) // layers.sizes[name]
+        drops = {name: int((~keep[name]).sum()) // layers.sizes[name] for name in layers.units}
         spent_as_asked(recipe, layers, drops)
 
 
@@ -265,21 +286,14 @@ def zero_where_pruned(model: nn.Module, keep: masks.Masks) -> bool:
 
 
 def removed_by_group(recipe: Recipe, work: Workpiece, keep: masks.Masks) -> dict[str, int]:
-    """Dependency group -> how many of its units are removed as a whole."""
-    groups = masks.rank(recipe, work).groups
-    assert groups is not None
-    graph = groups.dependencies
-    removed = removed_units(graph, keep)
-    counts = {}
-    for group, start, stop in zip(graph.groups, graph.starts, graph.starts[1:], strict=False):
-        counts[group.name] = int(removed[start:stop].sum())
-    return counts
-
-
-def masks_of(name: str, work: Workpiece, recipe: Recipe) -> list[str]:
-    """A layer and those that are pruned with it."""
-    forms, _ = masks.fit(recipe, work)
-    return [name, *(other for other, form in forms.items() if form.leader == name)]
+    """Set of units -> how many of them are removed as a whole."""
+    slices = lay_out(recipe, work).slices
+    removed = removed_units(slices, keep)
+    starts = slices.starts
+    return {
+        name: int(removed[starts[number] : starts[number + 1]].sum())
+        for name, number in slices.sets.items()
+    }
 
 
 @pytest.mark.parametrize(("criterion", "granularity"), PAIRS)
@@ -334,7 +348,7 @@ def test_a_run_leaves_the_callers_model_alone_and_keeps_zeros_through_training(
     assert zero_where_pruned(model, keep)
     finished = history[-1]
     assert isinstance(finished, events.Finished)
-    assert finished.sparsity == masks.sparsity(keep, masks.covered(recipe, work))
+    assert finished.sparsity == masks.sparsity(keep, lay_out(recipe, work).covered())
     if granularity == "weight":
         total = sum(w.numel() for w in prunable(model).values())
         assert round(finished.sparsity * total) == round(0.6 * total)

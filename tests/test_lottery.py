@@ -15,7 +15,7 @@ from pruning import events, masks
 from pruning.cli import text
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
-from pruning.training import controls
+from pruning.training import controls, rewind
 from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece, prunable
 from tests.toys import same, toy
@@ -45,7 +45,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Training]:
     record: list[Training] = []
 
     def recorded(work: Workpiece, keep: Masks, recipe: Recipe, **options: Any) -> Iterator[Any]:
-        record.append(Training(controls.snapshot(work.model), keep, options))
+        record.append(Training(rewind.state_of(work.model), keep, options))
         return finetune(work, keep, recipe, **options)
 
     monkeypatch.setattr(import_module("pruning.pipeline"), "finetune", recorded)
@@ -143,7 +143,7 @@ def test_training_resumed_in_the_middle_is_the_rest_of_the_whole() -> None:
     rest = toy("residual")
     rest.model.load_state_dict(middle)
     returned(finetune(rest, {}, recipe, begin=4))
-    assert same(controls.snapshot(whole.model), controls.snapshot(rest.model))
+    assert same(rewind.state_of(whole.model), rewind.state_of(rest.model))
 
 
 def test_controls_differ_from_the_ticket_in_one_thing_each(trainings: list[Training]) -> None:
@@ -202,7 +202,7 @@ def test_random_masks_keep_as_many_units_of_each_layer(granularity: str) -> None
     work = toy("mlp" if granularity == "n_of_m" else "residual")
     recipe = Recipe(granularity=granularity, sparsity=0.4)
     keep = pruning.choose(recipe, work)
-    random_mask = controls.by_lot(recipe, work, keep, 1)
+    random_mask = controls.random_masks(recipe, work, keep, 1)
     assert keep.keys() == random_mask.keys()
     # Blocks at the edge are smaller: as many blocks, not as many weights.
     if granularity != "block":
@@ -230,7 +230,7 @@ def test_a_lottery_repeats_leaves_the_model_alone_and_counts_its_epochs() -> Non
     training = {"optimizer": "adam", "decay": "constant"}
     recipe = Recipe(**TICKET, controls=("reinit", "random_mask"), **training)
     work = toy("residual")
-    before = controls.snapshot(work.model)
+    before = rewind.state_of(work.model)
     first = list(pruning.run(recipe, work))
     second = list(pruning.run(recipe, work))
     for kind in ("ticket", "reinit"):
@@ -254,7 +254,7 @@ def test_the_command_line_names_tickets_and_controls() -> None:
 def test_masks_overlap_by_hand() -> None:
     a = {"w": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
     b = {"w": torch.tensor([True, False, True, False]), "b": torch.tensor([False])}
-    assert controls.overlap(a, b, ["w"]) == pytest.approx(1 / 3)
+    assert masks.overlap(a, b, ["w"]) == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_step_past_the_end_of_training_is_refused() -> None:
 
 def test_reinitialised_weights_depend_on_the_seed() -> None:
     model = toy("attention").model
-    first, second, other = (controls.drawn(model, seed).state_dict() for seed in (1, 1, 2))
+    first, second, other = (controls.reinitialised(model, seed).state_dict() for seed in (1, 1, 2))
     assert same(dict(first), dict(second))
     assert not torch.equal(first["head.weight"], other["head.weight"])
     assert not torch.equal(first["head.weight"], model.get_parameter("head.weight"))

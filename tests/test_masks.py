@@ -14,9 +14,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 import pruning
-from pruning import masks
+from pruning.allocation.layers import RankedLayers
+from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
-from pruning.allocation.scopes import Ranked, lowest
+from pruning.allocation.scopes import lowest
 from pruning.errors import (
     ModelError,
     NotFinite,
@@ -27,6 +28,7 @@ from pruning.errors import (
 )
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
+from pruning.units.layout import lay_out
 from tests.toys import same, toy
 
 TENTHS = [n / 10 for n in range(10)]
@@ -76,7 +78,7 @@ def test_channels_without_an_example_are_pruned_layer_by_layer() -> None:
     assert keep["0.bias"].tolist() == [True, False]
     assert keep["1.weight"].all()
     reason = "the model has no example input to follow through it."
-    assert masks.layer_by_layer(HALF_OF_CHANNELS, work) == reason
+    assert lay_out(HALF_OF_CHANNELS, work).why_by_layer == reason
 
 
 def test_the_output_layer_keeps_its_channels_and_says_why() -> None:
@@ -153,7 +155,7 @@ def test_the_lowest_of_several_arrays_equal_one_stable_sort(
     values: list[list[float]], count: int, min_units: int
 ) -> None:
     units = {str(i): np.sort(np.array(v, np.float32)) for i, v in enumerate(values)}
-    layers = Ranked(units, dict.fromkeys(units, 1), min_units)
+    layers = RankedLayers(units, dict.fromkeys(units, 1), min_units)
     removable = [scores[: max(0, len(scores) - min_units)] for scores in units.values()]
     layer_of = np.repeat(np.arange(len(removable)), [len(scores) for scores in removable])
     order = np.concatenate(removable).argsort(kind="stable")[:count]
@@ -175,7 +177,7 @@ def test_units_of_different_sizes_never_overspend(
     for i, (count, size) in enumerate(layers):
         units[str(i)] = np.sort(generator.integers(0, 3, count).astype(np.float32))
         sizes[str(i)] = size
-    ranked = Ranked(units, sizes)
+    ranked = RankedLayers(units, sizes)
     budget = round(sparsity * ranked.weights)
     drops = lowest(ranked, units, budget)
     assert sum(drops[n] * sizes[n] for n in drops) <= budget
@@ -184,7 +186,7 @@ def test_units_of_different_sizes_never_overspend(
 
 def test_ranking_survives_its_file(tmp_path: Path) -> None:
     recipe = Recipe(granularity="channel", sparsity=0.5)
-    ranking = masks.rank(recipe, toy("residual")).ranking
+    ranking = rank(recipe, toy("residual")).ranking
     ranking.save(tmp_path / "ranking.npz")
     loaded = Ranking.load(tmp_path / "ranking.npz")
     assert loaded.preview(recipe) == ranking.preview(recipe)

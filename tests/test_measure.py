@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pruning
-from pruning import masks
+from pruning.allocation.ranked import rank
 from pruning.errors import DataError, Diverged, Stopped
 from pruning.events import Accuracy
 from pruning.measurement import dense_bytes, latencies, macs, output_layer, positions, size
@@ -46,7 +46,7 @@ def test_dense_bytes_are_the_files(name: str, tmp_path: Path) -> None:
 def test_sparse_bytes_of_the_model_and_of_the_preview_agree(sparsity: float) -> None:
     work = toy("residual")
     recipe = Recipe(sparsity=sparsity)
-    preview = masks.rank(recipe, work).ranking.preview(recipe)
+    preview = rank(recipe, work).ranking.preview(recipe)
     pruning.apply(pruning.choose(recipe, work), work.model)
     measured = size(work.model)
     assert measured.dense == preview.bytes_dense

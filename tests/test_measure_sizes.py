@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from torch import Tensor, nn
 
 import sample_models
-from pruning import masks
+from pruning import masks, selection
 from pruning.measurement import size
 from pruning.measurement.sizes import memory, peak_activations
 from pruning.measurement.sparse_file import entropy, read, write
@@ -77,7 +77,7 @@ def test_the_sparse_file_is_within_a_fifth_of_the_entropy_limit(sparsity: float)
     state = read(write(work.model.state_dict(), ()))  # a copy: the sample is shared
     model = sample_models.build("digits-cnn")
     model.load_state_dict(state)
-    masks.apply(masks.choose(Recipe(sparsity=sparsity), work), model)
+    masks.apply(selection.choose(Recipe(sparsity=sparsity), work), model)
     sizes = size(model)
     assert sizes.entropy_coded is not None and sizes.limit is not None
     assert sizes.limit <= sizes.entropy_coded <= 1.2 * sizes.limit

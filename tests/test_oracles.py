@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 import pruning
 import sample_models
-from pruning import masks, registry
+from pruning import registry, selection
 from pruning.criteria import _obs_solver
 from pruning.criteria.synflow import flows, positive
 from pruning.evidence import Evidence
@@ -203,7 +203,7 @@ def test_compensation_keeps_what_stays_zero_and_brings_each_layer_closer(name: s
     work = toy(name)
     recipe = pruning.Recipe(criterion="obs", sparsity=0.6, scope="per_layer")
     keep, before = pruning.choose(recipe, work), copy.deepcopy(work.model.state_dict())
-    made = masks.compensation(recipe, work, keep)
+    made = selection.compensation(recipe, work, keep)
     assert all(torch.equal(before[n], value) for n, value in work.model.state_dict().items())
     seen = Evidence.of(work)
     for layer, grams in seen.grams():
@@ -225,7 +225,7 @@ def test_compensation_keeps_what_stays_zero_and_brings_each_layer_closer(name: s
 def test_most_criteria_make_up_for_nothing() -> None:
     work = toy("mlp")
     recipe = pruning.Recipe(criterion="magnitude", sparsity=0.6)
-    assert masks.compensation(recipe, work, pruning.choose(recipe, work)) == {}
+    assert selection.compensation(recipe, work, pruning.choose(recipe, work)) == {}
 
 
 def test_on_a_trained_network_what_the_field_reports_holds_before_any_fine_tuning() -> None:
@@ -235,7 +235,7 @@ def test_on_a_trained_network_what_the_field_reports_holds_before_any_fine_tunin
     for criterion in ("random", "magnitude", "obd", "obs"):
         recipe = pruning.Recipe(criterion=criterion, sparsity=0.9)
         copied = replace(work, model=copy.deepcopy(work.model))
-        masks.remove(recipe, copied, pruning.choose(recipe, copied))
+        selection.remove(recipe, copied, pruning.choose(recipe, copied))
         assert copied.test is not None
         right[criterion] = evaluate(copied.model, copied.test, copied.loss)[0].value
     assert right["random"] < 0.3 < right["magnitude"] < right["obd"] < right["obs"]

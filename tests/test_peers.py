@@ -16,7 +16,7 @@ from torch.nn.utils import prune
 
 import pruning
 import sample_models
-from pruning import masks
+from pruning.allocation.ranked import rank
 from pruning.measurement import output_layer
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
@@ -105,11 +105,11 @@ def agree(work: Workpiece, how: str, ratios: Sequence[float] = RATIOS) -> None:
     Where they empty a layer and we keep a unit, there is nothing to compare.
     """
     recipe = RECIPES[how]
-    units = masks.rank(recipe, work)
+    units = rank(recipe, work)
     compared = 0
     for ratio in ratios:
         drops = units.ranking.drops(replace(recipe, sparsity=ratio))
-        ours = masks.verdict(units, drops, work.model)
+        ours = units.masks(drops, work.model)
         theirs = peers(work.model, how, ratio)
         names = theirs.keys() - set(units.ranking.fixed)
         emptied = {name for name in names if not theirs[name].any()}
@@ -180,4 +180,4 @@ def test_ties_are_pruned_by_flat_index_and_the_count_is_exact(
 
 def test_rows_of_the_output_layer_are_left_alone() -> None:
     work = sample_models.load("digits-cnn", data=False)
-    assert set(masks.rank(RECIPES["ln1"], work).ranking.fixed) == {output_layer(work)}
+    assert set(rank(RECIPES["ln1"], work).ranking.fixed) == {output_layer(work)}

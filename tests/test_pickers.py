@@ -8,8 +8,9 @@ import pytest
 from pages import settled, texts
 
 from dashboard import forms, models, state, words
-from pruning import masks, registry, studies
+from pruning import registry, studies
 from pruning.recipe import Recipe
+from pruning.units.layout import lay_out
 from tests.toys import toy
 
 REWOUND = {"start": "random", "epochs": 1}
@@ -52,7 +53,7 @@ def test_a_card_says_which_granularities_fit_as_the_engine_does(name: str) -> No
     work = toy(name)
     reasons = studies.card.without_units(work)
     granularities = registry.names("granularity")
-    covered = {g: masks.covered(Recipe(granularity=g), work) for g in granularities}
+    covered = {g: lay_out(Recipe(granularity=g), work).covered() for g in granularities}
     assert set(reasons) == {g for g in granularities if not covered[g]}
     assert all(why.endswith(".") for why in reasons.values())
     assert ("head" in reasons, "kernel" in reasons) == (name != "attention", name != "residual")

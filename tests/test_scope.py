@@ -8,20 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pruning import registry
+from pruning.allocation.layers import RankedLayers
 from pruning.allocation.schedules import grow
-from pruning.allocation.scopes import Ranked, _lamp, spend
+from pruning.allocation.scopes import _lamp, allocate
 from pruning.errors import OutOfRange
 
 TOGETHER = ("global", "erk", "lamp")
 
 
-def ranked(shapes: dict[str, tuple[int, ...]], seed: int = 0, **fields: object) -> Ranked:
+def ranked(shapes: dict[str, tuple[int, ...]], seed: int = 0, **fields: object) -> RankedLayers:
     """Random scores of single weights."""
     generator = np.random.default_rng(seed)
     units = {}
     for name, shape in shapes.items():
         units[name] = np.sort(generator.random(int(np.prod(shape))).astype(np.float32))
-    return Ranked(units, dict.fromkeys(shapes, 1), shapes=shapes, **fields)
+    return RankedLayers(units, dict.fromkeys(shapes, 1), shapes=shapes, **fields)
 
 
 def test_lamp_by_hand() -> None:
@@ -34,10 +35,10 @@ def test_lamp_by_hand() -> None:
 
 def test_lamp_keeps_a_layer_of_small_weights_that_global_magnitude_would_empty() -> None:
     scores = np.arange(1, 11, dtype=np.float32)
-    layers = Ranked({"small": scores / 1000, "large": scores}, {"small": 1, "large": 1})
-    assert spend("global", layers, 0.5, {}) == {"small": 9, "large": 1}  # all but min_units
+    layers = RankedLayers({"small": scores / 1000, "large": scores}, {"small": 1, "large": 1})
+    assert allocate("global", layers, 0.5, {}) == {"small": 9, "large": 1}  # all but min_units
     # The scale of a layer does not matter.
-    assert spend("lamp", layers, 0.5, {}) == {"small": 5, "large": 5}
+    assert allocate("lamp", layers, 0.5, {}) == {"small": 5, "large": 5}
 
 
 @given(
@@ -60,14 +61,14 @@ def test_erk_keeps_in_proportion_to_inputs_and_outputs() -> None:
     # 100×300 and 10×100: the sums of sides are 400 and 110; with 90 % of 31,000 removed, 3,100 are
     # kept: ε · (400 + 110), ε = 6.08.
     layers = ranked({"a": (100, 300), "b": (10, 100)})
-    drops = spend("erk", layers, 0.9, {})
+    drops = allocate("erk", layers, 0.9, {})
     assert (30_000 - drops["a"], 1000 - drops["b"]) == (2431, 669)
     assert drops["a"] + drops["b"] == round(0.9 * 31_000)
 
 
 def test_erk_leaves_a_layer_dense_that_would_need_more_than_all() -> None:
     layers = ranked({"first": (8, 1, 3, 3), "wide": (200, 200)})
-    assert spend("erk", layers, 0.3, {})["first"] == 0
+    assert allocate("erk", layers, 0.3, {})["first"] == 0
 
 
 matrices = some.tuples(some.integers(1, 9), some.integers(1, 9))
@@ -83,9 +84,9 @@ def test_one_budget_is_met_to_the_weight(
     shapes: dict[str, tuple[int, int]], sparsity: float, min_units: int, scope: str
 ) -> None:
     layers = ranked(shapes, min_units=min_units)
-    drops = spend(scope, layers, sparsity, {})
-    assert all(0 <= drops[n] <= layers.spare(n) for n in drops)
-    most = sum(layers.spare(name) for name in shapes)
+    drops = allocate(scope, layers, sparsity, {})
+    assert all(0 <= drops[n] <= layers.removable(n) for n in drops)
+    most = sum(layers.removable(name) for name in shapes)
     assert sum(drops.values()) == min(round(sparsity * layers.weights), most)
 
 
@@ -103,8 +104,8 @@ def test_more_sparsity_never_revives_a_unit(scope: str, steps: int, sparsity: fl
         scores = {name: units.copy() for name, units in layers.units.items()}
         for name, removed in before.items():
             scores[name][:removed] = -np.inf
-        now = Ranked(scores, layers.sizes, shapes=shapes)
-        drops = spend(scope, now, sparsity * step / steps, {})
+        now = RankedLayers(scores, layers.sizes, shapes=shapes)
+        drops = allocate(scope, now, sparsity * step / steps, {})
         assert all(drops[name] >= before[name] for name in shapes)
         before = drops
     if scope in TOGETHER:
@@ -114,19 +115,19 @@ def test_more_sparsity_never_revives_a_unit(scope: str, steps: int, sparsity: fl
 def test_the_output_layer_loses_less_at_the_lottery_rate() -> None:
     layers = ranked({"hidden": (10, 100), "out": (10, 100)}, output="out")
     slow = {"output": float(np.log(0.9) / np.log(0.8))}
-    assert spend("per_layer", layers, 0.2, slow) == {"hidden": 200, "out": 100}
-    assert spend("per_layer", layers, 1 - 0.8**3, slow) == {"hidden": 488, "out": 271}
-    assert spend("per_layer", layers, 0.5, {}) == {"hidden": 500, "out": 500}
-    assert spend("per_layer", layers, 0.5, {"output": 0.0}) == {"hidden": 500, "out": 0}
+    assert allocate("per_layer", layers, 0.2, slow) == {"hidden": 200, "out": 100}
+    assert allocate("per_layer", layers, 1 - 0.8**3, slow) == {"hidden": 488, "out": 271}
+    assert allocate("per_layer", layers, 0.5, {}) == {"hidden": 500, "out": 500}
+    assert allocate("per_layer", layers, 0.5, {"output": 0.0}) == {"hidden": 500, "out": 0}
     with pytest.raises(OutOfRange, match="Option output of per_layer is -1"):
-        spend("per_layer", layers, 0.5, {"output": -1.0})
+        allocate("per_layer", layers, 0.5, {"output": -1.0})
 
 
 def test_a_threshold_removes_what_lies_below_whatever_the_sparsity() -> None:
     scores = {"a": np.array([0.1, 0.2, 0.3], np.float32), "b": np.array([0.01, 0.02], np.float32)}
-    layers = Ranked(scores, {"a": 1, "b": 1})
+    layers = RankedLayers(scores, {"a": 1, "b": 1})
     for sparsity in (0.0, 0.9):
-        assert spend("threshold", layers, sparsity, {"value": 0.2}) == {"a": 1, "b": 1}
+        assert allocate("threshold", layers, sparsity, {"value": 0.2}) == {"a": 1, "b": 1}
 
 
 def test_a_geometric_schedule_removes_the_same_share_of_what_remains() -> None:

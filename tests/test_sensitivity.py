@@ -14,22 +14,24 @@ from torch import Tensor, nn
 
 import pruning
 import sample_models
-from pruning import events, masks
+from pruning import events
 from pruning.errors import DataError, NothingToPrune, OutOfRange, RecipeError, Stopped, UnknownName
 from pruning.events import Point
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import cells, evaluator
-from pruning.sensitivity_map.measure import LEVELS
 from pruning.sensitivity_map.replay import PartialForward
+from pruning.sensitivity_map.sensitivity import LEVELS
+from pruning.stats import paired_change
 from pruning.types import Workpiece
+from pruning.units.layout import lay_out
 from tests.toys import TOYS, toy
 
 
 @pytest.fixture(autouse=True)
-def nothing_held() -> None:
+def nothing_remembered() -> None:
     """Each test measures for itself."""
-    cells._held.clear()
+    cells._counts.clear()
 
 
 def plain(work: Workpiece, point: Point, **fields: object) -> tuple[events.Accuracy, float]:
@@ -110,7 +112,7 @@ def test_every_cell_equals_a_plain_loop_on_trained_models(
     work = sample_models.load(name)
     points = list(pruning.sensitivity(work, levels=levels, keep=None))
     assert len({(p.layer, p.level) for p in points}) == len(points)
-    assert len(points) == len(levels) * len(masks.covered(Recipe(), work))
+    assert len(points) == len(levels) * len(lay_out(Recipe(), work).covered())
     assert {p.tier for p in points} == {"exact"} and all(p.final for p in points)
     assert differing(work, points) == []
 
@@ -119,7 +121,7 @@ def test_every_cell_equals_a_plain_loop_on_trained_models(
 @pytest.mark.parametrize("fields", [{"criterion": "taylor"}, {"granularity": "channel"}], ids=str)
 def test_every_cell_equals_a_plain_loop_on_toys(name: str, fields: dict[str, str]) -> None:
     work = toy(name)
-    if not masks.covered(Recipe(**fields), work):  # type: ignore[arg-type]
+    if not lay_out(Recipe(**fields), work).covered():  # type: ignore[arg-type]
         with pytest.raises(RecipeError, match="fits no layer"):
             list(pruning.sensitivity(work, keep=None, **fields))  # type: ignore[arg-type]
         return
@@ -187,15 +189,20 @@ def test_the_model_is_left_as_found() -> None:
 # ---------------------------------------------------------------- intervals and tiers
 
 
+def interval(lost: int, won: int, n: int) -> tuple[float, float]:
+    change = paired_change(lost, won, n)
+    return change.low, change.high
+
+
 def test_the_paired_interval_by_hand() -> None:
     """12 answers lost, 2 won, of 98: half an answer more in each count gives 15 that differ among 100, 10 more lost than won.
 
     Change −10/100; variance (15 − 10²/100)/100² = 14/10⁴, so ± 1.96 · 0.0374 = 0.0733.
     """
-    low, high = cells.paired(12, 2, 98)
+    low, high = interval(12, 2, 98)
     assert (low + high) / 2 == pytest.approx(-0.10)
     assert (high - low) / 2 == pytest.approx(1.96 * math.sqrt(14) / 100, rel=1e-4)
-    low, high = cells.paired(0, 0, 98)  # no answer differed: still a width
+    low, high = interval(0, 0, 98)  # no answer differed: still a width
     assert (low, high) == (pytest.approx(-0.0196, abs=1e-4), pytest.approx(0.0196, abs=1e-4))
 
 
@@ -256,7 +263,7 @@ def test_gradients_of_single_examples_where_torch_cannot_map_them() -> None:
 def test_a_second_asking_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = toy("residual")
     first = list(pruning.sensitivity(work, keep=tmp_path))
-    cells._held.clear()
+    cells._counts.clear()
     monkeypatch.setattr(evaluator, "Evaluator", lambda *_: pytest.fail("measured again"))
     again = list(pruning.sensitivity(work, keep=tmp_path))
     assert sorted(map(events.to_json, again)) == sorted(map(events.to_json, first))
@@ -266,7 +273,7 @@ def test_other_weights_criteria_or_seeds_are_other_maps() -> None:
     work, other = toy("mlp"), toy("mlp", seed=1)
     assert work.validation and other.validation
     keys = {
-        cells.key(recipe, held, held.validation, how)  # type: ignore[arg-type]
+        cells.cache_key(recipe, held, held.validation, how)  # type: ignore[arg-type]
         for held in (work, other, replace(work, validation=work.validation.head(9)))
         for recipe in (
             Recipe(),
@@ -287,7 +294,7 @@ def test_a_stopped_map_goes_on_where_it_was(tier: str, tmp_path: Path) -> None:
         (p.layer, p.level): p
         for p in pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=None)
     }
-    cells._held.clear()
+    cells._counts.clear()
     said = 0
 
     def enough() -> bool:
@@ -297,7 +304,7 @@ def test_a_stopped_map_goes_on_where_it_was(tier: str, tmp_path: Path) -> None:
 
     with pytest.raises(Stopped, match="goes on from there"):
         list(pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=tmp_path, stop=enough))
-    cells._held.clear()
+    cells._counts.clear()
     stored = next(tmp_path.glob("*.json")).read_text()
     assert "conv1.weight|" in stored
     resumed = {
@@ -329,6 +336,6 @@ def test_what_cannot_be_asked_is_said_at_once() -> None:
         pruning.sensitivity(replace(work, validation=None))
     with pytest.raises(UnknownName, match="nowhere"):
         list(pruning.sensitivity(work, exclude=("nowhere",)))
-    names = list(masks.covered(Recipe(), work))
+    names = list(lay_out(Recipe(), work).covered())
     with pytest.raises(NothingToPrune, match="excluded"):
         list(pruning.sensitivity(work, exclude=names))

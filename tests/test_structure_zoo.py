@@ -15,7 +15,8 @@ import torchvision
 from torch import nn
 
 import pruning
-from pruning import events, masks
+from pruning import events
+from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
 from pruning.events import Finished
 from pruning.recipe import Recipe
@@ -80,10 +81,8 @@ def test_resnet18_at_half_is_the_published_anchor() -> None:
     assert counting(model, x) == (1822177768, 11689512)
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", scope="per_layer", sparsity=0.5)
-    ranking = masks.rank(recipe, work).ranking
-    compact = pruning.shrink(
-        model, masks.verdict(masks.rank(recipe, work), ranking.drops(recipe), model), x
-    )
+    ranking = rank(recipe, work).ranking
+    compact = pruning.shrink(model, rank(recipe, work).masks(ranking.drops(recipe), model), x)
     assert counting(compact, x) == (487202536, 3055880)
     left = ranking.preview(recipe)  # and the preview knew it
     assert left.kept == sum(p.numel() for p in compact.parameters() if p.dim() > 1)
@@ -158,11 +157,9 @@ def test_previews_count_what_shrinking_keeps(name: str, scope: str, tmp_path: An
     work = Workpiece(name, model, example=example)  # type: ignore[arg-type]
     for granularity in ("channel", "head") if "attention" in name else ("channel",):
         recipe = Recipe(granularity=granularity, scope=scope, sparsity=0.5)
-        units = masks.rank(recipe, work)
+        units = rank(recipe, work)
         left = units.ranking.preview(recipe)
-        compact, certificate = shrink_certified(
-            model, masks.verdict(units, left.drops, model), example
-        )
+        compact, certificate = shrink_certified(model, units.masks(left.drops, model), example)
         parameters = dict(compact.named_parameters())
         assert {layer.name: layer.kept for layer in left.layers} == {
             n: parameters[n].numel() for n in prunable(model) if n in parameters
@@ -179,7 +176,7 @@ def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
     )
     work = Workpiece("resnet18", model, example=x)
     recipe = Recipe(granularity="channel", granularity_options={"round_to": 16}, sparsity=0.6)
-    ranking = masks.rank(recipe, work).ranking
+    ranking = rank(recipe, work).ranking
     left = ranking.preview(recipe)
     kept = {name: left.units[name] - left.drops[name] for name in ranking.units}
     assert all(count % 16 == 0 for count in kept.values()) and len(set(kept.values())) > 1
@@ -201,7 +198,7 @@ def test_normalised_groups_compare() -> None:
             granularity_options={"normalise": way, "over": "rows"},
             sparsity=0.3,
         )
-        drops[way] = masks.rank(recipe, work).ranking.drops(recipe)
+        drops[way] = rank(recipe, work).ranking.drops(recipe)
     assert drops["none"]["0.weight"] == 0 < drops["none"]["2.weight"]
     assert min(drops["mean"]["0.weight"], drops["max"]["0.weight"]) > 3
 
@@ -213,7 +210,7 @@ def test_a_preview_is_quick() -> None:
         torch.randn(1, 3, 32, 32),
     )
     recipe = Recipe(granularity="channel", sparsity=0.5)
-    ranking = masks.rank(recipe, Workpiece("resnet50", model, example=x)).ranking
+    ranking = rank(recipe, Workpiece("resnet50", model, example=x)).ranking
     seconds = []
     for share in np.linspace(0.1, 0.9, 9):
         start = time.perf_counter()

@@ -16,8 +16,17 @@ from torch import Tensor, nn
 
 import pruning
 import sample_models
-from pruning import masks, registry, stats
-from pruning.analysis.criterion_check import Oracle, Plan, Point, Question, Told, sampled, truth
+from pruning import registry, stats
+from pruning.allocation.ranked import rank
+from pruning.analysis.criterion_check import (
+    Check,
+    CheckedUnit,
+    CheckPlan,
+    CheckResult,
+    LeaveOneOut,
+    criterion_check,
+    sampled,
+)
 from pruning.cli import main
 from pruning.errors import DataError, OutOfRange, RecipeError, Stopped, UnknownName
 from pruning.measurement import evaluate
@@ -113,28 +122,22 @@ def test_only_what_a_weight_reaches_is_run_again() -> None:
 
 
 def masked(work: Workpiece, gone: Masks) -> float:
-    """The loss without what a mask removes, by masking a copy and measuring it: what the oracle must agree with."""
+    """The loss without what a mask removes, by masking a copy and measuring it: what the measurer must agree with."""
     model = copy.deepcopy(work.model)
     pruning.apply(gone, model)
     assert work.validation is not None
     return evaluate(model, work.validation, work.loss)[1]
 
 
-def without(work: Workpiece, question: Question, layer: str, unit: int) -> Masks:
+def without(work: Workpiece, check: Check, layer: str, unit: int) -> Masks:
     """The mask that pruning makes when this unit scores lowest and one unit goes."""
-    units = masks.rank(question.recipe(), work)
-    group = [
-        layer,
-        *(name for name, form in units.forms.items() if form.leader == layer),
-    ]  # coupled groups need no others
-    scores = {name: torch.arange(len(values)) + 1.0 for name, values in units.scores.items()}
-    for name in group:
-        scores[name][unit] = 0
+    ranked = rank(check.recipe(), work)
+    scores = {name: torch.arange(len(values)) + 1.0 for name, values in ranked.scores.items()}
+    scores[layer][unit] = 0
     ranking = replace(
-        units.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()}
+        ranked.ranking, units={name: np.sort(values.numpy()) for name, values in scores.items()}
     )
-    drops = {name: int(name in group) for name in units.ranking.every}
-    return masks.verdict(replace(units, scores=scores, ranking=ranking), drops, work.model)
+    return replace(ranked, scores=scores, ranking=ranking).masks({layer: 1}, work.model)
 
 
 @pytest.mark.parametrize(
@@ -144,24 +147,24 @@ def without(work: Workpiece, question: Question, layer: str, unit: int) -> Masks
 def test_the_change_is_that_of_masking_the_unit(name: str, granularity: str) -> None:
     work = toy(name)
     before, chance = snapshot(work.model), torch.get_rng_state()
-    question = Question(granularity=granularity, units=3)
+    check = Check(granularity=granularity, units=3)
     try:
-        chosen = sampled(work, question)
+        chosen = sampled(work, check)
     except RecipeError as error:
         assert "Choose another granularity" in str(error)
         return
-    oracle, dense = Oracle(work, question), masked(work, {})
-    assert oracle.loss == pytest.approx(dense, abs=1e-6)
+    measurer, dense = LeaveOneOut(work, check), masked(work, {})
+    assert measurer.loss == pytest.approx(dense, abs=1e-6)
     for layer, units in chosen.items():
-        assert 1 <= len(units) <= oracle.count(layer)
-        for unit, weights, change in oracle.changes(layer, units):
-            gone = without(work, question, layer, unit)
+        assert 1 <= len(units) <= measurer.size(layer)
+        for unit, weights, change in measurer.changes(layer, units):
+            gone = without(work, check, layer, unit)
             assert weights == sum(
                 int((~keep).sum()) for name, keep in gone.items() if keep.dim() > 1
             )
             assert change == pytest.approx(masked(work, gone) - dense, abs=2e-6)
     assert same(before, snapshot(work.model))
-    assert same(dict(oracle.model.state_dict()), dict(work.model.state_dict()))
+    assert same(dict(measurer.model.state_dict()), dict(work.model.state_dict()))
     assert torch.equal(chance, torch.get_rng_state())
 
 
@@ -171,7 +174,7 @@ def test_an_unused_unit_changes_nothing() -> None:
         work.model.get_parameter("2.weight")[:, 4] = 0  # nobody reads unit 4 of the first layer
     change = {
         unit: change
-        for unit, _, change in Oracle(work, Question(granularity="channel")).changes(
+        for unit, _, change in LeaveOneOut(work, Check(granularity="channel")).changes(
             "0.weight", range(12)
         )
     }
@@ -213,16 +216,16 @@ def linear() -> Workpiece:
 
 
 def told(
-    work: Workpiece, criteria: dict[str, dict[str, Any]], **question: Any
-) -> tuple[Plan, list[Point], Told]:
-    plan, *points, end = truth(work, Question(**question), criteria)
-    assert isinstance(plan, Plan) and isinstance(end, Told)
-    return plan, [point for point in points if isinstance(point, Point)], end
+    work: Workpiece, criteria: dict[str, dict[str, Any]], **check: Any
+) -> tuple[CheckPlan, list[CheckedUnit], CheckResult]:
+    plan, *points, end = criterion_check(work, Check(**check), criteria)
+    assert isinstance(plan, CheckPlan) and isinstance(end, CheckResult)
+    return plan, [point for point in points if isinstance(point, CheckedUnit)], end
 
 
 def test_on_a_quadratic_by_hand() -> None:
     changes = [
-        change for _, _, change in Oracle(quadratic(), Question()).changes("weight", [0, 1, 2])
+        change for _, _, change in LeaveOneOut(quadratic(), Check()).changes("weight", [0, 1, 2])
     ]
     assert changes == pytest.approx([8, 4.5, 12.5])
 
@@ -232,8 +235,8 @@ def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
     assert len(points) == 24
     for point in points:
         assert point.scores["taylor"] == pytest.approx(abs(point.change), rel=1e-4)
-    assert end.layers[0].size["taylor"].value == pytest.approx(1)
-    assert end.layers[0].size["magnitude"].value < 1  # type: ignore[operator]
+    assert end.layers[0].absolute["taylor"].value == pytest.approx(1)
+    assert end.layers[0].absolute["magnitude"].value < 1  # type: ignore[operator]
 
 
 def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
@@ -244,7 +247,7 @@ def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
         points
     ):  # at the minimum the gradient is 0, and the Hessian is diagonal: one probe reads it off
         assert point.scores["obd"] == pytest.approx(point.change, rel=1e-5)
-    rho = {name: held.value for name, held in end.layers[0].harm.items()}
+    rho = {name: held.value for name, held in end.layers[0].signed.items()}
     assert rho == pytest.approx({"obd": 1, "magnitude": -1}), (
         "the largest weight is the one that matters least"
     )
@@ -262,10 +265,10 @@ def test_correlations_are_of_the_points_and_the_last_is_over_all() -> None:
         assert held.units == len(mine)
         scores = {name: [p.scores[name] for p in mine] for name in held.criteria}
         for name in held.criteria:
-            assert held.size[name].value == stats.spearman(
+            assert held.absolute[name].value == stats.spearman(
                 scores[name], [abs(p.change) for p in mine]
             )
-            assert held.harm[name].value == stats.spearman(scores[name], [p.change for p in mine])
+            assert held.signed[name].value == stats.spearman(scores[name], [p.change for p in mine])
         assert held.agreement[0][1] == stats.spearman(scores["taylor"], scores["random"])
 
 
@@ -275,7 +278,7 @@ def test_scores_are_those_that_prune() -> None:
         work, {"taylor": {"squared": True}}, granularity="channel", layers=("first.weight",)
     )
     recipe = pruning.Recipe(criterion="taylor", options={"squared": True}, granularity="channel")
-    ranking = masks.rank(recipe, work).ranking.units["first.weight"]
+    ranking = rank(recipe, work).ranking.units["first.weight"]
     assert sorted(p.scores["taylor"] for p in points) == ranking.tolist()
 
 
@@ -286,12 +289,12 @@ def test_it_repeats_and_leaves_no_trace_even_when_left_halfway() -> None:
     first, again = (told(work, {"random": {}}, units=7, seed=5) for _ in range(2))
     assert first[1] == again[1] and replace(first[2], seconds=0) == replace(again[2], seconds=0)
     assert first[1] != told(work, {"random": {}}, units=7, seed=6)[1]
-    going = truth(work, Question(), {"random": {}})
+    going = criterion_check(work, Check(), {"random": {}})
     next(going), next(going)
     going.close()
     assert same(before, snapshot(work.model))
     with pytest.raises(Stopped, match="after 0 units"):
-        list(truth(work, Question(), {"random": {}}, stop=lambda: True))
+        list(criterion_check(work, Check(), {"random": {}}, stop=lambda: True))
 
 
 def test_what_cannot_be_asked_says_why() -> None:
@@ -302,7 +305,9 @@ def test_what_cannot_be_asked_says_why() -> None:
         told(work, {"magnitude": {}}, layers=("firs.weight",))
     with pytest.raises(RecipeError, match=r"head\.weight stays whole by channel: its outputs"):
         told(work, {"magnitude": {}}, layers=("head.weight",), granularity="channel")
-    with pytest.raises(RecipeError, match="which weights of a unit go depends on the criterion"):
+    with pytest.raises(
+        RecipeError, match="which weights of a unit are removed depends on the criterion"
+    ):
         told(
             toy("depthwise"),
             {"magnitude": {}},
@@ -312,10 +317,10 @@ def test_what_cannot_be_asked_says_why() -> None:
     with pytest.raises(RecipeError, match="No layer has units by head: the model has no attention"):
         told(work, {"magnitude": {}}, granularity="head")
     with pytest.raises(OutOfRange, match="units is 2"):
-        Question(units=2)
+        Check(units=2)
     with pytest.raises(RecipeError, match="No criterion is named"):
         told(work, {})
-    with pytest.raises(DataError, match="The true change in loss needs validation data"):
+    with pytest.raises(DataError, match="The leave-one-out loss change needs validation data"):
         told(replace(work, validation=None), {"magnitude": {}})
     bare = replace(work, train=None)
     plan, points, _ = told(bare, {"magnitude": {}, "taylor": {}})
@@ -369,7 +374,7 @@ def test_the_shell_says_points_then_correlations(capsys: pytest.CaptureFixture[s
     assert (plan["event"], len(points), end["event"]) == ("plan", 8, "summary")
     assert {p["layer"] for p in points} == {named("digits-mlp")[1]}
     scores, changes = [p["scores"]["magnitude"] for p in points], [abs(p["change"]) for p in points]
-    assert end["layers"][0]["size"]["magnitude"]["value"] == pytest.approx(
+    assert end["layers"][0]["absolute"]["magnitude"]["value"] == pytest.approx(
         scipy_stats.spearmanr(scores, changes).statistic
     )
     assert main([*words, *more]) == 0

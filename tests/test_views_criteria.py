@@ -35,9 +35,9 @@ def test_the_page_shows_what_the_engine_measured():
     page = settled("criteria", r=CHANNELS, layer="conv2.weight")
     assert not page.exception and not page.error
     work = sample_models.load("digits-cnn")
-    _, *points, end = criterion_check.truth(
+    _, *points, end = criterion_check.criterion_check(
         work,
-        criterion_check.Question(("conv2.weight",), "channel"),
+        criterion_check.Check(("conv2.weight",), "channel"),
         {"magnitude": {}, "taylor": {}, "random": {}},
     )
     expected = end.layers[0].size

@@ -205,7 +205,7 @@ def missed(preview: Preview, recipe: Recipe) -> str | None:
 
 def uniform(ranking: Ranking, recipe: Recipe, share: float) -> dict[str, float]:
     """The same share for each layer that the recipe may prune."""
-    return dict.fromkeys(ranking.ranked(replace(recipe, ratios={})).units, share)
+    return dict.fromkeys(ranking.layers_of(replace(recipe, ratios={})).units, share)
 
 
 def exactness(recipe: Recipe) -> str:

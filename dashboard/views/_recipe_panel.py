@@ -193,7 +193,7 @@ def first_ratios(recipe: Recipe, ranking: Ranking | None, scope: str) -> dict[st
 
 def manual(recipe: Recipe, ranking: Ranking) -> None:
     """A share for each layer, all at once or one by one."""
-    names = list(ranking.ranked(recipe).units)
+    names = list(ranking.layers_of(recipe).units)
     ratios = {name: recipe.ratios.get(name, 0.0) for name in names}
     shares = set(ratios.values())
     same = round(shares.pop() * 100, 6) if len(shares) == 1 else None

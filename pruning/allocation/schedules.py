@@ -1,4 +1,4 @@
-"""How sparsity grows over the steps: progress in (0, 1] -> share of the final sparsity, 1 at progress 1.
+"""Schedules: how sparsity grows over the steps. Progress in (0, 1] -> share of the final sparsity, 1 at progress 1.
 
 A schedule that needs to know the final sparsity takes it as a keyword without a default.
 """
@@ -35,19 +35,22 @@ def cubic(progress: float) -> float:
 
 @schedule(glyph="curve")
 def geometric(progress: float, *, sparsity: float) -> float:
-    """The same share of what is left in every step: 20 % a round, as lottery tickets are drawn.
+    """The same share of what is kept in every step: 20 % a round, as for lottery tickets.
 
     (1 - (1 - s)^t) / s, Frankle & Carbin, 2019, https://arxiv.org/abs/1803.03635
     """
-    return (
-        (1 - (1 - sparsity) ** progress) / sparsity if sparsity > 0 and progress < 1 else progress
-    )
+    if sparsity == 0 or progress >= 1:  # the limit of the formula; and 1 to the last bit
+        return progress
+    share: float = (1 - (1 - sparsity) ** progress) / sparsity
+    return share
 
 
 def grow(
     name: str, progress: float, sparsity: float, options: dict[str, Any] | None = None
 ) -> float:
-    """Share of the final sparsity that is gone at `progress`, by the schedule called `name`. Raises UnknownName."""
-    found = registry.get("schedule", name)
-    more = {"sparsity": sparsity} if "sparsity" in inspect.signature(found).parameters else {}
-    return float(found(progress, **more, **(options or {})))
+    """Share of the final sparsity at `progress`, by the schedule called `name`. Raises UnknownName."""
+    share = registry.get("schedule", name)
+    arguments = dict(options or {})
+    if "sparsity" in inspect.signature(share).parameters:
+        arguments["sparsity"] = sparsity
+    return float(share(progress, **arguments))

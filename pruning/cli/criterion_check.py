@@ -31,9 +31,18 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     options.threads(sub)
 
 
+EVENTS = {"CheckPlan": "plan", "CheckedUnit": "point", "CheckResult": "summary"}
+"""What a part is called in lines of JSON."""
+
+
 def execute(args: argparse.Namespace) -> None:
     """Scores against the leave-one-out loss change: a line a unit, then the rank correlations."""
-    from pruning.analysis.criterion_check import Plan, Question, Told, truth
+    from pruning.analysis.criterion_check import (
+        Check,
+        CheckPlan,
+        CheckResult,
+        criterion_check,
+    )
     from pruning.runs.resolve import resolve
     from pruning.types import prunable
 
@@ -41,7 +50,7 @@ def execute(args: argparse.Namespace) -> None:
     work = resolve(args.model)
     # People leave out ".weight", which every layer's name ends in.
     full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
-    question = Question(
+    check = Check(
         layers=tuple(full_names.get(name, name) for name in args.layer),
         granularity=args.granularity,
         granularity_options=options.pairs(args.granularity_options),
@@ -49,13 +58,13 @@ def execute(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     # Lines come out while units are measured, so that a long check shows that it works.
-    for part in truth(work, question, _criteria(args), examples=args.examples):
-        kind = "summary" if isinstance(part, Told) else type(part).__name__.lower()
+    for part in criterion_check(work, check, _criteria(args), examples=args.examples):
+        kind = EVENTS[type(part).__name__]
         if args.json:
             print(json.dumps({"event": kind} | asdict(part)), flush=True)
-        elif isinstance(part, Plan):
+        elif isinstance(part, CheckPlan):
             print("\n".join(_plan(part, f"{args.model} by {args.granularity}")))
-        elif isinstance(part, Told):
+        elif isinstance(part, CheckResult):
             print("\n".join(_summary(part)))
 
 
@@ -91,7 +100,7 @@ def _summary(report: Any) -> list[str]:
     for row in report.layers:
         lines.append(f"{row.layer or 'all of them together'}, {row.units:,} units")
         for name in row.criteria:
-            lines.append(f"  {name:18} {_rho(row.size[name]):24} {_rho(row.harm[name])}")
+            lines.append(f"  {name:18} {_rho(row.absolute[name]):24} {_rho(row.signed[name])}")
     return lines
 
 

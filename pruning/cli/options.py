@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from pruning.errors import RecipeError
+from pruning.storage import default_workspace
 
 AGAIN = "again for more"
 
@@ -27,6 +29,12 @@ def use_threads(count: int | None) -> None:
 
     if count:
         torch.set_num_threads(count)
+
+
+def maps() -> Path | None:
+    """Where what was measured of layers is kept: in the workspace, if there is one."""
+    workspace = default_workspace()
+    return workspace / "maps" if workspace.is_dir() else None
 
 
 def pairs(texts: Iterable[str]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def execute(args: argparse.Namespace) -> None:
 
     options.use_threads(args.threads)
     save = _saver(args.save) if args.save else None
-    for event in pipeline.run(recipe, resolve(recipe.model), keep=save):
+    for event in pipeline.run(recipe, resolve(recipe.model), keep=save, cache=options.maps()):
         print(json.dumps(_line(event)) if args.json else text.event(event), flush=True)
 
 

@@ -38,7 +38,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> None:
     """Which layers can be pruned: a line a layer and ratio, then what a point of accuracy buys."""
     from pruning.runs.resolve import resolve
-    from pruning.sensitivity_map.measure import LEVELS, free, sensitivity
+    from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
 
     # A name that is not there is said before a model is loaded, which may take a download.
     registry.entry("criterion", args.criterion)
@@ -60,6 +60,7 @@ def execute(args: argparse.Namespace) -> None:
         within=args.within / 100,  # people think in points, the engine in shares
         examples=args.examples,
         workers=args.threads or free(),
+        keep=options.maps(),
     ):
         points.append(point)
         print(json.dumps(_line(point)) if args.json else _words(point), flush=True)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).resolve().parents[1]
-SAMPLES = PACKAGE.parent / "sample_models"
+from pruning.storage import PACKAGE, SAMPLES, source_hash
 
 
 def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
     """The key of a study: equal for equal questions about equal weights, data and code."""
     model = str(spec.get("model", ""))
-    parts = [key, spec, facts(model, workspace), code()]
+    parts = [key, spec, facts(model, workspace), source_hash()]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -58,20 +56,6 @@ def _hub() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     torch_home = os.environ.get("TORCH_HOME") or f"{cache}/torch"
     return Path(torch_home).expanduser() / "hub" / "checkpoints"
-
-
-@cache
-def code() -> str:
-    """A hash of the sources that make studies, so that a new version answers anew.
-
-    Read once by each process.
-    """
-    digest = hashlib.sha256()
-    for file in sorted(_sources()):
-        # How runs are kept and files are read changes no answer.
-        if file.parent.name not in ("runs", "formats"):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def stamp() -> int:

@@ -15,7 +15,6 @@ from torch import nn
 from pruning import studies
 from pruning.errors import DataError, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Finished, Notice
-from pruning.masks import choose
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
@@ -23,7 +22,8 @@ from pruning.runs.map_study import measure_map
 from pruning.runs.resolve import recipe_of, resolve
 from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
-from pruning.sensitivity_map.measure import sensitivity
+from pruning.selection import choose
+from pruning.sensitivity_map.sensitivity import sensitivity
 from pruning.storage import whole, write_json
 from pruning.types import Batches, Masks, Workpiece, prunable
 
@@ -57,8 +57,16 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         store.stopping(job)
         save_compact(job, model, certificate)
 
+    events = run(
+        recipe,
+        work,
+        stop=stop,
+        keep=keep,
+        keep_compact=keep_compact,
+        cache=store.workspace / "maps",
+    )
     try:
-        for event in run(recipe, work, stop=stop, keep=keep, keep_compact=keep_compact):
+        for event in events:
             if isinstance(event, Finished):
                 # The files come first, then the row that says they are there.
                 save_result(job.folder, event)
@@ -89,7 +97,7 @@ def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError
 def _study(store: Store, job: Job, stop: Stop) -> None:
     work = resolve(job.spec["model"], store.workspace, fetch=False)
     finished = partial(finished_run, store, job.spec.get("run", ""))
-    data, arrays = studies.make(job.spec, work, finished)
+    data, arrays = studies.make(job.spec, work, finished, store.workspace / "maps")
     if stop():
         raise Stopped("Stopped.")
     save_study(job.folder, data, arrays)

@@ -11,7 +11,7 @@ from pruning.events import Point
 from pruning.runs.resolve import resolve
 from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
-from pruning.sensitivity_map.measure import LEVELS, free, sensitivity
+from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
 
 FIELDS = ("criterion", "options", "granularity", "granularity_options", "seed")
 """Arguments of `sensitivity` that the spec may hold."""

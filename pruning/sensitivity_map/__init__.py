@@ -1,1 +1,1 @@
-"""Which layers can give: each pruned alone, at every ratio. `measure.sensitivity` is the way in; planning needs no torch."""
+"""The sensitivity map: which layers can give. `sensitivity.sensitivity` is the way in; `planning` needs no torch."""

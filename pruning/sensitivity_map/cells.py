@@ -1,4 +1,4 @@
-"""The cells of a map: what each removes, what was counted of it so far, and how sure that is. And where they are kept."""
+"""The cells of a sensitivity map: what each removes, what was counted of it so far, how sure that is, and where counts are kept."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.allocation.scopes import Ranked
+from pruning.allocation.layers import RankedLayers
+from pruning.allocation.ranked import RankedUnits
 from pruning.events import Accuracy, Point
-from pruning.masks import Units, verdict
 from pruning.recipe import Recipe
-from pruning.stats import paired_change
-from pruning.storage import write_json
+from pruning.stats import Spread, paired_change
+from pruning.storage import source_hash, write_json
 from pruning.types import Batches, Masks, Workpiece
 
 COLLAPSED = -0.25
@@ -28,10 +28,11 @@ COLLAPSED = -0.25
 
 @dataclass
 class Cell:
-    """One layer with `drop` of its units gone, and what was counted on the first `seen` images.
+    """One layer without `drop` of its units, and what was counted on the first `seen` images.
 
-    levels: the ratios that mean this drop (several in small layers); lost, won: right answers that became wrong, and the
-    other way round; loss, loss_dense: sums over the images. total: images there are.
+    levels: the ratios that mean this drop (several in small layers); lost, won: right answers that
+    became wrong, and the other way round; loss, loss_dense: sums over the images. total: images
+    there are.
     """
 
     layer: str
@@ -48,7 +49,7 @@ class Cell:
     collapsed: bool = False
 
     def count(self, right: Tensor, right_dense: Tensor, loss: float, loss_dense: float) -> None:
-        """Add what more images said."""
+        """Add more images. right: (images,) bool, of this cell and of the dense model."""
         self.seen += len(right)
         self.correct += int(right.sum())
         self.lost += int((right_dense & ~right).sum())
@@ -57,134 +58,133 @@ class Cell:
         self.loss_dense += loss_dense
 
     @property
-    def half(self) -> float:
-        """Half the width of the interval; infinite while nothing was counted."""
+    def change(self) -> Spread:
+        """Accuracy less the dense model's on the same images, a share, with its interval."""
+        return paired_change(self.lost, self.won, self.seen)
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval of the change; infinite while nothing was counted."""
         if not self.seen:
             return math.inf
-        low, high = paired(self.lost, self.won, self.seen)
-        return (high - low) / 2
+        return (self.change.high - self.change.low) / 2
 
-    def points(self, *, final: bool) -> Iterable[Point]:
-        tier = "exact" if self.seen == self.total else "progressive"
+    def points(self, *, final: bool) -> list[Point]:
+        """A Point for each level that this cell stands for."""
         n = self.seen
-        interval = paired(self.lost, self.won, n)
-        one = Point(
-            self.layer,
-            0.0,
-            self.units,
-            self.units - self.drop,
-            tier,
-            Accuracy(self.correct, n),
-            self.loss / n,
-            self.loss_dense / n,
-            self.lost,
-            self.won,
-            interval,
-            final,
+        point = Point(
+            layer=self.layer,
+            level=0.0,
+            units=self.units,
+            kept=self.units - self.drop,
+            tier="exact" if n == self.total else "progressive",
+            accuracy=Accuracy(self.correct, n),
+            loss=self.loss / n,
+            loss_dense=self.loss_dense / n,
+            lost=self.lost,
+            won=self.won,
+            interval=(self.change.low, self.change.high),
+            final=final,
         )
-        return [replace(one, level=level) for level in self.levels]
+        return [replace(point, level=level) for level in self.levels]
 
 
-def paired(lost: int, won: int, n: int) -> tuple[float, float]:
-    """95 % interval of the change in accuracy of two models that answered the same n questions."""
-    change = paired_change(lost, won, n)
-    return change.low, change.high
-
-
-def cells(layers: Ranked, levels: Iterable[float], total: int) -> list[Cell]:
-    """Every layer at every level; levels that remove the same units share a cell. Layers keep their order."""
-    found: dict[tuple[str, int], Cell] = {}
+def cells_of(layers: RankedLayers, levels: Iterable[float], total: int) -> list[Cell]:
+    """Every layer at every level, layers in order; levels that remove the same units share a cell."""
+    cells: dict[tuple[str, int], Cell] = {}
     for layer, units in layers.units.items():
         for level in sorted(set(levels)):
             drop = layers.nearest(layer, level)
-            found.setdefault((layer, drop), Cell(layer, drop, len(units), total)).levels.append(
-                level
-            )
-    return list(found.values())
+            cell = cells.setdefault((layer, drop), Cell(layer, drop, len(units), total))
+            cell.levels.append(level)
+    return list(cells.values())
 
 
-def masks(cell: Cell, units: Units, model: nn.Module) -> Masks:
-    """What the cell removes: masks of the tensors that it changes. Made when needed, so that memory does not grow with the map."""
-    leaders = units.ranking.leaders
-    drops = {
-        name: cell.drop if leaders.get(name, name) == cell.layer else 0
-        for name in units.ranking.every
-    }
-    return {
-        name: keep for name, keep in verdict(units, drops, model).items() if not bool(keep.all())
-    }
+def masks_of(cell: Cell, ranked: RankedUnits, model: nn.Module) -> Masks:
+    """Masks of the tensors that the cell changes.
+
+    Made when needed, so that memory does not grow with the map.
+    """
+    masks = ranked.masks({cell.layer: cell.drop}, model)
+    return {name: keep for name, keep in masks.items() if not bool(keep.all())}
 
 
 # ---------------------------------------------------------------- kept for the next time
 
 COUNTED = ("seen", "correct", "lost", "won", "loss", "loss_dense")
-HELD = 16
-_held: OrderedDict[str, dict[str, list[float]]] = OrderedDict()
+REMEMBERED = 16
+_counts: OrderedDict[str, dict[str, list[float]]] = OrderedDict()
 
 
 class CountCache:
-    """Counts of cells under one key, in this process and, where there is a folder, on the disk. Half-counted cells are gone on with."""
+    """Counts of cells under one key, in this process and, where there is a folder, on the disk.
+
+    A class because it holds the file. Cells that are half counted are gone on with.
+    """
 
     def __init__(self, key: str, folder: Path | None) -> None:
         self.file = folder / f"{key}.json" if folder else None
-        if key not in _held:
-            _held[key] = self._read()
-        _held.move_to_end(key)
-        while len(_held) > HELD:
-            _held.popitem(last=False)
-        self.counts = _held[key]
+        if key not in _counts:
+            _counts[key] = self._read()
+        _counts.move_to_end(key)
+        while len(_counts) > REMEMBERED:
+            _counts.popitem(last=False)
+        self.counts = _counts[key]
 
-    def take(self, found: Iterable[Cell]) -> None:
+    def fill(self, cells: Iterable[Cell]) -> None:
         """Fill cells with what was counted before."""
-        for cell in found:
-            for name, value in zip(
-                COUNTED, self.counts.get(f"{cell.layer}|{cell.drop}", ()), strict=False
-            ):
+        for cell in cells:
+            row = self.counts.get(_name(cell), ())
+            for name, value in zip(COUNTED, row, strict=False):
                 setattr(cell, name, value if name.startswith("loss") else int(value))
 
-    def put(self, found: Iterable[Cell]) -> None:
-        before = len(self.counts), sum(row[0] for row in self.counts.values())
-        for cell in found:
-            key = f"{cell.layer}|{cell.drop}"
-            if cell.seen > self.counts.get(key, [0])[0]:
-                self.counts[key] = [getattr(cell, name) for name in COUNTED]
-        if self.file and (
-            before != (len(self.counts), sum(row[0] for row in self.counts.values()))
-            or not self.file.exists()
-        ):
+    def put(self, cells: Iterable[Cell]) -> None:
+        """Keep the counts of cells that have seen more images than what is kept."""
+        changed = False
+        for cell in cells:
+            known = self.counts.get(_name(cell), [0])
+            if cell.seen > known[0]:
+                self.counts[_name(cell)] = [getattr(cell, name) for name in COUNTED]
+                changed = True
+        if self.file and (changed or not self.file.exists()):
             write_json(self.file, self.counts)
 
     def _read(self) -> dict[str, list[float]]:
-        try:
-            found: dict[str, list[float]] = (
-                json.loads(self.file.read_text(encoding="utf-8")) if self.file else {}
-            )
-        except (OSError, ValueError):
+        if self.file is None:
             return {}
-        return found
+        try:
+            counts: dict[str, list[float]] = json.loads(self.file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none yet, or torn: it is counted anew
+            return {}
+        return counts
 
 
-def key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
-    """What the counts of a cell depend on: weights, scores, data, the order of images, the code."""
-    from pruning.runs.cache_keys import code
+def _name(cell: Cell) -> str:
+    return f"{cell.layer}|{cell.drop}"
 
+
+def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
+    """What counts depend on: weights, scores, data, the order of images, the code."""
     digest = hashlib.blake2b(digest_size=12)
-    asked = (
+    parts = (
         recipe.criterion,
         recipe.options,
         recipe.granularity,
         recipe.granularity_options,
         recipe.seed,
         how,
-        code(),
+        source_hash(),
     )
-    digest.update(json.dumps(asked, sort_keys=True).encode())
+    digest.update(json.dumps(parts, sort_keys=True).encode())
     for name, value in work.model.state_dict().items():
         digest.update(name.encode())
         _add(digest, value)
-    for part in (data, work.train.head(2048) if work.train else None):
-        for value in (part.x, part.y) if part else ():
-            _add(digest, value)
+    tensors = [data.x, data.y]
+    if work.train:  # data-dependent scores look at the first training examples
+        head = work.train.head(2048)
+        tensors += [head.x, head.y]
+    for value in tensors:
+        _add(digest, value)
     return digest.hexdigest()
 
 

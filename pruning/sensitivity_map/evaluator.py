@@ -1,4 +1,4 @@
-"""Measure cells: a batch at a time, each layer's cells from the layer on, the widest intervals first."""
+"""Measure the cells of a map: a batch at a time, each layer's cells from that layer on, the widest intervals first."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pruning.allocation.ranked import RankedUnits
 from pruning.errors import Stopped
 from pruning.events import Point
-from pruning.masks import Units
-from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks
+from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks_of
 from pruning.sensitivity_map.replay import PartialForward
 from pruning.types import Batches, Loss, Workpiece
 
 PART = 64
-"""Images on their way at once: what lies between two layers then fits the processor's cache (1.4 times faster than 256)."""
+"""Images passed through at once: what lies between two layers then fits the processor's cache (1.4 times faster than 256)."""
 
 CHUNK = 64
 """Images by which a progressive map is refined."""
@@ -31,12 +31,16 @@ SAVE = 5.0
 """Seconds between two savings of what was counted."""
 
 Answer = tuple[Cell, Tensor, float]
-"""A cell, which of its answers are right (n,), and the sum of its loss."""
+"""A cell, (images,) which of its answers are right, and the sum of its loss."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """within: half the width of the interval at which a cell is done, 0 for all images; running, workers, stop: see `sensitivity`."""
+    """How far cells are measured.
+
+    within: half the width of the interval at which a cell is done, 0 for all images; running,
+    workers, stop: see `sensitivity`.
+    """
 
     levels: tuple[float, ...]
     within: float
@@ -44,167 +48,177 @@ class Plan:
     workers: int
     stop: Callable[[], bool] | None
 
+    def done(self, cell: Cell) -> bool:
+        """Whether nothing remains to be found out about a cell."""
+        if cell.seen == cell.total:
+            return True
+        if self.within == 0 or cell.seen == 0:
+            return False
+        return cell.collapsed or cell.half_width <= self.within
+
 
 class Evaluator:
-    """One worker's copy of the model, and how close its traced form comes. `dense` answers plainly."""
+    """One worker's copy of the model, and how close its traced form comes. A class because it holds that copy."""
 
-    def __init__(self, work: Workpiece, units: Units, sample: Tensor) -> None:
+    def __init__(self, work: Workpiece, ranked: RankedUnits, sample: Tensor) -> None:
         self.loss: Loss = work.loss
-        self.units, self.original = units, work.model
+        self.ranked = ranked
+        self.original = work.model
         self.sandbox = PartialForward(work.model, sample)
-        self.slack = self._error(sample) if self.sandbox.traced else 0.0
+        self.error = self._error(sample) if self.sandbox.traced else 0.0
 
     @torch.inference_mode()
     def dense(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        """(images,) which of the dense model's answers are right, and the sum of its loss."""
         return self._judge(self.sandbox.model(x), y)
 
-    def answers(self, x: Tensor, y: Tensor, asked: list[Cell]) -> Iterator[Answer]:
-        for cell, out in self.outputs(x, asked):
-            yield cell, *self._judge(out, y)
+    def answers(self, x: Tensor, y: Tensor, cells: list[Cell]) -> Iterator[Answer]:
+        for cell, logits in self.outputs(x, cells):
+            yield cell, *self._judge(logits, y)
 
-    def outputs(self, x: Tensor, asked: list[Cell]) -> Iterator[tuple[Cell, Tensor]]:
-        """What the model says without each cell, in the order of layers: what comes before a layer is computed once for all its cells.
+    def outputs(self, x: Tensor, cells: list[Cell]) -> Iterator[tuple[Cell, Tensor]]:
+        """The model's logits without each cell, in the order of layers.
 
-        Bit for bit the plain model's wherever that could decide about an answer: see `_near`.
+        What comes before a layer is computed once for all its cells. Bit for bit the plain model's
+        wherever that could decide about an answer: see `_undecided`.
         """
-        walks = [
-            self.sandbox.start(part)
-            for part in (torch.split(x, PART) if self.sandbox.traced else [x])
-        ]
-        steps = {
-            cell.layer: self.sandbox.first_step(masks(cell, self.units, self.original))
-            for cell in _first_of_layers(asked)
+        parts = torch.split(x, PART) if self.sandbox.traced else [x]
+        passes = [self.sandbox.start(part) for part in parts]
+        # Of a layer's cells, the one that removes most changes all tensors that any of them does.
+        largest = {cell.layer: cell for cell in sorted(cells, key=lambda cell: cell.drop)}
+        first_step = {
+            layer: self.sandbox.first_step(self._masks(cell)) for layer, cell in largest.items()
         }
-        for cell in sorted(asked, key=lambda cell: steps[cell.layer]):
+        for cell in sorted(cells, key=lambda cell: first_step[cell.layer]):
             with torch.inference_mode():
-                for walk in walks:
-                    walk.advance_to(steps[cell.layer])
-                with self.sandbox.without(masks(cell, self.units, self.original)):
-                    out = torch.cat([walk.finish() for walk in walks])
-                    if self.sandbox.traced and self._near(out):
-                        out = self.sandbox.model(x)
-            yield cell, out
+                for forward in passes:
+                    forward.advance_to(first_step[cell.layer])
+                with self.sandbox.without(self._masks(cell)):
+                    logits = torch.cat([forward.finish() for forward in passes])
+                    if self.sandbox.traced and self._undecided(logits):
+                        logits = self.sandbox.model(x)
+            yield cell, logits
+
+    def _masks(self, cell: Cell) -> dict[str, Tensor]:
+        return masks_of(cell, self.ranked, self.original)
 
     @torch.inference_mode()
-    def _judge(self, out: Tensor, y: Tensor) -> tuple[Tensor, float]:
-        return out.argmax(1) == y, float(self.loss(out, y)) * len(y)
+    def _judge(self, logits: Tensor, y: Tensor) -> tuple[Tensor, float]:
+        return logits.argmax(1) == y, float(self.loss(logits, y)) * len(y)
 
     @torch.inference_mode()
     def _error(self, sample: Tensor) -> float:
-        """How far the traced form is from the plain model, as a share of its largest answer; at least a few roundings."""
+        """How far the traced form is from the plain model, as a share of its largest logit.
+
+        At least a few roundings.
+        """
         plain = self.sandbox.model(sample)
-        return max(
-            1e-6,
-            float((self.sandbox.start(sample).finish() - plain).abs().max() / plain.abs().max()),
-        )
+        traced = self.sandbox.start(sample).finish()
+        return max(1e-6, float((traced - plain).abs().max() / plain.abs().max()))
 
-    def _near(self, out: Tensor) -> bool:
-        """Whether the last bits could decide about an answer: two classes are closer than SLACK times the error."""
-        if out.shape[1] < 2:
+    def _undecided(self, logits: Tensor) -> bool:
+        """Whether the last bits could decide an answer: two classes within SLACK times the error."""
+        if logits.shape[1] < 2:
             return False
-        best = out.topk(2, dim=1).values
-        return not bool((best[:, 0] - best[:, 1]).min() > SLACK * self.slack * out.abs().max())
-
-
-def _first_of_layers(asked: list[Cell]) -> list[Cell]:
-    """For each layer the cell that changes the most: where the layer is met first."""
-    return list({cell.layer: cell for cell in sorted(asked, key=lambda cell: cell.drop)}.values())
+        best = logits.topk(2, dim=1).values
+        margin = (best[:, 0] - best[:, 1]).min()
+        return not bool(margin > SLACK * self.error * logits.abs().max())
 
 
 def measured(
-    units: Units,
+    ranked: RankedUnits,
     work: Workpiece,
     data: Batches,
-    found: list[Cell],
+    cells: list[Cell],
     plan: Plan,
     cache: CountCache,
     seed: int | None,
 ) -> Iterator[Point]:
-    """Points of cells, each as often as the plan says. seed: of the order of images; None for the data's own batches."""
-    cache.take(found)
+    """Points of cells, each as often as the plan says.
+
+    seed: of the order of images; None for the data's own batches.
+    """
+    cache.fill(cells)
     chunks = _chunks(data, seed)
-    starts = {int(start): i for i, start in enumerate(_starts(chunks))}
-    for cell in found:
-        if _over(cell, plan):
+    first_of_chunk = [0]
+    for chunk in chunks[:-1]:
+        first_of_chunk.append(first_of_chunk[-1] + len(chunk))
+    chunk_at = {first: i for i, first in enumerate(first_of_chunk)}
+    for cell in cells:
+        if plan.done(cell):
             yield from cell.points(final=True)
-    if all(_over(cell, plan) for cell in found):
-        cache.put(found)
+    if all(plan.done(cell) for cell in cells):
+        cache.put(cells)
         return
-    benches = [Evaluator(work, units, data.x[:PART]) for _ in range(plan.workers)]
-    dense: dict[int, tuple[Tensor, float]] = {}
+    evaluators = [Evaluator(work, ranked, data.x[:PART]) for _ in range(plan.workers)]
+    dense: dict[int, tuple[Tensor, float]] = {}  # by chunk: asked once, whatever the cells
     saved = time.monotonic()
     try:
-        while asked := _next(found, plan, starts):
-            at = starts[asked[0].seen]
-            x, y = data.x[chunks[at]], data.y[chunks[at]]
-            if at not in dense:
-                dense[at] = benches[0].dense(x, y)
-            for cell, right, loss in _answers(benches, x, y, asked, dense[at]):
-                cell.count(right, dense[at][0], loss, dense[at][1])
-                yield from _said(cell, found, plan)
+        while next_cells := _next(cells, plan):
+            number = chunk_at[next_cells[0].seen]
+            x, y = data.x[chunks[number]], data.y[chunks[number]]
+            if number not in dense:
+                dense[number] = evaluators[0].dense(x, y)
+            right_dense, loss_dense = dense[number]
+            for cell, right, loss in _answers(evaluators, x, y, next_cells, dense[number]):
+                cell.count(right, right_dense, loss, loss_dense)
+                yield from _points_after(cell, cells, plan)
                 if plan.stop is not None and plan.stop():
                     raise Stopped("Stopped. What was measured is kept: the map goes on from there.")
                 if time.monotonic() - saved > SAVE:
-                    cache.put(found)
+                    cache.put(cells)
                     saved = time.monotonic()
     finally:
-        cache.put(found)
+        cache.put(cells)
 
 
-def _said(cell: Cell, found: list[Cell], plan: Plan) -> Iterator[Point]:
+def _points_after(cell: Cell, cells: list[Cell], plan: Plan) -> Iterator[Point]:
     """The cell's points, and those of cells of its row that are given up because of it."""
-    before = [other for other in found if other.layer == cell.layer and other.collapsed]
+    row = [other for other in cells if other.layer == cell.layer]
+    collapsed_before = [other for other in row if other.collapsed]
     if plan.within:
-        _collapse([other for other in found if other.layer == cell.layer])
-    over = _over(cell, plan)
-    if over or plan.running:
-        yield from cell.points(final=over)
-    for other in found:
-        if (
-            other.layer == cell.layer
-            and other is not cell
-            and other.collapsed
-            and other not in before
-            and other.seen
-        ):
+        _mark_collapsed(row)
+    done = plan.done(cell)
+    if done or plan.running:
+        yield from cell.points(final=done)
+    for other in row:
+        newly = other.collapsed and other not in collapsed_before
+        if newly and other is not cell and other.seen:
             yield from other.points(final=True)
 
 
-def _collapse(row: list[Cell]) -> None:
+def _mark_collapsed(row: list[Cell]) -> None:
     """From the lowest ratio that has surely collapsed on, one look at each cell is enough."""
-    worst = False
+    collapsed = False
     for cell in sorted(row, key=lambda cell: cell.drop):
-        if cell.collapsed or (worst and cell.seen):
-            cell.collapsed = worst = True
-            continue
-        if cell.seen:
-            interval = cell.points(final=False)
-            high = next(iter(interval)).interval
-            worst = worst or (high is not None and high[1] < COLLAPSED)
-            cell.collapsed = worst
+        if cell.collapsed:
+            collapsed = True
+        elif cell.seen:
+            collapsed = collapsed or cell.change.high < COLLAPSED
+            cell.collapsed = collapsed
 
 
-def _over(cell: Cell, plan: Plan) -> bool:
-    """Whether nothing is left to find out about a cell."""
-    return cell.seen == cell.total or (
-        plan.within > 0 and cell.seen > 0 and (cell.collapsed or cell.half <= plan.within)
-    )
+def _next(cells: list[Cell], plan: Plan) -> list[Cell]:
+    """The cells to look at now, all at the same chunk; none when all are done.
 
-
-def _next(found: list[Cell], plan: Plan, starts: dict[int, int]) -> list[Cell]:
-    """The cells to look at now, all at the same chunk: what nobody has seen yet, coarse ratios first, then the widest intervals."""
-    open_ = [cell for cell in found if not _over(cell, plan)]
-    if not open_:
+    What nobody has seen yet first, coarse ratios before fine ones, then the widest intervals.
+    """
+    remaining = [cell for cell in cells if not plan.done(cell)]
+    if not remaining:
         return []
-    unseen = [cell for cell in open_ if not cell.seen]
-    if plan.within and unseen:
+    if not plan.within:
+        least = min(cell.seen for cell in remaining)
+        return [cell for cell in remaining if cell.seen == least]
+    unseen = [cell for cell in remaining if not cell.seen]
+    if unseen:
         coarse = set(sorted(plan.levels)[1::3])
         return [cell for cell in unseen if coarse & set(cell.levels)] or unseen
-    if not plan.within:
-        least = min(cell.seen for cell in open_)
-        return [cell for cell in open_ if cell.seen == least]
-    widest = max(open_, key=lambda cell: cell.half)
-    return [cell for cell in open_ if cell.seen == widest.seen and cell.half >= 0.7 * widest.half]
+    widest = max(remaining, key=lambda cell: cell.half_width)
+    return [
+        cell
+        for cell in remaining
+        if cell.seen == widest.seen and cell.half_width >= 0.7 * widest.half_width
+    ]
 
 
 def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
@@ -212,75 +226,72 @@ def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
     n = len(data.x)
     if seed is None:
         return list(torch.split(torch.arange(n), data.batch))
-    return list(
-        torch.split(torch.randperm(n, generator=torch.Generator().manual_seed(seed)), CHUNK)
-    )
-
-
-def _starts(chunks: list[Tensor]) -> list[int]:
-    at, found = 0, []
-    for chunk in chunks:
-        found.append(at)
-        at += len(chunk)
-    return found
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return list(torch.split(order, CHUNK))
 
 
 # ---------------------------------------------------------------- one worker, or several
 
 
 def _answers(
-    benches: list[Evaluator], x: Tensor, y: Tensor, asked: list[Cell], dense: tuple[Tensor, float]
+    evaluators: list[Evaluator],
+    x: Tensor,
+    y: Tensor,
+    cells: list[Cell],
+    dense: tuple[Tensor, float],
 ) -> Iterator[Answer]:
     """What the cells answer; those that remove nothing answer as the dense model does."""
-    for cell in asked:
+    for cell in cells:
         if not cell.drop:
             yield cell, *dense
-    rest = [cell for cell in asked if cell.drop]
-    rows = list(dict.fromkeys(cell.layer for cell in rest))
-    if len(benches) == 1 or len(rows) < 2:
-        yield from benches[0].answers(x, y, rest)
+    pruned = [cell for cell in cells if cell.drop]
+    layers = list(dict.fromkeys(cell.layer for cell in pruned))
+    if len(evaluators) == 1 or len(layers) < 2:
+        yield from evaluators[0].answers(x, y, pruned)
         return
-    shares = [
-        [cell for cell in rest if rows.index(cell.layer) % len(benches) == i]
-        for i in range(len(benches))
-    ]
-    yield from _together(
-        [bench.answers(x, y, share) for bench, share in zip(benches, shares, strict=True)]
-    )
+    # Whole layers go to one worker: it enters the model once for all their cells.
+    shares: list[list[Cell]] = [[] for _ in evaluators]
+    for cell in pruned:
+        shares[layers.index(cell.layer) % len(evaluators)].append(cell)
+    parts = [one.answers(x, y, share) for one, share in zip(evaluators, shares, strict=True)]
+    yield from _merged(parts)
 
 
-def _together(parts: list[Iterator[Answer]]) -> Iterator[Answer]:
-    """What several iterators give, each in a thread of its own on one processor, in the order it comes."""
-    given: queue.Queue[Answer | BaseException | None] = queue.Queue()
-    over = threading.Event()
+def _merged(parts: list[Iterator[Answer]]) -> Iterator[Answer]:
+    """What several iterators give, in the order it comes.
+
+    Each runs in a thread of its own on one processor: torch lets go of the interpreter's lock.
+    """
+    results: queue.Queue[Answer | BaseException | None] = queue.Queue()
+    abandoned = threading.Event()
 
     def drain(part: Iterator[Answer]) -> None:
         torch.set_num_threads(1)
         try:
             for answer in part:
-                given.put(answer)
-                if over.is_set():
+                results.put(answer)
+                if abandoned.is_set():
                     break
-            given.put(None)
-        except BaseException as error:
-            given.put(error)
+            results.put(None)
+        except BaseException as error:  # it is raised where the answers are read
+            results.put(error)
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     threads = [threading.Thread(target=drain, args=(part,), daemon=True) for part in parts]
     for thread in threads:
         thread.start()
     try:
-        left = len(threads)
-        while left:
-            answer = given.get()
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer is None:
-                left -= 1
+        running = len(threads)
+        while running:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                running -= 1
             else:
-                yield answer
+                yield result
     finally:
-        over.set()
+        abandoned.set()
         for thread in threads:
             thread.join()
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads_before)

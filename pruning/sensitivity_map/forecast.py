@@ -1,4 +1,4 @@
-"""What the route foretold of one step's pruning, against what came."""
+"""What by_sensitivity's allocation path predicts of one step's pruning, against what is measured after it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ Predicted = tuple[Forecast, Accuracy, float]
 
 
 def forecast(recipe: Recipe, ranking: Ranking, step: int, share: float) -> Predicted | None:
-    """The forecast of one step, with accuracy and loss of the model before it; None for scopes that foretell nothing."""
+    """What the path predicts of one step; None for scopes that predict nothing."""
     predicted = ranking.predicted(recipe, share)
-    if predicted is None or ranking.route is None:
+    if predicted is None or ranking.path is None:
         return None
-    before = ranking.route.legs[0]
-    return Forecast(step, *predicted), Accuracy(before.correct, ranking.route.examples), before.loss
+    loss, fall = predicted
+    before = ranking.path.steps[0]
+    accuracy = Accuracy(before.correct, ranking.path.examples)
+    return Forecast(step, loss, fall), accuracy, before.loss
 
 
 def achieved(predicted: Predicted, work: Workpiece) -> Forecast:
     """The forecast beside what the pruned model does on the same images."""
-    promise, before, loss_before = predicted
-    accuracy, loss = evaluate(
-        work.model, work.need("validation", "by_sensitivity").head(EXAMPLES), work.loss
-    )
+    promised, before, loss_before = predicted
+    data = work.need("validation", "by_sensitivity").head(EXAMPLES)
+    accuracy, loss = evaluate(work.model, data, work.loss)
     return replace(
-        promise,
+        promised,
         loss_achieved=loss - loss_before,
         drop_achieved=before.value - accuracy.value,
         accuracy=accuracy,

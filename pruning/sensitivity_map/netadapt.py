@@ -1,9 +1,11 @@
-"""From dense to sparse, leg by leg: each layer gives where the model's answers move least, measured on the model as it is by then.
+"""From dense to sparse, step by step: each layer gives where the model's answers move least, measured on the model as it is by then.
 
-A map of the dense model alone promises too much: layers that are harmless one at a time are not harmless together. So each layer is
-tried anew before each leg, with all that went before gone. How far answers move is the Kullback-Leibler divergence from those of the
-dense model: like the loss, but never below 0 and not misled by single labels. Taking the lowest scores anywhere stands as one more
-offer, and the better of the two is taken. Greedy in the manner of Yang et al., 2018 (NetAdapt), https://arxiv.org/abs/1804.03230
+A map of the dense model alone promises too much: layers that are harmless one at a time are not
+harmless together. So each layer is tried anew before each step, with all that was removed before it
+removed. How far answers move is the Kullback-Leibler divergence from those of the dense model: like
+the loss, but never below 0 and not misled by single labels. Taking the lowest scores anywhere
+stands as one more offer, and the better of the two is taken.
+Greedy in the manner of Yang et al., 2018 (NetAdapt), https://arxiv.org/abs/1804.03230
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pruning.allocation.path import AllocationPath, PathStep, fitting
-from pruning.allocation.scopes import Ranked, lowest
+from pruning.allocation.layers import RankedLayers
+from pruning.allocation.path import AllocationPath, PathStep
+from pruning.allocation.ranked import RankedUnits
+from pruning.allocation.scopes import lowest
 from pruning.errors import Stopped
-from pruning.masks import Units, verdict
 from pruning.recipe import Recipe
-from pruning.sensitivity_map.cells import Cell, key
+from pruning.sensitivity_map.cells import Cell, cache_key
 from pruning.sensitivity_map.evaluator import PART, Evaluator
 from pruning.stats import lower_hull
 from pruning.storage import write_json
@@ -33,204 +35,206 @@ EXAMPLES = 256
 """Validation images looked at, at most."""
 
 KEPT = (0.8, 0.65, 0.5, 0.4, 0.32, 0.25, 0.2, 0.16, 0.13, 0.1, 0.075, 0.05, 0.035, 0.02)
-"""Shares of the weights that are left after each leg."""
+"""Shares of the weights that are kept after each step."""
 
 TRIED = (0.25, 0.5, 1.0)
-"""What each layer is asked to give in a leg, as shares of the most that it may."""
+"""What each layer is asked to give in a step, as shares of the most that it may."""
 
 MOST = 0.5
-"""Of its units left, that a layer gives in one leg at most."""
+"""Of its units kept so far, that a layer gives in one step at most."""
 
-HELD = 64
-_held: dict[str, AllocationPath] = {}
+Drops = dict[str, int]
+"""Layer -> units removed."""
+
+Removals = list[tuple[str, int]]
+"""(layer, units more), in order."""
+
+REMEMBERED = 64
+_paths: dict[str, AllocationPath] = {}
 
 
-def route(
+def search(
     recipe: Recipe,
     work: Workpiece,
-    units: Units,
+    ranked: RankedUnits,
     *,
-    folder: Path | None = None,
+    cache: Path | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> AllocationPath:
-    """The way down to the recipe's sparsity, in weights; what was worked out before is gone on from.
+    """The path down to the recipe's sparsity, in weights; what was measured before is gone on from.
 
+    cache: the folder where paths are kept from one process to the next.
     Raises DataError without validation data, Stopped.
     """
     data = work.need("validation", "by_sensitivity").head(EXAMPLES)
-    layers = units.ranking.ranked(recipe)
-    gone = [layers.lost(name) for name in layers.units]
-    asked = key(recipe, work, data, f"route {gone} {recipe.min_units} {sorted(recipe.exclude)}")
-    known = _held.get(asked) or _read(folder, asked)
-    descent = _Descent(work, units, layers, replace(data, batch=len(data.x)))
-    found = descent.on(known, recipe.sparsity * layers.weights, stop)
-    while len(_held) >= HELD:
-        _held.pop(next(iter(_held)))
-    _held[asked] = found
-    if folder is not None and found != known:
-        write_json(folder / f"{asked}.json", found.to_dict())
-    return found
+    layers = ranked.ranking.layers_of(recipe)
+    before = [layers.removed_before(name) for name in layers.units]
+    parts = f"path {before} {recipe.min_units} {sorted(recipe.exclude)}"
+    key = cache_key(recipe, work, data, parts)
+    known = _paths.get(key) or _read(cache, key)
+    search = _Search(work, ranked, layers, replace(data, batch=len(data.x)))
+    path = search.extend(known, recipe.sparsity * layers.weights, stop)
+    while len(_paths) >= REMEMBERED:
+        _paths.pop(next(iter(_paths)))
+    _paths[key] = path
+    if cache is not None and path != known:
+        write_json(cache / f"{key}.json", path.to_dict())
+    return path
 
 
-def _read(folder: Path | None, asked: str) -> AllocationPath | None:
+def _read(cache: Path | None, key: str) -> AllocationPath | None:
+    if cache is None:
+        return None
     try:
-        return (
-            AllocationPath.from_dict(
-                json.loads((folder / f"{asked}.json").read_text(encoding="utf-8"))
-            )
-            if folder
-            else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        return AllocationPath.from_dict(json.loads((cache / f"{key}.json").read_text("utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or torn: it is measured anew
         return None
 
 
-class _Descent:
-    """One model on its way down. A class because it holds the bench and the dense model's answers; both are made when first needed."""
+class _Search:
+    """One model on its way down.
 
-    def __init__(self, work: Workpiece, units: Units, layers: Ranked, data: Batches) -> None:
-        self.work, self.units, self.layers, self.data = work, units, layers, data
+    A class because it holds the evaluator and the dense model's answers, made when first needed: a
+    path that is known already costs nothing.
+    """
 
-    def on(
+    def __init__(
+        self, work: Workpiece, ranked: RankedUnits, layers: RankedLayers, data: Batches
+    ) -> None:
+        self.work = work
+        self.ranked = ranked
+        self.layers = layers
+        self.data = data
+
+    def extend(
         self, known: AllocationPath | None, until: float, stop: Callable[[], bool] | None
     ) -> AllocationPath:
-        """Legs beyond those known, until so many weights are gone."""
+        """Steps beyond those known, until so many weights are removed."""
         layers = self.layers
-        drops = {name: layers.lost(name) for name in layers.units}
-        legs = list(known.legs) if known else []
-        for name, count in (step for leg in legs for step in leg.taken):
-            drops[name] += count
-        if legs and legs[-1].weights >= until:
-            return AllocationPath(tuple(legs), len(self.data.x))
-        self.bench = Evaluator(self.work, self.units, self.data.x[:PART])
+        drops = {name: layers.removed_before(name) for name in layers.units}
+        steps = list(known.steps) if known else []
+        for step in steps:
+            _add(drops, step.removals)
+        if steps and steps[-1].weights >= until:
+            return AllocationPath(tuple(steps), len(self.data.x))
+        self.evaluator = Evaluator(self.work, self.ranked, self.data.x[:PART])
         with torch.inference_mode():
-            self.answers = self.work.model(self.data.x).log_softmax(1)
-        legs = legs or [self._leg(drops, [])[1]]
+            self.dense_log_odds = self.work.model(self.data.x).log_softmax(1)
+        if not steps:
+            steps.append(self._measured(drops, [])[1])
         for kept in KEPT:
             budget = round((1 - kept) * layers.weights)
-            if legs[-1].weights >= until:
+            if steps[-1].weights >= until:
                 break
-            if budget <= legs[-1].weights:
+            if budget <= steps[-1].weights:
                 continue
             if stop is not None and stop():
                 raise Stopped("Stopped while the layers' sensitivity was measured.")
-            ways = [
-                self._by_layers(drops, budget - legs[-1].weights),
-                self._by_scores(drops, budget),
+            offers = [
+                self._by_layer(drops, budget - steps[-1].weights),
+                self._by_score(drops, budget),
             ]
-            _, leg = min(
-                (self._leg(drops, taken) for taken in ways if taken),
-                key=lambda tried: tried[0],
-                default=(0.0, None),
-            )
-            if leg is None:
+            tried = [self._measured(drops, removals) for removals in offers if removals]
+            if not tried:
                 break
-            for name, count in leg.taken:
-                drops[name] += count
-            legs.append(leg)
-        return AllocationPath(tuple(legs), len(self.data.x))
+            _, best = min(tried, key=lambda moved_and_step: moved_and_step[0])
+            _add(drops, best.removals)
+            steps.append(best)
+        return AllocationPath(tuple(steps), len(self.data.x))
 
-    def _leg(self, drops: dict[str, int], taken: list[tuple[str, int]]) -> tuple[float, PathStep]:
-        """How far the answers have moved after a leg, and the leg, measured."""
+    def _measured(self, drops: Drops, removals: Removals) -> tuple[float, PathStep]:
+        """How far the answers have moved after a step, and the step."""
         after = dict(drops)
-        for name, count in taken:
-            after[name] += count
-        with self.bench.sandbox.without(self._masks(after)), torch.inference_mode():
-            out = self.bench.sandbox.model(self.data.x)
-        weights = sum(self.layers.gone(name, count) for name, count in after.items())
-        right, loss = (
-            int((out.argmax(1) == self.data.y).sum()),
-            float(self.work.loss(out, self.data.y)),
-        )
-        return self._moved(out), PathStep(tuple(taken), weights, loss, right)
+        _add(after, removals)
+        sandbox = self.evaluator.sandbox
+        with sandbox.without(self._masks(after)), torch.inference_mode():
+            logits = sandbox.model(self.data.x)
+        weights = sum(self.layers.removed(name, count) for name, count in after.items())
+        correct = int((logits.argmax(1) == self.data.y).sum())
+        loss = float(self.work.loss(logits, self.data.y))
+        return self._moved(logits), PathStep(tuple(removals), weights, loss, correct)
 
-    def _by_layers(self, drops: dict[str, int], budget: int) -> list[tuple[str, int]]:
-        """Steps by how far a weight moves the answers, lowest first, along the lower convex hull of each layer's offers."""
-        pieces: list[tuple[float, int, str, int]] = []
-        for place, (name, row) in enumerate(self._offers(drops, budget).items()):
-            before = self.layers.gone(name, drops[name])
-            corners = [(0.0, 0.0, 0)] + [
-                (self.layers.gone(name, drops[name] + count) - before, moved, count)
-                for count, moved in row
-            ]
-            hull = lower_hull(corners)
-            pieces += [
-                ((b[1] - a[1]) / (b[0] - a[0]), place, name, b[2] - a[2]) for a, b in pairwise(hull)
-            ]
-        return self._within(
-            [(name, count) for _, _, name, count in sorted(pieces, key=lambda piece: piece[0])],
-            drops,
-            budget,
-        )
+    def _by_layer(self, drops: Drops, budget: int) -> Removals:
+        """Removals by how far each weight moves the answers, the least first.
 
-    def _within(
-        self, steps: list[tuple[str, int]], drops: dict[str, int], budget: float
-    ) -> list[tuple[str, int]]:
-        """As many of the steps as the budget pays for; a layer that cannot give all that is asked gives no more."""
-        after, taken, closed = dict(drops), [], set()
-        for name, count in steps:
-            given = (
-                min(count, fitting(self.layers, name, after[name], budget))
-                if name not in closed
-                else 0
-            )
-            if given < count:
+        Along the lower convex hull of each layer's offers, so that a later piece of a layer never
+        moves the answers less than an earlier one.
+        """
+        pieces: list[tuple[float, str, int]] = []  # (answers moved for each weight, layer, units)
+        for name, offers in self._offers(drops, budget).items():
+            before = self.layers.removed(name, drops[name])
+            corners = [(0.0, 0.0, 0)]
+            for count, moved in offers:
+                weights = self.layers.removed(name, drops[name] + count) - before
+                corners.append((weights, moved, count))
+            for (x, y, units), (next_x, next_y, next_units) in pairwise(lower_hull(corners)):
+                pieces.append(((next_y - y) / (next_x - x), name, next_units - units))
+        # A stable sort: pieces that cost the same stay in the order of layers.
+        pieces.sort(key=lambda piece: piece[0])
+        return self._affordable([(name, units) for _, name, units in pieces], drops, budget)
+
+    def _affordable(self, wanted: Removals, drops: Drops, budget: float) -> Removals:
+        """As many removals as the budget pays for.
+
+        A layer that cannot give all that is asked gives no more.
+        """
+        after = dict(drops)
+        removals: Removals = []
+        closed = set()
+        for name, count in wanted:
+            if name in closed:
+                continue
+            more = min(count, self.layers.affordable(name, after[name], budget))
+            if more < count:
                 closed.add(name)
-            if given:
-                budget -= self.layers.gone(name, after[name] + given) - self.layers.gone(
-                    name, after[name]
-                )
-                after[name] += given
-                taken.append((name, given))
-        return taken
+            if more:
+                before = self.layers.removed(name, after[name])
+                budget -= self.layers.removed(name, after[name] + more) - before
+                after[name] += more
+                removals.append((name, more))
+        return removals
 
-    def _offers(self, drops: dict[str, int], budget: int) -> dict[str, list[tuple[int, float]]]:
-        """Layer -> (units more, how much further the answers move) for what it may give in this leg."""
-        asked = []
+    def _offers(self, drops: Drops, budget: int) -> dict[str, list[tuple[int, float]]]:
+        """Layer -> (units more, how much further the answers move) for what it may give now."""
+        cells = []
         for name, units in self.layers.units.items():
-            left = min(
-                self.layers.spare(name) - drops[name],
-                fitting(self.layers, name, drops[name], budget),
-            )
-            most = min(left, max(1, round(MOST * (len(units) - drops[name]))))
-            counts = sorted({max(1, round(most * share)) for share in TRIED}) if most > 0 else []
-            asked += [Cell(name, drops[name] + count, len(units), 0) for count in counts]
-        found: dict[str, list[tuple[int, float]]] = {}
-        with self.bench.sandbox.without(self._masks(drops)):
+            removable = self.layers.removable(name) - drops[name]
+            affordable = self.layers.affordable(name, drops[name], budget)
+            share = max(1, round(MOST * (len(units) - drops[name])))
+            most = min(removable, affordable, share)
+            if most > 0:
+                for count in sorted({max(1, round(most * part)) for part in TRIED}):
+                    cells.append(Cell(name, drops[name] + count, len(units), 0))
+        offers: dict[str, list[tuple[int, float]]] = {}
+        sandbox = self.evaluator.sandbox
+        with sandbox.without(self._masks(drops)):
             with torch.inference_mode():
-                base = self._moved(self.bench.sandbox.model(self.data.x))
-            for cell, out in self.bench.outputs(self.data.x, asked):
-                found.setdefault(cell.layer, []).append(
-                    (cell.drop - drops[cell.layer], self._moved(out) - base)
-                )
-        return {name: sorted(found[name]) for name in self.layers.units if name in found}
+                base = self._moved(sandbox.model(self.data.x))
+            for cell, logits in self.evaluator.outputs(self.data.x, cells):
+                count = cell.drop - drops[cell.layer]
+                offers.setdefault(cell.layer, []).append((count, self._moved(logits) - base))
+        return {name: sorted(offers[name]) for name in self.layers.units if name in offers}
 
-    def _by_scores(self, drops: dict[str, int], budget: int) -> list[tuple[str, int]]:
-        """The lowest scores anywhere, with all that is gone gone."""
-        scores = {
-            name: np.concatenate(
-                [np.full(drops[name], -np.inf, values.dtype), values[drops[name] :]]
-            )
-            for name, values in self.layers.units.items()
-        }
+    def _by_score(self, drops: Drops, budget: int) -> Removals:
+        """The lowest scores anywhere, with all that was removed before removed."""
+        wanted = lowest(self.layers, self.layers.without(drops), budget)
         return [
-            (name, count - drops[name])
-            for name, count in lowest(self.layers, scores, budget).items()
-            if count > drops[name]
+            (name, count - drops[name]) for name, count in wanted.items() if count > drops[name]
         ]
 
-    def _moved(self, out: Tensor) -> float:
-        return float(
-            torch.nn.functional.kl_div(
-                out.log_softmax(1), self.answers, log_target=True, reduction="batchmean"
-            )
+    def _moved(self, logits: Tensor) -> float:
+        """KL divergence of the answers from the dense model's, mean over the images."""
+        divergence = torch.nn.functional.kl_div(
+            logits.log_softmax(1), self.dense_log_odds, log_target=True, reduction="batchmean"
         )
+        return float(divergence)
 
-    def _masks(self, drops: dict[str, int]) -> Masks:
-        leaders = self.units.ranking.leaders
-        every = {name: drops.get(leaders.get(name, name), 0) for name in self.units.ranking.every}
-        return {
-            name: keep
-            for name, keep in verdict(self.units, every, self.work.model).items()
-            if not bool(keep.all())
-        }
+    def _masks(self, drops: Drops) -> Masks:
+        """Masks of the tensors that lose something."""
+        masks = self.ranked.masks(drops, self.work.model)
+        return {name: keep for name, keep in masks.items() if not bool(keep.all())}
+
+
+def _add(drops: Drops, removals: Removals | tuple[tuple[str, int], ...]) -> None:
+    for name, count in removals:
+        drops[name] += count

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -42,3 +47,22 @@ class Blocked:
     why: str
     where: str
     shapes: tuple[tuple[int, ...], ...]
+
+
+class NumberedUnits(Protocol):
+    """Groups of units, numbered through group after group, with the unit of each index.
+
+    A dependency graph is one; so are the rows of single layers. unit_of_index: (parameter,
+    dimension) -> (size of the dimension,) unit numbers, -1 for none; starts: (groups + 1,).
+    """
+
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+    @property
+    def unit_of_index(self) -> Mapping[tuple[str, int], NDArray[np.int64]]: ...
+    @property
+    def first_name(self) -> Mapping[str, str]: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def starts(self) -> NDArray[np.int64]: ...

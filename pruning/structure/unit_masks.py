@@ -7,12 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pruning.structure.dependency_graph import DependencyGraph
+from pruning.structure.groups import NumberedUnits
 from pruning.structure.labels import Place, laid
 from pruning.types import Masks
 
 
-def masks_without(graph: DependencyGraph, removed: NDArray[np.bool_], model: nn.Module) -> Masks:
+def masks_without(graph: NumberedUnits, removed: NDArray[np.bool_], model: nn.Module) -> Masks:
     """Masks, True = keep, without whole units: rows, biases, scales, shifts, and what reads them.
 
     removed: (units,) True = removed. Every parameter that belongs to any group has a mask.
@@ -31,7 +31,7 @@ def masks_without(graph: DependencyGraph, removed: NDArray[np.bool_], model: nn.
     return masks
 
 
-def removed_units(graph: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
+def removed_units(graph: NumberedUnits, masks: Masks) -> NDArray[np.bool_]:
     """Which units masks remove whole. (units,) True = removed.
 
     No group is emptied: a layer without channels computes nothing, so its first unit is kept.
@@ -56,7 +56,7 @@ def removed_units(graph: DependencyGraph, masks: Masks) -> NDArray[np.bool_]:
     return removed
 
 
-def _places(graph: DependencyGraph) -> list[Place]:
+def _places(graph: NumberedUnits) -> list[Place]:
     """Every (parameter, dimension) that belongs to some group, once."""
     members = (member for group in graph.groups for member in group.members)
     return list(dict.fromkeys((m.parameter, m.dim) for m in members))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pruning.allocation.ranking import Ranking
@@ -28,19 +29,23 @@ Study = Callable[[dict[str, Any], Workpiece], tuple[dict[str, Any], Arrays | Ran
 
 
 def make(
-    spec: dict[str, Any], work: Workpiece, finished: FinishedRun | None = None
+    spec: dict[str, Any],
+    work: Workpiece,
+    finished: FinishedRun | None = None,
+    cache: Path | None = None,
 ) -> tuple[dict[str, Any], Arrays | Ranking]:
     """The study that `spec` asks for: its plain data, and its arrays (a Ranking for "scores").
 
     finished: loads the model that the run spec["run"] ended with, and the run's masks where it
-    left a compact model too; "runtimes" alone asks for it.
+    left a compact model too; "runtimes" alone asks for it. cache: a folder for measured allocation
+    paths.
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what
     it looks at.
     """
     studies: dict[str, Study] = {
         "card": card.card,
         "weights": weights.weights,
-        "scores": scores.scores,
+        "scores": partial(scores.scores, cache=cache),
         "units": criterion_check.units,
         "criterion_check": criterion_check.criterion_check,
         "runtimes": partial(runtimes.runtimes, finished=finished),

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from pruning import registry
 from pruning.evidence import evaluating
-from pruning.masks import covered, kept_whole
 from pruning.measurement import macs, measure, output_shapes
 from pruning.recipe import Recipe
 from pruning.studies.weights import Arrays
 from pruning.training.recalibrate import norms
 from pruning.types import Batches, Workpiece, prunable
+from pruning.units.layout import lay_out
 
 SHOWN = 24
 """Examples on a card."""
@@ -53,9 +53,9 @@ def without_units(work: Workpiece) -> dict[str, str]:
     """Granularities that the model has no units of -> why, by its first layer."""
     reasons = {}
     for name in registry.names("granularity"):
-        recipe = Recipe(granularity=name)
-        if not covered(recipe, work):
-            reasons[name] = next(iter(kept_whole(recipe, work).values()))
+        units = lay_out(Recipe(granularity=name), work)
+        if not units.covered():
+            reasons[name] = next(iter(units.kept_whole().values()))
     return reasons
 
 

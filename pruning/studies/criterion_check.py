@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from pruning.analysis.criterion_check import EXAMPLES, Oracle, Question, sampled, unit_scores
-from pruning.masks import fit
+from pruning.analysis.criterion_check import EXAMPLES, Check, LeaveOneOut, sampled, unit_scores
 from pruning.studies.weights import Arrays
 from pruning.types import Workpiece
+from pruning.units.layout import lay_out
 
 
 def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
     """json: criterion, names (layers that have units), fixed (layers that have none -> why); npz,
     by the layer's number i: scores_i (n,), as pruning ranks them, of the layer's sampled units.
     """
-    question = _question(spec)
-    recipe = question.recipe(spec["criterion"], spec.get("options"))
+    check = _check(spec)
+    recipe = check.recipe(spec["criterion"], spec.get("options"))
     # The sample depends on the seed alone, so that it is the one that criterion_check measures.
-    sample = sampled(work, question)
+    sample = sampled(work, check)
     scores = unit_scores(work, recipe, sample)
     arrays: Arrays = {}
     for i, layer in enumerate(sample):
@@ -28,7 +28,7 @@ def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     data = {
         "criterion": spec["criterion"],
         "names": list(sample),
-        "fixed": fit(recipe, work)[1],
+        "fixed": lay_out(recipe, work).fixed,
     }
     return data, arrays
 
@@ -39,25 +39,25 @@ def criterion_check(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, An
     validation data when that unit alone is removed.
     """
     layer = spec["layer"]
-    question = _question(spec, layer)
-    sample = sampled(work, question)[layer]
-    began = time.perf_counter()
-    leave_one_out = Oracle(work, question, spec.get("examples", EXAMPLES))
+    check = _check(spec, layer)
+    sample = sampled(work, check)[layer]
+    start = time.perf_counter()
+    leave_one_out = LeaveOneOut(work, check, spec.get("examples", EXAMPLES))
     changes = list(leave_one_out.changes(layer, sample))
     # One row a unit, three columns.
     columns = zip(*changes, strict=True)
     data = {
         "layer": layer,
-        "of": leave_one_out.count(layer),
+        "of": leave_one_out.size(layer),
         "examples": len(leave_one_out.data.x),
         "loss": leave_one_out.loss,
-        "seconds": time.perf_counter() - began,
+        "seconds": time.perf_counter() - start,
     }
     names = ("units", "weights", "change")
     return data, {name: np.array(column) for name, column in zip(names, columns, strict=True)}
 
 
-def _question(spec: dict[str, Any], *layers: str) -> Question:
+def _check(spec: dict[str, Any], *layers: str) -> Check:
     names = ("granularity", "granularity_options", "units", "seed")
     asked = {name: spec[name] for name in names if name in spec}
-    return Question(layers=layers, **asked)
+    return Check(layers=layers, **asked)

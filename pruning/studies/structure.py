@@ -8,8 +8,8 @@ from typing import Any
 from pruning.errors import NotCaptured
 from pruning.structure.dependency_graph import dependency_graph
 from pruning.types import Workpiece, prunable
-from pruning.units.dependency import Groups, touching
-from pruning.units.granularities import Granularity
+from pruning.units.counts import count_units
+from pruning.units.layout import owned_indices
 
 
 def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -32,10 +32,10 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
         graph = dependency_graph(work.model, work.example)
     except NotCaptured as error:
         return data | {"refused": str(error)}, {}
-    # Groups of the whole model, whatever a granularity takes of them: scores are not pooled here.
-    plain = Granularity(lambda x: x, lambda units, shape: units)
-    every = Groups(graph, tuple(range(len(graph.groups))), plain)
-    alone = touching(every, work.model).alone().tolist()
+    # Groups of the whole model, whatever a granularity takes of them.
+    names = [group.name for group in graph.groups]
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    alone = count_units(names, shapes, owned_indices(graph.groups)).alone().tolist()
     groups = [
         asdict(group) | {"alone": removed}
         for group, removed in zip(graph.groups, alone, strict=True)

@@ -1,16 +1,16 @@
-"""The slim model of a structured run: healed in the masked one's place if the recipe says so, and at the end certified and measured."""
+"""The compact model of a structured run: fine-tuned in the masked one's place if the recipe says so, and at the end certified and measured."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from pruning import masks as _masks
 from pruning.errors import ModelError
 from pruning.events import Certificate, Epoch, Layer, Notice
+from pruning.masks import sparsity
 from pruning.measurement import Snapshot, positions, take_snapshot
 from pruning.recipe import Recipe
 from pruning.structure.modules import paste
@@ -19,91 +19,90 @@ from pruning.training.finetune import Stop, finetune
 from pruning.types import Masks, Workpiece, prunable
 
 
-def told(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
-    """Why this run takes whole units without following them through the model, or heals what it was not asked to."""
-    why = _masks.layer_by_layer(recipe, work) if recipe.dependency_groups else None
-    if why is not None:
-        yield Notice(f"Units are taken layer by layer, and no slim model is made: {why}")
-    if recipe.finetune_compact and (why is not None or not recipe.dependency_groups):
-        yield Notice("The masked model is healed: there is no slim one to heal.")
+class CompactResult(NamedTuple):
+    """How a structured run ended: a compact model with its certificate, or why there is none."""
+
+    snapshot: Snapshot | None = None
+    certificate: Certificate | None = None
+    notice: Notice | None = None
 
 
-def follows(recipe: Recipe, work: Workpiece) -> bool:
-    """Whether what goes can be left out of the model."""
-    return recipe.dependency_groups and _masks.layer_by_layer(recipe, work) is None
+def notices(recipe: Recipe, why_by_layer: str | None) -> Iterator[Notice]:
+    """Why this run does not follow dependency groups, or fine-tunes what it was not asked to.
+
+    why_by_layer: why units are taken layer by layer here, although the granularity is of groups.
+    """
+    if why_by_layer is not None:
+        yield Notice(
+            f"Units are taken layer by layer, and no compact model is made: {why_by_layer}"
+        )
+    if recipe.finetune_compact and (why_by_layer is not None or not recipe.dependency_groups):
+        yield Notice("The masked model is fine-tuned: there is no compact one to fine-tune.")
 
 
-def heal(
-    recipe: Recipe,
+def finetune_compact(
     work: Workpiece,
     masks: Masks,
+    recipe: Recipe,
     *,
+    covered: set[str],
     step: int,
     stop: Stop | None,
     teacher: Tensor | None,
 ) -> Generator[Epoch | Notice, None, None]:
-    """Fine-tune the slim model, and put what it learned back into `work.model`: what the masked one would have learned, in less time."""
+    """Fine-tune the compact model, and put what it learned back into `work.model`.
+
+    That is what the masked one would have learned, in less time.
+    """
     assert work.example is not None
     try:
         compact, _ = compact_model(work.model, masks, work.example)
     except ModelError as error:
-        yield Notice(f"The masked model is healed, for there is no slim one: {error}")
-        yield from finetune_masked(recipe, work, masks, step=step, stop=stop, teacher=teacher)
+        yield Notice(f"The masked model is fine-tuned, for there is no compact one: {error}")
+        yield from finetune(
+            work, masks, recipe, covered=covered, step=step, stop=stop, teacher=teacher
+        )
         return
-    share = _masks.sparsity(masks, _masks.covered(recipe, work))
-    for epoch in finetune(
-        replace(work, model=compact.module), {}, recipe, step=step, stop=stop, teacher=teacher
-    ):
+    share = sparsity(masks, covered)
+    smaller = replace(work, model=compact.module)
+    for epoch in finetune(smaller, {}, recipe, step=step, stop=stop, teacher=teacher):
         yield replace(epoch, sparsity=share)
     paste(compact.module, compact.liveness, work.model)
 
 
-def finetune_masked(
-    recipe: Recipe,
-    work: Workpiece,
-    masks: Masks,
-    *,
-    step: int,
-    stop: Stop | None,
-    teacher: Tensor | None,
-) -> Generator[Epoch | Notice, None, None]:
-    """Fine-tune the masked model in place."""
-    yield from finetune(work, masks, recipe, step=step, stop=stop, teacher=teacher)
-
-
-def ending(work: Workpiece, masks: Masks) -> tuple[Snapshot, Certificate] | Notice:
-    """The slim model of `work` as it ended, looked at, with its certificate; or why there is none."""
+def final_compact(work: Workpiece, masks: Masks) -> CompactResult:
+    """The compact model of `work` as it ended, measured, with its certificate."""
     assert work.example is not None
     try:
         compact, certificate = compact_model(work.model, masks, work.example)
     except ModelError as error:
-        return Notice(f"No slim model was made: {error}")
-    return seen(replace(work, model=compact.module.eval()), work), certificate
+        return CompactResult(notice=Notice(f"No compact model was made: {error}"))
+    smaller = replace(work, model=compact.module.eval())
+    return CompactResult(compact_snapshot(smaller, work), certificate)
 
 
-def seen(compact: Workpiece, masked: Workpiece) -> Snapshot:
-    """A slim model, looked at. Its layers are the masked one's: packed attention is no module of its own any more."""
+def compact_snapshot(compact: Workpiece, masked: Workpiece) -> Snapshot:
+    """What was quickly measured of a compact model, by the masked one's layers.
+
+    Packed attention is no module of its own in the compact model: its own count would miss it.
+    """
     assert masked.example is not None
-    found, used = take_snapshot(compact), positions(masked.model, masked.example)
-    held: dict[str, Any] = dict(compact.model.named_parameters(remove_duplicate=False))
-    layers = tuple(
-        Layer(
-            name,
-            total := held[name].numel(),
-            kept := int(held[name].detach().count_nonzero()),
-            total * times,
-            kept * times,
-        )
-        for name in prunable(masked.model)
-        if name in held
-        for times in (used.get(name, 0),)
-    )
-    figures = replace(
-        found.measurement,
+    snapshot = take_snapshot(compact)
+    uses = positions(masked.model, masked.example)
+    parameters: dict[str, Any] = dict(compact.model.named_parameters(remove_duplicate=False))
+    layers = []
+    for name in prunable(masked.model):
+        if name in parameters:
+            weight = parameters[name].detach()
+            total, kept = weight.numel(), int(weight.count_nonzero())
+            times = uses.get(name, 0)
+            layers.append(Layer(name, total, kept, total * times, kept * times))
+    measurement = replace(
+        snapshot.measurement,
         weights=sum(layer.total for layer in layers),
         kept=sum(layer.kept for layer in layers),
         macs=sum(layer.macs for layer in layers),
         macs_kept=sum(layer.macs_kept for layer in layers),
-        layers=layers,
+        layers=tuple(layers),
     )
-    return Snapshot(compact, figures, found.logits)
+    return Snapshot(compact, measurement, snapshot.logits)

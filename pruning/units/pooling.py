@@ -1,23 +1,24 @@
-"""Scores of single weights -> one score for each unit of a group, pooled over every weight that goes with it."""
+"""Scores of single weights -> one score for each unit, pooled over the weights that are pruned with it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pruning.structure.dependency_graph import DependencyGraph
+from pruning.structure.groups import Group
 
 
 class Pooling(NamedTuple):
-    """How the scores of all weights that go with a unit become one score.
+    """How the scores of all weights of a unit become one score.
 
-    how: "mean", "sum", "max" or "l2" of a unit's weights;
-    over: "all" of them, or the "rows" that make it, not those that read it;
-    normalise: "none", or each group's scores divided by their "mean" or "max", so that groups
-    of other sizes compare.
+    how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, or the "rows" that
+    make it, without those that read it; normalise: "none", or each set's scores divided by their
+    "mean" or "max", so that sets of other sizes compare.
     """
 
     how: str = "mean"
@@ -25,43 +26,55 @@ class Pooling(NamedTuple):
     normalise: str = "none"
 
 
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "mean": lambda x: x.mean(1),
+    "sum": lambda x: x.sum(1),
+    "max": lambda x: x.amax(1),
+    "l2": lambda x: torch.linalg.vector_norm(x, dim=1),
+}
+"""(units, weights in a unit) -> (units,), where every unit is one row."""
+
+
 def pool_group(
-    dependencies: DependencyGraph,
-    group: int,
+    group: Group,
+    unit_of: Mapping[tuple[str, int], NDArray[np.int64]],
     scores: Mapping[str, Tensor],
-    form: Pooling,
-    rows: Mapping[str, int],
+    pooling: Pooling,
+    output_dims: Mapping[str, int],
 ) -> Tensor | None:
-    """(units,) higher = keep; None where none of the group's weights has a score. rows: weight -> the dimension its outputs lie on."""
-    held, start = dependencies.groups[group], int(dependencies.starts[group])
-    members = [m for m in held.members if m.parameter in scores]
-    if form.over == "rows":
-        members = [m for m in members if m.dim == rows.get(m.parameter, 0)]
+    """(units,) higher = keep; None where none of the group's weights has a score.
+
+    unit_of: (parameter, dimension) -> the group's unit that each index belongs to, out of range
+    for none. output_dims: weight -> the dimension that its outputs lie on, where it is not 0.
+    """
+    members = [m for m in group.members if m.parameter in scores]
+    if pooling.over == "rows":
+        members = [m for m in members if m.dim == output_dims.get(m.parameter, 0)]
     if not members:
         return None
-    total, count = torch.zeros(held.units), torch.zeros(held.units)
-    largest = torch.full((held.units,), -torch.inf)
+    total = torch.zeros(group.units)
+    count = torch.zeros(group.units)
+    largest = torch.full((group.units,), -torch.inf)
     for member in members:
-        unit = torch.from_numpy(dependencies.unit_of_index[member.parameter, member.dim]) - start
-        ours = (unit >= 0) & (unit < held.units)
-        slices = (
-            scores[member.parameter].float().transpose(0, member.dim).flatten(1)[ours]
-        )  # (indices, weights of each)
-        place = unit[ours]
-        total.index_add_(0, place, (slices.square() if form.how == "l2" else slices).sum(1))
-        count.index_add_(0, place, torch.full((len(place),), float(slices.shape[1])))
-        largest.scatter_reduce_(0, place, slices.amax(1), "amax")
-    pooled = {"sum": total, "mean": total / count, "max": largest, "l2": total.clamp(min=0).sqrt()}[
-        form.how
-    ]
-    return _normalised(pooled, form.normalise)
+        unit = torch.from_numpy(unit_of[member.parameter, member.dim])
+        ours = (unit >= 0) & (unit < group.units)
+        by_index = scores[member.parameter].float().transpose(0, member.dim).flatten(1)
+        slices = by_index[ours]  # (indices that belong to a unit, weights of each)
+        units = unit[ours]
+        values = slices.square() if pooling.how == "l2" else slices
+        total.index_add_(0, units, values.sum(1))
+        count.index_add_(0, units, torch.full((len(units),), float(slices.shape[1])))
+        largest.scatter_reduce_(0, units, slices.amax(1), "amax")
+    pooled = {
+        "sum": total,
+        "mean": total / count,
+        "max": largest,
+        "l2": total.clamp(min=0).sqrt(),
+    }
+    return _normalised(pooled[pooling.how], pooling.normalise)
 
 
-def _normalised(pooled: Tensor, way: str) -> Tensor:
-    size = {"none": 1.0, "mean": float(pooled.abs().mean()), "max": float(pooled.abs().max())}[way]
+def _normalised(pooled: Tensor, by: str) -> Tensor:
+    sizes = {"none": 1.0, "mean": float(pooled.abs().mean()), "max": float(pooled.abs().max())}
+    size = sizes[by]
     return pooled / size if size > 0 else pooled
-
-
-def touched(dependencies: DependencyGraph, groups: Collection[int]) -> set[str]:
-    """The parameters that some unit of these groups goes with."""
-    return {member.parameter for group in groups for member in dependencies.groups[group].members}

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 import sample_models
-from pruning import masks, registry
+from pruning import masks, registry, selection
+from pruning.allocation.ranked import rank
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.training.finetune import finetune
@@ -100,9 +101,9 @@ def measured(
     """(column, accuracy): for each sparsity before and after fine-tuning."""
     for sparsity in SPARSITIES:
         recipe = replace(recipe, sparsity=sparsity, epochs=epochs)
-        keep = masks.verdict(units, units.ranking.drops(recipe), work.model)
+        keep = units.masks(units.ranking.drops(recipe), work.model)
         copied = fresh(work)
-        masks.remove(recipe, copied, keep)
+        selection.remove(recipe, copied, keep)
         yield f"{sparsity} before", accuracy(copied)
         for _ in finetune(copied, keep, recipe):
             pass
@@ -115,8 +116,8 @@ def in_steps(recipe: Recipe, work: Workpiece) -> float:
     keep = masks.dense(work.model)
     recipe = replace(recipe, sparsity=0.9)
     for step in range(1, STEPS + 1):
-        keep = masks.choose(recipe, copied, keep, share=(1 - 0.1 ** (step / STEPS)) / 0.9)
-        masks.remove(recipe, copied, keep)
+        keep = selection.choose(recipe, copied, keep, share=(1 - 0.1 ** (step / STEPS)) / 0.9)
+        selection.remove(recipe, copied, keep)
     return accuracy(copied)
 
 
@@ -129,7 +130,7 @@ def weights() -> tuple[Accuracies, list[float]]:
             continue
         for seed, work in zip(SEEDS, works, strict=True):
             recipe = Recipe(criterion=name, scope="global", lr=0.02, seed=seed)
-            for column, value in measured(recipe, work, masks.rank(recipe, work), epochs=5):
+            for column, value in measured(recipe, work, rank(recipe, work), epochs=5):
                 results.setdefault(f"{name}|{column}", []).append(value)
             if name != "obs":  # which needs no steps, and takes seconds for each
                 results.setdefault(f"{name}|steps", []).append(in_steps(recipe, work))
@@ -146,11 +147,11 @@ def channels() -> tuple[Accuracies, list[float]]:
             continue
         recipe = Recipe(criterion=criterion, granularity="channel", scope="per_layer", lr=0.02)
         start = slimming(work, recipe) if name == SLIMMING else work
-        units = masks.rank(recipe, start)
+        units = rank(recipe, start)
         for seed in SEEDS:
             recipe = replace(recipe, seed=seed)
             if criterion == "random":
-                units = masks.rank(recipe, start)
+                units = rank(recipe, start)
             for column, value in measured(recipe, start, units, epochs=2):
                 results.setdefault(f"{name}|{column}", []).append(value)
         show(name, results)
@@ -174,12 +175,12 @@ def others() -> list[str]:
         cells = []
         for criterion in COMPARED:
             recipe = Recipe(criterion=criterion, scope="global")
-            units = masks.rank(recipe, work)
+            units = rank(recipe, work)
             values = []
             for sparsity in (0.5, 0.8, 0.9):
                 drops = units.ranking.drops(replace(recipe, sparsity=sparsity))
                 copied = fresh(work)
-                masks.remove(recipe, copied, masks.verdict(units, drops, work.model))
+                selection.remove(recipe, copied, units.masks(drops, work.model))
                 values.append(f"{accuracy(copied):.1f}")
             cells.append(" · ".join(values))
         lines.append(f"| {name} | {accuracy(work):.1f} | " + " | ".join(cells) + " |")

@@ -14,7 +14,13 @@ import torch
 
 import sample_models
 from pruning import registry
-from pruning.analysis.criterion_check import Plan, Question, Told, Truth, truth
+from pruning.analysis.criterion_check import (
+    Check,
+    CheckPlan,
+    CheckResult,
+    LayerCheck,
+    criterion_check,
+)
 from pruning.pipeline import machine
 from pruning.stats import Correlation
 
@@ -52,15 +58,15 @@ def interval(correlation: Correlation) -> str:
     return minus(f"{correlation.value:+.2f} ({correlation.low:+.2f} to {correlation.high:+.2f})")
 
 
-def row(name: str, reports: tuple[Truth, ...]) -> str:
+def row(name: str, reports: tuple[LayerCheck, ...]) -> str:
     """reports: one for each layer, then one over all layers at once."""
     *layers, whole = reports
     cells = [
         name,
-        spread([layer.size[name] for layer in layers]),
-        interval(whole.size[name]),
-        spread([layer.harm[name] for layer in layers]),
-        interval(whole.harm[name]),
+        spread([layer.absolute[name] for layer in layers]),
+        interval(whole.absolute[name]),
+        spread([layer.signed[name] for layer in layers]),
+        interval(whole.signed[name]),
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -68,15 +74,15 @@ def row(name: str, reports: tuple[Truth, ...]) -> str:
 def table(model: str, granularity: str) -> list[str]:
     work = sample_models.load(model)
     began = time.perf_counter()
-    question = Question(granularity=granularity, units=UNITS[granularity])
+    check = Check(granularity=granularity, units=UNITS[granularity])
     criteria: dict[str, dict[str, object]] = {name: {} for name in registry.names("criterion")}
-    plan, *_, report = truth(work, question, criteria)
-    assert isinstance(plan, Plan) and isinstance(report, Told)
+    plan, *_, report = criterion_check(work, check, criteria)
+    assert isinstance(plan, CheckPlan) and isinstance(report, CheckResult)
     seconds = time.perf_counter() - began
     whole = report.layers[-1]
 
     def by_size(name: str) -> float:
-        return whole.size[name].value or -2  # below every correlation
+        return whole.absolute[name].value or -2  # below every correlation
 
     lines = [
         f"\n## {model}, {granularity}s",

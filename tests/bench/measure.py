@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 import sample_models
-from pruning import masks
+from pruning import masks, selection
 from pruning.errors import DataError
 from pruning.masks import Masks
 from pruning.measurement import macs, size
@@ -60,7 +60,7 @@ def lowest_half(dependencies: DependencyGraph, model: nn.Module) -> NDArray[np.b
 def zeros(model: nn.Module, share: float) -> nn.Module:
     """A copy with that share of its weights zero, the smallest anywhere."""
     copied = copy.deepcopy(model)
-    masks.apply(masks.choose(Recipe(sparsity=share), Workpiece("model", model)), copied)
+    masks.apply(selection.choose(Recipe(sparsity=share), Workpiece("model", model)), copied)
     return copied
 
 

@@ -10,7 +10,7 @@ import torch
 from test_peers import RATIOS, RECIPES, agree, peers, untied
 
 import sample_models
-from pruning import masks
+from pruning.allocation.ranked import rank
 
 
 def main() -> int:
@@ -20,9 +20,9 @@ def main() -> int:
         work = replace(work, model=untied(work.model, name.startswith("ln")))
         agree(work, name)
         start = time.perf_counter()
-        units = masks.rank(recipe, work)
+        units = rank(recipe, work)
         ranked = time.perf_counter()
-        masks.verdict(units, units.ranking.drops(replace(recipe, sparsity=0.9)), work.model)
+        units.masks(units.ranking.drops(replace(recipe, sparsity=0.9)), work.model)
         chosen = time.perf_counter()
         peers(work.model, name, 0.9)
         theirs = time.perf_counter() - chosen

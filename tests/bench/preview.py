@@ -21,6 +21,7 @@ import torchvision
 from torch import nn
 
 from pruning import masks
+from pruning.allocation.ranked import rank
 from pruning.recipe import Recipe
 from pruning.types import Workpiece
 
@@ -63,7 +64,7 @@ def theirs(model: nn.Module, x: torch.Tensor, share: float) -> None:
 
 def ours(units: masks.Units, recipe: Recipe, model: nn.Module, share: float) -> None:
     """The same here: the units pruned, and the masks of every tensor."""
-    masks.verdict(units, units.ranking.drops(recipe, share), model)
+    units.masks(units.ranking.drops(recipe, share), model)
 
 
 def main() -> None:
@@ -74,7 +75,7 @@ def main() -> None:
         recipe = Recipe(granularity="channel")
         work = Workpiece(name, model, example=x)
         began = time.perf_counter()
-        units = masks.rank(recipe, work)
+        units = rank(recipe, work)
         once = time.perf_counter() - began
         many = list(np.linspace(0.1, 0.9, 41))
         few = list(np.linspace(0.1, 0.9, 9))

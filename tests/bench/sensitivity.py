@@ -27,7 +27,7 @@ from pruning.events import Point
 from pruning.masks import choose, covered
 from pruning.pipeline import machine
 from pruning.recipe import Recipe
-from pruning.sensitivity_map.measure import LEVELS
+from pruning.sensitivity_map.sensitivity import LEVELS
 from pruning.types import Batches, Workpiece
 
 MODEL = "fashion-resnet20"

@@ -1,4 +1,4 @@
-"""One server and one browser for all end-to-end tests; each has a tab and no console error."""
+"""One server and one browser for all end-to-end tests; each has a fresh tab and no console error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lottery, as a person starts it: one button, curves that fill in, a link that opens it again."""
+"""A lottery, as a person starts it: one button, curves that fill in, a link that reopens the set."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""Which layers can give: prune one layer (or coupled group) at a time, at every ratio, and see what the model says.
+"""The sensitivity map: prune one layer (or dependency group) at a time, at every ratio, and see how accuracy and loss change.
 
     for point in pruning.sensitivity(work, criterion="magnitude", levels=(0.5, 0.8, 0.9)):
         print(point.layer, point.level, point.accuracy)
 
-Li et al., 2017, section 3.2, https://arxiv.org/abs/1608.08710; drawn as Distiller draws it. On validation data: ratios are chosen there.
+Li et al., 2017, section 3.2, https://arxiv.org/abs/1608.08710; as Distiller plots it. On validation
+data: ratios are chosen there, and results reported on test data.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pruning.allocation.ranked import rank
 from pruning.errors import NothingToPrune, OutOfRange, RecipeError, UnknownName
 from pruning.events import Point
-from pruning.masks import rank
 from pruning.recipe import Recipe
-from pruning.sensitivity_map import cells as _cells
+from pruning.sensitivity_map.cells import CountCache, cache_key, cells_of
 from pruning.sensitivity_map.estimate import estimates
 from pruning.sensitivity_map.evaluator import Plan, measured
 from pruning.types import Batches, Workpiece
 
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 TIERS = ("estimate", "progressive", "exact")
-AUTO = Path("")
-"""Keep maps in the workspace, if there is one."""
 
 
 def sensitivity(
@@ -45,19 +44,21 @@ def sensitivity(
     running: bool = False,
     workers: int = 1,
     stop: Callable[[], bool] | None = None,
-    keep: Path | None = AUTO,
+    keep: Path | None = None,
 ) -> Iterator[Point]:
     """One Point for each layer and level, as soon as it is known. Touches nothing.
 
-    levels: shares of a layer's units to remove, [0, 1); a layer keeps `floor` units whatever is asked
-    tier: "estimate" (one gradient pass), "progressive" (paired with the dense model on ever more images, until the interval of
-        the change in accuracy is within ± `within`, a share, or the layer has surely collapsed), "exact" (every image)
-    examples: validation images looked at, at most; running: also say cells that are not final yet, each time they are refined
+    levels: shares of a layer's units to remove, [0, 1); a layer keeps `min_units` whatever is asked
+    tier: "estimate" (one gradient pass), "progressive" (paired with the dense model on ever more
+        images, until the interval of the change in accuracy is within ± `within`, a share, or the
+        layer has surely collapsed), "exact" (every image)
+    examples: validation images looked at, at most
+    running: also give cells that are not final yet, each time they are refined
     workers: threads that measure, each on one processor; see `free`
-    keep: folder where counts are kept, so that the next asking starts from them; None for memory alone
+    keep: folder where counts are kept, so that the next asking goes on from them; None: memory alone
 
-    Raises RecipeError for what cannot be asked, DataError without validation data, Stopped when `stop` says so: what was
-    measured is kept, and the next asking goes on from there.
+    Raises RecipeError for what cannot be asked, DataError without validation data, Stopped when
+    `stop` says so: what was measured is kept, and the next asking goes on from there.
     """
     for level in levels:
         if not (isinstance(level, (int, float)) and 0 <= level < 1):
@@ -82,16 +83,19 @@ def sensitivity(
         seed=seed,
     )
     data = work.need("validation", "A sensitivity map")
-    data = data if examples is None else data.head(examples)
+    if examples is not None:
+        data = data.head(examples)
     plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
-    return _points(recipe, work, data, tier, plan, kept() if keep is AUTO else keep)
+    # The arguments are checked at the call; what follows runs when the first point is asked for.
+    return _points(recipe, work, data, tier, plan, keep)
 
 
 def free() -> int:
     """Threads worth using now: 2 where two processors are idle, else 1."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return 2 if cores - busy >= 1.5 else 1
 
@@ -99,22 +103,16 @@ def free() -> int:
 def _points(
     recipe: Recipe, work: Workpiece, data: Batches, tier: str, plan: Plan, folder: Path | None
 ) -> Iterator[Point]:
-    units = rank(recipe, work)
-    layers = units.ranking.ranked(recipe)
+    ranked = rank(recipe, work)
+    layers = ranked.ranking.layers_of(recipe)
     if not layers.units:
         raise NothingToPrune(work.name, "every layer is excluded: leave at least one.")
-    found = _cells.cells(layers, plan.levels, len(data.x))
+    cells = cells_of(layers, plan.levels, len(data.x))
     if tier == "estimate":
-        yield from estimates(units, work, data, found, plan.stop)
+        yield from estimates(ranked, work, data, cells, plan.stop)
         return
+    # An exact map takes the data's own batches; a progressive one a random order, so that its first
+    # images are of all classes.
     order = None if tier == "exact" else recipe.seed
-    cache = _cells.CountCache(_cells.key(recipe, work, data, f"{tier} {order}"), folder)
-    yield from measured(units, work, data, found, plan, cache, order)
-
-
-def kept() -> Path | None:
-    """Where what was measured is kept: in the workspace, if there is one."""
-    from pruning.storage import default_workspace
-
-    folder = default_workspace()
-    return folder / "maps" if folder.is_dir() else None
+    cache = CountCache(cache_key(recipe, work, data, f"{tier} {order}"), folder)
+    yield from measured(ranked, work, data, cells, plan, cache, order)

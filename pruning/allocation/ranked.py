@@ -1,0 +1,117 @@
+"""Score, pool into units, rank: from a criterion's scores to the order in which units are pruned, and back to masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pruning import registry
+from pruning.allocation.ranking import Ranking
+from pruning.errors import ModelError
+from pruning.evidence import Evidence
+from pruning.measurement.counts import macs, output_layer
+from pruning.measurement.sizes import dense_bytes
+from pruning.recipe import Recipe
+from pruning.types import Masks, Scores, Workpiece
+from pruning.units.layout import Units, lay_out
+
+
+@dataclass(frozen=True)
+class RankedUnits:
+    """Units with their scores. scores: set -> (units,), in flat order, not sorted; ranking: sorted.
+
+    removed_inside: weight -> True for the weights that are removed when their unit is, where that
+    is not all of them (n of m).
+    """
+
+    units: Units
+    scores: dict[str, Tensor]
+    ranking: Ranking
+    removed_inside: Masks
+
+    def masks(self, drops: dict[str, int], model: nn.Module) -> Masks:
+        """Masks without the `drops` lowest units of each set, ties by flat index."""
+        removed = {}
+        for name, scores in self.scores.items():
+            if drops.get(name, 0):
+                ascending = self.ranking.units[name]
+                removed[name] = ~_kept(scores, ascending, drops[name])
+        masks = self.units.masks(removed, model)
+        for name, inside in self.removed_inside.items():
+            masks[name] |= ~inside
+        return masks
+
+
+def score(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -> Scores:
+    """The criterion's scores, higher = keep.
+
+    evidence: what was gathered for another criterion already.
+    Raises DataError when it needs data there is none of, ModelError for scores that are not finite.
+    """
+    evidence = evidence or Evidence.of(work, seed=recipe.seed)
+    scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
+    for name, values in scores.items():
+        if not torch.isfinite(values).all():
+            raise ModelError(
+                f"{recipe.criterion} gives {name} scores that are not finite: gradients may "
+                "overflow; try another criterion."
+            )
+    return scores
+
+
+def rank(
+    recipe: Recipe,
+    work: Workpiece,
+    units: Units | None = None,
+    keep: Masks | None = None,
+    evidence: Evidence | None = None,
+) -> RankedUnits:
+    """Score, pool into units and sort. Touches nothing.
+
+    units: the recipe's, where they are made already. keep: an earlier mask; the units it removed
+    score -inf and so never come back.
+    """
+    units = units or lay_out(recipe, work)
+    scores = score(recipe, work, evidence)
+    removed_inside: Masks = {}
+    for name, tiling in units.tilings.items():
+        if tiling.removed_inside:
+            if keep:  # what is removed already is the lowest of its run
+                scores[name] = scores[name].float().masked_fill(~keep[name], -torch.inf)
+            removed_inside[name] = tiling.removed_inside(scores[name])
+    pooled = units.pool(scores, keep)
+    costs = {
+        name: cost[np.argsort(pooled[name].numpy(), kind="stable")]
+        for name, cost in units.uneven_costs().items()
+    }
+    counts = units.counts()
+    weights = sum(shape.numel() for shape in units.shapes.values())
+    ranking = Ranking(
+        units={name: np.sort(values.numpy()) for name, values in pooled.items()},
+        sizes=dict(zip(counts.sets, counts.alone().tolist(), strict=True)),
+        counts=counts,
+        shapes={name: tuple(shape) for name, shape in units.shapes.items()},
+        macs=macs(work.model, work.example) if work.example is not None else {},
+        other=dense_bytes(work.model) - 4 * weights,
+        fixed=units.fixed,
+        costs=costs,
+        leaders=units.leaders,
+        output=output_layer(work),
+        multiple=units.multiple,
+    )
+    return RankedUnits(units, pooled, ranking, removed_inside)
+
+
+def _kept(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
+    """Which units are kept when the `count` lowest are pruned; equal scores by flat index."""
+    threshold = float(ascending[count - 1])
+    keep = scores > threshold
+    ties = (scores == threshold).nonzero().flatten()
+    below = int(np.searchsorted(ascending, ascending[count - 1], "left"))
+    keep[ties[count - below :]] = True
+    return keep

@@ -1,0 +1,1 @@
+"""Training: fine-tuning, distillation, BatchNorm recalibration, rewinding and controls of lottery tickets."""
