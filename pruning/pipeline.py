@@ -1,4 +1,6 @@
-"""Recipe + workpiece -> events. The only file that knows the order: score, select, remove, fine-tune, measure."""
+"""Recipe + workpiece -> events. The only file that knows the order: score, select, remove,
+fine-tune, measure.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,8 @@ def run(
     keep_compact: KeepCompact | None = None,
     cache: Path | None = None,
 ) -> Iterator[Event]:
-    """Prune and fine-tune a copy of `work.model`, step by step; an event for each thing that happens, the last one Finished.
+    """Prune and fine-tune a copy of `work.model`, step by step; an event for each thing that
+    happens, the last one Finished.
 
     stop: asked often; when true, Stopped is raised.
     keep: given the final model and its masks before the last measurement.
@@ -94,7 +97,9 @@ def run(
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
     start = time.perf_counter()
+    # Counted before anything is loaded or trained: a rewind step past the end is refused here.
     yield Started(recipe.to_dict(), machine(), epochs_of_run(recipe, work))
+    # The teacher is the dense model as handed in, so its logits are computed once and kept.
     teacher = None
     if recipe.distill and recipe.epochs:
         teacher = teacher_logits(work.model, work.need("train", "Distillation"))
@@ -103,9 +108,11 @@ def run(
     else:
         model = reinitialised(work.model, recipe.seed)
     copied = replace(work, model=model)
+    # Two orders of the same pieces: fine-tune what was pruned, or rewind and train again.
     order = _prune_and_finetune if recipe.rewind == "none" else _lottery
     state = yield from order(recipe, work, copied, teacher, stop, cache)
     _raise_if_stopped(stop, "before the last measurement")
+    # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
         keep(model, state.masks)
     result = CompactResult()
@@ -147,6 +154,7 @@ def _prune_and_finetune(
     """
     snapshot = take_snapshot(original)
     yield Measured("dense", snapshot.measurement)
+    # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     state = _begin(recipe, work, snapshot, teacher, stop, cache)
     yield from _without_use(recipe, work)
     yield from notices(recipe, state.units.why_by_layer)
@@ -162,6 +170,7 @@ def _prune_and_finetune(
         # What pruning did is worth a measurement only where something repairs it afterwards.
         repaired = bool(recipe.epochs or recalibrates)
         yield from _prune_step(state, step, measure=last and repaired)
+        # Before fine-tuning: training from statistics of the dense network would start off wrong.
         if recalibrates:
             yield _recalibrate(recipe, work, step)
         if recalibrates and recipe.epochs and last:
@@ -188,6 +197,7 @@ def _lottery(
     """
     keeps_all = dense(work.model)
     begin = first_step(recipe, work)
+    # "init" rewinds to here: the weights before any training.
     rewound = state_of(work.model)
     if recipe.trains_first:
         remember = begin if recipe.rewind == "early" else None
@@ -195,6 +205,7 @@ def _lottery(
         rewound = (yield from trained) or rewound
     if recipe.rewind == "learning_rate":  # the weights stay: they are "put back" as they are now
         rewound = state_of(work.model)
+    # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
     snapshot = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
     state = _begin(recipe, work, snapshot, teacher, stop, cache)
     yield Measured("dense", snapshot.measurement)
@@ -233,6 +244,7 @@ def _begin(
 ) -> _State:
     units = lay_out(recipe, work)
     covered = units.covered(recipe.exclude)
+    # Masks only ever intersect, so they start by keeping everything.
     masks = dense(work.model)
     return _State(recipe, work, units, covered, masks, snapshot, teacher, stop, cache)
 
@@ -242,6 +254,7 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     recipe, work = state.recipe, state.work
     _raise_if_stopped(state.stop, f"before step {step}")
     predicted = _prune(state, step) if recipe.prunes else None
+    # Without an example input nothing is known of MACs: layers then count weights alone.
     uses = positions(work.model, work.example) if work.example is not None else {}
     layers = by_layer(state.masks, uses, prunable(work.model))
     pruned = sparsity(state.masks, state.covered)
@@ -257,6 +270,7 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
 def _prune(state: _State, step: int) -> Predicted | None:
     """Select and remove, in place; what was predicted of it."""
     recipe, work = state.recipe, state.work
+    # Scored anew in each step: what fine-tuning did to the weights changes which matter.
     share = _share(recipe, step)
     selection = select(recipe, work, state.units, state.masks, share, state.cache)
     state.masks = selection.masks
@@ -266,6 +280,7 @@ def _prune(state: _State, step: int) -> Predicted | None:
 
 def _share(recipe: Recipe, step: int) -> float:
     """Of the final sparsity, after this step."""
+    # A geometric schedule needs to know where it ends: for ratios by layer, at the largest.
     final = recipe.sparsity
     if recipe.scope == "manual":
         final = max(recipe.ratios.values(), default=0.0)
@@ -327,6 +342,7 @@ def _target_notices(
 ) -> Iterator[Notice]:
     """What people should know: a target out of reach, layers that all but vanished."""
     total = sum(layer.total for layer in layers if layer.name in covered)
+    # One weight less than asked is rounding; more is something people should be told.
     missed = recipe.budgeted and recipe.sparsity - pruned > 1 / total
     asked = f"{pruned:.1%} of the weights were pruned, not {recipe.sparsity:.1%}"
     if not recipe.budgeted and recipe.scope != "manual":
@@ -342,6 +358,7 @@ def _target_notices(
             yield Notice(f"{asked}: the output layer is pruned more slowly.")
         else:
             yield Notice(f"{asked}: every layer keeps at least {recipe.min_units:,}.")
+    # Below 2 % a layer of usual width has inputs that no weight reads.
     thin = [layer for layer in layers if layer.name in covered and layer.kept < 0.02 * layer.total]
     if thin:
         names = ", ".join(f"{layer.name} ({layer.kept:,} of {layer.total:,})" for layer in thin)

@@ -253,7 +253,7 @@ def _entry(
     return Entry(
         kind=kind,
         name=_plain_name(node.name),
-        title=help.split("\n")[0],
+        title=" ".join(help.split("\n\n")[0].split()),
         help=help,
         about=about,
         paper=link.group().rstrip(".") if link else None,

@@ -1,4 +1,5 @@
-"""Selection: score -> rank -> (allocation path) -> masks; and removal, with the criterion's compensation.
+"""Selection: score -> rank -> (allocation path) -> masks; and removal, with the criterion's
+compensation.
 
 `choose` is the whole of one-shot pruning. It passes through units/layout (what is pruned together),
 allocation/ranked (score, pool, sort), allocation/ranking and scopes (how the budget is spread).
@@ -52,8 +53,11 @@ def select(
 
     cache: a folder for measured allocation paths, so that the next asking goes on from them.
     """
+    # Drops are counts of units, so pages that know no weights come to the same ones.
     ranked = rank_with_path(recipe, work, units, keep, cache)
     masks = ranked.masks(ranked.ranking.drops(recipe, share=share), work.model)
+    # Units removed before score -inf and are counted among the drops; single weights of a unit that
+    # is kept whole now may have been removed by another granularity before.
     if keep is not None:
         masks = intersect(masks, keep)
     return Selection(masks, ranked.ranking)
@@ -68,6 +72,7 @@ def rank_with_path(
 ) -> RankedUnits:
     """The ranked units; for scope by_sensitivity with the allocation path that it follows."""
     ranked = rank(recipe, work, units, keep)
+    # With every layer excluded there is nothing to measure, and the scope says so itself.
     if recipe.scope != "by_sensitivity" or not ranked.ranking.open(recipe):
         return ranked
     path = netadapt.search(recipe, work, ranked, cache=cache)
@@ -91,6 +96,7 @@ def compensation(recipe: Recipe, work: Workpiece, masks: Masks) -> dict[str, Ten
 def remove(recipe: Recipe, work: Workpiece, masks: Masks) -> None:
     """Prune `work.model` in place by `masks`, after the criterion's compensation."""
     parameters = dict(work.model.named_parameters(remove_duplicate=False))
+    # Compensation is worked out on the dense weights, so it comes before the zeros.
     for name, values in compensation(recipe, work, masks).items():
         parameters[name].copy_(values)
     apply(masks, work.model)

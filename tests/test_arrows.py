@@ -16,8 +16,6 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-pytestmark = pytest.mark.skip(reason="the arrows are being turned")
-
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pruning", "sample_models", "dashboard")
 

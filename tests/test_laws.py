@@ -143,7 +143,7 @@ def test_units_tile_a_weight_or_own_slices_of_several(granularity: str) -> None:
                 weights = sum(int(unit[name].sum()) for name in unit.keys() & units.shapes)
                 assert weights == alone[layer]
             for parameter in owned[0]:
-                # A weight is in one unit by its row, and in one by its column where a set owns both.
+                # A weight is in one unit by its row, and in one by its column where both are owned.
                 group = units.slices.groups[units.slices.sets[layer]]
                 sides = sum(member.parameter == parameter for member in group.members)
                 together = torch.stack([unit[parameter] for unit in owned]).sum(0)

@@ -141,7 +141,9 @@ def test_the_counter_is_read_where_there_is_one_and_wraps(tmp_path: Path) -> Non
         (folder / "energy_uj").write_text("900000")
 
     class Spends(nn.Module):
-        """Each pass makes the counter read 100,000: from 900,000 that is 200,000 on, past its range."""
+        """Each pass makes the counter read 100,000: from 900,000 that is 200,000 on, past its
+        range.
+        """
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             (package / "energy_uj").write_text("100000")

@@ -1,4 +1,6 @@
-"""The sensitivity map: every cell what a plain loop says, and honest about what it does not know yet."""
+"""The sensitivity map: every cell what a plain loop says, and honest about what it does not know
+yet.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Branching(nn.Module):
 
 
 class Writing(nn.Module):
-    """Writes over a value that is read again: skipping to the middle must not see what an earlier pass wrote."""
+    """Writes over a value that is read again: skipping to the middle must not see what an
+    earlier pass wrote.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +158,9 @@ def test_only_what_follows_a_change_is_run_again() -> None:
 
 
 def test_memory_is_one_batch_whatever_the_map() -> None:
-    """What is alive at the cut, for one part of a batch: at most the input and the two values of a residual block."""
+    """What is alive at the cut, for one part of a batch: at most the input and the two values of
+    a residual block.
+    """
     work = toy("residual")
     partial = PartialForward(work.model, work.example)  # type: ignore[arg-type]
     forward = partial.start(work.validation.x[:20])  # type: ignore[union-attr]
@@ -195,7 +201,8 @@ def interval(lost: int, won: int, n: int) -> tuple[float, float]:
 
 
 def test_the_paired_interval_by_hand() -> None:
-    """12 answers lost, 2 won, of 98: half an answer more in each count gives 15 that differ among 100, 10 more lost than won.
+    """12 answers lost, 2 won, of 98: half an answer more in each count gives 15 that differ among
+    100, 10 more lost than won.
 
     Change −10/100; variance (15 − 10²/100)/100² = 14/10⁴, so ± 1.96 · 0.0374 = 0.0733.
     """
@@ -249,7 +256,9 @@ def test_the_estimate_ranks_cells_as_measuring_does() -> None:
 
 
 def test_gradients_of_single_examples_where_torch_cannot_map_them() -> None:
-    """A branch on a value stops vmap; one example after another gives the gradients that mapping gives where nothing branches."""
+    """A branch on a value stops vmap; one example after another gives the gradients that mapping
+    gives where nothing branches.
+    """
     work = with_model(seeded(Branching))
     points = list(pruning.sensitivity(work, tier="estimate", keep=None))
     assert len(points) == 2 * len(LEVELS) and all(

@@ -1,4 +1,6 @@
-"""The recipe is the state: a link reopens it, undo steps back, and hostile addresses are refused."""
+"""The recipe is the state: a link reopens it, undo steps back, and hostile addresses are
+refused.
+"""
 
 from __future__ import annotations
 

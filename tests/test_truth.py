@@ -1,4 +1,6 @@
-"""Does the score tell the truth? Leave-one-out, exact and without a trace; and the rank correlations that sum it up."""
+"""Does the score tell the truth? Leave-one-out, exact and without a trace; and the rank
+correlations that sum it up.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ from tests.toys import TOYS, same, snapshot, toy
 
 
 class Shared(nn.Module):
-    """One convolution called twice, an addition in place, a parameter used bare, and a branch that no weight of `late` reaches."""
+    """One convolution called twice, an addition in place, a parameter used bare, and a branch
+    that no weight of `late` reaches.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +126,9 @@ def test_only_what_a_weight_reaches_is_run_again() -> None:
 
 
 def masked(work: Workpiece, gone: Masks) -> float:
-    """The loss without what a mask removes, by masking a copy and measuring it: what the measurer must agree with."""
+    """The loss without what a mask removes, by masking a copy and measuring it: what the
+    measurer must agree with.
+    """
     model = copy.deepcopy(work.model)
     pruning.apply(gone, model)
     assert work.validation is not None
@@ -183,7 +189,9 @@ def test_an_unused_unit_changes_nothing() -> None:
 
 
 def quadratic() -> Workpiece:
-    """L = ½ Σ h (w − w*)² at w = w*: without w_i it is ½ h_i w_i². h = 16, 1, 100 and w = 1, −3, 0.5: 8, 4.5, 12.5."""
+    """L = ½ Σ h (w − w*)² at w = w*: without w_i it is ½ h_i w_i². h = 16, 1, 100 and w = 1, −3,
+    0.5: 8, 4.5, 12.5.
+    """
     model = nn.Linear(3, 1, bias=False)
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, -3.0, 0.5]]))

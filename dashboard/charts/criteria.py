@@ -265,7 +265,7 @@ def _marks(
     hovers = [
         f"{check.noun} {check.units[i]} of {check.total:,}: "
         f"score {score[i]:.4g}, rank {rank[i]:g} of {len(rank)}"
-        f"<br>without it the loss goes from {check.loss:.4f} by {_signed(check.change[i])}"
+        f"<br>without it the loss moves from {check.loss:.4f} by {_signed(check.change[i])}"
         for i in np.flatnonzero(part)
     ]
     return {

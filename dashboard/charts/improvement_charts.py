@@ -30,7 +30,7 @@ RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 def title(panel: ResultPanel) -> str:
     """The finding: the size of the file, and whether anything got faster."""
-    ratios = list(_drawn(panel, "times"))
+    ratios = list(_shapes(panel, "times"))
     size = "File no smaller"
     for row, improvement in ratios:
         if row.name == "file":
@@ -60,7 +60,7 @@ def _speed_finding(ratios: Sequence[tuple[FigureRow, Improvement]]) -> str:
     return "no verdict on speed" if verdicts == {"no verdict"} else "not faster"
 
 
-def _drawn(panel: ResultPanel, kind: str) -> Iterator[tuple[FigureRow, Improvement]]:
+def _shapes(panel: ResultPanel, kind: str) -> Iterator[tuple[FigureRow, Improvement]]:
     for row in _rows(panel, kind):
         for improvement in row.improvements.values():
             yield row, improvement
@@ -87,7 +87,7 @@ def ratios(panel: ResultPanel, *, dark: bool) -> Chart:
     data = []
     for place, state in enumerate(states):
         data += _bars(rows, heights, state, place, len(states), dark)
-    values = [i.change.value for _, i in _drawn(panel, "times") if i.change]
+    values = [i.change.value for _, i in _shapes(panel, "times") if i.change]
     low = min([0.8, *values]) / 1.15
     high = max([2.0, *values])
     # A third more than the longest bar, so that the number beside it has room.
@@ -270,7 +270,7 @@ def points(panel: ResultPanel, *, dark: bool) -> Chart:
     data = [
         _dots(rows, heights, state, place, len(states), dark) for place, state in enumerate(states)
     ]
-    changes = [improvement.change for _, improvement in _drawn(panel, "points")]
+    changes = [improvement.change for _, improvement in _shapes(panel, "points")]
     ends = [abs(end) for change in changes if change for end in (change.low, change.high)]
     reach = max([2.0, *(100 * end for end in ends)]) * 1.15
     axis = {

@@ -140,7 +140,7 @@ def _note(name: str, ranking: Ranking, recipe: Recipe) -> str:
     """Why the layer keeps all its weights; "" where it need not."""
     if name in ranking.fixed:
         return ranking.fixed[name]
-    return f"{name} is left dense by you" if name in recipe.exclude else ""
+    return f"{name} stays dense by your choice" if name in recipe.exclude else ""
 
 
 def _least(name: str, ranking: Ranking, recipe: Recipe) -> int:

@@ -288,8 +288,8 @@ def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
         HELP["finetune_compact"],
         disabled=not (recipe.dependency_groups and recipe.epochs),
     )
-    can_slim = batchnorm and recipe.epochs
-    number("slimming", disabled=not can_slim and not recipe.slimming)
+    can_be_slimming = batchnorm and recipe.epochs
+    number("slimming", disabled=not can_be_slimming and not recipe.slimming)
 
 
 def teacher(recipe: Recipe) -> None:

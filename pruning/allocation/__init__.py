@@ -1,1 +1,3 @@
-"""Allocation: how a budget of weights is spread over the layers: scopes, the ranking they read, schedules."""
+"""Allocation: how a budget of weights is spread over the layers: scopes, the ranking they read,
+schedules.
+"""

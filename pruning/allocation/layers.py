@@ -1,4 +1,6 @@
-"""What a scope sees: the layers that a budget is spent on, each with its units in order of score. Numpy only."""
+"""What a scope sees: the layers that a budget is spent on, each with its units in order of
+score. Numpy only.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +68,13 @@ class RankedLayers:
 
     def removed(self, name: str, drop: int) -> int:
         """Weights removed with the `drop` lowest units of a layer."""
-        if name in self.costs:
+        if name in self.costs:  # blocks at an edge are smaller than the others
             return int(self.costs[name][:drop].sum())
         return drop * self.sizes[name]
 
     def spent(self, drops: Mapping[str, int]) -> int:
         """Weights removed in all when layers lose so many of their lowest units."""
+        # Shared weights must not be counted twice: only the whole model's count is right.
         if self.removed_weights is not None:
             return self.removed_weights(drops)
         return sum(self.removed(name, drops.get(name, 0)) for name in self.units)
@@ -88,6 +91,7 @@ class RankedLayers:
 
     def removed_before(self, name: str) -> int:
         """Units that earlier steps have removed."""
+        # They score -inf, the lowest there is, so they come first.
         lowest = int(np.searchsorted(self.units[name], -np.inf, "right"))
         return min(lowest, self.removable(name))
 
@@ -100,6 +104,7 @@ class RankedLayers:
 
     def nearest(self, name: str, share: float) -> int:
         """Units whose weights come nearest to a share of the layer's, as far as removable."""
+        # Rounded to the nearest unit, half to even, as torch.nn.utils.prune rounds.
         wanted = share * (self.total(name) / self.sizes[name])  # in units
         if name in self.costs:
             spent = np.concatenate([[0], self.costs[name].cumsum()])
@@ -109,6 +114,7 @@ class RankedLayers:
     def without(self, drops: Mapping[str, int]) -> dict[str, Array]:
         """The scores, -inf for the `drops` lowest units of each layer."""
         scores = {}
+        # As arrays of the same length, so that counts of units stay counts from the dense model.
         for name, units in self.units.items():
             first = np.full(drops[name], -np.inf, units.dtype)
             scores[name] = np.concatenate([first, units[drops[name] :]])

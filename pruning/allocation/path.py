@@ -1,4 +1,5 @@
-"""A measured path from dense to sparse: which layer loses how many units next, and what the model does by then.
+"""A measured path from dense to sparse: which layer loses how many units next, and what the model
+does by then.
 
 Data alone, numpy only. `pruning.sensitivity_map.netadapt` measures a path, the scope by_sensitivity
 follows it as far as its budget goes, and the Prune page holds its prediction against what came.
@@ -41,6 +42,7 @@ class AllocationPath:
 
         Between two steps in proportion.
         """
+        # Steps are coarse, and budgets fall between them.
         at = [step.weights for step in self.steps]
         loss = np.interp(weights, at, [step.loss for step in self.steps]) - self.steps[0].loss
         return float(loss), float(np.interp(weights, at, self._falls()))
@@ -56,6 +58,7 @@ class AllocationPath:
         return float(self.steps[-1].weights)
 
     def _falls(self) -> list[float]:
+        # Against the first step, which is the model as it is, on the same images.
         return [(self.steps[0].correct - step.correct) / self.examples for step in self.steps]
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Score, pool into units, rank: from a criterion's scores to the order in which units are pruned, and back to masks."""
+"""Score, pool into units, rank: from a criterion's scores to the order in which units are
+pruned, and back to masks.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ class RankedUnits:
         """Masks without the `drops` lowest units of each set, ties by flat index."""
         removed = {}
         for name, scores in self.scores.items():
-            if drops.get(name, 0):
+            if drops.get(name, 0):  # sets that lose nothing cost nothing
                 ascending = self.ranking.units[name]
                 removed[name] = ~_kept(scores, ascending, drops[name])
         masks = self.units.masks(removed, model)
@@ -55,6 +57,7 @@ def score(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -> 
     """
     evidence = evidence or Evidence.of(work, seed=recipe.seed)
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
+    # One NaN would sort to the end and silently be kept; refused, it is found.
     for name, values in scores.items():
         if not torch.isfinite(values).all():
             raise ModelError(
@@ -85,6 +88,7 @@ def rank(
                 scores[name] = scores[name].float().masked_fill(~keep[name], -torch.inf)
             removed_inside[name] = tiling.removed_inside(scores[name])
     pooled = units.pool(scores, keep)
+    # In the order in which units are removed, as the sorted scores are.
     costs = {
         name: cost[np.argsort(pooled[name].numpy(), kind="stable")]
         for name, cost in units.uneven_costs().items()
@@ -109,6 +113,7 @@ def rank(
 
 def _kept(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
     """Which units are kept when the `count` lowest are pruned; equal scores by flat index."""
+    # By threshold with ties counted: as exact as a sort of the tensor, and no second sort.
     threshold = float(ascending[count - 1])
     keep = scores > threshold
     ties = (scores == threshold).nonzero().flatten()

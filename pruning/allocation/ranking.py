@@ -1,4 +1,5 @@
-"""The ranking that answers a slider without touching the weights again: every set's unit scores, sorted once.
+"""The ranking that answers a slider without touching the weights again: every set's unit scores,
+sorted once.
 
 Numpy only. Made where torch lives (`pruning.allocation.ranked`), saved as .npz, read by pages.
 Answers are exact, not estimated: the same scopes that prune decide here.
@@ -103,6 +104,7 @@ class Ranking:
         for name in (*recipe.exclude, *recipe.ratios):
             if name not in self.every:
                 raise UnknownName("layer", name, self.every)
+        # A set is open as a whole: one excluded layer closes all that share its units.
         excluded = [i for i, name in enumerate(self.counts.tensors) if name in recipe.exclude]
         closed = np.any(self.counts.touches()[excluded], axis=0)
         names = [
@@ -110,6 +112,7 @@ class Ranking:
             for i, name in enumerate(self.counts.sets)
             if name in self.units and name not in self.fixed and not closed[i]
         ]
+        # With layers excluded, people know why nothing remains: the scope says it shorter.
         if not names and not recipe.exclude:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(self.fixed.items())[:3])
             raise RecipeError(
@@ -125,6 +128,7 @@ class Ranking:
 
     def _covered(self, recipe: Recipe) -> NDArray[np.bool_]:
         """(tensors,) whether any open set touches it."""
+        # A layer counts as covered as soon as one open set owns any part of it.
         names = set(self.open(recipe))
         columns = [i for i, name in enumerate(self.counts.sets) if name in names]
         covered: NDArray[np.bool_] = np.any(self.counts.touches()[:, columns], axis=1)
@@ -146,6 +150,7 @@ class Ranking:
             "shapes": {name: self.shapes[_layer_of(name)] for name in names},
             "path": self.path,
         }
+        # Where no weight is shared, removals add up and each layer has its own total.
         if not self.counts.shared:
             return RankedLayers(
                 totals={name: self.total(name) for name in names},
@@ -193,11 +198,13 @@ class Ranking:
         layers = self.layers_of(recipe, share)
         wanted = (recipe.sparsity if sparsity is None else sparsity) * share
         drops = allocate(recipe.scope, layers, wanted, recipe.scope_options)
+        # Rounded after the budget is spent: rounding to more kept never overspends.
         if self.multiple > 1:
             drops = {
                 name: _rounded(len(self.units[name]), drop, self.multiple)
                 for name, drop in drops.items()
             }
+        # Layers that follow another show its count: pages ask by layer.
         return {name: drops.get(self.leaders.get(name, name), 0) for name in self.every}
 
     def preview(self, recipe: Recipe, sparsity: float | None = None) -> Preview:
@@ -246,7 +253,8 @@ class Ranking:
         layers = []
         for name in self.names:
             total, macs = self.total(name), self.macs.get(name, 0)
-            kept_here = kept.get(name, total)
+            kept_here = kept.get(name, total)  # a layer that no unit touches keeps all
+            # Every weight of a layer is used equally often, so MACs fall as weights do.
             layers.append(Layer(name, total, kept_here, macs, macs * kept_here // total))
         return tuple(layers)
 
@@ -259,6 +267,7 @@ class Ranking:
 
     def save(self, file: Path) -> None:
         plain = ("sizes", "shapes", "macs", "other", "fixed", "leaders", "output", "multiple")
+        # Names are JSON in one string: npz holds arrays alone, and pickles are refused on reading.
         head: dict[str, Any] = {name: getattr(self, name) for name in plain}
         head |= {"order": list(self.units), "uneven": list(self.costs)}
         head |= {"sets": self.counts.sets, "tensors": self.counts.tensors}

@@ -1,4 +1,5 @@
-"""Schedules: how sparsity grows over the steps. Progress in (0, 1] -> share of the final sparsity, 1 at progress 1.
+"""Schedules: how sparsity grows over the steps. Progress in (0, 1] -> share of the final sparsity,
+1 at progress 1.
 
 A schedule that needs to know the final sparsity takes it as a keyword without a default.
 """
@@ -48,7 +49,9 @@ def geometric(progress: float, *, sparsity: float) -> float:
 def grow(
     name: str, progress: float, sparsity: float, options: dict[str, Any] | None = None
 ) -> float:
-    """Share of the final sparsity at `progress`, by the schedule called `name`. Raises UnknownName."""
+    """Share of the final sparsity at `progress`, by the schedule called `name`. Raises
+    UnknownName.
+    """
     share = registry.get("schedule", name)
     arguments = dict(options or {})
     if "sparsity" in inspect.signature(share).parameters:

@@ -1,4 +1,5 @@
-"""Scopes, the sparsity allocation: how a budget is spread over the layers. Numpy only: a page asks the same functions as the engine.
+"""Scopes, the sparsity allocation: how a budget is spread over the layers. Numpy only: a page asks
+the same functions as the engine.
 
 A scope says how many units each layer loses. Those are its lowest by (score, flat index), so one
 number a layer says it all. By rank and never by threshold: ties never overspend, and equal scores
@@ -31,6 +32,7 @@ def allocate(
     """
     if not layers.units:
         raise RecipeError("Every layer is excluded: leave at least one layer to prune.")
+    # A scope added from outside is called just as ours are.
     drops: dict[str, int] = registry.get("scope", name)(layers, sparsity, **options)
     return drops
 
@@ -39,8 +41,9 @@ def allocate(
 def per_layer(layers: RankedLayers, sparsity: float, *, output: float = 1.0) -> dict[str, int]:
     """The same share from each layer.
 
-    output: how fast the output layer is pruned beside the others, of which s is pruned: it keeps (1 - s) ** output.
-        1 treats all alike, 0 leaves it dense; at 0.47 it loses 10 % where the others lose 20 %, as in lottery tickets.
+    output: how fast the output layer is pruned beside the others, of which s is pruned: it keeps
+        (1 - s) ** output. 1 treats all alike, 0 leaves it dense; at 0.47 it loses 10 % where the
+        others lose 20 %, as in lottery tickets.
     """
     if not 0 <= output <= 1:
         raise OutOfRange("Option output of per_layer", output, "a number from 0 to 1")
@@ -60,11 +63,14 @@ def global_(layers: RankedLayers, sparsity: float) -> dict[str, int]:
 
 @scope(compares="units of all layers, each beside the larger ones of its layer")
 def lamp(layers: RankedLayers, sparsity: float, *, power: float = 2.0) -> dict[str, int]:
-    """The lowest scores anywhere, each as a share of what its layer would still hold: no layer runs dry, and no rate is set by hand.
+    """The lowest scores anywhere, each as a share of what its layer would still hold: no layer
+    runs dry, and no rate is set for a layer.
 
-    score² / Σ score² of all at or above it in the layer, Lee et al., 2021, https://arxiv.org/abs/2010.07611
+    score² / Σ score² of all at or above it in the layer, Lee et al., 2021,
+    https://arxiv.org/abs/2010.07611
 
-    power: to which scores are raised: 2 for |w|, as in the paper; 1 for scores that are squares already.
+    power: to which scores are raised: 2 for |w|, as in the paper; 1 for scores that are squares
+        already.
     """
     if not 0 < power <= 8:
         raise OutOfRange("Option power of lamp", power, "a number above 0, up to 8")
@@ -92,9 +98,11 @@ def _lamp(units: Array, power: float) -> Array:
 
 @scope(compares="units inside one layer")
 def erk(layers: RankedLayers, sparsity: float) -> dict[str, int]:
-    """Large layers lose more than small ones, by their width alone: what is kept is in proportion to a layer's inputs and outputs.
+    """Large layers lose more than small ones, by their width alone: what is kept is in proportion
+    to a layer's inputs and outputs.
 
-    density ∝ (in + out + k + k) / (in · out · k · k), the Erdős-Rényi-kernel of Evci et al., 2020, https://arxiv.org/abs/1911.11134
+    density ∝ (in + out + k + k) / (in · out · k · k), the Erdős-Rényi-kernel of Evci et al., 2020,
+    https://arxiv.org/abs/1911.11134
     """
     density = {
         name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units
@@ -105,6 +113,7 @@ def erk(layers: RankedLayers, sparsity: float) -> dict[str, int]:
     ):  # removals do not add up: go by the order in which units go as the scale falls
         scores = {name: _falling(units, density[name]) for name, units in layers.units.items()}
         return lowest(layers, scores, budget)
+    # No layer gives back what it lost in an earlier step, nor more than min_units allow.
     limits = {}
     for name in layers.units:
         least, most = layers.removed_before(name), layers.removable(name)
@@ -117,6 +126,7 @@ def erk(layers: RankedLayers, sparsity: float) -> dict[str, int]:
             for name, d in density.items()
         }
 
+    # At the upper end every layer's density is 1 or more: nothing is removed.
     low, high = 0.0, 1 / min(density.values())
     for _ in range(100):  # what is removed falls as the scale grows
         middle = (low + high) / 2
@@ -149,12 +159,14 @@ def by_sensitivity(
     of: Literal["weights", "macs", "bytes"] = "weights",
     tolerate: float = 100.0,
 ) -> dict[str, int]:
-    """Layers that the model can do without give most, as measured on validation data, and measured anew as more is pruned.
+    """Layers that the model can do without give most, as measured on validation data, and measured
+    anew as more is pruned.
 
     Greedy in the manner of NetAdapt, Yang et al., 2018, https://arxiv.org/abs/1804.03230
 
     of: what the share is a share of: weights, multiply-accumulates, or bytes of a sparse file.
-    tolerate: stop earlier, where accuracy is predicted to have fallen by more than so many points; 100 never does.
+    tolerate: stop earlier, where accuracy is predicted to have fallen by more than so many points;
+        100 never does.
     """
     path = layers.path
     if path is None:
@@ -191,6 +203,7 @@ def follow(path: AllocationPath, layers: RankedLayers, budget: int) -> dict[str,
         cost = layers.removed(name, drops[name] + more) - layers.removed(name, drops[name])
         drops[name] += more
         remaining = budget - layers.spent(drops) if layers.shared else remaining - cost
+        # Out of proportion from here on: later steps were measured with all of this one.
         if more < count:
             closed.add(name)
     return drops
@@ -198,6 +211,7 @@ def follow(path: AllocationPath, layers: RankedLayers, budget: int) -> dict[str,
 
 def _along(layers: RankedLayers, path: AllocationPath, budget: int) -> dict[str, int]:
     """Along the path as far as the budget goes; the lowest scores anywhere spend the rest."""
+    # A path ends, and its steps are coarse: without this, part of the budget would not be spent.
     drops = follow(path, layers, budget)
     return lowest(layers, layers.without(drops), budget)
 
@@ -240,11 +254,13 @@ def manual(layers: RankedLayers, sparsity: float) -> dict[str, int]:
 
 @scope(compares="each unit with a fixed number", budget=False)
 def threshold(layers: RankedLayers, sparsity: float, *, value: float = 0.05) -> dict[str, int]:
-    """Every unit that scores below a number you set, wherever it is: what share that comes to is seen, not asked for.
+    """Every unit that scores below a number you set, wherever it is: what share that comes to is
+    seen, not asked for.
 
     Han et al., 2015, https://arxiv.org/abs/1506.02626
 
-    value: units with a lower score are pruned. With magnitude it is a weight's size, or that in standard deviations of its layer.
+    value: units with a lower score are pruned. With magnitude it is a weight's size, or that in
+        standard deviations of its layer.
     """
     if not math.isfinite(value):
         raise OutOfRange("Option value of threshold", value, "a finite number")
@@ -266,9 +282,11 @@ def whole_units(layers: RankedLayers, wanted: dict[str, float], budget: int) -> 
     spent = {name: np.concatenate([[0], layers.cost(name).cumsum()]) for name in wanted}
     drops = {}
     for name in wanted:
+        # A hair more than wanted: 0.3 of 10 weights is 2.9999… in binary.
         fitting = int(np.searchsorted(spent[name], wanted[name] + 1e-6, "right")) - 1
         drops[name] = max(layers.removed_before(name), fitting)
     remaining = budget - sum(int(spent[name][drop]) for name, drop in drops.items())
+    # Most still wanted first.
     for name in sorted(wanted, key=lambda name: spent[name][drops[name]] - wanted[name]):
         while drops[name] < layers.removable(name):
             cost = int(spent[name][drops[name] + 1] - spent[name][drops[name]])
@@ -291,6 +309,7 @@ def lowest(layers: RankedLayers, scores: dict[str, Array], budget: int) -> dict[
         size = next(iter(layers.sizes.values()))
         return _lowest_of_equal_size(scores, budget // size)
     owner = np.repeat(np.arange(len(scores)), [len(values) for values in scores.values()])
+    # Stable: equal scores are removed in the order of layers, then of flat index.
     order = np.concatenate(list(scores.values())).argsort(kind="stable")
     owner = owner[order]  # (units,) the layer of each unit, in the order they are removed
 
@@ -324,6 +343,7 @@ def _lowest_of_equal_size(scores: dict[str, Array], count: int) -> dict[str, int
     """
     if count >= sum(map(len, scores.values())):
         return {name: len(values) for name, values in scores.items()}
+    # Over the integers that order as floats do: 32 halvings find the exact threshold.
     dtype = next(iter(scores.values())).dtype
     low = _order_key(dtype.type(-np.inf))
     high = _order_key(dtype.type(np.inf))

@@ -1,4 +1,5 @@
-"""Criterion check: what a criterion scores a unit, against the leave-one-out loss change when that unit alone is removed.
+"""Criterion check: what a criterion scores a unit, against the leave-one-out loss change when that
+unit alone is removed.
 
 The change is measured unit by unit on validation data, in eval mode (the "oracle" of Molchanov et
 al., 2019, https://arxiv.org/abs/1906.10771), on a copy of the model whose weights are put back bit
@@ -135,6 +136,7 @@ def criterion_check(
     none is left, DataError without validation data, Stopped.
     """
     start = time.perf_counter()
+    # The same units for every criterion: only then do their correlations compare.
     chosen = sampled(work, check)
     scores, refused = _scores(work, check, criteria, chosen)
     measurer = LeaveOneOut(work, check, examples)
@@ -144,7 +146,7 @@ def criterion_check(
     checked: list[CheckedUnit] = []
     for layer, units in chosen.items():
         for i, (unit, weights, change) in enumerate(measurer.changes(layer, units)):
-            if stop():
+            if stop():  # between units: one may take seconds
                 raise Stopped(f"Stopped after {len(checked):,} units.")
             unit_scores = {name: by_layer[layer][i] for name, by_layer in scores.items()}
             checked.append(CheckedUnit(layer, unit, weights, change, unit_scores))
@@ -210,6 +212,7 @@ def sampled(work: Workpiece, check: Check) -> dict[str, list[int]]:
 
 
 def _units(work: Workpiece, check: Check) -> Units:
+    # By magnitude, which skips nothing: which units there are must not depend on the criterion.
     units = lay_out(check.recipe(), work)
     if any(tiling.removed_inside for tiling in units.tilings.values()):
         raise RecipeError(
@@ -233,13 +236,16 @@ def _scores(
     criteria: Mapping[str, dict[str, Any]],
     chosen: dict[str, list[int]],
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, str]]:
-    """Criterion -> layer -> scores of the chosen units; and criteria that cannot be checked -> why."""
+    """Criterion -> layer -> scores of the chosen units; and criteria that cannot be checked ->
+    why.
+    """
     scores: dict[str, dict[str, list[float]]] = {}
     refused: dict[str, PruningError] = {}
     evidence = Evidence.of(work, seed=check.seed)  # gathered once for all criteria
     for name, options in criteria.items():
         try:
             scores[name] = unit_scores(work, check.recipe(name, options), chosen, evidence)
+        # One criterion that needs more than there is must not cost the others.
         except PruningError as error:
             refused[name] = error
     if not scores and refused:
@@ -264,12 +270,15 @@ def unit_scores(
 
 
 class LeaveOneOut:
-    """The loss without one unit. A class because it keeps a copy of the model that it may write into."""
+    """The loss without one unit. A class because it keeps a copy of the model that it may write
+    into.
+    """
 
     def __init__(self, work: Workpiece, check: Check, examples: int = EXAMPLES) -> None:
         data = work.need("validation", "The leave-one-out loss change")
         self.data: Batches = data.head(examples)
         self.units = _units(work, check)
+        # Eval mode: dropout and BatchNorm would move the loss by more than one unit does.
         self.model = copy.deepcopy(work.model).eval()
         self.loss_of = work.loss
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
@@ -289,10 +298,12 @@ class LeaveOneOut:
     @torch.no_grad()
     def changes(self, layer: str, units: Sequence[int]) -> Iterator[tuple[int, int, float]]:
         """(unit, weights removed with it, loss without it − loss with it) of each unit."""
+        # What the layer cannot reach is computed once for all its units.
         outputs = self.replay.outputs_under(self._touched(layer))
         for unit in units:
             owned = self.units.owned(layer, unit, self.model)
             places = {name: where.nonzero(as_tuple=True) for name, where in owned.items()}
+            # Saved and put back bit by bit: 0 + (w - 0) would drift over thousands of units.
             saved = {name: self.parameters[name][at] for name, at in places.items()}
             for name, at in places.items():
                 self.parameters[name][at] = 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from pruning.cli import options
 from pruning.errors import RecipeError
+from pruning.runs.resolve import resolve
 from pruning.stats import Correlation
 
 HELP = "criterion check: scores against the loss change when a unit is left out"
@@ -43,7 +44,6 @@ def execute(args: argparse.Namespace) -> None:
         CheckResult,
         criterion_check,
     )
-    from pruning.runs.resolve import resolve
     from pruning.types import prunable
 
     options.use_threads(args.threads)

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from pruning.formats import inspect
+
 HELP = "what is in a weights file, read without trusting it"
 
 
@@ -16,7 +18,6 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """What is in a weights file, read without trusting it."""
-    from pruning.formats import inspect
 
     # Nothing in the file is executed: a pickle is read as data.
     reading = asdict(inspect(args.file))

@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pruning.cli import options, text
+from pruning.formats import accept
+from pruning.runs.resolve import resolve
 
 HELP = "what a model costs: file, memory, time in two runtimes, energy; and how it answers"
 
@@ -25,7 +27,6 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> None:
     """What a model costs and how it answers; with --weights, a file's beside the model's own."""
     from pruning.measurement import finalize, take_snapshot, time_in_onnx
-    from pruning.runs.resolve import resolve
 
     options.use_threads(args.threads)
     works = {"dense": resolve(args.model)}
@@ -46,8 +47,6 @@ def execute(args: argparse.Namespace) -> None:
 
 def _from_file(file: Path, model: str) -> Any:
     """A file's weights in the architecture, past the guard that all files from outside pass."""
-    from pruning.formats import accept
-    from pruning.runs.resolve import resolve
 
     with TemporaryDirectory(prefix="pruning-measure-") as folder:
         # The copy is removed with the folder: weights that were only measured are not kept.

@@ -13,6 +13,7 @@ from pruning import events
 from pruning.cli import options, text
 from pruning.errors import RecipeError
 from pruning.recipe import CHOICES, CONTROLS, Recipe
+from pruning.runs.resolve import resolve
 
 HELP = "prune and fine-tune a model; a line for each event, the last one the result"
 
@@ -62,7 +63,6 @@ def execute(args: argparse.Namespace) -> None:
         )
     # torch takes seconds to load: what is wrong with the flags is said before.
     from pruning import pipeline
-    from pruning.runs.resolve import resolve
 
     options.use_threads(args.threads)
     save = _saver(args.save) if args.save else None

@@ -10,6 +10,7 @@ from typing import Any
 from pruning import events, registry
 from pruning.cli import options, text
 from pruning.events import Point
+from pruning.runs.resolve import resolve
 from pruning.sensitivity_map.planning import summary
 
 HELP = "which layers can be pruned: each alone, at every ratio; the last line sums up"
@@ -37,7 +38,6 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Which layers can be pruned: a line a layer and ratio, then what a point of accuracy buys."""
-    from pruning.runs.resolve import resolve
     from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
 
     # A name that is not there is said before a model is loaded, which may take a download.

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pruning.measurement.counts import layer_counts, macs, output_layer, output_shapes, positions
 from pruning.measurement.energy import energy, joules
+from pruning.measurement.onnx import onnx_timings
 from pruning.measurement.quality import behaviour, correct, evaluate, logits, mean_loss, paired
 from pruning.measurement.sizes import dense_bytes, memory, size
 from pruning.measurement.speed import BATCHES, latencies, timings
@@ -122,7 +123,6 @@ def time_in_onnx(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
 
     Takes seconds for each model, so it is no part of `finalize`: a run should not wait for it.
     """
-    from pruning.measurement.onnx import onnx_timings
 
     example = works[0].example
     if example is None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError, UnknownName
+from pruning.formats import load_upload
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys
 from pruning.runs.results import RunResult, load_run
@@ -120,7 +121,6 @@ def _has_data(model: str) -> bool:
 
 def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
     """Uploaded weights in the architecture they were matched with, with that one's data."""
-    from pruning.formats import load_upload
 
     architecture, state = load_upload(id, workspace)
     work = base(architecture)

@@ -1,1 +1,3 @@
-"""The sensitivity map: which layers can give. `sensitivity.sensitivity` is the way in; `planning` needs no torch."""
+"""The sensitivity map: which layers can give. `sensitivity.sensitivity` is the way in;
+`planning` needs no torch.
+"""

@@ -1,4 +1,6 @@
-"""The cells of a sensitivity map: what each removes, what was counted of it so far, how sure that is, and where counts are kept."""
+"""The cells of a sensitivity map: what each removes, what was counted of it so far, how sure
+that is, and where counts are kept.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from pruning.storage import source_hash, write_json
 from pruning.types import Batches, Masks, Workpiece
 
 COLLAPSED = -0.25
-"""Change of accuracy below which a cell has surely collapsed: how far below is not worth more images."""
+"""Change of accuracy below which a cell has surely collapsed: how far below is not worth more
+images.
+"""
 
 
 @dataclass
@@ -90,9 +94,12 @@ class Cell:
 
 
 def cells_of(layers: RankedLayers, levels: Iterable[float], total: int) -> list[Cell]:
-    """Every layer at every level, layers in order; levels that remove the same units share a cell."""
+    """Every layer at every level, layers in order; levels that remove the same units share a
+    cell.
+    """
     cells: dict[tuple[str, int], Cell] = {}
     for layer, units in layers.units.items():
+        # In small layers several levels round to the same units: measured once.
         for level in sorted(set(levels)):
             drop = layers.nearest(layer, level)
             cell = cells.setdefault((layer, drop), Cell(layer, drop, len(units), total))
@@ -127,6 +134,7 @@ class CountCache:
         if key not in _counts:
             _counts[key] = self._read()
         _counts.move_to_end(key)
+        # Shared by all maps of this process; the least recently used make room.
         while len(_counts) > REMEMBERED:
             _counts.popitem(last=False)
         self.counts = _counts[key]
@@ -142,6 +150,7 @@ class CountCache:
         """Keep the counts of cells that have seen more images than what is kept."""
         changed = False
         for cell in cells:
+            # Another process may have counted further: the larger count wins.
             known = self.counts.get(_name(cell), [0])
             if cell.seen > known[0]:
                 self.counts[_name(cell)] = [getattr(cell, name) for name in COUNTED]
@@ -165,6 +174,7 @@ def _name(cell: Cell) -> str:
 
 def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
     """What counts depend on: weights, scores, data, the order of images, the code."""
+    # Contents, not names: the same file under another name, or another file under the same.
     digest = hashlib.blake2b(digest_size=12)
     parts = (
         recipe.criterion,

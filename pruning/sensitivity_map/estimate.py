@@ -1,4 +1,5 @@
-"""The whole map from one gradient pass: a second-order Taylor estimate of how the loss changes, in no time, and labelled so.
+"""The whole map from one gradient pass: a second-order Taylor estimate of how the loss changes, in
+no time, and labelled so.
 
 Removing weights moves them by δ. With g the gradient of one example's loss, that loss changes by
 about g·δ + ½ (g·δ)²; over the examples the second term is δᵀFδ/2 with F the Fisher matrix of the
@@ -38,7 +39,9 @@ def estimates(
     cells: list[Cell],
     stop: Callable[[], bool] | None,
 ) -> Iterator[Point]:
-    """A Point of tier "estimate" for each cell: the loss it predicts, and the dense model's on the same examples."""
+    """A Point of tier "estimate" for each cell: the loss it predicts, and the dense model's on
+    the same examples.
+    """
     data = data.head(EXAMPLES)
     rows: dict[str, list[Cell]] = {cell.layer: [] for cell in cells}
     for cell in cells:
@@ -52,6 +55,7 @@ def estimates(
         }
         gradients = PerExampleGradients(example_loss(work.model, work.loss))
         size = sum(4 * p.numel() for p in weights.values())
+        # One gradient for each example is as large as the model.
         at_once = max(1, min(64, ROOM // max(1, size)))
         for x, y in replace(data, batch=at_once):
             if stop is not None and stop():
@@ -62,6 +66,7 @@ def estimates(
             for row in rows.values():
                 slopes = _along(by_name, row, ranked, work.model)
                 for cell, slope in zip(row, slopes, strict=True):
+                    # An example's loss cannot fall below 0.
                     predicted = torch.maximum(slope + 0.5 * slope.square(), -losses)
                     change[id(cell)] += float(predicted.sum())
     for cell in cells:

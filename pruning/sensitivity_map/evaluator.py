@@ -1,4 +1,6 @@
-"""Measure the cells of a map: a batch at a time, each layer's cells from that layer on, the widest intervals first."""
+"""Measure the cells of a map: a batch at a time, each layer's cells from that layer on, the
+widest intervals first.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,17 @@ from pruning.sensitivity_map.replay import PartialForward
 from pruning.types import Batches, Loss, Workpiece
 
 PART = 64
-"""Images passed through at once: what lies between two layers then fits the processor's cache (1.4 times faster than 256)."""
+"""Images passed through at once: what lies between two layers then fits the processor's cache
+(1.4 times faster than 256).
+"""
 
 CHUNK = 64
 """Images by which a progressive map is refined."""
 
 SLACK = 50.0
-"""Answers closer than this many times the traced form's own error are asked of the plain model again."""
+"""Answers closer than this many times the traced form's own error are asked of the plain model
+again.
+"""
 
 SAVE = 5.0
 """Seconds between two savings of what was counted."""
@@ -58,7 +64,9 @@ class Plan:
 
 
 class Evaluator:
-    """One worker's copy of the model, and how close its traced form comes. A class because it holds that copy."""
+    """One worker's copy of the model, and how close its traced form comes. A class because it
+    holds that copy.
+    """
 
     def __init__(self, work: Workpiece, ranked: RankedUnits, sample: Tensor) -> None:
         self.loss: Loss = work.loss
@@ -82,6 +90,7 @@ class Evaluator:
         What comes before a layer is computed once for all its cells. Bit for bit the plain model's
         wherever that could decide about an answer: see `_undecided`.
         """
+        # Only a traced model keeps values between layers, which small parts keep in the cache.
         parts = torch.split(x, PART) if self.sandbox.traced else [x]
         passes = [self.sandbox.start(part) for part in parts]
         # Of a layer's cells, the one that removes most changes all tensors that any of them does.
@@ -95,6 +104,7 @@ class Evaluator:
                     forward.advance_to(first_step[cell.layer])
                 with self.sandbox.without(self._masks(cell)):
                     logits = torch.cat([forward.finish() for forward in passes])
+                    # Folding rounds differently: where that could flip an answer, ask plainly.
                     if self.sandbox.traced and self._undecided(logits):
                         logits = self.sandbox.model(x)
             yield cell, logits
@@ -117,7 +127,9 @@ class Evaluator:
         return max(1e-6, float((traced - plain).abs().max() / plain.abs().max()))
 
     def _undecided(self, logits: Tensor) -> bool:
-        """Whether the last bits could decide an answer: two classes within SLACK times the error."""
+        """Whether the last bits could decide an answer: two classes within SLACK times the
+        error.
+        """
         if logits.shape[1] < 2:
             return False
         best = logits.topk(2, dim=1).values
@@ -143,6 +155,7 @@ def measured(
     first_of_chunk = [0]
     for chunk in chunks[:-1]:
         first_of_chunk.append(first_of_chunk[-1] + len(chunk))
+    # A cell that was measured before goes on at the chunk after the last image it has seen.
     chunk_at = {first: i for i, first in enumerate(first_of_chunk)}
     for cell in cells:
         if plan.done(cell):
@@ -164,11 +177,11 @@ def measured(
                 cell.count(right, right_dense, loss, loss_dense)
                 yield from _points_after(cell, cells, plan)
                 if plan.stop is not None and plan.stop():
-                    raise Stopped("Stopped. What was measured is kept: the map goes on from there.")
+                    raise Stopped("Stopped. What was measured is kept: the map continues there.")
                 if time.monotonic() - saved > SAVE:
                     cache.put(cells)
                     saved = time.monotonic()
-    finally:
+    finally:  # also when a reader leaves in the middle
         cache.put(cells)
 
 
@@ -206,6 +219,7 @@ def _next(cells: list[Cell], plan: Plan) -> list[Cell]:
     remaining = [cell for cell in cells if not plan.done(cell)]
     if not remaining:
         return []
+    # Exact: all cells chunk by chunk, so that the dense model is asked once for each.
     if not plan.within:
         least = min(cell.seen for cell in remaining)
         return [cell for cell in remaining if cell.seen == least]

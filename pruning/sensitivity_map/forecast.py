@@ -1,4 +1,6 @@
-"""What by_sensitivity's allocation path predicts of one step's pruning, against what is measured after it."""
+"""What by_sensitivity's allocation path predicts of one step's pruning, against what is measured
+after it.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +31,7 @@ def forecast(recipe: Recipe, ranking: Ranking, step: int, share: float) -> Predi
 def achieved(predicted: Predicted, work: Workpiece) -> Forecast:
     """The forecast beside what the pruned model does on the same images."""
     promised, before, loss_before = predicted
+    # The images that the path was measured on: another set would add its own noise.
     data = work.need("validation", "by_sensitivity").head(EXAMPLES)
     accuracy, loss = evaluate(work.model, data, work.loss)
     return replace(

@@ -1,4 +1,5 @@
-"""From dense to sparse, step by step: each layer gives where the model's answers move least, measured on the model as it is by then.
+"""From dense to sparse, step by step: each layer gives where the model's answers move least,
+measured on the model as it is by then.
 
 A map of the dense model alone promises too much: layers that are harmless one at a time are not
 harmless together. So each layer is tried anew before each step, with all that was removed before it
@@ -73,7 +74,9 @@ def search(
     key = cache_key(recipe, work, data, parts)
     known = _paths.get(key) or _read(cache, key)
     search = _Search(work, ranked, layers, replace(data, batch=len(data.x)))
+    # A farther budget goes on from a nearer one: the first steps are the same.
     path = search.extend(known, recipe.sparsity * layers.weights, stop)
+    # In memory too, for tests and scripts without a workspace; the oldest make room.
     while len(_paths) >= REMEMBERED:
         _paths.pop(next(iter(_paths)))
     _paths[key] = path
@@ -122,11 +125,12 @@ class _Search:
             self.dense_log_odds = self.work.model(self.data.x).log_softmax(1)
         if not steps:
             steps.append(self._measured(drops, [])[1])
+        # Ever finer towards the end, where each weight matters more.
         for kept in KEPT:
             budget = round((1 - kept) * layers.weights)
             if steps[-1].weights >= until:
                 break
-            if budget <= steps[-1].weights:
+            if budget <= steps[-1].weights:  # taken already, with units of many weights
                 continue
             if stop is not None and stop():
                 raise Stopped("Stopped while the layers' sensitivity was measured.")
@@ -134,6 +138,7 @@ class _Search:
                 self._by_layer(drops, budget - steps[-1].weights),
                 self._by_score(drops, budget),
             ]
+            # Both ways are measured as a whole: pieces that are harmless alone may not be together.
             tried = [self._measured(drops, removals) for removals in offers if removals]
             if not tried:
                 break
@@ -203,6 +208,7 @@ class _Search:
             share = max(1, round(MOST * (len(units) - drops[name])))
             most = min(removable, affordable, share)
             if most > 0:
+                # Several sizes, since a layer may be harmless for a little and not for more.
                 for count in sorted({max(1, round(most * part)) for part in TRIED}):
                     cells.append(Cell(name, drops[name] + count, len(units), 0))
         offers: dict[str, list[tuple[int, float]]] = {}

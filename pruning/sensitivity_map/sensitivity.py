@@ -1,4 +1,5 @@
-"""The sensitivity map: prune one layer (or dependency group) at a time, at every ratio, and see how accuracy and loss change.
+"""The sensitivity map: prune one layer (or dependency group) at a time, at every ratio, and see
+how accuracy and loss change.
 
     for point in pruning.sensitivity(work, criterion="magnitude", levels=(0.5, 0.8, 0.9)):
         print(point.layer, point.level, point.accuracy)
@@ -55,7 +56,8 @@ def sensitivity(
     examples: validation images looked at, at most
     running: also give cells that are not final yet, each time they are refined
     workers: threads that measure, each on one processor; see `free`
-    keep: folder where counts are kept, so that the next asking goes on from them; None: memory alone
+    keep: folder where counts are kept, so that the next asking goes on from them; None: memory
+        alone
 
     Raises RecipeError for what cannot be asked, DataError without validation data, Stopped when
     `stop` says so: what was measured is kept, and the next asking goes on from there.
@@ -93,10 +95,11 @@ def sensitivity(
 def free() -> int:
     """Threads worth using now: 2 where two processors are idle, else 1."""
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))  # a container may own fewer than the machine has
     else:
         cores = os.cpu_count() or 1
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    # Half a processor of slack: the page itself and its poll run too.
     return 2 if cores - busy >= 1.5 else 1
 
 

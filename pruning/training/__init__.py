@@ -1,1 +1,3 @@
-"""Training: fine-tuning, distillation, BatchNorm recalibration, rewinding and controls of lottery tickets."""
+"""Training: fine-tuning, distillation, BatchNorm recalibration, rewinding and controls of
+lottery tickets.
+"""

@@ -1,4 +1,6 @@
-"""The compact model of a structured run: fine-tuned in the masked one's place if the recipe says so, and at the end certified and measured."""
+"""The compact model of a structured run: fine-tuned in the masked one's place if the recipe says
+so, and at the end certified and measured.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,10 @@ def finetune_compact(
             work, masks, recipe, covered=covered, step=step, stop=stop, teacher=teacher
         )
         return
+    # The compact model has no zeros to count: what was pruned is not in it.
     share = sparsity(masks, covered)
     smaller = replace(work, model=compact.module)
+    # Without masks: everything that is in the compact model is kept.
     for epoch in finetune(smaller, {}, recipe, step=step, stop=stop, teacher=teacher):
         yield replace(epoch, sparsity=share)
     paste(compact.module, compact.liveness, work.model)
@@ -77,6 +81,7 @@ def final_compact(work: Workpiece, masks: Masks) -> CompactResult:
         compact, certificate = compact_model(work.model, masks, work.example)
     except ModelError as error:
         return CompactResult(notice=Notice(f"No compact model was made: {error}"))
+    # The compact module is traced anew and starts in training mode.
     smaller = replace(work, model=compact.module.eval())
     return CompactResult(compact_snapshot(smaller, work), certificate)
 

@@ -23,6 +23,7 @@ from pruning.types import Masks, Workpiece
 def reinitialised(model: nn.Module, seed: int) -> nn.Module:
     """A copy with random weights by each module's own initialisation, from the seed."""
     copied = copy.deepcopy(model)
+    # torch's initialisers know only the global generator: it is set, and put back afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in copied.modules():
@@ -33,6 +34,7 @@ def reinitialised(model: nn.Module, seed: int) -> nn.Module:
 @torch.no_grad()
 def _initialise(module: nn.Module) -> None:
     """A module's own initialisation; parameters without one from a normal of deviation 0.02."""
+    # MultiheadAttention spells it with an underscore.
     reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
     if reset is not None:
         reset()
@@ -70,6 +72,7 @@ def random_masks(recipe: Recipe, work: Workpiece, keep: Masks, step: int) -> Mas
     """Masks that keep as many units of each layer as `keep`, at random."""
     random = replace(recipe, criterion="random", options={}, seed=_seed(recipe, step, 2))
     ranked = rank(random, work)
+    # Units that the ticket has removed score -inf, so counting those gives its size by layer.
     under_masks = rank(random, work, ranked.units, keep).ranking.units
     drops = {
         name: int(np.searchsorted(scores, -np.inf, "right")) for name, scores in under_masks.items()

@@ -56,6 +56,7 @@ def finetune(
     zeros = ZeroKeeper(work.model, masks)
     # Network slimming is a training of its own, before anything is pruned: step 0.
     scales = _batch_norm_scales(work.model) if recipe.slimming and step == 0 else []
+    # A fresh optimizer: momentum of the weights before pruning points at a model no longer there.
     optimizer = _optimizer(recipe, work.model)
     steps_per_epoch = recipe.steps_per_epoch(len(data.x))
     all_steps = recipe.epochs * steps_per_epoch
@@ -64,7 +65,7 @@ def finetune(
     remembered = state_of(work.model) if remember == begin else None
     for epoch in range(1 + begin // steps_per_epoch, recipe.epochs + 1):
         start = time.perf_counter()
-        lr = _learning_rate(recipe, done / all_steps)
+        lr = _learning_rate(recipe, done / all_steps)  # reported: the rate that the epoch starts at
         loss_sum = distance_sum = 0.0
         seen = 0
         seed = _seed(recipe.seed, step, epoch)
@@ -83,6 +84,7 @@ def finetune(
                 loss, distance = _train_on(
                     work, optimizer, data.x[batch], data.y[batch], recipe, logits, scales
                 )
+                # Found at once, not at the end of an epoch: a diverged run wastes minutes.
                 if not math.isfinite(loss + distance):
                     raise Diverged(step, epoch, recipe.lr)
                 zeros.restore(optimizer)
@@ -126,7 +128,7 @@ def _train_on(
 
     teacher: its logits for this batch. scales: BatchNorm's γ, pulled towards zero besides.
     """
-    optimizer.zero_grad()
+    optimizer.zero_grad()  # to None, so that parameters without a gradient are left alone
     out = work.model(x)
     loss = work.loss(out, y)
     if teacher is None:

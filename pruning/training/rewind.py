@@ -1,4 +1,5 @@
-"""Rewinding of lottery tickets: kept weights go back to where they were at an earlier step of training.
+"""Rewinding of lottery tickets: kept weights go back to where they were at an earlier step of
+training.
 
 Frankle & Carbin, 2019, https://arxiv.org/abs/1803.03635 (to the start); Frankle et al., 2020,
 https://arxiv.org/abs/1912.05671 (to an early step); Renda et al., 2020,
@@ -29,6 +30,7 @@ def put_back(state: State, masks: Masks, model: nn.Module) -> None:
     BatchNorm's statistics go back too.
     """
     model.load_state_dict(state)
+    # The state is of the dense network: without the mask, pruned weights would be revived.
     apply(masks, model)
 
 
@@ -56,7 +58,7 @@ def epochs_of_run(recipe: Recipe, work: Workpiece) -> int:
     """
     if recipe.rewind == "none":
         return recipe.training_epochs()
-    first_step(recipe, work)
+    first_step(recipe, work)  # raises, so that a bad step is refused before anything is trained
     return recipe.training_epochs(steps_per_epoch(recipe, work))
 
 

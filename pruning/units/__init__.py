@@ -1,1 +1,3 @@
-"""Units: which weights are pruned together. `layout.lay_out` makes one `Units` of a recipe and a model."""
+"""Units: which weights are pruned together. `layout.lay_out` makes one `Units` of a recipe and a
+model.
+"""

@@ -40,6 +40,7 @@ class UnitCounts:
     def kept(self, removed: Array) -> Array:
         """(tensors,) weights kept of each when the sets lose (sets,) units."""
         kept_indices = self.sizes - self.each @ removed
+        # Sides of one tensor lie side by side, so that a product over them is one reduceat.
         first_sides = np.searchsorted(self.owner, np.arange(len(self.tensors)))
         # Weights per index: what the dimensions that no unit touches multiply by (k·k of a kernel).
         dense_sides = np.multiply.reduceat(self.sizes, first_sides)
@@ -54,6 +55,7 @@ class UnitCounts:
 
     def alone(self) -> Array:
         """(sets,) weights that one unit of a set takes along while all others are in place."""
+        # One unit of each set in turn; the sets' units are all of one size.
         one_of_each = np.eye(len(self.sets), dtype=np.int64)
         return np.array(
             [int((self.totals - self.kept(one)).sum()) for one in one_of_each], np.int64
@@ -62,6 +64,7 @@ class UnitCounts:
     def touches(self) -> Array:
         """(tensors, sets) bool: whether a unit of the set owns any weight of the tensor."""
         touched = np.zeros((len(self.tensors), len(self.sets)), bool)
+        # `.at` and not fancy indexing: two sides of one tensor would overwrite each other.
         np.logical_or.at(touched, self.owner, self.each > 0)
         return touched
 

@@ -1,9 +1,10 @@
-"""Granularities: what one unit of pruning is. Single weights, patterns, blocks, kernels, rows, columns, channels, heads.
+"""Granularities: what one unit of pruning is. Single weights, patterns, blocks, kernels, rows,
+columns, channels, heads.
 
 A granularity says how the units of one layer lie, as one of two things. `Tiling`, the dense case:
 every weight of the layer is in exactly one unit. `Slice`: a unit owns whole indices along one
 dimension. Channels and heads are more than that: where the model can be followed, their units are
-those of dependency groups (`pruning.structure`), and the slice is what is left where it cannot.
+those of dependency groups (`pruning.structure`), and the slice serves where it cannot.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Granularity:
 
 @granularity(removes="single weights", structured=False)
 def weight() -> Granularity:
-    """Each weight on its own: the most zeros for the least harm, and no faster without a runtime that skips them."""
+    """Each weight on its own: the most zeros for the least harm, and no faster without a runtime
+    that skips them.
+    """
 
     def fit(model: nn.Module, name: str) -> Tiling:
         shape = model.get_parameter(name).shape
@@ -85,7 +88,8 @@ def weight() -> Granularity:
 
 @granularity(removes="n of m neighbours", structured=False)
 def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
-    """Of every m consecutive inputs of an output, only n keep their weight: the pattern that sparse tensor cores skip.
+    """Of every m consecutive inputs of an output, only n keep their weight: the pattern that
+    sparse tensor cores skip.
 
     A unit is such a run of m; its m - n lowest weights are removed with it, and their sum is its
     score. So a sparsity below 1 - n/m is the share of runs that carry the pattern, and at 1 - n/m
@@ -100,6 +104,7 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
             "Option n of n_of_m", n, f"from 1 to m - 1, which is {m - 1}: n of m weights are kept"
         )
 
+    # Along the inputs, where sparse tensor cores look for the pattern.
     def runs(x: Tensor) -> Tensor:  # (out, in, ...) -> (out, in/m, ..., m)
         return x.reshape(x.shape[0], -1, m, *x.shape[2:]).movedim(2, -1)
 
@@ -157,7 +162,8 @@ def kernel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
 def block(
     *, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max", "l2"] = "mean"
 ) -> Granularity:
-    """A rectangle of the weight matrix (outputs × inputs·k·k): few indices to store, and dense inside.
+    """A rectangle of the weight matrix (outputs × inputs·k·k): few indices to store, and dense
+    inside.
 
     Blocks at the right and lower edge are as small as the layer makes them.
     Narang et al., 2017, https://arxiv.org/abs/1711.02782
@@ -172,6 +178,7 @@ def block(
 
     def tiles(x: Tensor, edge: float) -> Tensor:  # (blocks, rows * columns)
         flat = x.flatten(1)
+        # Padded to whole blocks; what the padding adds is left out again below.
         full = pad(flat, (0, -flat.shape[1] % columns, 0, -flat.shape[0] % rows), value=edge)
         grid = full.reshape(full.shape[0] // rows, rows, -1, columns)
         return grid.transpose(1, 2).reshape(-1, rows * columns)
@@ -213,7 +220,8 @@ def row(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
 
 @granularity(removes="columns of the weight matrix", structured=True)
 def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity:
-    """All weights of a layer that read one of its inputs: a pixel, a neuron or a channel that it stops listening to.
+    """All weights of a layer that read one of its inputs: a pixel, a neuron or a channel that it
+    stops listening to.
 
     Wen et al., 2016, https://arxiv.org/abs/1608.03665
 
@@ -222,6 +230,7 @@ def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
 
     def fit(model: nn.Module, name: str) -> Slice | str:
         layer = model.get_submodule(name.rpartition(".")[0])
+        # Column j of a grouped convolution is another input for each group of outputs.
         if getattr(layer, "groups", 1) > 1:
             return "it is a grouped convolution: each group reads inputs of its own."
         columns = torch.arange(model.get_parameter(name).shape[1])
@@ -238,7 +247,8 @@ def channel(
     normalise: Literal["none", "mean", "max"] = "none",
     round_to: int = 1,
 ) -> Granularity:
-    """A whole channel or neuron, in every layer that holds it: the weights that make it, their biases and norms, and those that read it.
+    """A whole channel or neuron, in every layer that holds it: the weights that make it, their
+    biases and norms, and those that read it.
 
     Layers that add into each other keep the same channels: they are one dependency group. What is
     pruned can be left out of the model, which is then compact.
@@ -246,8 +256,10 @@ def channel(
 
     pool: how the scores of a channel's weights become one score.
     over: all weights that are pruned with the channel, or only the rows that make it.
-    normalise: divide the scores of each dependency group by their mean or max, so that groups compare.
-    round_to: keep a multiple of so many channels in every group, as fast kernels like it (8 or 16); 1 keeps any number.
+    normalise: divide the scores of each dependency group by their mean or max, so that groups
+        compare.
+    round_to: keep a multiple of so many channels in every group, as fast kernels like it (8 or
+        16); 1 keeps any number.
     """
     if round_to < 1:
         raise OutOfRange("Option round_to of channel", round_to, "1 or more")
@@ -266,7 +278,8 @@ def head(
     pool: Literal["mean", "sum", "max", "l2"] = "mean",
     normalise: Literal["none", "mean", "max"] = "none",
 ) -> Granularity:
-    """An attention head: its rows of queries, keys and values with their biases, and the weights that read it.
+    """An attention head: its rows of queries, keys and values with their biases, and the weights
+    that read it.
 
     Michel et al., 2019, https://arxiv.org/abs/1905.10650
 

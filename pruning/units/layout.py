@@ -40,7 +40,8 @@ class SliceSets:
     """Sets of units that own slices, numbered through: set after set.
 
     groups: each set's name, its units and the (parameter, dimension) that it owns indices of.
-    unit_of_index: (parameter, dimension) -> the unit of each index, -1 for none. first_name: of tied
+    unit_of_index: (parameter, dimension) -> the unit of each index, -1 for none. first_name: of
+        tied
     parameters. pruned: numbers of the groups whose units the granularity prunes.
     """
 
@@ -127,7 +128,7 @@ class Units:
         """Weights that nothing is pruned of -> why."""
         covered = self.covered(exclude)
         return {
-            name: self.fixed.get(self.leaders.get(name, name), "it is left dense.")
+            name: self.fixed.get(self.leaders.get(name, name), "it is kept dense.")
             for name in self.shapes
             if name not in covered
         }
@@ -145,12 +146,14 @@ class Units:
             if keep is not None:
                 values = values.masked_fill(tiling.pool(keep[name].float()) <= 0, -torch.inf)
             pooled[name] = values
+        # A weight under two names is scored once, under its first.
         slices = self.slices
         by_first_name = {
             slices.first_name.get(name, name): values
             for name, values in scores.items()
             if name not in self.skipped
         }
+        # All at once: which units are removed whole takes one look at every mask.
         removed = None if keep is None else torch.from_numpy(removed_units(slices, keep))
         starts = slices.starts
         for name, number in slices.sets.items():
@@ -160,7 +163,7 @@ class Units:
                 for m in group.members
             }
             pooled_group = pool_group(group, unit_of, by_first_name, self.pooling, self.output_dims)
-            if pooled_group is None:
+            if pooled_group is None:  # the criterion skips every weight of the set
                 continue
             if removed is not None:
                 pooled_group = pooled_group.masked_fill(
@@ -181,6 +184,7 @@ class Units:
         for name, number in slices.sets.items():
             if name in removed:
                 removed_slices[starts[number] : starts[number + 1]] = removed[name].numpy()
+        # Also of parameters whose sets lose nothing, so that masks of two steps match.
         by_slices = masks_without(slices, removed_slices, model)
         masks: Masks = {}
         for name, shape in self.shapes.items():
@@ -214,6 +218,7 @@ class Units:
         costs = {}
         for name, tiling in self.tilings.items():
             cost = tiling.cost
+            # Equal costs are one number, and a faster way through the scopes.
             if isinstance(cost, Tensor) and bool((cost != cost[0]).any()):
                 costs[name] = cost.numpy()
         return costs
@@ -223,6 +228,7 @@ class Units:
         owned = owned_indices([self.slices.groups[number] for number in self.slices.pruned])
         for name, tiling in self.tilings.items():
             cost = tiling.cost
+            # The most of any unit: uneven sets are counted one by one from `uneven_costs`.
             owned[name, -1] = {name: int(cost.max()) if isinstance(cost, Tensor) else cost}
         return count_units(self.names, self.shapes, owned)
 
@@ -246,6 +252,7 @@ def lay_out(recipe: Recipe, work: Workpiece) -> Units:
     """
     make = registry.get("granularity", recipe.granularity)
     form: Granularity = make(**recipe.granularity_options)
+    # Asked here and not while scoring, so that coverage is known without scores.
     skips = registry.companion(recipe.criterion, "skips")
     skipped = skips(Evidence.of(work, seed=recipe.seed)) if skips else {}
     if not form.kinds:
@@ -270,6 +277,7 @@ def _layer_by_layer(
     """Units that stay inside one layer, or inside the queries, keys and values of one attention."""
     weights = prunable(work.model)
     fitted = {name: form.fit(work.model, name) for name in weights}
+    # The granularity's reason is the plainer one where both have one.
     fixed = skipped | {name: fit for name, fit in fitted.items() if isinstance(fit, str)}
     output = output_layer(work) if form.whole_outputs else None
     if output in weights and output not in fixed:
@@ -296,6 +304,7 @@ def _slice_sets(slices: Mapping[str, Slice], model: nn.Module, with_bias: bool) 
     groups: list[Group] = []
     places: dict[Place, NDArray[np.int64]] = {}
     start = 0
+    # Keys and values of an attention follow its queries: head h is one unit of all three.
     for leader in [name for name, fit in slices.items() if not fit.leader]:
         followers = [name for name, fit in slices.items() if fit.leader == leader]
         units = int(slices[leader].unit.max()) + 1
@@ -303,6 +312,7 @@ def _slice_sets(slices: Mapping[str, Slice], model: nn.Module, with_bias: bool) 
         for name in (leader, *followers):
             dim, unit, _ = slices[name]
             along = [(name, dim)]
+            # Also "in_proj_weight" and "in_proj_bias" of packed attention.
             bias = name.removesuffix("weight") + "bias"
             if with_bias and bias in parameters and len(parameters[bias]) == len(unit):
                 along.append((bias, 0))
@@ -333,6 +343,7 @@ def _by_dependency_group(
                 kind_of[member.parameter] = group.kind
                 if number in pruned:
                     set_of[member.parameter] = group.name
+    # Dimension 0 holds a layer's outputs; what blocks its inputs is another layer's affair.
     blocked = {block.parameter: block for block in graph.blocked if block.dim == 0}
     fixed = {
         name: _why_fixed(form, bool(pruned), kind_of.get(name), blocked.get(name))

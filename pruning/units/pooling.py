@@ -1,4 +1,6 @@
-"""Scores of single weights -> one score for each unit, pooled over the weights that are pruned with it."""
+"""Scores of single weights -> one score for each unit, pooled over the weights that are pruned
+with it.
+"""
 
 from __future__ import annotations
 
@@ -52,11 +54,13 @@ def pool_group(
         members = [m for m in members if m.dim == output_dims.get(m.parameter, 0)]
     if not members:
         return None
+    # Sums over all members first, so that a mean weighs every weight alike, whatever its layer.
     total = torch.zeros(group.units)
     count = torch.zeros(group.units)
     largest = torch.full((group.units,), -torch.inf)
     for member in members:
         unit = torch.from_numpy(unit_of[member.parameter, member.dim])
+        # A concatenation gives one dimension to several groups: each takes its own indices.
         ours = (unit >= 0) & (unit < group.units)
         by_index = scores[member.parameter].float().transpose(0, member.dim).flatten(1)
         slices = by_index[ours]  # (indices that belong to a unit, weights of each)
@@ -76,5 +80,5 @@ def pool_group(
 
 def _normalised(pooled: Tensor, by: str) -> Tensor:
     sizes = {"none": 1.0, "mean": float(pooled.abs().mean()), "max": float(pooled.abs().max())}
-    size = sizes[by]
+    size = sizes[by]  # all zeros stay all zeros
     return pooled / size if size > 0 else pooled

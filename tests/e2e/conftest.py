@@ -1,4 +1,6 @@
-"""One server and one browser for all end-to-end tests; each has a fresh tab and no console error."""
+"""One server and one browser for all end-to-end tests; each has a fresh tab and no console
+error.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A lottery, as a person starts it: one button, curves that fill in, a link that reopens the set."""
+"""A lottery, as a person starts it: one button, curves that fill in, a link that reopens the
+set.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def transposed(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
         propagation.labels.join(rows, channels)
         propagation.labels.mark("source", rows)
         return _result(propagation, rows, bias, meta)
-    propagation.block_all([weight, x, bias], f"{operation(node)} in groups is left whole")
+    propagation.block_all([weight, x, bias], f"{operation(node)} in groups is kept whole")
     return Value(meta)
 
 
