@@ -7,14 +7,20 @@ a type is knowledge of a room too.
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+
+from pruning.recipe import Recipe
+from pruning.selection import choose
+from tests.toys import toy
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pruning", "sample_models", "dashboard")
@@ -225,3 +231,33 @@ def test_imports_inside_functions_keep_torch_out_and_nothing_else() -> None:
 def test_every_exception_is_still_one() -> None:
     for module in DEFERRED_FOR_ANOTHER_REASON:
         assert any(each.deferred for each in imports_of(module)), f"{module} has none left"
+
+
+# ---------------------------------------------------------------- one recipe on its way
+
+
+def test_a_recipe_passes_through_few_files_and_never_climbs() -> None:
+    """`choose(recipe, work)`: every call goes to the same room or a lower one, by few files."""
+    recipe, work = Recipe(sparsity=0.5), toy("mlp")
+    carried: set[str] = set()  # modules with a function that holds the recipe
+    climbs: set[tuple[str, str]] = set()
+
+    def watch(frame: FrameType, event: str, argument: object) -> None:
+        callee = frame.f_globals.get("__name__", "")
+        caller = frame.f_back.f_globals.get("__name__", "") if frame.f_back else ""
+        if event != "call" or not callee.startswith("pruning."):
+            return
+        if recipe in [value for value in frame.f_locals.values() if isinstance(value, Recipe)]:
+            carried.add(callee)
+        if caller.startswith("pruning.") and HEIGHT[room_of(callee)] > HEIGHT[room_of(caller)]:
+            climbs.add((caller, callee))
+
+    choose(recipe, work)  # once before, so that nothing is imported while it is watched
+    sys.setprofile(watch)
+    try:
+        choose(recipe, work)
+    finally:
+        sys.setprofile(None)
+    carried.discard("pruning.recipe")  # its own methods and properties
+    assert "pruning.selection" in carried and len(carried) <= 6, carried
+    assert not climbs
