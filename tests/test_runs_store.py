@@ -183,7 +183,7 @@ def test_a_studys_key_follows_the_weights_and_the_code(
     (folder / "model.safetensors").write_bytes(b"other")
     changed = cache_keys.complete(spec, None, store.workspace)
     assert changed != before
-    monkeypatch.setattr(cache_keys, "code", lambda: "a later version")
+    monkeypatch.setattr(cache_keys, "source_hash", lambda: "a later version")
     assert cache_keys.complete(spec, None, store.workspace) != changed
 
 

@@ -311,7 +311,7 @@ def test_a_stopped_map_goes_on_where_it_was(tier: str, tmp_path: Path) -> None:
         said += 1
         return said > 13
 
-    with pytest.raises(Stopped, match="goes on from there"):
+    with pytest.raises(Stopped, match="the map continues there"):
         list(pruning.sensitivity(work, tier=tier, levels=(0.5, 0.9), keep=tmp_path, stop=enough))
     cells._counts.clear()
     stored = next(tmp_path.glob("*.json")).read_text()

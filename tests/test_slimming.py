@@ -76,7 +76,7 @@ def test_what_cannot_be_slimmed_is_told(name: str, epochs: int, why: str) -> Non
         for e in pruning.run(Recipe(slimming=0.1, epochs=epochs), work)
         if isinstance(e, events.Notice)
     ]
-    assert any(text.startswith(f"Nothing was slimmed: {why}") for text in notices)
+    assert any(text.startswith(f"There was no network slimming: {why}") for text in notices)
 
 
 def test_a_penalty_is_not_negative() -> None:

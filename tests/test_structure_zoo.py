@@ -52,12 +52,13 @@ def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
         x = torch.randn(2, 3, 32, 32)
     graph = dependency_graph(model, x)
     removed = np.zeros(graph.units, bool)
-    for i, group in enumerate(graph.groups):
-        scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
-        pooled = pool_group(graph, i, scores, Pooling(), {})
+    scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
+    for group, start in zip(graph.groups, graph.starts, strict=False):
+        unit_of = {place: units - start for place, units in graph.unit_of_index.items()}
+        pooled = pool_group(group, unit_of, scores, Pooling(), {})
         assert pooled is not None
         order = np.argsort(pooled.numpy(), kind="stable")
-        removed[graph.starts[i] + order[: group.units // 2]] = True
+        removed[start + order[: group.units // 2]] = True
     model.double()
     pruning.apply(masks_without(graph, removed, model), model)
     rewrite = Rewrite(graph, removed)
@@ -281,7 +282,7 @@ def test_what_cannot_be_followed_is_pruned_layer_by_layer_and_says_so() -> None:
     )
     notices = [event.text for event in history if isinstance(event, events.Notice)]
     assert any("layer by layer" in text and "y.sum() > 0" in text for text in notices)
-    assert any(text.startswith("The masked model is healed") for text in notices)
+    assert any(text.startswith("The masked model is fine-tuned") for text in notices)
     assert end.compact is None and end.certificate is None
 
 

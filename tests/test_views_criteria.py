@@ -40,7 +40,7 @@ def test_the_page_shows_what_the_engine_measured():
         criterion_check.Check(("conv2.weight",), "channel"),
         {"magnitude": {}, "taylor": {}, "random": {}},
     )
-    expected = end.layers[0].size
+    expected = end.layers[0].absolute
     order = sorted(expected, key=lambda name: expected[name].value, reverse=True)
     assert order[0].capitalize() in texts(page)
     assert charts.rho(expected[order[0]].value) in texts(page)
