@@ -243,10 +243,19 @@ class Failed:
 
 @dataclass(frozen=True)
 class Halted:
-    """Somebody pressed Stop; what was reached is kept."""
+    """Somebody pressed Stop.
+
+    step, epoch: the last that were reached; done: whole epochs trained by then (steps, where none
+    is trained), of `planned`; result: the model of that moment, measured but not timed, None where
+    nothing whole was reached and nothing is kept.
+    """
 
     step: int
     epoch: int
+    # Younger than the first stored runs.
+    done: int = 0
+    planned: int = 0
+    result: Finished | None = None
 
 
 Event = (

@@ -8,8 +8,8 @@ import copy
 import os
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ from pruning.allocation.schedules import grow
 from pruning.errors import Stopped
 from pruning.events import (
     Certificate,
+    Epoch,
     Event,
     Finished,
+    Halted,
     Layer,
     Measured,
     Measurement,
@@ -32,7 +34,14 @@ from pruning.events import (
     Ticket,
 )
 from pruning.masks import by_layer, dense, overlap, sparsity
-from pruning.measurement import Snapshot, evaluate, finalize, positions, take_snapshot
+from pruning.measurement import (
+    Snapshot,
+    beside_dense,
+    evaluate,
+    finalize,
+    positions,
+    take_snapshot,
+)
 from pruning.recipe import Recipe
 from pruning.selection import rank_with_path, remove, select
 from pruning.sensitivity_map.forecast import Predicted, achieved, forecast
@@ -41,7 +50,7 @@ from pruning.training.controls import control, reinitialised
 from pruning.training.distill import teacher_logits
 from pruning.training.finetune import Stop, finetune
 from pruning.training.recalibrate import norms, recalibrate
-from pruning.training.rewind import epochs_of_run, first_step, put_back, state_of
+from pruning.training.rewind import State, epochs_of_run, first_step, put_back, state_of
 from pruning.types import Masks, Workpiece, prunable
 from pruning.units.layout import Units, lay_out
 
@@ -49,29 +58,56 @@ Keep = Callable[[nn.Module, Masks], None]
 KeepCompact = Callable[[nn.Module, Certificate], None]
 
 
+@dataclass(frozen=True)
+class _Reached:
+    """The last whole epoch of a run, or its last step where none is trained: what a Stop keeps.
+
+    weights: parameters and buffers of that moment; masks, sparsity: likewise; step, epoch: as in
+    events; done: such epochs or steps in all; pruned, recalibrated: measured by then.
+    """
+
+    weights: State
+    masks: Masks
+    sparsity: float
+    step: int
+    epoch: int
+    done: int
+    pruned: Measurement | None
+    recalibrated: Measurement | None
+
+
 @dataclass
 class _State:
-    """A run on its way. work: the copy that is pruned; masks: what is kept by now.
+    """A run on its way. original: left as it is; work: the copy that is pruned; masks: what is kept
+    by now.
 
-    dense: the model before anything was pruned; pruned, recalibrated: measured on the way.
+    units, covered: known once the dense model is measured; dense: it, before anything was pruned;
+    pruned, recalibrated: measured on the way; reached: None before the first whole epoch.
     """
 
     recipe: Recipe
+    original: Workpiece
     work: Workpiece
-    units: Units
-    covered: set[str]
     masks: Masks
-    dense: Snapshot
     teacher: Tensor | None
     stop: Stop | None
     cache: Path | None
+    units: Units = field(init=False)
+    covered: set[str] = field(init=False)
+    dense: Snapshot | None = None
     pruned: Measurement | None = None
     recalibrated: Measurement | None = None
+    reached: _Reached | None = None
 
     @property
     def compact(self) -> bool:
         """Whether what is pruned can be left out of the model."""
         return self.recipe.dependency_groups and self.units.why_by_layer is None
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """What every training under these masks is given."""
+        return {"covered": self.covered, "stop": self.stop, "teacher": self.teacher}
 
 
 def run(
@@ -86,7 +122,8 @@ def run(
     """Prune and fine-tune a copy of `work.model`, step by step; an event for each thing that
     happens, the last one Finished.
 
-    stop: asked often; when true, Stopped is raised.
+    stop: asked often; when true, the last event is Halted, with the model of the last whole epoch
+        (step, where none is trained); before the first such epoch Stopped is raised.
     keep: given the final model and its masks before the last measurement.
     keep_compact: then given the compact model and its certificate, where whole channels or heads
         were pruned.
@@ -108,10 +145,18 @@ def run(
     else:
         model = reinitialised(work.model, recipe.seed)
     copied = replace(work, model=model)
+    # Masks only ever intersect, so they start by keeping everything.
+    state = _State(recipe, work, copied, dense(model), teacher, stop, cache)
     # Two orders of the same pieces: fine-tune what was pruned, or rewind and train again.
     order = _prune_and_finetune if recipe.rewind == "none" else _lottery
-    state = yield from order(recipe, work, copied, teacher, stop, cache)
-    _raise_if_stopped(stop, "before the last measurement")
+    try:
+        yield from _remembering(state, order(state))
+        _raise_if_stopped(stop, "before the last measurement")
+    except Stopped:
+        if state.reached is None:
+            raise
+        yield from _halt(state, state.reached, keep, start)
+        return
     # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
         keep(model, state.masks)
@@ -123,6 +168,7 @@ def run(
     if keep_compact is not None and result.snapshot and result.certificate:
         keep_compact(result.snapshot.work.model, result.certificate)
     # All are timed in the same rounds: latencies compare only on the same machine at the same time.
+    assert state.dense is not None
     snapshots = [state.dense, take_snapshot(copied)]
     if result.snapshot is not None:
         snapshots.append(result.snapshot)
@@ -140,28 +186,79 @@ def run(
     )
 
 
-def _prune_and_finetune(
-    recipe: Recipe,
-    original: Workpiece,
-    work: Workpiece,
-    teacher: Tensor | None,
-    stop: Stop | None,
-    cache: Path | None,
-) -> Generator[Event, None, _State]:
+def _remembering(state: _State, events: Iterator[Event]) -> Iterator[Event]:
+    """The events; after each whole epoch (step, where none is trained) the weights are remembered.
+
+    Remembered before the event is handed on: whoever has seen it may count on it.
+    """
+    trains = state.recipe.epochs > 0
+    for event in events:
+        done = state.reached.done if state.reached else 0
+        match event:
+            case Epoch(branch=""):  # a control's epochs are no part of the pruned network
+                _remember(state, event.step, event.epoch, event.sparsity, done + 1)
+            case Pruned() if not trains:
+                _remember(state, event.step, 0, event.sparsity, done + 1)
+            case Recalibrated() if not trains and state.reached:  # the same step, repaired
+                _remember(state, event.step, 0, state.reached.sparsity, done)
+        yield event
+
+
+def _remember(state: _State, step: int, epoch: int, sparsity: float, done: int) -> None:
+    weights = state_of(state.work.model)
+    repaired = (state.pruned, state.recalibrated)
+    state.reached = _Reached(weights, state.masks, sparsity, step, epoch, done, *repaired)
+
+
+def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> Iterator[Event]:
+    """The end of a run that was stopped: the last whole epoch again, kept and measured.
+
+    Nothing is timed, and no compact model is made: somebody waits for the Stop.
+    """
+    work = state.work
+    put_back(reached.weights, reached.masks, work.model)
+    # Saved first, as at the end of a whole run.
+    if keep is not None:
+        keep(work.model, reached.masks)
+    snapshot = take_snapshot(work)
+    # The first training of a lottery makes the dense network: until it ends, it is what there is.
+    dense = state.dense or snapshot
+    final = beside_dense(snapshot, dense)
+    yield Measured("final", final)
+    planned = state.recipe.steps
+    if state.recipe.epochs:
+        planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
+    yield Halted(
+        reached.step,
+        reached.epoch,
+        done=reached.done,
+        planned=planned,
+        result=Finished(
+            sparsity=reached.sparsity,
+            dense=dense.measurement,
+            pruned=reached.pruned,
+            final=final,
+            seconds=time.perf_counter() - start,
+            recalibrated=reached.recalibrated,
+        ),
+    )
+
+
+def _prune_and_finetune(state: _State) -> Iterator[Event]:
     """Step by step: score, remove, recalibrate, fine-tune.
 
     Before all that comes the training of network slimming, where it is asked for.
     """
-    snapshot = take_snapshot(original)
-    yield Measured("dense", snapshot.measurement)
+    recipe, work = state.recipe, state.work
+    state.dense = take_snapshot(state.original)
+    yield Measured("dense", state.dense.measurement)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
-    state = _begin(recipe, work, snapshot, teacher, stop, cache)
+    _lay_out(state)
     yield from _without_use(recipe, work)
     yield from notices(recipe, state.units.why_by_layer)
-    common: dict[str, Any] = {"covered": state.covered, "stop": stop, "teacher": teacher}
-    if recipe.trains_first:
-        yield from finetune(work, state.masks, recipe, step=0, **common)
     recalibrates = recipe.recalibrate and bool(norms(work.model))
+    if recipe.trains_first:
+        yield from finetune(work, state.masks, recipe, step=0, **state.training)
     train: Callable[..., Iterator[Event]] = finetune
     if recipe.finetune_compact and state.compact:
         train = finetune_compact
@@ -177,49 +274,44 @@ def _prune_and_finetune(
             state.recalibrated = take_snapshot(work).measurement
             yield Measured("recalibrated", state.recalibrated)
         if recipe.epochs:
-            yield from train(work, state.masks, recipe, step=step, **common)
-    return state
+            yield from train(work, state.masks, recipe, step=step, **state.training)
 
 
-def _lottery(
-    recipe: Recipe,
-    original: Workpiece,
-    work: Workpiece,
-    teacher: Tensor | None,
-    stop: Stop | None,
-    cache: Path | None,
-) -> Generator[Event, None, _State]:
+def _lottery(state: _State) -> Iterator[Event]:
     """Lottery tickets: train the dense network, then in rounds score, remove, rewind, train again.
 
     Controls are trained after each ticket, on copies: they leave the ticket, and the rounds to
     come, as they are. "dense" is measured of the network that was trained first; "pruned" of the
     last round's trained weights under their new mask, before they are rewound.
     """
-    keeps_all = dense(work.model)
+    recipe, work = state.recipe, state.work
+    keeps_all = state.masks
     begin = first_step(recipe, work)
     # "init" rewinds to here: the weights before any training.
     rewound = state_of(work.model)
     if recipe.trains_first:
         remember = begin if recipe.rewind == "early" else None
-        trained = finetune(work, keeps_all, recipe, step=0, stop=stop, remember=remember)
+        trained = finetune(work, keeps_all, recipe, step=0, stop=state.stop, remember=remember)
         rewound = (yield from trained) or rewound
     if recipe.rewind == "learning_rate":  # the weights stay: they are "put back" as they are now
         rewound = state_of(work.model)
     # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
-    snapshot = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
-    state = _begin(recipe, work, snapshot, teacher, stop, cache)
-    yield Measured("dense", snapshot.measurement)
+    state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
+    _lay_out(state)
+    yield Measured("dense", state.dense.measurement)
     yield _ticket("dense", state, work, keeps_all, 0)
     yield from _without_use(recipe, work)
     # What one shot of the trained dense network would keep, at each round's sparsity.
-    at_once = rank_with_path(recipe, work, state.units, cache=cache) if recipe.prunes else None
-    common: dict[str, Any] = {"covered": state.covered, "stop": stop, "teacher": teacher}
+    at_once = None
+    if recipe.prunes:
+        at_once = rank_with_path(recipe, work, state.units, cache=state.cache)
+    training = state.training
     for step in range(1, recipe.steps + 1):
         before = state.masks
         yield from _prune_step(state, step, measure=step == recipe.steps)
         if recipe.rewind != "learning_rate":
             put_back(rewound, state.masks, work.model)
-        yield from finetune(work, state.masks, recipe, step=step, begin=begin, **common)
+        yield from finetune(work, state.masks, recipe, step=step, begin=begin, **training)
         one_shot = keeps_all
         if at_once is not None:
             drops = at_once.ranking.drops(recipe, share=_share(recipe, step))
@@ -229,24 +321,16 @@ def _lottery(
             other, masks = control(kind, recipe, work, rewound, state.masks, one_shot, step)
             # New weights have no training to resume: theirs starts at its beginning.
             first = 0 if kind == "reinit" else begin
-            yield from finetune(other, masks, recipe, step=step, begin=first, branch=kind, **common)
+            yield from finetune(
+                other, masks, recipe, step=step, begin=first, branch=kind, **training
+            )
             yield _ticket(kind, state, other, masks, step)
-    return state
 
 
-def _begin(
-    recipe: Recipe,
-    work: Workpiece,
-    snapshot: Snapshot,
-    teacher: Tensor | None,
-    stop: Stop | None,
-    cache: Path | None,
-) -> _State:
-    units = lay_out(recipe, work)
-    covered = units.covered(recipe.exclude)
-    # Masks only ever intersect, so they start by keeping everything.
-    masks = dense(work.model)
-    return _State(recipe, work, units, covered, masks, snapshot, teacher, stop, cache)
+def _lay_out(state: _State) -> None:
+    """Which weights go together, and which the recipe covers."""
+    state.units = lay_out(state.recipe, state.work)
+    state.covered = state.units.covered(state.recipe.exclude)
 
 
 def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:

@@ -23,6 +23,7 @@ from pruning.types import Batches, Workpiece, prunable
 
 __all__ = [
     "Snapshot",
+    "beside_dense",
     "dense_bytes",
     "evaluate",
     "finalize",
@@ -89,6 +90,12 @@ def take_snapshot(work: Workpiece, split: str = "test") -> Snapshot:
         layers=layers,
     )
     return Snapshot(work, measurement, outputs)
+
+
+def beside_dense(snapshot: Snapshot, dense: Snapshot) -> Measurement:
+    """What was quickly measured of a model, with its answers paired with the dense model's."""
+    pair = paired(snapshot.logits, dense.logits, snapshot.work.test)
+    return replace(snapshot.measurement, paired=pair)
 
 
 def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:

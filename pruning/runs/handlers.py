@@ -14,7 +14,7 @@ from torch import nn
 
 from pruning import studies
 from pruning.errors import DataError, OutOfRange, PruningError, Stopped
-from pruning.events import Certificate, Finished, Notice
+from pruning.events import Certificate, Finished, Halted, Notice
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
@@ -71,13 +71,23 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
                 # The files come first, then the row that says they are there.
                 save_result(job.folder, event)
                 store.finish(job, "finished", event=event)
-                return
-            store.append(job, event)
-            if stop():
-                raise Stopped("Stopped.")
+            elif isinstance(event, Halted):
+                _halt(store, job, event)
+            else:
+                store.append(job, event)
     except DataError as error:
         # Why there is no data says more than that there is none.
         raise (missing or error) from None
+
+
+def _halt(store: Store, job: Job, event: Halted) -> None:
+    """End a run that was stopped, with what it had reached."""
+    # Not asked to stop: this process has to end, and the run failed with it.
+    if not store.stopping(job):
+        raise Stopped("Stopped.")
+    if event.result is not None:
+        save_result(job.folder, event.result)
+    store.finish(job, "stopped", "Stopped.", event)
 
 
 def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | None]:

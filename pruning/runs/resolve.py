@@ -19,7 +19,7 @@ from pruning.errors import RecipeError, UnknownName
 from pruning.formats import load_upload
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys
-from pruning.runs.results import RunResult, load_run
+from pruning.runs.results import RunResult, has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.storage import default_workspace
 
@@ -142,8 +142,10 @@ def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workp
 
 
 def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:
+    """A run that ended with a model: it is finished, or was stopped after a whole epoch or step."""
     job = Store(workspace).job(id)
-    if job.kind != "run" or job.state != "finished":
+    kept = job.state == "finished" or (job.state == "stopped" and has_result(job.folder))
+    if job.kind != "run" or not kept:
         raise RecipeError(
             f"Run {id} has no model to work on: it is {job.state}. Choose a finished run."
         )

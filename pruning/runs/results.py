@@ -1,7 +1,8 @@
 """What finished jobs left in their folders, as plain numbers. No torch: pages read these.
 
-A run's folder holds `result.json` (its Finished event), `final.safetensors`, `masks.npz` and
-`histograms.npz`; a study's holds `study.json` and `study.npz`. Each is written whole or not at all.
+A run's folder holds `result.json` (its Finished event; of a stopped run, what it had reached),
+`final.safetensors`, `masks.npz` and `histograms.npz`; a study's holds `study.json` and `study.npz`.
+Each is written whole or not at all.
 """
 
 from __future__ import annotations
@@ -91,6 +92,11 @@ def load_study(folder: Path) -> Study:
     """Raises RunError when the folder holds no whole study."""
     data = _readable(folder / "study.json", _json)
     return Study(folder, data["what"], data["model"], data)
+
+
+def has_result(folder: Path) -> bool:
+    """Whether a run left a result: it finished, or was stopped after a whole epoch or step."""
+    return (folder / "result.json").is_file()
 
 
 def load_run(folder: Path) -> RunResult:

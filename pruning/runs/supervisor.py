@@ -22,6 +22,9 @@ SPARE = 5 * 60.0
 GRACE = 2.0
 """Seconds that a worker has to stop by itself when it was asked to."""
 
+MEASURING = 60.0
+"""Seconds that it has where the run's weights are saved already and are being measured."""
+
 EARLY = 20.0
 TRIES = 4
 """A worker that fails within EARLY seconds cannot start; after TRIES of them queued jobs fail."""
@@ -155,8 +158,10 @@ class WorkerPool:
         self.stops = {attempt: self.stops.get(attempt, now) for attempt in asked}
         for job in running:
             waited = now - self.stops.get((job.id, job.attempt), now)
+            # A run saves its weights once it has heard the stop: what it reached is not to be lost.
+            heard = (job.folder / "final.safetensors").is_file()
             # The job is fenced off first, so that nothing else is lost with the process.
-            if waited > GRACE and self.store.give_up(job):
+            if waited > (MEASURING if heard else GRACE) and self.store.give_up(job):
                 self._kill_owner(job, "did not stop")
 
     def _kill_owner(self, job: Job, why: str) -> None:

@@ -52,7 +52,7 @@ def finetune_compact(
     stop: Stop | None,
     teacher: Tensor | None,
 ) -> Generator[Epoch | Notice, None, None]:
-    """Fine-tune the compact model, and put what it learned back into `work.model`.
+    """Fine-tune the compact model, and put what it learned back into `work.model` each epoch.
 
     That is what the masked one would have learned, in less time.
     """
@@ -70,8 +70,9 @@ def finetune_compact(
     smaller = replace(work, model=compact.module)
     # Without masks: everything that is in the compact model is kept.
     for epoch in finetune(smaller, {}, recipe, step=step, stop=stop, teacher=teacher):
+        # Before the event: a run that is stopped keeps the weights of its last whole epoch.
+        paste(compact.module, compact.liveness, work.model)
         yield replace(epoch, sparsity=share)
-    paste(compact.module, compact.liveness, work.model)
 
 
 def final_compact(work: Workpiece, masks: Masks) -> CompactResult:
