@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from pruning.errors import PruningError, RecipeError
-from pruning.recipe import Recipe
+from pruning.recipe import VERSION, Recipe
 
 session = st.session_state  # a proxy: it finds the tab that the running script belongs to
 
@@ -464,7 +464,8 @@ def _quoted(text: str) -> str:
 
 def encode(wanted: Recipe) -> str:
     """A recipe as the text of a link: what differs from the defaults, as compressed base64."""
-    text = json.dumps(wanted.short(), sort_keys=True, separators=(",", ":"))
+    values = {"version": VERSION, **wanted.short()}
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
@@ -480,7 +481,8 @@ def decode(text: str) -> Recipe:
         compressed = base64.b64decode(padded, altchars=b"-_", validate=True)
         # A decompressobj stops at a limit, which zlib.decompress does not.
         data = zlib.decompressobj().decompress(compressed, LARGEST_RECIPE)
-        return Recipe.from_dict(json.loads(data))
+        # Links of version 1 did not carry it.
+        return Recipe.from_dict({"version": 1, **json.loads(data)})
     except RecipeError:
         raise
     except (binascii.Error, zlib.error, ValueError, TypeError, RecursionError):

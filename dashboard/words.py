@@ -230,7 +230,16 @@ def removal(recipe: Recipe) -> str:
     if recipe.scope == "threshold":
         limit = option("scope", "threshold", recipe.scope_options, "value")
         return f"Remove the {noun} that score below {limit:g} by {criterion}"
-    return f"Remove the {share(recipe.sparsity)} of {noun} {lowest}"
+    if recipe.counted == ("weights" if recipe.granularity == "weight" else "units"):
+        return f"Remove the {share(recipe.sparsity)} of {noun} {lowest}"
+    return f"Remove {noun} {lowest}, {share(recipe.sparsity)} of the {counted(recipe)}"
+
+
+def counted(recipe: Recipe) -> str:
+    """What the recipe's ratio is a share of: `weights`, `channels`, `MACs`."""
+    if recipe.counted == "units":
+        return units(recipe)
+    return {"macs": "MACs", "bytes": "bytes of the file"}.get(recipe.counted, "weights")
 
 
 def units(recipe: Recipe) -> str:
@@ -371,6 +380,7 @@ FIELDS = {
     "granularity_options": "granularity options",
     "scope": "scope",
     "scope_options": "scope options",
+    "budget": "budget",
     "sparsity": "removed",
     "ratios": "share by layer",
     "exclude": "kept dense",

@@ -89,12 +89,20 @@ class Measured:
 
 @dataclass(frozen=True)
 class Pruned:
-    """Weights were removed. step counts from 1; sparsity: share removed of all covered ones."""
+    """Weights were removed. step counts from 1; sparsity: share removed of all covered ones.
+
+    budget: what the recipe's share counts ("weights", "units", "macs", "bytes"); share: pruned of
+    that; units: (removed, of all that may be). All three of the whole run so far; None where
+    nothing was asked, and in runs of earlier versions.
+    """
 
     step: int
     steps: int
     sparsity: float
     layers: tuple[Layer, ...]
+    budget: str | None = None
+    share: float | None = None
+    units: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from pruning.events import (
     Event,
     Finished,
     Halted,
-    Layer,
     Measured,
     Measurement,
     Notice,
@@ -43,8 +42,8 @@ from pruning.measurement import (
     take_snapshot,
 )
 from pruning.recipe import Recipe
-from pruning.selection import rank_with_path, remove, select
-from pruning.sensitivity_map.forecast import Predicted, achieved, forecast
+from pruning.selection import Selection, rank_with_path, remove, select
+from pruning.sensitivity_map.forecast import achieved, forecast
 from pruning.training.compact import CompactResult, final_compact, finetune_compact, notices
 from pruning.training.controls import control, reinitialised
 from pruning.training.distill import teacher_logits
@@ -56,6 +55,9 @@ from pruning.units.layout import Units, lay_out
 
 Keep = Callable[[nn.Module, Masks], None]
 KeepCompact = Callable[[nn.Module, Certificate], None]
+
+WHAT = {"weights": "weights", "units": "units", "macs": "MACs", "bytes": "bytes"}
+"""Budget -> what it counts, in words."""
 
 
 @dataclass(frozen=True)
@@ -337,29 +339,35 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     """One step's pruning. measure: what it did, before anything repairs it."""
     recipe, work = state.recipe, state.work
     _raise_if_stopped(state.stop, f"before step {step}")
-    predicted = _prune(state, step) if recipe.prunes else None
+    selection = _prune(state, step) if recipe.prunes else None
     # Without an example input nothing is known of MACs: layers then count weights alone.
     uses = positions(work.model, work.example) if work.example is not None else {}
     layers = by_layer(state.masks, uses, prunable(work.model))
-    pruned = sparsity(state.masks, state.covered)
-    yield Pruned(step, recipe.steps, pruned, layers)
-    if predicted is not None:
-        yield achieved(predicted, work)
+    pruned = Pruned(step, recipe.steps, sparsity(state.masks, state.covered), layers)
+    if selection is not None:
+        share = selection.ranking.share(recipe, selection.drops)
+        units = selection.units(recipe)
+        pruned = replace(pruned, budget=recipe.counted, share=share, units=units)
+    yield pruned
+    if selection is not None:
+        predicted = forecast(recipe, selection.ranking, step, _share(recipe, step))
+        if predicted is not None:
+            yield achieved(predicted, work)
     if measure:
-        yield from _target_notices(recipe, layers, state.covered, pruned)
+        yield from _target_notices(recipe, pruned, state.covered)
         state.pruned = take_snapshot(work).measurement
         yield Measured("pruned", state.pruned)
 
 
-def _prune(state: _State, step: int) -> Predicted | None:
-    """Select and remove, in place; what was predicted of it."""
+def _prune(state: _State, step: int) -> Selection:
+    """Select and remove, in place."""
     recipe, work = state.recipe, state.work
     # Scored anew in each step: what fine-tuning did to the weights changes which matter.
     share = _share(recipe, step)
     selection = select(recipe, work, state.units, state.masks, share, state.cache)
     state.masks = selection.masks
     remove(recipe, work, selection.masks)
-    return forecast(recipe, selection.ranking, step, share)
+    return selection
 
 
 def _share(recipe: Recipe, step: int) -> float:
@@ -421,29 +429,33 @@ def _without_use(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
         )
 
 
-def _target_notices(
-    recipe: Recipe, layers: tuple[Layer, ...], covered: set[str], pruned: float
-) -> Iterator[Notice]:
+def _target_notices(recipe: Recipe, pruned: Pruned, covered: set[str]) -> Iterator[Notice]:
     """What people should know: a target out of reach, layers that all but vanished."""
-    total = sum(layer.total for layer in layers if layer.name in covered)
-    # One weight less than asked is rounding; more is something people should be told.
-    missed = recipe.budgeted and recipe.sparsity - pruned > 1 / total
-    asked = f"{pruned:.1%} of the weights were pruned, not {recipe.sparsity:.1%}"
+    share = pruned.share if pruned.share is not None else 0.0
+    counted = WHAT[recipe.counted]
+    total = sum(layer.total for layer in pruned.layers if layer.name in covered)
+    by_units = recipe.counted == "units"
+    # One weight less than asked is rounding, or one unit in each layer; more people should be told.
+    rounding = len(covered) / pruned.units[1] if by_units and pruned.units else 1 / total
+    missed = recipe.budgeted and recipe.prunes and recipe.sparsity - share > rounding
+    asked = f"{share:.1%} of the {counted} were pruned, not {recipe.sparsity:.1%}"
     if not recipe.budgeted and recipe.scope != "manual":
         yield Notice(
-            f"{pruned:.1%} of the weights were pruned: {recipe.scope} says which, and the recipe's "
-            "sparsity is not used."
+            f"{pruned.sparsity:.1%} of the weights were pruned: {recipe.scope} says which, and "
+            "the recipe's sparsity is not used."
         )
     elif missed and recipe.granularity == "n_of_m":
         yield Notice(f"{asked}: of every group, n weights are kept whatever is asked.")
-    elif missed and recipe.granularity == "weight":
-        slow = recipe.scope == "per_layer" and recipe.scope_options.get("output", 1.0) != 1.0
-        if slow:
-            yield Notice(f"{asked}: the output layer is pruned more slowly.")
-        else:
-            yield Notice(f"{asked}: every layer keeps at least {recipe.min_units:,}.")
+    elif missed and recipe.scope == "per_layer" and recipe.scope_options.get("output", 1.0) != 1.0:
+        yield Notice(f"{asked}: the output layer is pruned more slowly.")
+    elif missed and (by_units or recipe.granularity == "weight"):
+        yield Notice(f"{asked}: every layer keeps at least {recipe.min_units:,}.")
     # Below 2 % a layer of usual width has inputs that no weight reads.
-    thin = [layer for layer in layers if layer.name in covered and layer.kept < 0.02 * layer.total]
+    thin = [
+        layer
+        for layer in pruned.layers
+        if layer.name in covered and layer.kept < 0.02 * layer.total
+    ]
     if thin:
         names = ", ".join(f"{layer.name} ({layer.kept:,} of {layer.total:,})" for layer in thin)
         yield Notice(

@@ -24,8 +24,15 @@ RENAMED_SCOPES = {"by_hand": "manual"}
 STARTS = ("trained", "random")
 OPTIMIZERS = ("sgd", "adamw", "adam")
 DECAYS = ("cosine", "constant")
+BUDGETS = ("", "weights", "units", "macs", "bytes")
 REWINDS = ("none", "init", "early", "learning_rate")
-CHOICES = {"start": STARTS, "optimizer": OPTIMIZERS, "decay": DECAYS, "rewind": REWINDS}
+CHOICES = {
+    "start": STARTS,
+    "budget": BUDGETS,
+    "optimizer": OPTIMIZERS,
+    "decay": DECAYS,
+    "rewind": REWINDS,
+}
 """Field -> what it may be; the names of techniques are the registry's."""
 CONTROLS = ("reinit", "random_mask", "one_shot")
 
@@ -38,7 +45,9 @@ class Recipe:
         over
     start: "trained" weights as found, or "random" ones from the seed (training from scratch)
     criterion, options: the score and its options; granularity, scope, schedule likewise
-    sparsity: share to remove of the covered weights, [0, 1)
+    sparsity: share to remove of what the recipe may prune, [0, 1)
+    budget: what that is a share of: "weights", "units" (channels, heads ...), "macs" or "bytes" of
+        the file; "": units where they are channels or heads, weights elsewhere
     ratios: for scope manual: layer name -> share to remove of that layer, [0, 1)
     exclude: layers left dense
     min_units: units that every layer keeps at least
@@ -75,6 +84,7 @@ class Recipe:
     scope: str = "global"
     scope_options: dict[str, Any] = field(default_factory=dict, hash=False)
     sparsity: float = 0.5
+    budget: str = ""
     ratios: dict[str, float] = field(default_factory=dict, hash=False)
     exclude: tuple[str, ...] = ()
     min_units: int = 1
@@ -192,6 +202,14 @@ class Recipe:
         return first + after + self.control_epochs(steps_per_epoch)
 
     @property
+    def counted(self) -> str:
+        """What `sparsity` is a share of: "weights", "units", "macs" or "bytes"."""
+        if self.budget:
+            return self.budget
+        # People who prune channels think in channels, as structured papers do.
+        return "units" if self.dependency_groups else "weights"
+
+    @property
     def budgeted(self) -> bool:
         """Whether `sparsity` says how much is pruned; some scopes have a rule of their own."""
         return bool(registry.entry("scope", self.scope).tags.get("budget", True))
@@ -238,13 +256,14 @@ class Recipe:
                 f"this is a {type(data).__name__}."
             )
         values = {RENAMED.get(name, name): value for name, value in data.items()}
-        # Links carry no version, and are read as today's.
         version = values.pop("version", VERSION)
         if not isinstance(version, int) or version > VERSION:
             raise NewerVersion(version, VERSION)
-        scope = values.get("scope")
+        scope = values.get("scope", "global")
         if isinstance(scope, str):
             values["scope"] = RENAMED_SCOPES.get(scope, scope)
+        if version < 2:
+            _say_budget(values)
         defaults = _defaults()
         for name, value in values.items():
             if name not in defaults:
@@ -262,6 +281,18 @@ class Recipe:
                 "Save one with the page's Link or `--json`."
             ) from None
         return cls.from_dict(data)
+
+
+def _say_budget(values: dict[str, Any]) -> None:
+    """What a share of version 1 was a share of, which it did not say; in place."""
+    options = values.get("scope_options")
+    if isinstance(options, dict) and "of" in options:  # by_sensitivity alone could say of what
+        values["budget"] = options["of"]
+        values["scope_options"] = {key: value for key, value in options.items() if key != "of"}
+    elif values.get("granularity") in ("channel", "head"):
+        # A share of all layers was one of weights, also for channels; of each, one of its units.
+        if values.get("scope", "global") in ("global", "lamp", "erk", "by_sensitivity"):
+            values.setdefault("budget", "weights")
 
 
 @cache

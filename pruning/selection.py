@@ -26,10 +26,16 @@ from pruning.units.layout import Units, lay_out
 
 
 class Selection(NamedTuple):
-    """masks: what is kept; ranking: what was gone by."""
+    """masks: what is kept; ranking: what it was chosen by; drops: units that each set loses."""
 
     masks: Masks
     ranking: Ranking
+    drops: dict[str, int]
+
+    def units(self, recipe: Recipe) -> tuple[int, int]:
+        """(removed, of all that the recipe may remove)."""
+        sets = self.ranking.layers_of(recipe).units
+        return sum(self.drops[name] for name in sets), sum(map(len, sets.values()))
 
 
 def choose(recipe: Recipe, work: Workpiece, keep: Masks | None = None, share: float = 1.0) -> Masks:
@@ -55,12 +61,13 @@ def select(
     """
     # Drops are counts of units, so pages that know no weights come to the same ones.
     ranked = rank_with_path(recipe, work, units, keep, cache)
-    masks = ranked.masks(ranked.ranking.drops(recipe, share=share), work.model)
+    drops = ranked.ranking.drops(recipe, share=share)
+    masks = ranked.masks(drops, work.model)
     # Units removed before score -inf and are counted among the drops; single weights of a unit that
     # is kept whole now may have been removed by another granularity before.
     if keep is not None:
         masks = intersect(masks, keep)
-    return Selection(masks, ranked.ranking)
+    return Selection(masks, ranked.ranking, drops)
 
 
 def rank_with_path(

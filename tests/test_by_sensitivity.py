@@ -74,13 +74,14 @@ def test_a_tolerated_drop_stops_earlier() -> None:
 def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
     # b's weights are used 9 times, a's once: 76 MACs. Without 3 weights (a: 2, b: 1) 11 fewer,
     # without 4 (b: 2) 20 fewer.
-    layers = two(macs={"a": 4, "b": 72})
-    assert allocate("by_sensitivity", layers, 15 / 76, {"of": "macs"}) == {"a": 2, "b": 1}
+    layers = two(macs={"a": 4, "b": 72}, budget="macs")
+    assert allocate("by_sensitivity", layers, 15 / 76, {}) == {"a": 2, "b": 1}
     # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: without 5 they are
     # 1+8 and 1+20, without 6 they are 1+8 and 1+16.
-    assert allocate("by_sensitivity", two(), 18 / 48, {"of": "bytes"}) == {"a": 2, "b": 3}
+    assert allocate("by_sensitivity", two(budget="bytes"), 18 / 48, {}) == {"a": 2, "b": 3}
+    bare = replace(toy("mlp"), example=None)
     with pytest.raises(RecipeError, match="no example input"):
-        allocate("by_sensitivity", two(), 0.5, {"of": "macs"})
+        pruning.choose(Recipe(budget="macs"), bare)
 
 
 def test_scores_without_measurements_are_refused() -> None:

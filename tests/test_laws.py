@@ -225,24 +225,58 @@ def test_the_budget_is_spent_to_the_unit_and_the_preview_says_what_happens(
 
 
 def spent_as_asked(recipe: Recipe, layers: RankedLayers, drops: dict[str, int]) -> None:
-    """To one unit, unless min_units forbids it.
+    """To one unit, of what the budget counts, unless min_units forbids it.
 
     Of the whole model where layers share a budget, of each layer where they do not.
     """
-    largest = {name: layers.sizes[name] for name in layers.units}
-    largest |= {name: int(max(costs)) for name, costs in layers.costs.items()}
     full = {name: drops[name] == layers.removable(name) for name in layers.units}
-    if recipe.scope in TOGETHER:
-        budget = round(recipe.sparsity * layers.weights)
-        unspent = budget - layers.spent(drops)
-        assert unspent >= 0
-        assert all(full.values()) or unspent < max(largest.values())
+    if recipe.scope in TOGETHER or (recipe.scope == "per_layer" and not layers.additive):
+        unspent = layers.spend(recipe.sparsity) - layers.spent(drops)
+        one_more = [
+            layers.spent({**drops, name: drops[name] + 1}) - layers.spent(drops)
+            for name in layers.units
+            if not full[name]
+        ]
+        slack = 1e-9 * layers.whole  # MACs are no whole numbers
+        assert unspent >= -slack
+        assert not one_more or unspent < max(one_more) + slack
     elif recipe.scope != "threshold":
         for name in layers.units:
-            removed = layers.removed(name, drops[name])
-            wanted = recipe.sparsity * layers.total(name)
-            nearest = abs(removed - wanted) <= largest[name] / 2 + 1e-6
+            if layers.budget == "units":
+                removed, wanted, largest = drops[name], recipe.sparsity * len(layers.units[name]), 1
+            else:
+                removed = layers.removed(name, drops[name])
+                wanted = recipe.sparsity * layers.total(name)
+                largest = int(max(layers.costs.get(name, [layers.sizes[name]])))
+            nearest = abs(removed - wanted) <= largest / 2 + 1e-6
             assert nearest or (full[name] and removed < wanted), name
+
+
+@pytest.mark.parametrize("budget", ["weights", "units", "macs", "bytes"])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_what_is_asked_is_pruned_whatever_the_budget_counts(granularity: str, budget: str) -> None:
+    work = toy(fitting(granularity))
+    plain = Recipe(granularity=granularity, budget=budget)
+    ranked = rank(plain, work)
+    masks_by_name = prunable(work.model)
+    for scope, ratio in itertools.product(("per_layer", "global", "lamp", "erk"), RATIOS):
+        recipe = dataclasses.replace(plain, scope=scope, sparsity=ratio)
+        preview = ranked.ranking.preview(recipe)
+        layers = ranked.ranking.layers_of(recipe)
+        spent_as_asked(recipe, layers, preview.drops)
+        # Recomputed from the masks alone: the share that is said is the share that is pruned.
+        keep = ranked.masks(preview.drops, work.model)
+        covered = ranked.units.covered()
+        assert preview.sparsity == pytest.approx(masks.sparsity(keep, covered), abs=1e-12)
+        if budget == "weights":
+            assert preview.share == pytest.approx(preview.sparsity, abs=1e-12)
+        if budget == "macs":
+            macs = {n: ranked.ranking.macs.get(n, 0) for n in masks_by_name if n in covered}
+            pruned = sum(m * (1 - float(keep[n].float().mean())) for n, m in macs.items())
+            assert preview.share == pytest.approx(pruned / sum(macs.values()), abs=1e-6)
+        if budget == "units":
+            removed = sum(preview.drops[name] for name in layers.units)
+            assert preview.share == removed / sum(map(len, layers.units.values()))
 
 
 @given(some.data())
@@ -265,7 +299,7 @@ def test_what_was_asked_is_removed_after_fine_tuning_too(data: some.DataObject) 
     assert zero_where_pruned(model, keep)
     assert finished.sparsity == masks.sparsity(keep, lay_out(recipe, work).covered())
     layers = rank(recipe, work).ranking.layers_of(recipe)
-    if layers.shared:
+    if layers.spent_by is not None:
         spent_as_asked(recipe, layers, removed_by_group(recipe, work, keep))
     elif not layers.costs:  # where units differ in size, the sum depends on which are removed
         drops = {name: int((~keep[name]).sum()) // layers.sizes[name] for name in layers.units}

@@ -73,13 +73,17 @@ def test_every_technique_has_a_card_in_a_group() -> None:
     [
         (
             {"granularity": "n_of_m"},
-            "Remove the 50 % of weights, 2 of every 4 neighbours, smallest in magnitude",
+            "Remove weights, 2 of every 4 neighbours, smallest in magnitude, 50 % of the weights",
         ),
         (
             {"granularity": "block", "granularity_options": {"rows": 2}},
-            "Remove the 50 % of 2 × 4 blocks smallest",
+            "Remove 2 × 4 blocks smallest in magnitude, 50 % of the weights",
         ),
         ({"granularity": "head"}, "Remove the 50 % of heads smallest in magnitude"),
+        (
+            {"granularity": "channel", "budget": "macs"},
+            "Remove channels smallest in magnitude, 50 % of the MACs",
+        ),
         (
             {"scope": "threshold", "scope_options": {"value": 0.1}},
             "Remove the weights that score below 0.1 by magnitude, wherever they",

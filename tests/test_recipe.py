@@ -190,3 +190,18 @@ def test_a_recipe_prunes_where_its_scope_says_how_much() -> None:
     assert not Recipe(scope="manual", sparsity=0.9).prunes
     assert Recipe(scope="manual", sparsity=0, ratios={"a": 0.5}).prunes
     assert Recipe(scope="threshold", sparsity=0).prunes, "a scope with a rule of its own"
+
+
+def test_a_budget_says_of_what_and_version_1_keeps_its_meaning() -> None:
+    assert Recipe().counted == "weights"
+    assert Recipe(granularity="channel").counted == "units"
+    assert Recipe(granularity="channel", budget="macs").counted == "macs"
+    with pytest.raises(UnknownName, match="no budget called 'flops'"):
+        Recipe(budget="flops")
+    # Of all layers, version 1 took shares of weights; inside each layer, of its channels.
+    old = {"version": 1, "granularity": "channel"}
+    assert Recipe.from_dict({**old, "scope": "global"}).counted == "weights"
+    assert Recipe.from_dict({**old, "scope": "per_layer"}).counted == "units"
+    spread = {"scope": "by_sensitivity", "scope_options": {"of": "macs", "tolerate": 5.0}}
+    recipe = Recipe.from_dict({"version": 1, **spread})
+    assert (recipe.budget, recipe.scope_options) == ("macs", {"tolerate": 5.0})

@@ -84,6 +84,7 @@ def selection(recipe: Recipe) -> Recipe:
         scope_options=recipe.scope_options,
         ratios=recipe.ratios,
         exclude=recipe.exclude,
+        budget=recipe.budget,
         min_units=recipe.min_units,
         seed=recipe.seed,
     )
@@ -185,12 +186,12 @@ def rows(preview: Preview) -> pd.DataFrame:
 
 def missed(preview: Preview, recipe: Recipe) -> str | None:
     """Why another share is pruned than was asked for; None where it is that share."""
-    pruned = f"{words.percent(preview.sparsity)} are pruned"
+    pruned = f"{words.percent(preview.share)} of the {words.counted(recipe)} are pruned"
     if recipe.scope == "threshold":
         return f"{pruned}: the threshold decides, not the slider."
-    if not recipe.budgeted or abs(preview.sparsity - recipe.sparsity) < 0.0005:
+    if not recipe.budgeted or abs(preview.share - recipe.sparsity) < 0.0005:
         return None
-    less = preview.sparsity < recipe.sparsity
+    less = preview.share < recipe.sparsity
     if less and recipe.granularity == "n_of_m":
         n = words.option("granularity", "n_of_m", recipe.granularity_options, "n")
         why = f"no more can be, for {n} of every group are kept"
@@ -201,6 +202,22 @@ def missed(preview: Preview, recipe: Recipe) -> str | None:
     else:
         why = "units are pruned whole or not at all"
     return f"{pruned}, not {words.share(recipe.sparsity)}: {why}."
+
+
+def both(preview: Preview, ranking: Ranking, recipe: Recipe) -> str | None:
+    """What is pruned, in units and in weights: a share of one is another share of the other.
+
+    None for single weights, where they are the same.
+    """
+    if recipe.granularity == "weight":
+        return None
+    sets = ranking.layers_of(recipe).units
+    removed = sum(preview.drops[name] for name in sets)
+    units = sum(map(len, sets.values()))
+    return (
+        f"{words.whole(removed)} of {words.whole(units)} {words.units(recipe)} pruned, "
+        f"{words.percent(preview.sparsity)} of the weights."
+    )
 
 
 def uniform(ranking: Ranking, recipe: Recipe, share: float) -> dict[str, float]:

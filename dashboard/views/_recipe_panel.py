@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from dashboard import forms, jobs, models, state, words
 from dashboard.charts import preview
 from pruning import registry
 from pruning.allocation.ranking import Ranking
-from pruning.recipe import DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
+from pruning.recipe import BUDGETS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 
 ADVANCED = (
     "start",
@@ -120,13 +120,14 @@ NUMBERS = {
         0.0,
         99.9,
         0.1,
-        "Share of the covered weights to remove. The slider below edits the same number.",
+        "Share to remove, of what stands under Scope. The slider below edits the same number.",
         scale=100,
         format="%g",
     ),
 }
 
 HELP = {
+    "budget": "What the ratio counts. Half of the channels may be three quarters of the weights.",
     "start": "Random weights, nothing removed and enough epochs: training from scratch.",
     "recalibrate": "Estimate BatchNorm's running statistics anew on training data after each "
     "pruning. Weights stay as they are.",
@@ -180,8 +181,33 @@ def selection(recipe: Recipe, ranking: Ranking | None) -> None:
     forms.pick("granularity", "Granularity", study=study)
     st.markdown("**Scope**")
     forms.pick("scope", "Scope", also=partial(first_ratios, recipe, ranking))
+    if recipe.budgeted:
+        budget(recipe)
     if recipe.scope == "manual" and ranking is not None:
         manual(recipe, ranking)
+
+
+def budget(recipe: Recipe) -> None:
+    """What the ratio is a share of."""
+    kinds = [kind for kind in BUDGETS if kind]
+    if recipe.granularity == "weight":
+        kinds.remove("units")  # its units are the weights
+    default = replace(recipe, budget="").counted
+
+    def take(kind: str) -> None:
+        forms.attempt(budget="" if kind == default else kind)
+
+    forms.bound(
+        st.segmented_control,
+        "A share of",
+        recipe.counted,
+        take,
+        key=state.form_key("budget"),
+        options=kinds,
+        format_func=lambda kind: words.counted(replace(recipe, budget=kind)),
+        required=True,
+        help=HELP["budget"],
+    )
 
 
 def first_ratios(recipe: Recipe, ranking: Ranking | None, scope: str) -> dict[str, Any]:

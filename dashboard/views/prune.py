@@ -150,6 +150,9 @@ def kept(recipe: Recipe, study: Study | None) -> None:
         key="dial",
     )
     kept = ranking.preview(recipe)
+    both = preview.both(kept, ranking, recipe)
+    if both:
+        st.caption(words.plain(both))
     missed = preview.missed(kept, recipe)
     if missed:
         st.caption(words.plain(missed))

@@ -5,31 +5,33 @@ score. Numpy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pruning.allocation.path import AllocationPath
+from pruning.metrics import sparse_bytes
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class RankedLayers:
-    """Layers (or dependency groups) with their units, ascending by score.
+    """Layers (or dependency groups) with their units, ascending by score, and what units cost.
 
     units: layer -> (units,) scores, ascending, -inf for units removed before; sizes: weights that
-    one unit takes along. min_units: units that every layer keeps; ratios: layer -> share, for scope
+    one unit takes along; min_units: units that every layer keeps; ratios: layer -> share, for scope
     manual; shapes: of the weights, for scopes that look at them; totals: weights of the layer,
     where that is not units times size; costs: (units,) weights of each unit, in the order of
-    `units`, where they differ; output: the layer that gives the model's answers, if it is among
+    `units`, where they differ; output: the layer that gives the model's outputs, if it is among
     them; macs: of one example in the layer, dense; path: for by_sensitivity.
 
-    Units of several layers may share weights (a weight is removed with its row or with its column),
-    so that removals do not add up. Then removed_weights gives the weights removed when layers lose
-    so many units, removed_share the share of "macs" or "bytes", and all_weights how many there are.
+    budget: what is spent: "weights", "units", "macs" or "bytes". Removals may not add up: a weight
+    that units of several layers share is removed once, and the bytes of a sparse file are no sum
+    over its weights. Then spent_by gives what is spent when layers lose so many units, and amount
+    all that there is.
     """
 
     units: dict[str, Array]
@@ -42,29 +44,15 @@ class RankedLayers:
     output: str | None = None
     macs: dict[str, int] = field(default_factory=dict)
     path: AllocationPath | None = None
-    removed_weights: Callable[[Mapping[str, int]], int] | None = None
-    removed_share: Callable[[Mapping[str, int], str], float] | None = None
-    all_weights: int = 0
+    budget: str = "weights"
+    spent_by: Callable[[Mapping[str, int], str], float] | None = None
+    amount: Callable[[str], float] | None = None
 
-    @property
-    def shared(self) -> bool:
-        """Whether units share weights."""
-        return self.removed_weights is not None
-
-    @property
-    def weights(self) -> int:
-        """Weights of all layers."""
-        return self.all_weights or sum(map(self.total, self.units))
+    # ------------------------------------------------------------ weights of a layer
 
     def total(self, name: str) -> int:
         """Weights of the layer, those that no unit takes along too."""
         return self.totals.get(name, len(self.units[name]) * self.sizes[name])
-
-    def cost(self, name: str) -> Array:
-        """(units,) weights removed with each unit, lowest score first."""
-        if name in self.costs:
-            return self.costs[name]
-        return np.full(len(self.units[name]), self.sizes[name], np.int64)
 
     def removed(self, name: str, drop: int) -> int:
         """Weights removed with the `drop` lowest units of a layer."""
@@ -72,17 +60,10 @@ class RankedLayers:
             return int(self.costs[name][:drop].sum())
         return drop * self.sizes[name]
 
-    def spent(self, drops: Mapping[str, int]) -> int:
-        """Weights removed in all when layers lose so many of their lowest units."""
-        # Shared weights must not be counted twice: only the whole model's count is right.
-        if self.removed_weights is not None:
-            return self.removed_weights(drops)
-        return sum(self.removed(name, drops.get(name, 0)) for name in self.units)
-
     def removable(self, name: str) -> int:
         """Units that the layer can lose.
 
-        All but min_units; all where even then weights are left (of 2 of 4, two are kept).
+        All but min_units; all where even then weights are kept (of 2 of 4, two are).
         """
         count = len(self.units[name])
         if self.removed(name, count) < self.total(name):
@@ -95,15 +76,17 @@ class RankedLayers:
         lowest = int(np.searchsorted(self.units[name], -np.inf, "right"))
         return min(lowest, self.removable(name))
 
-    def affordable(self, name: str, drop: int, budget: float) -> int:
-        """How many more units fit a budget of weights, from `drop` on; min_units not counted."""
+    def affordable(self, name: str, drop: int, weights: float) -> int:
+        """How many more units so many weights pay for, from `drop` on; min_units not counted."""
         if name not in self.costs:
-            return max(0, int(budget // self.sizes[name]))
+            return max(0, int(weights // self.sizes[name]))
         spent = self.costs[name][drop:].cumsum()
-        return int(np.searchsorted(spent, budget, "right"))
+        return int(np.searchsorted(spent, weights, "right"))
 
     def nearest(self, name: str, share: float) -> int:
-        """Units whose weights come nearest to a share of the layer's, as far as removable."""
+        """Units nearest to a share of the layer, as far as removable."""
+        if self.budget == "units":
+            return min(round(share * len(self.units[name])), self.removable(name))
         # Rounded to the nearest unit, half to even, as torch.nn.utils.prune rounds.
         wanted = share * (self.total(name) / self.sizes[name])  # in units
         if name in self.costs:
@@ -113,9 +96,66 @@ class RankedLayers:
 
     def without(self, drops: Mapping[str, int]) -> dict[str, Array]:
         """The scores, -inf for the `drops` lowest units of each layer."""
-        scores = {}
         # As arrays of the same length, so that counts of units stay counts from the dense model.
+        scores = {}
         for name, units in self.units.items():
             first = np.full(drops[name], -np.inf, units.dtype)
             scores[name] = np.concatenate([first, units[drops[name] :]])
         return scores
+
+    # ------------------------------------------------------------ the budget of all layers
+
+    @property
+    def additive(self) -> bool:
+        """Whether what units cost is a sum over them."""
+        return self.budget == "units" or (self.spent_by is None and self.budget != "bytes")
+
+    @property
+    def weights(self) -> int:
+        """Weights of all layers."""
+        return int(replace(self, budget="weights").whole)
+
+    @property
+    def whole(self) -> float:
+        """All that there is of what the budget counts."""
+        if self.budget == "units":
+            return sum(map(len, self.units.values()))
+        if self.amount is not None:
+            return self.amount(self.budget)
+        if self.budget == "macs":
+            return sum(self.macs[name] for name in self.units)
+        weights = sum(map(self.total, self.units))
+        return 4 * weights if self.budget == "bytes" else weights
+
+    def spend(self, share: float) -> float:
+        """What may be spent for a share: whole weights and units, to the nearest."""
+        amount = share * self.whole
+        return round(amount) if self.budget in ("weights", "units") else amount
+
+    def cost(self, name: str) -> Array:
+        """(units,) what each unit costs, lowest score first; only where costs add up."""
+        count = len(self.units[name])
+        if self.budget == "units":
+            return np.ones(count, np.int64)
+        weights = self.costs.get(name, np.full(count, self.sizes[name], np.int64))
+        if self.budget == "macs":  # every weight of a layer is used equally often
+            return weights * (self.macs[name] / self.total(name))
+        return weights
+
+    def spent(self, drops: Mapping[str, int]) -> float:
+        """What is spent when layers lose so many of their lowest units."""
+        if self.budget == "units":
+            return sum(drops.get(name, 0) for name in self.units)
+        # Shared weights must not be counted twice: only the whole model's count is right.
+        if self.spent_by is not None:
+            return self.spent_by(drops, self.budget)
+        removed = {name: self.removed(name, drops.get(name, 0)) for name in self.units}
+        if self.budget == "macs":
+            return sum(self.macs[name] * (n / self.total(name)) for name, n in removed.items())
+        if self.budget == "bytes":
+            saved = 0
+            for name, count in removed.items():
+                total = self.total(name)
+                saved += 4 * total - sparse_bytes(total, total - count)
+            return saved
+        return sum(removed.values())

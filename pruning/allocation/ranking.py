@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from pruning.units.counts import UnitCounts
 class Preview:
     """What one shot of a recipe would keep.
 
-    sparsity: share pruned of the covered weights (layers not excluded). weights, kept, macs: of all
-    prunable layers. bytes: of the whole model. thresholds: set -> the score at or below which units
-    are pruned, None if none are. drops: units that each set loses; units: units that it has.
+    sparsity: share pruned of the covered weights (layers not excluded); share: of what the recipe's
+    budget counts; weights, kept, macs: of all prunable layers; bytes: of the whole model;
+    thresholds: set -> the score at or below which units are pruned, None if none are; drops: units
+    that each set loses; units: units that it has.
     """
 
     sparsity: float
+    share: float
     weights: int
     kept: int
     macs: int
@@ -137,35 +140,55 @@ class Ranking:
     def layers_of(self, recipe: Recipe, share: float = 1.0) -> RankedLayers:
         """What the recipe's scope sees: the open sets, its ratios times `share` (of a schedule).
 
-        Raises OutOfRange for a ratio of a layer that stays dense or follows another.
+        Raises OutOfRange for a ratio of a layer that stays dense or follows another, RecipeError
+        for a budget of MACs where they are not known.
         """
         if recipe.scope == "manual":
             self._check_ratios(recipe)
-        names = self.open(recipe)
-        same: dict[str, Any] = {
-            "units": {name: self.units[name] for name in names},
-            "sizes": {name: self.sizes[name] for name in names},
-            "min_units": recipe.min_units,
-            "ratios": {name: r * share for name, r in recipe.ratios.items() if name in names},
-            "shapes": {name: self.shapes[_layer_of(name)] for name in names},
-            "path": self.path,
-        }
-        # Where no weight is shared, removals add up and each layer has its own total.
-        if not self.counts.shared:
-            return RankedLayers(
-                totals={name: self.total(name) for name in names},
-                costs={name: self.costs[name] for name in names if name in self.costs},
-                output=self.output,
-                macs={name: self.macs.get(name, 0) for name in names},
-                **same,
+        if recipe.counted == "macs" and not any(self.macs.values()):
+            raise RecipeError(
+                "The MACs of this model are not known, for it has no example input: "
+                "let the budget count weights."
             )
+        names = self.open(recipe)
         covered = self._covered(recipe)
+        # Where no weight is shared, removals add up and each layer has its own total.
+        shared = self.counts.shared
+        layers = [_layer_of(name) for name in names]
         return RankedLayers(
-            removed_weights=lambda drops: self.counts.removed(drops, covered),
-            removed_share=self._removed_share,
-            all_weights=int(self.counts.totals[covered].sum()),
-            **same,
+            units={name: self.units[name] for name in names},
+            sizes={name: self.sizes[name] for name in names},
+            min_units=recipe.min_units,
+            ratios={name: r * share for name, r in recipe.ratios.items() if name in names},
+            shapes={name: self.shapes[of] for name, of in zip(names, layers, strict=True)},
+            totals={} if shared else {name: self.total(name) for name in names},
+            costs={name: self.costs[name] for name in names if name in self.costs},
+            output=self.output,
+            macs={} if shared else {name: self.macs.get(name, 0) for name in names},
+            path=self.path,
+            budget=recipe.counted,
+            spent_by=partial(self._spent, covered) if shared else None,
+            amount=partial(self._amount, covered) if shared else None,
         )
+
+    def _amount(self, covered: NDArray[np.bool_], budget: str) -> float:
+        """All weights, MACs or bytes of the covered layers."""
+        names = [name for name, ours in zip(self.counts.tensors, covered, strict=True) if ours]
+        if budget == "macs":
+            return sum(self.macs.get(name, 0) for name in names)
+        weights = sum(self.total(name) for name in names)
+        return 4 * weights if budget == "bytes" else weights
+
+    def _spent(self, covered: NDArray[np.bool_], drops: Mapping[str, int], budget: str) -> float:
+        """Weights, MACs or bytes of the covered layers removed when sets lose so many units."""
+        by_set = np.array([drops.get(name, 0) for name in self.counts.sets], np.int64)
+        removed = (self.counts.totals - self.counts.kept(by_set)) * covered
+        if budget == "macs":
+            macs = np.array([self.macs.get(name, 0) for name in self.counts.tensors])
+            return float((macs * (removed / self.counts.totals)).sum())
+        # Whole channels and heads are left out of the file: what they took is saved in full.
+        weights = int(removed.sum())
+        return 4 * weights if budget == "bytes" else weights
 
     def _check_ratios(self, recipe: Recipe) -> None:
         for name, ratio in recipe.ratios.items():
@@ -178,16 +201,6 @@ class Ranking:
                     ratio,
                     f"0: its units are pruned with those of {leader}, set it there.",
                 )
-
-    def _removed_share(self, drops: Mapping[str, int], of: str) -> float:
-        """The share of all layers' "macs" or "bytes" removed when sets lose so many units."""
-        layers = self.layers(drops)
-        if of == "macs":
-            return 1 - sum(layer.macs_kept for layer in layers) / sum(
-                layer.macs for layer in layers
-            )
-        kept = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
-        return 1 - kept / sum(4 * layer.total for layer in layers)
 
     # ------------------------------------------------------------ what a recipe prunes
 
@@ -207,6 +220,11 @@ class Ranking:
         # Layers that follow another show its count: pages ask by layer.
         return {name: drops.get(self.leaders.get(name, name), 0) for name in self.every}
 
+    def share(self, recipe: Recipe, drops: Mapping[str, int]) -> float:
+        """The share of what the recipe's budget counts that is pruned with these units."""
+        layers = self.layers_of(recipe)
+        return layers.spent(drops) / layers.whole
+
     def preview(self, recipe: Recipe, sparsity: float | None = None) -> Preview:
         """What one shot at the recipe's final sparsity keeps, exactly."""
         drops = self.drops(recipe, sparsity)
@@ -222,6 +240,7 @@ class Ranking:
         sparse = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
         return Preview(
             sparsity=(covered_total - covered_kept) / covered_total,
+            share=self.share(recipe, drops),
             weights=weights,
             kept=sum(layer.kept for layer in layers),
             macs=sum(layer.macs for layer in layers),

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from pruning import registry
 from pruning.allocation.layers import Array, RankedLayers
 from pruning.allocation.path import AllocationPath
 from pruning.errors import OutOfRange, RecipeError, UnknownName
-from pruning.metrics import sparse_bytes
 from pruning.registry import scope
 
 
@@ -47,18 +47,28 @@ def per_layer(layers: RankedLayers, sparsity: float, *, output: float = 1.0) -> 
     """
     if not 0 <= output <= 1:
         raise OutOfRange("Option output of per_layer", output, "a number from 0 to 1")
-    # 1 - (1 - s) ** 1 is not s to the last bit.
-    slow = sparsity if output == 1 else 1 - (1 - sparsity) ** output
-    return {
-        name: layers.nearest(name, slow if name == layers.output else sparsity)
-        for name in layers.units
-    }
+    if layers.additive:
+        # 1 - (1 - s) ** 1 is not s to the last bit.
+        slow = sparsity if output == 1 else 1 - (1 - sparsity) ** output
+        return {
+            name: layers.nearest(name, slow if name == layers.output else sparsity)
+            for name in layers.units
+        }
+    # What a share of each layer costs in all is no sum over layers. So units are removed in the
+    # order in which a rising share would remove them, as far as the budget goes.
+    scores = {}
+    for name, units in layers.units.items():
+        share = (np.arange(len(units)) + 0.5) / len(units)
+        if name == layers.output and output < 1:
+            share = 1 - (1 - share) ** (1 / output) if output else np.full(len(units), np.inf)
+        scores[name] = _after_removed(units, share)
+    return lowest(layers, scores, layers.spend(sparsity))
 
 
 @scope(compares="units of all layers")
 def global_(layers: RankedLayers, sparsity: float) -> dict[str, int]:
     """The lowest scores anywhere in the model: layers that matter little give more."""
-    return lowest(layers, layers.units, round(sparsity * layers.weights))
+    return lowest(layers, layers.units, layers.spend(sparsity))
 
 
 @scope(compares="units of all layers, each beside the larger ones of its layer")
@@ -75,7 +85,7 @@ def lamp(layers: RankedLayers, sparsity: float, *, power: float = 2.0) -> dict[s
     if not 0 < power <= 8:
         raise OutOfRange("Option power of lamp", power, "a number above 0, up to 8")
     scores = {name: _lamp(units, power) for name, units in layers.units.items()}
-    return lowest(layers, scores, round(sparsity * layers.weights))
+    return lowest(layers, scores, layers.spend(sparsity))
 
 
 def _lamp(units: Array, power: float) -> Array:
@@ -107,22 +117,22 @@ def erk(layers: RankedLayers, sparsity: float) -> dict[str, int]:
     density = {
         name: sum(layers.shapes[name]) / math.prod(layers.shapes[name]) for name in layers.units
     }
-    budget = round(sparsity * layers.weights)
-    if (
-        layers.shared
-    ):  # removals do not add up: go by the order in which units go as the scale falls
+    budget = layers.spend(sparsity)
+    if not layers.additive:  # by the order in which units are removed as the scale falls
         scores = {name: _falling(units, density[name]) for name, units in layers.units.items()}
         return lowest(layers, scores, budget)
     # No layer gives back what it lost in an earlier step, nor more than min_units allow.
-    limits = {}
+    amounts, limits = {}, {}
     for name in layers.units:
+        cost = layers.cost(name)
         least, most = layers.removed_before(name), layers.removable(name)
-        limits[name] = (layers.removed(name, least), layers.removed(name, most))
+        limits[name] = (cost[:least].sum(), cost[:most].sum())
+        amounts[name] = layers.total(name) if layers.budget == "weights" else cost.sum()
 
     def wanted(scale: float) -> dict[str, float]:
-        """Weights that each layer loses at densities times `scale`, within its limits."""
+        """What each layer should spend at densities times `scale`, within its limits."""
         return {
-            name: float(np.clip((1 - scale * d) * layers.total(name), *limits[name]))
+            name: float(np.clip((1 - scale * d) * amounts[name], *limits[name]))
             for name, d in density.items()
         }
 
@@ -138,13 +148,15 @@ def erk(layers: RankedLayers, sparsity: float) -> dict[str, int]:
 
 
 def _falling(units: Array, density: float) -> Array:
-    """(units,) ascending: minus the scale below which a layer of this density has lost each unit.
+    """(units,) ascending: minus the scale below which a layer of this density lost each unit."""
+    kept = 1 - np.arange(1, len(units) + 1) / len(units)
+    return _after_removed(units, -kept / density)
 
-    -inf for units removed before.
-    """
-    falling = -(1 - np.arange(1, len(units) + 1) / len(units)) / density
-    falling[: int(np.searchsorted(units, -np.inf, "right"))] = -np.inf
-    return falling
+
+def _after_removed(units: Array, scores: Array) -> Array:
+    """The scores, -inf for units that were removed before, which come first."""
+    removed_before = int(np.searchsorted(units, -np.inf, "right"))
+    return np.concatenate([np.full(removed_before, -np.inf), scores[removed_before:]])
 
 
 @scope(
@@ -153,18 +165,13 @@ def _falling(units: Array, density: float) -> Array:
     cost="each layer is tried before each step",
 )
 def by_sensitivity(
-    layers: RankedLayers,
-    sparsity: float,
-    *,
-    of: Literal["weights", "macs", "bytes"] = "weights",
-    tolerate: float = 100.0,
+    layers: RankedLayers, sparsity: float, *, tolerate: float = 100.0
 ) -> dict[str, int]:
     """Layers that the model can do without give most, as measured on validation data, and measured
     anew as more is pruned.
 
     Greedy in the manner of NetAdapt, Yang et al., 2018, https://arxiv.org/abs/1804.03230
 
-    of: what the share is a share of: weights, multiply-accumulates, or bytes of a sparse file.
     tolerate: stop earlier, where accuracy is predicted to have fallen by more than so many points;
         100 never does.
     """
@@ -178,13 +185,21 @@ def by_sensitivity(
         raise OutOfRange(
             "Option tolerate of by_sensitivity", tolerate, "a number of points from 0 to 100"
         )
-    if of == "weights":
-        budget = round(sparsity * layers.weights)
-    else:
-        budget = _weights_for(layers, path, sparsity, of)
+    # The path was measured in weights, so that one path serves every budget.
+    in_weights = replace(layers, budget="weights")
+    most = path.within(tolerate / 100) if tolerate < 100 else layers.weights
+    if layers.budget == "weights":
+        return _along(in_weights, path, min(round(sparsity * layers.weights), int(most)))
+    budget = layers.spend(sparsity)
+
+    def fits(weights: int) -> bool:
+        return layers.spent(_along(in_weights, path, weights)) <= budget
+
+    drops = _along(in_weights, path, _last(int(most), fits))
     if tolerate < 100:
-        budget = min(budget, int(path.within(tolerate / 100)))
-    return _along(layers, path, budget)
+        return drops
+    # Weights are spent in whole units, so that part of the budget may not be spent yet.
+    return lowest(layers, layers.without(drops), budget)
 
 
 def follow(path: AllocationPath, layers: RankedLayers, budget: int) -> dict[str, int]:
@@ -193,7 +208,7 @@ def follow(path: AllocationPath, layers: RankedLayers, budget: int) -> dict[str,
     A layer that cannot give all that a step asks gives no more after that.
     """
     drops = {name: layers.removed_before(name) for name in layers.units}
-    remaining = budget - layers.spent(drops)
+    remaining = budget - int(layers.spent(drops))
     closed = set()
     for name, count in (removal for step in path.steps for removal in step.removals):
         if name not in drops or name in closed or remaining <= 0:
@@ -202,7 +217,7 @@ def follow(path: AllocationPath, layers: RankedLayers, budget: int) -> dict[str,
         more = min(affordable, count, layers.removable(name) - drops[name])
         cost = layers.removed(name, drops[name] + more) - layers.removed(name, drops[name])
         drops[name] += more
-        remaining = budget - layers.spent(drops) if layers.shared else remaining - cost
+        remaining = remaining - cost if layers.additive else budget - int(layers.spent(drops))
         # Out of proportion from here on: later steps were measured with all of this one.
         if more < count:
             closed.add(name)
@@ -214,33 +229,6 @@ def _along(layers: RankedLayers, path: AllocationPath, budget: int) -> dict[str,
     # A path ends, and its steps are coarse: without this, part of the budget would not be spent.
     drops = follow(path, layers, budget)
     return lowest(layers, layers.without(drops), budget)
-
-
-def _weights_for(layers: RankedLayers, path: AllocationPath, share: float, of: str) -> int:
-    """The most weights whose removal takes no more than a share of the MACs, or of the bytes."""
-    if of == "macs" and not layers.shared and not any(layers.macs.values()):
-        raise RecipeError(
-            "The MACs of this model are not known, for it has no example input: let "
-            "by_sensitivity count weights."
-        )
-
-    def fits(budget: int) -> bool:
-        drops = _along(layers, path, budget)
-        if layers.removed_share is not None:
-            return layers.removed_share(drops, of) <= share
-        removed = {
-            name: layers.removed(name, count) / layers.total(name) for name, count in drops.items()
-        }
-        if of == "macs":
-            macs = sum(layers.macs[name] * part for name, part in removed.items())
-            return macs / sum(layers.macs.values()) <= share
-        kept_bytes = 0
-        for name, part in removed.items():
-            total = layers.total(name)
-            kept_bytes += sparse_bytes(total, total - round(part * total))
-        return 1 - kept_bytes / (4 * layers.weights) <= share
-
-    return _last(layers.weights, fits)
 
 
 @scope(compares="units inside one layer", budget=False)
@@ -274,8 +262,8 @@ def threshold(layers: RankedLayers, sparsity: float, *, value: float = 0.05) -> 
 # ---------------------------------------------------------------- spending a budget
 
 
-def whole_units(layers: RankedLayers, wanted: dict[str, float], budget: int) -> dict[str, int]:
-    """Whole units for the weights that each layer should lose.
+def whole_units(layers: RankedLayers, wanted: dict[str, float], budget: float) -> dict[str, int]:
+    """Whole units for what each layer should spend.
 
     Rounded down first; then the rest of `budget` by the largest remainder.
     """
@@ -285,11 +273,11 @@ def whole_units(layers: RankedLayers, wanted: dict[str, float], budget: int) -> 
         # A hair more than wanted: 0.3 of 10 weights is 2.9999… in binary.
         fitting = int(np.searchsorted(spent[name], wanted[name] + 1e-6, "right")) - 1
         drops[name] = max(layers.removed_before(name), fitting)
-    remaining = budget - sum(int(spent[name][drop]) for name, drop in drops.items())
+    remaining = budget - sum(spent[name][drop] for name, drop in drops.items())
     # Most still wanted first.
     for name in sorted(wanted, key=lambda name: spent[name][drops[name]] - wanted[name]):
         while drops[name] < layers.removable(name):
-            cost = int(spent[name][drops[name] + 1] - spent[name][drops[name]])
+            cost = spent[name][drops[name] + 1] - spent[name][drops[name]]
             if cost > remaining:
                 break
             drops[name] += 1
@@ -299,15 +287,18 @@ def whole_units(layers: RankedLayers, wanted: dict[str, float], budget: int) -> 
     return drops
 
 
-def lowest(layers: RankedLayers, scores: dict[str, Array], budget: int) -> dict[str, int]:
-    """Remove units of all layers, lowest score first, while the weights stay within `budget`.
+def lowest(layers: RankedLayers, scores: dict[str, Array], budget: float) -> dict[str, int]:
+    """Remove units of all layers, lowest score first, while what they cost stays within `budget`.
 
     scores: layer -> ascending scores that compare between layers, in the order of `layers.units`.
     """
     scores = {name: values[: layers.removable(name)] for name, values in scores.items()}
-    if len(set(layers.sizes.values())) == 1 and not layers.costs and not layers.shared:
-        size = next(iter(layers.sizes.values()))
-        return _lowest_of_equal_size(scores, budget // size)
+    if layers.budget == "units":
+        return _lowest_of_equal_size(scores, int(budget))
+    if layers.budget == "weights" and layers.additive and not layers.costs:
+        if len(set(layers.sizes.values())) == 1:
+            size = next(iter(layers.sizes.values()))
+            return _lowest_of_equal_size(scores, int(budget) // size)
     owner = np.repeat(np.arange(len(scores)), [len(values) for values in scores.values()])
     # Stable: equal scores are removed in the order of layers, then of flat index.
     order = np.concatenate(list(scores.values())).argsort(kind="stable")
@@ -317,11 +308,12 @@ def lowest(layers: RankedLayers, scores: dict[str, Array], budget: int) -> dict[
         by_layer = np.bincount(owner[:count], minlength=len(scores)).tolist()
         return dict(zip(scores, by_layer, strict=True))
 
-    if layers.shared:  # what a unit takes along depends on those before it
+    if not layers.additive:  # what a unit costs depends on those before it
         return drops(_last(len(owner), lambda count: layers.spent(drops(count)) <= budget))
     costs = [layers.cost(name)[: len(values)] for name, values in scores.items()]
     spent = np.concatenate(costs)[order].cumsum()
-    return drops(int(np.searchsorted(spent, budget, "right")))
+    # A hair more: sums of MACs as shares are not exact to the last bit.
+    return drops(int(np.searchsorted(spent, budget * (1 + 1e-12), "right")))
 
 
 def _last(high: int, fits: Callable[[int], bool]) -> int:

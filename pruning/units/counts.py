@@ -48,11 +48,6 @@ class UnitCounts:
         kept *= self.totals // dense_sides
         return kept
 
-    def removed(self, drops: Mapping[str, int], covered: Array) -> int:
-        """Weights removed in all from the `covered` tensors, (tensors,) bool, by so many units."""
-        units = np.array([drops.get(name, 0) for name in self.sets], np.int64)
-        return int((self.totals - self.kept(units))[covered].sum())
-
     def alone(self) -> Array:
         """(sets,) weights that one unit of a set takes along while all others are in place."""
         # One unit of each set in turn; the sets' units are all of one size.
