@@ -126,7 +126,7 @@ _counts: OrderedDict[str, dict[str, list[float]]] = OrderedDict()
 class CountCache:
     """Counts of cells under one key, in this process and, where there is a folder, on the disk.
 
-    A class because it holds the file. Cells that are half counted are gone on with.
+    A class because it holds the file. Cells that are half counted are continued.
     """
 
     def __init__(self, key: str, folder: Path | None) -> None:

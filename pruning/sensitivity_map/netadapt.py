@@ -62,7 +62,7 @@ def search(
     cache: Path | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> AllocationPath:
-    """The path down to the recipe's sparsity, in weights; what was measured before is gone on from.
+    """The path down to the recipe's sparsity, in weights; what was measured before is continued.
 
     cache: the folder where paths are kept from one process to the next.
     Raises DataError without validation data, Stopped.
@@ -74,7 +74,7 @@ def search(
     key = cache_key(recipe, work, data, parts)
     known = _paths.get(key) or _read(cache, key)
     search = _Search(work, ranked, layers, replace(data, batch=len(data.x)))
-    # A farther budget goes on from a nearer one: the first steps are the same.
+    # A farther budget continues a nearer one: the first steps are the same.
     path = search.extend(known, recipe.sparsity * layers.weights, stop)
     # In memory too, for tests and scripts without a workspace; the oldest make room.
     while len(_paths) >= REMEMBERED:

@@ -1,5 +1,5 @@
-"""Does the score tell the truth? Leave-one-out, exact and without a trace; and the rank
-correlations that sum it up.
+"""The criterion check: leave-one-out loss changes, exact and without a trace, and the rank
+correlations that sum them up.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def test_only_what_a_weight_reaches_is_run_again() -> None:
     assert set(calls) == {"second", "norm2", "head"}
 
 
-# ---------------------------------------------------------------- the true change
+# ---------------------------------------------------------------- the leave-one-out change
 
 
 def masked(work: Workpiece, gone: Masks) -> float:
@@ -238,7 +238,7 @@ def test_on_a_quadratic_by_hand() -> None:
     assert changes == pytest.approx([8, 4.5, 12.5])
 
 
-def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
+def test_where_the_loss_is_linear_taylor_is_the_loss_change() -> None:
     _, points, end = told(linear(), {"taylor": {}, "magnitude": {}})
     assert len(points) == 24
     for point in points:
@@ -247,7 +247,7 @@ def test_where_the_loss_is_linear_taylor_is_the_truth() -> None:
     assert end.layers[0].absolute["magnitude"].value < 1  # type: ignore[operator]
 
 
-def test_where_the_loss_is_a_parabola_obd_is_the_truth() -> None:
+def test_where_the_loss_is_a_parabola_obd_is_the_loss_change() -> None:
     _, points, end = told(
         quadratic(), {"obd": {"diagonal": "hessian", "probes": 1}, "magnitude": {}}
     )
