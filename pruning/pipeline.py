@@ -32,7 +32,7 @@ from pruning.events import (
     Started,
     Ticket,
 )
-from pruning.masks import by_layer, dense, overlap, sparsity
+from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
 from pruning.measurement import (
     Snapshot,
     beside_dense,
@@ -80,8 +80,8 @@ class _Reached:
 
 @dataclass
 class _State:
-    """A run on its way. original: left as it is; work: the copy that is pruned; masks: what is kept
-    by now.
+    """A run on its way. original: the dense model, left as it is; work: the copy that is pruned;
+    masks: what is kept by now.
 
     units, covered: known once the dense model is measured; dense: it, before anything was pruned;
     pruned, recalibrated: measured on the way; reached: None before the first whole epoch.
@@ -141,14 +141,17 @@ def run(
     # The teacher is the dense model as handed in, so its logits are computed once and kept.
     teacher = None
     if recipe.distill and recipe.epochs:
-        teacher = teacher_logits(work.model, work.need("train", "Distillation"))
+        teacher = teacher_logits(work.reference.model, work.need("train", "Distillation"))
     if recipe.start == "trained":
         model = copy.deepcopy(work.model)
     else:
         model = reinitialised(work.model, recipe.seed)
     copied = replace(work, model=model)
-    # Masks only ever intersect, so they start by keeping everything.
-    state = _State(recipe, work, copied, dense(model), teacher, stop, cache)
+    # Masks only ever intersect, so they start by keeping everything that was not pruned before.
+    masks = intersect(dense(model), work.masks or {})
+    if work.masks:
+        apply(masks, model)  # weights from scratch are random where they were pruned, too
+    state = _State(recipe, work.reference, copied, masks, teacher, stop, cache)
     # Two orders of the same pieces: fine-tune what was pruned, or rewind and train again.
     order = _prune_and_finetune if recipe.rewind == "none" else _lottery
     try:
@@ -163,7 +166,7 @@ def run(
     if keep is not None:
         keep(model, state.masks)
     result = CompactResult()
-    if recipe.prunes and state.compact:
+    if (recipe.prunes or work.masks) and state.compact:
         result = final_compact(copied, state.masks)
     if result.notice is not None:
         yield result.notice

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,8 @@ class Workpiece:
 
     Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen
     on `validation`, results reported on `test`. example: one input batch, for tracing and timing.
+    dense, masks: of a model that was pruned before, what it was then and what was kept; a run holds
+    those masks from its start and compares with that dense model. None: `model` itself is dense.
     """
 
     name: str
@@ -99,6 +101,15 @@ class Workpiece:
     loss: Loss = nn.functional.cross_entropy
     example: Tensor | None = None
     classes: tuple[str, ...] = field(default=())
+    dense: nn.Module | None = None
+    masks: Masks | None = None
+
+    @property
+    def reference(self) -> Workpiece:
+        """The dense model with the same data: what a run is compared with."""
+        if self.dense is None:
+            return self
+        return replace(self, model=self.dense, dense=None, masks=None)
 
     def need(self, split: str, why: str) -> Batches:
         """The split, or a DataError that says what wanted it."""

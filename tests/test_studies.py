@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
 def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
     with pytest.raises(
         UnknownName,
-        match="known are card, criterion_check, runtimes, scores, structure, units, weights",
+        match="known are card, criterion_check, pair, runtimes, scores, structure, units, weights",
     ):
         studies.make({"what": "cards", "model": "pictures"}, pictures)
     with pytest.raises(UnknownName, match="did you mean 'taylor'"):
@@ -243,7 +244,7 @@ def test_a_compact_model_is_timed_in_onnx_runtime_beside_the_masked_one(
     assert job is not None
     handlers.do(store, job, lambda: False)
     spec = {"what": "runtimes", "model": recipe.model, "run": id}
-    data, _ = studies.make(spec, resolve(recipe.model), lambda: handlers.finished_run(store, id))
+    data, _ = studies.make(spec, resolve(recipe.model), partial(handlers.finished_run, store))
     for name in ("dense", "final", "compact"):
         assert [timing["why"] for timing in data[name]] == ["", ""]
     for timing in data["compact"]:

@@ -51,7 +51,7 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
 
     def keep(model: nn.Module, masks: Masks) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
-        save(job, work.model, model, masks)
+        save(job, work.reference.model, model, masks)
 
     def keep_compact(model: nn.Module, certificate: Certificate) -> None:
         store.stopping(job)
@@ -87,7 +87,7 @@ def _halt(store: Store, job: Job, event: Halted) -> None:
         raise Stopped("Stopped.")
     if event.result is not None:
         save_result(job.folder, event.result)
-    store.finish(job, "stopped", "Stopped.", event)
+    store.finish(job, "stopped", f"Stopped {event.where}.", event)
 
 
 def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError | None]:
@@ -106,7 +106,7 @@ def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError
 
 def _study(store: Store, job: Job, stop: Stop) -> None:
     work = resolve(job.spec["model"], store.workspace, fetch=False)
-    finished = partial(finished_run, store, job.spec.get("run", ""))
+    finished = partial(finished_run, store)
     data, arrays = studies.make(job.spec, work, finished, store.workspace / "maps")
     if stop():
         raise Stopped("Stopped.")

@@ -130,7 +130,8 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
 
 
 def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
-    """The model that a run started from, with the weights that the run ended with."""
+    """The model that a run started from, with the weights and masks that the run ended with."""
+    import torch
     from safetensors.torch import load_model
 
     job, result = _finished(id, workspace)
@@ -138,7 +139,9 @@ def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workp
     # A copy, because the base stays in the cache for others.
     model = copy.deepcopy(work.model)
     load_model(model, str(result.weights))
-    return replace(work, name=f"run {id} of {work.name}", model=model)
+    masks = {name: torch.from_numpy(keep) for name, keep in result.masks().items()}
+    name = f"run {id} of {work.name}"
+    return replace(work, name=name, model=model, dense=work.reference.model, masks=masks)
 
 
 def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:

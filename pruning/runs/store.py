@@ -48,6 +48,10 @@ _IS_LONG = "(kind = 'study' AND priority < 0)"
 _QUEUE = f"CASE WHEN {_IS_LONG} THEN 'long' ELSE kind END"
 # Of the long studies none while one is worked on, so that runs find a free worker.
 _LONG_RUNS = f"EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND {_IS_LONG})"
+_ORDER = (
+    "queue = 'long', queue = 'study' DESC, priority DESC, "
+    "submitted * (1 - 2 * (queue = 'long')), rowid"
+)
 _CLAIMABLE = f"state = 'queued' AND NOT ({_IS_LONG} AND {_LONG_RUNS})"
 
 
@@ -242,6 +246,27 @@ class Store:
         with self._read() as db:
             return dict(db.execute(query).fetchall())
 
+    def ahead(self, id: str) -> tuple[str, list[Job]]:
+        """The queue that a waiting job stands in, and the jobs of its workers that come before it:
+        those that work, then those that wait, in the order that `claim` takes them. Takes no lock.
+
+        Studies wait for studies alone, since one worker takes nothing else; runs and long studies
+        share the others.
+        """
+        query = (
+            f"SELECT *, {_QUEUE} AS queue FROM jobs WHERE state IN ('queued', 'running') "
+            f"ORDER BY state = 'running' DESC, {_ORDER}"
+        )
+        with self._read() as db:
+            rows = db.execute(query).fetchall()
+        ids = [row["id"] for row in rows]
+        if id not in ids:  # it has ended meanwhile
+            return "", []
+        own = rows[ids.index(id)]["queue"]
+        before = rows[: ids.index(id)]
+        shared = [row for row in before if (row["queue"] == "study") is (own == "study")]
+        return own, [self._job(row) for row in shared]
+
     def any_waiting(self, queues: Collection[str]) -> bool:
         """Whether a job of these queues could be claimed. Takes no lock."""
         return not set(queues).isdisjoint(self.waiting())
@@ -276,8 +301,7 @@ class Store:
         query = (
             f"SELECT id, {_QUEUE} AS queue FROM jobs "
             f"WHERE {_CLAIMABLE} AND queue IN ({_marks(queues)}) "
-            "ORDER BY queue = 'long', queue = 'study' DESC, priority DESC, "
-            "submitted * (1 - 2 * (queue = 'long')), rowid LIMIT 1"
+            f"ORDER BY {_ORDER} LIMIT 1"
         )
         claim = (
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, "

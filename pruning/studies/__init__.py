@@ -5,6 +5,7 @@ weights: how each layer's weights are distributed, as histograms, norms and pict
 scores: how a criterion ranks units, as the index that answers a slider
 units: what a criterion says of a sample of units; criterion_check: how the loss changes without one
 structure: which channels form a dependency group, and which cannot be removed
+pair: two runs' answers to the same test examples
 runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
 
 A study is plain data (study.json) and arrays (npz). The readers are in pruning.runs.results; they
@@ -20,7 +21,7 @@ from typing import Any
 
 from pruning.allocation.ranking import Ranking
 from pruning.errors import UnknownName
-from pruning.studies import card, criterion_check, runtimes, scores, structure, weights
+from pruning.studies import card, criterion_check, pair, runtimes, scores, structure, weights
 from pruning.studies.runtimes import FinishedRun
 from pruning.studies.weights import Arrays
 from pruning.types import Workpiece
@@ -36,8 +37,8 @@ def make(
 ) -> tuple[dict[str, Any], Arrays | Ranking]:
     """The study that `spec` asks for: its plain data, and its arrays (a Ranking for "scores").
 
-    finished: loads the model that the run spec["run"] ended with, and the run's masks where it
-    left a compact model too; "runtimes" alone asks for it. cache: a folder for measured allocation
+    finished: loads the model that a run ended with, and its masks where it left a compact model
+    too; "runtimes" and "pair" ask for it. cache: a folder for measured allocation
     paths.
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what
     it looks at.
@@ -48,6 +49,7 @@ def make(
         "scores": partial(scores.scores, cache=cache),
         "units": criterion_check.units,
         "criterion_check": criterion_check.criterion_check,
+        "pair": partial(pair.pair, finished=finished),
         "runtimes": partial(runtimes.runtimes, finished=finished),
         "structure": structure.structure,
     }

@@ -12,8 +12,8 @@ from pruning.structure.shrink import shrink
 from pruning.studies.weights import Arrays
 from pruning.types import Masks, Workpiece
 
-FinishedRun = Callable[[], tuple[Workpiece, Masks | None]]
-"""Loads the model that a run ended with, and its masks where it left a compact model too."""
+FinishedRun = Callable[[str], tuple[Workpiece, Masks | None]]
+"""Run id -> the model that it ended with, and its masks where it left a compact model too."""
 
 
 def runtimes(
@@ -27,8 +27,8 @@ def runtimes(
     if finished is None:
         raise RunError("Runtimes are measured of a finished run: choose one.")
     # Late, because most studies need no run, and loading one takes a while.
-    final, masks = finished()
-    works = {"dense": work, "final": final}
+    final, masks = finished(spec["run"])
+    works = {"dense": work.reference, "final": final}
     if masks is not None and work.example is not None:
         works["compact"] = replace(work, model=shrink(final.model, masks, work.example))
     data: dict[str, Any] = {"run": spec["run"]}

@@ -1,0 +1,116 @@
+"""How long work takes and when its turn comes, from this machine's own past times. No torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from pruning.errors import RecipeError
+from pruning.recipe import Recipe
+from pruning.runs.store import Job, Store
+
+RECENT = 400
+"""Ended jobs that are looked at, newest first: older ones are of another workbench."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How long jobs like one took here, in seconds: their median, the shortest and the longest.
+
+    times: how many; same_model: of this model, else of any.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    times: int
+    same_model: bool
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Where a job stands. done: seconds it has worked; place: among those that wait, from 1, None
+    once it works; begins: seconds until its turn, None where a job before it was never timed.
+    """
+
+    expected: Expected | None
+    done: float = 0.0
+    place: int | None = None
+    begins: float | None = 0.0
+
+
+def expected_seconds(store: Store, kind: str, spec: dict[str, Any]) -> Expected | None:
+    """How long a job takes, by finished ones like it: of the same model if there are any.
+
+    Like it: the same kind of study by the same criterion; runs in proportion to their epochs. None:
+    nothing like it has been timed on this machine.
+    """
+    return _expected(_finished(store), kind, spec)
+
+
+def wait(store: Store, job: Job, slots: int) -> Wait:
+    """Where a job stands now. slots: workers that take runs; one more takes studies alone."""
+    past = _finished(store)
+    now = time.time()
+    expected = _expected(past, job.kind, job.spec)
+    if job.state != "queued":
+        return Wait(expected, (job.ended or now) - (job.started or now))
+    queue, ahead = store.ahead(job.id)
+    place = 1 + sum(other.state == "queued" for other in ahead)
+    # Long studies are worked on one at a time; studies have the one worker for certain.
+    workers = slots if queue == "run" else 1
+    free = [0.0] * workers
+    for other in ahead:
+        takes = _expected(past, other.kind, other.spec)
+        if takes is None:
+            return Wait(expected, place=place, begins=None if len(ahead) >= workers else 0.0)
+        worked = now - other.started if other.started else 0.0
+        # Each worker is free once its job is over, and then takes the next that waits. A job that
+        # takes longer than ever before may end at any moment.
+        free[free.index(min(free))] += max(0.0, takes.seconds - worked)
+    return Wait(expected, place=place, begins=min(free))
+
+
+def _finished(store: Store) -> list[Job]:
+    return store.jobs(states=("finished",), limit=RECENT)
+
+
+def _expected(past: Iterable[Job], kind: str, spec: dict[str, Any]) -> Expected | None:
+    alike = [job for job in past if job.kind == kind and job.started and job.ended]
+    for same_model in (True, False):
+        scaled = [_scaled(job, spec, same_model) for job in alike]
+        times = [seconds for seconds in scaled if seconds is not None]
+        if times:
+            return Expected(median(times), min(times), max(times), len(times), same_model)
+    return None
+
+
+def _scaled(job: Job, spec: dict[str, Any], same_model: bool) -> float | None:
+    """Seconds that `job` would have taken as `spec`; None where it says nothing of it."""
+    assert job.started is not None and job.ended is not None
+    seconds = job.ended - job.started
+    if (job.spec.get("model") == spec.get("model")) is not same_model:
+        return None
+    if job.kind == "study":
+        names = ("what", "criterion", "tier")
+        alike = all(job.spec.get(name) == spec.get(name) for name in names)
+        return seconds if alike else None
+    # Runs of a set share the machine with each other: their times say nothing of one alone. And an
+    # epoch of another model says nothing of one of this.
+    if job.batch is not None or not same_model:
+        return None
+    try:
+        earlier, recipe = Recipe.from_dict(job.spec), Recipe.from_dict(spec)
+    except RecipeError:  # of a technique that is no longer there
+        return None
+    epochs, trained = recipe.training_epochs(), earlier.training_epochs()
+    if bool(epochs) is not bool(trained):
+        return None
+    if not epochs:
+        return seconds if earlier.criterion == recipe.criterion else None
+    if (earlier.batch, earlier.optimizer) != (recipe.batch, recipe.optimizer):
+        return None
+    return seconds * epochs / trained
