@@ -8,7 +8,7 @@ import copy
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from pruning.measurement import (
     take_snapshot,
 )
 from pruning.recipe import Recipe
-from pruning.selection import Selection, rank_with_path, remove, select
+from pruning.selection import Selection, listed, rank_with_path, remove, select, tie_warning
 from pruning.sensitivity_map.forecast import achieved, forecast
 from pruning.training.compact import CompactResult, final_compact, finetune_compact, notices
 from pruning.training.controls import control, reinitialised
@@ -100,6 +100,7 @@ class _State:
     pruned: Measurement | None = None
     recalibrated: Measurement | None = None
     reached: _Reached | None = None
+    ties_noticed: bool = False
 
     @property
     def compact(self) -> bool:
@@ -260,6 +261,7 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     _lay_out(state)
     yield from _without_use(recipe, work)
+    yield from _skipped(recipe, state)
     yield from notices(recipe, state.units.why_by_layer)
     recalibrates = recipe.recalibrate and bool(norms(work.model))
     if recipe.trains_first:
@@ -306,6 +308,7 @@ def _lottery(state: _State) -> Iterator[Event]:
     yield Measured("dense", state.dense.measurement)
     yield _ticket("dense", state, work, keeps_all, 0)
     yield from _without_use(recipe, work)
+    yield from _skipped(recipe, state)
     # What one shot of the trained dense network would keep, at each round's sparsity.
     at_once = None
     if recipe.prunes:
@@ -342,7 +345,7 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     """One step's pruning. measure: what it did, before anything repairs it."""
     recipe, work = state.recipe, state.work
     _raise_if_stopped(state.stop, f"before step {step}")
-    selection = _prune(state, step) if recipe.prunes else None
+    selection = (yield from _prune(state, step)) if recipe.prunes else None
     # Without an example input nothing is known of MACs: layers then count weights alone.
     uses = positions(work.model, work.example) if work.example is not None else {}
     layers = by_layer(state.masks, uses, prunable(work.model))
@@ -362,13 +365,17 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
         yield Measured("pruned", state.pruned)
 
 
-def _prune(state: _State, step: int) -> Selection:
+def _prune(state: _State, step: int) -> Generator[Notice, None, Selection]:
     """Select and remove, in place."""
     recipe, work = state.recipe, state.work
     # Scored anew in each step: what fine-tuning did to the weights changes which matter.
     share = _share(recipe, step)
     selection = select(recipe, work, state.units, state.masks, share, state.cache)
     state.masks = selection.masks
+    tied = tie_warning(recipe, selection, work)
+    if tied and not state.ties_noticed:  # once: later steps mostly repeat it
+        state.ties_noticed = True
+        yield Notice(tied)
     remove(recipe, work, selection.masks)
     return selection
 
@@ -430,6 +437,16 @@ def _without_use(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
             "Nothing was distilled: the dense model teaches while the pruned one is fine-tuned, "
             "and this recipe fine-tunes for 0 epochs."
         )
+
+
+def _skipped(recipe: Recipe, state: _State) -> Iterator[Notice]:
+    """Layers that the criterion has nothing to say of: they count in no share that was asked."""
+    by_reason: dict[str, list[str]] = {}
+    for name, why in state.units.skipped.items():
+        if name not in state.covered and name not in recipe.exclude:
+            by_reason.setdefault(why, []).append(name)
+    for why, names in by_reason.items():
+        yield Notice(f"{recipe.criterion} leaves {listed(names)} dense: {why}")
 
 
 def _target_notices(recipe: Recipe, pruned: Pruned, covered: set[str]) -> Iterator[Notice]:

@@ -7,6 +7,8 @@ allocation/ranked (score, pool, sort), allocation/ranking and scopes (how the bu
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +25,9 @@ from pruning.recipe import Recipe
 from pruning.sensitivity_map import netadapt
 from pruning.types import Masks, Workpiece
 from pruning.units.layout import Units, lay_out
+
+TIED = 0.1
+"""Share of the units that a layer loses, from which equal scores among them are noticed."""
 
 
 class Selection(NamedTuple):
@@ -44,7 +49,11 @@ def choose(recipe: Recipe, work: Workpiece, keep: Masks | None = None, share: fl
     keep: earlier masks, which are never revived.
     Raises RecipeError, ModelError or DataError; each says the way out.
     """
-    return select(recipe, work, lay_out(recipe, work), keep, share).masks
+    selection = select(recipe, work, lay_out(recipe, work), keep, share)
+    # A run says so in a Notice; here there is nobody else to tell.
+    if text := tie_warning(recipe, selection, work):
+        warnings.warn(text, stacklevel=2)
+    return selection.masks
 
 
 def select(
@@ -68,6 +77,39 @@ def select(
     if keep is not None:
         masks = intersect(masks, keep)
     return Selection(masks, ranked.ranking, drops)
+
+
+def tie_warning(recipe: Recipe, selection: Selection, work: Workpiece) -> str | None:
+    """A sentence where equal scores left it to their place which units of a layer are pruned.
+
+    None where that is less than a tenth of what the layer loses: a few ties are everywhere.
+    """
+    parameters = dict(work.model.named_parameters(remove_duplicate=False))
+    layers = []
+    for name, (tied, pruned) in selection.ranking.by_position(selection.drops).items():
+        if tied <= max(1, TIED * pruned):
+            continue
+        if selection.ranking.sizes[name] == 1 and name in parameters:
+            # Which of the weights that are zero already are masked is all the same.
+            zeros = int((parameters[name][~selection.masks[name]] == 0).sum())
+            if zeros >= tied:
+                continue
+        layers.append(f"{name} ({tied:,} of {pruned:,})")
+    if not layers:
+        return None
+    text = (
+        f"{recipe.criterion} scores units alike, and their place alone decided which of them were "
+        f"pruned: {listed(layers)}. Choose another criterion, or exclude these layers."
+    )
+    if any(parameter.dtype == torch.float16 for parameter in work.model.parameters()):
+        text += " Small numbers become 0 in float16: score a float32 copy of the model instead."
+    return text
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first few, and how many more."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def rank_with_path(

@@ -82,6 +82,32 @@ class Batches:
         """The first n examples."""
         return Batches(self.x[:n], self.y[:n], self.batch)
 
+    def sample(self, n: int, seed: int = 0, *, balanced: bool = False) -> Batches:
+        """At most n examples at random, to stand for all of them; as they are where all fit.
+
+        Never the first ones: files read folder by folder lie sorted by class.
+        balanced: as many of each class as of any other, as far as there are, and in turn, so that
+        every batch holds all classes; without effect where targets are no class indices.
+        """
+        if len(self.x) <= n:
+            return self
+        chosen = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        if balanced and self.y.dim() == 1 and not self.y.is_floating_point():
+            # The first of each class in this order, then the second of each, and so on.
+            chosen = chosen[_turns(self.y[chosen]).argsort(stable=True)]
+        chosen = chosen[:n]
+        return Batches(self.x[chosen], self.y[chosen], self.batch)
+
+
+def _turns(classes: Tensor) -> Tensor:
+    """(n,) how many examples of its own class stand before each: 0 for the first of a class."""
+    by_class = classes.argsort(stable=True)
+    _, sizes = torch.unique_consecutive(classes[by_class], return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    turns = torch.empty_like(by_class)
+    turns[by_class] = torch.arange(len(classes)) - starts.repeat_interleave(sizes)
+    return turns
+
 
 @dataclass(frozen=True)
 class Workpiece:

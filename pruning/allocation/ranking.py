@@ -120,7 +120,7 @@ class Ranking:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(self.fixed.items())[:3])
             raise RecipeError(
                 f"{recipe.granularity} fits no layer of this model ({reasons.rstrip('.')}): "
-                "choose another granularity."
+                "choose another granularity or criterion."
             )
         return names
 
@@ -224,6 +224,21 @@ class Ranking:
         """The share of what the recipe's budget counts that is pruned with these units."""
         layers = self.layers_of(recipe)
         return layers.spent(drops) / layers.whole
+
+    def by_position(self, drops: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+        """Set -> (units pruned for their place alone, units pruned), where there are any.
+
+        They score the same as units of the set that are kept, and flat order decided.
+        """
+        decided = {}
+        for name, scores in self.units.items():
+            drop = drops.get(name, 0)
+            if not 0 < drop < len(scores) or scores[drop - 1] != scores[drop]:
+                continue
+            first = int(scores.searchsorted(scores[drop], "left"))
+            before = int(scores.searchsorted(-np.inf, "right"))  # by earlier steps
+            decided[name] = (drop - first, drop - before)
+        return decided
 
     def preview(self, recipe: Recipe, sparsity: float | None = None) -> Preview:
         """What one shot at the recipe's final sparsity keeps, exactly."""

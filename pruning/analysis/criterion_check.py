@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pruning.allocation.ranked import rank
-from pruning.errors import OutOfRange, PruningError, RecipeError, Stopped, UnknownName
+from pruning.errors import ModelError, OutOfRange, PruningError, RecipeError, Stopped, UnknownName
 from pruning.evidence import Evidence
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.replay import Replay
@@ -244,7 +244,10 @@ def _scores(
     evidence = Evidence.of(work, seed=check.seed)  # gathered once for all criteria
     for name, options in criteria.items():
         try:
-            scores[name] = unit_scores(work, check.recipe(name, options), chosen, evidence)
+            by_layer = unit_scores(work, check.recipe(name, options), chosen, evidence)
+            if unseen := [layer for layer in chosen if layer not in by_layer]:
+                raise ModelError(f"{name} has no scores for {unseen[0]}: check other layers.")
+            scores[name] = by_layer
         # One criterion that needs more than there is must not cost the others.
         except PruningError as error:
             refused[name] = error
@@ -261,9 +264,17 @@ def unit_scores(
     chosen: dict[str, list[int]],
     evidence: Evidence | None = None,
 ) -> dict[str, list[float]]:
-    """Layer -> scores of the chosen units, as pruning would rank them, higher = keep."""
-    scores = rank(recipe, work, evidence=evidence).scores
-    return {layer: scores[layer][units].tolist() for layer, units in chosen.items()}
+    """Layer -> scores of the chosen units, as pruning would rank them, higher = keep.
+
+    Without the layers that the criterion has nothing to say of.
+    """
+    ranked = rank(recipe, work, evidence=evidence)
+    covered = ranked.units.covered()
+    return {
+        layer: ranked.scores[layer][units].tolist()
+        for layer, units in chosen.items()
+        if layer in ranked.scores and ranked.units.touched(layer) & covered
+    }
 
 
 # ---------------------------------------------------------------- leave one out
@@ -276,7 +287,7 @@ class LeaveOneOut:
 
     def __init__(self, work: Workpiece, check: Check, examples: int = EXAMPLES) -> None:
         data = work.need("validation", "The leave-one-out loss change")
-        self.data: Batches = data.head(examples)
+        self.data: Batches = data.sample(examples)
         self.units = _units(work, check)
         # Eval mode: dropout and BatchNorm would move the loss by more than one unit does.
         self.model = copy.deepcopy(work.model).eval()

@@ -42,8 +42,8 @@ def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> 
 
 
 def skips(seen: Evidence) -> dict[str, str]:
-    """Weights whose units have no activations of their own."""
-    reasons = {}
+    """Weights whose units have no activations of their own, or none that were seen."""
+    reasons = dict(seen.unwatched)
     for name, layout in seen.layouts.items():
         if layout.transposed:
             reasons[name] = (

@@ -83,8 +83,8 @@ def compensate(
 
 
 def skips(seen: Evidence) -> dict[str, str]:
-    """Layers with too many inputs stay dense."""
-    reasons = {}
+    """Layers with too many inputs, or with inputs that were not seen, stay dense."""
+    reasons = dict(seen.unwatched)
     for name, layout in seen.layouts.items():
         inputs = layout.matrices(seen.weights[name]).shape[2]
         if inputs > INPUTS:

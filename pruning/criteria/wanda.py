@@ -16,7 +16,9 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="activations", needs="data", cost="one forward pass over 1,024 examples")
+@criterion(
+    group="activations", needs="data", cost="one forward pass over 1,024 examples", skips=True
+)
 def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> Scores:
     """Remove the weights that are small and multiply small inputs.
 
@@ -27,6 +29,11 @@ def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> S
     if compare == "layer":
         return scores
     return {name: _places(values) for name, values in scores.items()}
+
+
+def skips(seen: Evidence) -> dict[str, str]:
+    """Weights whose inputs were not seen stay dense."""
+    return seen.unwatched
 
 
 def _places(values: Tensor) -> Tensor:

@@ -25,6 +25,11 @@ from pruning.evidence.activations import (
 )
 from pruning.types import Batches, Loss, Workpiece, prunable
 
+UNWATCHED = (
+    "no operation was seen to multiply it as it is: it is scaled, cast to another precision or "
+    "made into another tensor first; magnitude and taylor can score it."
+)
+
 GRAMS = 2**27
 """Numbers of input correlations in memory at once, at most: 512 MB."""
 
@@ -33,7 +38,8 @@ class Evidence:
     """What is known of a model on its data.
 
     model: read, never changed
-    data: training examples, for criteria that need them; limit: how many of them are used, at most
+    data: training examples, for criteria that need them; limit: how many of them are used, at
+        most: a random sample with as many of each class as of any other
     example: an input batch, for criteria that need to see how the layers are joined
     seed: of everything random
     """
@@ -70,10 +76,13 @@ class Evidence:
 
     # ------------------------------------------------------------ data and weights
 
-    @property
+    @cached_property
     def data(self) -> Batches:
-        """The first `limit` training examples. Raises DataError when there are none."""
-        return self.all_data.head(self.limit)
+        """At most `limit` training examples, of each class as many: the same for every criterion.
+
+        At random by the seed, where there are more. Raises DataError when there are none.
+        """
+        return self.all_data.sample(self.limit, self.seed % 2**63, balanced=True)
 
     @property
     def all_data(self) -> Batches:
@@ -192,6 +201,24 @@ class Evidence:
     def layouts(self) -> dict[str, Layout]:
         """How each weight is a stack of matrices (groups, rows, inputs)."""
         return layouts(self.model)
+
+    @cached_property
+    def unwatched(self) -> dict[str, str]:
+        """Weights that were not seen to be multiplied with anything -> why, a clause.
+
+        A criterion that watches inputs or outputs has nothing to say of them, and 0 for each would
+        rank them by their place.
+        """
+        unseen = dict.fromkeys(self.weights, UNWATCHED)
+        watching = WatchWeights(self.model, lambda use: unseen.pop(use.name, None))
+        with frozen_eval(self.model), torch.no_grad(), watching:
+            self.model(self.example)
+            # One input may take another branch than the next: all are asked before it is said.
+            for x, _ in self.data if self._data is not None else ():
+                if not unseen:
+                    break
+                self.model(x)
+        return unseen
 
     @cached_property
     def input_norms(self) -> dict[str, Tensor]:

@@ -162,7 +162,7 @@ class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     A dispatch mode, because modules hide what functions do with their weights.
     """
 
-    def __init__(self, model: nn.Module, record: Callable[[WeightUse], None]) -> None:
+    def __init__(self, model: nn.Module, record: Callable[[WeightUse], object]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._record = record
         self._layouts = layouts(model)

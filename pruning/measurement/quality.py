@@ -55,7 +55,7 @@ def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
         return None
     train = None
     if work.train is not None:
-        few = work.train.head(LIMIT)
+        few = work.train.sample(LIMIT)
         train = correct(logits(work.model, few), few)
     noisy = _noisy(work.test)
     return Behaviour(
@@ -86,8 +86,8 @@ def _sigma(data: Batches) -> float:
 
 
 def _noisy(data: Batches) -> Batches:
-    """The first examples with Gaussian noise, from a seed of its own: the same for every model."""
-    few = data.head(LIMIT)
+    """Some examples with Gaussian noise, from a seed of its own: the same for every model."""
+    few = data.sample(LIMIT)
     generator = torch.Generator().manual_seed(1706)
     noise = torch.randn(few.x.shape, generator=generator)
     return Batches(few.x + _sigma(data) * noise, few.y, data.batch)

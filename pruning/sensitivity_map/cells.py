@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning import registry
 from pruning.allocation.layers import RankedLayers
 from pruning.allocation.ranked import RankedUnits
 from pruning.events import Accuracy, Point
@@ -190,9 +191,9 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
         digest.update(name.encode())
         _add(digest, value)
     tensors = [data.x, data.y]
-    if work.train:  # data-dependent scores look at the first training examples
-        head = work.train.head(2048)
-        tensors += [head.x, head.y]
+    # All of it: the examples that a criterion looks at are drawn from anywhere, and some train.
+    if work.train and registry.entry("criterion", recipe.criterion).tags.get("needs") == "data":
+        tensors += [work.train.x, work.train.y]
     for value in tensors:
         _add(digest, value)
     return digest.hexdigest()

@@ -42,7 +42,7 @@ def estimates(
     """A Point of tier "estimate" for each cell: the loss it predicts, and the dense model's on
     the same examples.
     """
-    data = data.head(EXAMPLES)
+    data = data.sample(EXAMPLES)
     rows: dict[str, list[Cell]] = {cell.layer: [] for cell in cells}
     for cell in cells:
         if cell.drop:

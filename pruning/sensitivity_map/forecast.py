@@ -32,7 +32,7 @@ def achieved(predicted: Predicted, work: Workpiece) -> Forecast:
     """The forecast beside what the pruned model does on the same images."""
     promised, before, loss_before = predicted
     # The images that the path was measured on: another set would add its own noise.
-    data = work.need("validation", "by_sensitivity").head(EXAMPLES)
+    data = work.need("validation", "by_sensitivity").sample(EXAMPLES)
     accuracy, loss = evaluate(work.model, data, work.loss)
     return replace(
         promised,

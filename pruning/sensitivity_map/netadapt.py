@@ -67,7 +67,7 @@ def search(
     cache: the folder where paths are kept from one process to the next.
     Raises DataError without validation data, Stopped.
     """
-    data = work.need("validation", "by_sensitivity").head(EXAMPLES)
+    data = work.need("validation", "by_sensitivity").sample(EXAMPLES)
     layers = ranked.ranking.layers_of(recipe)
     before = [layers.removed_before(name) for name in layers.units]
     parts = f"path {before} {recipe.min_units} {sorted(recipe.exclude)}"

@@ -86,7 +86,7 @@ def sensitivity(
     )
     data = work.need("validation", "A sensitivity map")
     if examples is not None:
-        data = data.head(examples)
+        data = data.sample(examples)
     plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
     # The arguments are checked at the call; what follows runs when the first point is asked for.
     return _points(recipe, work, data, tier, plan, keep)

@@ -112,14 +112,14 @@ def _kinds(model: nn.Module) -> dict[str, str]:
 @torch.inference_mode()
 def examples(model: nn.Module, data: Batches) -> Arrays:
     """Up to 24 examples: a third wrong ones, the surest first, then one of each class in turn."""
-    head = data.head(LOOKED_AT)
+    sample = data.sample(LOOKED_AT)
     with evaluating(model):
-        probabilities = torch.cat([model(x) for x, _ in head]).softmax(1)
+        probabilities = torch.cat([model(x) for x, _ in sample]).softmax(1)
     confidence, predicted = (part.numpy() for part in probabilities.max(1))
-    targets = head.y.numpy()
+    targets = sample.y.numpy()
     chosen = _pick(predicted, targets, confidence)
     return {
-        **_pictures(head.x[torch.from_numpy(chosen)]),
+        **_pictures(sample.x[torch.from_numpy(chosen)]),
         "targets": targets[chosen],
         "predicted": predicted[chosen],
         "confidence": confidence[chosen],

@@ -23,11 +23,11 @@ def units(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays
     sample = sampled(work, check)
     scores = unit_scores(work, recipe, sample)
     arrays: Arrays = {}
-    for i, layer in enumerate(sample):
+    for i, layer in enumerate(scores):
         arrays[f"scores_{i}"] = np.array(scores[layer])
     data = {
         "criterion": spec["criterion"],
-        "names": list(sample),
+        "names": list(scores),
         "fixed": lay_out(recipe, work).fixed,
     }
     return data, arrays
