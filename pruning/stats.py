@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,6 +29,9 @@ FEWEST = 3
 """Units without which no order is worth a number."""
 ENOUGH = 8
 """Units from which a bootstrap says something: of 4, most samples repeat 2 or 3 of them."""
+RANDOM_ORDERS = 10_000
+MANY = 100
+"""Units from which random orders need no counting: Student's t gives their ρ to 0.002."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,51 @@ def correlation(a: ArrayLike, b: ArrayLike, *, seed: int = 0) -> Correlation:
     # Samples that repeat a single unit have no correlation: they are NaN, and left out.
     low, high = np.nanquantile(samples, [0.025, 0.975])
     return Correlation(value, float(low), float(high))
+
+
+@cache
+def random_band(units: int) -> Spread | None:
+    """Where ρ of 95 % of random orders of so many units lies: the null of Spearman's ρ.
+
+    One random order alone may look like skill: with 64 units, one in twenty is beyond ±0.25. Up to
+    7 units every order is counted, up to 100 as many seeded ones as RANDOM_ORDERS; beyond that by
+    Student's t (Kendall, 1948, Rank Correlation Methods, 4). None for fewer than 3 units.
+    """
+    if units < FEWEST:
+        return None
+    if units > MANY:
+        t = float(scipy.stats.t.ppf(0.975, units - 2))
+        edge = t / math.sqrt(units - 2 + t * t)
+    else:
+        # An order read backwards has -ρ, so that the null is symmetric: its tails are read as one.
+        # Rounded, because equal ρ of different orders differ in the last bit.
+        rho = np.abs(_random_rho(units)).round(12)
+        edge = float(np.quantile(rho, 0.95, method="inverted_cdf"))
+    return Spread(-edge, 0.0, edge)
+
+
+def _random_rho(units: int) -> Floats:
+    """(orders,) ρ of random orders of so many units with one order."""
+    places = np.arange(units, dtype=np.float64)
+    if units < ENOUGH:
+        orders = np.array(list(permutations(places)))
+    else:
+        generator = np.random.default_rng(0)
+        orders = generator.permuted(np.tile(places, (RANDOM_ORDERS, 1)), axis=1)
+    centred = places - places.mean()
+    rho: Floats = orders @ centred / (centred**2).sum()
+    return rho
+
+
+def better_than_random(correlation: Correlation, units: int) -> bool | None:
+    """Whether the whole interval of ρ lies above what random orders of as many units reach.
+
+    None where there is no interval: too few units to say.
+    """
+    band = random_band(units)
+    if band is None or correlation.low is None:
+        return None
+    return correlation.low > band.high
 
 
 def matrix(columns: Mapping[str, ArrayLike]) -> list[list[float | None]]:

@@ -203,3 +203,38 @@ def test_isotonic_regression_only_rises_and_keeps_the_mean(ys: list[int]) -> Non
     xs, heights = isotonic(range(len(ys)), [y / 7 for y in ys])
     assert (np.diff(xs) > 0).all() and (np.diff(heights) > 0).all()
     assert heights[0] <= sum(ys) / 7 / len(ys) + 1e-9 <= heights[-1] + 2e-9
+
+
+# ---------------------------------------------------------------- random orders
+
+
+def test_the_band_of_random_orders_by_hand() -> None:
+    """Of 4 units ρ of the 24 orders: ±1 once each, ±0.8 three times each, and smaller ones.
+
+    Of 3, two of the six orders have ±1: nothing is beyond the band.
+    """
+    three, four = stats.random_band(3), stats.random_band(4)
+    assert three and four
+    assert (three.low, three.high) == (-1, 1)
+    assert four.high == 1  # 22 of 24 lie within 0.8, which is less than 95 %
+    assert stats.random_band(2) is None
+
+
+@pytest.mark.parametrize("units", [8, 20, 64, 100, 101, 256])
+def test_the_band_holds_95_of_100_random_orders(units: int) -> None:
+    band = stats.random_band(units)
+    assert band and band.low == -band.high
+    generator = np.random.default_rng(7)
+    order = np.arange(units)
+    rho = [scipy_stats.spearmanr(order, generator.permutation(units))[0] for _ in range(2000)]
+    inside = np.mean(np.abs(rho).round(12) <= band.high)
+    assert inside == pytest.approx(0.95, abs=0.02)
+    # The usual approximation of the null's standard deviation, 1/√(n - 1).
+    assert band.high == pytest.approx(stats.Z / (units - 1) ** 0.5, rel=0.05)
+
+
+def test_a_criterion_is_better_than_random_by_its_interval_alone() -> None:
+    lucky = stats.Correlation(0.38, 0.16, 0.58)  # one random order of 64 units, clear of 0
+    assert stats.better_than_random(lucky, 64) is False
+    assert stats.better_than_random(stats.Correlation(0.71, 0.55, 0.83), 64) is True
+    assert stats.better_than_random(stats.Correlation(0.9), 5) is None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dashboard import colours, words
 from dashboard.charts.base import layout
 from pruning.runs.results import Study
-from pruning.stats import Correlation, best, matrix
+from pruning.stats import Correlation, Spread, best, better_than_random, matrix, random_band
 
 Array = NDArray[Any]
 Figure = dict[str, Any]
@@ -56,6 +56,11 @@ class LayerCheck:
     def reference(self, kind: str) -> Array:
         """The loss change that scores are compared with. kind: a key of REFERENCES."""
         return np.abs(self.change) if kind == "absolute" else self.change
+
+    @property
+    def band(self) -> Spread | None:
+        """Where ρ of 95 % of random orders of these units lies."""
+        return random_band(len(self.units))
 
     @property
     def unit_names(self) -> str:
@@ -109,48 +114,72 @@ def ranked_names(correlations: Correlations) -> list[str]:
 
 
 def finding(check: LayerCheck, correlations: Correlations) -> str:
-    """Which criterion ranks the units as the loss change does. Nobody wins inside the interval."""
+    """Which criterion ranks the units as the loss change does: by intervals, never by one number.
+
+    A criterion counts where its whole interval lies above the band of random orders; of those that
+    count, nobody wins inside the interval.
+    """
     order = ranked_names(correlations)
     units = check.unit_names
     if not order:
         return f"No criterion here tells the {units} apart, or nothing changes without them"
+    verdicts = {name: better_than_random(correlations[name], len(check.units)) for name in order}
+    better = [name for name in order if verdicts[name]]
+    if better:
+        top = correlations[better[0]]
+        name = words.capitalized(better[0])
+        how = f"{_agreement(top)} the loss change does (ρ = {rho(top.value)})"
+        first = f"{name} ranks the {units} {how}"
+        return "; ".join([first, *_others(better, correlations)])
     top = correlations[order[0]]
-    if top.low is not None and top.low <= 0:
-        name = words.display_name(order[0])
+    name = words.display_name(order[0])
+    if verdicts[order[0]] is None:
         return (
-            f"No criterion here ranks the {units} as the loss change does: "
-            f"the best, {name}, has ρ = {interval(top)}"
+            f"{len(check.units)} {units} are too few for a verdict: {name} has ρ = {rho(top.value)}"
         )
-    name = words.capitalized(order[0])
-    agreement = _agreement(top.value or 0)
-    first = f"{name} ranks the {units} {agreement} the loss change does (ρ = {rho(top.value)})"
-    return "; ".join([first, *_others(order, correlations)])
+    return (
+        f"No criterion here ranks the {units} better than random orders do: "
+        f"the best, {name}, has ρ = {interval(top)}"
+    )
 
 
-def _agreement(value: float) -> str:
-    if value >= 0.8:
+def _agreement(correlation: Correlation) -> str:
+    """In a word, by the lower end of the interval: at least so much."""
+    least = correlation.low or 0
+    if least >= 0.8:
         return "nearly as"
-    return "partly as" if value >= 0.5 else "loosely as"
+    return "partly as" if least >= 0.5 else "loosely as"
 
 
-def _others(order: Sequence[str], correlations: Correlations) -> list[str]:
-    """Of the others: those that cannot be told from the first, and the last that can."""
-    first = correlations[order[0]]
-    apart = [name for name in order[1:] if _apart(first, correlations[name])]
-    near = [name for name in order[1:] if name not in apart]
+def _others(better: Sequence[str], correlations: Correlations) -> list[str]:
+    """Beside the first: who cannot be told from it, who ranks less well, who no better than random.
+
+    better: criteria that are better than random, from the highest ρ to the lowest.
+    """
+    first = correlations[better[0]]
+    less = [name for name in better[1:] if _apart(first, correlations[name])]
+    near = [name for name in better[1:] if name not in less]
+    level = [name for name in ranked_names(correlations) if name not in better]
     parts = []
     if near:
-        names = " and ".join(words.display_name(name) for name in near)
-        values = " and ".join(rho(correlations[name].value) for name in near)
-        if len(near) > 2:
-            names = f"{len(near)} others"
-            values = f"{rho(correlations[near[-1]].value)} or more"
-        parts.append(f"{names} cannot be told from it ({values})")
-    if apart:
-        last = correlations[apart[-1]].value
-        how = "not" if (last or 0) < 0.5 else "less"
-        parts.append(f"{words.display_name(apart[-1])} does {how} ({rho(last)})")
+        verb = "cannot be told from it"
+        parts.append(f"{_named(near, correlations)} {verb}")
+    if less:
+        verb = "ranks" if len(less) == 1 else "rank"
+        parts.append(f"{_named(less, correlations)} {verb} them less well")
+    if level:
+        verb = "is" if len(level) == 1 else "are"
+        parts.append(f"{_named(level, correlations)} {verb} no better than random here")
     return parts
+
+
+def _named(names: Sequence[str], correlations: Correlations) -> str:
+    """`magnitude (0.45)`; of more than two how many, and the highest ρ."""
+    if len(names) > 2:
+        return f"{len(names)} others ({rho(correlations[names[0]].value)} or less)"
+    return " and ".join(
+        f"{words.display_name(name)} ({rho(correlations[name].value)})" for name in names
+    )
 
 
 def _apart(first: Correlation, other: Correlation) -> bool:
@@ -399,25 +428,52 @@ def pair_table(names: Sequence[str], values: Matrix) -> pd.DataFrame:
 
 
 def ladder(check: LayerCheck, correlations: Correlations, *, dark: bool) -> Figure:
-    """Criteria by name, from the highest ρ with the loss change to the lowest, with intervals."""
+    """Criteria by name, from the highest ρ with the loss change to the lowest, with intervals.
+
+    Behind them the band of random orders.
+    """
     order = ranked_names(correlations)
     data = [
         _whiskers(name, [(row, check.layer, correlations[name])], dark)
         for row, name in enumerate(order)
     ]
-    title = "No order to compare"
-    if order:
-        layer = words.layer_name(check.layer)
-        title = f"Nearest to the loss change on {layer}: {words.display_name(order[0])}"
     axes = _rho_axes([words.display_name(name) for name in order], dark)
-    height = max(HEIGHT, 130 + 24 * len(order))
-    return {"data": data, "layout": layout(title, dark, height, **axes)}
+    height = 120 + 28 * max(2, len(order))
+    bands = [_band(check.band, -0.5, len(order) - 0.5, dark)] if check.band else []
+    title = verdict(check, correlations)
+    return {"data": data, "layout": layout(title, dark, height, shapes=bands, **axes)}
+
+
+def verdict(check: LayerCheck, correlations: Correlations) -> str:
+    """How many of the criteria are better than random on this layer."""
+    layer = words.layer_name(check.layer)
+    order = ranked_names(correlations)
+    verdicts = [better_than_random(correlations[name], len(check.units)) for name in order]
+    if not order:
+        return f"No order to compare on {layer}"
+    if None in verdicts:
+        return f"Too few {check.noun}s of {layer} for a verdict"
+    return f"Better than random orders on {layer}: {sum(map(bool, verdicts))} of {len(order)}"
+
+
+def _band(band: Spread, y0: float, y1: float, dark: bool) -> Figure:
+    """Where ρ of 95 of 100 random orders lies, behind the rows from y0 to y1."""
+    return {
+        "type": "rect",
+        "layer": "below",
+        "x0": band.low,
+        "x1": band.high,
+        "y0": y0,
+        "y1": y1,
+        "line": {"width": 0},
+        "fillcolor": colours.alpha(colours.palette(dark).random, 0.28),
+    }
 
 
 def _rho_axes(rows: Sequence[str], dark: bool) -> Figure:
     """ρ along x, its zero marked; a named row for each criterion or layer."""
     x = {
-        "title": {"text": "ρ with the loss change, and its 95 % interval"},
+        "title": {"text": "ρ with the loss change, and its 95 % interval; grey: random orders"},
         "range": [-1.05, 1.05],
         "showgrid": True,
         "zeroline": True,
@@ -473,27 +529,36 @@ def _whiskers(criterion: str, rows: Sequence[Whisker], dark: bool) -> Figure:
 # ---------------------------------------------------------------- layer by layer
 
 
-def by_layer(layers: Mapping[str, Correlations], chosen: str, *, dark: bool) -> Figure:
+def by_layer(
+    layers: Mapping[str, Correlations], units: Mapping[str, int], chosen: str, *, dark: bool
+) -> Figure:
     """ρ of each criterion in each layer: with its interval while there are few, else as cells.
 
-    The chosen layer's name stands out.
+    units: checked in each layer. The chosen layer's name stands out.
     """
+    title = layer_verdict(layers, units)
     names = list(dict.fromkeys(name for correlations in layers.values() for name in correlations))
     ticks = {layer: words.layer_name(layer) for layer in layers}
     if chosen in ticks:
         ticks[chosen] = f"<b>{ticks[chosen]}</b>"
     if len(names) <= MANY:
-        return _layer_whiskers(layers, names, list(ticks.values()), dark)
+        bands = [random_band(units[layer]) for layer in layers]
+        return _layer_whiskers(layers, names, list(ticks.values()), bands, title, dark)
     values = []
     for correlations in layers.values():
         values.append([correlations.get(name, Correlation(None)).value for name in names])
     labels = [words.display_name(name) for name in names]
     height = 190 + 30 * len(ticks)
-    return _cells(labels, list(ticks.values()), values, nearest(layers), dark, height)
+    return _cells(labels, list(ticks.values()), values, title, dark, height)
 
 
 def _layer_whiskers(
-    layers: Mapping[str, Correlations], names: list[str], ticks: list[str], dark: bool
+    layers: Mapping[str, Correlations],
+    names: list[str],
+    ticks: list[str],
+    bands: list[Spread | None],
+    title: str,
+    dark: bool,
 ) -> Figure:
     data = []
     for place, name in enumerate(names):
@@ -518,11 +583,12 @@ def _layer_whiskers(
         }
         for row in range(len(ticks) - 1)
     ]
+    behind = [_band(band, row - 0.5, row + 0.5, dark) for row, band in enumerate(bands) if band]
     figure = layout(
-        nearest(layers),
+        title,
         dark,
         130 + len(ticks) * max(34, 15 * len(names)),
-        shapes=between,
+        shapes=[*between, *behind],
         margin=MARGIN,
         showlegend=True,
         legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}},
@@ -531,17 +597,19 @@ def _layer_whiskers(
     return {"data": data, "layout": figure}
 
 
-def nearest(layers: Mapping[str, Correlations]) -> str:
-    """Which criterion ranks nearest to the loss change in how many layers."""
+def layer_verdict(layers: Mapping[str, Correlations], units: Mapping[str, int]) -> str:
+    """In how many layers each criterion is better than random: the first three. units: checked."""
     wins: dict[str, int] = {}
-    for correlations in layers.values():
-        for name in ranked_names(correlations)[:1]:
-            wins[name] = wins.get(name, 0) + 1
+    for layer, correlations in layers.items():
+        for name in ranked_names(correlations):
+            wins[name] = wins.get(name, 0) + bool(
+                better_than_random(correlations[name], units[layer])
+            )
     if not wins:
         return "No layer has an order to compare"
-    name = max(wins, key=wins.__getitem__)
-    of_layers = f"{wins[name]} of {words.plural(len(layers), 'layer')}"
-    return f"{words.capitalized(name)} is nearest to the loss change in {of_layers}"
+    order = sorted(wins, key=wins.__getitem__, reverse=True)[:3]
+    counts = [f"{words.display_name(name)} in {wins[name]}" for name in order]
+    return f"Better than random, of {words.plural(len(layers), 'layer')}: {', '.join(counts)}"
 
 
 # ---------------------------------------------------------------- tables
@@ -560,8 +628,9 @@ def unit_table(check: LayerCheck) -> pd.DataFrame:
     )
 
 
-def correlation_table(layers: Mapping[str, Correlations]) -> pd.DataFrame:
-    """A row for each layer and criterion."""
+def correlation_table(layers: Mapping[str, Correlations], units: Mapping[str, int]) -> pd.DataFrame:
+    """A row for each layer and criterion. units: checked in each layer."""
+    bands = {layer: random_band(units[layer]) for layer in layers}
     rows = [
         {
             "layer": words.layer_name(layer),
@@ -569,6 +638,7 @@ def correlation_table(layers: Mapping[str, Correlations]) -> pd.DataFrame:
             "ρ": correlation.value,
             "from": correlation.low,
             "to": correlation.high,
+            "random orders up to": band.high if (band := bands[layer]) else None,
         }
         for layer, correlations in layers.items()
         for name, correlation in correlations.items()

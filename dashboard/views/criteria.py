@@ -23,12 +23,15 @@ from pruning.recipe import Recipe
 from pruning.runs.results import Study
 from pruning.stats import Correlation, best, correlation
 
-USUAL = ("magnitude", "taylor", "random")
-UNITS = (16, 32, 64, 128, 256)
+USUAL = ("magnitude", "taylor")
+UNITS = (32, 64, 128, 256, 512, 1024)
+USUAL_UNITS = 256  # of fewer, random orders reach a correlation that looks like one
 UNITS_HELP = (
     "Removed one at a time, each measured on validation data. "
-    "All of a layer where it has no more; else sampled by the seed."
+    "All of a layer where it has no more; else sampled by the seed. "
+    "The more, the narrower what random orders reach."
 )
+RANDOM_HELP = "Random: no criterion here, but the grey band, in which 95 of 100 random orders lie."
 REFERENCE_HELP = (
     "Most formulas estimate how much the loss changes. "
     "But a change for the better does no harm: then rank by the rise."
@@ -85,7 +88,14 @@ def controls(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], di
             **KEEP,
         )
     with many:
-        units = st.selectbox("Units", UNITS, index=2, key="criteria-units", help=UNITS_HELP, **KEEP)
+        units = st.selectbox(
+            "Units",
+            UNITS,
+            index=UNITS.index(USUAL_UNITS),
+            key="criteria-units",
+            help=UNITS_HELP,
+            **KEEP,
+        )
     shared = {
         "model": recipe.model,
         "granularity": granularity,
@@ -109,8 +119,10 @@ def fitting_granularities(recipe: Recipe, card: dict[str, Any] | None) -> list[s
 def fitting_criteria(recipe: Recipe, card: dict[str, Any] | None) -> tuple[list[str], str]:
     """Those that fit the model and the unit; and, as a help text, why the others do not."""
     fitting = []
-    help = ["Each ranks the same units."]
+    help = ["Each ranks the same units.", RANDOM_HELP]
     for name, entry in registry.entries("criterion").items():
+        if name == "random":
+            continue
         why = models.why_not("criterion", entry, recipe, card)
         if why:
             help.append(f"{words.capitalized(name)}: {why}")
@@ -166,15 +178,18 @@ def one_layer(check: LayerCheck) -> str:
     reference, criterion, ranked = chart_controls(check)
     correlations = correlations_of(check, reference)
     finding = charts.finding(check, correlations)
-    top.markdown(f"#### {words.plain(finding)}.")
+    top.markdown(f"## {words.plain(finding)}.")
     counted = f"{len(check.units):,} of {words.plural(check.total, check.noun)}"
     top.caption(
         words.plain(
             f"{counted}, each removed alone; loss {check.loss:.4f} on {check.examples:,} "
             "validation examples. ρ: Spearman's rank correlation, 1 is the order of the loss "
-            "change, 0 is no relation."
+            f"change, 0 is no relation. {random_orders(check)}"
         )
     )
+    few = len(correlations) <= charts.MANY
+    if few:
+        ladder(check, correlations)
     left, right = st.columns(2, gap="medium")
     with left:
         figure = charts.scatter(
@@ -191,14 +206,21 @@ def one_layer(check: LayerCheck) -> str:
         )
         name = f"criteria-{words.layer_name(check.layer)}-{criterion}"
         _frame.chart(figure, alt=alt, table=charts.unit_table(check), name=name)
-    if len(correlations) > charts.MANY:
-        with right:
-            ladder(check, correlations)
-        matrix(check, correlations, reference)
-    else:
-        with right:
+    with right:
+        if few:
             matrix(check, correlations, reference)
+        else:
+            ladder(check, correlations)
+    if not few:
+        matrix(check, correlations, reference)
     return reference
+
+
+def random_orders(check: LayerCheck) -> str:
+    band = check.band
+    if band is None:
+        return ""
+    return f"Of 100 random orders 95 have ρ from {charts.rho(band.low)} to {charts.rho(band.high)}."
 
 
 def chart_controls(check: LayerCheck) -> tuple[str, str, bool]:
@@ -244,7 +266,8 @@ def ladder(check: LayerCheck, correlations: dict[str, Correlation]) -> None:
     figure = charts.ladder(check, correlations, dark=state.dark())
     title = figure["layout"]["title"]["text"]
     alt = f"Each criterion's correlation with the loss change, with its interval. {title}."
-    table = charts.correlation_table({check.layer: correlations})
+    units = {check.layer: len(check.units)}
+    table = charts.correlation_table({check.layer: correlations}, units)
     _frame.chart(figure, alt=alt, table=table, name="ladder")
 
 
@@ -279,6 +302,7 @@ def every_layer(
     reference: str,
 ) -> None:
     by_layer = {}
+    units = {}
     waiting = []
     for layer in layers:
         with _frame.guarded():
@@ -288,12 +312,14 @@ def every_layer(
                 continue
             of_layer = charts.layer_check(changes, scores, check.noun)
             by_layer[layer] = correlations_of(of_layer, reference)
+            units[layer] = len(of_layer.units)
     if waiting:
         more = f" and {len(waiting) - 4} more" if len(waiting) > 4 else ""
         st.caption(words.plain(f"Measuring {', '.join(waiting[:4])}{more}."))
-    figure = charts.by_layer(by_layer, check.layer, dark=state.dark())
-    alt = f"Correlation with the loss change by layer and criterion. {charts.nearest(by_layer)}."
-    table = charts.correlation_table(by_layer)
+    figure = charts.by_layer(by_layer, units, check.layer, dark=state.dark())
+    verdict = charts.layer_verdict(by_layer, units)
+    alt = f"Correlation with the loss change by layer and criterion. {verdict}."
+    table = charts.correlation_table(by_layer, units)
     _frame.chart(figure, alt=alt, table=table, name="criteria-layers")
 
 

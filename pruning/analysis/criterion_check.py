@@ -30,8 +30,11 @@ from pruning.units.layout import Units, lay_out
 EXAMPLES = 1024
 """Validation examples looked at, at most."""
 
-UNITS = 64
-"""Units of a layer, at most: all of them where it has fewer, else a random sample by the seed."""
+UNITS = 256
+"""Units of a layer, at most: all of them where it has fewer, else a random sample by the seed.
+
+Of 64, random orders reach a ρ of ±0.25, and one by bad luck 0.38; of 256, ±0.12.
+"""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 from pruning.cli import options
 from pruning.errors import RecipeError
 from pruning.runs.resolve import resolve
-from pruning.stats import Correlation
+from pruning.stats import Correlation, better_than_random, random_band
 
 HELP = "criterion check: scores against the loss change when a unit is left out"
 
@@ -25,7 +25,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--granularity", default="weight")
     options.repeated(sub, "--granularity-options", "NAME=VALUE")
     units = "of each layer, at most (default %(default)s)"
-    sub.add_argument("--units", type=int, default=64, help=units)
+    sub.add_argument("--units", type=int, default=256, help=units)
     examples = "of the validation data, at most (default %(default)s)"
     sub.add_argument("--examples", type=int, default=1024, help=examples)
     sub.add_argument("--seed", type=int, default=0)
@@ -100,13 +100,18 @@ def _summary(report: Any) -> list[str]:
     for row in report.layers:
         lines.append(f"{row.layer or 'all of them together'}, {row.units:,} units")
         for name in row.criteria:
-            lines.append(f"  {name:18} {_rho(row.absolute[name]):24} {_rho(row.signed[name])}")
-    return lines
+            size = _rho(row.absolute[name], row.units)
+            lines.append(f"  {name:18} {size:24} {_rho(row.signed[name], row.units)}")
+        band = random_band(row.units)
+        if band:
+            lines.append(f"  {'random orders':18} {band.low:+.2f} to {band.high:+.2f} (95 of 100)")
+    return [*lines, "~ no better than random here: the interval reaches into that of random orders"]
 
 
-def _rho(rho: Correlation) -> str:
+def _rho(rho: Correlation, units: int) -> str:
     if rho.value is None:
         return "no order: all the same"
     if rho.low is None:
         return f"{rho.value:+.2f} (few units)"
-    return f"{rho.value:+.2f} ({rho.low:+.2f} to {rho.high:+.2f})"
+    mark = "" if better_than_random(rho, units) else " ~"
+    return f"{rho.value:+.2f} ({rho.low:+.2f} to {rho.high:+.2f}){mark}"
