@@ -14,9 +14,9 @@ from zlib import crc32
 HUES = {
     "blue": ("#0072B2", "#4FA3DE"),
     "orange": ("#B97A00", "#F0A92B"),
-    "green": ("#008A65", "#2FBF93"),
+    "green": ("#007F5D", "#2FBF93"),
     "purple": ("#B0538A", "#DE94BF"),
-    "sky": ("#2386BF", "#7CC6F0"),
+    "sky": ("#2E93CC", "#7CC6F0"),
     "vermilion": ("#C65300", "#EE8342"),
     "yellow": ("#8F8300", "#F0E442"),
 }
@@ -71,7 +71,7 @@ class Palette:
 
 
 LIGHT = Palette(
-    text="#1B2733",
+    text="#0D161F",
     muted="#5A6875",
     grid="#E3E8EC",
     ground="#FFFFFF",
@@ -84,8 +84,8 @@ LIGHT = Palette(
     highlight="#C65300",
     kinds={
         "conv": "#0072B2",
-        "depthwise": "#2386BF",
-        "linear": "#008A65",
+        "depthwise": "#1C79AF",
+        "linear": "#007F5D",
         "attention": "#B0538A",
         "other": "#6B7885",
     },
@@ -139,11 +139,13 @@ def technique(id: str, dark: bool = False) -> Style:
         hue, dash, marker = FIXED[id]
     else:
         n = crc32(id.encode())  # not hash(): that differs from process to process
-        # A pair that no other technique has; the marker from other digits, independent of the hue.
+        # Pairs that no technique above has: told apart on a line, and also by its mark alone.
         taken = {(hue, dash) for hue, dash, _ in FIXED.values()}
         free = [(hue, dash) for dash in DASHES for hue in HUES if (hue, dash) not in taken]
         hue, dash = free[n % len(free)]
-        marker = MARKERS[n // 31 % len(MARKERS)]
+        used = {marker for other, _, marker in FIXED.values() if other == hue}
+        markers = [marker for marker in MARKERS if marker not in used]
+        marker = markers[n // 31 % len(markers)]  # other digits: independent of the hue
     return Style(HUES[hue][dark], dash, marker)
 
 

@@ -183,13 +183,15 @@ def grouped(
 
 
 def card(entry: Entry, dark: bool, off: str = "") -> TechniqueCard:
-    swatch = colours.technique(entry.name, dark).colour if entry.kind == "criterion" else ""
+    # Only criteria have a look of their own in charts.
+    style = colours.technique(entry.name, dark) if entry.kind == "criterion" else None
     return TechniqueCard(
         id=entry.name,
         name=words.capitalized(entry.name),
         text=entry.title,
         more=costs(entry),
-        swatch=swatch,
+        swatch=style.colour if style else "",
+        mark=style.marker if style else "",
         drawing=icons.of(entry.kind, entry.name),
         off=off,
     )

@@ -1,7 +1,7 @@
 // A choice as cards: radio buttons in groups, each with a drawing, a name and a sentence. Arrows
 // move, as in any radio group.
 // data: {label, chosen, look, groups: [{title, cards:
-//        [{id, name, text, more, off, swatch, drawing: {kind, values} | null}]}]}
+//        [{id, name, text, more, off, swatch, mark, drawing: {kind, values} | null}]}]}
 // look: "long", a sentence on each; "short", drawings side by side; "chips", names side by side.
 // The sentence of the chosen one, or of the one that is pointed at, then stands below.
 // off: why it cannot be chosen.
@@ -56,17 +56,33 @@ function draw(drawing) {
   return root;
 }
 
+// plotly's markers, in a box from -6 to 6
+const MARKS = {
+  circle: "M-4.5,0a4.5,4.5 0 1 0 9,0a4.5,4.5 0 1 0 -9,0Z",
+  square: "M-4.2,-4.2H4.2V4.2H-4.2Z",
+  diamond: "M0,-5.8L5.8,0L0,5.8L-5.8,0Z",
+  cross: "M-5.4,-1.8H-1.8V-5.4H1.8V-1.8H5.4V1.8H1.8V5.4H-1.8V1.8H-5.4Z",
+  x: "M0,-2.5L3,-5.5L5.5,-3L2.5,0L5.5,3L3,5.5L0,2.5L-3,5.5L-5.5,3L-2.5,0L-5.5,-3L-3,-5.5Z",
+  "triangle-up": "M0,-5.5L5.6,4.2H-5.6Z",
+  "triangle-down": "M0,5.5L5.6,-4.2H-5.6Z",
+  pentagon: "M0,-5.4L5.1,-1.7L3.2,4.4H-3.2L-5.1,-1.7Z",
+  star: "M0,-6L1.4,-1.9H5.7L2.3,0.7L3.5,4.9L0,2.4L-3.5,4.9L-2.3,0.7L-5.7,-1.9H-1.4Z",
+};
+
+// How the technique is drawn in every chart.
+function drawMark(card) {
+  const root = svg("svg", { viewBox: "-6 -6 12 12", class: "mark", "aria-hidden": "true" });
+  root.append(svg("path", { d: MARKS[card.mark] ?? MARKS.circle, fill: card.swatch }));
+  return root;
+}
+
 function drawCard(card, group, look) {
   const label = element("label", card.off ? "out" : "");
   const input = element("input");
   Object.assign(input, { type: "radio", name: group, value: card.id, disabled: Boolean(card.off) });
   input.setAttribute("aria-label", `${card.name}: ${card.text} ${card.off || card.more}`.trim());
   const name = element("span", "name");
-  if (card.swatch) {
-    const dot = element("i");
-    dot.style.setProperty("--swatch", card.swatch);
-    name.append(dot);
-  }
+  if (card.mark) name.append(drawMark(card));
   name.append(card.name);
   label.append(input);
   if (card.drawing && look !== "chips") label.append(draw(card.drawing));

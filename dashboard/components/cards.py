@@ -12,7 +12,8 @@ from dashboard.components.base import control
 
 @dataclass(frozen=True)
 class TechniqueCard:
-    """id: what is picked; text: one sentence; more: a second, quieter one; swatch: its colour.
+    """id: what is picked; text: one sentence; more: a second, quieter one; swatch: its colour;
+    mark: its marker in charts, by plotly's name.
 
     off: why it cannot be picked now, in a sentence; "" where it can.
     drawing: {"kind": "grid", "bars" or "curve", "values": ...} as cards.js draws it, or None.
@@ -23,6 +24,7 @@ class TechniqueCard:
     text: str
     more: str = ""
     swatch: str = ""
+    mark: str = ""
     drawing: dict[str, Any] | None = None
     off: str = ""
 
