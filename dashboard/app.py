@@ -28,7 +28,8 @@ if __name__ == "__main__":
         _frame.current_model()
     with _frame.guarded():
         page.run()
+    _frame.help_asked_for()
     _frame.follow()  # last: only now it is known what the page waits for
 else:
     redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
-    app = st.App(__file__, middleware=[redirect])
+    app = st.App(__file__, middleware=[redirect, Middleware(server.StyleMiddleware)])

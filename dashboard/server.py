@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import plotly.io
@@ -18,6 +19,7 @@ from pruning.storage import default_workspace
 
 Asgi = Callable[..., Awaitable[None]]
 COLLECT_EVERY = 60.0  # seconds
+STYLE = Path(__file__).parent / "page.css"
 
 
 def ensure() -> None:
@@ -70,3 +72,40 @@ class RedirectMiddleware:
             await RedirectResponse(f"/?{url.query}", status_code=307)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+class StyleMiddleware:
+    """Puts page.css into the head of the start page.
+
+    Drawn by the script it would come after the first picture, too late for what it is for: to hold
+    places that Streamlit's client fills a second later.
+    """
+
+    def __init__(self, app: Asgi) -> None:
+        self.app = app
+        self.style = f"<style>{STYLE.read_text(encoding='utf-8')}</style></head>".encode()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+            await self.app(scope, receive, send)
+            return
+        # Without these the answer is neither compressed nor "not modified": its text is changed.
+        left_out = (b"accept-encoding", b"if-none-match", b"if-modified-since", b"range")
+        headers = [(name, value) for name, value in scope["headers"] if name not in left_out]
+        start: dict[str, Any] = {}
+        body = bytearray()
+
+        async def keep(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            page = bytes(body).replace(b"</head>", self.style, 1)
+            kept = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+            start["headers"] = [*kept, (b"content-length", str(len(page)).encode())]
+            await send(start)
+            await send({"type": "http.response.body", "body": page})
+
+        await self.app({**scope, "headers": headers}, receive, keep)

@@ -251,6 +251,16 @@ def ask_every_image() -> None:
     session["every_image"] = True
 
 
+def ask_help() -> None:
+    """Open the list of keyboard shortcuts in the coming run of the script."""
+    session["help"] = True
+
+
+def take_help() -> bool:
+    """Whether it was asked for since the last call."""
+    return bool(session.pop("help", False))
+
+
 def dark() -> bool:
     """Whether this tab shows the dark theme."""
     return st.context.theme.type == "dark"

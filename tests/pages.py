@@ -11,7 +11,17 @@ from streamlit.testing.v1 import AppTest
 from pruning.runs.store import Store
 
 APP = Path(__file__).parents[1] / "dashboard" / "app.py"
-TEXTS = ("markdown", "caption", "subheader", "info", "warning", "error", "success", "metric")
+TEXTS = (
+    "title",
+    "header",
+    "markdown",
+    "caption",
+    "info",
+    "warning",
+    "error",
+    "success",
+    "metric",
+)
 
 
 def opened(view: str = "model", **address: str) -> AppTest:

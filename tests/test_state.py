@@ -209,7 +209,7 @@ def test_a_link_of_version_1_still_reads():
 def test_a_page_opens_by_its_name_and_by_the_one_it_had(home, name):
     page = opened("model", room=name)
     assert not page.exception
-    assert page.subheader[0].value == opened("criteria").subheader[0].value
+    assert page.title[0].value == opened("criteria").title[0].value
     assert "room" not in page.query_params
 
 

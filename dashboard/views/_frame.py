@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import jobs, models, state, words
+from dashboard.components.keys import keys
 from pruning.errors import PruningError
 from pruning.events import Epoch, Event, Pruned, Started
 from pruning.runs.store import Job
@@ -26,6 +27,13 @@ POLL = 0.3  # seconds between two looks at a study that a page waits for
 MOST_LINES = 3  # of running work at the bottom
 WAITING = "waiting for a free worker"
 STOP = ":material/stop_circle:"
+SHORTCUTS = {
+    "Run": "Ctrl+Enter",
+    "Stop": "Ctrl+Shift+Enter",
+    "Undo": "Ctrl+Z",
+    "Redo": "Ctrl+Shift+Z",
+}
+"""Button -> its keys, as Streamlit writes them; on a Mac it is Cmd. Run is each page's own."""
 PAGES = (
     ("model", "Model", ":material/deployed_code:"),
     ("inspect", "Inspect", ":material/query_stats:"),
@@ -70,7 +78,7 @@ def wordmark() -> None:
 
 def question(text: str) -> None:
     """The page's question, in one line."""
-    st.subheader(text, anchor=False)
+    st.title(text, anchor=False)
 
 
 @contextmanager
@@ -119,10 +127,11 @@ def current_model() -> None:
         with st.popover("Link", type="tertiary"):
             st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
             st.code(state.link(), language=None, wrap_lines=True)
+    keys(state.ask_help, key="keys")
 
 
 def _facts(model: str) -> None:
-    st.markdown(f"### {words.plain(models.title(model))}")
+    st.markdown(f"## {words.plain(models.title(model))}")
     facts = models.facts(model)
     if facts is None:  # samples have theirs at once, from their cards
         waiting(f"Loading {models.title(model)}.", 74)
@@ -146,8 +155,37 @@ def _facts(model: str) -> None:
 
 
 def _history_button(label: str, action: Callable[[], None], possible: bool) -> None:
-    key = f"step-{label}"
-    st.button(label, on_click=action, disabled=not possible, type="tertiary", key=key)
+    st.button(
+        label,
+        on_click=action,
+        disabled=not possible,
+        type="tertiary",
+        key=f"step-{label}",
+        shortcut=SHORTCUTS.get(label),
+    )
+
+
+def help_asked_for() -> None:
+    """The keyboard's dialog, in the run of the script after somebody asked for it."""
+    if state.take_help():
+        _help()
+
+
+@st.dialog("Keyboard shortcuts")
+def _help() -> None:
+    meaning = {
+        "Run": "Run the recipe, or find lottery tickets",
+        "Stop": "Stop the run that is open, or the only one that works",
+        "Undo": "Undo the last change of the recipe",
+        "Redo": "Redo it",
+    }
+    rows = [f"| {meaning[name]} | `{keys}` |" for name, keys in SHORTCUTS.items()]
+    own = ["| Show this list | `?` |"]
+    st.markdown("\n".join(["| To | Press |", "|---|---|", *rows, *own]))
+    st.caption(
+        "On a Mac, Cmd in the place of Ctrl. Tab moves between controls, arrow keys inside "
+        "the slider, the cards and the sensitivity map, and Enter picks."
+    )
 
 
 # ---------------------------------------------------------------- work in progress
@@ -177,16 +215,33 @@ def _work() -> None:
         st.rerun()
     sets = dict.fromkeys(job.batch for job in live if job.batch)
     single = [job for job in live if not job.batch]
-    for id in list(sets)[:MOST_LINES]:
-        _set([job for job in live if job.batch == id])
+    # The run or set that is open comes first: its line is there however many work.
+    batches = sorted(sets, key=lambda id: id != state.lottery_set())
+    single.sort(key=lambda job: job.id != state.run_id())
+    by_keys = _stopped_by_keys(live)
+    for id in batches[:MOST_LINES]:
+        runs = [job for job in live if job.batch == id]
+        _set(runs, SHORTCUTS["Stop"] if by_keys == id else None)
     for job in single[: max(0, MOST_LINES - len(sets))]:
-        _line(job)
+        _line(job, SHORTCUTS["Stop"] if by_keys == job.id else None)
     more = len(sets) + len(single) - MOST_LINES
     if more > 0:
         st.caption(f"and {more} more")
 
 
-def _set(runs: list[Job]) -> None:
+def _stopped_by_keys(live: list[Job]) -> str | None:
+    """The run or set that the Stop keys stop: the one that is open, or the only one that works.
+
+    None where that is not clear: keys must not stop the work of somebody else.
+    """
+    work = list(dict.fromkeys(job.batch or job.id for job in live))
+    for id in (state.run_id(), state.lottery_set()):
+        if id in work:
+            return id
+    return work[0] if len(work) == 1 else None
+
+
+def _set(runs: list[Job], shortcut: str | None) -> None:
     """Runs that were started together, in one line."""
     id = str(runs[0].batch)
     name = words.plain(models.title(runs[0].spec.get("model", "")))
@@ -196,7 +251,14 @@ def _set(runs: list[Job]) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(text, width="stretch")
         st.page_link(page_path("lottery"), label="Show", query_params={"set": id})
-        st.button("Stop", key=f"strip-stop-{id}", on_click=_stop, args=(runs,), icon=STOP)
+        st.button(
+            "Stop",
+            key=f"strip-stop-{id}",
+            on_click=_stop,
+            args=(runs,),
+            icon=STOP,
+            shortcut=shortcut,
+        )
 
 
 def _stop(runs: list[Job]) -> None:
@@ -204,7 +266,7 @@ def _stop(runs: list[Job]) -> None:
         jobs.stop(job.id)
 
 
-def _line(job: Job) -> None:
+def _line(job: Job, shortcut: str | None) -> None:
     """One run: what it does now, Show, and Stop."""
     name = words.plain(models.title(job.spec.get("model", "")))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -224,6 +286,7 @@ def _line(job: Job) -> None:
             args=(job.id,),
             disabled=job.stopping,
             icon=STOP,
+            shortcut=shortcut,
         )
 
 

@@ -24,7 +24,7 @@ def predicted(end: Finished, recipe: Recipe, forecasts: Sequence[Forecast]) -> N
     pruned = end.pruned or end.final
     if drop is None or end.dense.accuracy is None or pruned.accuracy is None:
         return
-    st.markdown("##### Predicted against measured")
+    st.markdown("### Predicted against measured")
     left, middle, right = st.columns(3, gap="medium")
     with left:
         source = "From the map: what layers cost alone, added up"

@@ -39,7 +39,7 @@ def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
     """Charts first, then the improvements and what did not improve, then the table."""
     onnx_timings, onnx_status = onnx(job, recipe)
     panel = panel_of(end, recipe, onnx_timings)
-    st.markdown("##### Improvements over the dense model")
+    st.markdown("### Improvements over the dense model")
     left, right = st.columns([7, 5], gap="medium")
     with left:
         figure = improvement_charts.ratios(panel, dark=state.dark())

@@ -234,6 +234,7 @@ def run(recipe: Recipe) -> None:
         on_click=start,
         args=(recipe,),
         key="lottery-run",
+        shortcut=_frame.SHORTCUTS["Run"],
     )
     runs = words.plural(state.seeds(), "run")
     epochs = f"{recipe.training_epochs():,} epochs"
@@ -304,7 +305,7 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
     live = [job for job in runs if job.state in jobs.LIVE]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         model = words.plain(models.title(recipe.model))
-        st.markdown(f"#### {model}, {words.plural(len(runs), 'seed')}", width="stretch")
+        st.markdown(f"## {model}, {words.plural(len(runs), 'seed')}", width="stretch")
         if live:
             stopping = all(job.stopping for job in live)
             st.button(

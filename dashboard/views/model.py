@@ -107,6 +107,6 @@ with _frame.guarded():
     example()
 with _frame.guarded():
     current_model(state.recipe().model)
-st.subheader("Use another model", anchor="models")
+st.header("Use another model", anchor="models")
 with _frame.guarded():
     _model_picker.choose()

@@ -65,6 +65,7 @@ def controls(recipe: Recipe) -> None:
             on_click=start,
             args=(recipe,),
             key="run-now",
+            shortcut=_frame.SHORTCUTS["Run"],
         )
 
 
@@ -214,7 +215,7 @@ def heading(job: Job, recipe: Recipe) -> None:
     """Which run it is, what can be done with it, and its recipe as a sentence."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         model = words.plain(models.title(recipe.model))
-        st.markdown(f"#### Run `{job.id[:6]}` on {model}", width="stretch")
+        st.markdown(f"## Run `{job.id[:6]}` on {model}", width="stretch")
         if job.state in jobs.LIVE:
             st.button(
                 "Stopping" if job.stopping else "Stop",

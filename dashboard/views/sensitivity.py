@@ -330,6 +330,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point], parts: Seq
             icon=":material/play_arrow:",
             disabled=not recipe.prunes,
             key="map-run",
+            shortcut=_frame.SHORTCUTS["Run"],
             width="stretch",
         )
     if run:

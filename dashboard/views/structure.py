@@ -53,7 +53,7 @@ def dependency_group(study: Study, layer: str) -> None:
     figure = structure.lanes(study.data, chosen, dark=state.dark())
     table = structure.group_table(study.data)
     _frame.chart(figure, alt=alt, table=table, name="structure")
-    st.markdown(f"#### Pruned with one of {words.plain(name)}'s {group['kind']}")
+    st.markdown(f"## Pruned with one of {words.plain(name)}'s {group['kind']}")
     st.dataframe(
         structure.member_table(group),
         hide_index=True,
@@ -63,7 +63,7 @@ def dependency_group(study: Study, layer: str) -> None:
 
 
 def not_prunable(study: Study) -> None:
-    st.markdown("#### Not prunable, and why")
+    st.markdown("## Not prunable, and why")
     table = structure.blocked_table(study.data)
     if table.empty:
         st.markdown("Every output and input of every layer belongs to a dependency group.")
