@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +20,14 @@ from dashboard import state
 from pruning.errors import PruningError, RunError
 from pruning.events import Event, Finished, Point, Ticket
 from pruning.recipe import Recipe
-from pruning.runs.results import RunResult, Study, load_run, load_study
+from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
 from pruning.runs.store import Job, Store
+from pruning.runs.waits import Expected, Wait, expected_seconds, wait_of
 from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
+SLOTS = os.cpu_count() or 1
+"""Workers that take runs, as the pool starts them."""
 
 
 def store() -> Store:
@@ -56,6 +60,24 @@ def start(recipe: Recipe) -> str:
     """Queue a run; the new job's id. Each press is a run of its own."""
     ensure()
     return store().submit("run", recipe.to_dict())
+
+
+def start_once(recipe: Recipe) -> str:
+    """Queue a run, unless one of an equal recipe waits, works or is finished; its id."""
+    same = run_of(recipe)
+    if same is not None:
+        return same.id
+    ensure()
+    # The key settles a race of two tabs.
+    return store().submit("run", recipe.to_dict(), key=f"run:{recipe.id}")
+
+
+def run_of(recipe: Recipe) -> Job | None:
+    """The newest run of an equal recipe that waits, works or is finished with its files there."""
+    for job in store().jobs_of("run", recipe.to_dict()):
+        if job.state in LIVE or (job.state == "finished" and has_result(job.folder)):
+            return job
+    return None
 
 
 def start_set(recipes: Sequence[Recipe]) -> str:
@@ -109,8 +131,16 @@ def finished(limit: int = 200) -> list[Job]:
     return store().jobs("run", ("finished",), limit=limit)
 
 
+def with_result(limit: int = 200) -> list[Job]:
+    """Runs with a result, newest first: finished ones, and stopped ones that kept what they had
+    reached.
+    """
+    ended = store().jobs("run", ("finished", "stopped"), limit=limit)
+    return [job for job in ended if result(job)]
+
+
 def result(run: Job) -> Finished | None:
-    """The last event of a finished run; None when its files were deleted."""
+    """What a run ended with; of a stopped one, what it had reached. None without its files."""
     try:
         return run_files(run).finished
     except RunError:
@@ -129,6 +159,19 @@ def run_files(run: Job) -> RunResult:
 @st.cache_resource(max_entries=128)
 def _run_files(folder: str, attempt: int) -> RunResult:
     return load_run(Path(folder))
+
+
+# ---------------------------------------------------------------- waits
+
+
+def expected(kind: str, spec: dict[str, Any]) -> Expected | None:
+    """How long a job would take, from past ones on this machine; None where none was like it."""
+    return expected_seconds(store(), kind, spec)
+
+
+def wait(job: Job) -> Wait:
+    """How long a job takes, how much of that is done, and its place in the queue."""
+    return wait_of(store(), job, slots=SLOTS)
 
 
 # ---------------------------------------------------------------- events, read as they come
@@ -193,6 +236,11 @@ def study(what: str, **spec: Any) -> Study | None:
 @st.cache_resource(max_entries=64)
 def _study(folder: str, id: str, attempt: int) -> Study:
     return load_study(Path(folder))
+
+
+def request(what: str, **spec: Any) -> Job:
+    """The job of a study, for what a page says while it waits; queued unless it is there."""
+    return _request({"what": what, **spec})
 
 
 def was_requested(what: str, **spec: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
-from pruning.runs.waits import Expected, expected_seconds, wait
+from pruning.runs.waits import Expected, expected_seconds, wait_of
 
 SCORES = {"what": "scores", "model": "a", "criterion": "taylor"}
 
@@ -23,7 +23,7 @@ def store(home) -> Store:
 def timed(store: Store, kind: str, spec: dict[str, Any], seconds: float, **more: Any) -> None:
     """A job that finished after so many seconds."""
     id = store.submit(kind, spec, **more)
-    job = store.claim()
+    job = store.claim(queues=(kind,))
     assert job is not None and job.id == id
     store.finish(job, "finished")
     with sqlite3.connect(store.file) as db:
@@ -66,20 +66,20 @@ def test_a_queue_says_place_and_time(store: Store) -> None:
     working = [store.claim(), store.claim()]
     assert [job.id for job in working if job] == ids[:2]
     for number, id in enumerate(ids[2:]):
-        found = wait(store, store.job(id), slots=2)
+        found = wait_of(store, store.job(id), slots=2)
         assert found.place == number + 1 and found.done == 0
         assert found.begins == pytest.approx(100, abs=2), "either worker is free by then"
-    first = wait(store, store.job(ids[0]), slots=2)
+    first = wait_of(store, store.job(ids[0]), slots=2)
     assert first.place is None and first.done < 5 and first.expected
-    assert wait(store, store.job(ids[3]), slots=1).begins == pytest.approx(300, abs=2)
-    assert wait(store, store.job(ids[2]), slots=3).begins == 0, "a worker is free"
+    assert wait_of(store, store.job(ids[3]), slots=1).begins == pytest.approx(300, abs=2)
+    assert wait_of(store, store.job(ids[2]), slots=3).begins == 0, "a worker is free"
 
 
 def test_a_queue_behind_what_was_never_timed_promises_nothing(store: Store) -> None:
     store.submit("run", Recipe(model="a", epochs=4).to_dict())
     store.claim()
     id = store.submit("run", Recipe(model="a").to_dict())
-    found = wait(store, store.job(id), slots=1)
+    found = wait_of(store, store.job(id), slots=1)
     assert found.place == 1 and found.begins is None and found.expected is None
 
 
@@ -91,7 +91,7 @@ def test_studies_wait_for_studies_and_are_taken_in_the_order_said(store: Store) 
     ]
     time.sleep(0.01)
     cards = [store.submit("study", {"what": "card", "model": str(i)}, key=str(i)) for i in range(2)]
-    assert wait(store, store.job(cards[1]), slots=2).place == 2
+    assert wait_of(store, store.job(cards[1]), slots=2).place == 2
     assert store.ahead(cards[0]) == ("study", [])
     queue, ahead = store.ahead(maps[0])
     assert queue == "long" and [job.spec["model"] for job in ahead] == ["a", "1"]

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import jobs, models, state, words
+from dashboard import jobs, models, state, waits, words
 from dashboard.components.keys import keys
 from pruning.errors import PruningError
 from pruning.events import Epoch, Event, Pruned, Started
@@ -25,7 +25,6 @@ ABOUT = (
 )
 POLL = 0.3  # seconds between two looks at a study that a page waits for
 MOST_LINES = 3  # of running work at the bottom
-WAITING = "waiting for a free worker"
 STOP = ":material/stop_circle:"
 SHORTCUTS = {
     "Run": "Ctrl+Enter",
@@ -102,10 +101,31 @@ def warnings() -> None:
         st.warning(words.plain(text), icon=":material/warning:")
 
 
-def waiting(text: str, height: int) -> None:
-    """A skeleton of the final size, and what it waits for."""
+def waiting(text: str, height: int, job: Job | None = None) -> None:
+    """A skeleton of the final size, and what it waits for; of a job also how long, and how much of
+    that is done.
+    """
     st.skeleton(height=height)
-    st.caption(words.plain(text))
+    if job is None:
+        st.caption(words.plain(text))
+    else:
+        awaiting(text, job)
+
+
+def awaiting(text: str, job: Job) -> None:
+    """What a page waits for, how long that takes on this machine, and a bar."""
+    # A fragment: only these two lines are drawn anew each second.
+    st.fragment(_awaiting, run_every=1.0)(text, job.id)
+
+
+def _awaiting(text: str, id: str) -> None:
+    with guarded():
+        wait = jobs.wait(jobs.job(id))
+        time = waits.in_words(wait)
+        st.caption(words.plain(f"{text} {time[0].upper()}{time[1:]}."))
+        done = waits.share_done(wait)
+        if done is not None:
+            st.progress(done)
 
 
 # ---------------------------------------------------------------- the side
@@ -246,7 +266,8 @@ def _set(runs: list[Job], shortcut: str | None) -> None:
     id = str(runs[0].batch)
     name = words.plain(models.title(runs[0].spec.get("model", "")))
     working = [job for job in runs if job.state == "running"]
-    reached = progress(working[0]) if working else WAITING
+    # Where none works, the one that is next; the newest comes first.
+    reached = progress(working[0] if working else runs[-1])
     text = f"**{name}** · a set, {words.plural(len(runs), 'run')} remaining · {reached}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(text, width="stretch")
@@ -293,7 +314,7 @@ def _line(job: Job, shortcut: str | None) -> None:
 def progress(job: Job) -> str:
     """`running · step 2 of 4 · epoch 3 of 8 · about 12 s remaining`."""
     if job.state == "queued":
-        return WAITING
+        return waits.place(jobs.wait(job))
     events = [event for _, event in jobs.events(job.id)]
     return " · ".join([job.state, *_reached(events)])
 

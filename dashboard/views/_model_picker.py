@@ -139,7 +139,7 @@ def accept(file: Any, model: str) -> None:
         path.write_bytes(file.getbuffer())
         file.close()
         name = words.plain(file.name)
-        wait = f"Checking {name} in a process of its own; usually a few seconds."
+        wait = f"Checking {name} in a process of its own."
         try:
             with st.spinner(wait):
                 upload = formats.accept(path, model, filename=file.name)

@@ -135,7 +135,8 @@ def offer_onnx(job: Job, recipe: Recipe, status: str) -> None:
     if not status:
         return
     if status == "working":
-        st.caption("Exporting the models and timing them in ONNX Runtime. Usually ten seconds.")
+        text = "Exporting the models and timing them in ONNX Runtime."
+        _frame.awaiting(text, jobs.request("runtimes", **runtimes_spec(job, recipe)))
         return
     if status != "not requested":
         st.caption(words.plain(f"ONNX Runtime was not timed: {status}"))

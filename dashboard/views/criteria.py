@@ -144,12 +144,15 @@ def score_studies(criteria: list[str], shared: dict[str, Any], recipe: Recipe) -
             st.info(words.plain(text), icon=":material/info:")
             continue
         if study is None:
-            waiting.append(words.display_name(name))
+            waiting.append(name)
         else:
             studies[name] = study
     if waiting:
-        text = f"Scoring by {', '.join(waiting)}. Usually a second or two each."
-        st.caption(words.plain(text))
+        text = f"Scoring by {', '.join(words.display_name(name) for name in waiting)}."
+        first = waiting[0]
+        options = recipe.options if first == recipe.criterion else {}
+        job = jobs.request("units", **shared, criterion=first, options=options)
+        _frame.awaiting(text, job)
     return studies
 
 
@@ -359,7 +362,8 @@ def page() -> None:
             f"Removing {shared['units']} {noun}s of {name}, one at a time, "
             "and measuring the loss without each."
         )
-        _frame.waiting(text, charts.HEIGHT)
+        job = jobs.request("criterion_check", **shared, layer=layer)
+        _frame.waiting(text, charts.HEIGHT, job)
         return
     check = charts.layer_check(changes, scores, noun)
     reference = one_layer(check)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import jobs, models, state, tables, words
+from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import inspect, layers, one_layer
 from dashboard.charts.base import HEIGHT, Array, Figure
 from dashboard.charts.inspect import Inspection
@@ -54,8 +54,8 @@ def skeleton(model: str) -> None:
     st.skeleton(height=98)
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        text = f"Reading every weight of {models.title(model)}; usually two seconds."
-        _frame.waiting(text, HEIGHT + 56)
+        text = f"Reading every weight of {models.title(model)}."
+        _frame.waiting(text, HEIGHT + 56, jobs.request("weights", model=model))
     right.skeleton(height=HEIGHT + 56)
 
 
@@ -93,8 +93,8 @@ def distribution(shown: Inspection, layer: str, side: str, log: bool) -> None:
     if side == BEFORE_AFTER:
         before_after(shown, layer, log)
     elif shown.preview is None:
-        criterion = words.technique(shown.recipe.criterion)
-        _frame.waiting(f"Scoring every weight by {criterion}; usually a second.", HEIGHT)
+        spec = tables.scores_spec(shown.recipe)
+        _frame.waiting(forms.scoring(shown.recipe), HEIGHT, jobs.request("scores", **spec))
     elif shown.structured:
         unit_scores(shown, layer)
     elif shown.on_weights:

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, words
+from dashboard import forms, jobs, models, state, waits, words
 from dashboard.charts import lottery, preview
 from dashboard.views import _frame
 from pruning.errors import PruningError, RunError
@@ -259,9 +259,7 @@ def duration(recipe: Recipe) -> str:
     if seconds is not None:
         # Two runs of a set work side by side.
         return f"About {words.seconds(seconds * -(-state.seeds() // 2))} (estimate)."
-    if recipe == state.LOTTERY_RECIPE:
-        return "Usually under two minutes."
-    return "Time: not measured yet."
+    return f"Time: {waits.UNKNOWN}."
 
 
 # ---------------------------------------------------------------- a set of runs

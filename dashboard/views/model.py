@@ -51,9 +51,9 @@ def current_model(model: str) -> None:
     if study is None:
         with left:
             _frame.waiting(
-                f"Measuring {models.title(model)}: its layers, and its answers on the test data. "
-                "Usually two seconds.",
+                f"Measuring {models.title(model)}: its layers, and its answers on the test data.",
                 TABLE,
+                jobs.request("card", model=model),
             )
         right.skeleton(height=TABLE)
         return

@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, tables, words
+from dashboard import forms, jobs, models, state, tables, waits, words
 from dashboard.charts import preview, prune, results
 from dashboard.components.dial import dial
 from dashboard.components.live import live
@@ -78,16 +78,10 @@ def start(recipe: Recipe) -> None:
 
 def duration(recipe: Recipe) -> str:
     """How long the run will take, from earlier ones on this machine."""
-    past = []
-    for job in jobs.finished(40):
-        result = jobs.result(job)
-        # Runs of a set share the machine with each other: their times say nothing of one alone.
-        if result and job.batch is None:
-            past.append((job.spec, result))
-    seconds = preview.duration(past, recipe)
-    if seconds is None:
-        return "Time: not measured yet"
-    return f"Takes about {words.seconds(seconds)} (estimate)"
+    expected = jobs.expected("run", recipe.to_dict())
+    if expected is None:
+        return f"Time: {waits.UNKNOWN}"
+    return f"Takes {waits.takes(expected)} (estimate)"
 
 
 def without_data(recipe: Recipe) -> None:
@@ -140,7 +134,8 @@ def stop_table(_ranking: Ranking, folder: str, selection: str) -> preview.StopTa
 def kept(recipe: Recipe, study: Study | None) -> None:
     """The dial with what it keeps of each layer, and what to know about it."""
     if study is None:
-        _frame.waiting(forms.scoring(recipe), DIAL)
+        job = jobs.request("scores", **tables.scores_spec(recipe))
+        _frame.waiting(forms.scoring(recipe), DIAL, job)
         return
     ranking = study.ranking
     table = stop_table(ranking, str(study.folder), preview.selection(recipe).to_json())

@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, tables, words
+from dashboard import forms, jobs, models, state, tables, waits, words
 from dashboard.charts import sensitivity as charts
 from dashboard.components.grid import grid
 from dashboard.views import _frame
@@ -54,7 +54,8 @@ def page() -> None:
         asked = compared(recipe)
         maps = [jobs.sensitivity_map(spec(one)) for one in asked]
         if study is None:
-            _frame.waiting(forms.scoring(recipe), HEIGHT)
+            scoring = jobs.request("scores", **tables.scores_spec(plain))
+            _frame.waiting(forms.scoring(recipe), HEIGHT, scoring)
             return
         rows = layers(recipe, study.ranking)
         if all(row.fixed for row in rows):
@@ -70,7 +71,7 @@ def measurable(recipe: Recipe) -> bool:
     facts = models.facts(recipe.model)
     model = models.title(recipe.model)
     if facts is None:
-        _frame.waiting(f"Loading {model}.", HEIGHT)
+        _frame.waiting(f"Loading {model}.", HEIGHT, jobs.request("card", model=recipe.model))
         return False
     if facts.accuracy is None:
         st.info(
@@ -260,9 +261,11 @@ def status(shown: Map, cells: int) -> None:
     job = shown.job
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if job.state in jobs.LIVE:
-            waits = "waiting for a free worker" if job.state == "queued" else "measuring"
+            stands = f"measuring, {waits.in_words(jobs.wait(job))}"
+            if job.state == "queued":
+                stands = waits.place(jobs.wait(job))
             progress = charts.progress(shown.points, cells)
-            st.caption(f":primary[●] {waits}: {progress}", width="stretch")
+            st.caption(words.plain(f":primary[●] {stands}: {progress}"), width="stretch")
             st.button(
                 "Stop",
                 icon=":material/stop_circle:",

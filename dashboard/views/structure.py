@@ -76,11 +76,8 @@ def page() -> None:
     model = state.recipe().model
     study = structure_study(model)
     if study is None:
-        text = (
-            f"Tracing channels through {models.title(model)}. "
-            "Usually 1 to 10 seconds, once for each architecture."
-        )
-        _frame.waiting(text, HEIGHT)
+        text = f"Tracing channels through {models.title(model)}, once for each architecture."
+        _frame.waiting(text, HEIGHT, jobs.request("structure", model=model))
         return
     blocks = models.blocks_of(model, jobs.study("card", model=model))
     # Every layer counts alike here: where none is selected, the first one is.

@@ -126,7 +126,7 @@ class Store:
         if kind == "study":
             key = complete(spec, key, self.workspace)
         id = secrets.token_hex(6)
-        text = json.dumps(spec, separators=(",", ":"), allow_nan=False)
+        text = _text(spec)
         with self._write() as db:
             same = _same_key(db, key)
             if same is not None and self._answers(same):
@@ -185,6 +185,12 @@ class Store:
         )
         with self._read() as db:
             return [self._job(row) for row in db.execute(query, (*values, limit))]
+
+    def jobs_of(self, kind: str, spec: dict[str, Any]) -> list[Job]:
+        """The jobs of exactly this spec, newest first."""
+        query = "SELECT * FROM jobs WHERE kind = ? AND spec = ? ORDER BY submitted DESC, rowid DESC"
+        with self._read() as db:
+            return [self._job(row) for row in db.execute(query, (kind, _text(spec)))]
 
     def events(self, id: str, after: int = 0) -> list[tuple[int, Event]]:
         """(number, event) of the current attempt, past number `after`, in order.
@@ -422,6 +428,10 @@ class Store:
 
 
 # ---------------------------------------------------------------- rows, inside a transaction
+
+
+def _text(spec: dict[str, Any]) -> str:
+    return json.dumps(spec, separators=(",", ":"), allow_nan=False)
 
 
 def _marks(values: Collection[object]) -> str:

@@ -51,7 +51,7 @@ def expected_seconds(store: Store, kind: str, spec: dict[str, Any]) -> Expected 
     return _expected(_finished(store), kind, spec)
 
 
-def wait(store: Store, job: Job, slots: int) -> Wait:
+def wait_of(store: Store, job: Job, slots: int) -> Wait:
     """Where a job stands now. slots: workers that take runs; one more takes studies alone."""
     past = _finished(store)
     now = time.time()
