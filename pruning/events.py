@@ -80,11 +80,15 @@ class Measured:
     """A model was measured on test data.
 
     stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated" or
-    "final".
+    "final"; validation, validation_loss: the same model on validation data, which is what an
+    Epoch's accuracy and loss compare with.
     """
 
     stage: str
     measurement: Measurement
+    # Younger than the first stored runs.
+    validation: Accuracy | None = None
+    validation_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,11 @@ class Finished:
     recalibrated: Measurement | None = None
     compact: Measurement | None = None
     certificate: Certificate | None = None
+
+    @property
+    def deliverable(self) -> Measurement:
+        """The model that a run is for: compact where whole units were pruned, else masked."""
+        return self.compact or self.final
 
 
 @dataclass(frozen=True)

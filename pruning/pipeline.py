@@ -179,7 +179,7 @@ def run(
     if result.snapshot is not None:
         snapshots.append(result.snapshot)
     dense_end, final, *compact_end = finalize(snapshots)
-    yield Measured("final", final)
+    yield _measured("final", copied, final)
     yield Finished(
         sparsity=sparsity(state.masks, state.covered),
         dense=dense_end,
@@ -230,7 +230,7 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
     # The first training of a lottery makes the dense network: until it ends, it is what there is.
     dense = state.dense or snapshot
     final = beside_dense(snapshot, dense)
-    yield Measured("final", final)
+    yield _measured("final", work, final)
     planned = state.recipe.steps
     if state.recipe.epochs:
         planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
@@ -257,7 +257,7 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     """
     recipe, work = state.recipe, state.work
     state.dense = take_snapshot(state.original)
-    yield Measured("dense", state.dense.measurement)
+    yield _measured("dense", state.original, state.dense.measurement)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     _lay_out(state)
     yield from _without_use(recipe, work)
@@ -279,7 +279,7 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
             yield _recalibrate(recipe, work, step)
         if recalibrates and recipe.epochs and last:
             state.recalibrated = take_snapshot(work).measurement
-            yield Measured("recalibrated", state.recalibrated)
+            yield _measured("recalibrated", work, state.recalibrated)
         if recipe.epochs:
             yield from train(work, state.masks, recipe, step=step, **state.training)
 
@@ -305,7 +305,7 @@ def _lottery(state: _State) -> Iterator[Event]:
     # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
     state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
     _lay_out(state)
-    yield Measured("dense", state.dense.measurement)
+    yield _measured("dense", work, state.dense.measurement)
     yield _ticket("dense", state, work, keeps_all, 0)
     yield from _without_use(recipe, work)
     yield from _skipped(recipe, state)
@@ -335,6 +335,14 @@ def _lottery(state: _State) -> Iterator[Event]:
             yield _ticket(kind, state, other, masks, step)
 
 
+def _measured(stage: str, work: Workpiece, on_test: Measurement) -> Measured:
+    """A stage on test data, and on the validation data that the epochs are measured on."""
+    if work.validation is None:
+        return Measured(stage, on_test)
+    accuracy, loss = evaluate(work.model, work.validation, work.loss)
+    return Measured(stage, on_test, accuracy, loss)
+
+
 def _lay_out(state: _State) -> None:
     """Which weights go together, and which the recipe covers."""
     state.units = lay_out(state.recipe, state.work)
@@ -362,7 +370,7 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     if measure:
         yield from _target_notices(recipe, pruned, state.covered)
         state.pruned = take_snapshot(work).measurement
-        yield Measured("pruned", state.pruned)
+        yield _measured("pruned", work, state.pruned)
 
 
 def _prune(state: _State, step: int) -> Generator[Notice, None, Selection]:
