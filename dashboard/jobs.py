@@ -107,6 +107,14 @@ def job(id: str) -> Job:
     return store().job(id)
 
 
+def exists(id: str) -> bool:
+    try:
+        store().job(id)
+    except PruningError:
+        return False
+    return True
+
+
 def events(id: str, after: int = 0) -> list[tuple[int, Event]]:
     """(number, event) of the run's current attempt, past number `after`."""
     return store().events(id, after)

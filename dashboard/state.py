@@ -153,7 +153,7 @@ def select_layer(name: str | None) -> None:
 
 
 def run_id() -> str | None:
-    """The run that the Prune page shows."""
+    """The run that is open: live on the Prune page, with a page of its own once it ended."""
     begin()
     return session["run"]
 
@@ -162,6 +162,16 @@ def open_run(id: str | None) -> None:
     begin()
     session["run"] = id
     _write("run", id)
+
+
+def watch(id: str) -> None:
+    """Note that this tab sees the run live."""
+    session["watched"] = id
+
+
+def watched() -> str | None:
+    """The run that this tab last saw live."""
+    return session.get("watched")
 
 
 def picked() -> list[str]:
@@ -364,6 +374,7 @@ def take_address() -> None:
     """
     new_tab = "recipe" not in session
     begin()
+    session["link_of_run"] = new_tab and "run" in st.query_params and _is_of_run()
     session["expected"] = set()
     # All keys are taken before the first is read: a reader writes to the address.
     values = {key: st.query_params.get(key) for key in READERS}
@@ -375,6 +386,18 @@ def take_address() -> None:
     if new_tab:
         session["undo"] = []  # there is nothing before a link
     _write("r", encode(session["recipe"]))
+
+
+def _is_of_run() -> bool:
+    """Whether the address is meant for its run: the pages complete theirs with it as well."""
+    room = st.query_params.get("room")
+    # Our own addresses of the start page hold the recipe beside the run.
+    return room in ("run", "prune") or (room is None and "r" not in st.query_params)
+
+
+def opened_by_link_of_run() -> bool:
+    """Whether this tab was just opened by a link to a run, or loaded anew there."""
+    return bool(session.get("link_of_run"))
 
 
 def requested_page() -> str | None:

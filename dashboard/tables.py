@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard import colours, example, jobs, words
+from dashboard.charts.results import file_bytes
 from pruning.events import Finished
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
@@ -33,15 +34,15 @@ def is_example(job: Job) -> bool:
 
 
 def headline(result: Finished) -> list[tuple[str, str, str]]:
-    """(what, dense, final): accuracy, weights, bytes."""
-    dense, final = result.dense, result.final
+    """(what, dense, final): accuracy, weights, bytes; of the compact model where there is one."""
+    dense, final = result.dense, result.deliverable
     lines = []
     if dense.accuracy and final.accuracy:
         accuracies = words.percent(dense.accuracy.value), words.percent(final.accuracy)
         lines.append(("accuracy", *accuracies))
     lines.append(("weights", words.count(dense.kept), words.count(final.kept)))
-    sizes = words.size(dense.size.dense), words.size(final.size.sparse)
-    lines.append(("sparse file", *sizes))
+    sizes = words.size(dense.size.dense), words.size(file_bytes(final))
+    lines.append(("compact file" if result.compact else "sparse file", *sizes))
     return lines
 
 

@@ -8,7 +8,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from dashboard.charts import compare_improvements, improvement_charts, improvements
+from dashboard import tables, words
+from dashboard.charts import (
+    compare,
+    compare_improvements,
+    improvement_charts,
+    improvements,
+    results,
+)
+from dashboard.charts.compare import ComparedRun
 from dashboard.charts.compare_improvements import RunImprovements
 from dashboard.charts.improvements import FigureRow, ResultPanel
 from pruning.events import Finished
@@ -24,6 +32,7 @@ from pruning.metrics import (
     Spread,
     Timing,
 )
+from pruning.recipe import Recipe
 
 
 def timing(
@@ -74,6 +83,10 @@ def run(final: Measurement = MASKED, dense: Measurement = DENSE) -> Finished:
     return Finished(final.sparsity, dense, None, final, 3.0)
 
 
+def not_improved(panel: ResultPanel) -> list[str]:
+    return [f"{line.what}. {line.why}" for line in improvements.not_improved(panel)]
+
+
 def row(panel: ResultPanel, name: str) -> FigureRow:
     return next(row for row in panel.rows if row.name == name)
 
@@ -98,8 +111,7 @@ def test_improvements_are_listed_with_their_amount() -> None:
     ],
 )
 def test_no_improvement_has_its_reason(start: str, reason: str) -> None:
-    lines = improvements.not_improved(panel_of(run()))
-    (line,) = [line for line in lines if line.startswith(start)]
+    (line,) = [line for line in not_improved(panel_of(run())) if line.startswith(start)]
     assert reason in line
 
 
@@ -128,11 +140,11 @@ def test_runtimes_measured_apart_stand_with_the_others_and_say_why_they_were_not
     assert row(panel, "ONNX Runtime, 1 example").improvements["masked"].verdict == "same"
     panel = panel_of(run(), dense=(why,), masked=(why,))
     expected = f"ONNX Runtime, 1 example: not measured. {why.why}"
-    assert expected in improvements.not_improved(panel)
+    assert expected in not_improved(panel)
 
 
 def test_channels_that_are_only_masked_say_what_would_make_them_fast() -> None:
-    lines = improvements.not_improved(panel_of(run(), structured=True))
+    lines = not_improved(panel_of(run(), structured=True))
     assert "only a compact model leaves them out" in "\n".join(lines)
     why = panel_of(run()).absent["compact"]
     assert why == "Single weights leave no tensor smaller: a compact model would be the masked one."
@@ -148,11 +160,55 @@ def test_a_compact_model_stands_beside_the_masked_one() -> None:
     assert panel.states == ("dense", "masked", "compact") and panel.absent == {}
     assert row(panel, "weights in memory").improvements["compact"].verdict == "better"
     lines = improvements.improved(panel)
-    assert "PyTorch, 1 example, compact: 2.0× as fast (2.0× to 2.0×)" in lines
+    assert "PyTorch, 1 example: 2.0× as fast (2.0× to 2.0×)" in lines
     title = improvement_charts.title(panel)
     assert title == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
-    traces = improvement_charts.ratios(panel, dark=False)["data"]
-    assert len([trace for trace in traces if trace["type"] == "bar"]) == 2
+    shown = improvement_charts.table(panel).set_index("figure")
+    assert shown.loc["weights in memory", "masked"] == "161 kB"
+    assert shown.loc["weights in memory", "compact"] == "40.0 kB"
+
+
+def test_what_one_takes_away_is_the_compact_model() -> None:
+    """Pictures, sentences and large numbers are of it; the masked one is a column of the table."""
+    masked = replace(MASKED, latency=Latency(1.75, 1.7, 1.8, 1, 1, 30))
+    compact = replace(
+        MASKED,
+        kept=3_900,
+        size=Size(16_000, 16_000, 15_000, 15_500, 15_400),
+        memory=Memory(40_000, 10_000),
+        latency=Latency(1.48, 1.4, 1.5, 1, 1, 30),
+        timings=(timing("torch", 1.48, 1.3),),
+    )
+    end = replace(run(masked), compact=compact)
+    assert end.deliverable is compact and run(masked).deliverable is masked
+    tiles = {label: value for label, value, _ in results.final_tiles(end)}
+    assert tiles["Weights, compact"] == "3.9 k"
+    assert tiles["File, compact"] == "15.5 kB"
+    assert tiles["Memory, compact"] == "40.0 kB"
+    assert tiles["Latency, compact"] == "1.48 ms"
+    assert ("weights", "40.0 k", "3.9 k") in tables.headline(end)
+    compared = ComparedRun("id", "A", "label", Recipe(granularity="channel"), end)
+    (line,) = compare.run_table([compared], compared).to_dict("records")
+    assert (line["weights"], line["latency"]) == (3_900, words.ms(compact.latency))
+    panel = panel_of(end, structured=True)
+    ratios = improvement_charts.picture(panel, dark=False)["data"][0]
+    assert ratios["x"][0] + 1 == pytest.approx(40_000 / 3_900)
+    assert "1.30×" in improvement_charts.title(panel)
+
+
+def test_no_two_marks_of_the_picture_share_a_row() -> None:
+    """A number lies on no other mark: one in a row, beyond its bar or interval."""
+    compact = replace(MASKED, memory=Memory(40_000, 10_000), timings=(timing("torch", 0.05, 2.0),))
+    for end in (run(), replace(run(), compact=compact)):
+        bars, numbers, intervals, changes = improvement_charts.picture(
+            panel_of(end, structured=True), dark=False
+        )["data"]
+        assert bars["y"] == numbers["y"] and len(set(bars["y"])) == len(bars["y"])
+        for left, width, text in zip(bars["base"], bars["x"], numbers["x"], strict=True):
+            assert text > max(left, left + width)
+        assert len(set(changes["y"])) == len(changes["y"])
+        ends = [x + up for x, up in zip(intervals["x"], intervals["error_x"]["array"], strict=True)]
+        assert min(changes["x"]) > max(ends)
 
 
 def test_a_run_from_before_these_figures_is_shown_as_not_measured() -> None:
@@ -166,16 +222,15 @@ def test_a_run_from_before_these_figures_is_shown_as_not_measured() -> None:
     }
     assert "speed not measured" in improvement_charts.title(panel)
     for dark in (False, True):
-        assert improvement_charts.ratios(panel, dark=dark)["data"]
-        assert improvement_charts.points(panel, dark=dark)["data"]
-    assert "run again" in "\n".join(improvements.not_improved(panel))
+        assert improvement_charts.picture(panel, dark=dark)["data"]
+    assert "run again" in "\n".join(not_improved(panel))
 
 
 def test_without_data_answers_are_not_measured() -> None:
     bare = {"accuracy": None, "behaviour": None, "paired": None}
     panel = panel_of(run(replace(MASKED, **bare), replace(DENSE, **bare)))  # type: ignore[arg-type]
     assert row(panel, "accuracy on test data").cells["masked"] == "not measured"
-    assert improvement_charts.points(panel, dark=False)["data"][0]["x"] == []
+    assert improvement_charts.picture(panel, dark=False)["data"][2]["x"] == []
 
 
 def test_the_table_is_in_words_and_the_file_has_raw_numbers() -> None:

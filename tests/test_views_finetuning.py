@@ -21,10 +21,11 @@ def no_pool(home, monkeypatch):
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
 
 
-def run_toy(**fields: object) -> tuple[list[Event], Finished]:
-    events = list(pruning.run(Recipe(sparsity=0.6, **fields), toy("residual")))
+def run_toy(**fields: object) -> tuple[list[Event], Finished, Recipe]:
+    recipe = Recipe(sparsity=0.6, **fields)
+    events = list(pruning.run(recipe, toy("residual")))
     assert isinstance(events[-1], Finished)
-    return events, events[-1]
+    return events, events[-1], recipe
 
 
 def test_the_controls_edit_the_recipe(no_pool):
@@ -47,34 +48,46 @@ def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
     assert page.number_input(key="form-temperature").disabled
 
 
-def stage_names(end: Finished, finetuned: bool = True) -> list[str]:
-    names = list(results.stage_table(end, finetuned))
+def stage_names(end: Finished, recipe: Recipe) -> list[str]:
+    names = list(results.stage_table(end, recipe))
     assert names[0] == "measured" and names[-1] == "change"
     return names[1:-1]
 
 
 def test_the_result_has_a_column_for_each_stage():
-    _, end = run_toy(epochs=1, recalibrate=True)
-    assert stage_names(end) == ["dense", "pruned", "recalibrated", "after fine-tuning"]
+    once = "right after one-shot pruning"
+    _, end, recipe = run_toy(epochs=1, recalibrate=True)
+    assert stage_names(end, recipe) == ["dense", once, "recalibrated", "after fine-tuning"]
     assert end.recalibrated
     recalibrated = words.percent(end.recalibrated.accuracy)
-    assert results.stage_table(end)["recalibrated"][0] == recalibrated
-    assert f"{recalibrated} recalibrated" in results.verdict(end)
-    _, untrained = run_toy(recalibrate=True)
-    assert stage_names(untrained, finetuned=False) == ["dense", "pruned", "recalibrated"]
-    _, finetuned = run_toy(epochs=1)
-    assert stage_names(finetuned) == ["dense", "pruned, before fine-tuning", "after fine-tuning"]
+    assert results.stage_table(end, recipe)["recalibrated"][0] == recalibrated
+    assert f"{recalibrated} recalibrated" in results.verdict(end, recipe)
+    _, untrained, recipe = run_toy(recalibrate=True)
+    assert stage_names(untrained, recipe) == ["dense", once, "recalibrated"]
+    _, finetuned, recipe = run_toy(epochs=1)
+    assert stage_names(finetuned, recipe) == ["dense", once, "after fine-tuning"]
     assert finetuned.pruned
     before = words.percent(finetuned.pruned.accuracy)
-    assert f"({before} before fine-tuning)" in results.verdict(finetuned)
-    assert stage_names(run_toy()[1], finetuned=False) == ["dense", "pruned"]
+    assert f"({before} {once})" in results.verdict(finetuned, recipe)
+    _, end, recipe = run_toy()
+    assert stage_names(end, recipe) == ["dense", "pruned"]
+
+
+def test_after_several_steps_nothing_is_said_to_be_before_fine_tuning():
+    """What was measured last had been fine-tuned: "before fine-tuning" would hide what that did."""
+    _, end, recipe = run_toy(epochs=1, steps=3, schedule="cubic")
+    assert stage_names(end, recipe) == ["dense", "after the last pruning step", "after fine-tuning"]
+    assert "after the last pruning step" in results.verdict(end, recipe)
+    assert results.pruned_stage(replace(recipe, schedule="one_shot")) == (
+        "before the last fine-tuning"
+    )
 
 
 def test_the_curves_mark_recalibration_and_the_table_has_the_teacher():
-    events, _ = run_toy(epochs=2, recalibrate=True, distill=0.5)
+    events, *_ = run_toy(epochs=2, recalibrate=True, distill=0.5)
     history = prune.history(events)
     curves = prune.curves(history, "id", "magnitude", dark=False)
-    tested = curves["panels"][0]["lines"][1]["points"]
+    (tested,) = [line["points"] for line in curves["panels"][0]["lines"] if line["name"] == "test"]
     assert [point[4].split(":")[0] for point in tested] == list(prune.STAGES.values())
     assert "loss, teacher" in prune.epochs_table(history)
     alone = prune.history(run_toy(epochs=1)[0])

@@ -39,7 +39,7 @@ class ComparedRun:
     @property
     def accuracy(self) -> Accuracy | None:
         """On test data, at the end."""
-        return self.end.final.accuracy
+        return self.end.deliverable.accuracy
 
 
 def cost(measured: Measurement, kind: str) -> int | None:
@@ -89,7 +89,7 @@ def scatter(
 
     Runs that differ only in how much is pruned are joined.
     """
-    shown = [run for run in runs if run.accuracy and cost(run.end.final, kind)]
+    shown = [run for run in runs if run.accuracy and cost(run.end.deliverable, kind)]
     lines = [_line(family, kind, dark) for family in families(shown) if len(family) > 1]
     named = len(shown) <= NAMED_POINTS
     points = [_point(run, kind, dark, run.id == reference.id, named) for run in shown]
@@ -98,7 +98,7 @@ def scatter(
         finding(runs, reference),
         dark,
         430,
-        xaxis=_cost_axis([cost(run.end.final, kind) or 1 for run in shown], kind),
+        xaxis=_cost_axis([cost(run.end.deliverable, kind) or 1 for run in shown], kind),
         yaxis={"title": {"text": "accuracy on test data, %"}, "range": _accuracy_range(shown)},
         shapes=dense_lines,
         annotations=dense_labels,
@@ -113,7 +113,9 @@ def families(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
         # The manual scope says how much in a ratio for each layer, the others in the sparsity.
         without_amount = replace(run.recipe, sparsity=0.0, ratios={})
         by_recipe.setdefault(without_amount.to_json(), []).append(run)
-    return [sorted(family, key=lambda run: run.end.final.kept) for family in by_recipe.values()]
+    return [
+        sorted(family, key=lambda run: run.end.deliverable.kept) for family in by_recipe.values()
+    ]
 
 
 def _line(family: list[ComparedRun], kind: str, dark: bool) -> Figure:
@@ -122,7 +124,7 @@ def _line(family: list[ComparedRun], kind: str, dark: bool) -> Figure:
         "type": "scatter",
         "mode": "lines",
         "hoverinfo": "skip",
-        "x": [cost(run.end.final, kind) for run in family],
+        "x": [cost(run.end.deliverable, kind) for run in family],
         "y": [_percent(run) for run in family],
         "line": {"color": style.colour, "dash": style.dash, "width": 1.5},
     }
@@ -134,7 +136,7 @@ def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool, named: bool) -
     accuracy = run.accuracy
     assert accuracy is not None
     low, high = accuracy.interval
-    value = cost(run.end.final, kind)
+    value = cost(run.end.deliverable, kind)
     amount = words.size(value) if kind == "bytes" else words.count(value)
     hover = [
         f"{run.letter}: {words.percent(accuracy)} of {accuracy.total:,} test examples right",
@@ -362,19 +364,19 @@ def run_table(runs: Sequence[ComparedRun], reference: ComparedRun) -> pd.DataFra
 
 
 def _run_row(run: ComparedRun, reference: ComparedRun) -> dict[str, Any]:
-    final = run.end.final
-    base = reference.end.final
+    final = run.end.deliverable
+    base = reference.end.deliverable
     change = words.points(final.accuracy, base.accuracy)
     of_reference = words.share(round(final.kept / max(1, base.kept), 4))
     same = run.id == reference.id
-    before = run.end.pruned or final  # nothing was trained after pruning: the final one is both
+    pruned = run.end.pruned or final  # nothing was trained after pruning: the final one is both
     return {
         "run": run.letter,
         "recipe": run.label,
         "accuracy": words.percent(final.accuracy),
         "against reference": "—" if same else change,
         "verdict": verdict(run, reference),
-        "before fine-tuning": words.percent(before.accuracy),
+        "as pruned": words.percent(pruned.accuracy),
         "dense": words.percent(run.end.dense.accuracy),
         "weights": final.kept,
         "of reference": "—" if same else of_reference,

@@ -39,7 +39,7 @@ def figure_names(runs: Sequence[RunImprovements]) -> list[str]:
 
 def _ratios(run: RunImprovements) -> Iterator[tuple[FigureRow, Improvement]]:
     """How the run's last state, compact where there is one, compares with dense."""
-    last = run.panel.states[-1]
+    last = run.panel.shown
     for row in run.panel.rows:
         improvement = row.improvements.get(last)
         if improvement and improvement.kind == "times" and not row.table_only:
@@ -139,7 +139,7 @@ def table(runs: Sequence[RunImprovements]) -> pd.DataFrame:
         record = {"aspect": aspect, "figure": name}
         for run, rows in zip(runs, rows_of, strict=True):
             row = rows.get(name)
-            improvement = row.improvements.get(run.panel.states[-1]) if row else None
+            improvement = row.improvements.get(run.panel.shown) if row else None
             if row and improvement:
                 record[run.letter] = amount(row, improvement)
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,21 +22,21 @@ from pruning.metrics import TOLERANCE
 
 Chart = dict[str, Any]
 
-BAR_ROW = 27  # pixels for a row of the chart of ratios
-POINT_ROW = 46  # pixels: an interval and the number above it
-FONT = 14
+RATIO_ROW = 17  # pixels: a bar and the number at its end
+POINT_ROW = 18  # pixels: an interval and the number beside it
+AXIS = 26  # pixels: ticks under each half of the picture, their unit beside them
+TITLE = 30  # pixels
+FONT = 13
 RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 
 
 def title(panel: ResultPanel) -> str:
     """The finding: the size of the file, and whether anything got faster."""
-    ratios = list(_shapes(panel, "times"))
+    ratios = _shown(panel, "times")
     size = "File no smaller"
     for row, improvement in ratios:
-        if row.name == "file":
-            if improvement.change and improvement.verdict == "better":
-                size = f"File {words.ratio(improvement.change.value)} smaller"
-            break  # the masked model's: the first state after dense
+        if row.name == "file" and improvement.change and improvement.verdict == "better":
+            size = f"File {words.ratio(improvement.change.value)} smaller"
     return f"{size}; {_speed_finding(ratios)}"
 
 
@@ -60,59 +60,103 @@ def _speed_finding(ratios: Sequence[tuple[FigureRow, Improvement]]) -> str:
     return "no verdict on speed" if verdicts == {"no verdict"} else "not faster"
 
 
-def _shapes(panel: ResultPanel, kind: str) -> Iterator[tuple[FigureRow, Improvement]]:
-    for row in _rows(panel, kind):
-        for improvement in row.improvements.values():
-            yield row, improvement
+def _shown(panel: ResultPanel, kind: str) -> list[tuple[FigureRow, Improvement]]:
+    """The figures that are drawn as ratios ("times") or as differences ("points")."""
+    rows = [row for row in panel.rows if panel.shown in row.improvements and not row.table_only]
+    pairs = [(row, row.improvements[panel.shown]) for row in rows]
+    return [(row, improvement) for row, improvement in pairs if improvement.kind == kind]
 
 
-def _rows(panel: ResultPanel, kind: str) -> list[FigureRow]:
-    """The rows that are drawn as ratios or as points: all improvements of a row are of one kind."""
-    return [
-        row
-        for row in panel.rows
-        if not row.table_only
-        and any(improvement.kind == kind for improvement in row.improvements.values())
+# ---------------------------------------------------------------- the picture
+
+
+def picture(panel: ResultPanel, *, dark: bool) -> Chart:
+    """Every improvement of the shown state in one picture.
+
+    Above, ratios to dense on a log axis; below, differences from dense in points, with intervals.
+    One mark in a row and its number where no other mark reaches: nothing can lie on anything.
+    """
+    ratios = _shown(panel, "times")
+    points = _shown(panel, "points")
+    tones = colours.palette(dark)
+    upper = RATIO_ROW * len(ratios)
+    lower = POINT_ROW * len(points)
+    height = TITLE + upper + AXIS + lower + AXIS
+    # Shares of what lies between the margins, from the bottom.
+    inside = height - TITLE - AXIS
+    data = [
+        *_ratio_marks(ratios, tones),
+        _point_marks(points, tones),
+        _point_numbers(points, tones),
     ]
+    figure = layout(
+        title(panel),
+        dark,
+        height,
+        margin={"l": 8, "r": 8, "t": TITLE, "b": AXIS},
+        xaxis={**_ratio_range(ratios), "anchor": "y", "automargin": False},
+        yaxis={**_row_axis(ratios, tones), "domain": [1 - upper / inside, 1]},
+        bargap=0.3,
+    )
+    quiet = {"gridcolor": tones.grid, "zeroline": False, "linecolor": tones.grid}
+    figure["xaxis2"] = {**quiet, **_point_range(points), "anchor": "y2"}
+    lines = {**_row_axis(points, tones), "domain": [0, lower / inside], "anchor": "x2"}
+    figure["yaxis2"] = {**quiet, "automargin": True, **lines}
+    figure["shapes"] = [
+        vertical_line(1, tones, "y domain"),
+        vertical_line(0, tones, "y2 domain", "x2"),
+    ]
+    figure["annotations"] = [
+        _unit("times better than dense (log)", "y domain", tones),
+        _unit("points better, 95 % interval", "y2 domain", tones),
+    ]
+    return {"data": data, "layout": figure}
 
 
-# ---------------------------------------------------------------- ratios to dense
+def _unit(text: str, yref: str, tones: colours.Palette) -> Chart:
+    """An axis title in the column of the rows' names, level with the ticks: it costs no height."""
+    return {
+        "text": text,
+        "xref": "paper",
+        "x": 0,
+        "xanchor": "right",
+        "xshift": -10,
+        "yref": yref,
+        "y": 0,
+        "yanchor": "top",
+        "yshift": -3,
+        "showarrow": False,
+        "font": {"color": tones.muted, "size": 12},
+    }
 
 
-def ratios(panel: ResultPanel, *, dark: bool) -> Chart:
-    """How many times better than dense each figure is, on a log axis; one bar for each state."""
-    rows = _rows(panel, "times")
-    heights, ticks = _under_aspects(rows)
-    states = panel.states[1:]
-    data = []
-    for place, state in enumerate(states):
-        data += _bars(rows, heights, state, place, len(states), dark)
-    values = [i.change.value for _, i in _shapes(panel, "times") if i.change]
+def _ratio_range(ratios: Sequence[tuple[FigureRow, Improvement]]) -> Chart:
+    values = [improvement.change.value for _, improvement in ratios if improvement.change]
     low = min([0.8, *values]) / 1.15
     high = max([2.0, *values])
     # A third more than the longest bar, so that the number beside it has room.
     room = 0.32 * max(1.0, math.log10(high / low))
-    tones = colours.palette(dark)
-    axis = ratio_axis(low, high, "times better than dense (log)", room=room, last=high * 2.2)
-    figure = layout(
-        title(panel),
-        dark,
-        92 + BAR_ROW * len(ticks),
-        xaxis=axis,
-        yaxis=_row_axis(ticks, tones),
-        shapes=[vertical_line(1, tones)],
-        bargap=0.3,
-        barmode="overlay",
-    )
-    figure["showlegend"] = len(states) > 1
-    figure["legend"] = {
-        "orientation": "h",
-        "x": 1,
-        "xanchor": "right",
-        "y": 1.0,
-        "yanchor": "bottom",
+    return ratio_axis(low, high, "", room=room, last=high * 2.2)
+
+
+def _point_range(points: Sequence[tuple[FigureRow, Improvement]]) -> Chart:
+    reach = _reach(points)
+    return {
+        "range": [-reach, 1.6 * reach],  # numbers stand at the right of the longest interval
+        "showgrid": True,
     }
-    return {"data": data, "layout": figure}
+
+
+def _reach(points: Sequence[tuple[FigureRow, Improvement]]) -> float:
+    """The end of the longest interval, in points, and a little more."""
+    changes = [improvement.change for _, improvement in points if improvement.change]
+    ends = [abs(100 * end) for change in changes for end in (change.low, change.high)]
+    return max([2.0, *ends]) * 1.1
+
+
+def row_label(row: FigureRow) -> str:
+    """A row's name, with its aspect where the name alone does not say it."""
+    return f"{row.aspect.lower()}: {row.name}" if row.aspect in ("Speed", "Energy") else row.name
 
 
 def ratio_axis(
@@ -126,92 +170,66 @@ def ratio_axis(
         "showgrid": True,
         "tickvals": ticks,
         "ticktext": [f"{tick:g}×" for tick in ticks],
-        "title": {"text": title},
+        "title": {"text": title, "standoff": 4},
     }
 
 
-def vertical_line(x: float, tones: colours.Palette) -> Chart:
+def vertical_line(x: float, tones: colours.Palette, yref: str = "paper", xref: str = "x") -> Chart:
     """Where dense is."""
     return {
         "type": "line",
+        "xref": xref,
         "x0": x,
         "x1": x,
-        "yref": "paper",
+        "yref": yref,
         "y0": 0,
         "y1": 1,
         "line": {"color": tones.dense, "width": 1.5},
     }
 
 
-def _under_aspects(rows: Sequence[FigureRow]) -> tuple[dict[str, float], dict[float, str]]:
-    """Heights of the rows, the first on top, and all ticks, among them a heading an aspect."""
-    heights: dict[str, float] = {}
-    ticks: dict[float, str] = {}
-    height = 0.0
-    aspect = ""
-    for row in rows:
-        if row.aspect != aspect:
-            aspect = row.aspect
-            ticks[height] = f"<b>{aspect}</b>"
-            height -= 1
-        heights[row.name] = height
-        ticks[height] = row.name
-        height -= 1
-    return heights, ticks
-
-
-def _row_axis(ticks: dict[float, str], tones: colours.Palette, above: float = 0.6) -> Chart:
+def _row_axis(rows: Sequence[tuple[FigureRow, Improvement]], tones: colours.Palette) -> Chart:
+    """The first row on top, at 0, and the others below it."""
     return {
-        "tickvals": list(ticks),
-        "ticktext": list(ticks.values()),
+        "tickvals": [-i for i in range(len(rows))],
+        "ticktext": [row_label(row) for row, _ in rows],
         "showgrid": False,
-        "range": [min(ticks) - 0.6, max(ticks) + above],
+        "range": [0.5 - max(1, len(rows)), 0.5],
         "tickfont": {"color": tones.text, "size": FONT},
         "fixedrange": True,
     }
 
 
-def _bars(
-    rows: Sequence[FigureRow],
-    heights: dict[str, float],
-    state: str,
-    place: int,
-    states: int,
-    dark: bool,
+def _ratio_marks(
+    ratios: Sequence[tuple[FigureRow, Improvement]], tones: colours.Palette
 ) -> list[Chart]:
-    """A state's bars, and the numbers to their right. place: of the state among those drawn."""
-    tones = colours.palette(dark)
-    shown = [(row, row.improvements[state]) for row in rows if state in row.improvements]
-    ends = [_bar_end(improvement) for _, improvement in shown]
-    width = 0.62 / states
-    offset = (states / 2 - place - 0.5) * width
-    y = [heights[row.name] + offset for row, _ in shown]
+    """A bar from 1 for each figure, and the numbers to their right."""
+    ends = [_bar_end(improvement) for _, improvement in ratios]
+    y = [-i for i in range(len(ratios))]
     bars = {
         "type": "bar",
         "orientation": "h",
-        "name": state,
-        "base": [1.0] * len(shown),
+        "base": [1.0] * len(ratios),
         "x": [end - 1 for end in ends],
         "y": y,
-        "width": width * 0.92,
+        "width": 0.66,
         "marker": {
-            "color": [_colour(improvement, place, states, tones) for _, improvement in shown],
+            "color": [_colour(improvement, tones) for _, improvement in ratios],
             "line": {"width": 0},
-            "pattern": {**HATCH, "shape": ["/" if row.modelled else "" for row, _ in shown]},
+            "pattern": {**HATCH, "shape": ["/" if row.modelled else "" for row, _ in ratios]},
         },
-        "hovertext": [_hover(row, state, improvement) for row, improvement in shown],
+        "hovertext": [_hover(row, improvement) for row, improvement in ratios],
         "hoverinfo": "text",
     }
-    inks = [tones.text if _decided(improvement) else tones.muted for _, improvement in shown]
+    inks = [tones.text if _decided(improvement) else tones.muted for _, improvement in ratios]
     numbers = {
         "type": "scatter",
         "mode": "text",
-        "x": [max(1.0, end) * 1.03 for end in ends],
+        "x": [max(1.0, end) * 1.04 for end in ends],
         "y": y,
-        "text": [_number(row, improvement) for row, improvement in shown],
+        "text": [_number(improvement) for _, improvement in ratios],
         "textposition": "middle right",
         "cliponaxis": False,
-        "showlegend": False,
         "textfont": {"color": inks, "size": FONT},
         "hoverinfo": "skip",
     }
@@ -229,106 +247,49 @@ def _decided(improvement: Improvement) -> bool:
     return improvement.verdict in ("better", "worse")
 
 
-def _colour(improvement: Improvement, place: int, states: int, tones: colours.Palette) -> str:
+def _colour(improvement: Improvement, tones: colours.Palette) -> str:
     if not _decided(improvement):
         return tones.removed
-    strong = tones.kept if improvement.verdict == "better" else tones.highlight
-    # The last state is the one that counts: those before it are paler.
-    return strong if place == states - 1 else colours.alpha(strong, 0.5)
+    return tones.kept if improvement.verdict == "better" else tones.highlight
 
 
-def _number(row: FigureRow, improvement: Improvement) -> str:
-    """What stands at the end of a bar."""
+def _number(improvement: Improvement) -> str:
+    """What stands at the end of a bar: short, for the reason stands in a line of its own."""
     if improvement.change is None or improvement.verdict == "no verdict":
         return improvement.verdict
-    ratio = words.ratio(improvement.change.value)
-    if improvement.verdict == "same":
-        return f"{ratio}, no improvement"
-    return f"{ratio}, modelled" if row.modelled else ratio
+    return words.ratio(improvement.change.value)
 
 
-def _hover(row: FigureRow, state: str, improvement: Improvement) -> str:
-    name = f"{row.name[:1].upper()}{row.name[1:]}, {state}"
-    lines = [
-        f"{name}: {row.cells[state]}, dense {row.cells['dense']}",
-        amount(row, improvement),
-    ]
+def _hover(row: FigureRow, improvement: Improvement) -> str:
+    cells = [f"{state} {cell}" for state, cell in row.cells.items()]
+    name = f"{row.name[:1].upper()}{row.name[1:]}"
+    lines = [f"{name}: {', '.join(cells)}", amount(row, improvement)]
     if improvement.why:
         lines.append(improvement.why)
     return "<br>".join(lines)
 
 
-# ---------------------------------------------------------------- differences from dense
-
-
-def points(panel: ResultPanel, *, dark: bool) -> Chart:
-    """How many percentage points better than dense each share is, with its interval."""
-    rows = _rows(panel, "points")
-    tones = colours.palette(dark)
-    heights = {row.name: -float(i) for i, row in enumerate(rows)}
-    states = panel.states[1:]
-    data = [
-        _dots(rows, heights, state, place, len(states), dark) for place, state in enumerate(states)
-    ]
-    changes = [improvement.change for _, improvement in _shapes(panel, "points")]
-    ends = [abs(end) for change in changes if change for end in (change.low, change.high)]
-    reach = max([2.0, *(100 * end for end in ends)]) * 1.15
-    axis = {
-        "title": {"text": "points better than dense"},
-        "range": [-reach, reach],
-        "showgrid": True,
-    }
-    ticks = {height: name for name, height in heights.items()}
-    figure = layout(
-        "Answers, with 95 % intervals",
-        dark,
-        110 + POINT_ROW * len(rows),
-        xaxis=axis,
-        yaxis=_row_axis(ticks, tones, above=0.8),
-        shapes=[vertical_line(0, tones)],
-    )
-    return {"data": data, "layout": figure}
-
-
-def _dots(
-    rows: Sequence[FigureRow],
-    heights: dict[str, float],
-    state: str,
-    place: int,
-    states: int,
-    dark: bool,
-) -> Chart:
-    """A state's differences with their intervals. place: of the state among those drawn."""
-    tones = colours.palette(dark)
-    offset = (states / 2 - place - 0.5) * 0.36
-    x, y, above, below, inks, texts, hovers = [], [], [], [], [], [], []
-    for row in rows:
-        improvement = row.improvements.get(state)
-        if improvement is None or improvement.change is None:
-            continue
+def _point_marks(points: Sequence[tuple[FigureRow, Improvement]], tones: colours.Palette) -> Chart:
+    """Differences with their intervals, and the numbers in a column at the right."""
+    x, y, above, below, inks, hovers = [], [], [], [], [], []
+    for i, (row, improvement) in enumerate(points):
         change = improvement.change
-        decided = _decided(improvement)
+        if change is None:
+            continue
         x.append(100 * change.value)
-        y.append(heights[row.name] + offset)
+        y.append(-i)
         above.append(100 * change.high - 100 * change.value)
         below.append(100 * change.value - 100 * change.low)
-        inks.append(_colour(improvement, place, states, tones) if decided else tones.dense)
-        texts.append(words.signed(change.value))
-        hovers.append(_hover(row, state, improvement))
+        inks.append(_colour(improvement, tones) if _decided(improvement) else tones.dense)
+        hovers.append(_hover(row, improvement))
     return {
         "type": "scatter",
-        "mode": "markers+text",
-        "name": state,
+        "mode": "markers",
+        "xaxis": "x2",
+        "yaxis": "y2",
         "x": x,
         "y": y,
-        "marker": {
-            "size": 10,
-            "color": inks,
-            "symbol": "circle" if place == states - 1 else "circle-open",
-        },
-        "text": texts,
-        "textposition": "top center",
-        "textfont": {"color": tones.text, "size": 13},
+        "marker": {"size": 9, "color": inks},
         "cliponaxis": False,
         "error_x": {
             "type": "data",
@@ -337,10 +298,32 @@ def _dots(
             "arrayminus": below,
             "color": tones.dense,
             "thickness": 1.5,
-            "width": 5,
+            "width": 4,
         },
         "hovertext": hovers,
         "hoverinfo": "text",
+    }
+
+
+def _point_numbers(
+    points: Sequence[tuple[FigureRow, Improvement]], tones: colours.Palette
+) -> Chart:
+    texts = [
+        words.signed(improvement.change.value) if improvement.change else improvement.verdict
+        for _, improvement in points
+    ]
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "xaxis": "x2",
+        "yaxis": "y2",
+        "x": [1.08 * _reach(points)] * len(points),
+        "y": [-i for i in range(len(points))],
+        "text": texts,
+        "textposition": "middle right",
+        "textfont": {"color": tones.text, "size": FONT},
+        "cliponaxis": False,
+        "hoverinfo": "skip",
     }
 
 
@@ -373,7 +356,7 @@ def timing_protocol(end: Finished, onnx_timings: Timings | None = None) -> str:
 
 def table(panel: ResultPanel) -> pd.DataFrame:
     """The states side by side, and how the last one compares with dense, in words."""
-    last = panel.states[-1]
+    last = panel.shown
     records = []
     for row in panel.rows:
         improvement = row.improvements.get(last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from dashboard import words
 from dashboard.charts import reasons
@@ -69,6 +70,25 @@ class ResultPanel:
     rows: list[FigureRow]
     states: tuple[str, ...]
     absent: dict[str, str]
+
+    @property
+    def shown(self) -> str:
+        """The state that pictures and sentences are of: compact where there is one, else masked.
+
+        The other states are columns of the table: a compact model is what one takes away.
+        """
+        return self.states[-1]
+
+
+class NotImproved(NamedTuple):
+    """Figures that did not improve, and the one reason that they share.
+
+    names: short, for a line that is folded; what: with their amounts.
+    """
+
+    names: str
+    what: str
+    why: str
 
 
 def against_dense(
@@ -386,45 +406,54 @@ def _points(reason: str, change: Spread | None) -> Improvement:
 def improved(panel: ResultPanel) -> list[str]:
     """The improvements, a short line each; accuracy that was kept is one, and comes first."""
     kept = [
-        f"Accuracy kept{_of_state(state, panel)}: {amount(row, improvement)}, within the interval"
-        for row, state, improvement in _listed(panel, ("same",))
+        f"Accuracy kept: {amount(row, improvement)}, within the interval"
+        for row, improvement in _listed(panel, ("same",))
         if row.aspect == "Accuracy"
     ]
     better = [
-        f"{_heading(row, state, panel)}: {amount(row, improvement)}"
-        for row, state, improvement in _listed(panel, ("better",))
+        f"{_heading(row)}: {amount(row, improvement)}"
+        for row, improvement in _listed(panel, ("better",))
     ]
     return kept + better
 
 
-def not_improved(panel: ResultPanel) -> list[str]:
+def not_improved(panel: ResultPanel) -> list[NotImproved]:
     """What did not improve, each with its reason; figures that share one stand in one line."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    by_reason: dict[tuple[str, str], list[tuple[FigureRow, Improvement]]] = {}
     verdicts = ("same", "worse", "no verdict", "not measured")
-    for row, state, improvement in _listed(panel, verdicts):
+    for row, improvement in _listed(panel, verdicts):
         if row.aspect == "Accuracy" and improvement.verdict == "same":
             continue  # kept accuracy is an improvement
-        text = f"{_heading(row, state, panel)}: {amount(row, improvement)}"
-        by_reason.setdefault((improvement.why, row.aspect), []).append(text)
-    return [f"{'; '.join(texts)}. {why}" for (why, _), texts in by_reason.items()]
+        by_reason.setdefault((improvement.why, row.aspect), []).append((row, improvement))
+    lines = []
+    for (why, aspect), figures in by_reason.items():
+        names = ", ".join(dict.fromkeys(_short_name(row) for row, _ in figures))
+        if aspect == "Speed":
+            names = f"Speed in {names}"
+        amounts = [f"{_heading(row)}: {amount(row, improvement)}" for row, improvement in figures]
+        lines.append(NotImproved(names, "; ".join(amounts), why))
+    for state, why in panel.absent.items():
+        name = f"{state.capitalize()} model"
+        lines.append(NotImproved(name, f"{name}: none", why))
+    return lines
 
 
-def _listed(
-    panel: ResultPanel, verdicts: Sequence[str]
-) -> Iterator[tuple[FigureRow, str, Improvement]]:
+def _short_name(row: FigureRow) -> str:
+    """`Weights in memory`; of a speed the runtime alone: batches share their reason."""
+    if row.aspect == "Speed":
+        return row.name.rsplit(",", 1)[0]
+    return _heading(row)
+
+
+def _listed(panel: ResultPanel, verdicts: Sequence[str]) -> Iterator[tuple[FigureRow, Improvement]]:
     for row in panel.rows:
-        for state, improvement in row.improvements.items():
-            if improvement.verdict in verdicts and not row.table_only:
-                yield row, state, improvement
+        improvement = row.improvements.get(panel.shown)
+        if improvement and improvement.verdict in verdicts and not row.table_only:
+            yield row, improvement
 
 
-def _heading(row: FigureRow, state: str, panel: ResultPanel) -> str:
-    return f"{row.name[:1].upper()}{row.name[1:]}{_of_state(state, panel)}"
-
-
-def _of_state(state: str, panel: ResultPanel) -> str:
-    """Written only where there are two to tell apart."""
-    return f", {state}" if len(panel.states) > 2 else ""
+def _heading(row: FigureRow) -> str:
+    return f"{row.name[:1].upper()}{row.name[1:]}"
 
 
 def amount(row: FigureRow, improvement: Improvement) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from pruning.events import (
     Event,
     Finished,
     Forecast,
+    Halted,
     Layer,
     Measured,
     Measurement,
@@ -36,17 +37,29 @@ STAGES = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final":
 class RunHistory:
     """A run's events so far, sorted by what curves need. Each list holds (epochs done, event).
 
-    epochs: that the run will train in all, without its controls.
+    epochs: that the run will train in all, without its controls; dense: on test data;
+    dense_validation, dense_validation_loss: the same model on the data that epochs are measured on,
+    which runs before November 2026 did not measure.
     """
 
     epochs: int = 0
     dense: Measurement | None = None
+    dense_validation: Accuracy | None = None
+    dense_validation_loss: float | None = None
     steps: list[tuple[int, Pruned]] = field(default_factory=list)
     trained: list[tuple[int, Epoch]] = field(default_factory=list)
     measured: list[tuple[int, Measured]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     forecasts: list[Forecast] = field(default_factory=list)
     finished: Finished | None = None
+    halted: Halted | None = None
+
+    @property
+    def result(self) -> Finished | None:
+        """What the run ended with; of a stopped run, what it had reached."""
+        if self.finished is None and self.halted:
+            return self.halted.result
+        return self.finished
 
     @property
     def done(self) -> int:
@@ -68,6 +81,8 @@ def history(events: Iterable[Event]) -> RunHistory:
                 run.epochs = event.epochs - control_epochs(event.recipe)
             case Measured(stage="dense"):
                 run.dense = event.measurement
+                run.dense_validation = event.validation
+                run.dense_validation_loss = event.validation_loss
             case Measured():
                 run.measured.append((run.done, event))
             case Pruned():
@@ -80,6 +95,8 @@ def history(events: Iterable[Event]) -> RunHistory:
                 run.forecasts.append(event)
             case Finished():
                 run.finished = event
+            case Halted():
+                run.halted = event
     return run
 
 
@@ -95,11 +112,22 @@ def control_epochs(recipe: dict[str, Any]) -> int:
 
 
 def curves(
-    run: RunHistory, id: str, criterion: str, *, dark: bool, arrive: bool = False
+    run: RunHistory,
+    id: str,
+    criterion: str,
+    *,
+    dark: bool,
+    arrive: bool = False,
+    short: bool = False,
 ) -> dict[str, Any]:
-    """The data of the live curves. arrive: bring them into view when they first appear."""
+    """The data of the live curves.
+
+    arrive: bring them into view when they first appear; short: accuracy and file size alone.
+    """
     style = colours.technique(criterion, dark)
-    panels = [_accuracy(run), _loss(run), _kept_weights(run), _file_size(run)]
+    panels = [_accuracy(run), _file_size(run)]
+    if not short:
+        panels = [_accuracy(run), _loss(run), _kept_weights(run), _file_size(run)]
     takeaways = " ".join(panel["alt"] for panel in panels)
     return {
         "run": id,
@@ -109,11 +137,13 @@ def curves(
         "xlabel": "epochs",
         "alt": f"{run.done} of {run.epochs} epochs. {takeaways}",
         "arrive": arrive,
+        "short": short,
         "panels": panels,
     }
 
 
 def _accuracy(run: RunHistory) -> dict[str, Any]:
+    """Validation and its dense line; test as diamonds, dense's own at epoch 0 in neutral colour."""
     validation = []
     for epoch, event in run.trained:
         if event.accuracy:
@@ -121,6 +151,10 @@ def _accuracy(run: RunHistory) -> dict[str, Any]:
             text = f"After epoch {epoch}: {share} of the validation examples right."
             validation.append(_accuracy_point(epoch, event.accuracy, text))
     test = []
+    dense = []
+    if run.dense and run.dense.accuracy:
+        text = f"Dense: {words.percent(run.dense.accuracy)} of the test examples right."
+        dense.append([*_accuracy_point(0, run.dense.accuracy, text), True, ""])
     for epoch, measured in run.measured:
         accuracy = measured.measurement.accuracy
         if accuracy:
@@ -128,13 +162,12 @@ def _accuracy(run: RunHistory) -> dict[str, Any]:
             text = f"{stage}: {words.percent(accuracy)} of the test examples right."
             label = "" if measured.stage == "final" else measured.stage
             test.append([*_accuracy_point(epoch, accuracy, text), True, label])
-    newest = _newest_accuracy(run)
-    dense = run.dense.accuracy if run.dense else None
     title = "Accuracy"
     alt = "Accuracy: no epoch is done yet."
+    newest = newest_accuracy(run)
     if newest:
-        title = f"Accuracy: {words.percent(newest)}"
-        alt = f"{title}; dense {words.percent(dense)}."
+        title = f"Accuracy, {newest.split}: {words.percent(newest.accuracy)}"
+        alt = f"{title}; dense {words.percent(newest.dense)}."
     return {
         "id": "accuracy",
         "kind": "percent",
@@ -142,19 +175,73 @@ def _accuracy(run: RunHistory) -> dict[str, Any]:
         "alt": alt,
         "lines": [
             {"style": "line", "name": "validation", "points": validation},
+            {"style": "dense", "name": "dense, test", "points": dense},
             {"style": "test", "name": "test", "points": test},
         ],
-        "dense": [dense.value * 100, "dense"] if dense else None,
+        "dense": _dense_line(run.dense_validation.value * 100) if run.dense_validation else None,
         "zero": False,
     }
 
 
-def _newest_accuracy(run: RunHistory) -> Accuracy | None:
+class NewestAccuracy(NamedTuple):
+    """An accuracy, and the dense model's of the same split, "validation" or "test"."""
+
+    split: str
+    accuracy: Accuracy
+    dense: Accuracy | None
+
+
+def newest_accuracy(run: RunHistory) -> NewestAccuracy | None:
     """A finished run's on test data; of one under way, the last epoch's on validation data."""
-    validation = [event.accuracy for _, event in run.trained if event.accuracy]
-    test = [event.measurement.accuracy for _, event in run.measured if event.measurement.accuracy]
-    newest = [*validation, *test] if run.finished else [*test, *validation]
+    dense_test = run.dense.accuracy if run.dense else None
+    validation = [
+        NewestAccuracy("validation", event.accuracy, run.dense_validation)
+        for _, event in run.trained
+        if event.accuracy
+    ]
+    test = [
+        NewestAccuracy("test", measured.measurement.accuracy, dense_test)
+        for _, measured in run.measured
+        if measured.measurement.accuracy
+    ]
+    newest = [*validation, *test] if run.result else [*test, *validation]
     return newest[-1] if newest else None
+
+
+class AsPruned(NamedTuple):
+    """A run's model as its last pruning step left it, beside dense on the same data.
+
+    split: "validation", or "test" in runs that did not measure the former; loss: its change.
+    """
+
+    split: str
+    dense: Accuracy
+    pruned: Accuracy
+    loss: float | None
+
+
+def as_pruned(run: RunHistory) -> AsPruned | None:
+    """None without data. Where nothing was done after pruning, the final model is as pruned."""
+    stages = {measured.stage: measured for _, measured in run.measured}
+    measured = stages.get("pruned") or stages.get("final")
+    if measured is None or run.dense is None:
+        return None
+    if measured.validation and run.dense_validation:
+        accuracies = ("validation", run.dense_validation, measured.validation)
+        losses = run.dense_validation_loss, measured.validation_loss
+    elif measured.measurement.accuracy and run.dense.accuracy:
+        accuracies = ("test", run.dense.accuracy, measured.measurement.accuracy)
+        losses = run.dense.loss, measured.measurement.loss
+    else:
+        return None
+    before, after = losses
+    change = after - before if after is not None and before is not None else None
+    return AsPruned(*accuracies, change)
+
+
+def _dense_line(value: float) -> list[Any]:
+    """[value, its name in two lines]: the dense model on validation data, as the curve is."""
+    return [value, "dense,\nvalidation"]
 
 
 def _accuracy_point(epoch: int, accuracy: Accuracy, text: str) -> list[Any]:
@@ -172,8 +259,8 @@ def _loss(run: RunHistory) -> dict[str, Any]:
         if event.loss is not None:
             text = f"Loss after epoch {epoch}: {event.loss:.3f} on validation data."
             validation.append([epoch, event.loss, None, None, text])
-    dense = run.dense.loss if run.dense else None
-    title = f"Loss: {validation[-1][1]:.3f}" if validation else "Loss"
+    dense = run.dense_validation_loss
+    title = f"Loss, validation: {validation[-1][1]:.3f}" if validation else "Loss"
     return {
         "id": "loss",
         "kind": "number",
@@ -183,7 +270,7 @@ def _loss(run: RunHistory) -> dict[str, Any]:
             {"style": "line", "name": "validation", "points": validation},
             {"style": "train", "name": "training", "points": training},
         ],
-        "dense": None if dense is None else [dense, "dense"],
+        "dense": None if dense is None else _dense_line(dense),
         "zero": True,
     }
 
@@ -210,7 +297,7 @@ def _kept_weights(run: RunHistory) -> dict[str, Any]:
 
 def _file_size(run: RunHistory) -> dict[str, Any]:
     panel = {"id": "size", "kind": "bytes", "zero": True}
-    title = "Sparse file"
+    title = "Sparse file (bitmask)"
     if run.dense is None:
         alt = "File size: not measured yet."
         return {**panel, "title": title, "alt": alt, "lines": [], "dense": None}
@@ -219,7 +306,7 @@ def _file_size(run: RunHistory) -> dict[str, Any]:
     for epoch, event in run.steps:
         size = sparse_file(run.dense, event.layers)
         stored = f"{words.size(size)}, a bit for each weight and the values kept"
-        title = f"Sparse file: {words.size(size)}"
+        title = f"Sparse file (bitmask): {words.size(size)}"
         points.append((epoch, size, f"Step {event.step} of {event.steps}: {stored}."))
     return {
         **panel,

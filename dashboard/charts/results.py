@@ -8,48 +8,60 @@ from dashboard import words
 from dashboard.charts.prune import RunHistory, sparse_file
 from pruning.events import Finished, Measurement
 from pruning.metrics import accuracy_change
+from pruning.recipe import Recipe
 
 NO_CHANGE = 1.05  # ratios below it are not called an improvement
 
 
-def stages(end: Finished, finetuned: bool) -> dict[str, Measurement]:
-    """What was measured on the way, by its name for people, in order.
-
-    finetuned: something was trained after pruning. Else a recalibrated model is the final one.
-    """
+def stages(end: Finished, recipe: Recipe) -> dict[str, Measurement]:
+    """What was measured on the way, by its name for people, in order."""
     measured = {"dense": end.dense}
     if end.pruned:
-        alone = finetuned and not end.recalibrated
-        measured["pruned, before fine-tuning" if alone else "pruned"] = end.pruned
-    if end.recalibrated and finetuned:
+        measured[pruned_stage(recipe)] = end.pruned
+    if end.recalibrated and recipe.epochs:
         measured["recalibrated"] = end.recalibrated
-    if finetuned:
+    if recipe.epochs:
         last = "after fine-tuning"
-    elif end.pruned:
+    elif end.pruned:  # without training it was measured only because recalibration followed
         last = "recalibrated"
     else:
         last = "pruned"
     measured[last] = end.final
+    if end.compact:
+        measured["compact"] = end.compact
     return measured
+
+
+def pruned_stage(recipe: Recipe) -> str:
+    """When "pruned" was measured, in words. With several steps much was fine-tuned before it."""
+    if recipe.steps == 1:
+        return "right after one-shot pruning"
+    if (
+        recipe.schedule == "one_shot"
+    ):  # all is removed in the first step; it is measured in the last
+        return "before the last fine-tuning"
+    return "after the last pruning step"
 
 
 # ---------------------------------------------------------------- the table of stages
 
 
-def stage_table(end: Finished, finetuned: bool = True) -> pd.DataFrame:
-    """What each stage measured, in words: a column for each, and the change from dense to final."""
+def stage_table(end: Finished, recipe: Recipe) -> pd.DataFrame:
+    """What each stage measured, in words: a column for each, and the change from dense to the
+    model that the run is for.
+    """
     columns = {
         "measured": [
             "accuracy (test)",
             "loss (test)",
             "weights",
             "MACs",
-            "sparse file",
+            "sparse file (bitmask)",
             "sparse file, compressed",
             "latency, one example",
         ]
     }
-    for name, stage in stages(end, finetuned).items():
+    for name, stage in stages(end, recipe).items():
         columns[name] = [
             words.percent(stage.accuracy),
             words.NOT_MEASURED if stage.loss is None else f"{stage.loss:.3f}",
@@ -64,15 +76,15 @@ def stage_table(end: Finished, finetuned: bool = True) -> pd.DataFrame:
 
 
 def _latency(stage: Measurement, end: Finished) -> str:
-    """Only the dense and the final model are timed: masks alone change no latency."""
-    if stage.latency is None and stage is not end.dense and stage is not end.final:
+    """Stages on the way are not timed: masks alone change no latency."""
+    if stage.latency is None and stage in (end.pruned, end.recalibrated):
         return "as dense"
     return words.ms(stage.latency)
 
 
 def _changes(end: Finished) -> list[str]:
-    """From dense to final, in the order of the table's rows."""
-    dense, final = end.dense, end.final
+    """From dense to the last column, in the order of the table's rows."""
+    dense, final = end.dense, end.deliverable
     accuracy = ""
     if dense.accuracy and final.accuracy:
         accuracy = words.points(final.accuracy, dense.accuracy)
@@ -100,19 +112,20 @@ def _less(dense: int | None, final: int | None, word: str) -> str:
     return f"{words.times((dense or 0) / final)} {word}"
 
 
-def verdict(end: Finished, finetuned: bool = True) -> str:
-    """The finding, in one sentence: what was gained and what it cost."""
-    dense, final = end.dense, end.final
+def verdict(end: Finished, recipe: Recipe) -> str:
+    """The finding, in one sentence: what was gained and what it cost. Accuracies are on test."""
+    dense, final = end.dense, end.deliverable
     removed = "No weight was removed"
     if end.sparsity:
         removed = f"{words.share(round(end.sparsity, 4))} of the weights are removed"
     if not dense.accuracy or not final.accuracy:
         return f"{removed}; accuracy was not measured, for there is no test data."
-    between = list(stages(end, finetuned).items())[1:-1]
-    way = [
-        f"{words.percent(stage.accuracy)} {name.removeprefix('pruned, ')}"
-        for name, stage in between
+    between = [
+        (name, stage)
+        for name, stage in stages(end, recipe).items()
+        if stage in (end.pruned, end.recalibrated)
     ]
+    way = [f"{words.percent(stage.accuracy)} {name}" for name, stage in between]
     before = f" ({', '.join(way)})" if way else ""
     difference = words.points(final.accuracy, dense.accuracy)
     change = accuracy_change(final, dense)
@@ -121,32 +134,62 @@ def verdict(end: Finished, finetuned: bool = True) -> str:
     return f"{removed}, and accuracy is {accuracy}{before}: {difference} from dense{tie}."
 
 
+def stopped(run: RunHistory) -> str:
+    """How far a stopped run came, and what of it is kept."""
+    halted = run.halted
+    if halted is None or halted.result is None:
+        return "Stopped before anything whole was done: nothing of it is kept."
+    unit = "epoch" if run.finetunes else "step"
+    reached = f"{halted.done:,} of {words.plural(halted.planned, unit)}"
+    return f"Stopped after {reached}; the model of that moment is kept, measured but not timed."
+
+
 # ---------------------------------------------------------------- large numbers
 
 
+def file_bytes(measured: Measurement) -> int:
+    """Of the smallest file in which the model is as good as before: the improvements' own figure.
+
+    Runs from before entropy coding have a bitmask and values.
+    """
+    return measured.size.entropy_coded or measured.size.sparse
+
+
 def tiles(run: RunHistory) -> list[tuple[str, str, str]]:
-    """(label, value, what stands beside it): the four numbers to read from three metres."""
-    if run.finished:
-        return _final_tiles(run.finished)
+    """(label, value, what stands beside it): the numbers to read from three metres."""
+    if run.result:
+        return final_tiles(run.result)
     if run.dense is None:
         labels = ("Accuracy, validation", "Weights kept", "Sparse file", "Latency")
         return [(label, "—", "measuring dense") for label in labels]
     return _tiles_so_far(run, run.dense)
 
 
-def _final_tiles(end: Finished) -> list[tuple[str, str, str]]:
-    dense, final = end.dense, end.final
-    change = ""
-    if dense.accuracy and final.accuracy:
-        change = words.points(final.accuracy, dense.accuracy)
-    latency = f"{final.latency.median:.2f} ms" if final.latency else words.NOT_MEASURED
-    dense_latency = f"dense {dense.latency.median:.2f} ms" if dense.latency else ""
-    return [
-        ("Accuracy, test", words.percent(final.accuracy), change),
-        ("Weights kept", words.count(final.kept), f"of {words.count(dense.kept)}"),
-        ("Sparse file", words.size(final.size.sparse), f"of {words.size(dense.size.dense)}"),
-        ("Latency", latency, dense_latency),
+def final_tiles(end: Finished) -> list[tuple[str, str, str]]:
+    """Of the compact model where there is one, for it is what one takes away; else masked."""
+    dense, final = end.dense, end.deliverable
+    of = ", compact" if end.compact else ""
+    accuracy = f"dense {words.percent(dense.accuracy)}" if dense.accuracy else ""
+    shown = [
+        ("Accuracy, test", words.percent(final.accuracy), accuracy),
+        (f"Weights{of}", words.count(final.kept), f"dense {words.count(dense.kept)}"),
+        (
+            f"File{of}",
+            words.size(file_bytes(final)),
+            f"dense {words.size(dense.size.dense)}",
+        ),
     ]
+    if end.compact and final.memory and dense.memory:  # masks alone change no memory
+        memory = words.size(final.memory.weights)
+        shown.append((f"Memory{of}", memory, f"dense {words.size(dense.memory.weights)}"))
+    return [*shown, (f"Latency{of}", _milliseconds(final), f"dense {_milliseconds(dense)}")]
+
+
+def _milliseconds(measured: Measurement) -> str:
+    """The median alone: its spread stands in the table."""
+    if measured.latency is None:
+        return words.NOT_MEASURED
+    return words.ms(measured.latency).split(" (")[0]
 
 
 def _tiles_so_far(run: RunHistory, dense: Measurement) -> list[tuple[str, str, str]]:
@@ -158,7 +201,7 @@ def _tiles_so_far(run: RunHistory, dense: Measurement) -> list[tuple[str, str, s
         (
             "Accuracy, validation",
             words.percent(accuracy) if accuracy else "—",
-            f"dense {words.percent(dense.accuracy)} (test)",
+            f"dense {words.percent(run.dense_validation)}" if run.dense_validation else "",
         ),
         ("Weights kept", kept, f"of {words.count(dense.kept)}"),
         ("Sparse file", size, f"of {words.size(dense.size.dense)}"),

@@ -1,11 +1,12 @@
 // Live curves: small panels that share an x axis (epochs). The element stays; each batch of data
 // only redraws its marks.
-// data: {run, colour, dash, end, xlabel, alt, arrive, panels: [panel]}
+// data: {run, colour, dash, end, xlabel, alt, arrive, short, panels: [panel]}
 // panel: {id, title, alt, kind: "percent" | "bytes" | "number", zero, dense: [y, label] | null,
-//         lines: [{style: "line" | "train" | "test" | "steps", name,
+//         lines: [{style: "line" | "train" | "test" | "dense" | "steps", name,
 //                  points: [[x, y, low, high, text, shown, name]]}]}
 
-const MARGIN = { top: 26, right: 44, bottom: 34, left: 52 };
+const MARGIN = { top: 26, right: 70, bottom: 34, left: 52 };
+const DIAMONDS = ["test", "dense"]; // styles of points that are no curve
 const MANY = 40; // points beyond which intervals are a band, and marks give way to the line
 
 function niceStep(span, wanted) {
@@ -77,16 +78,22 @@ function axes(root, panel, data, box, x, y, [low, high]) {
   root.append(svg("text", { x: box.right, y: box.bottom + 31, "text-anchor": "end" }, data.xlabel));
 }
 
+function lineColour(line, data) {
+  if (line.style === "dense") return "var(--st-text-color)";
+  return line.style === "train" ? "var(--quiet)" : data.colour;
+}
+
 function drawLine(root, line, data, x, y) {
-  const colour = line.style === "train" ? "var(--quiet)" : data.colour;
+  const colour = lineColour(line, data);
+  const diamonds = DIAMONDS.includes(line.style);
   const path = line.points
     .map(([at, value], i) => `${i ? "L" : "M"}${x(at).toFixed(1)},${y(value).toFixed(1)}`)
     .join("");
-  if (line.style !== "test") {
+  if (!diamonds) {
     const more = line.style === "train" ? {} : { "stroke-dasharray": data.dash };
     root.append(svg("path", { class: `line ${line.style}`, d: path, stroke: colour, ...more }));
   }
-  const many = line.style !== "test" && line.points.length > MANY;
+  const many = !diamonds && line.points.length > MANY;
   if (many) drawBand(root, line, colour, x, y);
   const named = []; // heights of names: two on one another could not be read
   for (const [at, value, low, high, , shown, name] of many ? [] : line.points) {
@@ -101,7 +108,7 @@ function drawLine(root, line, data, x, y) {
           stroke: colour,
         }),
       );
-    if (line.style === "test") {
+    if (diamonds) {
       root.append(diamond(x(at), y(value), 6, colour));
       if (name && !named.some((py) => Math.abs(py - y(value)) < 14)) {
         root.append(svg("text", { class: "name", x: x(at) + 11, y: y(value) + 4 }, name));
@@ -136,21 +143,19 @@ function diamond(px, py, r, colour) {
 function drawKey(root, panel, data, box) {
   const named = panel.lines.filter((line) => line.name && line.points.length);
   if (named.length < 2) return;
-  let at = box.left;
-  for (const { style, name } of named) {
-    if (style === "test") root.append(diamond(at + 10, 8, 5, data.colour));
-    else
-      root.append(
-        svg("path", {
-          class: `line ${style}`,
-          d: `M${at},8h20`,
-          stroke: style === "train" ? "var(--quiet)" : data.colour,
-        }),
-      );
-    const text = svg("text", { x: at + 26, y: 12 }, name);
-    root.append(text);
-    at += 42 + (text.getComputedTextLength() || 7 * name.length);
-  }
+  const texts = named.map(({ name }) => svg("text", { y: 12 }, name));
+  root.append(...texts);
+  const widths = texts.map((text) => 40 + (text.getComputedTextLength() || 7 * text.textContent.length));
+  const whole = widths.reduce((a, b) => a + b);
+  // In a narrow panel the key starts left of the curves rather than end outside.
+  let at = Math.max(0, Math.min(box.left, box.right + MARGIN.right - whole));
+  named.forEach((line, i) => {
+    const stroke = lineColour(line, data);
+    if (DIAMONDS.includes(line.style)) root.append(diamond(at + 10, 8, 5, stroke));
+    else root.append(svg("path", { class: `line ${line.style}`, d: `M${at},8h20`, stroke }));
+    texts[i].setAttribute("x", at + 26);
+    at += widths[i];
+  });
 }
 
 function drawDense(root, panel, box, y) {
@@ -159,7 +164,11 @@ function drawDense(root, panel, box, y) {
   root.append(
     svg("line", { class: "dense", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
   );
-  root.append(svg("text", { class: "dense", x: box.right + 6, y: y(value) + 4 }, text));
+  const rows = text.split("\n");
+  const top = Math.min(y(value) + 4, box.bottom - 14 * (rows.length - 1));
+  rows.forEach((row, i) =>
+    root.append(svg("text", { class: "dense", x: box.right + 10, y: top + 14 * i }, row)),
+  );
 }
 
 function drawPanel(root, panel, data, memory, showTip) {
@@ -246,6 +255,7 @@ function build(panels, data) {
 export default function ({ data, parentElement }) {
   const live = parentElement.querySelector(".live");
   const panels = live.querySelector(".panels");
+  panels.classList.toggle("short", Boolean(data.short));
   const memory = (parentElement.__live ??= {});
   const shape = `${data.run}|${data.panels.map((p) => p.id)}`;
   if (memory.shape !== shape) {

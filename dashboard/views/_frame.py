@@ -38,6 +38,7 @@ PAGES = (
     ("inspect", "Inspect", ":material/query_stats:"),
     ("sensitivity", "Sensitivity", ":material/grid_on:"),
     ("prune", "Prune", ":material/content_cut:"),
+    ("run", "Result", ":material/task_alt:"),
     ("compare", "Compare", ":material/compare_arrows:"),
     ("lottery", "Lottery", ":material/confirmation_number:"),
     ("structure", "Structure", ":material/account_tree:"),
@@ -49,8 +50,15 @@ RENAMED = {"scores": "criteria"}
 
 
 def pages() -> list[Any]:
+    """A run's page stands in the navigation only while a run is open."""
     return [
-        st.Page(HERE / f"{name}.py", title=title, icon=icon, default=name == "model")
+        st.Page(
+            HERE / f"{name}.py",
+            title=title,
+            icon=icon,
+            default=name == "model",
+            visibility="hidden" if name == "run" and not state.run_id() else "visible",
+        )
         for name, title, icon in PAGES
     ]
 
@@ -58,6 +66,11 @@ def pages() -> list[Any]:
 def go_to(name: str | None) -> None:
     """Go to the page that the address names; the first page is here already."""
     name = RENAMED.get(name or "", name)
+    id = state.run_id()
+    # A link to a run opens the run; while it works, Prune has it beside its recipe.
+    if id and state.opened_by_link_of_run():
+        alive = jobs.exists(id) and jobs.job(id).state in jobs.LIVE
+        name = "prune" if alive and name != "run" else "run"
     if name in PAGE_NAMES[1:]:
         st.switch_page(page_path(str(name)))
 
@@ -65,6 +78,13 @@ def go_to(name: str | None) -> None:
 def page_path(name: str) -> str:
     """A page, as links name it."""
     return f"views/{name}.py"
+
+
+def result_link(id: str, label: str = "Open result") -> None:
+    """To a run's own page."""
+    st.page_link(
+        page_path("run"), label=label, icon=":material/task_alt:", query_params={"run": id}
+    )
 
 
 def wordmark() -> None:

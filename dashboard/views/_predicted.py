@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import streamlit as st
 
 from dashboard import jobs, words
+from dashboard.charts.prune import RunHistory, as_pruned
+from dashboard.charts.results import pruned_stage
 from dashboard.views import _frame
-from pruning.events import Accuracy, Finished, Forecast, Measurement
+from pruning.events import Accuracy
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import planning
 
 
-def predicted(end: Finished, recipe: Recipe, forecasts: Sequence[Forecast]) -> None:
+def predicted(run: RunHistory, recipe: Recipe) -> None:
     """Nothing without a forecast: a manual recipe has one once its model's map was measured."""
-    last = forecasts[-1] if forecasts else None
+    last = run.forecasts[-1] if run.forecasts else None
     prediction = (last.loss, last.drop) if last else by_map(recipe)
     if prediction is None:
         return
     loss, drop = prediction
-    # A forecast is of pruning alone, so it is compared with what was measured before fine-tuning.
-    pruned = end.pruned or end.final
-    if drop is None or end.dense.accuracy is None or pruned.accuracy is None:
+    # A forecast is of pruning alone and of validation data: so is what it is compared with.
+    measured = as_pruned(run)
+    end = run.result
+    if drop is None or measured is None or end is None:
         return
     st.markdown("### Predicted against measured")
     left, middle, right = st.columns(3, gap="medium")
@@ -32,8 +33,10 @@ def predicted(end: Finished, recipe: Recipe, forecasts: Sequence[Forecast]) -> N
             source = "Measured on the allocation path, layer by layer"
         _frame.metric("Predicted, validation", words.points(-drop, 0.0), loss_change(loss), source)
     with middle:
-        change = words.points(pruned.accuracy, end.dense.accuracy)
-        _frame.metric("Measured before fine-tuning, test", change, measured_loss(pruned, end.dense))
+        change = words.points(measured.pruned, measured.dense)
+        loss_text = None if measured.loss is None else loss_change(measured.loss)
+        when = pruned_stage(recipe) if end.pruned else "at the end"
+        _frame.metric(f"Measured {when}, {measured.split}", change, loss_text)
     with right:
         if last and last.drop_achieved is not None and last.loss_achieved is not None:
             change = words.points(-last.drop_achieved, 0.0)
@@ -42,7 +45,7 @@ def predicted(end: Finished, recipe: Recipe, forecasts: Sequence[Forecast]) -> N
         else:
             label = "After fine-tuning, test" if end.pruned else "Final, test"
             _frame.metric(label, words.points(end.final.accuracy, end.dense.accuracy))
-    st.caption(words.plain(verdict(end.dense.accuracy, pruned.accuracy, drop, recipe)))
+    st.caption(words.plain(verdict(measured.dense, measured.pruned, drop, recipe)))
 
 
 def by_map(recipe: Recipe) -> tuple[float, float | None] | None:
@@ -75,12 +78,6 @@ def verdict(dense: Accuracy, measured: Accuracy, drop: float, recipe: Recipe) ->
             "with fine-tuning between them."
         )
     return text
-
-
-def measured_loss(pruned: Measurement, dense: Measurement) -> str | None:
-    if pruned.loss is None or dense.loss is None:
-        return None
-    return loss_change(pruned.loss - dense.loss)
 
 
 def loss_change(value: float) -> str:

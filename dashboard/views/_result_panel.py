@@ -8,8 +8,9 @@ import streamlit as st
 
 from dashboard import jobs, state, words
 from dashboard.charts import improvement_charts, improvements, structure
-from dashboard.charts.improvements import ResultPanel
-from dashboard.views import _frame
+from dashboard.charts.improvements import NotImproved, ResultPanel
+from dashboard.charts.prune import RunHistory
+from dashboard.views import _frame, _run_panel
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.events import Finished, build
@@ -23,6 +24,8 @@ OnnxTimings = dict[str, tuple[Timing, ...]]
 STATES = {"dense": "dense", "final": "masked", "compact": "compact"}
 """Names of a "runtimes" study -> the panel's states."""
 
+COLUMNS = 3  # of folded lines
+
 TIMING = (
     "Latency: median and middle half, dense and pruned interleaved in one process beside a copy "
     "of the dense model as control."
@@ -35,30 +38,28 @@ def panel_of(end: Finished, recipe: Recipe, onnx_timings: OnnxTimings | None = N
     return improvements.against_dense(end, structured=structured, onnx_timings=onnx_timings)
 
 
-def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
-    """Charts first, then the improvements and what did not improve, then the table."""
+def result_panel(job: Job, end: Finished, recipe: Recipe, history: RunHistory) -> None:
+    """Curves beside the picture, then what did not improve and why, then the table, folded."""
     onnx_timings, onnx_status = onnx(job, recipe)
     panel = panel_of(end, recipe, onnx_timings)
-    st.markdown("### Improvements over the dense model")
-    left, right = st.columns([7, 5], gap="medium")
-    with left:
-        figure = improvement_charts.ratios(panel, dark=state.dark())
-        improved = "; ".join(improvements.improved(panel)) or "nothing"
-        alt = f"How many times better than dense. Improved: {improved}."
-        _frame.chart(figure, alt=alt, name=f"improvements-{job.id}")
-        st.caption(words.plain(improvement_charts.timing_protocol(end, onnx_timings)))
+    if recipe.epochs:
+        left, right = st.columns([5, 7], gap="medium")
+        with left:
+            _run_panel.curves(job, history, short=True)
+    else:  # nothing was trained: there are no epochs to draw over
+        right = st.container()
     with right:
-        figure = improvement_charts.points(panel, dark=state.dark())
-        alt = (
-            "Differences from dense in percentage points, with 95 % intervals: "
-            "accuracy, under noise, train/test gap, calibration."
-        )
-        _frame.chart(figure, alt=alt, name=f"answers-{job.id}")
-        bullets("Improvements", improvements.improved(panel))
+        figure = improvement_charts.picture(panel, dark=state.dark())
+        improved = "; ".join(improvements.improved(panel)) or "nothing"
+        of = f"of the {panel.shown} model" if end.compact else ""
+        alt = f"Improvements {of} over dense, with intervals. Improved: {improved}."
+        _frame.chart(figure, alt=alt, name=f"improvements-{job.id}")
+    no_improvement(improvements.not_improved(panel))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        protocol = improvement_charts.timing_protocol(end, onnx_timings)
+        st.caption(words.plain(protocol), width="stretch")
         offer_onnx(job, recipe, onnx_status)
-    absent = [f"{state.capitalize()} model: none. {why}" for state, why in panel.absent.items()]
-    bullets("No improvement", [*improvements.not_improved(panel), *absent])
-    with st.expander("Every figure, side by side", icon=":material/table:", expanded=True):
+    with st.expander("Every figure, side by side", icon=":material/table:"):
         every_figure(panel)
         if end.certificate is not None:
             st.caption(words.plain(structure.certificate_in_words(end.certificate)))
@@ -73,10 +74,17 @@ def result_panel(job: Job, end: Finished, recipe: Recipe) -> None:
         )
 
 
-def bullets(title: str, lines: list[str]) -> None:
-    with st.container(gap="xsmall"):
-        st.markdown(f"**{title}**")
-        st.markdown("\n".join(f"- {words.plain(line)}" for line in lines) or "None.")
+def no_improvement(lines: list[NotImproved]) -> None:
+    """A folded line for each: what did not improve, and in it by how much and why."""
+    if not lines:
+        return
+    heading, *columns = st.columns([2, *[3] * COLUMNS], gap="small")
+    heading.markdown("**No improvement**")
+    for i, column in enumerate(columns):
+        with column, st.container(gap="xxsmall"):
+            for line in lines[i::COLUMNS]:
+                with st.expander(words.plain(line.names), type="compact"):
+                    st.markdown(words.plain(f"{line.what}. {line.why}"))
 
 
 def every_figure(panel: ResultPanel) -> None:

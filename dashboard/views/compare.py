@@ -18,6 +18,11 @@ MOST = 12  # runs side by side: more cannot be told apart
 COLUMN_HELP = {
     "against reference": "Difference of the accuracies, in points.",
     "verdict": "Within the interval: the test data cannot tell the two apart.",
+    "as pruned": (
+        "After the last pruning step, before the fine-tuning that follows it; with several steps, "
+        "what earlier ones removed was fine-tuned already."
+    ),
+    "weights": "Of the compact model, where whole units were pruned; so are MACs, bytes, latency.",
     "bytes, bitmask": "A sparse file: a bit for each weight, and the values kept.",
     "bytes, compressed": "The sparse file, compressed as in a zip file.",
 }

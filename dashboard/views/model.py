@@ -29,12 +29,8 @@ def example() -> None:
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
         title = f"**{kind}, on {words.plain(recipe.model)}.**"
         left.markdown(f"{title} {words.plain(words.sentence(recipe))}")
-        left.page_link(
-            _frame.page_path("compare"),
-            label="Open it in Compare",
-            icon=":material/compare_arrows:",
-            query_params={"c": job.id},
-        )
+        with left:
+            _frame.result_link(job.id)
         right.markdown("  \n".join(lines))
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import time
-
 import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, waits, words
-from dashboard.charts import preview, prune, results
+from dashboard.charts import preview, results
 from dashboard.components.dial import dial
-from dashboard.components.live import live
-from dashboard.views import _frame, _recipe_panel
-from dashboard.views._predicted import predicted
-from dashboard.views._result_panel import result_panel
+from dashboard.views import _frame, _recipe_panel, _run_panel
 from pruning.allocation.ranking import Ranking
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
-from pruning.runs.store import Job
 
 DIAL = 420  # pixels
-TICK = 0.6  # seconds between two looks at a run
-NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
 MOST_WARNED = 3  # layers named in the warning of thin ones
 
 
 def page() -> None:
     _frame.question("How much can be pruned, and what is kept?")
     recipe = state.recipe()
+    id = state.run_id()
+    if id:
+        with _frame.guarded():
+            ended(id)
     left, right = st.columns([5, 7], gap="large")
     study = None
     with right, _frame.guarded():
@@ -39,9 +35,7 @@ def page() -> None:
         _recipe_panel.selection(recipe, study.ranking if study else None)
     with right, _frame.guarded():
         _recipe_panel.schedule(recipe)
-    id = state.run_id()
-    if id:
-        st.divider()
+    if id and jobs.exists(id):
         with _frame.guarded():
             run(id)
 
@@ -62,18 +56,11 @@ def controls(recipe: Recipe) -> None:
             type="primary",
             icon=":material/play_arrow:",
             width="stretch",
-            on_click=start,
+            on_click=_run_panel.start,
             args=(recipe,),
             key="run-now",
             shortcut=_frame.SHORTCUTS["Run"],
         )
-
-
-def start(recipe: Recipe) -> None:
-    try:
-        state.open_run(jobs.start(recipe))
-    except PruningError as error:
-        state.warn(str(error))
 
 
 def duration(recipe: Recipe) -> str:
@@ -181,131 +168,35 @@ def warn_of_thin(layers: list[str]) -> None:
 # ---------------------------------------------------------------- the run
 
 
-def run(id: str) -> None:
-    """The run in the address, live while it lives; the same in every tab that looks at it."""
-    alive = jobs.job(id).state in jobs.LIVE
-    st.fragment(watch, run_every=TICK if alive else None)(id, alive)
-
-
-def watch(id: str, alive: bool) -> None:
-    with _frame.guarded():
-        job = jobs.job(id)
-        if alive and job.state not in jobs.LIVE:
-            st.rerun()  # the whole page: a finished run has more to show, and this stops ticking
-        recipe = jobs.recipe_of(job)
-        history = prune.history(event for _, event in jobs.events(id))
-        heading(job, recipe)
-        status(job, history)
-        if job.state != "failed" or history.dense:
-            tiles(history)
-        if recipe.epochs:
-            arrive = time.time() - job.submitted < NEW
-            data = prune.curves(history, id, recipe.criterion, dark=state.dark(), arrive=arrive)
-            live(data, key=f"live-{id}")
-            epochs_table(history, id)
-        result(job, recipe, history)
-
-
-def heading(job: Job, recipe: Recipe) -> None:
-    """Which run it is, what can be done with it, and its recipe as a sentence."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        model = words.plain(models.title(recipe.model))
-        st.markdown(f"## Run `{job.id[:6]}` on {model}", width="stretch")
-        if job.state in jobs.LIVE:
-            st.button(
-                "Stopping" if job.stopping else "Stop",
-                disabled=job.stopping,
-                icon=":material/stop_circle:",
-                on_click=jobs.stop,
-                args=(job.id,),
-                key=f"stop-{job.id}",
-            )
-        else:
-            st.button(
-                "Run again",
-                icon=":material/replay:",
-                on_click=start,
-                args=(recipe,),
-                key=f"again-{job.id}",
-            )
-            if recipe != state.recipe():
-                st.button(
-                    "Use its recipe",
-                    icon=":material/content_copy:",
-                    on_click=state.put,
-                    args=(recipe,),
-                    key=f"use-{job.id}",
-                )
-        if job.state == "finished":
-            compared = dict.fromkeys([*state.picked(), job.id])
-            st.page_link(
-                _frame.page_path("compare"),
-                label="Compare",
-                icon=":material/compare_arrows:",
-                query_params={"c": ",".join(compared)},
-            )
-        st.button(
-            "Close",
-            icon=":material/close:",
-            type="tertiary",
-            on_click=state.open_run,
-            args=(None,),
-            key=f"close-{job.id}",
-        )
-    st.markdown(words.plain(words.sentence(recipe)))
-
-
-def status(job: Job, history: prune.RunHistory) -> None:
-    """Where the run stands, in one line; it keeps its place from the first moment to the last."""
-    if job.state == "failed":
-        message = job.message or "It failed without saying why."
-        st.error(words.plain(message), icon=":material/error:")
-    elif job.state == "stopped":
-        reached = "before the first epoch was done"
-        if history.done:
-            reached = f"after {words.plural(history.done, 'epoch')}"
-        st.info(
-            f"Stopped {reached}. Nothing was lost: Run again starts it anew.",
-            icon=":material/stop_circle:",
-        )
-    elif job.state == "finished" and history.finished:
-        finding = results.verdict(history.finished, history.finetunes)
-        st.markdown(f"**{words.plain(finding)}**")
-    else:
-        st.markdown(f":primary[●] {_frame.progress(job)}")
-
-
-def tiles(history: prune.RunHistory) -> None:
-    columns = st.columns(4, gap="medium")
-    for column, (label, value, beside) in zip(columns, results.tiles(history), strict=True):
-        with column:
-            _frame.metric(label, value, beside or None)
-
-
-def epochs_table(history: prune.RunHistory, id: str) -> None:
-    """The numbers of the curves."""
-    shares = ("accuracy, validation", "from", "to", "sparsity")
-    columns = {name: st.column_config.NumberColumn(name, format="percent") for name in shares}
-    with st.popover("Table", icon=":material/table:", type="tertiary", key=f"epochs-{id}"):
-        st.dataframe(
-            prune.epochs_table(history),
-            hide_index=True,
-            column_config=columns,
-            alt="Accuracy and loss after each epoch.",
-        )
-
-
-def result(job: Job, recipe: Recipe, history: prune.RunHistory) -> None:
-    """Notices; of a finished run also predicted against measured, improvements, and the stages."""
-    for text in history.notices:
-        st.warning(words.plain(text), icon=":material/info:")
-    if history.finished is None:
+def ended(id: str) -> None:
+    """A run that ended has a page of its own: here only what came of it, and the way there."""
+    job = jobs.job(id)
+    if job.state in jobs.LIVE:
         return
-    predicted(history.finished, recipe, history.forecasts)
-    result_panel(job, history.finished, recipe)
-    with st.expander("Every stage", icon=":material/steps:"):
-        stages = results.stage_table(history.finished, history.finetunes)
-        st.table(stages.set_index("measured"), border="horizontal")
+    end = jobs.result(job)
+    if job.state == "failed":
+        text = f"Failed: {job.message or 'it did not say why.'}"
+    elif job.state == "stopped":
+        text = results.stopped(_run_panel.history_of(id))
+    elif end:
+        text = results.verdict(end, jobs.recipe_of(job))
+    else:
+        text = "Finished, but its files were deleted."
+    key = f"ended-{id}"
+    with st.container(horizontal=True, vertical_alignment="center", border=True, key=key):
+        st.markdown(f"**{_run_panel.name(job)}.** {words.plain(text)}", width="stretch")
+        _frame.result_link(job.id)
+        _run_panel.close(job)
+
+
+def run(id: str) -> None:
+    """The run in the address while it lives; its curves stay for whoever watched it end."""
+    job = jobs.job(id)
+    if job.state in jobs.LIVE:
+        state.watch(id)
+        _run_panel.follow(id)
+    elif state.watched() == id:
+        _run_panel.curves(job, _run_panel.history_of(id))
 
 
 page()

@@ -10,6 +10,9 @@ from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 expect.set_options(timeout=20_000)  # the first page on a cold server waits for its studies
 
+PATHS = {"Model": "", "Result": "run"}
+"""Pages whose path is not their title."""
+
 
 def settled(page: Page) -> None:
     """Until the script has run and what it waited for is there."""
@@ -26,7 +29,7 @@ def open_at(page: Page, url: str) -> None:
 def go(page: Page, name: str) -> None:
     """To a page, by the navigation on top."""
     page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()
-    path = "" if name == "Model" else name.lower()
+    path = PATHS.get(name, name.lower())
     page.wait_for_url(re.compile(rf"//[^/]+/{path}(\?|$)"))
     settled(page)
 

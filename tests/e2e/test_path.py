@@ -120,26 +120,37 @@ def run_and_watch(tab: Page, scheme: str) -> str:
         tab.wait_for_timeout(100)
     assert len(seen) >= 3, f"points arrived at once, or not at all: {seen}"
     steps.settled(tab)
-    expect(tab.get_by_role("link", name="Compare").nth(1)).to_be_visible()
+    line = tab.locator(f".st-key-ended-{run}")
+    expect(line).to_contain_text("accuracy is")
     picture(tab, f"prune-{scheme}")
+    line.get_by_role("link", name="Open result").click()
+    expect(tab.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+    steps.settled(tab)
+    expect(tab.get_by_test_id("stPlotlyChart")).to_be_visible()
+    picture(tab, f"run-{scheme}")
     return run
 
 
 def reopen(tab: Page, run: str) -> None:
-    """The address alone brings back recipe and run, in a tab that knows nothing."""
+    """The address alone brings back run and recipe, in a tab that knows nothing."""
+    address = tab.url
+    sentence = steps.sidebar(tab).get_by_text("Remove the").inner_text()
+    steps.go(tab, "Prune")
     share = steps.slider(tab).input_value()
     kept = steps.weights_kept(tab)
-    sentence = steps.sidebar(tab).get_by_text("Remove the").inner_text()
     other = tab.context.new_page()
-    steps.open_at(other, tab.url)
-    expect(steps.slider(other)).to_have_value(share)
+    # A link to Prune that names a run that ended is a link to that run.
+    for link in (address, tab.url):
+        steps.open_at(other, link)
+        expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+        expect(steps.sidebar(other).get_by_text(sentence)).to_be_visible()
+    other.reload()
+    steps.settled(other)
     expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
-    expect(steps.sidebar(other).get_by_text(sentence)).to_be_visible()
+    steps.go(other, "Prune")
+    expect(steps.slider(other)).to_have_value(share)
     assert steps.weights_kept(other) == kept
     other.close()
-    tab.reload()
-    steps.settled(tab)
-    expect(steps.slider(tab)).to_have_value(share)
 
 
 def stop_another(tab: Page) -> str:
@@ -148,7 +159,8 @@ def stop_another(tab: Page) -> str:
     status = tab.get_by_role("group", name="Curves of the run").get_by_role("status")
     expect(status).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
     tab.locator(f".st-key-stop-{run}").get_by_role("button").click()
-    expect(tab.get_by_text(re.compile(r"Stopped after \d+ epoch"))).to_be_visible()
+    stopped = re.compile(r"Stopped after [\d,]+ of 20,000 epochs")
+    expect(tab.locator(f".st-key-ended-{run}")).to_contain_text(stopped)
     return run
 
 
@@ -159,7 +171,7 @@ def run_at_random(tab: Page) -> str:
     tab.wait_for_function("before => location.href !== before", arg=before)
     steps.settled(tab)
     run = steps.start_run(tab)
-    expect(tab.locator(f".st-key-again-{run}")).to_be_visible()
+    expect(tab.locator(f".st-key-ended-{run}")).to_be_visible()
     return run
 
 
