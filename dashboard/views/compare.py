@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, words
@@ -15,6 +17,7 @@ from pruning.metrics import Histogram
 from pruning.runs.store import Job
 
 MOST = 12  # runs side by side: more cannot be told apart
+MOST_AT_FIRST = 8
 COLUMN_HELP = {
     "against reference": "Difference of the accuracies, in points.",
     "verdict": "Within the interval: the test data cannot tell the two apart.",
@@ -58,9 +61,18 @@ def option_name(job: Job, several_models: bool) -> str:
     return " · ".join(parts)
 
 
+def first_runs(finished: dict[str, Job]) -> list[str]:
+    """The runs that are compared before any are picked: the newest of the current model."""
+    model = state.recipe().model
+    of_model = [job for job in finished.values() if job.spec.get("model") == model]
+    # A lottery has dozens of runs, which would leave no room for those started one by one.
+    of_model.sort(key=lambda job: job.batch is not None)
+    return [job.id for job in of_model[:MOST_AT_FIRST]] or [next(iter(finished))]
+
+
 def pick_runs(finished: dict[str, Job]) -> list[Job]:
     """The picked runs, the reference first. finished: by id."""
-    picked = [id for id in state.picked() if id in finished] or [next(iter(finished))]
+    picked = [id for id in state.picked() if id in finished] or first_runs(finished)
     # A link may name runs that were deleted since, or that another workspace has.
     missing = [id for id in state.picked() if id not in finished]
     if missing:
@@ -165,14 +177,8 @@ def every_number(runs: list[ComparedRun]) -> None:
         key="compare-table",
     )
     with st.container(horizontal=True, gap="small"):
-        st.download_button(
-            "CSV",
-            compare.csv(runs, runs[0]),
-            "compare.csv",
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-        )
+        text = partial(compare.csv, runs, runs[0])
+        _frame.download(text, "compare.csv", key="compare-csv", quiet=False)
         with st.popover("Delete a run", icon=":material/delete:"):
             st.caption("A deleted run, its weights and its events cannot be recovered.")
             for run in runs:
