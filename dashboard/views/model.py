@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import jobs, models, state, tables, words
 from dashboard.components.strip import strip
+from dashboard.components.top import to_top_when_changed
 from dashboard.views import _frame, _model_picker
 from pruning.runs.results import Study
 
@@ -99,6 +100,7 @@ def answers(study: Study) -> None:
 
 
 _frame.question("What is the current model made of, and how well does it answer?")
+to_top_when_changed(state.recipe().model, key="top")
 with _frame.guarded():
     example()
 with _frame.guarded():
