@@ -187,12 +187,13 @@ def accuracy(rounds: Sequence[Round], *, dark: bool) -> Spec:
     hues = {"domain": names, "range": [colour(kind, dark) for kind in kinds]}
     dashes = {"domain": names, "range": [DASHES[kind] for kind in kinds]}
     by_colour = {"field": "kind", "type": "nominal", "scale": hues, "legend": LEGEND}
-    by_dash = {"field": "kind", "type": "nominal", "scale": dashes}
-    mean = {"y": _y("mean"), "color": by_colour}
+    by_dash = {"field": "kind", "type": "nominal", "scale": dashes, "legend": LEGEND}
+    domain = _accuracies(rounds)
+    mean = {"y": _y("mean", domain), "color": by_colour}
     layers: list[Spec] = [
         {
             "mark": {"type": "area", "opacity": 0.16},
-            "encoding": {"y": _y("low"), "y2": {"field": "high"}, "color": by_colour},
+            "encoding": {"y": _y("low", domain), "y2": {"field": "high"}, "color": by_colour},
         },
         {
             "mark": {"type": "line", "strokeWidth": 2.5},
@@ -264,13 +265,25 @@ def _x(rounds: Sequence[Round]) -> Spec:
     }
 
 
-def _y(field: str) -> Spec:
+def _y(field: str, domain: list[float]) -> Spec:
     return {
         "field": field,
         "type": "quantitative",
         "title": "accuracy on test data, %",
-        "scale": {"zero": False, "nice": True},
+        "scale": {"domain": domain, "nice": True},
     }
+
+
+def _accuracies(rounds: Sequence[Round]) -> list[float]:
+    """From the lowest to the highest, in percent.
+
+    Said here, because Streamlit draws a chart before it has its data: Vega would look for the ends
+    of nothing, and warn of it in the browser's console at each tick.
+    """
+    low = min((row.low for row in rounds), default=0.0)
+    high = max((row.high for row in rounds), default=1.0)
+    margin = max(0.01, 0.05 * (high - low))
+    return [100 * max(0.0, low - margin), 100 * min(1.0, high + margin)]
 
 
 def colour(kind: str, dark: bool) -> str:
@@ -312,7 +325,7 @@ def overlaps(rounds: Sequence[Round], *, dark: bool) -> Spec:
             "strokeDash": {
                 **by_line,
                 "scale": {"domain": names, "range": [[1, 0], [3, 3]]},
-                "legend": None,
+                "legend": LEGEND,  # the same as the colour's: they are one
             },
             "tooltip": [
                 {"field": "line"},

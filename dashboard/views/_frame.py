@@ -376,6 +376,24 @@ def chart(
             st.dataframe(table, hide_index=True, alt=alt, key=f"table-{name}")
 
 
+def download(make: Callable[[], str | bytes], file: str, *, key: str, quiet: bool = True) -> None:
+    """A button that downloads a CSV. make: its text, asked for when it is pressed.
+
+    Not before: a file that a page makes anew each second is gone when the browser asks for it, and
+    its console says 404.
+    """
+    st.download_button(
+        "CSV",
+        make,
+        file,
+        "text/csv",
+        icon=":material/download:",
+        type="tertiary" if quiet else "secondary",
+        on_click="ignore",
+        key=key,
+    )
+
+
 # ---------------------------------------------------------------- large numbers
 
 

@@ -286,7 +286,7 @@ def watch(id: str, alive: bool) -> None:
         rounds = lottery.rounds(tickets)
         heading(runs, tickets)
         if any(row.kind == "ticket" for row in rounds):
-            charts(rounds, alive)
+            charts(rounds)
             if not alive:
                 seed_overlap(runs)
         elif alive:
@@ -354,7 +354,7 @@ def use_settings(recipe: Recipe, seeds: int) -> None:
     state.set_seeds(seeds)
 
 
-def charts(rounds: list[lottery.Round], alive: bool) -> None:
+def charts(rounds: list[lottery.Round]) -> None:
     finding = lottery.finding(rounds)
     st.markdown(f"**{words.plain(finding)}**")
     st.vega_lite_chart(
@@ -364,7 +364,7 @@ def charts(rounds: list[lottery.Round], alive: bool) -> None:
         alt=f"Lines: {finding}.",
     )
     st.caption("Lines are means over seeds, bands go from the lowest to the highest.")
-    numbers(rounds, alive)
+    numbers(rounds)
     if any(row.shared is not None for row in rounds):
         st.markdown("**Do later rounds choose what one shot would have chosen?**")
         st.vega_lite_chart(
@@ -378,7 +378,7 @@ def charts(rounds: list[lottery.Round], alive: bool) -> None:
         )
 
 
-def numbers(rounds: list[lottery.Round], alive: bool) -> None:
+def numbers(rounds: list[lottery.Round]) -> None:
     table = lottery.round_table(rounds)
     share = st.column_config.NumberColumn(format="percent")
     with st.container(horizontal=True):
@@ -389,17 +389,7 @@ def numbers(rounds: list[lottery.Round], alive: bool) -> None:
                 column_config=dict.fromkeys(SHARES, share),
                 alt="Accuracy of each kind in each round.",
             )
-        st.download_button(
-            "CSV",
-            table.to_csv(index=False).encode(),
-            "lottery.csv",
-            "text/csv",
-            icon=":material/download:",
-            type="tertiary",
-            disabled=alive,
-            on_click="ignore",
-            key="lottery-csv",
-        )
+        _frame.download(partial(table.to_csv, index=False), "lottery.csv", key="lottery-csv")
 
 
 def seed_overlap(runs: list[Job]) -> None:

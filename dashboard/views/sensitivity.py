@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -388,15 +389,8 @@ def numbers(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None
                 alt="Every cell of the map.",
                 key="map-table",
             )
-        st.download_button(
-            "CSV",
-            table.to_csv(index=False),
-            f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-"),
-            "text/csv",
-            icon=":material/download:",
-            type="tertiary",
-            key="map-csv",
-        )
+        file = f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-")
+        _frame.download(partial(table.to_csv, index=False), file, key="map-csv")
         fixed = [f"{words.layer_name(row.name)}: {row.fixed}" for row in rows if row.fixed]
         if fixed:
             more = len(fixed) - MOST_NAMED
