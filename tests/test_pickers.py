@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from pages import settled, texts
 
-from dashboard import forms, models, state, words
+from dashboard import colours, forms, models, state, words
+from dashboard.components import base
 from pruning import registry, studies
 from pruning.recipe import Recipe
 from pruning.units.layout import lay_out
 from tests.toys import toy
 
+COMPONENTS = base.HERE
 REWOUND = {"start": "random", "epochs": 1}
 BARE = {
     "norms": 0,
@@ -66,6 +69,24 @@ def test_every_technique_has_a_card_in_a_group() -> None:
         assert all(card.name and card.text.endswith(".") for card in cards)
         if kind != "criterion":
             assert all(card.drawing for card in cards if card.id != "by_sensitivity")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_criteria_are_told_apart_in_the_picker(dark: bool) -> None:
+    cards = [card for _, group in forms.grouped("criterion", dark) for card in group]
+    looks = {(card.swatch, card.mark) for card in cards}
+    assert len(looks) == len(cards) >= 16
+    drawn = (COMPONENTS / "cards.js").read_text(encoding="utf-8")
+    for card in cards:
+        assert re.search(rf'^  "?{card.mark}"?: "M', drawn, re.MULTILINE), card.mark
+
+
+def test_a_criterion_that_comes_later_looks_like_no_other() -> None:
+    known = registry.names("criterion")
+    taken = {(look.colour, look.marker) for look in map(colours.technique, known)}
+    for i in range(200):
+        look = colours.technique(f"criterion_{i}")
+        assert (look.colour, look.marker) not in taken
 
 
 @pytest.mark.parametrize(

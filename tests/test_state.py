@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import base64
 import json
+import tomllib
 import zlib
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard import colours, state
 from pruning.errors import RecipeError
 from pruning.recipe import Recipe
+
+CONFIG = Path(__file__).parents[1] / ".streamlit" / "config.toml"
+GROUNDS = ("backgroundColor", "secondaryBackgroundColor")
 
 
 def script() -> None:
@@ -271,6 +275,29 @@ def test_marks_and_text_stand_out(dark):
     marks = [pair[dark] for pair in colours.HUES.values()]
     marks += [tones.kept, tones.dense, tones.random, tones.highlight, *tones.kinds.values()]
     assert min(contrast(mark, tones.ground) for mark in marks) >= 3
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_the_theme_writes_can_be_read(theme):
+    config = tomllib.loads(CONFIG.read_text(encoding="utf-8"))["theme"][theme]
+    tones = colours.palette(theme == "dark")
+    assert (tones.text, tones.ground) == (config["textColor"], config["backgroundColor"])
+    # Buttons and chips: white on the accent.
+    assert contrast("#FFFFFF", config["primaryColor"]) >= 4.5
+    sides = (config, config["sidebar"])
+    grounds = [side[name] for side in sides for name in GROUNDS]
+    for ground in grounds:
+        # Streamlit writes captions in the text's colour at 60 %.
+        assert contrast(mixed(config["textColor"], ground, 0.6), ground) >= 4.5
+    plain = [config["backgroundColor"], config["sidebar"]["backgroundColor"]]
+    assert min(contrast(config["primaryColor"], ground) for ground in plain) >= 3
+    # The strip of layers writes names in the ground's colour on the colour of the kind.
+    assert min(contrast(tones.ground, kind) for kind in tones.kinds.values()) >= 4.5
+
+
+def mixed(colour: str, ground: str, share: float) -> str:
+    pairs = [(int(colour[i : i + 2], 16), int(ground[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02X}" for a, b in pairs)
 
 
 def test_a_technique_looks_the_same_everywhere_and_random_is_grey_and_dotted():

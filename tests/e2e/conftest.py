@@ -1,5 +1,5 @@
-"""One server and one browser for all end-to-end tests; each has a fresh tab and no console
-error.
+"""One server and one browser for all end-to-end tests; each has a fresh tab, and a console without
+errors and warnings.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tab(browser: Browser, scheme: str) -> Iterator[Page]:
-    """A tab of 1280 by 800 in the scheme. The browser's console must show no error at its end."""
+    """A tab of 1280 by 800 in the scheme. Its console must show no error or warning at its end."""
     size: ViewportSize = {"width": 1280, "height": 800}
     context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
@@ -56,7 +56,7 @@ def tab(browser: Browser, scheme: str) -> Iterator[Page]:
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type in ("error", "warning"):
             errors.append(f"{message.text} ({message.location.get('url')})")
 
     page.on("console", note)

@@ -1,0 +1,118 @@
+"""Every page for everybody: axe finds nothing serious, little jumps at first, keys do what they
+say, and the console stays empty while work is live."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from e2e import steps
+from e2e.served import Served
+from playwright.sync_api import Page, expect
+
+from dashboard import state
+from dashboard.views._frame import PAGE_NAMES
+from pruning.recipe import Recipe
+from pruning.runs.store import Store
+
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright",
+    reason="axe-playwright-python is absent: requirements-dev.txt names it",
+)
+
+RUN_OPEN = "a run open"
+SHIFTS = """
+window.shift = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+}).observe({ type: "layout-shift", buffered: true });
+"""
+MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
+SCROLLED = "() => document.querySelector('[data-testid=stMain]').scrollTop"
+
+
+def address(app: Served, name: str) -> str:
+    if name != RUN_OPEN:
+        return f"{app.url}/{name}"
+    (run, *_) = Store(app.home).jobs("run", ("finished",))
+    return f"{app.url}/prune?run={run.id}"
+
+
+@pytest.mark.parametrize("name", [*PAGE_NAMES, RUN_OPEN])
+def test_axe_finds_nothing_serious_and_the_page_stays_put(
+    app: Served, tab: Page, name: str
+) -> None:
+    tab.add_init_script(SHIFTS)
+    steps.open_at(tab, address(app, name))
+    expect(tab.get_by_role("heading", level=1)).to_have_count(1)
+    shift = tab.evaluate("window.shift")
+    found = axe.Axe().run(tab).response["violations"]
+    serious = [
+        f"{violation['id']}: {node['target']} {node['any'] or node['all']}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"]
+    ]
+    assert serious == []
+    assert shift < MOST_SHIFT
+
+
+def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) -> None:
+    recipe = Recipe(model="digits-mlp", epochs=400, lr=0.01)
+    steps.open_at(tab, f"{app.url}/prune?r={state.encode(recipe)}")
+    tab.keyboard.press("?")
+    dialog = tab.get_by_role("dialog")
+    for keys in ("Ctrl+Enter", "Ctrl+Shift+Enter", "Ctrl+Z", "?"):
+        expect(dialog.get_by_text(keys, exact=True)).to_be_visible()
+    tab.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+
+    steps.set_number(tab, "Fine-tuning epochs", "300")
+    before = tab.url
+    tab.keyboard.press("Control+z")
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.settled(tab)
+    box = tab.get_by_role("spinbutton", name="Fine-tuning epochs", exact=True)
+    expect(box).to_have_value("400")
+
+    tab.keyboard.press("Control+Enter")
+    tab.wait_for_url(re.compile("run="))
+    run = steps.run_in(tab.url)
+    expect(tab.locator(f".st-key-strip-stop-{run}")).to_be_visible()
+    tab.keyboard.press("Control+Shift+Enter")
+    expect(tab.locator(f".st-key-strip-stop-{run}")).to_have_count(0, timeout=60_000)
+    assert Store(app.home).job(str(run)).state == "stopped"
+
+
+def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> None:
+    steps.open_at(tab, app.url)
+    tab.locator(".st-key-choose-digits-mlp").scroll_into_view_if_needed()
+    assert tab.evaluate(SCROLLED) > 300
+    steps.choose_model(tab, "digits-mlp")
+    tab.wait_for_function(f"({SCROLLED})() < 100")
+
+
+def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> None:
+    """A lottery, a map and a run at once, seen from every page; `tab` looks at the console."""
+    lottery = replace(state.LOTTERY_RECIPE, steps=6, epochs=3, sparsity=0.7)
+    recipe = state.encode(Recipe(model="digits-mlp", epochs=60, seed=77))
+    steps.open_at(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
+    tab.get_by_role("button", name="Find tickets").click()
+    tab.wait_for_url(re.compile("set="))
+    steps.go(tab, "Prune")
+    tab.locator(".st-key-run-now").get_by_role("button").click()
+    tab.wait_for_url(re.compile("run="))
+    for name in ("Sensitivity", "Prune", "Model", "Inspect", "Compare", "Structure", "Criteria"):
+        steps.go(tab, name)
+        tab.wait_for_timeout(1500)  # a few ticks of what refreshes itself
+    steps.go(tab, "Lottery")
+    csv = tab.locator(".st-key-lottery-csv").get_by_role("button")
+    expect(csv).to_be_visible(timeout=120_000)
+    tab.wait_for_timeout(3000)
+    with tab.expect_download() as download:
+        csv.click()
+    assert download.value.suggested_filename == "lottery.csv"
+    stop = tab.locator(".st-key-lottery-stop").get_by_role("button")
+    if stop.count():
+        stop.click()
