@@ -335,7 +335,8 @@ def _training(recipe: Recipe, epochs: int, each: str = "") -> str:
         return f"{first}without fine-tuning"
     compact = recipe.finetune_compact and recipe.dependency_groups
     model = "the compact model " if compact else ""
-    return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{teacher}"
+    augmented = " on augmented data" if recipe.augment else ""
+    return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{augmented}{teacher}"
 
 
 def _rewinding(recipe: Recipe) -> str:
@@ -389,6 +390,7 @@ FIELDS = {
     "schedule_options": "schedule options",
     "steps": "steps",
     "epochs": "epochs each",
+    "augment": "augmented data",
     "recalibrate": "BatchNorm recalibrated",
     "finetune_compact": "compact model fine-tuned",
     "optimizer": "optimizer",

@@ -54,6 +54,10 @@ class Recipe:
     steps: rounds of pruning and fine-tuning; epochs: of fine-tuning after each round
     finetune_compact: fine-tune the compact model in the masked one's place, where whole channels
         or heads are pruned: the same, in less time
+    augment: fine-tune on training data augmented as the model's first training had it, where the
+        workpiece says how. Off, because few epochs gain nothing from it: on the digits models 10
+        to 40 epochs end 0.8 to 2.8 percentage points lower with it. Never with distillation, whose
+        teacher sees the data as they are
     recalibrate: after each pruning, estimate BatchNorm's running statistics anew on training data
     optimizer: "sgd" (with momentum), "adamw" or "adam"; lr: at the start of each round; decay:
         "cosine" to 0 or "constant"; batch: examples
@@ -92,6 +96,7 @@ class Recipe:
     schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
     steps: int = 1
     epochs: int = 0
+    augment: bool = False
     recalibrate: bool = False
     finetune_compact: bool = False
     optimizer: str = "sgd"
@@ -128,8 +133,9 @@ class Recipe:
             registry.check_options(kind, name, options)
         if reason := registry.misfit(self.criterion, self.granularity):
             raise RecipeError(reason)
-        if not isinstance(self.recalibrate, bool):
-            raise OutOfRange("recalibrate", self.recalibrate, "true or false")
+        for name in ("augment", "recalibrate", "finetune_compact"):
+            if not isinstance(getattr(self, name), bool):
+                raise OutOfRange(name, getattr(self, name), "true or false")
 
     def _check_numbers(self) -> None:
         _share("sparsity", self.sparsity)

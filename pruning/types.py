@@ -19,6 +19,9 @@ Masks = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> a scalar, the mean over the batch."""
 
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""(a batch of training inputs, where its random numbers come from) -> a batch of the same shape."""
+
 PRUNED_KINDS = (
     nn.Linear,
     nn.Conv1d,
@@ -117,6 +120,7 @@ class Workpiece:
     on `validation`, results reported on `test`. example: one input batch, for tracing and timing.
     dense, masks: of a model that was pruned before, what it was then and what was kept; a run holds
     those masks from its start and compares with that dense model. None: `model` itself is dense.
+    augment: what training inputs were put through, so that fine-tuning can do the same.
     """
 
     name: str
@@ -129,6 +133,7 @@ class Workpiece:
     classes: tuple[str, ...] = field(default=())
     dense: nn.Module | None = None
     masks: Masks | None = None
+    augment: Augment | None = None
 
     @property
     def reference(self) -> Workpiece:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 
 import torch
@@ -14,6 +15,7 @@ from pruning.types import Workpiece
 from sample_models.cards import WEIGHTS
 from sample_models.catalogue import Sample, dataset, sample
 from sample_models.data import Progress, splits
+from sample_models.training import augment
 
 
 def build(name: str, seed: int = 0) -> nn.Module:
@@ -43,7 +45,15 @@ def load(name: str, *, data: bool = True, progress: Progress | None = None) -> W
         return Workpiece(name, model, example=example, classes=about.classes)
     parts = splits(kind.dataset, progress=progress)
     example = parts[2].x[:2].clone()
-    return Workpiece(name, model, *parts, example=example, classes=about.classes)
+    training = kind.training
+    return Workpiece(
+        name,
+        model,
+        *parts,
+        augment=partial(augment, recipe=training) if training.shift or training.flip else None,
+        example=example,
+        classes=about.classes,
+    )
 
 
 def with_weights(kind: Sample) -> nn.Module:

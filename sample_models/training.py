@@ -37,7 +37,7 @@ def train(
         total = 0.0
         model.train()
         for x, y in data.shuffled(generator, recipe.batch):
-            x = augment(x, recipe, generator)
+            x = augment(x, generator, recipe=recipe)
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
                 loss = F.cross_entropy(model(x), y, label_smoothing=recipe.smoothing)
             optimizer.zero_grad()
@@ -67,7 +67,7 @@ def correct(model: nn.Module, data: Batches) -> int:
         return sum(int((model(x).argmax(1) == y).sum()) for x, y in data)
 
 
-def augment(x: Tensor, recipe: Training, generator: torch.Generator) -> Tensor:
+def augment(x: Tensor, generator: torch.Generator, *, recipe: Training) -> Tensor:
     """(n, channels, height, width) pictures, each moved and mirrored at random."""
     if recipe.shift:
         x = shifted(x, recipe.shift, generator)

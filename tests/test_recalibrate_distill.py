@@ -255,3 +255,26 @@ def test_events_of_before_are_read() -> None:
     stored = events.to_dict(epoch)
     del stored["teacher"]
     assert events.from_dict(stored) == epoch
+
+
+# ---------------------------------------------------------------- augmentation
+
+
+def test_fine_tuning_augments_when_asked_and_repeats() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        shapes.append(tuple(x.shape))
+        return x + torch.randn(x.shape, generator=generator)
+
+    work = replace(toy("mlp"), augment=noisy)
+    plain, asked = Recipe(epochs=1), Recipe(epochs=1, augment=True)
+    ends = [list(pruning.run(recipe, work))[-1] for recipe in (asked, asked, plain)]
+    first, again, without = (end.final.loss for end in ends)
+    assert first == again != without
+    assert sum(shape[0] for shape in shapes) == 2 * len(work.train.x)
+    # Training from random weights, and a teacher's answers, are of the data as they are.
+    shapes.clear()
+    for recipe in (replace(asked, start="random"), replace(asked, distill=0.5)):
+        list(pruning.run(recipe, work))
+    assert not shapes

@@ -255,7 +255,7 @@ def test_about_half_of_the_pictures_are_mirrored() -> None:
     x = torch.zeros(400, 1, 2, 2)
     x[..., 0] = 1
     recipe = catalogue.Training(epochs=1, flip=True)
-    augmented = augment(x, recipe, torch.Generator().manual_seed(0))
+    augmented = augment(x, torch.Generator().manual_seed(0), recipe=recipe)
     assert 150 < int(augmented[:, 0, 0, 1].sum()) < 250
 
 

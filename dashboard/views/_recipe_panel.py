@@ -16,6 +16,7 @@ from pruning.recipe import BUDGETS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
 
 ADVANCED = (
     "start",
+    "augment",
     "recalibrate",
     "finetune_compact",
     "slimming",
@@ -129,6 +130,9 @@ NUMBERS = {
 HELP = {
     "budget": "What the ratio counts. Half of the channels may be three quarters of the weights.",
     "start": "Random weights, nothing removed and enough epochs: training from scratch.",
+    "augment": "Fine-tune on moved and mirrored pictures, as the model was first trained. It helps "
+    "long trainings; few epochs end lower with it.",
+    "no augmentation": "Nothing is known of how this model's training data were augmented.",
     "recalibrate": "Estimate BatchNorm's running statistics anew on training data after each "
     "pruning. Weights stay as they are.",
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
@@ -306,6 +310,14 @@ def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
         recipe.recalibrate,
         HELP["recalibrate" if batchnorm else "no BatchNorm"],
         disabled=not batchnorm,
+    )
+    known = models.is_sample(recipe.model)
+    toggle(
+        "Augment training data",
+        "augment",
+        recipe.augment,
+        HELP["augment" if known else "no augmentation"],
+        disabled=not known or not recipe.epochs,
     )
     toggle(
         "Fine-tune the compact model",

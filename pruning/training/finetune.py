@@ -63,13 +63,17 @@ def finetune(
     share = sparsity(masks, covered) if masks else 0.0
     done = begin
     remembered = state_of(work.model) if remember == begin else None
+    # A training from random weights is one of its own, as lottery tickets' papers have it.
+    augments = recipe.augment and recipe.start == "trained" and teacher is None
+    augment = work.augment if augments else None
     for epoch in range(1 + begin // steps_per_epoch, recipe.epochs + 1):
         start = time.perf_counter()
         lr = _learning_rate(recipe, done / all_steps)  # reported: the rate that the epoch starts at
         loss_sum = distance_sum = 0.0
         seen = 0
         seed = _seed(recipe.seed, step, epoch)
-        batches = data.order(torch.Generator().manual_seed(seed), recipe.batch)
+        generator = torch.Generator().manual_seed(seed)
+        batches = data.order(generator, recipe.batch)
         if done == begin:  # a training that is resumed in the middle of an epoch
             batches = batches[done % steps_per_epoch :]
         # Dropout and the like take their random numbers from the recipe's seed, not the caller's.
@@ -81,8 +85,9 @@ def finetune(
                     raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
                 _set_learning_rate(optimizer, _learning_rate(recipe, done / all_steps))
                 logits = teacher[batch] if teacher is not None else None
+                x = data.x[batch] if augment is None else augment(data.x[batch], generator)
                 loss, distance = _train_on(
-                    work, optimizer, data.x[batch], data.y[batch], recipe, logits, scales
+                    work, optimizer, x, data.y[batch], recipe, logits, scales
                 )
                 # Found at once, not at the end of an epoch: a diverged run wastes minutes.
                 if not math.isfinite(loss + distance):

@@ -128,8 +128,8 @@ def main() -> int:
     lines = [
         "# Three published findings on our own models",
         "",
-        "Made by `python3 run.py bench published`. Test accuracy in %, mean over 3 seeds (lowest to "
-        f"highest). {datetime.date.today()}, torch {torch.__version__}, one thread, load at the "
+        "Made by `python3 run.py bench published`. Test accuracy in %, mean over 3 seeds (lowest "
+        f"to highest). {datetime.date.today()}, torch {torch.__version__}, one thread, load at the "
         f"start {load:.1f}.",
         "",
     ]
