@@ -7,7 +7,6 @@ scores of several criteria by rank correlation.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -281,9 +280,9 @@ def ladder(check: LayerCheck, correlations: dict[str, Correlation]) -> None:
 def ask_for_every_layer(check: LayerCheck, seconds: float) -> bool:
     """The numbers as a file, and whether the other layers are to be measured too."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
-        text = partial(charts.unit_table(check).to_csv, index=False)
+        units = charts.unit_table(check)
         file = f"criteria-{words.layer_name(check.layer)}.csv"
-        _frame.download(text, file, key="criteria-csv")
+        _frame.download(lambda: units.to_csv(index=False), file, key="criteria-csv")
         every = st.toggle(
             "Every layer",
             key="criteria-every-layer",

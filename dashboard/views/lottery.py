@@ -389,7 +389,7 @@ def numbers(rounds: list[lottery.Round]) -> None:
                 column_config=dict.fromkeys(SHARES, share),
                 alt="Accuracy of each kind in each round.",
             )
-        _frame.download(partial(table.to_csv, index=False), "lottery.csv", key="lottery-csv")
+        _frame.download(lambda: table.to_csv(index=False), "lottery.csv", key="lottery-csv")
 
 
 def seed_overlap(runs: list[Job]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -390,7 +389,7 @@ def numbers(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None
                 key="map-table",
             )
         file = f"sensitivity-{recipe.model}-{recipe.criterion}.csv".replace(":", "-")
-        _frame.download(partial(table.to_csv, index=False), file, key="map-csv")
+        _frame.download(lambda: table.to_csv(index=False), file, key="map-csv")
         fixed = [f"{words.layer_name(row.name)}: {row.fixed}" for row in rows if row.fixed]
         if fixed:
             more = len(fixed) - MOST_NAMED
