@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import statistics
 from collections.abc import Mapping, Sequence
+
+from pruning.pipeline import machine
+
+
+def conditions() -> str:
+    """When and where a result was made. Read it at the start: the benchmark is itself a load."""
+    here = machine()
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known"
+    return (
+        f"{datetime.date.today()}, torch {here['torch'].split('+')[0]}, {here['processor']}, "
+        f"{here['cores']} cores; load at the start {load}."
+    )
 
 
 def report(times: Mapping[str, Sequence[float]], *, limit: float, what: str) -> int:

@@ -19,11 +19,11 @@ import torch
 import pruning
 import sample_models
 from pruning.measurement import evaluate
-from pruning.pipeline import machine
 from pruning.recipe import Recipe
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
+from tests.bench._table import conditions
 
 MODELS = (
     "digits-cnn",
@@ -64,6 +64,13 @@ def accuracies(work: Workpiece) -> Rows:
     return rows
 
 
+def over(row: dict[str, list[float]], other: str) -> str:
+    """How far by_sensitivity is above another scope: the mean, and in how many trainings."""
+    gains = [a - b for a, b in zip(row["by_sensitivity"], row[other], strict=True)]
+    wins = sum(gain > 0 for gain in gains)
+    return f"{statistics.mean(gains):+.1f} ({wins} of {len(gains)})"
+
+
 def line(name: str, sparsity: float, row: dict[str, list[float]]) -> str:
     means = {scope: statistics.mean(values) for scope, values in row.items()}
     mean = means["by_sensitivity"]
@@ -71,25 +78,24 @@ def line(name: str, sparsity: float, row: dict[str, list[float]]) -> str:
         beats = "both"
     else:
         beats = "per_layer" if mean > means["per_layer"] else "neither"
-    gains = [a - b for a, b in zip(row["by_sensitivity"], row["global"], strict=True)]
-    wins = sum(gain > 0 for gain in gains)
     cells = [name, f"{sparsity:.0%}"]
     for scope in SCOPES:
         cells.append(f"{means[scope]:.1f} ({min(row[scope]):.1f} to {max(row[scope]):.1f})")
-    cells += [f"{statistics.mean(gains):+.1f} ({wins} of {len(gains)})", beats]
+    cells += [over(row, "per_layer"), over(row, "global"), beats]
     return f"| {' | '.join(cells)} |"
 
 
-def write(lines: list[str], wins: list[str]) -> None:
+def write(lines: list[str], wins: list[str], started: str) -> None:
     text = [
         "# by_sensitivity at equal sparsity, before fine-tuning",
         "",
         "`python3 run.py bench by_sensitivity`: magnitude, single weights, one shot; mean of "
         f"{len(SEEDS)} trainings (lowest to highest), test accuracy in %. Ratios chosen on at most "
-        f"256 validation images. torch {machine()['torch'].split('+')[0]}, one thread.",
+        f"256 validation images. *Wins*: trainings in which it is ahead. One thread; {started}",
         "",
-        "| model | removed | per_layer | global | by_sensitivity | over global (wins) | beats |",
-        "|---|---|---|---|---|---|---|",
+        "| model | pruned | per_layer | global | by_sensitivity | over per_layer (wins) "
+        "| over global (wins) | ahead of, by the mean |",
+        "|---|---|---|---|---|---|---|---|",
         *lines,
         "",
         f"Better than both at 80 % and at 90 %, by the mean: {', '.join(wins) or 'none'}.",
@@ -100,6 +106,7 @@ def write(lines: list[str], wins: list[str]) -> None:
 
 def main() -> int:
     torch.set_num_threads(1)
+    started = conditions()
     lines: list[str] = []
     wins: list[str] = []
     for name in MODELS:
@@ -113,7 +120,7 @@ def main() -> int:
         lines += new
         if all(text.endswith("| both |") for text in new):
             wins.append(name)
-        write(lines, wins)
+        write(lines, wins, started)
         print("\n".join(new), f"  {time.perf_counter() - began:.0f} s", flush=True)
     return int(len(wins) < 3)
 

