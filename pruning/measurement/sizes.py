@@ -18,16 +18,47 @@ from pruning.metrics import Memory, Size, sparse_bytes
 from pruning.storage import safetensors_header
 from pruning.types import prunable
 
+DTYPES = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.float8_e5m2,
+    torch.float8_e4m3fn,
+    torch.int16,
+    torch.uint16,
+    torch.float16,
+    torch.bfloat16,
+    torch.int32,
+    torch.uint32,
+    torch.float32,
+    torch.complex64,
+    torch.float64,
+    torch.int64,
+    torch.uint64,
+)
+"""In the order of the safetensors library, whose files hold the last of these first."""
+
 
 def dense_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as a safetensors file."""
     state = model.state_dict()
-    # The library's own order: the widest numbers first, then by name.
-    tensors = sorted(state.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    # Any dtype's name will do: only the header's length counts, and their lengths are alike.
-    rows = [(name, "F32", value.shape, value.nbytes) for name, value in tensors]
+    # The library's own order, then by name: offsets are text, so their order counts.
+    tensors = sorted(state.items(), key=lambda item: (-DTYPES.index(item[1].dtype), item[0]))
+    rows = [(name, _dtype_name(value), value.shape, value.nbytes) for name, value in tensors]
     data: int = sum(size for *_, size in rows)
     return len(safetensors_header(rows)) + data
+
+
+def _dtype_name(value: Tensor) -> str:
+    """As it stands in the header: F32, BF16, I64, BOOL. Names differ in length, and so do files."""
+    kind = str(value.dtype).removeprefix("torch.")
+    if kind.startswith("float8"):
+        return kind.replace("float8", "F8").removesuffix("fn").upper()
+    letters = {"bfloat": "BF", "float": "F", "uint": "U", "int": "I", "complex": "C"}
+    for word, letter in letters.items():
+        if kind.startswith(word):
+            return kind.replace(word, letter)
+    return kind.upper()
 
 
 def size(model: nn.Module) -> Size:
