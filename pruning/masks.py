@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
@@ -57,19 +57,28 @@ def sparsity(masks: Masks, covered: Collection[str] | None = None) -> float:
     return 1 - kept / sum(keep.numel() for keep in weights)
 
 
-def by_layer(
-    masks: Masks, positions: Mapping[str, int], names: Collection[str]
-) -> tuple[Layer, ...]:
+def by_layer(masks: Masks, rows: Mapping[str, Tensor], names: Collection[str]) -> tuple[Layer, ...]:
     """Kept weights and MACs of each layer called `names`.
 
-    positions: how often each weight is used for one example (once for each place of its output).
+    rows: weight -> (rows,) how often each weight of that row is multiplied for one example; without
+    them MACs are 0.
     """
-    layers = []
-    for name, keep in masks.items():
-        if name in names:
-            total, kept, uses = keep.numel(), int(keep.sum()), positions.get(name, 0)
-            layers.append(Layer(name, total, kept, total * uses, kept * uses))
-    return tuple(layers)
+    return tuple(
+        count_layer(name, keep, rows.get(name)) for name, keep in masks.items() if name in names
+    )
+
+
+def count_layer(name: str, keep: Tensor, rows: Tensor | None) -> Layer:
+    """One layer's weights and MACs, all and kept.
+
+    keep: the weight's shape, True = kept; rows: as in `by_layer`, None where they are not known.
+    """
+    by_row = keep.flatten(1).sum(1)  # kept weights of each row
+    kept = int(by_row.sum())
+    if rows is None:
+        return Layer(name, keep.numel(), kept)
+    macs = float(rows.sum()) * (keep.numel() // len(keep))
+    return Layer(name, keep.numel(), kept, round(macs), round(float(by_row.double() @ rows)))
 
 
 def intersect(a: Masks, b: Masks) -> Masks:

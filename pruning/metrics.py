@@ -193,8 +193,10 @@ class Measurement:
 
     weights, kept: covered weights; parameters: all parameters; macs: multiply-accumulates of one
     example in every covered layer; macs_kept: those whose weight is not zero (what a runtime that
-    skips zeros would do); timings: every runtime and batch size; paired: against dense, on the
-    same test examples. The last five belong to the end of a run.
+    skips zeros would do); macs_other: those that belong to no covered weight (attention's two
+    products; what is not covered), which pruning weights does not change; timings: every runtime
+    and batch size; paired: against dense, on the same test examples. From memory to paired, all
+    belong to the end of a run.
     """
 
     accuracy: Accuracy | None
@@ -213,10 +215,21 @@ class Measurement:
     timings: tuple[Timing, ...] = ()
     behaviour: Behaviour | None = None
     paired: Paired | None = None
+    macs_other: int | None = None  # None: not counted then, or no example to count by
 
     @property
     def sparsity(self) -> float:
         return 1 - self.kept / self.weights
+
+    @property
+    def all_macs(self) -> int | None:
+        """Multiply-accumulates of the whole model, as published figures count them."""
+        return None if self.macs is None else self.macs + (self.macs_other or 0)
+
+    @property
+    def all_macs_kept(self) -> int | None:
+        """Those of the whole model without zero weights'."""
+        return None if self.macs_kept is None else self.macs_kept + (self.macs_other or 0)
 
 
 def sparse_bytes(total: int, kept: int, width: int = 4) -> int:

@@ -36,9 +36,9 @@ from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
 from pruning.measurement import (
     Snapshot,
     beside_dense,
+    count_uses,
     evaluate,
     finalize,
-    positions,
     take_snapshot,
 )
 from pruning.recipe import Recipe
@@ -355,8 +355,8 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     _raise_if_stopped(state.stop, f"before step {step}")
     selection = (yield from _prune(state, step)) if recipe.prunes else None
     # Without an example input nothing is known of MACs: layers then count weights alone.
-    uses = positions(work.model, work.example) if work.example is not None else {}
-    layers = by_layer(state.masks, uses, prunable(work.model))
+    rows = count_uses(work.model, work.example).rows if work.example is not None else {}
+    layers = by_layer(state.masks, rows, prunable(work.model))
     pruned = Pruned(step, recipe.steps, sparsity(state.masks, state.covered), layers)
     if selection is not None:
         share = selection.ranking.share(recipe, selection.drops)

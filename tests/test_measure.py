@@ -15,7 +15,14 @@ import pruning
 from pruning.allocation.ranked import rank
 from pruning.errors import DataError, Diverged, Stopped
 from pruning.events import Accuracy
-from pruning.measurement import dense_bytes, latencies, macs, output_layer, positions, size
+from pruning.measurement import (
+    count_uses,
+    dense_bytes,
+    latencies,
+    macs,
+    output_layer,
+    size,
+)
 from pruning.recipe import Recipe
 from pruning.types import Batches
 from tests.toys import TOYS, toy
@@ -88,15 +95,17 @@ def test_attention_and_transposed_convolutions_are_counted() -> None:
             return self.attend(x, x, x)[0]  # type: ignore[no-any-return]
 
     # up: 2·4·2 weights, each used at 5 inputs; attention over 10 tokens: 12·4 packed weights
-    used = positions(Mixed(), torch.zeros(1, 2, 5))
-    assert used["up.weight"] == 5
-    assert used["attend.in_proj_weight"] == 10
+    used = count_uses(Mixed(), torch.zeros(1, 2, 5))
+    assert used.rows["up.weight"].tolist() == [5, 5]
+    assert used.rows["attend.in_proj_weight"].tolist() == [10] * 12
+    assert used.rows["attend.out_proj.weight"].tolist() == [10] * 4
+    assert used.other == 2 * 10 * 10 * 4  # queries times keys, and that times values
 
 
 def test_a_tied_weight_counts_both_uses() -> None:
     work = toy("tied")
     assert work.example is not None
-    assert positions(work.model, work.example)["a.weight"] == 2
+    assert set(count_uses(work.model, work.example).rows["a.weight"].tolist()) == {2}
 
 
 def test_the_output_layer_is_the_last_to_run() -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pruning.measurement.counts import layer_counts, macs, output_layer, output_shapes, positions
+from pruning.measurement.counts import count_uses, layer_counts, macs, output_layer, output_shapes
 from pruning.measurement.energy import energy, joules
 from pruning.measurement.onnx import onnx_timings
 from pruning.measurement.quality import behaviour, correct, evaluate, logits, mean_loss, paired
@@ -24,6 +24,7 @@ from pruning.types import Batches, Workpiece, prunable
 __all__ = [
     "Snapshot",
     "beside_dense",
+    "count_uses",
     "dense_bytes",
     "evaluate",
     "finalize",
@@ -33,7 +34,6 @@ __all__ = [
     "measure",
     "output_layer",
     "output_shapes",
-    "positions",
     "size",
     "take_snapshot",
     "time_in_onnx",
@@ -74,17 +74,18 @@ def take_snapshot(work: Workpiece, split: str = "test") -> Snapshot:
         outputs = logits(work.model, data)
         accuracy = correct(outputs, data)
         loss = mean_loss(outputs, data, work.loss)
-    layers = layer_counts(work.model, work.example)
     # without an example, how often each weight is used is not known
-    counted = work.example is not None
+    uses = count_uses(work.model, work.example) if work.example is not None else None
+    layers = layer_counts(work.model, uses)
     measurement = Measurement(
         accuracy=accuracy,
         loss=loss,
         weights=sum(w.numel() for w in prunable(work.model).values()),
         kept=sum(layer.kept for layer in layers),
         parameters=sum(p.numel() for p in work.model.parameters()),
-        macs=sum(layer.macs for layer in layers) if counted else None,
-        macs_kept=sum(layer.macs_kept for layer in layers) if counted else None,
+        macs=sum(layer.macs for layer in layers) if uses else None,
+        macs_kept=sum(layer.macs_kept for layer in layers) if uses else None,
+        macs_other=uses.other if uses else None,
         size=size(work.model),
         latency=None,
         layers=layers,
@@ -140,10 +141,10 @@ def time_in_onnx(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
 
 def _energy(snapshot: Snapshot) -> Energy | None:
     work, measurement = snapshot.work, snapshot.measurement
-    if measurement.macs is None or measurement.macs_kept is None or work.example is None:
+    total, kept = measurement.all_macs, measurement.all_macs_kept
+    if total is None or kept is None or work.example is None:
         return None
-    measured = joules(work.model, work.example)
-    return energy(measurement.macs, measurement.macs_kept, measured)
+    return energy(total, kept, joules(work.model, work.example))
 
 
 def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:

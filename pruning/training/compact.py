@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from pruning.errors import ModelError
-from pruning.events import Certificate, Epoch, Layer, Notice
+from pruning.events import Certificate, Epoch, Notice
 from pruning.masks import sparsity
-from pruning.measurement import Snapshot, positions, take_snapshot
+from pruning.measurement import Snapshot, count_uses, layer_counts, take_snapshot
 from pruning.recipe import Recipe
 from pruning.structure.modules import paste
 from pruning.structure.shrink import compact_model
@@ -94,21 +94,17 @@ def compact_snapshot(compact: Workpiece, masked: Workpiece) -> Snapshot:
     """
     assert masked.example is not None
     snapshot = take_snapshot(compact)
-    uses = positions(masked.model, masked.example)
-    parameters: dict[str, Any] = dict(compact.model.named_parameters(remove_duplicate=False))
-    layers = []
-    for name in prunable(masked.model):
-        if name in parameters:
-            weight = parameters[name].detach()
-            total, kept = weight.numel(), int(weight.count_nonzero())
-            times = uses.get(name, 0)
-            layers.append(Layer(name, total, kept, total * times, kept * times))
+    parameters = dict(compact.model.named_parameters(remove_duplicate=False))
+    weights = {name: parameters[name] for name in prunable(masked.model) if name in parameters}
+    uses = count_uses(compact.model, masked.example, weights)
+    layers = layer_counts(compact.model, uses, weights)
     measurement = replace(
         snapshot.measurement,
         weights=sum(layer.total for layer in layers),
         kept=sum(layer.kept for layer in layers),
         macs=sum(layer.macs for layer in layers),
         macs_kept=sum(layer.macs_kept for layer in layers),
-        layers=tuple(layers),
+        macs_other=uses.other,
+        layers=layers,
     )
     return Snapshot(compact, measurement, snapshot.logits)
