@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sample_models
@@ -23,6 +25,15 @@ def test_entropy_by_hand() -> None:
     assert entropy(8, 16) == 16  # a coin for each weight: a bit each
     assert entropy(4, 16) == pytest.approx(16 * (0.25 * 2 + 0.75 * math.log2(4 / 3)))
     assert entropy(0, 16) == entropy(16, 16) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dense_bytes_are_the_files_in_every_precision(dtype: torch.dtype, tmp_path: Path) -> None:
+    # BatchNorm's counter is an int64 beside the floats: kinds are mixed.
+    model = nn.Sequential(nn.Linear(70, 30), nn.BatchNorm1d(30), nn.Linear(30, 5)).to(dtype)
+    model.register_buffer("seen", torch.zeros(9, dtype=torch.bool))
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    assert size(model).dense == (tmp_path / "model.safetensors").stat().st_size
 
 
 def test_sizes_of_a_four_by_four_layer_by_hand() -> None:
