@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.allocation.schedules import grow
+from pruning.coverage import baked_note, notes, plain_copy
 from pruning.errors import Stopped
 from pruning.events import (
     Certificate,
@@ -143,10 +144,17 @@ def run(
     teacher = None
     if recipe.distill and recipe.epochs:
         teacher = teacher_logits(work.reference.model, work.need("train", "Distillation"))
+    # Parametrised weights are made plain before all else, so that dense and pruned are of a kind.
+    plain, baked = plain_copy(work.model)
+    if baked:
+        yield Notice(baked_note(baked))
+        work = replace(work, model=plain)
+    for note in notes(plain):
+        yield Notice(note)
     if recipe.start == "trained":
-        model = copy.deepcopy(work.model)
+        model = copy.deepcopy(plain)
     else:
-        model = reinitialised(work.model, recipe.seed)
+        model = reinitialised(plain, recipe.seed)
     copied = replace(work, model=model)
     # Masks only ever intersect, so they start by keeping everything that was not pruned before.
     masks = intersect(dense(model), work.masks or {})

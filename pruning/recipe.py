@@ -50,6 +50,9 @@ class Recipe:
         the file; "": units where they are channels or heads, weights elsewhere
     ratios: for scope manual: layer name -> share to remove of that layer, [0, 1)
     exclude: layers left dense
+    embeddings: prune embeddings too, where units lie in single layers: they are looked up and not
+        multiplied, so that this saves bytes but no MACs. Channels take their part of an embedding
+        along in any case
     min_units: units that every layer keeps at least
     steps: rounds of pruning and fine-tuning; epochs: of fine-tuning after each round
     finetune_compact: fine-tune the compact model in the masked one's place, where whole channels
@@ -91,6 +94,7 @@ class Recipe:
     budget: str = ""
     ratios: dict[str, float] = field(default_factory=dict, hash=False)
     exclude: tuple[str, ...] = ()
+    embeddings: bool = False
     min_units: int = 1
     schedule: str = "one_shot"
     schedule_options: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -133,7 +137,7 @@ class Recipe:
             registry.check_options(kind, name, options)
         if reason := registry.misfit(self.criterion, self.granularity):
             raise RecipeError(reason)
-        for name in ("augment", "recalibrate", "finetune_compact"):
+        for name in ("augment", "embeddings", "recalibrate", "finetune_compact"):
             if not isinstance(getattr(self, name), bool):
                 raise OutOfRange(name, getattr(self, name), "true or false")
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
-from pruning.errors import DataError, NotFinite, NothingToPrune
+from pruning.errors import DataError, ModelError, NotFinite, NothingToPrune
 
 Scores = dict[str, Tensor]
 """Parameter name -> one score for each weight, the weight's shape. Higher = keep."""
@@ -31,6 +32,8 @@ PRUNED_KINDS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(frozen=True)
@@ -154,41 +157,73 @@ class Workpiece:
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The weights that techniques may prune: of linear layers, convolutions and attention.
+    """The weights that techniques may prune: of linear layers, convolutions, attention, recurrent
+    layers and embeddings.
 
-    Tied weights appear once, under the first name. Biases and norms are not covered: they are too
-    few to matter for size, and structured pruning removes them with their channel.
+    Tied weights appear once, under the first name; what an embedding shares with a layer is that
+    layer's. Biases and norms are not covered: they are too few to matter for size, and structured
+    pruning removes them with their channel. What else has weights, `coverage.uncovered` names.
 
-    Raises NotFinite for NaN or infinite weights, NothingToPrune when there are none.
+    Raises NotFinite for NaN or infinite weights, NothingToPrune when there are none, ModelError for
+    lazy layers that were never run.
     """
+    candidates = [
+        (f"{path}.{name}" if path else name, module, weight)
+        for path, module in model.named_modules()
+        for name, weight in _weights(module)
+    ]
+    multiplied = {
+        place_of(weight) for _, module, weight in candidates if not isinstance(module, EMBEDDINGS)
+    }
     weights: dict[str, nn.Parameter] = {}
     places: set[tuple[int, int]] = set()
-    for path, module in model.named_modules():
-        for name in _weight_names(module):
-            weight = getattr(module, name, None)
-            # Attention leaves the projections that it does not use None; meta tensors hold nothing.
-            if not isinstance(weight, nn.Parameter) or weight.is_meta:
-                continue
-            # By memory and not by identity: tied weights may be two parameters over one storage.
-            place = (weight.untyped_storage().data_ptr(), int(weight.storage_offset()))
-            if place in places:
-                continue
-            places.add(place)
-            full_name = f"{path}.{name}" if path else name
-            finite = torch.isfinite(weight.detach())
-            if not finite.all():
-                raise NotFinite(full_name, int((~finite).sum()))
-            weights[full_name] = weight
+    for full_name, module, weight in candidates:
+        place = place_of(weight)
+        # An output layer tied to the embedding is pruned as any other: the look-up comes along.
+        looked_up = isinstance(module, EMBEDDINGS) and place in multiplied
+        if place in places or looked_up:
+            continue
+        places.add(place)
+        finite = torch.isfinite(weight.detach())
+        if not finite.all():
+            raise NotFinite(full_name, int((~finite).sum()))
+        weights[full_name] = weight
     if not weights:
         raise NothingToPrune(
-            type(model).__name__, "it has no linear, convolution or attention weights."
+            type(model).__name__,
+            "it has no weights of linear layers, convolutions, attention, recurrent layers or "
+            "embeddings that are parameters of their own.",
         )
     return weights
 
 
-def _weight_names(module: nn.Module) -> tuple[str, ...]:
-    if isinstance(module, PRUNED_KINDS):
-        return ("weight",)
+def place_of(weight: Tensor) -> tuple[int, int]:
+    """Where a parameter lies in memory: the same for tied ones.
+
+    By memory and not by identity: tied weights may be two parameters over one storage.
+    """
+    return weight.untyped_storage().data_ptr(), int(weight.storage_offset())
+
+
+def _weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A module's own weights that may be pruned: (name, parameter)."""
+    # Not by getattr: a parametrised weight is computed when it is read, and is no parameter.
+    for name, parameter in module._parameters.items():
+        # Attention leaves the projections that it does not use None; meta tensors hold nothing.
+        if parameter is None or parameter.is_meta or not _is_weight(module, name):
+            continue
+        if isinstance(parameter, UninitializedParameter):
+            raise ModelError(
+                f"{type(module).__name__} has no weights yet: run the model once on an example, so "
+                "that its lazy layers learn their sizes."
+            )
+        yield name, parameter
+
+
+def _is_weight(module: nn.Module, name: str) -> bool:
+    if isinstance(module, PRUNED_KINDS + EMBEDDINGS):
+        return name == "weight"
     if isinstance(module, nn.MultiheadAttention):
-        return ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
-    return ()
+        return name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    # "weight_ih_l0", "weight_hh_l0_reverse", "weight_hr_l0"; cells: "weight_ih", "weight_hh"
+    return isinstance(module, RECURRENT) and name.startswith("weight_")

@@ -32,7 +32,7 @@ ROOMS = (
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe"),
     ("events",),
-    ("evidence", "formats", "masks"),
+    ("evidence", "formats", "masks", "coverage"),
     ("measurement", "criteria", "structure"),
     ("units",),
     ("allocation",),

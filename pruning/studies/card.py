@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pruning import registry
+from pruning import coverage, registry
 from pruning.evidence import evaluating
 from pruning.measurement import macs, measure, output_shapes
 from pruning.recipe import Recipe
 from pruning.studies.weights import Arrays
 from pruning.training.recalibrate import norms
-from pruning.types import Batches, Workpiece, prunable
+from pruning.types import EMBEDDINGS, RECURRENT, Batches, Workpiece, prunable
 from pruning.units.layout import lay_out
 
 SHOWN = 24
@@ -90,12 +90,16 @@ def layers(work: Workpiece) -> list[dict[str, Any]]:
 
 
 def _kinds(model: nn.Module) -> dict[str, str]:
-    """Parameter name -> "conv", "depthwise", "linear" or "attention"."""
+    """Parameter name -> "conv", "depthwise", "linear", "attention", "recurrent" or "embedding"."""
     kinds = {}
     for path, module in model.named_modules():
         kind = "linear"
         if isinstance(module, nn.MultiheadAttention):
             kind = "attention"
+        elif isinstance(module, RECURRENT):
+            kind = "recurrent"
+        elif isinstance(module, EMBEDDINGS):
+            kind = "embedding"
         # Transposed convolutions too; pooling has a kernel, but no parameters.
         elif hasattr(module, "kernel_size"):
             groups = getattr(module, "groups", 1)
@@ -172,7 +176,7 @@ def _square_side(n: int) -> int:
 
 def _notes(work: Workpiece) -> list[str]:
     """What to know before one works with the model."""
-    notes = []
+    notes = coverage.notes(work.model)
     if work.test is None:
         notes.append(
             "This model has no data here: its structure and weights can be looked at and pruned, "

@@ -21,6 +21,7 @@ from torch.nn.functional import pad
 from pruning.errors import OutOfRange
 from pruning.evidence.attention import blocks
 from pruning.registry import granularity
+from pruning.types import EMBEDDINGS, RECURRENT
 from pruning.units.pooling import WAYS, Pooling
 
 
@@ -118,6 +119,8 @@ def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
         return lowest.movedim(-1, 2).flatten(1, 2)
 
     def fit(model: nn.Module, name: str) -> Tiling | str:
+        if isinstance(_layer(model, name), EMBEDDINGS):
+            return "it is an embedding: no sparse tensor core multiplies with it."
         outputs, inputs, *rest = model.get_parameter(name).shape
         if inputs % m:
             return f"its {inputs:,} inputs do not come in groups of {m}."
@@ -229,7 +232,7 @@ def column(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
     """
 
     def fit(model: nn.Module, name: str) -> Slice | str:
-        layer = model.get_submodule(name.rpartition(".")[0])
+        layer = _layer(model, name)
         # Column j of a grouped convolution is another input for each group of outputs.
         if getattr(layer, "groups", 1) > 1:
             return "it is a grouped convolution: each group reads inputs of its own."
@@ -305,13 +308,26 @@ def head(
     return Granularity(fit, pooling, whole_outputs=True, kinds=("heads",))
 
 
-def _rows(model: nn.Module, name: str) -> Slice:
+def _rows(model: nn.Module, name: str) -> Slice | str:
+    """A layer's outputs, where they are its rows."""
+    layer = _layer(model, name)
+    if isinstance(layer, RECURRENT):
+        return "it is a recurrent layer: its rows are gates, several of them for each output."
+    if isinstance(layer, EMBEDDINGS):
+        return "it is an embedding: its rows are what is looked up, and no outputs."
     return Slice(0, torch.arange(model.get_parameter(name).shape[0]))
 
 
 def _transposed(model: nn.Module, name: str) -> str:
-    """Why a transposed convolution has neither rows nor columns here; "" for any other layer."""
-    kind = type(model.get_submodule(name.rpartition(".")[0])).__name__
-    if "Transpose" in kind:  # its weights lie by input, then output
+    """Why rows and columns of a weight are not outputs and inputs; "" where they are."""
+    layer = _layer(model, name)
+    if "Transpose" in type(layer).__name__:  # its weights lie by input, then output
         return "it is a transposed convolution, whose weights lie by input."
+    if isinstance(layer, EMBEDDINGS):
+        return "it is an embedding: its rows are what is looked up, its columns the outputs."
     return ""
+
+
+def _layer(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds a weight."""
+    return model.get_submodule(name.rpartition(".")[0])

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning import registry
+from pruning.coverage import embeddings
 from pruning.errors import NotCaptured
 from pruning.evidence import Evidence
 from pruning.measurement.counts import output_layer
@@ -32,6 +33,7 @@ from pruning.units.granularities import Granularity, Slice, Tiling
 from pruning.units.pooling import Pooling, pool_group
 
 ANSWERS = "its outputs are the model's answers, one for each class."
+LOOKED_UP = "it is an embedding: set embeddings in the recipe to prune it."
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -255,6 +257,9 @@ def lay_out(recipe: Recipe, work: Workpiece) -> Units:
     # Asked here and not while scoring, so that coverage is known without scores.
     skips = registry.companion(recipe.criterion, "skips")
     skipped = skips(Evidence.of(work, seed=recipe.seed)) if skips else {}
+    if not recipe.embeddings:
+        # Their scores say nothing of a channel either: rare words have small gradients.
+        skipped |= dict.fromkeys(embeddings(work.model), LOOKED_UP)
     if not form.kinds:
         return _layer_by_layer(form, work, skipped, None)
     if work.example is None:
@@ -357,7 +362,9 @@ def _by_dependency_group(
         tilings={},
         slices=SliceSets(graph.groups, graph.unit_of_index, graph.first_name, pruned),
         pooling=pooling,
-        fixed=fixed | {name: why for name, why in skipped.items() if name in sets},
+        # A group named after an embedding holds what adds into it: it is no embedding itself.
+        fixed=fixed
+        | {name: why for name, why in skipped.items() if name in sets and why != LOOKED_UP},
         leaders={name: set_of[name] for name in weights if name in set_of and name not in sets},
         skipped=skipped,
         output_dims={f"{path}.weight" if path else "weight": 1 for path in transposed},
