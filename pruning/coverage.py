@@ -22,6 +22,10 @@ SHOWN = 4
 """Names in a sentence; what is left out is counted."""
 
 
+INSTANCE = ("__dict__", "__weakref__")
+"""Of a class, what Python adds by itself."""
+
+
 class Uncovered(NamedTuple):
     """A tensor that no technique prunes. weights: numbers in it; why: a clause."""
 
@@ -138,6 +142,11 @@ def plain_copy(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
 def _bake(module: nn.Module) -> Iterator[tuple[str, str]]:
     """Make a module's parametrised weights plain, in place: (weight, by what it was made)."""
     if parametrize.is_parametrized(module):
+        # Torch makes a class for each parametrised module, a copy shares it with its original, and
+        # taking a parametrisation off takes it off the class: the copy needs one of its own.
+        shared = type(module)
+        own = {name: value for name, value in vars(shared).items() if name not in INSTANCE}
+        module.__class__ = type(shared.__name__, shared.__bases__, own)
         lists: dict[str, Any] = dict(module.parametrizations.items())  # type: ignore[union-attr, operator]
         for name, chain in lists.items():
             kind = " and ".join(_plain_name(type(step).__name__) for step in chain)
