@@ -73,8 +73,10 @@ def totals(study: Study) -> str:
         f"{data['weights']:,} weights that techniques may remove, "
         f"of {data['parameters']:,} parameters"
     )
-    macs = data["measurement"]["macs"]
-    work = f"{words.count(macs)} multiply-accumulates for one example"
+    macs, other = data["measurement"]["macs"], data["measurement"].get("macs_other") or 0
+    work = f"{words.count((macs or 0) + other)} multiply-accumulates for one example"
+    if other:
+        work += f" ({words.count(other)} of them by no weight: attention's own products)"
     if not macs:
         work = "multiply-accumulates not measured"
     return " · ".join([layers, covered, work])

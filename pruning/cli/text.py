@@ -19,6 +19,7 @@ def flat(m: Measurement) -> dict[str, Any]:
         "weights_nonzero": m.kept,
         "macs_dense": m.macs,
         "macs_nonzero": m.macs_kept,
+        "macs_of_no_weight": m.macs_other,
         "dense_file_bytes": size.dense,
         "sparse_file_bytes": size.entropy_coded,
         "entropy_limit_bytes": size.limit,
