@@ -138,10 +138,11 @@ def stopped(run: RunHistory) -> str:
     """How far a stopped run came, and what of it is kept."""
     halted = run.halted
     if halted is None or halted.result is None:
-        return "Stopped before anything whole was done: nothing of it is kept."
-    unit = "epoch" if run.finetunes else "step"
-    reached = f"{halted.done:,} of {words.plural(halted.planned, unit)}"
-    return f"Stopped after {reached}; the model of that moment is kept, measured but not timed."
+        return "Stopped before its first epoch or step was done: nothing of it is kept."
+    return (
+        f"Stopped {halted.where}. Kept: the weights and masks of that moment, measured on test "
+        "data but not timed; compare it, or continue from it."
+    )
 
 
 # ---------------------------------------------------------------- large numbers

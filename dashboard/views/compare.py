@@ -42,12 +42,20 @@ def compared_runs(picked: list[Job]) -> list[ComparedRun]:
     if not with_result:
         return []
     labels = words.labels([recipe for _, recipe, _ in with_result])
+    labels = [label + until(job) for label, (job, _, _) in zip(labels, with_result, strict=True)]
     runs = []
     for letter, label, (job, recipe, end) in zip(
         compare.LETTERS, labels, with_result, strict=False
     ):
         runs.append(ComparedRun(job.id, letter, label, recipe, end))
     return runs
+
+
+def until(job: Job) -> str:
+    """`, stopped after epoch 3 of 10`: such a run is compared by what it had reached."""
+    if job.state != "stopped" or not job.message:
+        return ""
+    return f", {job.message[0].lower()}{job.message[1:].rstrip('.')}"
 
 
 def option_name(job: Job, several_models: bool) -> str:
@@ -58,7 +66,7 @@ def option_name(job: Job, several_models: bool) -> str:
     parts = [models.title(job.spec.get("model", ""))] if several_models else []
     parts.append(f"{criterion} {words.share(round(1 - kept, 3))}")
     parts.append("example" if tables.is_example(job) else job.id[:4])
-    return " · ".join(parts)
+    return " · ".join(parts) + until(job)
 
 
 def first_runs(finished: dict[str, Job]) -> list[str]:
@@ -266,7 +274,7 @@ def nothing_yet() -> None:
 def page() -> None:
     _frame.question("Which of these runs is worth keeping?")
     # A run whose files were deleted is finished too, but has no result to compare.
-    finished = {job.id: job for job in jobs.finished() if jobs.result(job)}
+    finished = {job.id: job for job in jobs.with_result()}
     if not finished:
         nothing_yet()
         return

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import jobs, state, tables, words
 from dashboard.charts import results
 from dashboard.charts.prune import RunHistory
-from dashboard.views import _frame, _run_panel
+from dashboard.views import _follow_ups, _frame, _run_panel
 from dashboard.views._predicted import predicted
 from dashboard.views._result_panel import result_panel
 from pruning.errors import PruningError
@@ -61,7 +61,7 @@ def ended(job: Job) -> None:
     recipe = jobs.recipe_of(job)
     history = _run_panel.history_of(job.id)
     with st.container(gap="xsmall"):  # all that one looks for stands on one screen
-        heading(job, recipe)
+        heading(job, recipe, history)
         standing(job, recipe, history)
         if history.dense:
             _run_panel.tiles(history)
@@ -69,6 +69,8 @@ def ended(job: Job) -> None:
             result_panel(job, history.result, recipe, history)
         elif history.trained:
             _run_panel.curves(job, history)
+    if history.result:
+        _follow_ups.comparison_runs(job, recipe, history.result)
     for text in history.notices:
         st.warning(words.plain(text), icon=":material/info:")
     if history.result:
@@ -81,10 +83,11 @@ def ended(job: Job) -> None:
             _run_panel.epochs_table(history)
 
 
-def heading(job: Job, recipe: Recipe) -> None:
+def heading(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """Which run it is, and what can be done with it."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _frame.question(_run_panel.name(job))
+        _follow_ups.go_on(job, recipe, history.halted)
         st.button(
             "Run again",
             icon=":material/replay:",
@@ -96,7 +99,7 @@ def heading(job: Job, recipe: Recipe) -> None:
         if st.button(label, icon=":material/content_cut:", key=f"use-{job.id}"):
             state.put(recipe)
             st.switch_page(_frame.page_path("prune"))
-        if job.state == "finished":
+        if history.result:
             compared = dict.fromkeys([*state.picked(), job.id])
             st.page_link(
                 _frame.page_path("compare"),
