@@ -22,6 +22,8 @@ if __name__ == "__main__":
     state.take_address()  # before anything is drawn: all of it follows from the address
     page = st.navigation(_frame.pages(), position="top")
     _frame.go_to(state.requested_page())
+    if page.url_path != "prune":
+        state.watch(None)  # whoever comes back later has not just seen the run end
     _frame.wordmark()
     _frame.warnings()
     with st.sidebar, _frame.guarded():

@@ -164,13 +164,13 @@ def open_run(id: str | None) -> None:
     _write("run", id)
 
 
-def watch(id: str) -> None:
-    """Note that this tab sees the run live."""
+def watch(id: str | None) -> None:
+    """Note that this tab sees the run live on the Prune page."""
     session["watched"] = id
 
 
 def watched() -> str | None:
-    """The run that this tab last saw live."""
+    """The run that this tab saw live on the Prune page, and has not left since."""
     return session.get("watched")
 
 

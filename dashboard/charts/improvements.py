@@ -7,7 +7,7 @@ shares become differences from dense ("points"). No improvement has one sentence
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -78,6 +78,10 @@ class ResultPanel:
         The other states are columns of the table: a compact model is what one takes away.
         """
         return self.states[-1]
+
+
+Figures = list[tuple[FigureRow, Improvement]]
+"""Figures of one state, each with how it compares with dense."""
 
 
 class NotImproved(NamedTuple):
@@ -419,15 +423,16 @@ def improved(panel: ResultPanel) -> list[str]:
 
 def not_improved(panel: ResultPanel) -> list[NotImproved]:
     """What did not improve, each with its reason; figures that share one stand in one line."""
-    by_reason: dict[tuple[str, str], list[tuple[FigureRow, Improvement]]] = {}
+    by_reason: dict[tuple[str, str], Figures] = {}
     verdicts = ("same", "worse", "no verdict", "not measured")
     for row, improvement in _listed(panel, verdicts):
         if row.aspect == "Accuracy" and improvement.verdict == "same":
             continue  # kept accuracy is an improvement
         by_reason.setdefault((improvement.why, row.aspect), []).append((row, improvement))
+    split = _runtimes_with_two_reasons(by_reason.values())
     lines = []
     for (why, aspect), figures in by_reason.items():
-        names = ", ".join(dict.fromkeys(_short_name(row) for row, _ in figures))
+        names = ", ".join(dict.fromkeys(_short_name(row, split) for row, _ in figures))
         if aspect == "Speed":
             names = f"Speed in {names}"
         amounts = [f"{_heading(row)}: {amount(row, improvement)}" for row, improvement in figures]
@@ -438,11 +443,27 @@ def not_improved(panel: ResultPanel) -> list[NotImproved]:
     return lines
 
 
-def _short_name(row: FigureRow) -> str:
-    """`Weights in memory`; of a speed the runtime alone: batches share their reason."""
-    if row.aspect == "Speed":
-        return row.name.rsplit(",", 1)[0]
-    return _heading(row)
+def _runtimes_with_two_reasons(groups: Iterable[Figures]) -> set[str]:
+    """Runtimes whose batches do not share their reason: their lines have to name the batch."""
+    once: set[str] = set()
+    twice: set[str] = set()
+    for figures in groups:
+        runtimes = {_runtime(row) for row, _ in figures if row.aspect == "Speed"}
+        twice |= runtimes & once
+        once |= runtimes
+    return twice
+
+
+def _runtime(row: FigureRow) -> str:
+    """Of a speed's row, `PyTorch, 1 example`."""
+    return row.name.rsplit(",", 1)[0]
+
+
+def _short_name(row: FigureRow, split: set[str]) -> str:
+    """`Weights in memory`; of a speed the runtime alone where its batches share their reason."""
+    if row.aspect != "Speed":
+        return _heading(row)
+    return row.name if _runtime(row) in split else _runtime(row)
 
 
 def _listed(panel: ResultPanel, verdicts: Sequence[str]) -> Iterator[tuple[FigureRow, Improvement]]:

@@ -313,13 +313,7 @@ def _line(job: Job, shortcut: str | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{name}** · {progress(job)}", width="stretch")
         if job.id != state.run_id():
-            st.button(
-                "Show",
-                key=f"show-{job.id}",
-                on_click=state.open_run,
-                args=(job.id,),
-                type="tertiary",
-            )
+            st.page_link(page_path("prune"), label="Show", query_params={"run": job.id})
         st.button(
             "Stopping" if job.stopping else "Stop",
             key=f"strip-stop-{job.id}",

@@ -163,6 +163,7 @@ def legend(runs: list[ComparedRun]) -> None:
         with st.container(gap="xxsmall"):
             st.markdown(f"**{run.letter}**{model} · {words.percent(run.accuracy)}")
             st.caption(words.plain(in_words(run, reference)))
+            _frame.result_link(run.id)
 
 
 def in_words(run: ComparedRun, reference: ComparedRun) -> str:

@@ -21,7 +21,7 @@ def page() -> None:
     _frame.question("How much can be pruned, and what is kept?")
     recipe = state.recipe()
     id = state.run_id()
-    if id:
+    if id and state.watched() != id:
         with _frame.guarded():
             ended(id)
     left, right = st.columns([5, 7], gap="large")
@@ -190,13 +190,17 @@ def ended(id: str) -> None:
 
 
 def run(id: str) -> None:
-    """The run in the address while it lives; its curves stay for whoever watched it end."""
+    """The run in the address while it lives; whoever watched it end keeps its curves in place."""
     job = jobs.job(id)
     if job.state in jobs.LIVE:
         state.watch(id)
         _run_panel.follow(id)
     elif state.watched() == id:
-        _run_panel.curves(job, _run_panel.history_of(id))
+        ended(id)
+        history = _run_panel.history_of(id)
+        if history.dense:
+            _run_panel.tiles(history)
+        _run_panel.curves(job, history)
 
 
 page()
