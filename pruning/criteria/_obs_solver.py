@@ -19,6 +19,10 @@ from torch import Tensor
 CHUNK = 2**25
 """Numbers of inverse Hessians in memory at once, at most: 128 MB."""
 
+RISE = 1 + 2**-22
+"""The least by which a later removal scores above an earlier one: two steps of float32, so that
+the order of removal outlasts the rounding of what is done to the scores afterwards."""
+
 
 def damped(gram: Tensor, damping: float) -> Tensor:
     """H with a share of its mean diagonal added to its diagonal, so that it has an inverse.
@@ -42,8 +46,9 @@ def loss(before: Tensor, after: Tensor, gram: Tensor) -> Tensor:
 def greedy(weight: Tensor, inverse: Tensor) -> Tensor:
     """What each removal adds to E when a row's cheapest weight is removed, and so on: (rows, d).
 
-    After each the rest of the row compensates. Never falling along the order of removal, so that
-    pruning the lowest scores prunes a row's weights in that order.
+    After each the rest of the row compensates. Rising along the order of removal, so that pruning
+    the lowest scores prunes a row's weights in that order: a removal that costs less than one
+    before it scores just above that one.
     Optimal Brain Compression, Frantar & Alistarh, 2022, https://arxiv.org/abs/2208.11580
     """
     step = max(1, CHUNK // inverse.numel())
@@ -64,8 +69,8 @@ def _greedy(weight: Tensor, inverse: Tensor) -> Tensor:
     for _ in range(d):
         cost = (w.square() / diagonal / 2).masked_fill_(removed, torch.inf)
         lowest, q = cost.min(1)
-        # by rounding a later removal can look cheaper than an earlier one
-        highest = torch.maximum(highest, lowest)
+        # once its neighbours are removed, a weight can cost less than they did
+        highest = torch.maximum(highest * RISE, lowest)
         scores[each, q] = highest
         removed[each, q] = True
         column = remaining[each, q]  # H⁻¹_:q, (rows, d)
@@ -102,7 +107,9 @@ def _in_rounds(weight: Tensor, gram: Tensor, keep_share: float) -> Tensor:
         w = (inverse @ target.gather(1, kept).unsqueeze(2)).squeeze(2)
         cost = w.square() / inverse.diagonal(dim1=1, dim2=2) / 2
         cost, order = cost.sort(dim=1, stable=True)
-        cost = torch.maximum(cost, highest)
+        # above all of the rounds before, and rising within this one
+        rise = RISE ** torch.arange(1, cost.shape[1] + 1, dtype=cost.dtype)
+        cost = torch.maximum(cost, highest * rise)
         kept = kept.gather(1, order)
         # the kept ones' scores are written again in the next round
         scores.scatter_(1, kept, cost)

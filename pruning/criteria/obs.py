@@ -45,8 +45,12 @@ def obs(
 ) -> Scores:
     """Remove the weights that the rest of their layer can compensate, and change the rest so.
 
-    error: loss weighs each output by how curved the loss is there, so that layers compare; layer
-        counts all alike, for per_layer.
+    All layers are scored on the inputs that they have in the model as it is; SparseGPT prunes them
+    one after the other. A kernel, column, block or n of m scores what its weights cost when each is
+    removed alone in its turn, not what they cost together.
+
+    error: loss weighs each output by how curved the loss is there, so that layers compare, which
+        is our own addition; layer counts all alike, as the papers do, for per_layer.
     damping: share of H's mean diagonal added to its diagonal; more trusts the examples less.
     """
     scores = {name: torch.zeros_like(w) for name, w in seen.weights.items()}
@@ -56,7 +60,8 @@ def obs(
         for rows, gram in zip(layout.matrices(w), grams, strict=True):
             parts.append(_scores(rows, _obs_solver.damped(gram, damping)))
         price = _price(seen, name, grams) if error == "loss" else 1.0
-        scores[name] = layout.weight(torch.stack(parts) * price, w.shape).to(w.dtype)
+        # in float32, whatever the weights are in: half precision would tie the order of removal
+        scores[name] = layout.weight(torch.stack(parts) * price, w.shape).float()
     return scores
 
 
