@@ -196,12 +196,18 @@ def movement() -> None:
     # lr 0.1, twice over one example. First g = [−5, −10]: −w·g = [10, −30], then w = [2.5, −2];
     # out = −1.5, g = −2.5·x = [−2.5, −5]: −w·g = [6.25, −10]. Sums [16.25, −40]: the first grows,
     # the second shrinks.
-    assert scored("movement", one_example(), steps=2, lr=0.1) == pytest.approx([16.25, -40])
-    assert scored("movement", one_example(), steps=1, lr=0.1) == [10, -30]
+    whole = {"under": "nothing", "lr": 0.1}
+    assert scored("movement", one_example(), steps=2, **whole) == pytest.approx([16.25, -40])
+    assert scored("movement", one_example(), steps=1, **whole) == [10, -30]
     # what is zero stays zero: w = [0, −3]; out = −6, g = [−7, −14], w = [0, −1.6]; out = −3.2, g =
     # [−4.2, −8.4]: −42 − 13.44
     pruned = seen(linear([[0.0, -3.0]]), [[1.0, 2.0]], [[1.0]])
-    assert scored("movement", pruned, steps=2, lr=0.1) == pytest.approx([0, -55.44])
+    assert scored("movement", pruned, steps=2, **whole) == pytest.approx([0, -55.44])
+    # Under a mask that the first weight alone is left of in the second step: w' = [2.5, 0], out =
+    # 2.5, g = 1.5·x = [1.5, 3]; w = [2.5, −2] is scored whole: −w·g = [−3.75, 6].
+    masked = scored("movement", one_example(), steps=2, target=0.5, lr=0.1)
+    assert masked == pytest.approx([10 - 3.75, -30 + 6])
+    assert scored("movement", pruned, steps=2, target=0.5, lr=0.1)[0] == 0
 
 
 @vector
@@ -213,6 +219,9 @@ def bn_scale() -> None:
         model[1].weight.copy_(torch.tensor([-3.0, 0.5]))  # type: ignore[operator, arg-type]
     evidence = Evidence(model, example=torch.ones(1, 1, 1, 1))
     assert scored("bn_scale", evidence, "0.weight") == [3, 0.5]
+    assert scored("bn_scale", evidence, "0.weight", scale="layer") == pytest.approx(
+        [3 / 1.75, 0.5 / 1.75]
+    )
     assert scored("bn_scale", evidence, "4.weight") == [0] * 6
     assert registry.companion("bn_scale", "skips")(evidence) == {  # type: ignore[misc]
         "4.weight": "no BatchNorm follows it, so it has no scale to go by."
@@ -222,11 +231,12 @@ def bn_scale() -> None:
 @vector
 def geometric_median() -> None:
     # filters (0, 0), (3, 4), (0, 1): distances 5, 1, √18; sums 6, 5 + √18, 1 + √18
-    scores = scored(
-        "geometric_median", seen(linear([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [[0.0, 0.0]])
-    )
+    evidence = seen(linear([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]), [[0.0, 0.0]])
     far = math.sqrt(18)
-    assert scores == pytest.approx([6, 6, 5 + far, 5 + far, 1 + far, 1 + far])
+    sums = [6, 6, 5 + far, 5 + far, 1 + far, 1 + far]
+    assert scored("geometric_median", evidence, scale="none") == pytest.approx(sums)
+    mean = (12 + 2 * far) / 3
+    assert scored("geometric_median", evidence) == pytest.approx([s / mean for s in sums])
 
 
 @vector
@@ -235,9 +245,14 @@ def activation() -> None:
     # 0, 3
     model = nn.Sequential(linear([[2.0], [-1.0]]), nn.ReLU(), linear([[1.0, 1.0]]))
     evidence = seen(model, [[1.0], [-3.0]], [[0.0], [0.0]])
-    assert scored("activation", evidence, "0.weight") == [1, 1.5]
-    assert scored("activation", evidence, "0.weight", measure="apoz") == [0.5, 0.5]
-    assert scored("activation", evidence, "2.weight") == [2.5, 2.5]  # nothing bends it: (2 + 3)/2
+    plain = {"scale": "none"}
+    assert scored("activation", evidence, "0.weight", **plain) == [1, 1.5]
+    assert scored("activation", evidence, "0.weight", measure="apoz", **plain) == [0.5, 0.5]
+    # nothing bends it: (2 + 3)/2
+    assert scored("activation", evidence, "2.weight", **plain) == [2.5, 2.5]
+    # over the layer's mean
+    assert scored("activation", evidence, "0.weight") == pytest.approx([0.8, 1.2])
+    assert scored("activation", evidence, "2.weight") == [1, 1]
 
 
 @vector

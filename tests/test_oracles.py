@@ -15,8 +15,8 @@ import pruning
 import sample_models
 from pruning import registry, selection
 from pruning.criteria import _obs_solver
-from pruning.criteria.synflow import flows, positive
-from pruning.evidence import Evidence
+from pruning.criteria.synflow import LAST, _kept_by_round, flows, positive
+from pruning.evidence import Evidence, _mixed
 from pruning.measurement import evaluate
 from pruning.types import Batches, Workpiece, prunable
 from tests.toys import toy
@@ -129,6 +129,36 @@ def test_grasp_is_weight_times_hessian_times_gradient(temperature: float) -> Non
     assert torch.allclose(flat(scores), exact, rtol=1e-6, atol=1e-14)
 
 
+def test_grasp_in_train_mode_normalises_by_the_batch_and_leaves_the_model_alone() -> None:
+    """The authors' code: g and Hg of a loss whose BatchNorm takes each batch's own statistics."""
+    work = toy("residual")
+    before = copy.deepcopy(work.model.state_dict())
+    train = registry.get("criterion", "grasp")(Evidence.of(work), temperature=1.0)
+    eval_ = registry.get("criterion", "grasp")(Evidence.of(work), mode="eval", temperature=1.0)
+    assert all(torch.equal(before[n], value) for n, value in work.model.state_dict().items())
+    assert not work.model.training
+    assert float((flat(train) - flat(eval_)).abs().max()) > 0.01
+    # With the whole data as one batch, by plain double backward.
+    assert work.train is not None
+    one = replace(work, train=replace(work.train, batch=48))
+    scores = registry.get("criterion", "grasp")(Evidence.of(one), temperature=1.0)
+    model = copy.deepcopy(work.model).train()
+    weights = list(prunable(model).values())
+    loss = work.loss(model(work.train.x), work.train.y)
+    slopes = torch.autograd.grad(loss, weights, create_graph=True)
+    dot = torch.stack([(s * s.detach()).sum() for s in slopes]).sum()
+    flows_ = torch.autograd.grad(dot, weights)
+    for name, w, flow in zip(scores, weights, flows_, strict=True):
+        assert torch.allclose(scores[name], w * flow, rtol=1e-3, atol=1e-6)
+
+
+def test_no_batch_in_train_mode_holds_one_example_alone() -> None:
+    for n, batch in ((7, 3), (5, 2), (21, 20), (9, 4), (2, 1)):
+        data = Batches(torch.arange(n).float(), torch.arange(n), batch)
+        sizes = [len(x) for x, _ in _mixed(data, torch.Generator().manual_seed(0))]
+        assert min(sizes) > 1 and sum(sizes) == n
+
+
 @pytest.mark.parametrize("name", ["residual", "depthwise", "tied", "attention"])
 def test_fisher_is_what_a_loop_over_examples_says(name: str) -> None:
     work = toy(name)
@@ -174,6 +204,54 @@ def test_synflow_conserves_the_flow_from_layer_to_layer() -> None:
         float(part.sum()) for part in flows(positive(model), weights, evidence.example).values()
     ]
     assert sums == pytest.approx([1.0] * 4)  # each layer carries all of R
+
+
+@pytest.mark.parametrize("target", [0.5, 0.9, 0.98])
+def test_synflow_at_its_target_prunes_what_the_papers_rounds_prune(target: float) -> None:
+    """Algorithm 1: in round k of n, score what remains and keep a share of (1 − s)^(k/n) of all."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 5)]
+        model = nn.Sequential(*layers)
+    evidence = Evidence(model, example=torch.zeros(1, 20))
+    weights = {name: w.abs() for name, w in evidence.weights.items()}
+    total, rounds = 1650, 20
+    keep = torch.ones(total, dtype=torch.bool)
+    for k in range(1, rounds + 1):
+        parts = torch.split(keep, [w.numel() for w in weights.values()])
+        masks = [part.reshape(w.shape) for part, w in zip(parts, weights.values(), strict=True)]
+        masked = {name: w * m for (name, w), m in zip(weights.items(), masks, strict=True)}
+        flow = flat(flows(positive(model, torch.float32), masked, evidence.example))
+        count = total - max(1, round(total * (1 - target) ** (k / rounds)))
+        keep = torch.ones(total, dtype=torch.bool)
+        keep[flow.argsort(stable=True)[:count]] = False
+    scores = registry.get("criterion", "synflow")(evidence, rounds=rounds, target=target)
+    lowest = flat(scores).argsort(stable=True)[: total - int(keep.sum())]
+    assert not keep[lowest].any()
+
+
+def test_synflow_takes_no_more_than_three_times_its_rounds() -> None:
+    for target in (0.001, 0.3, 0.9, 0.9999):
+        kept = _kept_by_round(10_000, 100, target)
+        assert len(kept) <= 300
+        assert min(kept) == max(1, round(10_000 * min(LAST, 1 - target)))
+        assert round(10_000 * (1 - target)) in kept or target > 0.9998
+        assert kept == sorted(set(kept), reverse=True)
+
+
+def test_movement_trained_under_its_mask_ranks_what_can_be_pruned() -> None:
+    """digits-mlp with nine of ten weights pruned, before any fine-tuning: by Sanh's masks, and by
+    how the weights of an unmasked training moved.
+    """
+    work = sample_models.load("digits-mlp")
+    right = {}
+    for under in ("mask", "nothing"):
+        recipe = pruning.Recipe(criterion="movement", options={"under": under}, sparsity=0.9)
+        copied = replace(work, model=copy.deepcopy(work.model))
+        selection.remove(recipe, copied, pruning.choose(recipe, copied))
+        assert copied.test is not None
+        right[under] = evaluate(copied.model, copied.test, copied.loss)[0].value
+    assert right["mask"] > 0.9 > right["nothing"]
 
 
 @pytest.mark.parametrize("share", [0.99, 0.999])

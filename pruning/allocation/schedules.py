@@ -29,7 +29,8 @@ def linear(progress: float) -> float:
 def cubic(progress: float) -> float:
     """Much at first, while weights are redundant, and less and less towards the end.
 
-    1 - (1 - t)^3, Zhu & Gupta, 2017, https://arxiv.org/abs/1710.01878
+    1 - (1 - t)^3, Zhu & Gupta, 2017, https://arxiv.org/abs/1710.01878, from sparsity 0. They prune
+    inside one training; here optimizer and learning rate start anew after each step.
     """
     return 1 - (1 - progress) ** 3
 

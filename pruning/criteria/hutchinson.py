@@ -1,7 +1,9 @@
 """Hutchinson: the diagonal of the Hessian, estimated from random directions.
 
-½ |h| w² with h = E[v ⊙ Hv] over random signs v, as in HAP, Yu et al., 2021,
-https://arxiv.org/abs/2101.08940
+½ |h| w² with h = E[v ⊙ Hv] over random signs v, Optimal Brain Damage's score (LeCun et al., 1990)
+by the estimate that HAP uses, Yu et al., 2021, https://arxiv.org/abs/2101.08940. HAP itself scores
+whole channels: the trace over a channel, times ‖w‖² / 2p of its p weights. Here each weight has
+its own h, and a channel the mean of its weights' scores.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from pruning.types import Scores
 )
 def hutchinson(seen: Evidence, *, probes: int = 8) -> Scores:
     """Remove the weights along which the loss bends least, up or down.
+
+    Weight by weight, also for channels, where HAP takes the trace over a channel times the length
+    of its weights.
 
     probes: random directions asked for each batch; four times as many halve the noise.
     """

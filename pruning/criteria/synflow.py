@@ -7,12 +7,13 @@ https://arxiv.org/abs/2006.05467
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pruning.errors import ModelError
+from pruning.errors import ModelError, OutOfRange
 from pruning.evidence import Evidence, frozen_eval
 from pruning.registry import criterion
 from pruning.types import Scores
@@ -37,14 +38,20 @@ MIXING = (
     granularities=("weight", "kernel", "row", "column", "block", "n_of_m", "channel"),
     why="it follows paths of positive numbers, and attention weighs its paths by a softmax",
 )
-def synflow(seen: Evidence, *, rounds: int = 100) -> Scores:
+def synflow(seen: Evidence, *, rounds: int = 100, target: float = 0.9) -> Scores:
     """Remove the weights that carry least of the flow, a few at a time, so that no layer closes.
 
     Looks at no data.
 
-    rounds: of removing and scoring again; with 1 the score is the flow itself, with more it is the
-        place in the order of removal.
+    rounds: of removing and scoring again, until the target; with 1 the score is the flow itself,
+        with more it is the place in the order of removal.
+    target: sparsity that the rounds reach, each removing the same share of what remains. There the
+        order is the paper's: set it to the recipe's sparsity. Up to twice as many rounds go on
+        down to a thousandth of the weights, so that the order serves other sparsities too, if with
+        other steps than the paper's.
     """
+    if not 0 < target < 1:
+        raise OutOfRange("Option target of synflow", target, "a share above 0 and below 1")
     if any(isinstance(module, MIXING) for module in seen.model.modules()):
         raise ModelError(
             "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: "
@@ -59,20 +66,35 @@ def synflow(seen: Evidence, *, rounds: int = 100) -> Scores:
     if rounds <= 1:
         return _shaped(flow.float(), weights)
     total = len(flow)
-    removed_in = torch.full((total,), rounds)  # a weight that is kept to the end has `rounds`
-    for step in range(1, rounds):
-        # geometric: the same share of the remaining weights each round, down to LAST
-        keep = max(1, round(total * LAST ** (step / (rounds - 1))))
-        remaining = (removed_in == rounds).nonzero().flatten()
+    counts = _kept_by_round(total, rounds, target)
+    end = len(counts) + 1
+    removed_in = torch.full((total,), end)  # a weight that is kept to the end has `end`
+    for step, keep in enumerate(counts, start=1):
+        remaining = (removed_in == end).nonzero().flatten()
         if len(remaining) > keep:
             lowest = _lowest(flow[remaining], len(remaining) - keep)
             removed_in[remaining[lowest]] = step
-        masks = _shaped(removed_in == rounds, weights)
+        masks = _shaped(removed_in == end, weights)
         masked = {name: w * masks[name] for name, w in weights.items()}
         now = _flat(flows(model, masked, seen.example))
         # a removed weight keeps the flow that it was removed for
-        flow = torch.where(removed_in == rounds, now, flow)
+        flow = torch.where(removed_in == end, now, flow)
     return _shaped(_places(removed_in, flow), weights)
+
+
+def _kept_by_round(total: int, rounds: int, target: float) -> list[int]:
+    """Weights kept after each round: (1 − target)^(round / rounds) of all up to the target.
+
+    From there to LAST of them at the same rate, or faster where that takes over twice the rounds.
+    """
+    density = 1 - target
+    shares = [density ** (step / rounds) for step in range(1, rounds + 1)]
+    if density > LAST:
+        more = min(2 * rounds, math.ceil(rounds * math.log(LAST / density, density)))
+        shares += [density * (LAST / density) ** (step / more) for step in range(1, more + 1)]
+    kept = [max(1, round(total * share)) for share in shares]
+    # A round for each count: one that removes nothing would score the same again.
+    return list(dict.fromkeys(kept))
 
 
 def _flat(tensors: dict[str, Tensor]) -> Tensor:

@@ -29,6 +29,9 @@ def taylor(
 ) -> Scores:
     """Remove the weights whose loss would change least without them.
 
+    For channels the scores of single weights are pooled. The papers score a channel as one: by its
+    activation times that one's gradient (2017), or by the square of the sum of w · ∂L/∂w (2019).
+
     over: examples averages the sizes of each example's change; mean takes the mean loss, whose
         gradient all but vanishes after training.
     squared: compare squared changes, which punishes a few large ones more than many small ones.

@@ -22,8 +22,10 @@ from pruning.types import Scores
 def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> Scores:
     """Remove the weights that are small and multiply small inputs.
 
-    compare: by output the weights of each output are ranked among themselves, as the paper does
-        for language models, so that all lose the same share.
+    compare: layer ranks by the scores themselves, inside a layer or over all, as the scope says;
+        output ranks the weights of each output among themselves, so that all outputs lose the same
+        share: the paper's way for language models, which it did not find better for image
+        classifiers.
     """
     scores = {name: w.abs() * seen.input_norms[name] for name, w in seen.weights.items()}
     if compare == "layer":
