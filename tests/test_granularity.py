@@ -14,7 +14,7 @@ from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
 from pruning.errors import OutOfRange, RecipeError
 from pruning.events import Notice
-from pruning.evidence import attention
+from pruning.evidence import Evidence, attention
 from pruning.recipe import Recipe
 from pruning.types import Workpiece, prunable
 from pruning.units.granularities import Tiling
@@ -249,3 +249,37 @@ def test_every_layer_is_covered_or_says_why() -> None:
             covered = lay_out(Recipe(granularity=granularity), work).covered()
             assert covered.isdisjoint(fixed)
             assert covered | set(fixed) == set(prunable(work.model))
+
+
+@pytest.mark.parametrize("criterion", ["geometric_median", "bn_scale", "activation"])
+def test_scores_of_whole_outputs_count_each_layer_once(criterion: str) -> None:
+    """Two layers that add into each other: 9 weights for each output of the first, 54 of the
+    second, and yet both have the same say.
+    """
+    work = toy("residual")
+    with torch.no_grad():
+        work.model.norm1.weight.copy_(torch.rand(6))  # type: ignore[union-attr, operator]
+    recipe = Recipe(criterion=criterion, granularity="channel")
+    ranked = rank(recipe, work)
+    (units,) = (scores for scores in ranked.scores.values())
+    scores = registry.get("criterion", criterion)(Evidence.of(work))
+    by_layer = [scores[name].flatten(1)[:, 0] for name in ("first.weight", "second.weight")]
+    assert torch.allclose(units, (by_layer[0] + by_layer[1]) / 2, rtol=1e-5)
+
+
+def test_scores_of_single_weights_are_pooled_over_makers_and_readers_as_asked() -> None:
+    """By SynFlow, which is not for every granularity and yet scores single weights."""
+    work = toy("residual")
+    scores = registry.get("criterion", "synflow")(Evidence.of(work), rounds=1)
+    for over in ("all", "rows"):
+        recipe = Recipe(
+            criterion="synflow",
+            options={"rounds": 1},
+            granularity="channel",
+            granularity_options={"over": over, "pool": "sum"},
+        )
+        (units,) = rank(recipe, work).scores.values()
+        made = scores["first.weight"].flatten(1).sum(1) + scores["second.weight"].flatten(1).sum(1)
+        read = scores["second.weight"].transpose(0, 1).flatten(1).sum(1)
+        read = read + scores["head.weight"].sum(0)
+        assert torch.allclose(units, made + read if over == "all" else made, rtol=1e-4)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from pruning.evidence import Evidence, per_unit
+from pruning.evidence import Evidence, by_layer_mean, per_unit
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -23,11 +23,19 @@ from pruning.types import Scores
     granularities=("channel", "row"),
     why="it looks at the activations of whole units, and gives all weights of a unit one score",
 )
-def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> Scores:
+def activation(
+    seen: Evidence,
+    *,
+    measure: Literal["mean", "apoz"] = "mean",
+    scale: Literal["layer", "none"] = "layer",
+) -> Scores:
     """Remove the units that are least active, as the next layer reads them.
 
     measure: mean takes the mean size of the activations, apoz how rarely they are zero (1 less the
         average percentage of zeros).
+    scale: layer divides by the layer's mean, because the paper compares inside a layer, and layers
+        differ in how large their activations are: with none, scope global took all but one channel
+        of a layer.
     """
     skipped = skips(seen)
     total = {name: torch.zeros(len(w)) for name, w in seen.weights.items()}
@@ -38,7 +46,8 @@ def activation(seen: Evidence, *, measure: Literal["mean", "apoz"] = "mean") -> 
             a = activations[name].float().movedim(units, 0).flatten(1)  # (units, n · positions)
             sizes = a.abs() if measure == "mean" else (a > 0).float()
             total[name] += share * sizes.mean(1)
-    return {name: per_unit(total[name], w) for name, w in seen.weights.items()}
+    scores = {name: per_unit(total[name], w) for name, w in seen.weights.items()}
+    return scores if scale == "none" else by_layer_mean(scores)
 
 
 def skips(seen: Evidence) -> dict[str, str]:

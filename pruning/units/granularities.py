@@ -255,10 +255,13 @@ def channel(
 
     Layers that add into each other keep the same channels: they are one dependency group. What is
     pruned can be left out of the model, which is then compact.
-    Li et al., 2017, https://arxiv.org/abs/1608.08710
+    Fang et al., 2023, https://arxiv.org/abs/2301.12900
 
     pool: how the scores of a channel's weights become one score.
-    over: all weights that are pruned with the channel, or only the rows that make it.
+    over: all weights that are pruned with the channel, those that make it and those that read it,
+        as dependency groups are scored in that paper; or only the rows that make it, whose mean
+        |w| is the L1 norm of Li et al., 2017 (https://arxiv.org/abs/1608.08710). Criteria that
+        score whole outputs look at rows alone, each layer of the group counting once.
     normalise: divide the scores of each dependency group by their mean or max, so that groups
         compare.
     round_to: keep a multiple of so many channels in every group, as fast kernels like it (8 or

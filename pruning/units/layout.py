@@ -270,9 +270,10 @@ def lay_out(recipe: Recipe, work: Workpiece) -> Units:
     except NotCaptured as error:
         return _layer_by_layer(form, work, skipped, str(error))
     pooling = form.pooling
-    if "granularities" in registry.entry("criterion", recipe.criterion).tags:
+    fits = registry.entry("criterion", recipe.criterion).tags.get("granularities")
+    if fits is not None and "weight" not in fits:
         # It scores whole outputs: the weights that read them say nothing of them.
-        pooling = pooling._replace(over="rows")
+        pooling = pooling._replace(over="rows", whole=True)
     return _by_dependency_group(form, pooling, graph, work.model, skipped)
 
 

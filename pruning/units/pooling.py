@@ -20,12 +20,14 @@ class Pooling(NamedTuple):
 
     how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, or the "rows" that
     make it, without those that read it; normalise: "none", or each set's scores divided by their
-    "mean" or "max", so that sets of other sizes compare.
+    "mean" or "max", so that sets of other sizes compare. whole: the scores are of whole outputs,
+    the same for all weights of one: each layer then counts once, and not by its fan-in.
     """
 
     how: str = "mean"
     over: str = "all"
     normalise: str = "none"
+    whole: bool = False
 
 
 WAYS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -65,6 +67,8 @@ def pool_group(
         by_index = scores[member.parameter].float().transpose(0, member.dim).flatten(1)
         slices = by_index[ours]  # (indices that belong to a unit, weights of each)
         units = unit[ours]
+        if pooling.whole:
+            slices = slices.mean(1, keepdim=True)
         values = slices.square() if pooling.how == "l2" else slices
         total.index_add_(0, units, values.sum(1))
         count.index_add_(0, units, torch.full((len(units),), float(slices.shape[1])))
