@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bench._table import conditions
 
 import pruning
 import sample_models
@@ -23,7 +24,6 @@ from pruning.recipe import Recipe
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
-from tests.bench._table import conditions
 
 MODELS = (
     "digits-cnn",

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bench._table import conditions
 
 import sample_models
 from pruning import masks, registry, selection
@@ -25,7 +26,6 @@ from pruning.training.finetune import finetune
 from pruning.types import Workpiece
 from sample_models.catalogue import sample
 from sample_models.training import train
-from tests.bench._table import conditions
 
 OUT = Path(__file__).parent / "results" / "criteria.md"
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench._table import conditions
+
 import pruning
 import sample_models
 from pruning.events import Finished
 from pruning.recipe import Recipe
-from tests.bench._table import conditions
 
 RESULT = Path(__file__).parent / "results" / "finetune_compact.md"
 MODELS: dict[str, dict[str, Any]] = {

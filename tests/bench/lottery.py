@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
+from bench._table import conditions
 from torch import nn
 
 import pruning
@@ -26,7 +27,6 @@ from pruning.recipe import Recipe
 from pruning.training import controls
 from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece
-from tests.bench._table import conditions
 
 RESULTS = Path(__file__).parent / "results"
 DIGITS = Recipe(

@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from bench._table import conditions
 
 import pruning
 import sample_models
 from pruning.errors import DataError
 from pruning.events import Finished, Point
 from pruning.recipe import Recipe
-from tests.bench._table import conditions
 
 RESULT = Path(__file__).parent / "results" / "published.md"
 SEEDS = (0, 1, 2)
