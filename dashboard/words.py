@@ -365,9 +365,50 @@ def glued(text: str) -> str:
     return re.sub(rf"(?<=\d) (?={unit})|(?<=±) (?=\d)", "\u00a0", text)
 
 
-def layer_name(name: str) -> str:
-    """A parameter's name without the `.weight` that all share: `conv1.weight` is conv1."""
-    return name.removesuffix(".weight") or name
+def layer_name(name: str, width: int | None = None) -> str:
+    """A parameter's name without the `.weight` that all share: `conv1.weight` is conv1.
+
+    width: most characters. A longer name is cut in the middle and keeps its numbers, which tell
+    layers apart: `encoder…layer_3.mlp.0`.
+    """
+    short = name.removesuffix(".weight") or name
+    if width is None or len(short) <= width:
+        return short
+    best = (
+        _numbered_part(short, width) or f"{short[: width // 3]}…{short[1 - width + width // 3 :]}"
+    )
+    most = 0
+    for head in range(width):
+        for tail in range(width - head):
+            value = _cut_value(short, head, len(short) - tail)
+            if value > most:
+                most = value
+                best = f"{short[:head].rstrip('._')}…{short[len(short) - tail :].lstrip('._')}"
+    return best
+
+
+def _cut_value(name: str, start: int, end: int) -> int:
+    """How good a name is without name[start:end]; 0 where a number is lost with it."""
+    if any(letter.isdigit() for letter in name[start:end]):
+        return 0
+    value = len(name) - (end - start)
+    # A cut between two words is worth some letters more than one inside a word, unless only a
+    # number would follow it.
+    if re.search(r"[._]", name[start - 1 : start + 1]):
+        value += 5
+    if re.search(r"[._]", name[end - 1 : end + 1]) and re.search(r"[a-z]", name[end:]):
+        value += 5
+    return value
+
+
+def _numbered_part(name: str, width: int) -> str | None:
+    """`layer_3…out_proj`: the last numbered part and the last one; None where they do not fit."""
+    *parts, last = name.split(".")
+    numbered = next((part for part in reversed(parts) if re.search(r"\d", part)), None)
+    if numbered is None:
+        return None
+    cut = f"{'_'.join(numbered.split('_')[-2:])}…{last}"
+    return cut if len(cut) <= width else None
 
 
 # ---------------------------------------------------------------- what differs

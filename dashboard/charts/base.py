@@ -1,8 +1,10 @@
-"""What all charts share: the layout of a figure, the axis of a histogram, and fewer, wider bins."""
+"""What all charts share: a figure's layout, places for labels, a histogram's axis and bins."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,10 @@ Array = NDArray[Any]
 Figure = dict[str, Any]
 """A plotly figure as a plain dict: `data`, a list of traces, and `layout`."""
 
+Rectangle = tuple[float, float, float, float]
+"""Left, top, right, bottom, in pixels."""
+
+MARK = 14  # pixels that a mark takes, with air
 HEIGHT = 340  # pixels
 HATCH = {"shape": "/", "size": 5, "solidity": 0.35}
 """The pattern of what is pruned or estimated: a second channel beside colour."""
@@ -49,6 +55,98 @@ def layout(title: str, dark: bool, height: int = HEIGHT, **more: Any) -> dict[st
     x = {**axis, "showgrid": False, **more.pop("xaxis", {})}
     y = {**axis, **more.pop("yaxis", {})}
     return {**shared, "xaxis": x, "yaxis": y, **more}
+
+
+# ---------------------------------------------------------------- labels that keep clear
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a label stands: its centre, in pixels right of and below its point.
+
+    leader: it stands so far away that a line has to join them.
+    """
+
+    right: float
+    down: float
+    leader: bool
+
+
+def place_labels(
+    points: Sequence[tuple[float, float]],
+    sizes: Sequence[tuple[float, float]],
+    room: tuple[float, float],
+    taken: Sequence[Rectangle] = (),
+) -> list[Placed | None]:
+    """A place for each label where it lies on no mark, on no other label and on nothing taken.
+
+    points: (x, y) of the marks in pixels from the top left; sizes: (width, height) of the labels;
+    room: (width, height) of the chart. None: there is no place, and the label is better left out.
+    In a wider chart, where marks are further apart and labels as large, the places stay free.
+    """
+    occupied = [*taken, *(_around(x, y, MARK, MARK) for x, y in points)]
+    placed: list[Placed | None] = []
+    for (x, y), (width, height) in zip(points, sizes, strict=True):
+        best = None
+        for candidate in _places(width, height):
+            box = _around(x + candidate.right, y + candidate.down, width, height)
+            inside = min(box[:2]) >= 0 and box[2] <= room[0] and box[3] <= room[1]
+            if inside and not any(_meet(box, other) for other in occupied):
+                best = candidate
+                occupied.append(box)
+                break
+        placed.append(best)
+    return placed
+
+
+def _places(width: float, height: float) -> Iterator[Placed]:
+    """Beside the mark, above and below it, then further and further away."""
+    gap = MARK / 2 + 2
+    aside = gap + width / 2
+    above = gap + height / 2
+    for right, down in ((aside, 0), (0, -above), (0, above), (-aside, 0)):
+        yield Placed(right, down, leader=False)
+    for step in range(1, 8):
+        away = step * (height + 1)
+        for right, down in ((aside + 6, -away), (aside + 6, away), (-aside - 6, -away)):
+            yield Placed(right, down, leader=True)
+        yield Placed(-aside - 6, away, leader=True)
+
+
+def _around(x: float, y: float, width: float, height: float) -> Rectangle:
+    return (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def text_size(text: str, font: int) -> tuple[float, float]:
+    """About the width and height of a line of text, in pixels: a little too wide is safe."""
+    return 0.58 * font * len(text) + 4, 1.3 * font
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The places nearest to those wanted that are at least `gap` apart and between the limits.
+
+    Where there is no room for all, they stand evenly from `low` to `high`.
+    """
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    if len(wanted) > 1:
+        gap = min(gap, (high - low) / (len(wanted) - 1))
+    places = [0.0] * len(wanted)
+    least = low
+    for i in order:
+        places[i] = max(wanted[i], least)
+        least = places[i] + gap
+    most = high
+    for i in reversed(order):
+        places[i] = min(places[i], most)
+        most = places[i] - gap
+    return places
+
+
+# ---------------------------------------------------------------- histograms
 
 
 def counts_axis(log: bool, top: float, noun: str = "weights") -> dict[str, Any]:

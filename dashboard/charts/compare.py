@@ -11,7 +11,17 @@ import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
-from dashboard.charts.base import centres, counts_axis, layout, readable_bins, rebin
+from dashboard.charts.base import (
+    Rectangle,
+    centres,
+    counts_axis,
+    layout,
+    place_labels,
+    readable_bins,
+    rebin,
+    spread,
+    text_size,
+)
 from pruning.events import Finished
 from pruning.metrics import Accuracy, Histogram, Measurement
 from pruning.recipe import Recipe
@@ -23,7 +33,10 @@ COSTS = {"weights": "Weights kept", "macs": "MACs kept", "bytes": "Sparse file (
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NO_FINDING = "Accuracy on test data against what is kept"
 SAME = "within the interval"
-NAMED_POINTS = 8  # runs, beyond which a point has its letter alone: names would lie on each other
+NAMED_POINTS = 4  # runs, beyond which a point has its letter alone: a legend has the names
+NARROWEST = 300  # pixels: the plot of the narrowest chart, on a phone
+PLOT = 310  # pixels: its height
+LABEL = 14  # pixels of a letter
 
 
 @dataclass(frozen=True)
@@ -91,19 +104,82 @@ def scatter(
     """
     shown = [run for run in runs if run.accuracy and cost(run.end.deliverable, kind)]
     lines = [_line(family, kind, dark) for family in families(shown) if len(family) > 1]
-    named = len(shown) <= NAMED_POINTS
-    points = [_point(run, kind, dark, run.id == reference.id, named) for run in shown]
-    dense_lines, dense_labels = _dense(shown, colours.palette(dark))
+    points = [_point(run, kind, dark, run.id == reference.id) for run in shown]
+    x = _cost_axis([cost(run.end.deliverable, kind) or 1 for run in shown], kind)
+    y = _accuracy_range(shown)
+    tones = colours.palette(dark)
+    dense_lines, dense_labels, taken = _dense(shown, y, tones)
     figure = layout(
         finding(runs, reference),
         dark,
         430,
-        xaxis=_cost_axis([cost(run.end.deliverable, kind) or 1 for run in shown], kind),
-        yaxis={"title": {"text": "accuracy on test data, %"}, "range": _accuracy_range(shown)},
+        xaxis=x,
+        yaxis={"title": {"text": "accuracy on test data, %"}, "range": y},
         shapes=dense_lines,
-        annotations=dense_labels,
+        annotations=[*dense_labels, *_names(shown, kind, x, y, taken, tones)],
     )
     return {"data": [*lines, *points], "layout": figure}
+
+
+def _names(
+    runs: Sequence[ComparedRun],
+    kind: str,
+    x_axis: Figure,
+    y_range: Sequence[float],
+    taken: Sequence[Rectangle],
+    tones: colours.Palette,
+) -> list[Figure]:
+    """Each run's letter at its point, with the criterion where runs are few.
+
+    Placed for the narrowest chart there is: in a wider one points only move apart.
+    """
+    log = x_axis.get("type") == "log"
+    costs = [float(cost(run.end.deliverable, kind) or 1) for run in runs]
+    at = [math.log10(value) if log else value for value in costs]
+    names = [
+        f"{run.letter} {words.technique(run.recipe.criterion)}"
+        if len(runs) <= NAMED_POINTS
+        else run.letter
+        for run in runs
+    ]
+    low, high = x_axis["range"]
+    bottom, top = y_range
+    pixels = [
+        (
+            NARROWEST * (value - low) / (high - low),
+            PLOT * (top - _percent(run)) / (top - bottom),
+        )
+        for run, value in zip(runs, at, strict=True)
+    ]
+    sizes = [text_size(name, LABEL) for name in names]
+    places = place_labels(pixels, sizes, (NARROWEST, PLOT), taken)
+    labels = []
+    for run, value, name, size, place in zip(runs, at, names, sizes, places, strict=True):
+        if place is None:
+            continue  # the legend and what hovering says name it still
+        label: Figure = {
+            "x": value,
+            "y": _percent(run),
+            "text": name,
+            "font": {"color": tones.text, "size": LABEL},
+            "showarrow": place.leader,
+        }
+        if place.leader:
+            # plotly draws the line to the label's middle: it ends at the near side instead.
+            side = -1 if place.right > 0 else 1
+            label |= {
+                "ax": place.right + side * size[0] / 2,
+                "ay": place.down,
+                "xanchor": "left" if place.right > 0 else "right",
+                "arrowhead": 0,
+                "arrowwidth": 1,
+                "arrowcolor": tones.muted,
+                "standoff": 5,
+            }
+        else:
+            label |= {"xshift": place.right, "yshift": -place.down}
+        labels.append(label)
+    return labels
 
 
 def families(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
@@ -130,7 +206,7 @@ def _line(family: list[ComparedRun], kind: str, dark: bool) -> Figure:
     }
 
 
-def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool, named: bool) -> Figure:
+def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool) -> Figure:
     style = colours.technique(run.recipe.criterion, dark)
     tones = colours.palette(dark)
     accuracy = run.accuracy
@@ -143,16 +219,12 @@ def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool, named: bool) -
         f"{COSTS[kind]}: {amount}",
         words.plain(run.label),
     ]
-    name = f"{run.letter} {words.technique(run.recipe.criterion)}" if named else run.letter
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers",
         "cliponaxis": False,
         "x": [value],
         "y": [_percent(run)],
-        "text": [name],
-        "textposition": "top right",
-        "textfont": {"color": tones.text, "size": 14},
         "marker": {
             "color": style.colour,
             "symbol": style.marker,
@@ -213,33 +285,42 @@ def _accuracy_range(runs: Sequence[ComparedRun]) -> list[float]:
 
 
 def _dense(
-    runs: Sequence[ComparedRun], tones: colours.Palette
-) -> tuple[list[Figure], list[Figure]]:
-    """A thin line for each dense model, and its name on the line."""
+    runs: Sequence[ComparedRun], y_range: Sequence[float], tones: colours.Palette
+) -> tuple[list[Figure], list[Figure], list[Rectangle]]:
+    """A thin line for each dense model, its name at the line, and where the names stand."""
     accuracies = {run.recipe.model: run.end.dense.accuracy for run in runs}
     measured = {model: accuracy.value for model, accuracy in accuracies.items() if accuracy}
+    bottom, top = y_range
+    heights = [PLOT * (top - 100 * accuracy) / (top - bottom) for accuracy in measured.values()]
+    # Above the line, so a label's middle is half a line higher; below it at the top of the chart.
+    middles = spread([height - 10 for height in heights], 18, 9, PLOT - 9)
     lines = []
     labels = []
-    for model, accuracy in measured.items():
+    taken = []
+    for (model, accuracy), height, middle in zip(measured.items(), heights, middles, strict=True):
         y = 100 * accuracy
         line = {"color": tones.dense, "width": 1}
         lines.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
         )
         name = "dense" if len(measured) == 1 else f"dense {model}"
+        text = f"{name} {words.percent(accuracy)}"
+        wide, high = text_size(text, 13)
+        taken.append((0.0, middle - high / 2, wide, middle + high / 2))
         labels.append(
             {
                 "xref": "paper",
                 "x": 0,
                 "xanchor": "left",
                 "y": y,
-                "yanchor": "bottom",
-                "text": f"{name} {words.percent(accuracy)}",
+                "yanchor": "middle",
+                "yshift": height - middle,
+                "text": text,
                 "showarrow": False,
                 "font": {"color": tones.dense, "size": 13},
             }
         )
-    return lines, labels
+    return lines, labels, taken
 
 
 # ---------------------------------------------------------------- histograms

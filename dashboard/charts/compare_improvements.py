@@ -19,8 +19,7 @@ from dashboard.charts.improvements import FigureRow, Improvement, ResultPanel, a
 from pruning.metrics import Spread
 
 ROW = 24  # pixels of a row with one run
-ROW_EACH = 13  # pixels more for each further run
-TALLEST = 900  # pixels of the chart
+ROW_EACH = 19  # pixels more for each further run: a line of text
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
     figure = layout(
         finding(runs),
         dark,
-        min(height, TALLEST),
+        height,
         xaxis=ratio_axis(low, high, "times better than its own dense model (log)"),
         yaxis=rows,
         shapes=[vertical_line(1, tones)],
@@ -96,7 +95,8 @@ def _marks(
     """A run's marks. place: of the run among all, from the top of each row to its bottom."""
     style = colours.technique(run.criterion, dark)
     tones = colours.palette(dark)
-    offset = (runs / 2 - place - 0.5) * 0.7 / runs
+    # Each run has a line of its own in the row, so that no letter lies on another.
+    offset = (runs / 2 - place - 0.5) * 0.86 / runs
     x, y, symbols, texts, inks, hovers = [], [], [], [], [], []
     for row, improvement in _ratios(run):
         if improvement.change is None:

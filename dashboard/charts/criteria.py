@@ -31,6 +31,7 @@ REFERENCES = {"absolute": "Size of the change", "signed": "Rise of the loss"}
 LOSS_CHANGE = "loss change"
 HEIGHT = 440  # pixels
 MARGIN = {"l": 8, "r": 12, "t": 76, "b": 8}  # room on top for a subtitle, a legend or tick labels
+TICK = 22  # letters of a layer at an axis
 MANY = 6  # criteria, beyond which they are told apart by name and not by colour
 
 
@@ -538,7 +539,7 @@ def by_layer(
     """
     title = layer_verdict(layers, units)
     names = list(dict.fromkeys(name for correlations in layers.values() for name in correlations))
-    ticks = {layer: words.layer_name(layer) for layer in layers}
+    ticks = {layer: words.layer_name(layer, TICK) for layer in layers}
     if chosen in ticks:
         ticks[chosen] = f"<b>{ticks[chosen]}</b>"
     if len(names) <= MANY:

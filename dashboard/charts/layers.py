@@ -15,10 +15,11 @@ import numpy as np
 from dashboard import colours, words
 from dashboard.charts.base import Array, Figure, centres, layout, readable_bins, rebin
 
-CELL = 118  # pixels: height of a panel
-LABEL = 24 / CELL  # share of it that the label takes
+CELL = 132  # pixels: height of a panel
+LABEL = 40 / CELL  # share of it that the label takes
 HEADING = 52  # pixels above the panels
 MARGIN = 0.05  # of a panel's width, on each side of its bars
+NAME = 17  # letters of a layer's name: as many as fit the narrowest panel
 MOST_BINS = 64  # more do not show in so small a panel
 
 
@@ -64,7 +65,7 @@ def multiples(
     *,
     title: str,
     dark: bool,
-    across: int = 6,
+    across: int = 5,
     log: bool = False,
 ) -> Figure:
     """A small histogram for each layer.
@@ -129,12 +130,14 @@ def _draw(panel: Panel, x: int, y: int, kept: _Bars, removed: _Bars, log: bool) 
 def _label(panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette) -> dict[str, Any]:
     """The layer's name and the share that is pruned of it."""
     share = f"−{words.percent(panel.removed)}" if panel.removed else "all kept"
+    name = words.layer_name(panel.name, NAME)
     return {
         "x": x + MARGIN,
         "y": y + 0.99,
         "xanchor": "left",
         "yanchor": "top",
-        "text": f"{words.layer_name(panel.name)} <span style='color:{tones.muted}'>{share}</span>",
+        "align": "left",
+        "text": f"{name}<br><span style='color:{tones.muted};font-weight:400'>{share}</span>",
         "showarrow": False,
         "font": {"size": 13, "color": tones.text, "weight": 700 if chosen else 400},
     }

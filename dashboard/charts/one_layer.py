@@ -241,6 +241,9 @@ def units(values: Array, drops: int, *, title: str, dark: bool, noun: str, y: st
     }
     if 0 < drops < len(values):
         figure["layout"] |= _thresholds([drops + 0.5], [f"{drops} removed"], tones)
+        # The name stands over the larger part: at the rim it would be cut.
+        side = "right" if 2 * drops > len(values) else "left"
+        figure["layout"]["annotations"][0]["xanchor"] = side
     return figure
 
 

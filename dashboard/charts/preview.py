@@ -26,6 +26,8 @@ STOPS = (*(i / 100 for i in range(100)), *(i / 1000 for i in range(991, 1000)))
 THIN = 0.02
 """A layer that keeps a smaller share of its weights may pass no signal."""
 
+NAME = 24  # letters of a layer's name beside its bar
+
 CLOSE = 1e-9  # shares nearer than this are the same stop
 
 
@@ -111,7 +113,7 @@ def dial(table: StopTable, ranking: Ranking, recipe: Recipe, chosen: str | None)
         "stops": list(table.stops),
         "labels": labels,
         "beside": {kind: beside for kind, (_, beside) in columns.items()},
-        "names": [[name, words.layer_name(name)] for name in names],
+        "names": [[name, words.layer_name(name, NAME)] for name in names],
         "notes": [_note(name, ranking, recipe) for name in names],
         "totals": totals,
         "kept": table.kept.tolist(),

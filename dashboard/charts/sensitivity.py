@@ -15,6 +15,7 @@ from pruning.sensitivity_map import planning
 
 SORTS = ("depth", "size", "sensitivity")
 TICKS = (1, 5, 20, 50)  # percentage points below dense that the colour bar names
+NAME = 22  # letters of a layer beside its row or its curve
 MUCH = 0.7  # a layer that can lose so much by itself counts as robust in the alternative text
 CIVIDIS = (
     "#00224e",
@@ -147,6 +148,7 @@ def _row(
     return {
         "id": row.name,
         "label": words.layer_name(row.name),
+        "short": words.layer_name(row.name, NAME),
         "side": f"{row.kind} · {words.count(row.weights)}",
         "fixed": row.fixed,
         "at": row.at,

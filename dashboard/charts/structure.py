@@ -21,6 +21,8 @@ StudyData = Mapping[str, Any]
 
 LINE_HEIGHT = 22  # pixels of a group's line
 FRAME = 150  # pixels of title, axis and the layers' names
+TICK = 20  # letters of a layer along x
+GROUP = 24  # letters of a group along y
 TICKS = 27  # layer names along the axis that stand clear of each other
 SIDES = {0: "outputs", 1: "inputs"}
 GROUP_COLUMNS = (
@@ -98,14 +100,14 @@ def lanes(data: StudyData, chosen: str, *, dark: bool) -> dict[str, Any]:
     x = {
         "title": {"text": "layers, in order"},
         "tickvals": ticks,
-        "ticktext": [_short(layers[i]["name"]) for i in ticks],
+        "ticktext": [words.layer_name(layers[i]["name"], TICK) for i in ticks],
         "tickangle": -50,
         "range": [-0.7, len(layers) - 0.3],
         "showgrid": True,
     }
     y = {
         "tickvals": list(range(len(groups))),
-        "ticktext": [_short(group["name"], 44) for group in groups],
+        "ticktext": [words.layer_name(group["name"], GROUP) for group in groups],
         "range": [len(groups) - 0.4, -0.6],
         "showgrid": False,
     }
@@ -153,12 +155,6 @@ def _lane(data: StudyData, group: Group, row: int, colour: str, width: int) -> l
             }
         )
     return traces
-
-
-def _short(name: str, room: int = 28) -> str:
-    """At most `room` letters: the end of a name says more than its start."""
-    name = words.layer_name(name)
-    return name if len(name) <= room else f"…{name[1 - room :]}"
 
 
 # ---------------------------------------------------------------- tables and sentences

@@ -4,11 +4,13 @@
 // data: {name, title, mode: "map" | "curves", pick, selected, levels: [text], shares: [0..1],
 //        stops: [colour], ticks: [[place, text]], rows: [row], dense, tolerated: accuracy | null,
 //        alt, tones}
-// row: {id, label, side, fixed, at, colour,
+// row: {id, label, short, side, fixed, at, colour,
 //       cells: [{place, size, guess, text, y, low, high, say} | null]}
 
 const HEAD = 26;
 const FOOT = 46;
+const NAME_LINE = 16; // pixels of a name beside the curves
+const TALLEST = 900; // pixels of the curves
 
 function mix(stops, place) {
   const at = Math.min(1, Math.max(0, place)) * (stops.length - 1);
@@ -34,7 +36,7 @@ function shorten(text, most) {
 function shape(data, width) {
   const many = data.rows.length;
   const tall = many > 60 ? 15 : many > 16 ? 22 : 30;
-  const longest = Math.max(...data.rows.map((row) => row.label.length), 4);
+  const longest = Math.max(...data.rows.map((row) => row.short.length), 4);
   const side = width > 620 && tall > 15 ? 104 : 0;
   const left = Math.min(Math.max(60, 7.6 * longest + 14), width * 0.32);
   return {
@@ -148,7 +150,7 @@ function drawMap(root, data, width, memory) {
         "text-anchor": "end",
         class: row.fixed ? "quiet" : "",
       },
-      shorten(row.label, box.letters),
+      shorten(row.short, box.letters),
     );
     if (row.id === data.selected) name.setAttribute("font-weight", 700);
     if (box.tall < 18) name.setAttribute("style", "font-size:11px");
@@ -267,8 +269,11 @@ function legend(root, data, box, height, width) {
 // ---------------------------------------------------------------- curves
 
 function drawCurves(root, data, width, memory) {
-  const height = 440;
-  const box = { left: 54, right: width - 128, top: 14, bottom: height - 44 };
+  const rows = data.rows.filter((row) => !row.fixed);
+  // A line of text for each name at the right, two more for dense and tolerated.
+  const height = Math.min(TALLEST, Math.max(440, NAME_LINE * (rows.length + 2) + 58));
+  const names = Math.min(0.3 * width, 7.4 * Math.max(...rows.map((row) => row.short.length), 9) + 30);
+  const box = { left: 54, right: width - names, top: 14, bottom: height - 44 };
   root.setAttribute("viewBox", `0 0 ${width} ${height}`);
   root.setAttribute("height", height);
   const x = (share) => box.left + (box.right - box.left) * share;
@@ -299,33 +304,59 @@ function drawCurves(root, data, width, memory) {
   );
   memory.dots = [];
   const chosen = memory.at ? data.rows[memory.at[0]]?.id : data.selected;
-  const rows = data.rows.filter((row) => !row.fixed);
+  const ends = [];
   for (const row of [
     ...rows.filter((one) => one.id !== chosen),
     ...rows.filter((one) => one.id === chosen),
-  ])
-    drawLine(root, row, data, x, y, chosen, memory);
-  for (const [name, value, text] of [
-    ["dense", data.dense, "dense"],
-    ["tolerated", data.tolerated, "tolerated"],
+  ]) {
+    const end = drawLine(root, row, data, x, y, chosen, memory);
+    if (end) ends.push({ ...end, text: row.short, colour: row.colour, bold: row.id === chosen });
+  }
+  for (const [name, value] of [
+    ["dense", data.dense],
+    ["tolerated", data.tolerated],
   ]) {
     if (value === null) continue;
     root.append(
       svg("line", { class: name, x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
     );
-    root.append(
-      svg(
-        "text",
-        { class: "quiet", x: box.right + 8, y: y(value) + (name === "dense" ? 0 : 13) },
-        text,
-      ),
-    );
+    ends.push({ x: box.right, y: y(value), text: name, quiet: true });
   }
+  nameEnds(root, ends, box, Math.floor((names - 26) / 7.2));
+}
+
+// Each line's name at its end, moved up or down where two would lie on each other; a thin line
+// joins the two. Names without room are read by pointing: the chosen one always has room.
+function nameEnds(root, ends, box, letters) {
+  const most = Math.floor((box.bottom - box.top) / NAME_LINE) + 1;
+  const first = [...ends].sort((a, b) => Boolean(b.bold || b.quiet) - Boolean(a.bold || a.quiet));
+  const shown = first.slice(0, most);
+  const places = spread(
+    shown.map((end) => end.y),
+    NAME_LINE,
+    box.top,
+    box.bottom,
+  );
+  shown.forEach((end, i) => {
+    const level = places[i];
+    const left = box.right + 18;
+    if (!end.quiet || Math.abs(level - end.y) > 2)
+      root.append(
+        svg("polyline", {
+          class: "leader",
+          points: `${end.x + 4},${end.y} ${box.right + 4},${end.y} ${left - 3},${level}`,
+          stroke: end.colour ?? "currentColor",
+        }),
+      );
+    const text = shorten(end.text, letters);
+    const at = { x: left, y: level + 4, class: end.quiet ? "quiet" : "" };
+    root.append(svg("text", end.bold ? { ...at, "font-weight": 700 } : at, text));
+  });
 }
 
 function drawLine(root, row, data, x, y, chosen, memory) {
   const known = row.cells.map((cell, j) => cell && !cell.guess && { ...cell, j }).filter(Boolean);
-  if (data.dense === null || !known.length) return;
+  if (data.dense === null || !known.length) return null;
   const mine = row.id === chosen;
   const style = chosen ? (mine ? "chosen" : "other") : "";
   const path = [[0, data.dense], ...known.map((cell) => [data.shares[cell.j], cell.y])];
@@ -354,14 +385,7 @@ function drawLine(root, row, data, x, y, chosen, memory) {
       root.append(svg("circle", { cx: at.x, cy: at.y, r: mine ? 4 : 2.5, fill: row.colour }));
   }
   const last = path[path.length - 1];
-  if (mine)
-    root.append(
-      svg(
-        "text",
-        { x: x(last[0]) + 8, y: y(last[1]) + 4, "font-weight": 700 },
-        shorten(row.label, 16),
-      ),
-    );
+  return { x: x(last[0]), y: y(last[1]) };
 }
 
 // ---------------------------------------------------------------- reading and picking

@@ -29,6 +29,25 @@ function redrawOnResize(memory, watched) {
   };
 }
 
+// The places nearest to those wanted that are at least `gap` apart and between the limits, as
+// charts/base.py has it.
+function spread(wanted, gap, low, high) {
+  const order = [...wanted.keys()].sort((a, b) => wanted[a] - wanted[b]);
+  if (wanted.length > 1) gap = Math.min(gap, (high - low) / (wanted.length - 1));
+  const places = [];
+  let least = low;
+  for (const i of order) {
+    places[i] = Math.max(wanted[i], least);
+    least = places[i] + gap;
+  }
+  let most = high;
+  for (const i of order.reverse()) {
+    places[i] = Math.min(places[i], most);
+    most = places[i] - gap;
+  }
+  return places;
+}
+
 const SAVED_STYLES = [
   "fill",
   "stroke",

@@ -1,7 +1,9 @@
 // The strip of layers: a block for each, as wide as its weights. Click or Enter selects; arrows
 // move.
-// data: {blocks: [{id, label, weights, kept: share or null, colour, sentence}], chosen,
+// data: {blocks: [{id, short, weights, kept: share or null, colour, sentence}], chosen,
 //        legend: [[text, colour]], tones: {pale, paler, ink, muted, ground}}
+
+const UPRIGHT = 17; // pixels of a block that an upright name fits
 
 function draw(block, data, choose) {
   const button = element("button", "block");
@@ -16,17 +18,23 @@ function draw(block, data, choose) {
   button.classList.toggle("part", kept < 1);
   const fill = element("span", "fill");
   fill.style.height = `${100 * kept}%`;
-  button.append(fill, element("span", kept < 0.6 ? "name on-pale" : "name", block.label));
+  const name = element("span", kept < 0.6 ? "name on-pale" : "name");
+  name.append(element("span", "text", block.short));
+  button.append(fill, name);
   button.onclick = () => choose(block.id);
   return button;
 }
 
-function hideLongNames(row) {
-  for (const button of row.children) {
-    const name = button.querySelector(".name");
-    name.style.visibility = "hidden";
-    if (name.scrollWidth <= button.clientWidth + 1) name.style.visibility = "visible";
-  }
+// A name lies along its block where it fits, stands upright where the block is narrow, and gives way
+// to the sentence below where it is narrower still.
+function fitNames(row) {
+  const names = [...row.children].map((button) => button.querySelector(".name"));
+  for (const name of names) name.classList.remove("upright", "none");
+  row.classList.remove("tall");
+  const narrow = names.filter((name) => name.scrollWidth > name.parentElement.clientWidth + 1);
+  const upright = narrow.filter((name) => name.parentElement.clientWidth >= UPRIGHT);
+  row.classList.toggle("tall", upright.length > 0);
+  for (const name of narrow) name.classList.add(upright.includes(name) ? "upright" : "none");
 }
 
 export default function (component) {
@@ -65,6 +73,6 @@ export default function (component) {
     const at = [...row.children].indexOf(parentElement.activeElement);
     row.children[Math.min(Math.max(at + step, 0), row.children.length - 1)]?.focus();
   };
-  hideLongNames(row);
-  return redrawOnResize({ draw: () => hideLongNames(row) }, row);
+  fitNames(row);
+  return redrawOnResize({ draw: () => fitNames(row) }, row);
 }

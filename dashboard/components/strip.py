@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dashboard import colours, state, words
 from dashboard.components.base import control
 
+NAME = 14  # letters of a layer on its block
+
 
 @dataclass(frozen=True)
 class Block:
@@ -60,7 +62,7 @@ def _block_data(block: Block, total: int, dark: bool) -> dict[str, object]:
         parts.append(f"{words.percent(block.kept)} kept")
     return {
         "id": block.name,
-        "label": label,
+        "short": words.layer_name(block.name, NAME),
         "weights": block.weights,
         "kept": block.kept,
         "colour": colours.kind(block.kind, dark),
