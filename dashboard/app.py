@@ -9,6 +9,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from dashboard import server, state
+from dashboard.components.fold import fold
 from dashboard.views import _frame
 
 if __name__ == "__main__":
@@ -21,6 +22,7 @@ if __name__ == "__main__":
     server.ensure()
     state.take_address()  # before anything is drawn: all of it follows from the address
     page = st.navigation(_frame.pages(), position="top")
+    state.set_page_title(page.title)
     _frame.go_to(state.requested_page())
     if page.url_path != "prune":
         state.watch(None)  # whoever comes back later has not just seen the run end
@@ -28,6 +30,7 @@ if __name__ == "__main__":
     _frame.warnings()
     with st.sidebar, _frame.guarded():
         _frame.current_model()
+        fold()
     with _frame.guarded():
         page.run()
     _frame.help_asked_for()

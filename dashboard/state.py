@@ -152,6 +152,15 @@ def select_layer(name: str | None) -> None:
     _write("layer", name)
 
 
+def page_title() -> str:
+    """The name of the page that is open."""
+    return str(session.get("page", ""))
+
+
+def set_page_title(title: str) -> None:
+    session["page"] = title
+
+
 def run_id() -> str | None:
     """The run that is open: live on the Prune page, with a page of its own once it ended."""
     begin()

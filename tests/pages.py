@@ -69,4 +69,4 @@ def texts(page: AppTest) -> str:
 def figures(page: AppTest) -> dict[str, dict[str, Any]]:
     """The charts, by title."""
     charts = [json.loads(element.proto.spec) for element in page.get("plotly_chart")]
-    return {figure["layout"]["title"]["text"]: figure for figure in charts}
+    return {figure["layout"]["meta"]["title"]: figure for figure in charts}

@@ -12,6 +12,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import jobs, models, state, waits, words
+from dashboard.components.here import here
 from dashboard.components.keys import keys
 from pruning.errors import PruningError
 from pruning.events import Epoch, Event, Pruned, Started
@@ -34,15 +35,15 @@ SHORTCUTS = {
 }
 """Button -> its keys, as Streamlit writes them; on a Mac it is Cmd. Run is each page's own."""
 PAGES = (
-    ("model", "Model", ":material/deployed_code:"),
-    ("inspect", "Inspect", ":material/query_stats:"),
-    ("sensitivity", "Sensitivity", ":material/grid_on:"),
-    ("prune", "Prune", ":material/content_cut:"),
-    ("run", "Result", ":material/task_alt:"),
-    ("compare", "Compare", ":material/compare_arrows:"),
-    ("lottery", "Lottery", ":material/confirmation_number:"),
-    ("structure", "Structure", ":material/account_tree:"),
-    ("criteria", "Criteria", ":material/rule:"),
+    ("model", "Model"),
+    ("inspect", "Inspect"),
+    ("sensitivity", "Sensitivity"),
+    ("prune", "Prune"),
+    ("run", "Result"),
+    ("compare", "Compare"),
+    ("lottery", "Lottery"),
+    ("structure", "Structure"),
+    ("criteria", "Criteria"),
 )
 PAGE_NAMES = tuple(name for name, *_ in PAGES)
 RENAMED = {"scores": "criteria"}
@@ -55,11 +56,10 @@ def pages() -> list[Any]:
         st.Page(
             HERE / f"{name}.py",
             title=title,
-            icon=icon,
             default=name == "model",
             visibility="hidden" if name == "run" and not state.run_id() else "visible",
         )
-        for name, title, icon in PAGES
+        for name, title in PAGES
     ]
 
 
@@ -96,8 +96,10 @@ def wordmark() -> None:
 
 
 def question(text: str) -> None:
-    """The page's question, in one line."""
-    st.title(text, anchor=False)
+    """The page's question, in one line; above it the page's name where the navigation is short."""
+    with st.container(gap=None):
+        here(state.page_title())
+        st.title(text, anchor=False)
 
 
 @contextmanager
@@ -352,6 +354,9 @@ def _reached(events: list[Event]) -> list[str]:
 
 # ---------------------------------------------------------------- charts
 
+HALF = 380  # pixels of a half, below which two halves are stacked
+TOP = 20  # pixels above a plot without a title: labels at its upper rim stand there
+HEADING = 36  # pixels of a figure that its title takes
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -362,6 +367,7 @@ def chart(
 
     table: the chart's numbers, offered below it; None where the page shows them elsewhere.
     """
+    figure = headed(figure)
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
     if table is not None:
@@ -386,6 +392,29 @@ def download(make: Callable[[], str | bytes], file: str, *, key: str, quiet: boo
         on_click="ignore",
         key=key,
     )
+
+
+def headed(figure: dict[str, Any]) -> dict[str, Any]:
+    """The figure without its title, which is written above it: plotly cuts a long one, text wraps.
+
+    The title stays in `layout.meta`, where tests and readers of the file find it.
+    """
+    layout = dict(figure["layout"])
+    title = layout.pop("title")["text"]
+    st.markdown(f"**{words.plain(title)}**")
+    margin = layout["margin"]
+    layout["margin"] = {**margin, "t": max(TOP, margin["t"] - HEADING)}
+    layout["height"] -= margin["t"] - layout["margin"]["t"]
+    return {**figure, "layout": {**layout, "meta": {"title": title}}}
+
+
+# ---------------------------------------------------------------- two halves
+
+
+def halves() -> tuple[Any, Any]:
+    """Two places side by side, or one below the other where the page is narrow."""
+    places = st.grid(2, min_column_width=HALF, gap="medium")
+    return places.cell(), places.cell()
 
 
 # ---------------------------------------------------------------- large numbers

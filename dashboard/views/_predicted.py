@@ -26,7 +26,8 @@ def predicted(run: RunHistory, recipe: Recipe) -> None:
     if drop is None or measured is None or end is None:
         return
     st.markdown("### Predicted against measured")
-    left, middle, right = st.columns(3, gap="medium")
+    places = st.grid(3, min_column_width=190, gap="medium")
+    left, middle, right = (places.cell() for _ in range(3))
     with left:
         source = "From the map: what layers cost alone, added up"
         if last:

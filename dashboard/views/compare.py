@@ -16,6 +16,7 @@ from pruning.errors import PruningError
 from pruning.metrics import Histogram
 from pruning.runs.store import Job
 
+LEGEND = 240  # pixels of an entry in the legend
 MOST = 12  # runs side by side: more cannot be told apart
 MOST_AT_FIRST = 8
 COLUMN_HELP = {
@@ -100,8 +101,7 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
     def pick_first(id: str) -> None:
         state.pick([id, *picked])
 
-    left, right = st.columns([3, 1], gap="medium")
-    with left:
+    with st.container(horizontal=True, gap="medium"):
         forms.bound(
             st.multiselect,
             "Runs",
@@ -113,8 +113,8 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
             max_selections=MOST,
             placeholder="Pick finished runs",
             wrap=True,
+            width="stretch",
         )
-    with right:
         forms.bound(
             st.selectbox,
             "Reference",
@@ -123,6 +123,7 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
             key="compare-reference",
             options=picked,
             format_func=lettered,
+            width=260,
         )
     return [finished[id] for id in picked]
 
@@ -158,12 +159,13 @@ def legend(runs: list[ComparedRun]) -> None:
     """What each letter stands for, and what differs from the reference."""
     reference = runs[0]
     several_models = len({run.recipe.model for run in runs}) > 1
-    for run in runs:
-        model = f" · {words.plain(models.title(run.recipe.model))}" if several_models else ""
-        with st.container(gap="xxsmall"):
-            st.markdown(f"**{run.letter}**{model} · {words.percent(run.accuracy)}")
-            st.caption(words.plain(in_words(run, reference)))
-            _frame.result_link(run.id)
+    with st.grid(min_column_width=LEGEND, gap="medium") as entries:
+        for run in runs:
+            model = f" · {words.plain(models.title(run.recipe.model))}" if several_models else ""
+            with entries.cell(), st.container(gap="xxsmall"):
+                st.markdown(f"**{run.letter}**{model} · {words.percent(run.accuracy)}")
+                st.caption(words.plain(in_words(run, reference)))
+                _frame.result_link(run.id)
 
 
 def in_words(run: ComparedRun, reference: ComparedRun) -> str:
@@ -280,10 +282,9 @@ def page() -> None:
         nothing_yet()
         return
     runs = compared_runs(pick_runs(finished))
-    left, right = st.columns([7, 4], gap="medium")
-    with left, _frame.guarded():
+    with _frame.guarded():
         accuracy_against_cost(runs)
-    with right, _frame.guarded():
+    with _frame.guarded():
         legend(runs)
     with _frame.guarded():
         every_number(runs)

@@ -193,7 +193,7 @@ def one_layer(check: LayerCheck) -> str:
     few = len(correlations) <= charts.MANY
     if few:
         ladder(check, correlations)
-    left, right = st.columns(2, gap="medium")
+    left, right = _frame.halves()
     with left:
         figure = charts.scatter(
             check,

@@ -39,7 +39,7 @@ def page() -> None:
         kept = {layer.name: layer.kept / layer.total for layer in shown.preview.layers}
         blocks = [replace(block, kept=kept.get(block.name, 1.0)) for block in blocks]
     strip(blocks, layer, key="strip-inspect")
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = _frame.halves()
     with left:
         side, log = controls()
         with _frame.guarded():
@@ -52,7 +52,7 @@ def page() -> None:
 
 def skeleton(model: str) -> None:
     st.skeleton(height=98)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = _frame.halves()
     with left:
         text = f"Reading every weight of {models.title(model)}."
         _frame.waiting(text, HEIGHT + 56, jobs.request("weights", model=model))

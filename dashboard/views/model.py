@@ -44,7 +44,7 @@ def current_model(model: str) -> None:
         strip(blocks, state.layer_among(weights), key="strip-model")
     else:
         st.skeleton(height=STRIP)
-    left, right = st.columns([3, 2], gap="medium")
+    left, right = _frame.halves()
     if study is None:
         with left:
             _frame.waiting(

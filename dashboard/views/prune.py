@@ -45,17 +45,15 @@ def page() -> None:
 
 def controls(recipe: Recipe) -> None:
     """How much, as a number; how long it takes; and Run."""
-    amount, estimate, run = st.columns([3, 4, 2], vertical_alignment="bottom", gap="small")
-    with amount:
-        _recipe_panel.number("sparsity", disabled=not recipe.budgeted)
-    with estimate:
-        st.caption(words.plain(duration(recipe)), text_alignment="right")
-    with run:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        with st.container(width=130):
+            _recipe_panel.number("sparsity", disabled=not recipe.budgeted)
+        st.caption(words.plain(duration(recipe)), text_alignment="right", width="stretch")
         st.button(
             "Run",
             type="primary",
             icon=":material/play_arrow:",
-            width="stretch",
+            width=110,
             on_click=_run_panel.start,
             args=(recipe,),
             key="run-now",

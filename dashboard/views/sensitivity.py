@@ -27,6 +27,7 @@ TICK = 0.5  # seconds between two looks at a map that is being measured
 SMALL = 1000  # validation images up to which every one is asked straight away
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HEIGHT = 420  # pixels
+NARROWEST = 400  # pixels of a map that stands beside another
 NOBODY = "none"
 MOST_NAMED = 3  # layers named in the line of those that cannot be pruned
 
@@ -206,20 +207,12 @@ def watch(
 
 
 def draw(recipe: Recipe, rows: list[charts.Row], maps: Sequence[Map]) -> None:
-    """One map with Fill at its side, or two side by side below it."""
-    parts: Sequence[Any]
-    places: Sequence[Any]
-    if len(maps) == 1:
-        picture, side = st.columns([10, 3], gap="medium")
-        places = [picture]
-        parts = [side] * 5
-    else:
-        parts = st.columns([3, 3, 3, 3, 2], vertical_alignment="bottom", gap="small")
-        places = st.columns(2, gap="medium")
-    plan(recipe, rows, maps[0].points, parts)
-    for place, shown in zip(places, maps, strict=True):
-        with place:
-            one_map(recipe, shown, rows)
+    """What the ratios come to, and below it one map, or two side by side where there is room."""
+    plan(recipe, rows, maps[0].points)
+    with st.grid(len(maps), min_column_width=NARROWEST, gap="medium") as places:
+        for shown in maps:
+            with places.cell():
+                one_map(recipe, shown, rows)
 
 
 def one_map(recipe: Recipe, shown: Map, rows: list[charts.Row]) -> None:
@@ -301,21 +294,27 @@ def finished(job: Job) -> None:
 # ---------------------------------------------------------------- from the map to the recipe
 
 
-def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point], parts: Sequence[Any]) -> None:
-    """What the recipe's ratios remove and are predicted to cost; Fill; Run. parts: five places."""
+def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
+    """What the recipe's ratios remove and are predicted to cost; Fill; Run."""
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
     weights = sum(row.weights for row in rows)
     removed = sum(row.weights * (row.at or 0.0) for row in rows) / weights
-    with parts[0]:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         total = f"of {words.count(weights)} weights"
-        _frame.metric("The recipe removes", words.percent(removed), total)
-    with parts[1]:
-        predicted(points, ratios)
-    with parts[2]:
+        with st.container(width=140):
+            _frame.metric("The recipe removes", words.percent(removed), total)
+        with st.container(width=190):
+            predicted(points, ratios)
         tolerated = st.number_input(
-            "Tolerated drop, points", 0.1, 50.0, 1.0, 0.5, format="%g", key=state.MAP_TOLERATED
+            "Tolerated drop, points",
+            0.1,
+            50.0,
+            1.0,
+            0.5,
+            format="%g",
+            key=state.MAP_TOLERATED,
+            width=150,
         )
-    with parts[3]:
         st.button(
             f"Fill within {charts.within(tolerated)}",
             icon=":material/auto_fix_high:",
@@ -323,10 +322,8 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point], parts: Seq
             on_click=fill_all,
             args=(points, rows, tolerated),
             key="map-fill",
-            width="stretch",
             help="Of each layer as much as the loss allows.",
         )
-    with parts[4]:
         run = st.button(
             "Run",
             type="primary",
@@ -334,7 +331,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point], parts: Seq
             disabled=not recipe.prunes,
             key="map-run",
             shortcut=_frame.SHORTCUTS["Run"],
-            width="stretch",
+            width=100,
         )
     if run:
         state.open_run(jobs.start(recipe))
