@@ -1,0 +1,150 @@
+"""Where text lies in a page: boxes that overlap, and text that is cut. Measured in the browser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from playwright.sync_api import Page
+
+SLACK = 2  # pixels that two boxes may share: line boxes are a little taller than their letters
+
+MEASURE = r"""
+() => {
+  const boxes = [];
+  const cut = [];
+
+  const parentOf = (node) => node.parentElement ?? node.getRootNode().host ?? null;
+
+  // What is seen of a box: ancestors that hide or scroll what overflows cut it to their own box.
+  function seen(rect, element) {
+    let { left, top, right, bottom } = rect;
+    let lost = null;
+    for (let at = element; at && at !== document.documentElement; at = parentOf(at)) {
+      const style = getComputedStyle(at);
+      if (style.visibility === "hidden" || Number(style.opacity) === 0) return null;
+      if (at instanceof SVGElement || style.overflowX === "visible") continue;
+      const frame = at.getBoundingClientRect();
+      const beyond = Math.max(frame.left - left, right - frame.right);
+      const scrolls = style.overflowX === "auto" || style.overflowX === "scroll";
+      if (beyond > 2 && !scrolls && frame.width > 1) lost ??= at;
+      left = Math.max(left, frame.left);
+      right = Math.min(right, frame.right);
+      if (style.overflowY !== "visible") {
+        top = Math.max(top, frame.top);
+        bottom = Math.min(bottom, frame.bottom);
+      }
+    }
+    if (right - left < 1 || bottom - top < 1) return { lost, box: null };
+    return { lost, box: { left, top, right, bottom } };
+  }
+
+  // Of a text that may be turned, as tick labels are.
+  function corners(text) {
+    const { x, y, width, height } = text.getBBox();
+    const toScreen = text.getScreenCTM();
+    return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]].map(([a, b]) => {
+      const { x: right, y: down } = new DOMPoint(a, b).matrixTransform(toScreen);
+      return [right, down];
+    });
+  }
+
+  let texts = 0; // a number for each text, for its own lines may touch
+
+  function note(text, rect, element, turned) {
+    const label = text.trim().replace(/\s+/g, " ").slice(0, 60);
+    if (!label || rect.width < 2 || rect.height < 2) return;
+    if (!element.checkVisibility()) return;  // inside something that is folded
+    const found = seen(rect, element);
+    if (!found) return;
+    const outside = rect.right > innerWidth + 2 || rect.left < -2;
+    if (!found.box) return;
+    if (found.lost || outside) cut.push(label);
+    const { left, top, right, bottom } = found.box;
+    boxes.push({
+      label,
+      text: texts,
+      top,
+      bottom,
+      corners: turned ?? [[left, top], [right, top], [right, bottom], [left, bottom]],
+    });
+  }
+
+  function walk(root) {
+    for (const child of root.childNodes) {
+      texts += 1;
+      if (child.nodeType === Node.TEXT_NODE) {
+        const range = document.createRange();
+        range.selectNodeContents(child);
+        const parent = parentOf(child) ?? root.host;
+        for (const rect of range.getClientRects()) note(child.textContent, rect, parent);
+        continue;
+      }
+      if (child.nodeType !== Node.ELEMENT_NODE) continue;
+      if (["STYLE", "SCRIPT", "TEMPLATE", "NOSCRIPT", "TITLE", "DESC"].includes(
+        child.tagName.toUpperCase())) continue;
+      const style = getComputedStyle(child);
+      if (style.display === "none") continue;
+      // Ligatures of the icon font are drawings, not text.
+      if (style.fontFamily.includes("Material Symbols")) continue;
+      if (child.tagName === "text") {
+        note(child.textContent, child.getBoundingClientRect(), child, corners(child));
+        continue;
+      }
+      if (child.shadowRoot) walk(child.shadowRoot);
+      walk(child);
+    }
+  }
+  walk(document.body);
+  return { boxes, cut: [...new Set(cut)] };
+}
+"""
+
+
+@dataclass(frozen=True)
+class Box:
+    """A line of text and where it is seen, in pixels of the viewport. corners: four, in order.
+
+    text: a number that lines of the same text share.
+    """
+
+    label: str
+    text: int
+    top: float
+    bottom: float
+    corners: list[tuple[float, float]]
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether no straight line separates the two, but for the slack."""
+        for one in (self, other):
+            for (x0, y0), (x1, y1) in zip(one.corners, one.corners[1:3], strict=False):
+                length = math.hypot(x1 - x0, y1 - y0) or 1.0
+                along = ((x1 - x0) / length, (y1 - y0) / length)
+                a, b = self._shadow(along), other._shadow(along)
+                if min(a[1], b[1]) - max(a[0], b[0]) <= SLACK:
+                    return False
+        return True
+
+    def _shadow(self, along: tuple[float, float]) -> tuple[float, float]:
+        """From where to where it reaches in a direction, a unit vector."""
+        places = [x * along[0] + y * along[1] for x, y in self.corners]
+        return min(places), max(places)
+
+
+def measure(page: Page) -> tuple[list[Box], list[str]]:
+    """(every line of text that is seen, texts of which a part is cut off)."""
+    found = page.evaluate(MEASURE)
+    return [Box(**box) for box in found["boxes"]], found["cut"]
+
+
+def overlaps(boxes: list[Box]) -> list[tuple[str, str]]:
+    """Pairs of texts that lie on each other."""
+    ordered = sorted(boxes, key=lambda box: box.top)
+    pairs = []
+    for i, box in enumerate(ordered):
+        for other in ordered[i + 1 :]:
+            if other.top >= box.bottom:
+                break  # all that follow start lower still
+            if box.text != other.text and box.overlaps(other):
+                pairs.append((box.label, other.label))
+    return pairs
