@@ -158,6 +158,6 @@ def test_a_stopped_run_shows_what_it_reached() -> None:
     assert history.halted and history.result is history.halted.result
     assert results.tiles(history)[0][0] == "Accuracy, test"
     said = results.stopped(history)
-    assert said.startswith("Stopped after 1 of 4 epochs") and "kept" in said
+    assert said.startswith("Stopped after epoch 1 of 4") and "kept" in said
     history = replace(history, halted=None)
     assert "nothing of it is kept" in results.stopped(history)

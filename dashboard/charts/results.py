@@ -140,8 +140,8 @@ def stopped(run: RunHistory) -> str:
     if halted is None or halted.result is None:
         return "Stopped before its first epoch or step was done: nothing of it is kept."
     return (
-        f"Stopped {halted.where}. Kept: the weights and masks of that moment, measured on test "
-        "data but not timed; compare it, or continue from it."
+        f"Stopped {halted.where}. The weights and masks of that moment are kept, measured on test "
+        "data but not timed: compare them, or continue from them."
     )
 
 

@@ -58,18 +58,18 @@ def comparison_runs(job: Job, recipe: Recipe, end: Finished) -> None:
     recipes = follow_ups.comparison_runs(recipe, job.id)
     if job.state != "finished" or not recipes:
         return
-    found = {kind: jobs.run_of(wanted) for kind, wanted in recipes.items()}
-    alive = any(run and run.state in jobs.LIVE for run in found.values())
+    runs = {kind: jobs.run_of(wanted) for kind, wanted in recipes.items()}
+    alive = any(run and run.state in jobs.LIVE for run in runs.values())
     st.fragment(_rows, run_every=TICK if alive else None)(job, recipe, end, alive)
 
 
 def _rows(job: Job, recipe: Recipe, end: Finished, alive: bool) -> None:
     with _frame.guarded():
         recipes = follow_ups.comparison_runs(recipe, job.id)
-        found = {kind: jobs.run_of(wanted) for kind, wanted in recipes.items()}
-        if alive and not any(run and run.state in jobs.LIVE for run in found.values()):
+        runs = {kind: jobs.run_of(wanted) for kind, wanted in recipes.items()}
+        if alive and not any(run and run.state in jobs.LIVE for run in runs.values()):
             st.rerun()  # the whole page: it waits for the answers to be paired
-        others = [_comparison(kind, job, recipe, run) for kind, run in found.items() if run]
+        others = [_comparison(kind, job, recipe, run) for kind, run in runs.items() if run]
         st.markdown("##### Comparison runs")
         finding = charts.finding(end, others)
         if finding:
@@ -78,9 +78,9 @@ def _rows(job: Job, recipe: Recipe, end: Finished, alive: bool) -> None:
             table = charts.table(end, others)
             st.table(table.set_index("run"), border="horizontal")
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            for kind in [kind for kind, run in found.items() if run is None]:
+            for kind in [kind for kind, run in runs.items() if run is None]:
                 _offer(job, kind, recipes[kind])
-            ended = [run.id for run in found.values() if run and run.state == "finished"]
+            ended = [run.id for run in runs.values() if run and run.state == "finished"]
             if ended:
                 st.page_link(
                     _frame.page_path("compare"),
