@@ -11,6 +11,7 @@ from pages import opened, settled, texts
 from streamlit.testing.v1 import AppTest
 
 import pruning
+import sample_models
 from dashboard import example, state
 from dashboard.charts import prune, results
 from dashboard.charts.prune import RunHistory
@@ -124,6 +125,14 @@ def test_a_forecast_is_held_against_validation_data(history: RunHistory) -> None
     measured = prune.as_pruned(history)
     assert measured and measured.split == "validation"
     assert measured.dense == history.dense_validation
+
+
+def test_the_shipped_run_has_both_splits() -> None:
+    lines = (example.EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    history = prune.history(from_json(line) for line in lines)
+    work = sample_models.load("digits-cnn")
+    assert work.validation is not None
+    assert history.dense_validation == pruning.measure(work, "validation", latency=False).accuracy
 
 
 def test_runs_stored_before_dense_was_measured_on_validation_data_have_no_such_line() -> None:

@@ -20,6 +20,7 @@ LEGEND = 240  # pixels of an entry in the legend
 MOST = 12  # runs side by side: more cannot be told apart
 MOST_AT_FIRST = 8
 COLUMN_HELP = {
+    "accuracy": "On test data, as every accuracy here.",
     "against reference": "Difference of the accuracies, in points.",
     "verdict": "Within the interval: the test data cannot tell the two apart.",
     "as pruned": (

@@ -90,9 +90,8 @@ def event(event: events.Event) -> str:
             return f"{r['model']}: {technique}, {epochs} epochs of fine-tuning"
         case events.Measured(stage=stage, measurement=m):
             kept = f"{m.kept:,} of {m.weights:,} weights"
-            return (
-                f"{stage:8} {percent(m.accuracy)}, {kept}, {m.size.sparse:,} bytes as a sparse file"
-            )
+            size = f"{m.size.sparse:,} bytes as a sparse file"
+            return f"{stage:8} test {percent(m.accuracy)}, {kept}, {size}"
         case events.Pruned(step=step, steps=steps, sparsity=sparsity):
             return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights removed"
         case events.Recalibrated(layers=layers, examples=n, seconds=seconds):
