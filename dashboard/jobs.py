@@ -17,8 +17,10 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
+from pruning import describe
+from pruning.describe import RunFacts
 from pruning.errors import PruningError, RunError
-from pruning.events import Event, Finished, Point, Ticket
+from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
 from pruning.runs.store import Job, Store
@@ -153,6 +155,29 @@ def result(run: Job) -> Finished | None:
         return run_files(run).finished
     except RunError:
         return None
+
+
+def facts(run: Job) -> RunFacts | None:
+    """What a run did by now, as its masks say; None before its first pruning."""
+    if run.state in LIVE:
+        return _facts(run)
+    return _facts_at_end(str(default_workspace()), run.id, run.attempt, run)
+
+
+def _facts(run: Job) -> RunFacts | None:
+    last = store().last(run.id, Pruned)
+    halted = store().last(run.id, Halted)
+    # A run that was stopped ends with an earlier step's model, where the last was not trained.
+    if isinstance(halted, Halted):
+        steps = [event for _, event in events(run.id) if isinstance(event, Pruned)]
+        last = next((step for step in steps if step.step == halted.step), None)
+    return describe.facts(recipe_of(run), last) if isinstance(last, Pruned) else None
+
+
+# A page asks this of every run that it lists.
+@st.cache_resource(max_entries=512)
+def _facts_at_end(place: str, id: str, attempt: int, _run: Job) -> RunFacts | None:
+    return _facts(_run)
 
 
 def run_files(run: Job) -> RunResult:

@@ -7,7 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pruning import registry
+from pruning import describe
+from pruning.describe import NOUNS as NOUNS
+from pruning.describe import RunFacts
+from pruning.describe import display_name as display_name
+from pruning.describe import option as option
+from pruning.describe import share as share
+from pruning.describe import technique as technique
 from pruning.events import Accuracy, Latency
 from pruning.metrics import Spread
 from pruning.recipe import Recipe
@@ -25,12 +31,7 @@ def percent(value: Accuracy | float | None) -> str:
     if isinstance(value, Accuracy):
         low, high = value.interval
         return f"{value.value * 100:.1f} % ± {(high - low) * 50:.1f}"
-    return f"{value * 100:.1f} %"
-
-
-def share(value: float) -> str:
-    """A share as short as it is exact to a hundredth of a percent: `90 %`, `93.5 %`."""
-    return f"{value * 100:.2f}".rstrip("0").rstrip(".") + " %"
+    return describe.percent(value)
 
 
 def points(after: Accuracy | float | None, before: Accuracy | float | None) -> str:
@@ -182,15 +183,6 @@ CRITERIA = {
 }
 """What each criterion removes, as the end of `Remove the 90 % of weights ...`."""
 
-NOUNS = {
-    "weight": "weights",
-    "channel": "channels",
-    "row": "rows",
-    "column": "columns",
-    "kernel": "kernels",
-    "block": "blocks",
-    "head": "heads",
-}
 SCOPES = {
     "global": "anywhere in the model",
     "per_layer": "the same share in each layer",
@@ -210,6 +202,10 @@ def sentence(recipe: Recipe) -> str:
         if recipe.slimming and recipe.epochs:
             parts.append(f"after {trained} of slimming BatchNorm")
         parts.append(_schedule(recipe))
+    elif recipe.scope == "manual":  # somebody who set no ratio yet means to prune
+        parts.append("Remove nothing: no layer has a share to remove yet")
+        if recipe.epochs:
+            parts.append(f"train all weights for {trained}")
     elif recipe.epochs:
         parts.append(f"Train all weights for {trained}")
     else:
@@ -225,71 +221,34 @@ def removal(recipe: Recipe) -> str:
     # A technique that somebody added has no phrase here, and its name must do.
     lowest = CRITERIA.get(recipe.criterion, f"lowest by {criterion}")
     noun = units(recipe)
-    if recipe.scope == "manual":
-        return f"Remove the {noun} {lowest}"
     if recipe.scope == "threshold":
         limit = option("scope", "threshold", recipe.scope_options, "value")
         return f"Remove the {noun} that score below {limit:g} by {criterion}"
+    # A scope with a rule of its own, as the manual one, does not look at the sparsity.
+    if not recipe.budgeted:
+        return f"Remove the {noun} {lowest}"
     if recipe.counted == ("weights" if recipe.granularity == "weight" else "units"):
         return f"Remove the {share(recipe.sparsity)} of {noun} {lowest}"
     return f"Remove {noun} {lowest}, {share(recipe.sparsity)} of the {counted(recipe)}"
 
 
 def counted(recipe: Recipe) -> str:
-    """What the recipe's ratio is a share of: `weights`, `channels`, `MACs`."""
-    if recipe.counted == "units":
-        return units(recipe)
-    return {"macs": "MACs", "bytes": "bytes of the file"}.get(recipe.counted, "weights")
+    """What the recipe's sparsity is a share of: `weights`, `channels`, `MACs`."""
+    return describe.counted(recipe.counted, describe.noun(recipe))
 
 
 def units(recipe: Recipe) -> str:
     """The granularity's units, in the plural: `weights`, `4 × 4 blocks`."""
-
-    def value(name: str) -> Any:
-        return option("granularity", recipe.granularity, recipe.granularity_options, name)
-
-    if recipe.granularity == "n_of_m":  # n of every m are kept
-        return f"weights, {value('m') - value('n')} of every {value('m')} neighbours,"
-    if recipe.granularity == "block":
-        return f"{value('rows')} × {value('columns')} blocks"
-    return NOUNS.get(recipe.granularity, f"{technique(recipe.granularity)} units")
-
-
-def option(kind: str, name: str, values: dict[str, Any], key: str) -> Any:
-    """An option's value, or its default."""
-    if key in values:
-        return values[key]
-    options = registry.entry(kind, name).options
-    return next(option.default for option in options if option.name == key)
-
-
-def technique(name: str) -> str:
-    """A name without underscores: `per_layer` is per layer."""
-    return name.replace("_", " ")
-
-
-SPELLINGS = {
-    "n_of_m": "N of M",
-    "erk": "ERK",
-    "lamp": "LAMP",
-    "snip": "SNIP",
-    "grasp": "GraSP",
-    "synflow": "SynFlow",
-    "obd": "OBD",
-    "obs": "OBS",
-    "bn_scale": "BatchNorm scale",
-}
-"""Names with capitals of their own."""
+    noun = describe.noun(recipe)
+    if recipe.granularity != "n_of_m":
+        return noun
+    n, m = (option("granularity", "n_of_m", recipe.granularity_options, key) for key in "nm")
+    return f"{noun}, at most {m - n} of every {m} neighbours,"
 
 
 def capitalized(name: str) -> str:
     """A technique's name at the head of something: `Per layer`, `ERK`."""
-    return SPELLINGS.get(name) or technique(name).capitalize()
-
-
-def display_name(name: str) -> str:
-    """A technique's name within a sentence: `per layer`, `ERK`."""
-    return SPELLINGS.get(name) or technique(name)
+    return describe.SPELLINGS.get(name) or technique(name).capitalize()
 
 
 def _scope(recipe: Recipe) -> list[str]:
@@ -423,7 +382,7 @@ FIELDS = {
     "scope": "scope",
     "scope_options": "scope options",
     "budget": "budget",
-    "sparsity": "removed",
+    "sparsity": "sparsity asked",
     "ratios": "share by layer",
     "exclude": "kept dense",
     "min_units": "minimum units",
@@ -462,38 +421,64 @@ class Difference(NamedTuple):
 
 
 def differences(a: Recipe, b: Recipe) -> list[Difference]:
-    """Every field in which the recipes differ, in the recipe's order; empty for equal recipes."""
+    """Every field in which the recipes differ, in the recipe's order; empty for equal recipes.
+
+    A field that a recipe's scope does not look at is `unused`, whatever it holds.
+    """
     return [
-        Difference(FIELDS[name], value(name, getattr(a, name)), value(name, getattr(b, name)))
-        for name in _differing([a, b])
+        Difference(FIELDS[name], _shown(name, a), _shown(name, b)) for name in differing([a, b])
     ]
 
 
-def _differing(recipes: Sequence[Recipe]) -> list[str]:
-    """The fields in which not all recipes are alike."""
+def differing(recipes: Sequence[Recipe]) -> list[str]:
+    """The fields in which not all recipes are alike, as far as they are used."""
     names = [field.name for field in dataclasses.fields(Recipe)]
     return [
         name
         for name in names
-        if any(getattr(recipe, name) != getattr(recipes[0], name) for recipe in recipes)
+        if any(_used(name, recipe) != _used(name, recipes[0]) for recipe in recipes)
     ]
 
 
-def labels(recipes: Sequence[Recipe]) -> list[str]:
-    """A short name for each recipe, for legends: the criterion, and what differs among them.
+def _used(field: str, recipe: Recipe) -> Any:
+    """The value of a field; None where the recipe's scope does not look at it."""
+    unused = not recipe.budgeted if field == "sparsity" else recipe.scope != "manual"
+    if field in ("sparsity", "ratios") and unused:
+        return None
+    return getattr(recipe, field)
 
-    With many differences, and with none, the sparsity too.
+
+def _shown(field: str, recipe: Recipe) -> str:
+    used = _used(field, recipe)
+    return "unused" if used is None else value(field, used)
+
+
+def outcome(facts: RunFacts | None) -> str:
+    """What a run did, as a sentence. facts: None where it pruned nothing."""
+    text = describe.outcome(facts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def label(recipe: Recipe, facts: RunFacts | None) -> str:
+    """A run's short name, on buttons and in lists: `magnitude, manual, 77.4 %`."""
+    return labels([(recipe, facts)])[0]
+
+
+def labels(runs: Sequence[tuple[Recipe, RunFacts | None]]) -> list[str]:
+    """A short name for each run: criterion, scope, how much was pruned, and what else differs.
+
+    facts: None for a run that pruned nothing. How much is what the masks say, never what was asked.
     """
-    differing = _differing(recipes)
-    # A legend has room for three or four words.
-    if not differing:
-        shown = ["criterion", "sparsity"]
-    elif len(differing) < 4:
-        shown = ["criterion", *differing]
-    else:
-        shown = ["criterion", "sparsity", *differing[:3]]
-    names = list(dict.fromkeys(shown))
-    return [", ".join(_tag(name, getattr(recipe, name)) for name in names) for recipe in recipes]
+    own = ("criterion", "scope", "sparsity", "ratios")  # said anyway, or by how much was pruned
+    names = [name for name in differing([recipe for recipe, _ in runs]) if name not in own]
+    # A legend has room for a few words.
+    return [", ".join([_head(*run), *(_tag(name, run[0]) for name in names[:3])]) for run in runs]
+
+
+def _head(recipe: Recipe, facts: RunFacts | None) -> str:
+    if facts is not None:
+        return describe.label(facts)
+    return f"{display_name(recipe.criterion)}, {display_name(recipe.scope)}, nothing pruned"
 
 
 def value(field: str, value: Any) -> str:
@@ -516,12 +501,13 @@ def value(field: str, value: Any) -> str:
     return str(value)
 
 
-def _tag(field: str, shown: Any) -> str:
+def _tag(field: str, recipe: Recipe) -> str:
     """A field of a label: its value, and its name where the value does not say it."""
-    if field in ("model", "criterion", "granularity", "scope", "sparsity", "schedule"):
-        return value(field, shown)
+    shown = value(field, getattr(recipe, field))
+    if field in ("model", "granularity", "schedule"):
+        return shown
     if field == "steps":
-        return f"{shown} steps"
+        return plural(recipe.steps, "step")
     if field == "epochs":
-        return f"{shown} epochs each"
-    return f"{FIELDS[field]} {value(field, shown)}"
+        return f"{plural(recipe.epochs, 'epoch')} each"
+    return f"{FIELDS[field]} {shown}"

@@ -53,8 +53,11 @@ def sparsity(masks: Masks, covered: Collection[str] | None = None) -> float:
         for name, keep in masks.items()
         if keep.dim() > 1 and (covered is None or name in covered)
     ]
-    kept = sum(int(keep.sum()) for keep in weights)
-    return 1 - kept / sum(keep.numel() for keep in weights)
+    total = sum(keep.numel() for keep in weights)
+    # A run that removes nothing may cover nothing: none of its layers has units of its granularity.
+    if not total:
+        return 0.0
+    return 1 - sum(int(keep.sum()) for keep in weights) / total
 
 
 def by_layer(masks: Masks, rows: Mapping[str, Tensor], names: Collection[str]) -> tuple[Layer, ...]:

@@ -32,7 +32,7 @@ ROOMS = (
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe"),
     ("events",),
-    ("evidence", "formats", "masks", "coverage"),
+    ("evidence", "formats", "masks", "coverage", "describe"),
     ("measurement", "criteria", "structure"),
     ("units",),
     ("allocation",),

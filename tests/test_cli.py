@@ -170,7 +170,9 @@ def test_words_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", *QUICK]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("digits-mlp: magnitude by weight, global, 2 epochs")
-    assert lines[-1].startswith("finished 50.00% removed")
+    assert lines[-1].startswith(
+        "finished magnitude, global, 50.0 % of the weights pruned (25,100 of 50,200)"
+    )
 
 
 def test_the_sensitivity_map_is_a_line_for_each_cell_and_a_summary(

@@ -94,7 +94,8 @@ def test_a_criterion_that_comes_later_looks_like_no_other() -> None:
     [
         (
             {"granularity": "n_of_m"},
-            "Remove weights, 2 of every 4 neighbours, smallest in magnitude, 50 % of the weights",
+            "Remove weights, at most 2 of every 4 neighbours, smallest in magnitude, "
+            "50 % of the weights",
         ),
         (
             {"granularity": "block", "granularity_options": {"rows": 2}},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dashboard import colours, forms, words
 from dashboard.components import icons
-from pruning import registry
-from pruning.events import Accuracy, Latency
+from pruning import describe, registry
+from pruning.events import Accuracy, Latency, Layer, Pruned
 from pruning.recipe import Recipe
 
 
@@ -149,15 +151,52 @@ def test_differences_name_each_field_once():
     assert [str(d) for d in words.differences(a, b)] == [
         "criterion: magnitude → taylor",
         "criterion options: as usual → squared True",
-        "removed: 90 % → 95 %",
+        "sparsity asked: 90 % → 95 %",
     ]
     assert words.differences(a, a) == []
 
 
-def test_labels_say_what_differs_and_only_that():
+def pruned(recipe: Recipe, kept: int, total: int = 1000) -> describe.RunFacts:
+    layers = (Layer("a.weight", total, kept),)
+    return describe.facts(recipe, Pruned(1, 1, 1 - kept / total, layers))
+
+
+def test_labels_say_what_was_pruned_and_what_differs():
     a, b = Recipe(sparsity=0.9, epochs=2), Recipe(sparsity=0.9, epochs=5)
-    assert words.labels([a, b]) == ["magnitude, 2 epochs each", "magnitude, 5 epochs each"]
-    assert words.labels([a]) == ["magnitude, 90 %"]
+    assert words.labels([(a, pruned(a, 100)), (b, pruned(b, 226))]) == [
+        "magnitude, global, 90.0 %, 2 epochs each",
+        "magnitude, global, 77.4 %, 5 epochs each",
+    ]
+    assert words.label(a, pruned(a, 100)) == "magnitude, global, 90.0 %"
+    assert words.label(a, None) == "magnitude, global, nothing pruned"
+
+
+def test_the_sparsity_that_a_manual_recipe_does_not_use_is_said_nowhere():
+    """page.md, fault 1: `magnitude, 90 %` was said where 77.4 % were pruned."""
+    manual = Recipe(sparsity=0.9, scope="manual", ratios={"a.weight": 0.774})
+    facts = pruned(manual, 226)
+    said = [
+        words.outcome(facts),
+        words.sentence(manual),
+        *words.labels([(manual, facts), (replace(manual, sparsity=0.8), facts)]),
+    ]
+    assert not any("90" in text for text in said)
+    assert words.outcome(facts) == (
+        "Magnitude, manual, 77.4 % of the weights pruned (774 of 1,000)."
+    )
+    assert words.differences(manual, replace(manual, sparsity=0.8)) == []
+    between = words.differences(Recipe(sparsity=0.9), manual)
+    assert [str(d) for d in between] == [
+        "scope: global → manual",
+        "sparsity asked: 90 % → unused",
+        "share by layer: unused → a 77.4 %",
+    ]
+
+
+def test_a_share_that_is_nearly_all_is_not_called_all():
+    assert words.percent(0.99996) == "99.996 %"
+    assert words.percent(0.0002) == "0.02 %"
+    assert (words.percent(1.0), words.percent(0.0)) == ("100.0 %", "0.0 %")
 
 
 def test_every_field_of_a_recipe_has_a_name_for_people():

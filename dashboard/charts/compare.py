@@ -22,6 +22,7 @@ from dashboard.charts.base import (
     spread,
     text_size,
 )
+from pruning.describe import RunFacts
 from pruning.events import Finished
 from pruning.metrics import Accuracy, Histogram, Measurement
 from pruning.recipe import Recipe
@@ -41,13 +42,16 @@ LABEL = 14  # pixels of a letter
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A finished run. label: what tells it from the others; letter: its short name on the page."""
+    """A finished run. label: what tells it from the others; letter: its short name on the page;
+    facts: what it did, None where it pruned nothing.
+    """
 
     id: str
     letter: str
     label: str
     recipe: Recipe
     end: Finished
+    facts: RunFacts | None = None
 
     @property
     def accuracy(self) -> Accuracy | None:

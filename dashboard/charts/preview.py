@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard import words
+from pruning import describe
 from pruning.allocation.ranking import Preview, Ranking
 from pruning.errors import RecipeError
 from pruning.events import Finished
@@ -211,13 +212,14 @@ def both(preview: Preview, ranking: Ranking, recipe: Recipe) -> str | None:
 
     None for single weights, where they are the same.
     """
-    if recipe.granularity == "weight":
+    noun = describe.noun(recipe)
+    if noun == "weights":
         return None
     sets = ranking.layers_of(recipe).units
     removed = sum(preview.drops[name] for name in sets)
     units = sum(map(len, sets.values()))
     return (
-        f"{words.whole(removed)} of {words.whole(units)} {words.units(recipe)} pruned, "
+        f"{words.whole(removed)} of {words.whole(units)} {noun} pruned, "
         f"{words.percent(preview.sparsity)} of the weights."
     )
 

@@ -43,13 +43,15 @@ def compared_runs(picked: list[Job]) -> list[ComparedRun]:
     with_result = [(job, recipe, end) for job, recipe, end in results if end]
     if not with_result:
         return []
-    labels = words.labels([recipe for _, recipe, _ in with_result])
+    facts = [jobs.facts(job) for job, _, _ in with_result]
+    recipes = [recipe for _, recipe, _ in with_result]
+    labels = words.labels(list(zip(recipes, facts, strict=True)))
     labels = [label + until(job) for label, (job, _, _) in zip(labels, with_result, strict=True)]
     runs = []
-    for letter, label, (job, recipe, end) in zip(
-        compare.LETTERS, labels, with_result, strict=False
+    for letter, label, did, (job, recipe, end) in zip(
+        compare.LETTERS, labels, facts, with_result, strict=False
     ):
-        runs.append(ComparedRun(job.id, letter, label, recipe, end))
+        runs.append(ComparedRun(job.id, letter, label, recipe, end, did))
     return runs
 
 
@@ -61,12 +63,9 @@ def until(job: Job) -> str:
 
 
 def option_name(job: Job, several_models: bool) -> str:
-    """A run's name in the list of runs: its model where there are several, criterion, amount."""
-    end = jobs.result(job)
-    kept = end.final.kept / max(1, end.final.weights) if end else 1.0
-    criterion = words.technique(job.spec.get("criterion", ""))
+    """A run's name in the list of runs: its model where there are several, and what it did."""
     parts = [models.title(job.spec.get("model", ""))] if several_models else []
-    parts.append(f"{criterion} {words.share(round(1 - kept, 3))}")
+    parts.append(words.label(jobs.recipe_of(job), jobs.facts(job)))
     parts.append("example" if tables.is_example(job) else job.id[:4])
     return " · ".join(parts) + until(job)
 
@@ -170,10 +169,11 @@ def legend(runs: list[ComparedRun]) -> None:
 
 
 def in_words(run: ComparedRun, reference: ComparedRun) -> str:
+    did = words.outcome(run.facts)
     if run.id == reference.id:
-        return f"Reference. {words.sentence(run.recipe)}"
+        return f"Reference. {did} {words.sentence(run.recipe)}"
     differences = words.differences(reference.recipe, run.recipe)
-    return "; ".join(map(str, differences)) or "The same recipe, run again."
+    return f"{did} {'; '.join(map(str, differences)) or 'The same recipe, run again'}."
 
 
 def every_number(runs: list[ComparedRun]) -> None:

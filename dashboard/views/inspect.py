@@ -182,11 +182,8 @@ def before_after(shown: Inspection, layer: str, log: bool) -> None:
         )
         st.page_link(_frame.page_path("prune"), label="Go to Prune", icon=":material/content_cut:")
         return
-    recipes = [jobs.recipe_of(job) for job in runs]
-    labels = {
-        job.id: f"{label} ({job.id[:6]})"
-        for job, label in zip(runs, words.labels(recipes), strict=True)
-    }
+    names = words.labels([(jobs.recipe_of(job), jobs.facts(job)) for job in runs])
+    labels = {job.id: f"{name} ({job.id[:6]})" for job, name in zip(runs, names, strict=True)}
     ids = [job.id for job in runs]
     opened = state.run_id()
     job = st.selectbox(

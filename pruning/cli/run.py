@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pruning import events
+from pruning import describe, events
 from pruning.cli import options, text
 from pruning.errors import RecipeError
 from pruning.recipe import CHOICES, CONTROLS, Recipe
@@ -66,8 +66,12 @@ def execute(args: argparse.Namespace) -> None:
 
     options.use_threads(args.threads)
     save = _saver(args.save) if args.save else None
+    facts = None
     for event in pipeline.run(recipe, resolve(recipe.model), keep=save, cache=options.maps()):
-        print(json.dumps(_line(event)) if args.json else text.event(event), flush=True)
+        if isinstance(event, events.Pruned):
+            facts = describe.facts(recipe, event)
+        line = json.dumps(_line(event, facts)) if args.json else text.event(event, facts)
+        print(line, flush=True)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -97,7 +101,7 @@ def _saver(file: Path) -> Callable[[Any, Any], None]:
     return save
 
 
-def _line(event: events.Event) -> dict[str, Any]:
+def _line(event: events.Event, facts: describe.RunFacts | None) -> dict[str, Any]:
     """An event as plain data; the result also flat, as scripts want it."""
     data = events.to_dict(event)
     if not isinstance(event, events.Finished):
@@ -106,6 +110,7 @@ def _line(event: events.Event) -> dict[str, Any]:
     # Without fine-tuning, the model before it is the final one.
     before = event.pruned or final
     return data | {
+        "outcome": describe.outcome(facts),
         "accuracy_before": text.share(before.accuracy),
         "accuracy_after": text.share(final.accuracy),
         "accuracy_dense": text.share(event.dense.accuracy),

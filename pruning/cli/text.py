@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pruning import events
+from pruning import describe, events
+from pruning.describe import RunFacts
 from pruning.metrics import Accuracy, Measurement, Spread, Timing, train_test_gap
 
 # ---------------------------------------------------------------- plain data
@@ -81,8 +82,8 @@ def percent(accuracy: Accuracy | None) -> str:
     return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
 
 
-def event(event: events.Event) -> str:
-    """One line for people; of the result, several."""
+def event(event: events.Event, facts: RunFacts | None = None) -> str:
+    """One line for people; of the result, several. facts: what the run did up to this event."""
     # The first word is padded, so that a run reads as a table.
     match event:
         case events.Started(recipe=r, epochs=epochs):
@@ -92,8 +93,8 @@ def event(event: events.Event) -> str:
             kept = f"{m.kept:,} of {m.weights:,} weights"
             size = f"{m.size.sparse:,} bytes as a sparse file"
             return f"{stage:8} test {percent(m.accuracy)}, {kept}, {size}"
-        case events.Pruned(step=step, steps=steps, sparsity=sparsity):
-            return f"pruned   step {step} of {steps}: {sparsity:.2%} of the covered weights removed"
+        case events.Pruned(step=step, steps=steps):
+            return f"pruned   step {step} of {steps}: {describe.outcome(facts)}"
         case events.Recalibrated(layers=layers, examples=n, seconds=seconds):
             where = f"{layers} BatchNorm layers recalibrated on {n:,} examples"
             return f"norms    {where}, {seconds:.2f} s"
@@ -104,8 +105,8 @@ def event(event: events.Event) -> str:
             return f"{kind:11} round {step} of {steps}: {weights}, test {percent(event.accuracy)}"
         case events.Notice(text=notice):
             return f"note     {notice}"
-        case events.Finished(sparsity=sparsity, seconds=seconds, final=final):
-            end = f"finished {sparsity:.2%} removed, {seconds:.1f} s"
+        case events.Finished(seconds=seconds, final=final):
+            end = f"finished {describe.outcome(facts)}, {seconds:.1f} s"
             return "\n".join([*lines(final), end])
         # Cells and forecasts have pages of their own; here their JSON says enough.
         case _:

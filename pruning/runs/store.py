@@ -206,6 +206,19 @@ class Store:
             rows = db.execute(query, (id, after))
             return [(row["number"], _events.from_json(row["body"])) for row in rows]
 
+    def last(self, id: str, kind: type[Event]) -> Event | None:
+        """The newest event of a kind in the current attempt; None where there is none yet."""
+        query = (
+            "SELECT body FROM events JOIN jobs "
+            "ON jobs.id = events.job AND jobs.attempt = events.attempt "
+            "WHERE job = ? AND body LIKE ? ORDER BY number DESC LIMIT 1"
+        )
+        # The kind comes first in the JSON of every event, so that only one is read.
+        first = f'{{"event":"{kind.__name__.lower()}"%'
+        with self._read() as db:
+            row = db.execute(query, (id, first)).fetchone()
+        return _events.from_json(row["body"]) if row else None
+
     def stop(self, id: str) -> None:
         """Ask a job to stop: at once when it waits, soon when it runs, never when it has ended."""
         with self._write() as db:

@@ -1,0 +1,171 @@
+"""What a run is said to have done is what its masks say, over all kinds of recipes."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+from pruning import describe, pipeline, registry
+from pruning.describe import Part, RunFacts
+from pruning.events import Finished, Pruned
+from pruning.measurement import positions
+from pruning.metrics import sparse_bytes
+from pruning.recipe import Recipe
+from pruning.types import Masks, Workpiece
+from pruning.units.layout import lay_out
+from tests.toys import toy
+
+RUNS = 310
+KINDS = ("granularity", "scope", "schedule")
+TOYS = ("mlp", "one_unit", "ties", "tied", "residual", "depthwise", "attention")
+FITTING = {
+    "head": ("attention",),
+    "kernel": ("residual",),
+    "n_of_m": ("mlp", "residual"),
+    "channel": ("mlp", "one_unit", "ties", "residual", "depthwise"),
+}
+"""Granularity -> the toys that it fits, where it does not fit all."""
+FORMS = {"block": {"rows": 2, "columns": 3}, "n_of_m": {"n": 1, "m": 2}}
+"""Options that fit toys of three to twelve units a layer."""
+
+
+@cache
+def work(name: str) -> Workpiece:
+    return toy(name)
+
+
+def ratios(recipe: Recipe, toy: Workpiece, dice: random.Random) -> dict[str, float]:
+    """A share for each set of units that may be pruned."""
+    units = lay_out(recipe, toy)
+    names = [name for name in units.names if name not in units.fixed]
+    return {name: dice.choice([0.0, 0.3, 0.62, 0.9]) for name in names}
+
+
+def recipes() -> Iterator[Recipe]:
+    """Seeded, and the same each time: every granularity × scope × schedule, then what else fits."""
+    dice = random.Random(0)
+    every = itertools.product(*map(registry.names, KINDS))
+    for granularity, scope, schedule in itertools.islice(itertools.cycle(every), RUNS):
+        model = dice.choice(FITTING.get(granularity, TOYS))
+        recipe = Recipe(
+            model=model,
+            granularity=granularity,
+            granularity_options=FORMS.get(granularity, {}),
+            scope=scope,
+            schedule=schedule,
+            criterion=dice.choice(["magnitude", "random"]),
+            sparsity=dice.choice([0.1, 0.37, 0.5, 0.83, 0.95]),
+            steps=dice.choice([1, 2]),
+            epochs=dice.choice([0, 0, 0, 0, 1]),
+            min_units=dice.choice([1, 1, 2]),
+            seed=dice.randrange(100),
+            budget=dice.choice(["", "", "weights", "units", "macs", "bytes"]),
+        )
+        changes: dict[str, Any] = {}
+        if scope == "manual":
+            changes["ratios"] = ratios(recipe, work(model), dice)
+        elif dice.random() < 0.3:
+            units = lay_out(recipe, work(model))
+            # Something must remain that may be pruned.
+            names = [name for name in units.shapes if units.covered((name,))]
+            changes["exclude"] = tuple(dice.sample(names, min(1, len(names))))
+        yield Recipe(**{**vars(recipe), **changes})
+
+
+def counted(recipe: Recipe, masks: Masks) -> tuple[Part, Part, Part]:
+    """(weights that may be pruned, all prunable weights, units), by the masks alone."""
+    model = work(recipe.model)
+    units = lay_out(recipe, model)
+    covered = units.covered(recipe.exclude)
+
+    def part(names: set[str]) -> Part:
+        total = sum(masks[name].numel() for name in names)
+        return Part(total - sum(int(masks[name].sum()) for name in names), total)
+
+    removed = of = 0
+    for name in units.names:
+        if not units.touched(name) <= covered or name in units.fixed:
+            continue
+        for unit in range(units.size(name)):
+            owned = units.owned(name, unit, model.model)
+            of += 1
+            removed += not any((masks[weight] & own).any() for weight, own in owned.items())
+    return part(covered), part(set(units.shapes)), Part(removed, of)
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"\d[\d,.]*(?: %)?", text)
+
+
+def test_every_sentence_says_what_the_masks_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 300 runs of all granularities × scopes × schedules, timing left out."""
+    monkeypatch.setattr(pipeline, "finalize", lambda snapshots: [s.measurement for s in snapshots])
+    done = set()
+    for recipe in recipes():
+        masks: Masks = {}
+
+        def keep(model: object, final: Masks, kept: Masks = masks) -> None:
+            kept.update(final)
+
+        events = list(pipeline.run(recipe, work(recipe.model), keep=keep))
+        last = [event for event in events if isinstance(event, Pruned)][-1]
+        facts = describe.facts(recipe, last)
+        covered, every, units = counted(recipe, masks)
+        assert facts.every == every, recipe
+        assert facts.weights == covered or not every.pruned, recipe
+        assert isinstance(events[-1], Finished)
+        check(recipe, facts, covered, every, units, share_of_budget(recipe, masks, units))
+        done.add((recipe.granularity, recipe.scope, recipe.schedule))
+    assert done == set(itertools.product(*map(registry.names, KINDS)))
+
+
+def share_of_budget(recipe: Recipe, masks: Masks, units: Part) -> float:
+    """What the recipe's sparsity is a share of, counted on the masks of the covered layers."""
+    model = work(recipe.model)
+    covered = lay_out(recipe, model).covered(recipe.exclude)
+    uses = positions(model.model, model.example)
+    total = {name: masks[name].numel() for name in covered}
+    kept = {name: int(masks[name].sum()) for name in covered}
+    if recipe.counted == "units":
+        return units.share
+    if recipe.counted == "macs":
+        macs = sum(uses[name] * total[name] for name in covered)
+        return 1 - sum(uses[name] * kept[name] for name in covered) / macs
+    if recipe.counted == "bytes" and not recipe.dependency_groups:
+        # Kept as zeros, they cost a bit each; left out with their channel, they cost nothing.
+        saved = [4 * total[name] - sparse_bytes(total[name], kept[name]) for name in covered]
+        return sum(saved) / (4 * sum(total.values()))
+    return 1 - sum(kept.values()) / sum(total.values())
+
+
+def check(
+    recipe: Recipe, facts: RunFacts, covered: Part, every: Part, units: Part, share: float
+) -> None:
+    """Each number of the sentence and of the short name, beside the one worked out here."""
+    text = describe.outcome(facts)
+    if not every.pruned:
+        assert text == "nothing pruned"
+        return
+    expected = []
+    if recipe.counted in ("macs", "bytes"):
+        expected.append(f"{100 * share:.1f} %")
+    if facts.noun != "weights":
+        expected += [f"{units.pruned:,}", f"{units.of:,}"]
+        expected += [f"{100 * units.share:.1f} %"] if recipe.counted == "units" else []
+    expected += [f"{100 * covered.share:.1f} %", f"{covered.pruned:,}", f"{covered.of:,}"]
+    if covered.of < every.of:
+        expected += [f"{100 * every.share:.1f} %", f"{every.of:,}"]
+    if recipe.budgeted and f"{100 * recipe.sparsity:.1f}" != f"{100 * share:.1f}":
+        expected.append(describe.share(recipe.sparsity))
+    said = text.replace(facts.noun, "").partition(", ")[2]
+    assert numbers(said) == expected, (text, recipe)
+    amount = f"{100 * covered.share:.1f} %"
+    if facts.noun != "weights":
+        amount = f"{units.pruned:,} of {units.of:,} {facts.noun}"
+    assert describe.label(facts).endswith(amount)
