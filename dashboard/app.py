@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import server, state
+from dashboard import refit, server, state
 from dashboard.components.fold import fold
 from dashboard.views import _frame
 
@@ -21,6 +21,7 @@ if __name__ == "__main__":
     )
     server.ensure()
     state.take_address()  # before anything is drawn: all of it follows from the address
+    refit.check()
     page = st.navigation(_frame.pages(), position="top")
     state.set_page_title(page.title)
     _frame.go_to(state.requested_page())

@@ -42,10 +42,17 @@ CONTROL = "control"
 
 def attempt(**fields: Any) -> None:
     """Change the recipe; a value that cannot be is a warning, and the recipe stays as it was."""
+    changed(**fields)
+
+
+def changed(**fields: Any) -> bool:
+    """`attempt`, and whether it could be."""
     try:
         state.change(**fields)
     except PruningError as error:
         state.warn(str(error))
+        return False
+    return True
 
 
 def bound(
@@ -142,11 +149,13 @@ def pick(
     *,
     look: Literal["long", "short", "chips"] = "short",
     also: Callable[[str], dict[str, Any]] | None = None,
+    take: Callable[[str], None] | None = None,
     study: Study | None = None,
 ) -> None:
     """The techniques of a kind as cards; below them the options of the chosen one.
 
-    also: technique -> fields that change with it; study: the model's card, which says what fits it.
+    also: technique -> fields that change with it; take: changes the recipe, where that is more than
+    fields; study: the model's card, which says what fits it.
     """
     recipe = state.recipe()
     data = study.data if study else None
@@ -160,7 +169,7 @@ def pick(
         attempt(**{kind: name, field: {}, **(also(name) if also else {})})
 
     groups = grouped(kind, state.dark(), why_not)
-    cards(label, groups, chosen, picked, key=state.cards_key(kind), look=look)
+    cards(label, groups, chosen, take or picked, key=state.cards_key(kind), look=look)
     entry = registry.entry(kind, chosen)
     if entry.options:
         options(entry, getattr(recipe, field))

@@ -122,6 +122,22 @@ def blocks_of(model: str, study: Study | None) -> list[Block]:
     ]
 
 
+def layer_weights(model: str) -> dict[str, int] | None:
+    """Layer that techniques may prune -> its weights; None while that is not known."""
+    try:
+        study = None if is_sample(model) else jobs.study("card", model=model)
+    except PruningError:  # the page says so where it needs the model
+        return None
+    blocks = blocks_of(model, study)
+    return {block.name: block.weights for block in blocks} or None
+
+
+def layer_names(model: str) -> set[str] | None:
+    """The layers that techniques may prune; None while they are not known."""
+    weights = layer_weights(model)
+    return None if weights is None else set(weights)
+
+
 # ---------------------------------------------------------------- which techniques fit
 
 

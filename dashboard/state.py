@@ -60,13 +60,10 @@ def recipe() -> Recipe:
 def change(**fields: Any) -> None:
     """Change fields of the recipe: one step of undo, and the address follows.
 
-    Another model clears the fields that name layers. Raises RecipeError for values that cannot be.
+    Layers that another model does not have are `refit`'s affair. Raises RecipeError for values that
+    cannot be.
     """
-    current = recipe()
-    if fields.get("model", current.model) != current.model:
-        fields = {"ratios": {}, "exclude": (), **fields}
-        select_layer(None)
-    put(replace(current, **fields))
+    put(replace(recipe(), **fields))
 
 
 def put(wanted: Recipe) -> None:
@@ -77,6 +74,20 @@ def put(wanted: Recipe) -> None:
     session["undo"] = [*session["undo"][-UNDO_STEPS:], current]
     session["redo"] = []
     _set(wanted)
+
+
+def amend(wanted: Recipe) -> None:
+    """Replace the recipe within the last step: Undo takes back both."""
+    begin()
+    session["redo"] = []
+    _set(wanted)
+
+
+def before_manual() -> Recipe | None:
+    """The last recipe whose scope was not manual, as far as Undo goes back."""
+    begin()
+    earlier = [one for one in session["undo"] if one.scope != "manual"]
+    return earlier[-1] if earlier else None
 
 
 def undo() -> None:
@@ -117,6 +128,69 @@ def _set(wanted: Recipe) -> None:
         select_layer(None)
     session["recipe"] = wanted
     _write("r", encode(wanted))
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What was changed in the recipe beyond what people asked for. text: one sentence."""
+
+    text: str
+    recipe: Recipe
+
+
+def note_adjustment(text: str) -> None:
+    """Say it at the top, with Undo, for as long as the recipe stays as it is now."""
+    session["adjustment"] = Adjustment(text, recipe())
+
+
+def adjustment() -> str | None:
+    begin()
+    noted = session["adjustment"]
+    return noted.text if noted and noted.recipe == recipe() else None
+
+
+@dataclass(frozen=True)
+class RatioShare:
+    """What the ratios of a manual recipe came to on its model: a share of the recipe's budget."""
+
+    ratios: dict[str, float]
+    share: float
+
+
+def remember_share(ratios: dict[str, float], share: float) -> None:
+    """Remember it while the recipe's own model is still at hand."""
+    begin()
+    session["ratio_share"] = RatioShare(ratios, share)
+
+
+def remembered_share(ratios: dict[str, float]) -> float | None:
+    begin()
+    noted = session["ratio_share"]
+    return noted.share if noted and noted.ratios == ratios else None
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Ratios that were filled from a map in progress. recipe: with them; tolerated: in points."""
+
+    recipe: Recipe
+    tolerated: float
+
+
+def follow_map(tolerated: float) -> None:
+    """Let the recipe, filled from a map just now, follow it until something else changes it."""
+    session["fill"] = Fill(recipe(), tolerated)
+
+
+def followed() -> Fill | None:
+    """The fill that follows its map: None once the recipe was changed otherwise."""
+    begin()
+    fill = session["fill"]
+    return fill if fill and fill.recipe == recipe() else None
+
+
+def stop_following() -> None:
+    session["fill"] = None
 
 
 # ---------------------------------------------------------------- what the pages show
@@ -373,6 +447,7 @@ def begin() -> None:
         session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
         session.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
+        session.update(adjustment=None, ratio_share=None, fill=None)
 
 
 def take_address() -> None:

@@ -227,7 +227,8 @@ def removal(recipe: Recipe) -> str:
     # A scope with a rule of its own, as the manual one, does not look at the sparsity.
     if not recipe.budgeted:
         return f"Remove the {noun} {lowest}"
-    if recipe.counted == ("weights" if recipe.granularity == "weight" else "units"):
+    single = recipe.granularity == "weight"
+    if recipe.counted == ("weights" if single else "units") and recipe.granularity != "n_of_m":
         return f"Remove the {share(recipe.sparsity)} of {noun} {lowest}"
     return f"Remove {noun} {lowest}, {share(recipe.sparsity)} of the {counted(recipe)}"
 
@@ -239,11 +240,10 @@ def counted(recipe: Recipe) -> str:
 
 def units(recipe: Recipe) -> str:
     """The granularity's units, in the plural: `weights`, `4 × 4 blocks`."""
-    noun = describe.noun(recipe)
     if recipe.granularity != "n_of_m":
-        return noun
+        return describe.noun(recipe)
     n, m = (option("granularity", "n_of_m", recipe.granularity_options, key) for key in "nm")
-    return f"{noun}, at most {m - n} of every {m} neighbours,"
+    return f"weights, at most {m - n} of every {m} neighbours,"
 
 
 def capitalized(name: str) -> str:
@@ -257,18 +257,18 @@ def _scope(recipe: Recipe) -> list[str]:
         ratios = [
             f"{layer_name(name)} {share(ratio)}" for name, ratio in recipe.ratios.items() if ratio
         ]
-        parts = [f"a share for each layer ({_first_three(ratios)})"]
+        parts = [f"a share for each layer ({first_three(ratios)})"]
     else:
         where = SCOPES.get(recipe.scope, f"spread by {technique(recipe.scope)}")
         if recipe.scope_options.get("output", 1) != 1:
             where += ", less in the output layer"
         parts = [where]
     if recipe.exclude:
-        parts.append(f"but not in {_first_three([layer_name(name) for name in recipe.exclude])}")
+        parts.append(f"but not in {first_three([layer_name(name) for name in recipe.exclude])}")
     return parts
 
 
-def _first_three(names: Sequence[str]) -> str:
+def first_three(names: Sequence[str]) -> str:
     """`a, b, c and 4 more`."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

@@ -59,12 +59,9 @@ def option(kind: str, name: str, values: dict[str, Any], key: str) -> Any:
 
 
 def noun(recipe: Recipe) -> str:
-    """The granularity's units, in the plural, without more about them: `channels`, `4 × 4 blocks`.
-
-    N of M prunes weights.
-    """
-    if recipe.granularity == "n_of_m":
-        return "weights"
+    """The granularity's units, in the plural: `weights`, `4 × 4 blocks`, `runs of 4`."""
+    if recipe.granularity == "n_of_m":  # a unit is a run of m neighbours, of which n are kept
+        return f"runs of {option('granularity', 'n_of_m', recipe.granularity_options, 'm')}"
     if recipe.granularity == "block":
         options = recipe.granularity_options
         sides = [option("granularity", "block", options, key) for key in ("rows", "columns")]
@@ -73,8 +70,8 @@ def noun(recipe: Recipe) -> str:
 
 
 def counted(budget: str, noun: str) -> str:
-    """What a budget counts, in the plural: `weights`, `channels`, `MACs`, `bytes of the file`."""
-    return {"units": noun, "macs": "MACs", "bytes": "bytes of the file"}.get(budget, "weights")
+    """What a budget counts, in the plural: `weights`, `channels`, `MACs`."""
+    return {"units": noun, "macs": "MACs", "bytes": "bytes of the weights"}.get(budget, "weights")
 
 
 def share(value: float) -> str:

@@ -95,7 +95,10 @@ def counted(recipe: Recipe, masks: Masks) -> tuple[Part, Part, Part]:
         for unit in range(units.size(name)):
             owned = units.owned(name, unit, model.model)
             of += 1
-            removed += not any((masks[weight] & own).any() for weight, own in owned.items())
+            kept = sum(int((masks[weight] & own).sum()) for weight, own in owned.items())
+            # A run of the pattern is pruned when it keeps its n.
+            least = FORMS["n_of_m"]["n"] if recipe.granularity == "n_of_m" else 0
+            removed += kept <= least
     return part(covered), part(set(units.shapes)), Part(removed, of)
 
 
@@ -135,8 +138,8 @@ def share_of_budget(recipe: Recipe, masks: Masks, units: Part) -> float:
     if recipe.counted == "units":
         return units.share
     if recipe.counted == "macs":
-        macs = sum(uses[name] * total[name] for name in covered)
-        return 1 - sum(uses[name] * kept[name] for name in covered) / macs
+        macs = sum(uses.get(name, 0) * total[name] for name in covered)
+        return 1 - sum(uses.get(name, 0) * kept[name] for name in covered) / macs
     if recipe.counted == "bytes" and not recipe.dependency_groups:
         # Kept as zeros, they cost a bit each; left out with their channel, they cost nothing.
         saved = [4 * total[name] - sparse_bytes(total[name], kept[name]) for name in covered]

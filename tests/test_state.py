@@ -169,12 +169,8 @@ def test_a_change_that_cannot_be_followed_changes_nothing():
     assert shown(page) == state.HOME
 
 
-def test_another_model_forgets_the_layers_of_the_former():
-    recipe = Recipe(
-        model="digits-cnn", scope="manual", ratios={"conv1.weight": 0.5}, exclude=("fc.weight",)
-    )
-    page = press(open_page(r=state.encode(recipe), layer="conv1.weight"), "other")
-    assert (shown(page).ratios, shown(page).exclude) == ({}, ())
+def test_another_model_forgets_the_selected_layer():
+    page = press(open_page(r=state.encode(state.HOME), layer="conv1.weight"), "other")
     assert page.text[0].value.startswith("layer None")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import streamlit as st
 
-from dashboard import jobs, state
+from dashboard import jobs, state, tables
 from dashboard.charts import sensitivity as charts
+from dashboard.components import grid
 from dashboard.views._predicted import verdict
 from pruning.events import Accuracy, Point
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.handlers import do
+from pruning.runs.results import load_study
 from pruning.runs.store import Store
 from tests.pages import opened, settle, settled, texts
 
@@ -207,3 +210,100 @@ def test_a_forecast_is_judged_by_the_interval_of_the_measurement():
     assert "4 steps" in verdict(
         dense, Accuracy(93, 100), 0.01, replace(once, steps=4, schedule="cubic")
     )
+
+
+# ---------------------------------------------------------------- from the map to the recipe
+
+
+def recipe_of(page):
+    link = page.query_params["r"]
+    return state.decode(link if isinstance(link, str) else link[0])
+
+
+def test_the_first_click_starts_from_what_the_recipe_prunes_of_each_layer(monkeypatch):
+    """page.md, fault 4: `Remove 90 % anywhere` became one layer's ratio, and 13.8 % in all."""
+
+    def clickable(data, pick, key):
+        st.button("click", on_click=pick, args=("fc2.weight", 0.3), key="click")
+
+    monkeypatch.setattr(grid, "grid", clickable)  # the page imports it anew in each run
+    page = settled("sensitivity", r=state.encode(QUICK))
+    page.button(key="click").click().run()
+    assert not page.exception
+    recipe = recipe_of(page)
+    spec = tables.scores_spec(QUICK)
+    finished = [job for job in Store().jobs("study", ("finished",)) if job.spec["what"] == "scores"]
+    study = next(job for job in finished if job.spec.items() >= spec.items())
+    ranking = load_study(study.folder).ranking
+    before, after = ranking.drops(QUICK), ranking.drops(recipe)
+    assert recipe.scope == "manual" and recipe.ratios["fc2.weight"] == 0.3
+    others = [name for name in before if name != "fc2.weight"]
+    assert [after[name] for name in others] == [before[name] for name in others]
+    assert after["fc2.weight"] == round(0.3 * len(ranking.units["fc2.weight"]))
+
+
+def half_measured():
+    """A map in progress: every cell an estimate, one of each layer measured."""
+    store = Store()
+    job = next(job for job in store.jobs("study") if job.spec["what"] == "map")
+    claimed = store.claim(queues=("study", "long"))
+    while claimed is not None and claimed.id != job.id:
+        do(store, claimed, lambda: False)
+        claimed = store.claim(queues=("study", "long"))
+    return store, claimed
+
+
+LAYERS = ("fc1.weight", "fc2.weight", "fc3.weight")
+
+
+def points(at_most, tier):
+    """Cells of three layers whose loss rises with the ratio. at_most: of each layer at ratio 1."""
+    for layer, most in zip(LAYERS, at_most, strict=True):
+        for level in (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98):
+            loss = most * level
+            lost = round(100 * loss)
+            accuracy = None if tier == "estimate" else Accuracy(178 - lost, 180)
+            yield Point(
+                layer, level, 100, 10, tier, accuracy, 0.1 + loss, 0.1, lost, 0, (-1.0, 1.0)
+            )
+
+
+def test_fill_follows_the_map_while_it_is_measured_and_says_when_it_costs_more():
+    """page.md, fault 11: ratios filled from estimates stayed, and cost four times as predicted."""
+    page = opened("sensitivity", r=state.encode(QUICK))
+    store, job = half_measured()
+    for point in [
+        *points((0.0, 0.0, 0.0), "estimate"),
+        *list(points((0.01, 0.5, 0.5), "exact"))[:9],
+    ]:
+        store.append(job, point)
+    page.run()
+    page.button(key="map-fill").click().run()
+    filled = recipe_of(page)
+    assert filled.ratios["fc2.weight"] == 0.98
+    assert "filled again as it is measured" in texts(page)
+    for point in points((0.01, 0.5, 0.5), "exact"):
+        store.append(job, point)
+    page.run()
+    again = recipe_of(page)
+    assert again.scope == "manual" and again.ratios != filled.ratios
+    assert again.ratios.get("fc2.weight", 0.0) <= 0.1 and again.ratios["fc1.weight"] == 0.98
+    assert "more than is tolerated" not in texts(page)
+    # One step of undo for both.
+    page.button(key="step-Undo").click().run()
+    assert recipe_of(page) == QUICK
+    for point in points((0.3, 0.5, 0.5), "exact"):
+        store.append(job, point)
+    page.run()
+    assert recipe_of(page) == QUICK  # somebody who undid it is not overruled
+
+
+def test_ratios_that_cost_more_than_is_tolerated_say_so():
+    manual = replace(QUICK, scope="manual", ratios={"fc1.weight": 0.9, "fc2.weight": 0.9})
+    page = opened("sensitivity", r=state.encode(manual))
+    store, job = half_measured()
+    for point in points((0.01, 0.5, 0.5), "exact"):
+        store.append(job, point)
+    page.run()
+    assert "more than is tolerated" in texts(page)
+    assert "all layers together" in page.button(key="map-fill").help

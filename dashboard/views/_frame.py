@@ -119,8 +119,20 @@ def guarded() -> Iterator[None]:
 
 
 def warnings() -> None:
+    """What went wrong, and what was changed in the recipe beyond what people asked for."""
     for text in state.warnings():
         st.warning(words.plain(text), icon=":material/warning:")
+    adjusted = state.adjustment()
+    if adjusted:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.info(words.plain(adjusted), icon=":material/info:", width="stretch")
+            st.button(
+                "Undo",
+                on_click=state.undo,
+                disabled=not state.can_undo(),
+                type="tertiary",
+                key="adjustment-undo",
+            )
 
 
 def waiting(text: str, height: int, job: Job | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 import sample_models
-from dashboard import models, state, words
+from dashboard import models, refit, state, words
 from dashboard.views import _frame
 from pruning.errors import PruningError
 
@@ -45,7 +45,7 @@ def choose() -> None:
 
 
 def use(model: str) -> None:
-    state.change(model=model)
+    refit.use_model(model)
 
 
 # ---------------------------------------------------------------- samples

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, words
+from dashboard import forms, jobs, models, refit, state, words
 from dashboard.charts import preview
 from pruning import registry
 from pruning.allocation.ranking import Ranking
@@ -182,7 +182,7 @@ def selection(recipe: Recipe, ranking: Ranking | None) -> None:
     forms.pick("criterion", "Criterion", look="chips", study=study)
     forms.about(registry.entry("criterion", recipe.criterion))
     st.markdown("**Granularity**")
-    forms.pick("granularity", "Granularity", study=study)
+    forms.pick("granularity", "Granularity", take=refit.use_granularity, study=study)
     st.markdown("**Scope**")
     forms.pick("scope", "Scope", also=partial(first_ratios, recipe, ranking))
     if recipe.budgeted:
@@ -216,8 +216,11 @@ def budget(recipe: Recipe) -> None:
 
 def first_ratios(recipe: Recipe, ranking: Ranking | None, scope: str) -> dict[str, Any]:
     """The manual scope starts from the dial's share, the same for each layer."""
-    if scope != "manual" or recipe.ratios or ranking is None:
+    if scope != "manual" or recipe.ratios:
         return {}
+    if ranking is None:  # without ratios it would prune nothing
+        state.warn("Scores are still being made: choose Manual again when they are there.")
+        return {"scope": recipe.scope, "scope_options": recipe.scope_options}
     return {"ratios": preview.uniform(ranking, recipe, recipe.sparsity)}
 
 

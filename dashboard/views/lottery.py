@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, waits, words
+from dashboard import forms, jobs, models, refit, state, waits, words
 from dashboard.charts import lottery, preview
 from dashboard.views import _frame
 from pruning.errors import PruningError, RunError
@@ -224,7 +224,7 @@ def run(recipe: Recipe) -> None:
         name = words.plain(models.title(recipe.model))
         text = f"There is no data for {name}: lottery tickets are trained from scratch."
         st.info(text, icon=":material/info:")
-        st.button(f"Use {EXAMPLE}", on_click=state.change, kwargs={"model": EXAMPLE})
+        st.button(f"Use {EXAMPLE}", on_click=refit.use_model, args=(EXAMPLE,))
         return
     st.button(
         "Find tickets",
@@ -349,7 +349,7 @@ def stop(runs: list[Job]) -> None:
 
 def use_settings(recipe: Recipe, seeds: int) -> None:
     if recipe.model != state.recipe().model:
-        state.change(model=recipe.model)
+        refit.use_model(recipe.model)
     change(**{field: getattr(recipe, field) for field in recipe.short() if field != "model"})
     state.set_seeds(seeds)
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, tables, waits, words
+from dashboard import forms, jobs, models, refit, state, tables, waits, words
 from dashboard.charts import sensitivity as charts
 from dashboard.components.grid import grid
 from dashboard.views import _frame
 from pruning import registry
-from pruning.allocation.ranking import Ranking
+from pruning.allocation.ranking import Preview, Ranking
 from pruning.errors import PruningError
 from pruning.events import Point
 from pruning.recipe import Recipe
@@ -28,7 +28,9 @@ SMALL = 1000  # validation images up to which every one is asked straight away
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HEIGHT = 420  # pixels
 NARROWEST = 400  # pixels of a map that stands beside another
+DIGITS = 8  # of a ratio: enough for the same units of the largest layer, and short in a link
 NOBODY = "none"
+CLOSE = 0.0005  # shares nearer than this read the same in points
 MOST_NAMED = 3  # layers named in the line of those that cannot be pruned
 
 
@@ -114,7 +116,7 @@ def controls(recipe: Recipe) -> None:
         st.selectbox,
         "Granularity",
         recipe.granularity,
-        lambda name: forms.attempt(granularity=name, granularity_options={}, ratios={}),
+        refit.use_granularity,
         key="map-granularity",
         options=list(dict.fromkeys([*granularities, recipe.granularity])),
         format_func=words.capitalized,
@@ -180,11 +182,20 @@ def layers(recipe: Recipe, ranking: Ranking) -> list[charts.Row]:
 
 def pruned_shares(recipe: Recipe) -> dict[str, float]:
     """Share of its units that the recipe prunes of each layer; nothing while that is not known."""
-    study = jobs.study("scores", **tables.scores_spec(recipe))
-    if study is None:
+    preview = preview_of(recipe)
+    if preview is None:
         return {}
-    preview = study.ranking.preview(recipe)
-    return {name: preview.drops[name] / units for name, units in preview.units.items() if units}
+    return {
+        name: round(preview.drops[name] / units, DIGITS)
+        for name, units in preview.units.items()
+        if units
+    }
+
+
+def preview_of(recipe: Recipe) -> Preview | None:
+    """What the recipe would keep; None while that is not known."""
+    study = jobs.study("scores", **tables.scores_spec(recipe))
+    return study.ranking.preview(recipe) if study else None
 
 
 # ---------------------------------------------------------------- the map
@@ -202,6 +213,8 @@ def watch(
         for job in current if alive else ():
             jobs.mark_watched(job)
         maps = [Map(one, job, jobs.points(job)) for one, job in zip(asked, current, strict=True)]
+        if refill(rows, maps[0]):
+            st.rerun()
         draw(recipe, rows, maps)
         numbers(recipe, rows, maps[0].points)
 
@@ -241,9 +254,12 @@ def one_map(recipe: Recipe, shown: Map, rows: list[charts.Row]) -> None:
 
 
 def pick(layer: str, share: float) -> None:
-    """Set one layer's ratio; the others stay as they were set."""
+    """Set one layer's ratio; the others stay as they are, by whatever scope that is."""
     recipe = state.recipe()
-    before = recipe.ratios if recipe.scope == "manual" else {}
+    before = recipe.ratios if recipe.scope == "manual" else pruned_shares(recipe)
+    if recipe.prunes and not before:
+        state.warn("What the recipe prunes of each layer is still being worked out: click again.")
+        return
     ratios = {name: ratio for name, ratio in {**before, layer: share}.items() if ratio}
     forms.attempt(scope="manual", scope_options={}, ratios=ratios)
     state.select_layer(layer)
@@ -297,12 +313,14 @@ def finished(job: Job) -> None:
 def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
     """What the recipe's ratios remove and are predicted to cost; Fill; Run."""
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
-    weights = sum(row.weights for row in rows)
-    removed = sum(row.weights * (row.at or 0.0) for row in rows) / weights
+    preview = preview_of(recipe)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        total = f"of {words.count(weights)} weights"
+        removed, total = "—", None
+        if preview is not None:  # units of several layers share weights: ratios do not add up
+            removed = words.percent(1 - preview.kept / preview.weights)
+            total = f"of {words.count(preview.weights)} weights"
         with st.container(width=140):
-            _frame.metric("The recipe removes", words.percent(removed), total)
+            _frame.metric("The recipe removes", removed, total)
         with st.container(width=190):
             predicted(points, ratios)
         tolerated = st.number_input(
@@ -322,7 +340,8 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
             on_click=fill_all,
             args=(points, rows, tolerated),
             key="map-fill",
-            help="Of each layer as much as the loss allows.",
+            help="Of each layer as much as the loss allows; "
+            "the tolerated drop is for all layers together.",
         )
         run = st.button(
             "Run",
@@ -333,6 +352,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
             shortcut=_frame.SHORTCUTS["Run"],
             width=100,
         )
+    beyond(recipe, points, ratios, tolerated)
     if run:
         state.open_run(jobs.start(recipe))
         st.switch_page(_frame.page_path("prune"))
@@ -365,7 +385,39 @@ def fill_all(points: list[Point], rows: list[charts.Row], tolerated: float) -> N
             "tolerate more, or wait."
         )
         return
-    forms.attempt(scope="manual", scope_options={}, ratios=ratios)
+    if forms.changed(scope="manual", scope_options={}, ratios=ratios):
+        state.follow_map(tolerated)
+
+
+def refill(rows: list[charts.Row], shown: Map) -> bool:
+    """Fill again as more of the map is measured, until something else changes the recipe.
+
+    Whether that changed the recipe.
+    """
+    fill = state.followed()
+    if fill is None:
+        return False
+    weights = {row.name: row.weights for row in rows if not row.fixed}
+    ratios = planning.fill(shown.points, weights, fill.tolerated / 100)
+    if shown.job.state == "finished":
+        state.stop_following()
+    # Without ratios nothing would be pruned: then `beyond` says that these cost more.
+    if not ratios or ratios == fill.recipe.ratios:
+        return False
+    state.amend(replace(fill.recipe, ratios=ratios))
+    if shown.job.state != "finished":
+        state.follow_map(fill.tolerated)
+    return True
+
+
+def beyond(recipe: Recipe, points: list[Point], ratios: dict[str, float], tolerated: float) -> None:
+    """That the ratios cost more than is tolerated, and that they still follow the map."""
+    _, drop = planning.predicted(points, ratios)
+    if recipe.scope == "manual" and drop is not None and drop > tolerated / 100 + CLOSE:
+        text = f"Predicted to cost {words.points(drop, 0.0).lstrip('+')}, more than is tolerated."
+        st.caption(f":material/warning: {words.plain(text)}")
+    if state.followed() is not None:
+        st.caption("Part of the map is an estimate: filled again as it is measured.")
 
 
 # ---------------------------------------------------------------- the numbers

@@ -84,15 +84,20 @@ class RankedLayers:
         return int(np.searchsorted(spent, weights, "right"))
 
     def nearest(self, name: str, share: float) -> int:
-        """Units nearest to a share of the layer, as far as removable."""
+        """Units nearest to a share of the layer, as far as removable, none given back."""
         if self.budget == "units":
-            return min(round(share * len(self.units[name])), self.removable(name))
+            return self._possible(name, round(share * len(self.units[name])))
         # Rounded to the nearest unit, half to even, as torch.nn.utils.prune rounds.
         wanted = share * (self.total(name) / self.sizes[name])  # in units
         if name in self.costs:
             spent = np.concatenate([[0], self.costs[name].cumsum()])
             wanted = int(np.abs(spent - share * self.total(name)).argmin())
-        return min(round(wanted), self.removable(name))
+        return self._possible(name, round(wanted))
+
+    def _possible(self, name: str, drop: int) -> int:
+        """`drop`, but no more than is removable, and no fewer than were removed before."""
+        # Units of an edge are smaller: in a new order, fewer of them may come nearest.
+        return max(self.removed_before(name), min(drop, self.removable(name)))
 
     def without(self, drops: Mapping[str, int]) -> dict[str, Array]:
         """The scores, -inf for the `drops` lowest units of each layer."""

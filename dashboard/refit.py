@@ -1,0 +1,130 @@
+"""A manual recipe names layers: what becomes of it where the model has others.
+
+It keeps what it is for, the share that it prunes, and says in a sentence what it became.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from statistics import fmean
+
+from dashboard import forms, jobs, models, state, tables, words
+from pruning.errors import PruningError
+from pruning.recipe import Recipe
+
+LEAST, MOST = 0.001, 0.999
+"""Shares that the slider has."""
+
+
+def use_model(model: str) -> None:
+    """Go on with another model. What does not fit it is changed by `check`, once it is known."""
+    recipe = state.recipe()
+    if recipe.scope == "manual":
+        # Only now is the model that the ratios were set on still at hand.
+        state.remember_share(recipe.ratios, share_of(recipe))
+    forms.attempt(model=model)
+
+
+def use_granularity(name: str) -> None:
+    """Another granularity. Ratios were set for units that it does not have."""
+    recipe = state.recipe()
+    fields = {"granularity": name, "granularity_options": {}}
+    if recipe.scope != "manual":
+        forms.attempt(**fields)
+        return
+    state.remember_share(recipe.ratios, share_of(recipe))
+    fallen_back = without_ratios(recipe)
+    by_layer = {key: getattr(fallen_back, key) for key in ("scope", "scope_options", "sparsity")}
+    if forms.changed(**fields, **by_layer, ratios={}):
+        why = f"The ratios by layer were of {words.units(recipe)}"
+        state.note_adjustment(f"{why}: {_now(state.recipe())}")
+
+
+def check() -> None:
+    """See that the recipe names no layers that its model does not have, whoever wrote it: another
+    model's recipe or a link.
+    """
+    recipe = state.recipe()
+    layers = models.layer_names(recipe.model)
+    if layers is None:  # not known yet
+        return
+    fitted, sentence = refitted(recipe, layers)
+    if sentence:
+        state.amend(fitted)
+        state.note_adjustment(sentence)
+
+
+def refitted(recipe: Recipe, layers: Collection[str]) -> tuple[Recipe, str]:
+    """The recipe for a model of these layers; what was changed, in sentences, "" for nothing."""
+    title = models.title(recipe.model)
+    sentences = []
+    missing = _missing(recipe.exclude, layers)
+    if missing:
+        kept = tuple(name for name in recipe.exclude if name not in missing)
+        recipe = replace(recipe, exclude=kept)
+        sentences.append(f"{title} has no {_named(missing)} to leave dense.")
+    missing = _missing(recipe.ratios, layers)
+    if missing and recipe.scope != "manual":
+        recipe = replace(recipe, ratios={})  # not used, and nothing to tell of
+        return recipe, " ".join(sentences)
+    if missing:
+        recipe = without_ratios(recipe)
+        why = f"The ratios by layer do not fit {title}, which has no {_named(missing)}"
+        sentences.append(f"{why}: {_now(recipe)}")
+    return recipe, " ".join(sentences)
+
+
+def without_ratios(recipe: Recipe) -> Recipe:
+    """A manual recipe by the scope that it had before, pruning as much as its ratios came to."""
+    share = state.remembered_share(recipe.ratios)
+    if share is None:  # a link's: its model is not known
+        share = fmean(recipe.ratios.values()) if recipe.ratios else recipe.sparsity
+    before = state.before_manual()
+    scope = before.scope if before and before.budgeted else "global"
+    return replace(
+        recipe,
+        scope=scope,
+        scope_options=before.scope_options if before and scope == before.scope else {},
+        sparsity=round(min(MOST, max(LEAST, share)), 3),
+        ratios={},
+    )
+
+
+def share_of(recipe: Recipe) -> float:
+    """What a manual recipe's ratios come to on its model: a share of the recipe's budget.
+
+    Exact where the model is scored; else by the layers' weights.
+    """
+    spec = tables.scores_spec(recipe)
+    try:
+        study = jobs.study("scores", **spec) if jobs.was_requested("scores", **spec) else None
+        if study is not None:
+            return study.ranking.preview(recipe).share
+    except PruningError:  # failed, or the ratios fit this model no more than the next
+        pass
+    return share_by_weights(recipe.ratios, models.layer_weights(recipe.model) or {})
+
+
+def share_by_weights(ratios: Mapping[str, float], weights: Mapping[str, int]) -> float:
+    """The share of all weights; the mean of the ratios where the weights are not known."""
+    if not set(ratios) <= set(weights):
+        return fmean(ratios.values()) if ratios else 0.0
+    removed = sum(ratio * weights[name] for name, ratio in ratios.items())
+    return removed / sum(weights.values())
+
+
+def _now(recipe: Recipe) -> str:
+    """`the recipe prunes 77.4 % of the weights now, scope global, as much as they came to.`"""
+    share = f"{words.share(recipe.sparsity)} of the {words.counted(recipe)}"
+    scope = words.display_name(recipe.scope)
+    return f"the recipe prunes {share} now, scope {scope}, which is what they came to."
+
+
+def _missing(names: Collection[str], layers: Collection[str]) -> list[str]:
+    """Names that are neither a layer nor a set of units named after one ("a.weight (2)")."""
+    return [name for name in names if name.partition(" (")[0] not in layers]
+
+
+def _named(names: list[str]) -> str:
+    return words.first_three([words.layer_name(name) for name in names])
