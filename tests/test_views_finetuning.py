@@ -61,14 +61,14 @@ def test_the_result_has_a_column_for_each_stage():
     assert end.recalibrated
     recalibrated = words.percent(end.recalibrated.accuracy)
     assert results.stage_table(end, recipe)["recalibrated"][0] == recalibrated
-    assert f"{recalibrated} recalibrated" in results.verdict(end, recipe)
+    assert f"{recalibrated} recalibrated" in results.verdict(end, recipe, None)
     _, untrained, recipe = run_toy(recalibrate=True)
     assert stage_names(untrained, recipe) == ["dense", once, "recalibrated"]
     _, finetuned, recipe = run_toy(epochs=1)
     assert stage_names(finetuned, recipe) == ["dense", once, "after fine-tuning"]
     assert finetuned.pruned
     before = words.percent(finetuned.pruned.accuracy)
-    assert f"({before} {once})" in results.verdict(finetuned, recipe)
+    assert f"({before} {once})" in results.verdict(finetuned, recipe, None)
     _, end, recipe = run_toy()
     assert stage_names(end, recipe) == ["dense", "pruned"]
 
@@ -77,7 +77,7 @@ def test_after_several_steps_nothing_is_said_to_be_before_fine_tuning():
     """What was measured last had been fine-tuned: "before fine-tuning" would hide what that did."""
     _, end, recipe = run_toy(epochs=1, steps=3, schedule="cubic")
     assert stage_names(end, recipe) == ["dense", "after the last pruning step", "after fine-tuning"]
-    assert "after the last pruning step" in results.verdict(end, recipe)
+    assert "after the last pruning step" in results.verdict(end, recipe, None)
     assert results.pruned_stage(replace(recipe, schedule="one_shot")) == (
         "before the last fine-tuning"
     )

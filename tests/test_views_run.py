@@ -65,7 +65,7 @@ def test_an_unknown_run_is_said_at_the_top(shipped: Job) -> None:
 def test_prune_has_the_headline_of_a_finished_run_and_the_way_to_it(shipped: Job) -> None:
     page = settled("prune", run=shipped.id)
     assert not page.exception and shipped.id[:6] in texts(page)
-    assert "accuracy is 98.6" in texts(page)
+    assert "Accuracy is 98.6" in texts(page)
     assert "Open result" in [link.label for link in page.get("page_link")]
     assert not page.get("plotly_chart"), "the result itself has a page of its own"
 

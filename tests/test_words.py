@@ -193,6 +193,22 @@ def test_the_sparsity_that_a_manual_recipe_does_not_use_is_said_nowhere():
     ]
 
 
+def test_a_share_of_channels_and_one_of_weights_are_two_numbers():
+    """page.md, fault 2: `Remove the 50 % of channels` was said of 61 of 192 channels."""
+    channels = Recipe(granularity="channel", sparsity=0.5, budget="weights")
+    last = Pruned(1, 1, 0.5, (Layer("a.weight", 1000, 500),), "weights", 0.5, (61, 192))
+    text = words.outcome(describe.facts(channels, last))
+    assert text == (
+        "Magnitude, global, 61 of 192 channels, 50.0 % of the weights pruned (500 of 1,000)."
+    )
+    assert words.label(channels, describe.facts(channels, last)).endswith("61 of 192 channels")
+    assert "50 % of channels" not in words.sentence(channels)
+    assert "50 % of the weights" in words.sentence(channels)
+    # A run of an earlier version did not count what a budget of channels asks for.
+    old = describe.facts(replace(channels, budget="units"), replace(last, share=None, units=None))
+    assert words.outcome(old).endswith("(500 of 1,000), 50 % of the channels asked.")
+
+
 def test_a_share_that_is_nearly_all_is_not_called_all():
     assert words.percent(0.99996) == "99.996 %"
     assert words.percent(0.0002) == "0.02 %"

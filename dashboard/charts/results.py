@@ -6,6 +6,7 @@ import pandas as pd
 
 from dashboard import words
 from dashboard.charts.prune import RunHistory, sparse_file
+from pruning.describe import RunFacts
 from pruning.events import Finished, Measurement
 from pruning.metrics import accuracy_change
 from pruning.recipe import Recipe
@@ -112,14 +113,15 @@ def _less(dense: int | None, final: int | None, word: str) -> str:
     return f"{words.times((dense or 0) / final)} {word}"
 
 
-def verdict(end: Finished, recipe: Recipe) -> str:
-    """The finding, in one sentence: what was gained and what it cost. Accuracies are on test."""
+def verdict(end: Finished, recipe: Recipe, facts: RunFacts | None) -> str:
+    """The finding, in two sentences: what was pruned and what it cost. Accuracies are on test.
+
+    facts: what the run did, None where it pruned nothing.
+    """
     dense, final = end.dense, end.deliverable
-    removed = "No weight was removed"
-    if end.sparsity:
-        removed = f"{words.share(round(end.sparsity, 4))} of the weights are removed"
+    did = words.outcome(facts)
     if not dense.accuracy or not final.accuracy:
-        return f"{removed}; accuracy was not measured, for there is no test data."
+        return f"{did} Accuracy was not measured, for there is no test data."
     between = [
         (name, stage)
         for name, stage in stages(end, recipe).items()
@@ -131,7 +133,7 @@ def verdict(end: Finished, recipe: Recipe) -> str:
     change = accuracy_change(final, dense)
     tie = ", which is within the interval" if change and change.crosses_zero else ""
     accuracy = words.percent(final.accuracy)
-    return f"{removed}, and accuracy is {accuracy}{before}: {difference} from dense{tie}."
+    return f"{did} Accuracy is {accuracy}{before}: {difference} from dense{tie}."
 
 
 def stopped(run: RunHistory) -> str:

@@ -61,6 +61,9 @@ def _look(id: str) -> None:
             )
             close(job)
         st.markdown(words.plain(words.sentence(jobs.recipe_of(job))))
+        facts = jobs.facts(job)
+        if facts is not None:
+            st.markdown(words.plain(f"So far: {words.outcome(facts)}"))
         st.markdown(f":primary[●] {_frame.progress(job)}")
         tiles(history)
         curves(job, history)

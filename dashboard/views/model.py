@@ -29,7 +29,8 @@ def example() -> None:
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
         title = f"**{kind}, on {words.plain(recipe.model)}.**"
-        left.markdown(f"{title} {words.plain(words.sentence(recipe))}")
+        did = f"{words.outcome(jobs.facts(job))} {words.sentence(recipe)}"
+        left.markdown(f"{title} {words.plain(did)}")
         with left:
             _frame.result_link(job.id)
         right.markdown("  \n".join(lines))

@@ -177,7 +177,7 @@ def ended(id: str) -> None:
     elif job.state == "stopped":
         text = results.stopped(_run_panel.history_of(id))
     elif end:
-        text = results.verdict(end, jobs.recipe_of(job))
+        text = results.verdict(end, jobs.recipe_of(job), jobs.facts(job))
     else:
         text = "Finished, but its files were deleted."
     key = f"ended-{id}"

@@ -117,7 +117,7 @@ def standing(job: Job, recipe: Recipe, history: RunHistory) -> None:
     elif job.state == "stopped":
         st.info(words.plain(results.stopped(history)), icon=":material/stop_circle:")
     if history.result:
-        st.markdown(f"**{words.plain(results.verdict(history.result, recipe))}**")
+        st.markdown(f"**{words.plain(results.verdict(history.result, recipe, jobs.facts(job)))}**")
     st.caption(words.plain(words.sentence(recipe)))
 
 
