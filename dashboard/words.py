@@ -385,6 +385,7 @@ FIELDS = {
     "sparsity": "sparsity asked",
     "ratios": "share by layer",
     "exclude": "kept dense",
+    "embeddings": "embeddings pruned",
     "min_units": "minimum units",
     "schedule": "schedule",
     "schedule_options": "schedule options",
