@@ -76,7 +76,7 @@ def totals(study: Study) -> str:
     macs, other = data["measurement"]["macs"], data["measurement"].get("macs_other") or 0
     work = f"{words.count((macs or 0) + other)} multiply-accumulates for one example"
     if other:
-        work += f" ({words.count(other)} of them by no weight: attention's own products)"
+        work += f" ({words.count(other)} of them belong to no weight)"
     if not macs:
         work = "multiply-accumulates not measured"
     return " · ".join([layers, covered, work])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from pruning.errors import ModelError, RecipeError
 from pruning.events import Finished, Notice
 from pruning.measurement.sparse_file import read, write
 from pruning.recipe import Recipe
+from pruning.runs.handlers import save
+from pruning.runs.results import RunResult
 from pruning.studies.card import card
 from pruning.types import Batches, Workpiece, prunable
 from pruning.units.layout import lay_out
@@ -249,6 +253,18 @@ def test_a_parametrised_lstm_uses_the_weights_that_are_pruned() -> None:
     with torch.no_grad():
         prunable(plain)["r.weight_hh_l0"].zero_()
     assert not torch.allclose(plain(x), model(x), atol=1e-6)
+
+
+def test_a_run_of_a_parametrised_model_is_stored(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    work = work_of(normed(parametrizations.weight_norm), torch.randn(16, 8))
+    job: Any = SimpleNamespace(folder=tmp_path)
+
+    def keep(model: nn.Module, masks: pruning.Masks) -> None:
+        save(job, work.model, model, masks)
+
+    list(pruning.run(Recipe(sparsity=0.5), work, keep=keep))
+    assert RunResult(tmp_path, None).histograms["0.weight"].dense.sum() == 8 * 16  # type: ignore[arg-type]
 
 
 def test_without_a_run_parametrised_weights_are_named() -> None:

@@ -62,6 +62,12 @@ def test_layers_and_answers():
     assert "Its answers to some test inputs" in texts(page)
 
 
+def test_weights_that_nothing_prunes_are_named_and_macs_are_all():
+    text = texts(settled(r=state.encode(Recipe(model="digits-vit"))))
+    assert "768 weights in 1 tensor are not pruned" in text and "position" in text
+    assert "of them belong to no weight" in text
+
+
 def test_another_model():
     page = opened()
     page.button(key="choose-digits-mlp").click()

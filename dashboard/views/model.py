@@ -81,6 +81,9 @@ def layer_table(study: Study) -> None:
         key="layers",
     )
     st.caption(words.plain(tables.totals(study)))
+    # Weights that no technique prunes among them: the table shows only those that some does.
+    for note in study.data["notes"]:
+        st.caption(words.plain(note))
 
 
 def answers(study: Study) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from pruning import studies
+from pruning.coverage import plain_copy
 from pruning.errors import DataError, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Finished, Halted, Notice
 from pruning.metrics import Histogram, bin_counts, bin_edges
@@ -152,7 +153,8 @@ def save(job: Job, dense: nn.Module, final: nn.Module, masks: Masks) -> None:
     with whole(job.folder / "final.safetensors") as draft:
         save_model(final, str(draft), metadata={"format": "pt"})
     save_masks(job.folder, {name: keep.numpy() for name, keep in masks.items()})
-    before = prunable(dense)
+    # The dense model with plain weights, as the run pruned it: parametrised ones are no parameters.
+    before = prunable(plain_copy(dense)[0])
     histograms = {
         name: _histogram(before[name], weight, masks.get(name))
         for name, weight in prunable(final).items()
