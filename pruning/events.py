@@ -279,7 +279,7 @@ class Halted:
         """`after epoch 3 of 10`, or `after step 3 of 10` where no epochs are trained."""
         if self.result is None:
             return "before the first epoch or step was done"
-        return f"after {'epoch' if self.epoch else 'step'} {self.done} of {self.planned}"
+        return f"after {'epoch' if self.epoch else 'step'} {self.done:,} of {self.planned:,}"
 
 
 Event = (

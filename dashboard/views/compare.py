@@ -74,7 +74,9 @@ def first_runs(finished: dict[str, Job]) -> list[str]:
     """The runs that are compared before any are picked: the newest of the current model."""
     model = state.recipe().model
     of_model = [job for job in finished.values() if job.spec.get("model") == model]
-    # A lottery has dozens of runs, which would leave no room for those started one by one.
+    # A lottery has dozens of runs, which would leave no room for those started one by one; and what
+    # was stopped is compared when somebody picks it.
+    of_model = [job for job in of_model if job.state == "finished"] or of_model
     of_model.sort(key=lambda job: job.batch is not None)
     return [job.id for job in of_model[:MOST_AT_FIRST]] or [next(iter(finished))]
 
