@@ -201,6 +201,10 @@ def budget(recipe: Recipe) -> None:
     def take(kind: str) -> None:
         forms.attempt(budget="" if kind == default else kind)
 
+    def name(kind: str) -> str:
+        # Short: four of them share a narrow column.
+        return "bytes" if kind == "bytes" else words.counted(replace(recipe, budget=kind))
+
     forms.bound(
         st.segmented_control,
         "A share of",
@@ -208,7 +212,7 @@ def budget(recipe: Recipe) -> None:
         take,
         key=state.form_key("budget"),
         options=kinds,
-        format_func=lambda kind: words.counted(replace(recipe, budget=kind)),
+        format_func=name,
         required=True,
         help=HELP["budget"],
     )
