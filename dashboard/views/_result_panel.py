@@ -48,7 +48,7 @@ def result_panel(job: Job, end: Finished, recipe: Recipe, history: RunHistory) -
             _run_panel.curves(job, history, short=True)
     else:  # nothing was trained: there are no epochs to draw over
         right = st.container()
-    with right:
+    with right, st.container(gap=None):
         figure = improvement_charts.picture(panel, dark=state.dark())
         improved = "; ".join(improvements.improved(panel)) or "nothing"
         of = f"of the {panel.shown} model" if end.compact else ""

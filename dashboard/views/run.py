@@ -85,7 +85,7 @@ def ended(job: Job) -> None:
 
 def heading(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """Which run it is, and what can be done with it."""
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         _frame.question(_run_panel.name(job))
         _follow_ups.go_on(job, recipe, history.halted)
         st.button(
