@@ -274,7 +274,8 @@ def status(shown: Map, cells: int) -> None:
             if job.state == "queued":
                 stands = waits.place(jobs.wait(job))
             progress = charts.progress(shown.points, cells)
-            st.caption(words.plain(f":primary[●] {stands}: {progress}"), width="stretch")
+            line = words.plain(f"{stands}: {progress}")
+            st.caption(f":primary[●] {line}", width="stretch")
             st.button(
                 "Stop",
                 icon=":material/stop_circle:",
