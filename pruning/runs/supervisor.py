@@ -22,7 +22,7 @@ SPARE = 5 * 60.0
 GRACE = 2.0
 """Seconds that a worker has to stop by itself when it was asked to."""
 
-MEASURING = 60.0
+MEASURING = 300.0
 """Seconds that it has where the run's weights are saved already and are being measured."""
 
 EARLY = 20.0
