@@ -14,7 +14,7 @@ import pytest
 from pruning import describe, pipeline, registry
 from pruning.describe import Part, RunFacts
 from pruning.events import Finished, Pruned
-from pruning.measurement import positions
+from pruning.measurement import macs
 from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
 from pruning.types import Masks, Workpiece
@@ -132,14 +132,16 @@ def share_of_budget(recipe: Recipe, masks: Masks, units: Part) -> float:
     """What the recipe's sparsity is a share of, counted on the masks of the covered layers."""
     model = work(recipe.model)
     covered = lay_out(recipe, model).covered(recipe.exclude)
-    uses = positions(model.model, model.example)
     total = {name: masks[name].numel() for name in covered}
     kept = {name: int(masks[name].sum()) for name in covered}
     if recipe.counted == "units":
         return units.share
     if recipe.counted == "macs":
-        macs = sum(uses.get(name, 0) * total[name] for name in covered)
-        return 1 - sum(uses.get(name, 0) * kept[name] for name in covered) / macs
+        # Every weight of a layer is used equally often.
+        assert model.example is not None
+        dense = {name: n for name, n in macs(model.model, model.example).items() if name in covered}
+        remaining = sum(n * kept[name] / total[name] for name, n in dense.items())
+        return 1 - remaining / sum(dense.values())
     if recipe.counted == "bytes" and not recipe.dependency_groups:
         # Kept as zeros, they cost a bit each; left out with their channel, they cost nothing.
         saved = [4 * total[name] - sparse_bytes(total[name], kept[name]) for name in covered]
