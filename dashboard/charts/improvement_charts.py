@@ -24,7 +24,7 @@ Chart = dict[str, Any]
 
 RATIO_ROW = 17  # pixels: a bar and the number at its end
 POINT_ROW = 18  # pixels: an interval and the number beside it
-AXIS = 26  # pixels: ticks under each half of the picture, their unit beside them
+AXIS = 30  # pixels: ticks under each half of the picture, their unit beside them
 TITLE = 30  # pixels
 FONT = 13
 RATIO_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)

@@ -492,9 +492,10 @@ function listen(memory) {
 }
 
 function hint(data) {
+  const what = data.mode === "curves" ? "point of a curve" : "cell";
   return data.pick
-    ? "Point at a cell to read it; click it, or use arrows and Enter, to set that ratio."
-    : "Point at a cell to read it.";
+    ? `Point at a ${what} to read it; click it, or use arrows and Enter, to set that ratio.`
+    : `Point at a ${what} to read it.`;
 }
 
 export default function ({ data, parentElement, setTriggerValue }) {

@@ -367,7 +367,7 @@ def _reached(events: list[Event]) -> list[str]:
 # ---------------------------------------------------------------- charts
 
 HALF = 380  # pixels of a half, below which two halves are stacked
-TOP = 20  # pixels above a plot without a title: labels at its upper rim stand there
+TOP = 20  # pixels above a plot without a title, where labels at its upper rim stand
 HEADING = 36  # pixels of a figure that its title takes
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
