@@ -14,16 +14,16 @@ PATHS = {"Model": "", "Result": "run"}
 """Pages whose path is not their title."""
 
 
-def settled(page: Page) -> None:
-    """Until the script has run and what it waited for is there."""
+def settled(page: Page, wait: float | None = None) -> None:
+    """Until the script has run and what it waited for is there. wait: at most so many ms."""
     page.wait_for_selector(READY, state="attached")
-    expect(page.get_by_test_id(re.compile("stSkeleton"))).to_have_count(0)
+    expect(page.get_by_test_id(re.compile("stSkeleton"))).to_have_count(0, timeout=wait)
     page.wait_for_selector(READY, state="attached")
 
 
-def open_at(page: Page, url: str) -> None:
+def open_at(page: Page, url: str, wait: float | None = None) -> None:
     page.goto(url)
-    settled(page)
+    settled(page, wait)
 
 
 def go(page: Page, name: str) -> None:

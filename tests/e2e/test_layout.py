@@ -32,7 +32,7 @@ def test_no_text_lies_on_another_or_is_cut(
     page.set_default_timeout(60_000)
     faults = {}
     for name, address in prepared.addresses(runs, large=False).items():
-        steps.open_at(page, running.url + address)
+        steps.open_at(page, running.url + address, wait=60_000)
         for width in WIDTHS:
             shots.unfolded(page, width)
             texts, cut = boxes.measure(page)
