@@ -121,7 +121,7 @@ def run_and_watch(tab: Page, scheme: str) -> str:
     assert len(seen) >= 3, f"points arrived at once, or not at all: {seen}"
     steps.settled(tab)
     line = tab.locator(f".st-key-ended-{run}")
-    expect(line).to_contain_text("accuracy is")
+    expect(line).to_contain_text("%")
     picture(tab, f"prune-{scheme}")
     line.get_by_role("link", name="Open result").click()
     expect(tab.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
