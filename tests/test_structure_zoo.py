@@ -182,7 +182,7 @@ def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
     kept = {name: left.units[name] - left.drops[name] for name in ranking.units}
     assert all(count % 16 == 0 for count in kept.values()) and len(set(kept.values())) > 1
     free = ranking.preview(replace(recipe, granularity_options={}))
-    assert left.sparsity <= 0.6 and free.sparsity <= 0.6
+    assert left.share <= 0.6 and free.share <= 0.6
 
 
 def test_normalised_groups_compare() -> None:
