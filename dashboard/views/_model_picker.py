@@ -109,11 +109,15 @@ def own_weights() -> None:
         "run."
     )
     architectures = [f"{models.TORCHVISION}{name}" for name in sample_models.torchvision_names()]
+    fillable = [*sample_models.names(), *architectures]
+    current = state.recipe().model
     left, right = st.columns([1, 2], gap="medium")
     with left:
         architecture = st.selectbox(
             "Architecture to fill",
-            [*sample_models.names(), *architectures],
+            fillable,
+            # Weights that somebody brings are most often of the model that is shown.
+            index=fillable.index(current) if current in fillable else 0,
             key="own-architecture",
             format_func=models.title,
         )

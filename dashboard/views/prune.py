@@ -13,7 +13,7 @@ from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
 
-DIAL = 420  # pixels
+DIAL = 300  # pixels, of five layers
 MOST_WARNED = 3  # layers named in the warning of thin ones
 
 

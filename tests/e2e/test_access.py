@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from e2e import steps
-from e2e.served import Served
+from e2e.served import READY, Served
 from playwright.sync_api import Page, expect
 
 from dashboard import state
@@ -28,6 +28,7 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
 }).observe({ type: "layout-shift", buffered: true });
 """
+PATIENCE = 120_000  # milliseconds
 MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
 SCROLLED = "() => document.querySelector('[data-testid=stMain]').scrollTop"
 
@@ -36,31 +37,50 @@ def address(app: Served, name: str) -> str:
     if name != RUN_OPEN:
         return f"{app.url}/{name}"
     (run, *_) = Store(app.home).jobs("run", ("finished",))
-    return f"{app.url}/prune?run={run.id}"
+    return f"{app.url}/run?run={run.id}"
 
 
-@pytest.mark.parametrize("name", [*PAGE_NAMES, RUN_OPEN])
-def test_axe_finds_nothing_serious_and_the_page_stays_put(
-    app: Served, tab: Page, name: str
-) -> None:
-    tab.add_init_script(SHIFTS)
-    steps.open_at(tab, address(app, name))
-    expect(tab.get_by_role("heading", level=1)).to_have_count(1)
-    shift = tab.evaluate("window.shift")
-    found = axe.Axe().run(tab).response["violations"]
-    serious = [
+def open_patiently(page: Page, url: str) -> None:
+    """As `steps.open_at`, however long a cold server takes for its first studies."""
+    page.goto(url)
+    page.wait_for_selector(READY, state="attached", timeout=PATIENCE)
+    skeletons = page.get_by_test_id(re.compile("stSkeleton"))
+    expect(skeletons).to_have_count(0, timeout=PATIENCE)
+    page.wait_for_selector(READY, state="attached", timeout=PATIENCE)
+
+
+def serious(page: Page) -> list[str]:
+    """What axe finds serious or critical, a line for each element."""
+    found = axe.Axe().run(page).response["violations"]
+    return [
         f"{violation['id']}: {node['target']} {node['any'] or node['all']}"
         for violation in found
         if violation["impact"] in ("serious", "critical")
         for node in violation["nodes"]
     ]
-    assert serious == []
-    assert shift < MOST_SHIFT
+
+
+@pytest.mark.parametrize("name", [*(name for name in PAGE_NAMES if name != "run"), RUN_OPEN])
+def test_axe_finds_nothing_serious_and_the_page_stays_put(
+    app: Served, tab: Page, name: str
+) -> None:
+    url = address(app, name)
+    open_patiently(tab, url)  # what a model needs is measured once, for every visitor
+    tab.add_init_script(SHIFTS)
+    open_patiently(tab, url)
+    expect(tab.get_by_role("heading", level=1)).to_have_count(1)
+    assert tab.evaluate("window.shift") < MOST_SHIFT
+    violations = serious(tab)
+    for _ in range(3):
+        if violations:  # Streamlit fades what a running script has not drawn yet
+            tab.wait_for_timeout(1500)
+            violations = serious(tab)
+    assert violations == []
 
 
 def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) -> None:
     recipe = Recipe(model="digits-mlp", epochs=400, lr=0.01)
-    steps.open_at(tab, f"{app.url}/prune?r={state.encode(recipe)}")
+    open_patiently(tab, f"{app.url}/prune?r={state.encode(recipe)}")
     tab.keyboard.press("?")
     dialog = tab.get_by_role("dialog")
     for keys in ("Ctrl+Enter", "Ctrl+Shift+Enter", "Ctrl+Z", "?"):
@@ -86,7 +106,7 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
 
 
 def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> None:
-    steps.open_at(tab, app.url)
+    open_patiently(tab, app.url)
     tab.locator(".st-key-choose-digits-mlp").scroll_into_view_if_needed()
     assert tab.evaluate(SCROLLED) > 300
     steps.choose_model(tab, "digits-mlp")
@@ -97,16 +117,17 @@ def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> N
     """A lottery, a map and a run at once, seen from every page; `tab` looks at the console."""
     lottery = replace(state.LOTTERY_RECIPE, steps=6, epochs=3, sparsity=0.7)
     recipe = state.encode(Recipe(model="digits-mlp", epochs=60, seed=77))
-    steps.open_at(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
+    open_patiently(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
     tab.get_by_role("button", name="Find tickets").click()
     tab.wait_for_url(re.compile("set="))
-    steps.go(tab, "Prune")
+    lottery_url = tab.url
+    open_patiently(tab, f"{app.url}/prune?r={recipe}")
     tab.locator(".st-key-run-now").get_by_role("button").click()
     tab.wait_for_url(re.compile("run="))
-    for name in ("Sensitivity", "Prune", "Model", "Inspect", "Compare", "Structure", "Criteria"):
-        steps.go(tab, name)
+    for name in ("sensitivity", "prune", "model", "inspect", "compare", "structure", "criteria"):
+        open_patiently(tab, f"{app.url}/{name}?r={recipe}")
         tab.wait_for_timeout(1500)  # a few ticks of what refreshes itself
-    steps.go(tab, "Lottery")
+    open_patiently(tab, lottery_url)
     csv = tab.locator(".st-key-lottery-csv").get_by_role("button")
     expect(csv).to_be_visible(timeout=120_000)
     tab.wait_for_timeout(3000)
