@@ -86,7 +86,8 @@ def close(job: Job) -> None:
 def tiles(history: RunHistory) -> None:
     shown = results.tiles(history)
     # The first is an accuracy with its interval, the longest of them.
-    columns = st.columns([1.35, *[1] * (len(shown) - 1)], gap="small")
+    with st.container(key="tiles"):  # page.css keeps its height until the numbers are drawn
+        columns = st.columns([1.35, *[1] * (len(shown) - 1)], gap="small")
     for column, (label, value, beside) in zip(columns, shown, strict=True):
         with column:
             _frame.metric(label, value, beside or None)
