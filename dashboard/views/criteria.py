@@ -177,7 +177,8 @@ def loss_changes(layer: str, shared: dict[str, Any]) -> Study | None:
 
 def one_layer(check: LayerCheck) -> str:
     """The finding and the two charts; returns which loss change was compared with."""
-    top = st.container()  # the finding depends on the controls below it
+    # The finding depends on the controls below it; page.css keeps its height until it is there.
+    top = st.container(key="criteria-finding")
     reference, criterion, ranked = chart_controls(check)
     correlations = correlations_of(check, reference)
     finding = charts.finding(check, correlations)
