@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import torch
+from bench._table import conditions
 
 import sample_models
 from pruning import registry
@@ -21,7 +22,6 @@ from pruning.analysis.criterion_check import (
     LayerCheck,
     criterion_check,
 )
-from pruning.pipeline import machine
 from pruning.stats import Correlation
 
 RESULT = Path(__file__).parent / "results" / "criterion_check.md"
@@ -102,13 +102,13 @@ def table(model: str, granularity: str) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     lines = [HEAD]
+    started = conditions()
     for model in MODELS:
         for granularity in UNITS:
             rows = table(model, granularity)
             print("\n".join(rows), flush=True)
             lines += rows
-    here = machine()
-    lines.append(f"\nMeasured with torch {here['torch']} on {here['processor']}, 1 thread.")
+    lines.append(f"\nOne thread; {started}")
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
