@@ -63,14 +63,15 @@ def serious(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("name", [*(name for name in PAGE_NAMES if name != "run"), RUN_OPEN])
 def test_axe_finds_nothing_serious_and_the_page_stays_put(
-    app: Served, tab: Page, name: str
+    app: Served, tab: Page, name: str, scheme: str
 ) -> None:
     url = address(app, tab, name)
     open_patiently(tab, url)  # what a model needs is measured once, for every visitor
-    tab.add_init_script(SHIFTS)
-    open_patiently(tab, url)
+    if scheme == "light":  # where things stand does not depend on their colours
+        tab.add_init_script(SHIFTS)
+        open_patiently(tab, url)
+        assert tab.evaluate("window.shift") < MOST_SHIFT
     expect(tab.get_by_role("heading", level=1)).to_have_count(1)
-    assert tab.evaluate("window.shift") < MOST_SHIFT
     violations = serious(tab)
     for _ in range(3):
         if violations:  # Streamlit fades what a running script has not drawn yet
