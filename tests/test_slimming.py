@@ -48,7 +48,7 @@ def test_one_step_pulls_each_scale_by_the_penalty_times_the_learning_rate() -> N
     )  # lr · λ · sign γ, and γ starts at 1
 
 
-def test_scales_shrink_before_pruning_and_are_left_alone_while_healing() -> None:
+def test_scales_shrink_before_pruning_and_are_left_alone_while_fine_tuning() -> None:
     assert after(SLIM, 0).abs().sum() < after(replace(SLIM, slimming=0.0), 0).abs().sum()
     assert torch.equal(after(SLIM, 1), after(replace(SLIM, slimming=0.0), 1))
 

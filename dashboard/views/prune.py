@@ -65,7 +65,7 @@ def duration(recipe: Recipe) -> str:
     """How long the run will take, from earlier ones on this machine."""
     expected = jobs.expected("run", recipe.to_dict())
     if expected is None:
-        return f"Time: {waits.UNKNOWN}"
+        return "Not timed here yet"  # short: Run stays beside it
     return f"Takes {waits.takes(expected)} (estimate)"
 
 
