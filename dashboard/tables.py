@@ -171,6 +171,8 @@ def scores_spec(recipe: Recipe) -> dict[str, Any]:
     """What a "scores" study depends on: nothing that a slider moves."""
     names = ["model", "criterion", "options", "granularity", "granularity_options", "seed"]
     spec = {name: getattr(recipe, name) for name in names}
+    if recipe.embeddings:  # else the specs, and with them what was scored before, stay as they were
+        spec["embeddings"] = True
     if recipe.scope == "by_sensitivity":  # only the layers that may be pruned are measured
         spec["scope"] = recipe.scope
         spec["exclude"] = list(recipe.exclude)

@@ -164,7 +164,7 @@ def outcome(facts: RunFacts | None) -> str:
     """
     if facts is None or not facts.every.pruned:
         return "nothing pruned"
-    parts = [_way(facts), *_budget(facts), _weights(facts)]
+    parts = [_way(facts), *_budget(facts), weights_pruned(facts.weights, facts.every)]
     same = facts.share is not None and percent(facts.share) == percent(facts.asked or 0.0)
     if facts.asked is not None and not same:
         parts.append(f"{share(facts.asked)} of the {counted(facts.budget, facts.noun)} asked")
@@ -183,14 +183,14 @@ def _budget(facts: RunFacts) -> list[str]:
     return parts
 
 
-def _weights(facts: RunFacts) -> str:
-    """`50.0 % of the weights pruned (9,000 of 18,000)`."""
-    some = facts.weights.of < facts.every.of
+def weights_pruned(weights: Part, every: Part) -> str:
+    """`50.0 % of the weights pruned (9,000 of 18,000)`. weights, every: as in `RunFacts`."""
+    some = weights.of < every.of
     which = "the covered weights" if some else "the weights"
-    counts = f"{facts.weights.pruned:,} of {facts.weights.of:,}"
+    counts = f"{weights.pruned:,} of {weights.of:,}"
     if some:
-        counts += f"; {percent(facts.every.share)} of all {facts.every.of:,}"
-    return f"{percent(facts.weights.share)} of {which} pruned ({counts})"
+        counts += f"; {percent(every.share)} of all {every.of:,}"
+    return f"{percent(weights.share)} of {which} pruned ({counts})"
 
 
 def label(facts: RunFacts) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import pruning
+from dashboard import tables
 from pruning import coverage
 from pruning.errors import ModelError, RecipeError
 from pruning.events import Finished, Notice
@@ -22,6 +23,7 @@ from pruning.recipe import Recipe
 from pruning.runs.handlers import save
 from pruning.runs.results import RunResult
 from pruning.studies.card import card
+from pruning.studies.scores import scores
 from pruning.types import Batches, Workpiece, prunable
 from pruning.units.layout import lay_out
 from tests.nets import Net
@@ -165,6 +167,19 @@ def test_embeddings_are_pruned_only_where_the_recipe_says_so() -> None:
     measured = pruning.measure(work, latency=False)
     layers = {layer.name: layer for layer in measured.layers}
     assert layers["e.weight"].total == total and layers["e.weight"].macs == 0
+
+
+@pytest.mark.parametrize("scope", ["global", "per_layer"])
+def test_what_the_page_previews_covers_embeddings_as_the_recipe_does(scope: str) -> None:
+    work = work_of(tagger(), torch.randint(0, 30, (8, 5)))
+    for embeddings in (False, True):
+        recipe = Recipe(sparsity=0.9, embeddings=embeddings, scope=scope)
+        _, ranking = scores(tables.scores_spec(recipe), work)
+        shown = {layer.name: layer.kept for layer in ranking.preview(recipe).layers}
+        masks = pruning.choose(recipe, work)
+        assert shown == {name: int(keep.sum()) for name, keep in masks.items() if name in shown}
+        mapped = {point.layer for point in pruning.sensitivity(work, embeddings=embeddings)}
+        assert ("e.weight" in mapped) == embeddings
 
 
 def test_channels_take_their_part_of_an_embedding_along() -> None:

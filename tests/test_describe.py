@@ -6,17 +6,22 @@ import itertools
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import pytest
 
+from dashboard import tables
+from dashboard.charts import preview
 from pruning import describe, pipeline, registry
 from pruning.describe import Part, RunFacts
 from pruning.events import Finished, Pruned
 from pruning.measurement import macs
 from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
+from pruning.selection import choose
+from pruning.studies.scores import scores
 from pruning.types import Masks, Workpiece
 from pruning.units.layout import lay_out
 from tests.toys import toy
@@ -126,6 +131,42 @@ def test_every_sentence_says_what_the_masks_say(monkeypatch: pytest.MonkeyPatch)
         check(recipe, facts, covered, every, units, share_of_budget(recipe, masks, units))
         done.add((recipe.granularity, recipe.scope, recipe.schedule))
     assert done == set(itertools.product(*map(registry.names, KINDS)))
+
+
+GRID = [*itertools.product(*map(registry.names, ("granularity", "scope")))]
+
+
+@pytest.mark.parametrize("narrowed", [False, True], ids=["all layers", "one excluded"])
+def test_the_page_the_masks_and_the_run_count_alike(
+    narrowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sensitivity once added ratios up where layers share units: 64.3 % beside Prune's 66.7 %."""
+    monkeypatch.setattr(pipeline, "finalize", lambda snapshots: [s.measurement for s in snapshots])
+    dice = random.Random(1)
+    for granularity, scope in GRID:
+        model = work(FITTING.get(granularity, ("residual",))[-1])
+        options = FORMS.get(granularity, {})
+        recipe = Recipe(granularity=granularity, granularity_options=options, scope=scope)
+        if scope == "manual":
+            recipe = replace(recipe, ratios=ratios(recipe, model, dice))
+        elif narrowed:
+            units = lay_out(recipe, model)
+            names = [name for name in units.shapes if units.covered((name,))]
+            recipe = replace(recipe, exclude=tuple(names[:1]))
+        recipe = replace(recipe, model=model.name)
+        _, ranking = scores({**tables.scores_spec(recipe), "model": model.name}, model)
+        shown = preview.weights_pruned(ranking.preview(recipe))
+        covered, every, _ = counted(recipe, choose(recipe, model))
+        assert shown == (covered, every), recipe
+        events = list(pipeline.run(recipe, model))
+        [last] = [event for event in events if isinstance(event, Pruned)]
+        facts = describe.facts(recipe, last)
+        assert facts.every == every and (facts.weights == covered or not every.pruned), recipe
+        text = preview.both(ranking.preview(recipe), ranking, recipe) or ""
+        if text and every.pruned:
+            assert describe.weights_pruned(facts.weights, facts.every) in text, recipe
+        if every.pruned:
+            assert describe.weights_pruned(*shown) in describe.outcome(facts), recipe
 
 
 def share_of_budget(recipe: Recipe, masks: Masks, units: Part) -> float:

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 import pruning
-from dashboard import state, words
+from dashboard import models, state, words
 from dashboard.charts import prune, results
+from dashboard.components.strip import Block
 from pruning.events import Event, Finished
 from pruning.recipe import Recipe
 from pruning.runs import pool
-from tests.pages import settled
+from tests.pages import settle, settled
 from tests.toys import toy
 
 
@@ -46,6 +47,24 @@ def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
     assert not page.exception and page.toggle(key="form-recalibrate").disabled
     assert page.number_input(key="form-distill").disabled
     assert page.number_input(key="form-temperature").disabled
+
+
+def test_embeddings_have_a_switch_where_the_model_has_some(no_pool, monkeypatch):
+    recipe = replace(state.HOME, model="digits-mlp", epochs=0)
+    page = settled("prune", r=state.encode(recipe))
+    assert not [toggle for toggle in page.toggle if toggle.key == "form-embeddings"]
+    plain = models.blocks_of
+    words_of = Block("words.weight", "embedding", (30, 8), 240)
+    monkeypatch.setattr(models, "blocks_of", lambda *given: [*plain(*given), words_of])
+    page = settle(page.run())
+    assert not page.toggle(key="form-embeddings").value
+    page.toggle(key="form-embeddings").set_value(True).run()
+    assert not page.exception and page.session_state["recipe"].embeddings
+    # A link may ask for it where there are none: then it can be switched off.
+    monkeypatch.setattr(models, "blocks_of", plain)
+    page = settle(page.run())
+    page.toggle(key="form-embeddings").set_value(False).run()
+    assert not page.exception and not page.session_state["recipe"].embeddings
 
 
 def stage_names(end: Finished, recipe: Recipe) -> list[str]:

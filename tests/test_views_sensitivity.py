@@ -106,7 +106,7 @@ def test_the_map_is_there_and_fill_writes_every_layers_ratio_into_the_recipe_and
     metrics = {metric.label: metric.value for metric in page.metric}
     predicted = metrics["Predicted (estimate)"].split()[0].replace("−", "-").lstrip("±+")
     assert float(predicted) >= -1.05
-    assert metrics["The recipe removes"] != "90.0 %"
+    assert metrics["The recipe prunes"] != "90.0 %"
 
 
 def test_another_criterion_stands_beside_it():

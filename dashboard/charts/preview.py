@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dashboard import words
 from pruning import describe
 from pruning.allocation.ranking import Preview, Ranking
+from pruning.describe import Part
 from pruning.errors import RecipeError
 from pruning.events import Finished
 from pruning.metrics import sparse_bytes
@@ -87,6 +88,7 @@ def selection(recipe: Recipe) -> Recipe:
         scope_options=recipe.scope_options,
         ratios=recipe.ratios,
         exclude=recipe.exclude,
+        embeddings=recipe.embeddings,
         budget=recipe.budget,
         min_units=recipe.min_units,
         seed=recipe.seed,
@@ -207,21 +209,27 @@ def missed(preview: Preview, recipe: Recipe) -> str | None:
     return f"{pruned}, not {words.share(recipe.sparsity)}: {why}."
 
 
+def weights_pruned(preview: Preview) -> tuple[Part, Part]:
+    """(of the weights that the recipe may prune, of all prunable ones): as a run counts them."""
+    # What nothing may be pruned of loses nothing, so both have lost as many.
+    pruned = preview.weights - preview.kept
+    return Part(pruned, preview.covered), Part(pruned, preview.weights)
+
+
 def both(preview: Preview, ranking: Ranking, recipe: Recipe) -> str | None:
     """What is pruned, in units and in weights: a share of one is another share of the other.
 
-    None for single weights, where they are the same.
+    None where the dial says it all: single weights, in all layers.
     """
+    weights, every = weights_pruned(preview)
     noun = describe.noun(recipe)
     if noun == "weights":
-        return None
+        return None if weights == every else f"{describe.weights_pruned(weights, every)}."
     sets = ranking.layers_of(recipe).units
     removed = sum(preview.drops[name] for name in sets)
     units = sum(map(len, sets.values()))
-    return (
-        f"{words.whole(removed)} of {words.whole(units)} {noun} pruned, "
-        f"{words.percent(preview.sparsity)} of the weights."
-    )
+    counted = f"{words.whole(removed)} of {words.whole(units)} {noun}"
+    return f"{counted}, {describe.weights_pruned(weights, every)}."
 
 
 def uniform(ranking: Ranking, recipe: Recipe, share: float) -> dict[str, float]:

@@ -23,6 +23,7 @@ ADVANCED = (
     "distill",
     "temperature",
     "exclude",
+    "embeddings",
     "min_units",
     "optimizer",
     "momentum",
@@ -138,6 +139,8 @@ HELP = {
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
     "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
     "time. Where whole channels or heads are removed.",
+    "embeddings": "Where units lie in single layers. Embeddings are looked up and not multiplied: "
+    "it makes the file smaller and nothing faster. Channels take their part of them along anyway.",
     "rewind": "After each pruning, train again from there instead of fine-tuning. "
     "The Lottery page runs a whole set, with controls.",
 }
@@ -289,6 +292,14 @@ def advanced(recipe: Recipe) -> None:
         card = jobs.study("card", model=recipe.model)
         blocks = models.blocks_of(recipe.model, card)
         forms.layers("Leave dense", recipe, [block.name for block in blocks])
+        if recipe.embeddings or any(block.kind == "embedding" for block in blocks):
+            toggle(
+                "Prune embeddings",
+                "embeddings",
+                recipe.embeddings,
+                HELP["embeddings"],
+                disabled=recipe.dependency_groups,
+            )
         optimizer(recipe)
         # A model counts as having BatchNorm until its card says that it has none.
         pruned_model(recipe, batchnorm=card is None or card.data["norms"] > 0)

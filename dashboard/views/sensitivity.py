@@ -13,6 +13,7 @@ import streamlit as st
 
 from dashboard import forms, jobs, models, refit, state, tables, waits, words
 from dashboard.charts import sensitivity as charts
+from dashboard.charts.preview import weights_pruned
 from dashboard.components.grid import grid
 from dashboard.views import _frame
 from pruning import registry
@@ -155,6 +156,7 @@ def spec(recipe: Recipe) -> dict[str, Any]:
     small = models.validation(recipe.model) <= SMALL
     return {
         **{name: getattr(recipe, name) for name in fields},
+        **({"embeddings": True} if recipe.embeddings else {}),
         "tier": "exact" if small or state.every_image() else "progressive",
         "levels": list(LEVELS),
     }
@@ -312,16 +314,17 @@ def finished(job: Job) -> None:
 
 
 def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
-    """What the recipe's ratios remove and are predicted to cost; Fill; Run."""
+    """What the recipe's ratios prune and are predicted to cost; Fill; Run."""
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
     preview = preview_of(recipe)
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        removed, total = "—", None
+        pruned, total = "—", None
         if preview is not None:  # units of several layers share weights: ratios do not add up
-            removed = words.percent(1 - preview.kept / preview.weights)
-            total = f"of {words.count(preview.weights)} weights"
+            _, every = weights_pruned(preview)
+            pruned = words.percent(every.share)
+            total = f"of {words.count(every.of)} weights"
         with st.container(width=140):
-            _frame.metric("The recipe removes", removed, total)
+            _frame.metric("The recipe prunes", pruned, total)
         with st.container(width=190):
             predicted(points, ratios)
         tolerated = st.number_input(

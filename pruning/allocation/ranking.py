@@ -32,14 +32,15 @@ class Preview:
     """What one shot of a recipe would keep.
 
     sparsity: share pruned of the covered weights (layers not excluded); share: of what the recipe's
-    budget counts; weights, kept, macs: of all prunable layers; bytes: of the whole model;
-    thresholds: set -> the score at or below which units are pruned, None if none are; drops: units
-    that each set loses; units: units that it has.
+    budget counts; weights, kept, macs: of all prunable layers; covered: weights of the covered
+    ones; bytes: of the whole model; thresholds: set -> the score at or below which units are
+    pruned, None if none are; drops: units that each set loses; units: units that it has.
     """
 
     sparsity: float
     share: float
     weights: int
+    covered: int
     kept: int
     macs: int
     macs_kept: int
@@ -257,6 +258,7 @@ class Ranking:
             sparsity=(covered_total - covered_kept) / covered_total,
             share=self.share(recipe, drops),
             weights=weights,
+            covered=covered_total,
             kept=sum(layer.kept for layer in layers),
             macs=sum(layer.macs for layer in layers),
             macs_kept=sum(layer.macs_kept for layer in layers),

@@ -13,7 +13,7 @@ from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
 from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
 
-FIELDS = ("criterion", "options", "granularity", "granularity_options", "seed")
+FIELDS = ("criterion", "options", "granularity", "granularity_options", "embeddings", "seed")
 """Arguments of `sensitivity` that the spec may hold."""
 
 PATIENCE = 10.0

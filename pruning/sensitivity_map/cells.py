@@ -182,6 +182,7 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
         recipe.options,
         recipe.granularity,
         recipe.granularity_options,
+        recipe.embeddings,
         recipe.seed,
         how,
         source_hash(),

@@ -37,6 +37,7 @@ def sensitivity(
     granularity: str = "weight",
     granularity_options: dict[str, Any] | None = None,
     exclude: Collection[str] = (),
+    embeddings: bool = False,
     min_units: int = 1,
     seed: int = 0,
     tier: str = "exact",
@@ -81,6 +82,7 @@ def sensitivity(
         granularity=granularity,
         granularity_options=granularity_options or {},
         exclude=tuple(exclude),
+        embeddings=embeddings,
         min_units=min_units,
         seed=seed,
     )

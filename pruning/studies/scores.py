@@ -14,7 +14,7 @@ from pruning.units.layout import lay_out
 FARTHEST = 0.99
 """Sparsity that a slider may ask for; how far by_sensitivity measures for it."""
 
-ASKED = ("criterion", "options", "granularity", "granularity_options", "seed")
+ASKED = ("criterion", "options", "granularity", "granularity_options", "embeddings", "seed")
 """What scores depend on."""
 
 MEASURED = ("scope", "exclude", "min_units")
