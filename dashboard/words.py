@@ -195,24 +195,54 @@ SCOPES = {
 
 def sentence(recipe: Recipe) -> str:
     """The recipe, in words, made from nothing else."""
-    trained = plural(recipe.epochs, "epoch")
     parts = []
     if recipe.prunes:
-        parts += [removal(recipe), *_scope(recipe)]
-        if recipe.slimming and recipe.epochs:
-            parts.append(f"after {trained} of slimming BatchNorm")
-        parts.append(_schedule(recipe))
-    elif recipe.scope == "manual":  # somebody who set no ratio yet means to prune
-        parts.append("Remove nothing: no layer has a share to remove yet")
-        if recipe.epochs:
-            parts.append(f"train all weights for {trained}")
-    elif recipe.epochs:
-        parts.append(f"Train all weights for {trained}")
+        parts += [removal(recipe), *_scope(recipe), *_slimming(recipe), _schedule(recipe)]
     else:
-        return "Remove nothing."
+        if recipe.scope == "manual":  # somebody who set no ratio yet means to prune
+            parts.append("Remove nothing: no layer has a share to remove yet")
+        elif not recipe.epochs:
+            parts.append("Remove nothing")
+        if recipe.epochs:
+            parts += _only_training(recipe)
+        elif recipe.recalibrate:
+            parts.append("recalibrating BatchNorm")
     if recipe.start == "random":
         parts.append("starting from random weights")
-    return ", ".join(parts) + "."
+    text = ", ".join(parts) + "."
+    earlier = run_started_from(recipe)
+    return text if earlier is None else f"{text} What {earlier} pruned stays pruned."
+
+
+def run_started_from(recipe: Recipe) -> str | None:
+    """`run 3f2a91`, whose masks hold from the start; None for a recipe that starts from none."""
+    kind, _, id = recipe.model.partition(":")
+    return f"run {id[:6]}" if kind == "run" else None
+
+
+def _only_training(recipe: Recipe) -> list[str]:
+    """`Train all weights for 40 epochs`: what a recipe does that prunes nothing."""
+    which = "all weights"
+    earlier = run_started_from(recipe)
+    if earlier is not None:
+        which = f"the weights that {earlier} kept"
+    train = "train" if recipe.scope == "manual" else "Train"
+    parts = [f"{train} {which} for {plural(recipe.steps * recipe.epochs, 'epoch')}"]
+    parts += _slimming(recipe)
+    if recipe.rewind != "none":  # each round is a training of its own
+        parts = [f"{train} {which}", f"in {recipe.steps} rounds", _rewinding(recipe)]
+    elif recipe.steps > 1:  # the learning rate begins anew in each
+        parts.append(f"in {recipe.steps} rounds of {recipe.epochs:,}")
+    if recipe.recalibrate:
+        parts.append("recalibrating BatchNorm")
+    aids = _augmented(recipe) + _taught(recipe)
+    return [*parts[:-1], parts[-1] + aids]
+
+
+def _slimming(recipe: Recipe) -> list[str]:
+    if not recipe.slimming or not recipe.epochs:
+        return []
+    return [f"after {plural(recipe.epochs, 'epoch')} of slimming BatchNorm"]
 
 
 def removal(recipe: Recipe) -> str:
@@ -286,16 +316,25 @@ def _schedule(recipe: Recipe) -> str:
 
 def _training(recipe: Recipe, epochs: int, each: str = "") -> str:
     """`recalibrating BatchNorm, fine-tuning 2 epochs each with the dense model as teacher`."""
-    teacher = " with the dense model as teacher" if recipe.distill else ""
+    aids = _augmented(recipe) + _taught(recipe)
     if recipe.rewind != "none":
-        return _rewinding(recipe) + teacher
+        return _rewinding(recipe) + aids
     first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
     if not epochs:
         return f"{first}without fine-tuning"
     compact = recipe.finetune_compact and recipe.dependency_groups
     model = "the compact model " if compact else ""
-    augmented = " on augmented data" if recipe.augment else ""
-    return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{augmented}{teacher}"
+    return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{aids}"
+
+
+def _augmented(recipe: Recipe) -> str:
+    # Never with a teacher, who sees the data as they are, and never from random weights.
+    augmented = recipe.augment and recipe.start == "trained" and not recipe.distill
+    return " on augmented data" if augmented else ""
+
+
+def _taught(recipe: Recipe) -> str:
+    return " with the dense model as teacher" if recipe.distill else ""
 
 
 def _rewinding(recipe: Recipe) -> str:

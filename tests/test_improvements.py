@@ -14,6 +14,7 @@ from dashboard.charts import (
     compare_improvements,
     improvement_charts,
     improvements,
+    reasons,
     results,
 )
 from dashboard.charts.compare import ComparedRun
@@ -121,6 +122,45 @@ def test_every_figure_that_did_not_improve_has_one_sentence_why() -> None:
             assert improvement.verdict == "better" or improvement.why.endswith("."), each.name
 
 
+@pytest.mark.parametrize("structured", [False, True])
+@pytest.mark.parametrize("can_continue", [False, True])
+def test_what_a_stopped_run_lacks_has_the_stop_as_its_reason(
+    structured: bool, can_continue: bool
+) -> None:
+    """It said that the run was old, or without data: it was stopped, and nothing was timed."""
+    why = reasons.why_stopped(can_continue)
+    assert "stopped" in why and "Run again" in why and ("Continue" in why) == can_continue
+    quick = {"memory": None, "energy": None, "timings": (), "behaviour": None}
+    end = run(replace(MASKED, **quick), replace(DENSE, **quick))
+    panel = improvements.against_dense(end, structured=structured, unmeasured=why)
+    missing = [line for line in improvements.not_improved(panel) if "not measured" in line.what]
+    assert {line.why for line in missing} == {why}
+    assert any(line.names.startswith("Speed in PyTorch") for line in missing)
+    assert not [line for line in not_improved(panel) if reasons.NOT_IN_THIS_RUN in line]
+    assert (panel.absent["compact"] == why) == structured
+    assert improvement_charts.timing_protocol(end, None, why).endswith(why)
+    assert improvement_charts.title(panel).endswith("speed not measured")
+    # Drawn all the same: a bar for what was measured, none for what was not.
+    assert improvement_charts.picture(panel, dark=False)["data"]
+
+
+def test_macs_that_belong_to_no_weight_are_shown_where_there_are_some() -> None:
+    plain, attending = (
+        run(replace(MASKED, macs_other=n), replace(DENSE, macs_other=n)) for n in (0, 9_000)
+    )
+    recipe = Recipe(sparsity=0.9)
+    for end in (plain, attending):
+        rows = results.stage_table(end, recipe).set_index("measured")["pruned"]
+        compared = ComparedRun("a", "A", "magnitude", recipe, end)
+        (line,) = compare.run_table([compared], compared).to_dict("records")
+        assert line["MACs"] == 96_000
+        if end is plain:
+            assert rows["MACs"] == "96.0 k" and results.WHOLE_MACS not in (*rows.index, *line)
+        else:
+            assert rows["MACs of these weights"] == "96.0 k"
+            assert rows[results.WHOLE_MACS] == "105 k" and line[results.WHOLE_MACS] == 105_000
+
+
 def test_no_verdict_where_the_control_fails() -> None:
     panel = panel_of(run(replace(MASKED, timings=(timing("torch", 0.05, 2.0, control=0.08),))))
     improvement = row(panel, "PyTorch, 1 example").improvements["masked"]
@@ -149,7 +189,7 @@ def test_channels_that_are_only_masked_say_what_would_make_them_fast() -> None:
     why = panel_of(run()).absent["compact"]
     assert why == "Single weights leave no tensor smaller: a compact model would be the masked one."
     why = panel_of(run(replace(MASKED, kept=40_000))).absent["compact"]
-    assert why == "Nothing was removed: a compact model would be the dense one."
+    assert why == "Nothing was pruned: a compact model would be the dense one."
 
 
 def test_a_compact_model_stands_beside_the_masked_one() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from dataclasses import replace
 
 import pytest
 
+import pruning
 from dashboard import colours, forms, words
 from dashboard.components import icons
 from pruning import describe, registry
 from pruning.events import Accuracy, Latency, Layer, Pruned
 from pruning.recipe import Recipe
+from tests.toys import toy
 
 
 @pytest.mark.parametrize(
@@ -132,6 +136,30 @@ def test_whole_ms_times_seconds_plural_shape():
             "Train all weights for 10 epochs, starting from random weights.",
         ),
         (Recipe(sparsity=0.0), "Remove nothing."),
+        (Recipe(sparsity=0.0, recalibrate=True), "Remove nothing, recalibrating BatchNorm."),
+        (
+            Recipe(sparsity=0.0, epochs=10, steps=4, distill=0.5),
+            "Train all weights for 40 epochs, in 4 rounds of 10 with the dense model as teacher.",
+        ),
+        (
+            Recipe(sparsity=0.0, epochs=4, slimming=0.03),
+            "Train all weights for 4 epochs, after 4 epochs of slimming BatchNorm.",
+        ),
+        (
+            Recipe(model="run:3f2a91bc", sparsity=0.0, epochs=10),
+            "Train the weights that run 3f2a91 kept for 10 epochs. "
+            "What run 3f2a91 pruned stays pruned.",
+        ),
+        (
+            Recipe(model="run:3f2a91bc", sparsity=0.0, epochs=10, start="random", augment=True),
+            "Train the weights that run 3f2a91 kept for 10 epochs, starting from random weights. "
+            "What run 3f2a91 pruned stays pruned.",
+        ),
+        (
+            Recipe(model="run:3f2a91bc", sparsity=0.9, epochs=3),
+            "Remove the 90 % of weights smallest in magnitude, anywhere in the model, in one step, "
+            "fine-tuning 3 epochs. What run 3f2a91 pruned stays pruned.",
+        ),
         (
             Recipe(
                 sparsity=0.5, epochs=2, schedule="cubic", steps=3, recalibrate=True, distill=0.5
@@ -143,6 +171,33 @@ def test_whole_ms_times_seconds_plural_shape():
 )
 def test_sentence(recipe, text):
     assert words.sentence(recipe) == text
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("slimming", [0.0, 0.1])
+@pytest.mark.parametrize("start", ["trained", "random"])
+def test_a_recipe_that_only_trains_says_all_its_epochs(steps, slimming, start):
+    """Comparison runs train as long as theirs: 3 steps of 10 epochs were called 10."""
+    for recipe in (
+        Recipe(sparsity=0.0, epochs=10, steps=steps, slimming=slimming, start=start),
+        Recipe(scope="manual", epochs=10, steps=steps, slimming=slimming, start=start),
+    ):
+        said = re.findall(r"(\d+) epochs", words.sentence(recipe))
+        assert sum(map(int, said)) == recipe.training_epochs(), words.sentence(recipe)
+
+
+@pytest.mark.parametrize("fields", [{"sparsity": 0.0, "epochs": 1}, {"sparsity": 0.8}])
+@pytest.mark.parametrize("start", ["trained", "random"])
+def test_what_an_earlier_run_pruned_stays_pruned_as_the_sentence_says(fields, start):
+    first = toy("mlp")
+    masks = pruning.choose(Recipe(sparsity=0.5), first)
+    work = replace(first, model=copy.deepcopy(first.model), dense=first.model, masks=masks)
+    pruning.apply(masks, work.model)
+    recipe = Recipe(model="run:3f2a91bc", start=start, **fields)
+    assert words.sentence(recipe).endswith("What run 3f2a91 pruned stays pruned.")
+    ends = {}
+    list(pruning.run(recipe, work, keep=lambda model, final: ends.update(model.state_dict())))
+    assert all(not ends[name][~keep].any() for name, keep in masks.items())
 
 
 def test_differences_name_each_field_once():

@@ -22,6 +22,7 @@ from dashboard.charts.base import (
     spread,
     text_size,
 )
+from dashboard.charts.results import WHOLE_MACS, has_other_macs
 from pruning.describe import RunFacts
 from pruning.events import Finished
 from pruning.metrics import Accuracy, Histogram, Measurement
@@ -445,10 +446,12 @@ def bin_table(parts: Sequence[RunHistogram]) -> pd.DataFrame:
 
 def run_table(runs: Sequence[ComparedRun], reference: ComparedRun) -> pd.DataFrame:
     """A row for each run, and how it compares with the reference."""
-    return pd.DataFrame([_run_row(run, reference) for run in runs])
+    more = any(has_other_macs(run.end) for run in runs)
+    return pd.DataFrame([_run_row(run, reference, more) for run in runs])
 
 
-def _run_row(run: ComparedRun, reference: ComparedRun) -> dict[str, Any]:
+def _run_row(run: ComparedRun, reference: ComparedRun, more: bool) -> dict[str, Any]:
+    """more: MACs that belong to no weight are counted too, in a column of their own."""
     final = run.end.deliverable
     base = reference.end.deliverable
     change = words.points(final.accuracy, base.accuracy)
@@ -466,6 +469,7 @@ def _run_row(run: ComparedRun, reference: ComparedRun) -> dict[str, Any]:
         "weights": final.kept,
         "of reference": "—" if same else of_reference,
         "MACs": final.macs_kept,
+        **({WHOLE_MACS: final.all_macs_kept} if more else {}),
         "bytes, bitmask": final.size.sparse,
         "bytes, compressed": final.size.compressed,
         "latency": words.ms(final.latency),

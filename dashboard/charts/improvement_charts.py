@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dashboard import colours, words
+from dashboard.charts import reasons
 from dashboard.charts.base import HATCH, layout
 from dashboard.charts.improvements import (
     FigureRow,
@@ -330,11 +331,20 @@ def _point_numbers(
 # ---------------------------------------------------------------- how speed was measured
 
 
-def timing_protocol(end: Finished, onnx_timings: Timings | None = None) -> str:
-    """How speed was measured, and whether the control held: two timings of the same model."""
+def timing_protocol(
+    end: Finished,
+    onnx_timings: Timings | None = None,
+    unmeasured: str = reasons.NOT_IN_THIS_RUN,
+) -> str:
+    """How speed was measured, and whether the control held: two timings of the same model.
+
+    unmeasured: why the run has no timings, where it has none.
+    """
     timings = [*end.dense.timings, *(onnx_timings or {}).get("dense", ())]
     controls = [timing.control for timing in timings if timing.control is not None]
     if not controls:
+        if not timings:
+            return f"Hatched: modelled. Speed was not measured. {unmeasured}"
         return (
             "Hatched: modelled. Speed has no control in this run, "
             "which was made before there was one: run again."

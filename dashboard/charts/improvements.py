@@ -96,18 +96,23 @@ class NotImproved(NamedTuple):
 
 
 def against_dense(
-    end: Finished, *, structured: bool, onnx_timings: Timings | None = None
+    end: Finished,
+    *,
+    structured: bool,
+    onnx_timings: Timings | None = None,
+    unmeasured: str = reasons.NOT_IN_THIS_RUN,
 ) -> ResultPanel:
     """Compare the masked and the compact model of a run with its dense one.
 
-    onnx_timings: measured after the run, when somebody asked for them.
+    onnx_timings: measured after the run, when somebody asked for them; unmeasured: why a figure is
+    not there, as a stopped run has another reason than an old one.
     """
     states = {"dense": end.dense, "masked": end.final}
     absent = {}
     if end.compact:
         states["compact"] = end.compact
     else:
-        absent["compact"] = reasons.why_no_compact(end, structured)
+        absent["compact"] = reasons.why_no_compact(end, structured, unmeasured)
     for state, timings in (onnx_timings or {}).items():
         if state in states:
             measured = states[state]
@@ -123,7 +128,19 @@ def against_dense(
         _share_row("train/test gap", states, train_test_gap, "gap"),
         _share_row("calibration error", states, _calibration, "calibration"),
     ]
+    rows = [_explained(row, unmeasured) for row in rows]
     return ResultPanel(rows, tuple(states), absent)
+
+
+def _explained(row: FigureRow, unmeasured: str) -> FigureRow:
+    """The row with the run's own reason for what was not measured."""
+    improvements = {
+        state: replace(improvement, why=unmeasured)
+        if improvement.why == reasons.NOT_IN_THIS_RUN
+        else improvement
+        for state, improvement in row.improvements.items()
+    }
+    return replace(row, improvements=improvements)
 
 
 # ---------------------------------------------------------------- costs: less is better
@@ -271,6 +288,7 @@ def _ratio(dense: float | None, value: float | None, reason: str, state: str) ->
 # ---------------------------------------------------------------- speed
 
 RUNTIMES = ("torch", "torch CSR", "ONNX Runtime")
+UNTIMED = "PyTorch, 1 example"
 VERDICTS = {"faster": "better", "slower": "worse", "the same": "same"}
 """A timing's verdict -> an improvement's; the others are the same word."""
 
@@ -278,6 +296,11 @@ VERDICTS = {"faster": "better", "slower": "worse", "the same": "same"}
 def _speed(states: States, structured: bool) -> list[FigureRow]:
     """One row for each runtime, batch size and thread count that any state was timed with."""
     timings = [timing for m in states.values() for timing in m.timings]
+    if not timings:  # else nothing would say that speed was not measured
+        missing = Improvement("times", None, "not measured", reasons.NOT_IN_THIS_RUN)
+        cells = {state: words.ms(m.latency) for state, m in states.items()}
+        improvements = {state: missing for state in states if state != "dense"}
+        return [FigureRow("Speed", UNTIMED, cells, improvements)]
     setups = dict.fromkeys((timing.runtime, timing.batch, timing.threads) for timing in timings)
 
     def place(setup: tuple[str, int, int]) -> tuple[int, int]:

@@ -138,4 +138,4 @@ def about_matrix(shown: Inspection, name: str) -> str:
             "pale where that mean is at or below the threshold (an estimate)."
         )
     removed = shown.removed(name)
-    return f"Stronger colour, larger weight; pale cells are removed, {removed:,} of them."
+    return f"Stronger colour, larger weight; pale cells are pruned, {removed:,} of them."

@@ -357,6 +357,6 @@ def finding(name: str, removed: int, total: int, where: str) -> str:
     """A histogram's title: how many of a layer's weights are pruned. where: `within ±0.02`."""
     layer = words.layer_name(name)
     if not removed or not where:
-        return f"{layer}: nothing is removed, {words.plural(total, 'weight')} kept"
+        return f"{layer}: nothing is pruned, {words.plural(total, 'weight')} kept"
     share = words.percent(removed / total)
     return f"{layer}: {removed:,} of {total:,} weights ({share}) removed, {where}"

@@ -9,6 +9,11 @@ NOT_IN_THIS_RUN = (
     "This run was made before this was measured, or has no data or example input for it: run again."
 )
 
+STOPPED = (
+    "Left out, because the run was stopped: it is measured when a run comes to its end. "
+    "Press Run again{way}."
+)
+
 # Several figures share a reason: each is written once and named in the tables below.
 ZEROS_ARE_STORED = "With few zeros, saying where they are costs about what they save."
 SAME_TENSORS = "The tensors that remain are about as large."
@@ -20,7 +25,7 @@ WITHIN_NOISE = "Within the interval: noise does not tell them apart."
 
 # (figure, state) -> why it does not cost less than dense
 COSTS = {
-    ("weights", "masked"): "Nothing was removed.",
+    ("weights", "masked"): "Nothing was pruned.",
     ("file", "masked"): ZEROS_ARE_STORED,
     ("compressed", "masked"): ZEROS_ARE_STORED,
     ("memory", "masked"): "At run time PyTorch holds a zero in four bytes like any number.",
@@ -29,7 +34,7 @@ COSTS = {
         "PyTorch multiplies zeros too; only a runtime that skips them would save their operations."
     ),
     ("skipping", "masked"): "No weight that is used became zero.",
-    ("weights", "compact"): "Nothing was removed.",
+    ("weights", "compact"): "Nothing was pruned.",
     ("file", "compact"): SAME_TENSORS,
     ("compressed", "compact"): SAME_TENSORS,
     ("memory", "compact"): SAME_TENSORS,
@@ -75,10 +80,16 @@ SPEED = {
 }
 
 
+def why_stopped(can_continue: bool) -> str:
+    """Why a stopped run lacks a figure, and what to press."""
+    way = ", or Continue to do only the rest" if can_continue else ""
+    return STOPPED.format(way=way)
+
+
 def why_not_better(figure: str, state: str, verdict: str) -> str:
     """Why a figure of a state did not improve on dense."""
     answer = ANSWERS.get((figure, verdict))
-    return answer or COSTS.get((figure, state), "Nothing was removed.")
+    return answer or COSTS.get((figure, state), "Nothing was pruned.")
 
 
 def why_not_faster(timing: Timing, state: str, structured: bool) -> str:
@@ -109,10 +120,12 @@ def _control_failed(timing: Timing) -> str:
     )
 
 
-def why_no_compact(end: Finished, structured: bool) -> str:
-    """Why a run has no compact model."""
+def why_no_compact(end: Finished, structured: bool, unmeasured: str = NOT_IN_THIS_RUN) -> str:
+    """Why a run has no compact model. unmeasured: why it lacks figures that runs have."""
     if not end.sparsity:
-        return "Nothing was removed: a compact model would be the dense one."
+        return "Nothing was pruned: a compact model would be the dense one."
+    if structured and unmeasured != NOT_IN_THIS_RUN:
+        return unmeasured
     if structured:
         return "No compact model was built by this run."
     return "Single weights leave no tensor smaller: a compact model would be the masked one."

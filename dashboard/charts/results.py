@@ -11,6 +11,9 @@ from pruning.events import Finished, Measurement
 from pruning.metrics import accuracy_change
 from pruning.recipe import Recipe
 
+WHOLE_MACS = "MACs of the whole model"
+"""With those that belong to no weight: what published figures count."""
+
 NO_CHANGE = 1.05  # ratios below it are not called an improvement
 
 
@@ -51,29 +54,36 @@ def stage_table(end: Finished, recipe: Recipe) -> pd.DataFrame:
     """What each stage measured, in words: a column for each, and the change from dense to the
     model that the run is for.
     """
-    columns = {
-        "measured": [
-            "accuracy (test)",
-            "loss (test)",
-            "weights",
-            "MACs",
-            "sparse file (bitmask)",
-            "sparse file, compressed",
-            "latency, one example",
-        ]
-    }
+    more = has_other_macs(end)
+    names = [
+        "accuracy (test)",
+        "loss (test)",
+        "weights",
+        "MACs of these weights" if more else "MACs",
+        *([WHOLE_MACS] if more else []),
+        "sparse file (bitmask)",
+        "sparse file, compressed",
+        "latency, one example",
+    ]
+    columns = {"measured": names}
     for name, stage in stages(end, recipe).items():
         columns[name] = [
             words.percent(stage.accuracy),
             words.NOT_MEASURED if stage.loss is None else f"{stage.loss:.3f}",
             words.whole(stage.kept),
             words.count(stage.macs_kept),
+            *([words.count(stage.all_macs_kept)] if more else []),
             words.size(stage.size.sparse),
             words.size(stage.size.compressed),
             _latency(stage, end),
         ]
-    columns["change"] = _changes(end)
+    columns["change"] = _changes(end, more)
     return pd.DataFrame(columns)
+
+
+def has_other_macs(end: Finished) -> bool:
+    """Whether some of the model's MACs belong to no weight: attention's two products."""
+    return bool(end.dense.macs_other)
 
 
 def _latency(stage: Measurement, end: Finished) -> str:
@@ -83,8 +93,8 @@ def _latency(stage: Measurement, end: Finished) -> str:
     return words.ms(stage.latency)
 
 
-def _changes(end: Finished) -> list[str]:
-    """From dense to the last column, in the order of the table's rows."""
+def _changes(end: Finished, more: bool) -> list[str]:
+    """From dense to the last column, in the order of the table's rows. more: `has_other_macs`."""
     dense, final = end.dense, end.deliverable
     accuracy = ""
     if dense.accuracy and final.accuracy:
@@ -95,11 +105,13 @@ def _changes(end: Finished) -> list[str]:
     latency = ""
     if dense.latency and final.latency:
         latency = f"{words.times(final.latency.median / dense.latency.median)} the time"
+    whole_macs = [_less(dense.all_macs_kept, final.all_macs_kept, "fewer")] if more else []
     return [
         accuracy,
         loss,
         _less(dense.kept, final.kept, "fewer"),
         _less(dense.macs_kept, final.macs_kept, "fewer"),
+        *whole_macs,
         _less(dense.size.sparse, final.size.sparse, "smaller"),
         _less(dense.size.compressed, final.size.compressed, "smaller"),
         latency,

@@ -138,7 +138,7 @@ HELP = {
     "pruning. Weights stay as they are.",
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
     "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
-    "time. Where whole channels or heads are removed.",
+    "time. Where whole channels or heads are pruned.",
     "embeddings": "Where units lie in single layers. Embeddings are looked up and not multiplied: "
     "it makes the file smaller and nothing faster. Channels take their part of them along anyway.",
     "rewind": "After each pruning, train again from there instead of fine-tuning. "

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import jobs, state, words
-from dashboard.charts import improvement_charts, improvements, structure
+from dashboard.charts import improvement_charts, improvements, reasons, structure
 from dashboard.charts.improvements import NotImproved, ResultPanel
 from dashboard.charts.prune import RunHistory
 from dashboard.views import _frame, _run_panel
@@ -16,6 +16,7 @@ from pruning.errors import PruningError
 from pruning.events import Finished, build
 from pruning.metrics import Energy, Timing
 from pruning.recipe import Recipe
+from pruning.runs import follow_ups
 from pruning.runs.store import Job
 
 OnnxTimings = dict[str, tuple[Timing, ...]]
@@ -32,16 +33,31 @@ TIMING = (
 )
 
 
-def panel_of(end: Finished, recipe: Recipe, onnx_timings: OnnxTimings | None = None) -> ResultPanel:
+def panel_of(
+    job: Job, end: Finished, recipe: Recipe, onnx_timings: OnnxTimings | None = None
+) -> ResultPanel:
     granularity = registry.entry("granularity", recipe.granularity)
-    structured = bool(granularity.tags.get("structured"))
-    return improvements.against_dense(end, structured=structured, onnx_timings=onnx_timings)
+    return improvements.against_dense(
+        end,
+        structured=bool(granularity.tags.get("structured")),
+        onnx_timings=onnx_timings,
+        unmeasured=why_unmeasured(job, recipe),
+    )
+
+
+def why_unmeasured(job: Job, recipe: Recipe) -> str:
+    """Why the run lacks figures that others have."""
+    if job.state != "stopped":
+        return reasons.NOT_IN_THIS_RUN
+    halted = _run_panel.history_of(job.id).halted
+    rest = follow_ups.continued(recipe, job.id, halted) if halted else None
+    return reasons.why_stopped(can_continue=rest is not None)
 
 
 def result_panel(job: Job, end: Finished, recipe: Recipe, history: RunHistory) -> None:
     """Curves beside the picture, then what did not improve and why, then the table, folded."""
     onnx_timings, onnx_status = onnx(job, recipe)
-    panel = panel_of(end, recipe, onnx_timings)
+    panel = panel_of(job, end, recipe, onnx_timings)
     if recipe.epochs:
         left, right = st.columns([5, 7], gap="medium")
         with left:
@@ -56,7 +72,9 @@ def result_panel(job: Job, end: Finished, recipe: Recipe, history: RunHistory) -
         _frame.chart(figure, alt=alt, name=f"improvements-{job.id}")
     no_improvement(improvements.not_improved(panel))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        protocol = improvement_charts.timing_protocol(end, onnx_timings)
+        protocol = improvement_charts.timing_protocol(
+            end, onnx_timings, why_unmeasured(job, recipe)
+        )
         st.caption(words.plain(protocol), width="stretch")
         offer_onnx(job, recipe, onnx_status)
     with st.expander("Every figure, side by side", icon=":material/table:"):

@@ -10,6 +10,7 @@ from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import compare, compare_improvements
 from dashboard.charts.compare import ComparedRun
 from dashboard.charts.compare_improvements import RunImprovements
+from dashboard.charts.results import WHOLE_MACS
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
@@ -28,10 +29,13 @@ COLUMN_HELP = {
         "what earlier ones removed was fine-tuned already."
     ),
     "weights": "Of the compact model, where whole units were pruned; so are MACs, bytes, latency.",
+    "MACs": "Of the weights kept.",
+    WHOLE_MACS: "With those that belong to no weight, such as attention's products of queries, "
+    "keys and values, which pruning weights does not change: what published figures count.",
     "bytes, bitmask": "A sparse file: a bit for each weight, and the values kept.",
     "bytes, compressed": "The sparse file, compressed as in a zip file.",
 }
-COUNTS = ("weights", "MACs", "bytes, bitmask", "bytes, compressed")
+COUNTS = ("weights", "MACs", WHOLE_MACS, "bytes, bitmask", "bytes, compressed")
 
 
 # ---------------------------------------------------------------- which runs
@@ -214,7 +218,7 @@ def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     for run in runs:
         # Timed only where somebody asked for it on the result: comparing starts no work.
         onnx_timings, _ = onnx(finished[run.id], run.recipe)
-        panel = panel_of(run.end, run.recipe, onnx_timings)
+        panel = panel_of(finished[run.id], run.end, run.recipe, onnx_timings)
         panels.append(RunImprovements(run.letter, run.recipe.criterion, panel))
     if compare_improvements.figure_names(panels):
         finding = compare_improvements.finding(panels)
