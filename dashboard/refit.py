@@ -33,12 +33,15 @@ def use_granularity(name: str) -> None:
     if recipe.scope != "manual":
         forms.attempt(**fields)
         return
-    state.remember_share(recipe.ratios, share_of(recipe))
-    fallen_back = without_ratios(recipe)
+    # Half of the channels is not half of the weights, and weights are what all granularities have.
+    state.remember_share(recipe.ratios, share_of(recipe, of_weights=True))
+    fallen_back, source = without_ratios(recipe)
     by_layer = {key: getattr(fallen_back, key) for key in ("scope", "scope_options", "sparsity")}
-    if forms.changed(**fields, **by_layer, ratios={}):
+    by_default = Recipe(granularity=name).counted
+    budget = "" if by_default == "weights" else "weights"
+    if forms.changed(**fields, **by_layer, budget=budget, ratios={}):
         why = f"The ratios by layer were of {words.units(recipe)}"
-        state.note_adjustment(f"{why}: {_now(state.recipe())}")
+        state.note_adjustment(f"{why}: {_now(state.recipe(), source)}")
 
 
 def check() -> None:
@@ -69,30 +72,41 @@ def refitted(recipe: Recipe, layers: Collection[str]) -> tuple[Recipe, str]:
         recipe = replace(recipe, ratios={})  # not used, and nothing to tell of
         return recipe, " ".join(sentences)
     if missing:
-        recipe = without_ratios(recipe)
+        recipe, source = without_ratios(recipe)
         why = f"The ratios by layer do not fit {title}, which has no {_named(missing)}"
-        sentences.append(f"{why}: {_now(recipe)}")
+        sentences.append(f"{why}: {_now(recipe, source)}")
     return recipe, " ".join(sentences)
 
 
-def without_ratios(recipe: Recipe) -> Recipe:
-    """A manual recipe by the scope that it had before, pruning as much as its ratios came to."""
-    share = state.remembered_share(recipe.ratios)
-    if share is None:  # a link's: its model is not known
-        share = fmean(recipe.ratios.values()) if recipe.ratios else recipe.sparsity
+CAME_TO = "about as much as they came to"
+MEAN = "the mean of the ratios, as what they came to is not known here"
+UNSET = "as it says beside its ratios, of which it had none"
+
+
+def without_ratios(recipe: Recipe) -> tuple[Recipe, str]:
+    """A manual recipe by the scope that it had before, pruning as much as its ratios came to; and
+    where that share is from, a clause.
+    """
+    share, source = state.remembered_share(recipe.ratios), CAME_TO
+    if share is None and recipe.ratios:  # a link's: its model is not known
+        share, source = fmean(recipe.ratios.values()), MEAN
+    elif share is None:
+        share, source = recipe.sparsity, UNSET
     before = state.before_manual()
     scope = before.scope if before and before.budgeted else "global"
-    return replace(
+    fallen_back = replace(
         recipe,
         scope=scope,
         scope_options=before.scope_options if before and scope == before.scope else {},
         sparsity=round(min(MOST, max(LEAST, share)), 3),
         ratios={},
     )
+    return fallen_back, source
 
 
-def share_of(recipe: Recipe) -> float:
-    """What a manual recipe's ratios come to on its model: a share of the recipe's budget.
+def share_of(recipe: Recipe, *, of_weights: bool = False) -> float:
+    """What a manual recipe's ratios come to on its model: a share of the recipe's budget, or of
+    the weights.
 
     Exact where the model is scored; else by the layers' weights.
     """
@@ -100,7 +114,8 @@ def share_of(recipe: Recipe) -> float:
     try:
         study = jobs.study("scores", **spec) if jobs.was_requested("scores", **spec) else None
         if study is not None:
-            return study.ranking.preview(recipe).share
+            preview = study.ranking.preview(recipe)
+            return preview.sparsity if of_weights else preview.share
     except PruningError:  # failed, or the ratios fit this model no more than the next
         pass
     return share_by_weights(recipe.ratios, models.layer_weights(recipe.model) or {})
@@ -114,11 +129,13 @@ def share_by_weights(ratios: Mapping[str, float], weights: Mapping[str, int]) ->
     return removed / sum(weights.values())
 
 
-def _now(recipe: Recipe) -> str:
-    """`the recipe prunes 77.4 % of the weights now, scope global, as much as they came to.`"""
+def _now(recipe: Recipe, source: str) -> str:
+    """`the recipe now prunes 77.4 % of the weights, scope global: about as much as they came to.`
+
+    source: where that share is from, a clause.
+    """
     share = f"{words.share(recipe.sparsity)} of the {words.counted(recipe)}"
-    scope = words.display_name(recipe.scope)
-    return f"the recipe prunes {share} now, scope {scope}, which is what they came to."
+    return f"the recipe now prunes {share}, scope {words.display_name(recipe.scope)}: {source}."
 
 
 def _missing(names: Collection[str], layers: Collection[str]) -> list[str]:

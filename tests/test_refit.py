@@ -57,6 +57,29 @@ def test_it_falls_back_to_the_scope_that_it_had_before() -> None:
     assert recipe_of(page).scope == "lamp"
 
 
+def test_a_fallback_says_where_its_share_is_from() -> None:
+    """A link's model is not at hand: its ratios' mean was called what they came to."""
+    page = opened("model", r=state.encode(replace(MANUAL, model="digits-mlp")))
+    said = next(box.value for box in page.info if "conv1" in box.value).replace("\u00a0", " ")
+    assert recipe_of(page).sparsity == pytest.approx(sum(BY_LAYER.values()) / len(BY_LAYER))
+    assert "42.5 % of the weights, scope global" in said and "the mean of the ratios" in said
+    page = opened("model", r=state.encode(MANUAL))
+    page.button(key="choose-digits-mlp").click().run()
+    said = next(box.value for box in page.info if "conv1" in box.value)
+    assert refit.CAME_TO in said and "mean" not in said
+
+
+def test_another_granularity_keeps_the_share_of_the_weights_and_says_of_what() -> None:
+    """A share of the weights became one of the channels, which is another amount."""
+    page = settle(opened("sensitivity", r=state.encode(MANUAL)))
+    page.selectbox(key="map-granularity").set_value("channel").run()
+    recipe = recipe_of(page)
+    assert (recipe.granularity, recipe.counted) == ("channel", "weights")
+    assert recipe.sparsity == pytest.approx(share(MANUAL), abs=0.002)
+    said = next(box.value for box in page.info if "ratios by layer" in box.value)
+    assert "of the weights" in said and refit.CAME_TO in said
+
+
 def test_weights_of_your_own_in_the_same_architecture_keep_the_ratios() -> None:
     names = models.layer_names("digits-cnn")
     assert names is not None
