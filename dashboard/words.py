@@ -400,13 +400,20 @@ def _cut_value(name: str, start: int, end: int) -> int:
 
 
 def _numbered_part(name: str, width: int) -> str | None:
-    """`layer_3…out_proj`: the last numbered part and the last one; None where they do not fit."""
+    """`layer_3…out_proj`: the last numbered part and the last one, shorter where they must be, as
+    in `3…in_proj`; None where not even that fits.
+    """
     *parts, last = name.split(".")
     numbered = next((part for part in reversed(parts) if re.search(r"\d", part)), None)
     if numbered is None:
         return None
-    cut = f"{'_'.join(numbered.split('_')[-2:])}…{last}"
-    return cut if len(cut) <= width else None
+    short = last.removesuffix("_weight")
+    words = numbered.split("_")
+    for head, tail in ((words[-2:], last), (words[-2:], short), (words[-1:], short)):
+        cut = f"{'_'.join(head)}…{tail}"
+        if len(cut) <= width:
+            return cut
+    return None
 
 
 # ---------------------------------------------------------------- what differs

@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from dashboard import words
-from dashboard.charts import base
+from dashboard.charts import base, layers
+from dashboard.components import strip
 
 ROOM = (300.0, 200.0)
 
@@ -87,6 +88,8 @@ def test_labels_on_one_line_are_spread() -> None:
         ("encoder.layers.encoder_layer_3.mlp.0.weight", 22, "encoder…layer_3.mlp.0"),
         ("layer2.0.downsample.0.weight", 18, "layer2.0…nsample.0"),
         ("encoder.layers.encoder_layer_10.self_attention.out_proj", 24, "layer_10…out_proj"),
+        ("encoder.layers.encoder_layer_10.self_attention.in_proj_weight", 17, "layer_10…in_proj"),
+        ("encoder.layers.encoder_layer_10.self_attention.in_proj_weight", 14, "10…in_proj"),
     ],
 )
 def test_a_long_name_is_cut_in_the_middle(name: str, width: int, short: str) -> None:
@@ -95,9 +98,9 @@ def test_a_long_name_is_cut_in_the_middle(name: str, width: int, short: str) -> 
 
 
 def test_cut_names_of_a_transformer_stay_apart() -> None:
-    parts = ("self_attention.out_proj", "mlp.0", "mlp.3")
+    parts = ("self_attention.in_proj_weight", "self_attention.out_proj", "mlp.0", "mlp.3")
     names = [f"encoder.layers.encoder_layer_{i}.{part}" for i in range(12) for part in parts]
-    for width in (20, 24):
+    for width in (strip.NAME, layers.NAME, 20, 24):
         cut = [words.layer_name(name, width) for name in names]
         assert len(set(cut)) == len(names)
         assert max(map(len, cut)) <= width
