@@ -132,6 +132,18 @@ def test_joined_bins_keep_every_weight_and_the_reach(total):
     assert len(fewer) >= 32 and len(wide) == len(fewer) + 1
 
 
+def test_no_weight_is_called_kept_where_whole_units_go() -> None:
+    edges, counts = np.linspace(-1, 1, 257), np.arange(256)
+    panels = [
+        layers.Panel("a", edges, counts, None, 0.9),
+        layers.Panel("b", edges, counts, None, 0.0),
+    ]
+    figure = layers.multiples(panels, "a", title="", dark=False)
+    bars = {trace["name"]: trace["x"] for trace in figure["data"]}
+    assert max(bars["before pruning"]) < 1 < min(bars["kept"])  # the first panel, the second
+    assert not bars["removed"]
+
+
 def test_sixty_layers_are_two_traces():
     edges, counts = np.linspace(-1, 1, 257), np.arange(256)
     panels = [layers.Panel(f"layer{i}.weight", edges, counts, 0.3, 0.5) for i in range(60)]

@@ -21,6 +21,8 @@ HEADING = 52  # pixels above the panels
 MARGIN = 0.05  # of a panel's width, on each side of its bars
 NAME = 17  # letters of a layer's name: as many as fit the narrowest panel
 MOST_BINS = 64  # more do not show in so small a panel
+ACROSS = 5  # panels in a row
+NARROWEST = 132 * ACROSS  # pixels of a row whose names keep clear of each other
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def multiples(
     *,
     title: str,
     dark: bool,
-    across: int = 5,
+    across: int = ACROSS,
     log: bool = False,
 ) -> Figure:
     """A small histogram for each layer.
@@ -76,20 +78,25 @@ def multiples(
     across = min(across, len(panels))
     down = math.ceil(len(panels) / across)
     tones = colours.palette(dark)
-    kept, removed = _Bars(), _Bars()
+    kept, removed, unsettled = _Bars(), _Bars(), _Bars()
     shapes: list[dict[str, Any]] = []
     notes = []
     for i, panel in enumerate(panels):
         # A panel is one unit wide and high; the first stands at the top left.
         x = i % across
         y = down - 1 - i // across
-        _draw(panel, x, y, kept, removed, log)
+        # Whole units are pruned, or scores are no |w|: this axis does not tell which weights go.
+        unknown = panel.threshold is None and panel.removed > 0
+        _draw(panel, x, y, unsettled if unknown else kept, removed, log)
         shapes.append(_frame(x, y, panel.name == chosen, tones))
         shapes += _thresholds(panel, x, y, tones)
         notes.append(_label(panel, x, y, panel.name == chosen, tones))
     hidden = {"visible": False, "fixedrange": True}
+    data = [removed.trace(tones.removed, "removed"), kept.trace(tones.kept, "kept")]
+    if unsettled.x:
+        data.append(unsettled.trace(tones.muted, "before pruning"))
     return {
-        "data": [removed.trace(tones.removed, "removed"), kept.trace(tones.kept, "kept")],
+        "data": data,
         "layout": layout(
             title,
             dark,
