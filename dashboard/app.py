@@ -38,4 +38,5 @@ if __name__ == "__main__":
     _frame.follow()  # last: only now it is known what the page waits for
 else:
     redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
-    app = st.App(__file__, middleware=[redirect, Middleware(server.StyleMiddleware)])
+    style = Middleware(server.StyleMiddleware, lengths=_frame.LENGTHS)
+    app = st.App(__file__, middleware=[redirect, style])

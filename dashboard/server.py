@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,15 @@ class StyleMiddleware:
 
     Drawn by the script it would come after the first picture, too late for what it is for: to hold
     places that Streamlit's client fills a second later.
+
+    lengths: in pixels, by the names of the variables that page.css reads.
     """
 
-    def __init__(self, app: Asgi) -> None:
+    def __init__(self, app: Asgi, lengths: Mapping[str, int]) -> None:
         self.app = app
-        self.style = f"<style>{STYLE.read_text(encoding='utf-8')}</style></head>".encode()
+        values = "".join(f"--{name}: {pixels}px; " for name, pixels in lengths.items())
+        style = f":root {{ {values}}}\n{STYLE.read_text(encoding='utf-8')}"
+        self.style = f"<style>{style}</style></head>".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":

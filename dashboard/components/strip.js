@@ -1,7 +1,7 @@
 // The strip of layers: a block for each, as wide as its weights. Click or Enter selects; arrows
 // move.
 // data: {blocks: [{id, short, weights, kept: share or null, colour, sentence}], chosen,
-//        legend: [[text, colour]], tones: {pale, paler, ink, muted, ground}}
+//        height: of the blocks, in pixels, legend: [[text, colour]], tones: {pale, paler, ink, muted, ground}}
 
 const UPRIGHT = 17; // pixels of a block that an upright name fits
 
@@ -30,10 +30,8 @@ function draw(block, data, choose) {
 function fitNames(row) {
   const names = [...row.children].map((button) => button.querySelector(".name"));
   for (const name of names) name.classList.remove("upright", "none");
-  row.classList.remove("tall");
   const narrow = names.filter((name) => name.scrollWidth > name.parentElement.clientWidth + 1);
   const upright = narrow.filter((name) => name.parentElement.clientWidth >= UPRIGHT);
-  row.classList.toggle("tall", upright.length > 0);
   for (const name of narrow) name.classList.add(upright.includes(name) ? "upright" : "none");
 }
 
@@ -45,6 +43,7 @@ export default function (component) {
   const legend = root.querySelector(".legend");
   for (const [tone, value] of Object.entries(data.tones))
     root.style.setProperty(`--${tone}`, value);
+  root.style.setProperty("--blocks", `${data.height}px`);
   root.classList.toggle("dense", data.blocks.length > 24);
 
   const sentence = (id) =>

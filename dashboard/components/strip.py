@@ -9,6 +9,8 @@ from dashboard import colours, state, words
 from dashboard.components.base import control
 
 NAME = 14  # letters of a layer on its block
+BLOCKS = 112  # pixels: as high as an upright name of so many letters needs
+HEIGHT = BLOCKS + 35  # pixels of the whole, with the sentence below
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
     data = {
         "blocks": [_block_data(block, total, dark) for block in blocks],
         "chosen": chosen,
+        "height": BLOCKS,
         "legend": _legend(blocks, dark),
         "tones": {
             "pale": tones.removed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import jobs, models, state, waits, words
+from dashboard.charts import layers
+from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from pruning.errors import PruningError
@@ -26,6 +28,9 @@ ABOUT = (
 )
 POLL = 0.3  # seconds between two looks at a study that a page waits for
 MOST_LINES = 3  # of running work at the bottom
+TILES = 95  # pixels of large numbers, each with another below it
+LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": layers.NARROWEST}
+"""What page.css has to know of elements, as it names them. tests/e2e measures them."""
 STOP = ":material/stop_circle:"
 SHORTCUTS = {
     "Run": "Ctrl+Enter",
@@ -373,15 +378,22 @@ CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d",
 
 
 def chart(
-    figure: dict[str, Any], *, alt: str, table: pd.DataFrame | None = None, name: str
+    figure: dict[str, Any],
+    *,
+    alt: str,
+    table: pd.DataFrame | None = None,
+    name: str,
+    small: bool = False,
 ) -> None:
     """A chart with its takeaway for a screen reader, and a file name for its picture.
 
     table: the chart's numbers, offered below it; None where the page shows them elsewhere.
+    small: it is made of many small ones, which a narrow page scrolls sideways.
     """
     figure = headed(figure)
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
-    st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
+    with st.container(key=f"small-{name}") if small else nullcontext():
+        st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
     if table is not None:
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             alt = f"The numbers of the chart: {alt}"

@@ -13,6 +13,7 @@ from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import inspect, layers, one_layer
 from dashboard.charts.base import HEIGHT, Array, Figure
 from dashboard.charts.inspect import Inspection
+from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.views import _frame
 from pruning.errors import PruningError
@@ -51,7 +52,7 @@ def page() -> None:
 
 
 def skeleton(model: str) -> None:
-    st.skeleton(height=98)
+    st.skeleton(height=STRIP)
     left, right = _frame.halves()
     with left:
         text = f"Reading every weight of {models.title(model)}."
@@ -310,7 +311,7 @@ def all_layers(shown: Inspection, layer: str, log: bool) -> None:
         }
     )
     alt = f"A small histogram for each of {len(panels)} layers; {takeaway}."
-    _frame.chart(figure, alt=alt, table=table, name="all-layers")
+    _frame.chart(figure, alt=alt, table=table, name="all-layers", small=True)
 
 
 _frame.question("What is in this layer, and what would the recipe prune of it?")

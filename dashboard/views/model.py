@@ -5,13 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from dashboard import jobs, models, state, tables, words
+from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.components.top import to_top_when_changed
 from dashboard.views import _frame, _model_picker
 from pruning.runs.results import Study
 
-STRIP, TABLE = 98, 330  # pixels
 TABLE_HEADER, TABLE_ROW = 37, 35  # pixels
+MOST_ROWS = 10  # of the table of layers; more are scrolled
 
 
 def example() -> None:
@@ -50,15 +51,19 @@ def current_model(model: str) -> None:
         with left:
             _frame.waiting(
                 f"Measuring {models.title(model)}: its layers, and its answers on the test data.",
-                TABLE,
+                table_height(len(blocks) or MOST_ROWS),
                 jobs.request("card", model=model),
             )
-        right.skeleton(height=TABLE)
+        right.skeleton(height=table_height(len(blocks) or MOST_ROWS))
         return
     with left:
         layer_table(study)
     with right:
         answers(study)
+
+
+def table_height(layers: int) -> int:
+    return TABLE_HEADER + TABLE_ROW * min(MOST_ROWS, layers)
 
 
 def layer_table(study: Study) -> None:
@@ -76,7 +81,7 @@ def layer_table(study: Study) -> None:
         table,
         hide_index=True,
         column_config=columns,
-        height=min(TABLE, TABLE_HEADER + TABLE_ROW * len(table)),
+        height=table_height(len(table)),
         alt=f"Layers of {study.data['model']}: shapes, weights and multiply-accumulates.",
         key="layers",
     )
