@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ SAME = "within the interval"
 NAMED_POINTS = 4  # runs, beyond which a point has its letter alone: a legend has the names
 NARROWEST = 300  # pixels: the plot of the narrowest chart, on a phone
 PLOT = 310  # pixels: its height
+WIDEST = 1500  # pixels: the plot on a projector of 1920
+NEAR = 60  # pixels around a point where its label stands
 LABEL = 14  # pixels of a letter
 
 
@@ -157,7 +160,14 @@ def _names(
         for run, value in zip(runs, at, strict=True)
     ]
     sizes = [text_size(name, LABEL) for name in names]
-    places = place_labels(pixels, sizes, (NARROWEST, PLOT), taken)
+    scale = PLOT / (top - bottom)
+    whiskers = [
+        (x - 2, y - scale * above, x + 2, y + scale * below)
+        for run, (x, y) in zip(runs, pixels, strict=True)
+        for above, below in [_whiskers(run)]
+    ]
+    lines = _near_lines(runs, pixels)
+    places = place_labels(pixels, sizes, (NARROWEST, PLOT), [*taken, *whiskers, *lines])
     labels = []
     for run, value, name, size, place in zip(runs, at, names, sizes, places, strict=True):
         if place is None:
@@ -185,6 +195,25 @@ def _names(
             label |= {"xshift": place.right, "yshift": -place.down}
         labels.append(label)
     return labels
+
+
+def _near_lines(
+    runs: Sequence[ComparedRun], pixels: Sequence[tuple[float, float]]
+) -> list[Rectangle]:
+    """What the lines that join runs take near each point, in the narrowest chart and the widest."""
+    place = {run.id: at for run, at in zip(runs, pixels, strict=True)}
+    taken: list[Rectangle] = []
+    for family in families(runs):
+        for one, other in itertools.pairwise(family):
+            for start, end in ((one, other), (other, one)):
+                (x, y), (to_x, to_y) = place[start.id], place[end.id]
+                for stretch in (1.0, WIDEST / NARROWEST):
+                    across, down = (to_x - x) * stretch, to_y - y
+                    length = math.hypot(across, down) or 1.0
+                    for away in range(8, NEAR, 4):
+                        at_x, at_y = x + across / length * away, y + down / length * away
+                        taken.append((at_x - 2, at_y - 2, at_x + 2, at_y + 2))
+    return taken
 
 
 def families(runs: Sequence[ComparedRun]) -> list[list[ComparedRun]]:
@@ -216,7 +245,7 @@ def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool) -> Figure:
     tones = colours.palette(dark)
     accuracy = run.accuracy
     assert accuracy is not None
-    low, high = accuracy.interval
+    above, below = _whiskers(run)
     value = cost(run.end.deliverable, kind)
     amount = words.size(value) if kind == "bytes" else words.count(value)
     hover = [
@@ -239,14 +268,22 @@ def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool) -> Figure:
         "error_y": {
             "type": "data",
             "symmetric": False,
-            "array": [100 * high - _percent(run)],
-            "arrayminus": [_percent(run) - 100 * low],
+            "array": [above],
+            "arrayminus": [below],
             "color": style.colour,
             "thickness": 1.5,
             "width": 5,
         },
         "hovertemplate": "<br>".join(hover) + "<extra></extra>",
     }
+
+
+def _whiskers(run: ComparedRun) -> tuple[float, float]:
+    """How far the interval of the accuracy reaches above it and below it, in percent."""
+    if run.accuracy is None:
+        return 0.0, 0.0
+    low, high = run.accuracy.interval
+    return 100 * high - _percent(run), _percent(run) - 100 * low
 
 
 def _percent(run: ComparedRun) -> float:
@@ -286,7 +323,8 @@ def _accuracy_range(runs: Sequence[ComparedRun]) -> list[float]:
     low = 100 * min(accuracy.interval[0] for accuracy in accuracies)
     high = 100 * max(accuracy.interval[1] for accuracy in accuracies)
     room = max(high - low, 2.0)
-    return [max(0.0, low - 0.08 * room), min(100 + 0.04 * room, high + 0.08 * room)]
+    # Above the highest there is room for the name of a dense model's line.
+    return [max(0.0, low - 0.08 * room), min(100 + 0.08 * room, high + 0.08 * room)]
 
 
 def _dense(
@@ -369,13 +407,18 @@ def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bo
                 "y": 1.02,
                 "xanchor": "left",
                 "yanchor": "bottom",
-                "text": f"{run.letter} · {part.final.sum():,} of {part.dense.sum():,} kept",
+                "text": f"{run.letter} · {_kept(part)}",
                 "showarrow": False,
                 "font": {"color": tones.text, "size": 14},
             }
         )
     figure["annotations"] = labels
     return {"data": data, "layout": figure}
+
+
+def _kept(part: Histogram) -> str:
+    """`1.3 M of 2.4 M kept`: short, because the next chart's stands beside it."""
+    return f"{words.count(int(part.final.sum()))} of {words.count(int(part.dense.sum()))} kept"
 
 
 def _cell_axes(

@@ -50,10 +50,14 @@ def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
     names = figure_names(runs)
     tones = colours.palette(dark)
     heights = {name: -float(i) for i, name in enumerate(names)}
-    data = [_marks(run, place, len(runs), heights, dark) for place, run in enumerate(runs)]
-    values = [x for trace in data for x in trace["x"]]
-    low = min([0.8, *values]) / 1.15
+    changes = [improvement.change for run in runs for _, improvement in _ratios(run)]
+    values = [change.value for change in changes if change]
+    low = min([0.8, *values]) / 1.4  # room for a letter and its ratio, left of the mark
     high = max([2.0, *values]) * 1.3
+    near_rim = low ** (1 / 3) * high ** (2 / 3)  # from two thirds of the log axis on
+    data = [
+        _marks(run, place, len(runs), heights, near_rim, dark) for place, run in enumerate(runs)
+    ]
     rows = {
         "tickvals": list(heights.values()),
         "ticktext": names,
@@ -67,7 +71,7 @@ def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
         finding(runs),
         dark,
         height,
-        xaxis=ratio_axis(low, high, "times better than its own dense model (log)"),
+        xaxis=ratio_axis(low, high, "times better than dense (log)"),
         yaxis=rows,
         shapes=[vertical_line(1, tones)],
     )
@@ -90,14 +94,21 @@ def finding(runs: Sequence[RunImprovements]) -> str:
 
 
 def _marks(
-    run: RunImprovements, place: int, runs: int, heights: dict[str, float], dark: bool
+    run: RunImprovements,
+    place: int,
+    runs: int,
+    heights: dict[str, float],
+    near_rim: float,
+    dark: bool,
 ) -> dict[str, Any]:
-    """A run's marks. place: of the run among all, from the top of each row to its bottom."""
+    """A run's marks. place: of the run among all, from the top of each row to its bottom;
+    near_rim: the ratio from which on a narrow chart has no room right of a mark.
+    """
     style = colours.technique(run.criterion, dark)
     tones = colours.palette(dark)
     # Each run has a line of its own in the row, so that no letter lies on another.
     offset = (runs / 2 - place - 0.5) * 0.86 / runs
-    x, y, symbols, texts, inks, hovers = [], [], [], [], [], []
+    x, y, symbols, texts, sides, inks, hovers = [], [], [], [], [], [], []
     for row, improvement in _ratios(run):
         if improvement.change is None:
             continue
@@ -106,6 +117,9 @@ def _marks(
         y.append(heights[row.name] + offset)
         symbols.append(style.marker if decided else f"{style.marker}-open")
         texts.append(_text(run.letter, improvement.change, decided))
+        # Right of a mark below 1 the text would lie on the line of dense.
+        left = improvement.change.value < 1 or improvement.change.value > near_rim
+        sides.append("middle left" if left else "middle right")
         inks.append(tones.text if decided else tones.muted)
         hover = f"{run.letter}, {row.name}: {amount(row, improvement)}"
         hovers.append(f"{hover}<br>{improvement.why}" if improvement.why else hover)
@@ -116,7 +130,7 @@ def _marks(
         "y": y,
         "marker": {"color": style.colour, "symbol": symbols, "size": 10},
         "text": texts,
-        "textposition": "middle right",
+        "textposition": sides,
         "textfont": {"color": inks, "size": 13},
         "cliponaxis": False,
         "hoverinfo": "text",

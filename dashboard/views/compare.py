@@ -66,9 +66,10 @@ def until(job: Job) -> str:
     return f", {job.message[0].lower()}{job.message[1:].rstrip('.')}"
 
 
-def option_name(job: Job, several_models: bool) -> str:
-    """A run's name in the list of runs: its model where there are several, and what it did."""
-    parts = [models.title(job.spec.get("model", ""))] if several_models else []
+def option_name(job: Job) -> str:
+    """A run's name in the list of runs: its model unless it is the current one, what it did."""
+    model = job.spec.get("model", "")
+    parts = [models.title(model)] if model != state.recipe().model else []
     parts.append(words.label(jobs.recipe_of(job), jobs.facts(job)))
     parts.append("example" if tables.is_example(job) else job.id[:4])
     return " · ".join(parts) + until(job)
@@ -96,10 +97,9 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
             "deleted, not finished, or of another workspace."
         )
         st.warning(text, icon=":material/warning:")
-    several_models = len({job.spec.get("model") for job in finished.values()}) > 1
 
     def name(id: str) -> str:
-        return option_name(finished[id], several_models)
+        return option_name(finished[id])
 
     def lettered(id: str) -> str:
         return f"{compare.LETTERS[picked.index(id)]} · {name(id)}"
@@ -107,30 +107,29 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
     def pick_first(id: str) -> None:
         state.pick([id, *picked])
 
-    with st.container(horizontal=True, gap="medium"):
-        forms.bound(
-            st.multiselect,
-            "Runs",
-            picked,
-            state.pick,
-            key="compare-runs",
-            options=list(finished),
-            format_func=name,
-            max_selections=MOST,
-            placeholder="Pick finished runs",
-            wrap=True,
-            width="stretch",
-        )
-        forms.bound(
-            st.selectbox,
-            "Reference",
-            picked[0],
-            pick_first,
-            key="compare-reference",
-            options=picked,
-            format_func=lettered,
-            width=260,
-        )
+    forms.bound(
+        st.multiselect,
+        "Runs",
+        picked,
+        state.pick,
+        key="compare-runs",
+        options=list(finished),
+        format_func=name,
+        max_selections=MOST,
+        placeholder="Pick finished runs",
+        wrap=True,
+        width="stretch",
+    )
+    forms.bound(
+        st.selectbox,
+        "Reference",
+        picked[0],
+        pick_first,
+        key="compare-reference",
+        options=picked,
+        format_func=lettered,
+        width=420,
+    )
     return [finished[id] for id in picked]
 
 
@@ -256,7 +255,8 @@ def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         f"Histograms of {name} for {words.plural(len(shown), 'run')}, on the same axes: "
         "kept over dense."
     )
-    _frame.chart(figure, alt=alt, table=compare.bin_table(shown), name="compare-histograms")
+    table = compare.bin_table(shown)
+    _frame.chart(figure, alt=alt, table=table, name="compare-histograms", small=True)
     without = [run.letter for run, histograms in read if layer not in histograms]
     if without:
         st.caption(f"{', '.join(without)} has no layer called {words.plain(name)}.")
