@@ -474,7 +474,7 @@ def _band(band: Spread, y0: float, y1: float, dark: bool) -> Figure:
 def _rho_axes(rows: Sequence[str], dark: bool) -> Figure:
     """ρ along x, its zero marked; a named row for each criterion or layer."""
     x = {
-        "title": {"text": "ρ with the loss change, and its 95 % interval; grey: random orders"},
+        "title": {"text": "ρ, its 95 % interval; grey: random orders"},
         "range": [-1.05, 1.05],
         "showgrid": True,
         "zeroline": True,

@@ -91,7 +91,11 @@ function drawLine(root, line, data, x, y) {
     .join("");
   if (!diamonds) {
     const more = line.style === "train" ? {} : { "stroke-dasharray": data.dash };
-    root.append(svg("path", { class: `line ${line.style}`, d: path, stroke: colour, ...more }));
+    // A first point is a dot: nothing leads to it yet.
+    const only = line.points.length === 1;
+    const d = only ? `${path}h0` : path;
+    const name = `line ${line.style}${only ? " only" : ""}`;
+    root.append(svg("path", { class: name, d, stroke: colour, ...more }));
   }
   const many = !diamonds && line.points.length > MANY;
   if (many) drawBand(root, line, colour, x, y);

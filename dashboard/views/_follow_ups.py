@@ -70,7 +70,7 @@ def _rows(job: Job, recipe: Recipe, end: Finished, alive: bool) -> None:
         if alive and not any(run and run.state in jobs.LIVE for run in runs.values()):
             st.rerun()  # the whole page: it waits for the answers to be paired
         others = [_comparison(kind, job, recipe, run) for kind, run in runs.items() if run]
-        st.markdown("##### Comparison runs")
+        st.header("Comparison runs", anchor=False)
         finding = charts.finding(end, others)
         if finding:
             st.markdown(words.plain(finding))

@@ -263,7 +263,7 @@ def schedule(recipe: Recipe) -> None:
     st.markdown("**Schedule**")
     forms.pick("schedule", "Schedule", also=partial(schedule_steps, recipe))
     st.markdown("**Fine-tuning**")
-    steps, epochs, rate = st.columns(3, gap="small")
+    steps, epochs, rate = st.columns(3, gap="small", vertical_alignment="bottom")
     with steps:
         number("steps", disabled=recipe.schedule == "one_shot")
     with epochs:

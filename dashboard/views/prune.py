@@ -24,7 +24,7 @@ def page() -> None:
     if id and state.watched() != id:
         with _frame.guarded():
             ended(id)
-    left, right = st.columns([5, 7], gap="large")
+    left, right = st.columns([5, 7], gap="medium")
     study = None
     with right, _frame.guarded():
         controls(recipe)
@@ -45,15 +45,17 @@ def page() -> None:
 
 def controls(recipe: Recipe) -> None:
     """How much, as a number; how long it takes; and Run."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        with st.container(width=130):
-            _recipe_panel.number("sparsity", disabled=not recipe.budgeted)
-        st.caption(words.plain(duration(recipe)), text_alignment="right", width="stretch")
+    # Columns, whose text wraps: in a row of its own width Run would wrap, below the others.
+    share, time, start = st.columns([4, 5, 4], vertical_alignment="bottom", gap="small")
+    with share:
+        _recipe_panel.number("sparsity", disabled=not recipe.budgeted)
+    time.caption(words.plain(duration(recipe)), text_alignment="right")
+    with start:
         st.button(
             "Run",
             type="primary",
             icon=":material/play_arrow:",
-            width=110,
+            width="stretch",
             on_click=_run_panel.start,
             args=(recipe,),
             key="run-now",
@@ -65,7 +67,7 @@ def duration(recipe: Recipe) -> str:
     """How long the run will take, from earlier ones on this machine."""
     expected = jobs.expected("run", recipe.to_dict())
     if expected is None:
-        return "Not timed here yet"  # short: Run stays beside it
+        return "Not timed here yet"
     return f"Takes {waits.takes(expected)} (estimate)"
 
 

@@ -87,6 +87,12 @@ def heading(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """Which run it is, and what can be done with it."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         _frame.question(_run_panel.name(job))
+        actions(job, recipe, history)
+
+
+def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
+    """What can be done with a run: buttons and a link, on one line."""
+    with st.container(horizontal=True, vertical_alignment="center", width="content", gap="small"):
         _follow_ups.go_on(job, recipe, history.halted)
         st.button(
             "Run again",

@@ -432,7 +432,7 @@ def numbers(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None
     table = charts.table(charts.ordered(rows, points, state.widget_value(state.MAP_SORT)), points)
     shares = ("removed", "accuracy")
     columns = {name: st.column_config.NumberColumn(name, format="percent") for name in shares}
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Table", icon=":material/table:", type="tertiary"):
             st.dataframe(
                 table,
