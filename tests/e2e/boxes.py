@@ -49,7 +49,15 @@ MEASURE = r"""
     });
   }
 
-  let texts = 0; // a number for each text, for its own lines may touch
+  // A number for each paragraph: its own lines may touch, and its parts stand in these lines.
+  const paragraphs = new Map();
+
+  function paragraph(element) {
+    let at = element;
+    while (getComputedStyle(at).display === "inline" && parentOf(at)) at = parentOf(at);
+    if (!paragraphs.has(at)) paragraphs.set(at, paragraphs.size);
+    return paragraphs.get(at);
+  }
 
   function note(text, rect, element, turned) {
     const label = text.trim().replace(/\s+/g, " ").slice(0, 60);
@@ -63,7 +71,7 @@ MEASURE = r"""
     const { left, top, right, bottom } = found.box;
     boxes.push({
       label,
-      text: texts,
+      text: turned ? `label ${boxes.length}` : paragraph(element),
       top,
       bottom,
       corners: turned ?? [[left, top], [right, top], [right, bottom], [left, bottom]],
@@ -72,7 +80,6 @@ MEASURE = r"""
 
   function walk(root) {
     for (const child of root.childNodes) {
-      texts += 1;
       if (child.nodeType === Node.TEXT_NODE) {
         const range = document.createRange();
         range.selectNodeContents(child);
@@ -105,11 +112,11 @@ MEASURE = r"""
 class Box:
     """A line of text and where it is seen, in pixels of the viewport. corners: four, in order.
 
-    text: a number that lines of the same text share.
+    text: what parts and lines of the same paragraph share; each label of a drawing has its own.
     """
 
     label: str
-    text: int
+    text: int | str
     top: float
     bottom: float
     corners: list[tuple[float, float]]

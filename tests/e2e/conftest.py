@@ -53,6 +53,16 @@ def tab(browser: Browser, scheme: str) -> Iterator[Page]:
     context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
     page = context.new_page()
     page.set_default_timeout(20_000)
+    errors = complaints(page)
+    yield page
+    if os.environ.get("CI") is None:
+        picture(page, f"last-{scheme}")
+    context.close()
+    assert errors == []
+
+
+def complaints(page: Page) -> list[str]:
+    """Errors and warnings of the page's console: a list that fills from now on."""
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
@@ -61,11 +71,7 @@ def tab(browser: Browser, scheme: str) -> Iterator[Page]:
 
     page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    if os.environ.get("CI") is None:
-        picture(page, f"last-{scheme}")
-    context.close()
-    assert errors == []
+    return errors
 
 
 def picture(page: Page, name: str) -> None:

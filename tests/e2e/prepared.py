@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dashboard import example, state
+from dashboard.charts import lottery
 from pruning.recipe import Recipe
 from pruning.runs.handlers import do
 from pruning.runs.store import Store
@@ -34,15 +36,25 @@ UNSTRUCTURED = [
 ]
 
 
+TICKETS = replace(state.LOTTERY_RECIPE, steps=4, epochs=1, sparsity=0.8)
+SET = "5e7a5e7a5e"
+"""The id of a set of lottery runs."""
+
+
 def finished_runs(home: Path) -> list[str]:
-    """Run a structured recipe and seven others to their end, here; their ids, in that order."""
+    """Run a structured recipe and seven others to their end, here; their ids, in that order.
+
+    And a lottery of two seeds, the set SET.
+    """
     store = Store(home)
     example.ensure(store)
+    for recipe in lottery.recipes(TICKETS, 2):
+        _finished(store, recipe, batch=SET)
     return [_finished(store, recipe) for recipe in (STRUCTURED, *UNSTRUCTURED)]
 
 
-def _finished(store: Store, recipe: Recipe) -> str:
-    id = store.submit("run", recipe.to_dict())
+def _finished(store: Store, recipe: Recipe, batch: str | None = None) -> str:
+    id = store.submit("run", recipe.to_dict(), batch=batch)
     job = store.claim(queues=("run",))
     assert job is not None and job.id == id
     do(store, job, lambda: False)
@@ -64,6 +76,7 @@ def addresses(runs: Sequence[str], *, large: bool = True) -> dict[str, str]:
         "compare-3": f"/compare?{structured}&c={','.join(runs[:3])}",
         "compare-8": f"/compare?{structured}&c={','.join(runs[:8])}",
         "lottery": f"/lottery?{structured}",
+        "lottery-set": f"/lottery?{structured}&set={SET}",
         "structure": f"/structure?{structured}",
         "criteria": f"/criteria?{structured}",
     }

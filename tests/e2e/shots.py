@@ -17,8 +17,6 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
 HEIGHTS = {1920: 1080, 1280: 800, 1024: 768, 800: 1100, 390: 844}
-MODES = {"sensitivity": ("Curves",)}
-"""Choices on a page that are pictures of their own."""
 
 
 def unfolded(page: Page, width: int) -> None:

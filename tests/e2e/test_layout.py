@@ -1,4 +1,6 @@
-"""No text lies on another and none is cut, on any page, on a laptop's and a projector's width."""
+"""No text lies on another and none is cut, on any page, from a projector's width to a phone's; and
+what helps in narrow windows is there.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,28 @@ from collections.abc import Iterator
 
 import pytest
 from e2e import boxes, prepared, served, shots, steps
-from playwright.sync_api import Browser
+from e2e.conftest import complaints
+from playwright.sync_api import Browser, Page, expect
 
-WIDTHS = (1280, 1024)
+from dashboard.views import _frame
+
+WIDTHS = (1920, 1280, 1024, 800, 390)
+LAPTOP, PHONE = 1280, 390
+RESERVED = {"strip-height": '[class*="st-key-strip-"]', "tiles-height": ".st-key-tiles"}
+"""Heights that page.css reserves -> where."""
+NATURAL = """
+element => {
+  element.style.minHeight = "0";
+  const height = element.getBoundingClientRect().height;
+  element.style.minHeight = "";
+  return height;
+}
+"""
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[served.Served, list[str]]]:
-    """A server on a workspace with a structured run and seven others."""
+    """A server on a workspace with a structured run, seven others and a lottery."""
     place = tmp_path_factory.mktemp("layout") / "workspace"
     runs = prepared.finished_runs(place)
     running = served.serve(place)
@@ -21,24 +37,75 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[served.Serv
     running.end()
 
 
-def test_no_text_lies_on_another_or_is_cut(
-    home: tuple[served.Served, list[str]], browser: Browser
-) -> None:
-    running, runs = home
-    context = browser.new_context(
-        viewport={"width": WIDTHS[0], "height": 800}, color_scheme="light"
-    )
+@pytest.fixture
+def wide(browser: Browser) -> Iterator[Page]:
+    """A tab as wide as a projector, whose console must show no error or warning at its end."""
+    context = browser.new_context(viewport={"width": WIDTHS[0], "height": 800})
     page = context.new_page()
     page.set_default_timeout(60_000)
+    errors = complaints(page)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def test_no_text_lies_on_another_or_is_cut(
+    home: tuple[served.Served, list[str]], wide: Page
+) -> None:
+    running, runs = home
     faults = {}
+    measured = set()
     for name, address in prepared.addresses(runs, large=False).items():
-        steps.open_at(page, running.url + address, wait=60_000)
-        for width in WIDTHS:
-            shots.unfolded(page, width)
-            texts, cut = boxes.measure(page)
+        steps.open_at(wide, running.url + address, wait=60_000)
+        for width in WIDTHS:  # one load for all: pages follow the window
+            shots.unfolded(wide, width)
+            texts, cut = boxes.measure(wide)
             assert len(texts) > 20, f"{name} shows nothing at {width}"
             overlapping = boxes.overlaps(texts)
-            if overlapping or cut:
+            # A phone is for reading, and shortens names of runs where they are picked.
+            if overlapping or (cut and width != PHONE):
                 faults[name, width] = (overlapping, cut)
-    context.close()
+            if width == LAPTOP:
+                measured |= check_reserved_heights(wide)
     assert faults == {}
+    assert measured == set(RESERVED)
+
+
+def check_reserved_heights(page: Page) -> set[str]:
+    """What page.css reserves for elements is what they take; names of those that are here."""
+    here = set()
+    for name, selector in RESERVED.items():
+        for element in page.locator(selector).all():
+            natural = element.evaluate(NATURAL)
+            assert abs(natural - _frame.LENGTHS[name]) <= 1, f"{name}: it takes {natural}"
+            here.add(name)
+    return here
+
+
+def test_narrow_windows_name_the_page_and_fold_the_sidebar(
+    home: tuple[served.Served, list[str]], wide: Page
+) -> None:
+    running, _ = home
+    sidebar = wide.get_by_test_id("stSidebar")
+    name = wide.locator(".here")
+    steps.open_at(wide, f"{running.url}/structure", wait=60_000)
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
+    expect(name).to_be_hidden()
+
+    wide.set_viewport_size({"width": 1024, "height": 768})
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
+    expect(name).to_be_hidden()  # the navigation has room for every page
+    wide.get_by_test_id("stExpandSidebarButton").click()
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
+    wide.set_viewport_size({"width": 800, "height": 1100})
+    expect(name).to_have_text("Structure")
+    expect(name).to_be_visible()
+    # Whoever opened it keeps it open, until the window was wide again.
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
+
+    wide.set_viewport_size({"width": 1280, "height": 800})
+    expect(name).to_be_hidden()
+    wide.set_viewport_size({"width": 800, "height": 1100})
+    expect(sidebar).to_have_attribute("data-collapsed", "true")
+    wide.set_viewport_size({"width": 1280, "height": 800})
+    expect(sidebar).to_have_attribute("data-collapsed", "false")
