@@ -12,7 +12,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -310,11 +310,16 @@ def open_lottery_set(id: str | None) -> None:
 
 @dataclass(frozen=True)
 class Upload:
-    """The last uploaded file. id: None when it was refused; message: the report, or why."""
+    """The last uploaded file.
+
+    id: None when it was refused; message: the report, or why; elsewhere: sample that a refused file
+    fits -> the model that it is there.
+    """
 
     name: str
     id: str | None
     message: str
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
 
 def last_upload() -> Upload | None:

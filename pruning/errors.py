@@ -22,7 +22,7 @@ Each message names the thing, the value and the way out, in one sentence a page 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -106,6 +106,14 @@ class DataError(PruningError):
 
 class FileRefused(PruningError):
     """A file that is not read: the message says why and what to do instead."""
+
+
+class FitsAnother(FileRefused):
+    """Weights that do not fit the architecture asked for, and do fit others. fits: their names."""
+
+    def __init__(self, refusal: str, fits: Sequence[str]) -> None:
+        super().__init__(f"{refusal} They fit {' and '.join(fits)}.")
+        self.fits = tuple(fits)
 
 
 class RunError(PruningError):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from pruning import formats
-from pruning.errors import FileRefused, UnknownName
+from pruning.errors import FileRefused, FitsAnother, UnknownName
 from pruning.formats import architecture
 from pruning.formats.types import Expected, file_name, shown
 
@@ -382,6 +382,37 @@ def test_sample_and_torchvision_architectures_by_name(
         FileRefused, match=r"mine\.pt does not fit torchvision:vit_h_14 \(392 missing"
     ):
         formats.accept(path, "torchvision:vit_h_14", home)
+
+
+def test_weights_of_another_sample_are_refused_with_its_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """page.md, fault 28: it listed tensors, though it knew every architecture."""
+    import sample_models
+
+    monkeypatch.setattr(architecture, "expected", EXPECTED)
+    path = home.parent / "mine.pt"
+    for name in sample_models.names():
+        weights = sample_models.build(name, seed=3).state_dict()
+        torch.save({"state_dict": {f"module.{n}": t for n, t in weights.items()}}, path)
+        wrong = "digits-mlp" if name != "digits-mlp" else "digits-cnn"
+        with pytest.raises(FitsAnother) as refused:
+            formats.accept(path, wrong, home)
+        assert name in refused.value.fits and wrong not in refused.value.fits
+        assert str(refused.value).endswith(f"They fit {' and '.join(refused.value.fits)}.")
+    assert not formats.uploads(home)
+    # Refused for what is in it, not for where it was brought: no other place takes it either.
+    weights = sample_models.build("mnist-lenet5", seed=3).state_dict()
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    torch.save(weights, path)
+    with pytest.raises(FileRefused) as refused_for_nan:
+        formats.accept(path, "mnist-lenet5", home)
+    assert not isinstance(refused_for_nan.value, FitsAnother)
+
+
+def test_the_shapes_of_samples_are_those_that_are_built() -> None:
+    for name, shapes in architecture.samples().items():
+        assert shapes == architecture._build(name), name
 
 
 def test_an_architecture_is_described_by_a_process_of_its_own() -> None:

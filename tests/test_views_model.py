@@ -126,3 +126,24 @@ def test_prefixed_weights_are_matched_and_become_the_current_model(tmp_path):
     assert any("mine.pt" in box.value and "module" in box.value for box in page.success)
     assert state.decode(page.query_params["r"]).model.startswith("upload:")
     assert list(page.dataframe[0].value["weights"]) == [19200, 30000, 1000]
+
+
+def test_weights_of_another_sample_are_used_there_without_bringing_them_again(tmp_path):
+    """page.md, fault 28."""
+    import torch
+
+    import sample_models
+
+    torch.save(sample_models.build("digits-mlp", seed=3).state_dict(), tmp_path / "mine.pt")
+    page = opened()
+    page.segmented_control(key="way").set_value("Your own weights").run()
+    page.selectbox(key="own-architecture").set_value("digits-cnn").run()
+    page.file_uploader[0].upload("mine.pt", (tmp_path / "mine.pt").read_bytes()).run()
+    page.run()
+    assert any("refused" in box.value and "digits-mlp" in box.value for box in page.error)
+    assert state.decode(page.query_params["r"]).model == "digits-cnn"
+    page.button(key="elsewhere-digits-mlp").click()
+    settle(page.run())
+    assert not page.exception and not page.error
+    assert state.decode(page.query_params["r"]).model.startswith("upload:")
+    assert list(page.dataframe[0].value["weights"]) == [19200, 30000, 1000]

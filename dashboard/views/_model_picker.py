@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import streamlit as st
 import sample_models
 from dashboard import models, refit, state, words
 from dashboard.views import _frame
-from pruning.errors import PruningError
+from pruning.errors import FitsAnother, PruningError
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 INPUTS = {
@@ -24,6 +26,7 @@ INPUTS = {
 
 FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt"]
 LARGEST_UPLOAD = 1024  # MB
+MOST_OFFERED = 3  # samples that weights fit as well as the one that was chosen
 SAMPLES, ARCHITECTURES, UPLOAD = "Samples", "torchvision", "Your own weights"
 
 
@@ -147,12 +150,34 @@ def accept(file: Any, model: str) -> None:
         try:
             with st.spinner(wait):
                 upload = formats.accept(path, model, filename=file.name)
+        except FitsAnother as error:
+            state.note_upload(
+                state.Upload(file.name, None, str(error), elsewhere(path, file.name, error.fits))
+            )
         except PruningError as error:
             state.note_upload(state.Upload(file.name, None, str(error)))
         else:
             state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
             use(upload.model)
     st.rerun()
+
+
+def elsewhere(path: Path, name: str, fits: Sequence[str]) -> dict[str, str]:
+    """Sample that the weights fit -> the model that they are there, kept already: the file itself
+    is dropped, and need not be brought again.
+    """
+    from pruning import formats
+
+    kept = {}
+    for architecture in fits[:MOST_OFFERED]:
+        with suppress(PruningError):
+            kept[architecture] = formats.accept(path, architecture, filename=name).model
+    return kept
+
+
+def use_elsewhere(name: str, architecture: str, model: str) -> None:
+    state.note_upload(state.Upload(name, model, f"All tensors fit {architecture}."))
+    use(model)
 
 
 def report() -> None:
@@ -164,5 +189,13 @@ def report() -> None:
     message = words.plain(upload.message)
     if upload.id is None:
         st.error(f"{name} was refused. {message}", icon=":material/block:")
+        for architecture, model in upload.elsewhere.items():
+            st.button(
+                f"It fits {architecture}: use it there",
+                key=f"elsewhere-{architecture}",
+                icon=":material/redo:",
+                on_click=use_elsewhere,
+                args=(upload.name, architecture, model),
+            )
     else:
         st.success(f"{name} is the current model. {message}", icon=":material/check_circle:")

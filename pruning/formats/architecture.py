@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 
 from pruning.errors import RunError, UnknownName
+from pruning.formats import safe
 from pruning.formats.sandbox import ROOT
-from pruning.formats.types import Expected
+from pruning.formats.types import WHOLE, Expected
+from pruning.storage import SAMPLES
 
 PATIENCE = 120.0
 """Seconds; importing torch and torchvision takes 5."""
@@ -30,6 +33,25 @@ def expected(model: str) -> Expected:
         _check_name(model)
         _cache[model] = _build(model) if "torch" in sys.modules else _ask(model)
     return _cache[model]
+
+
+@cache
+def samples() -> dict[str, Expected]:
+    """Of every sample model, read off its weights: nothing is built, so that asking costs nothing.
+
+    Without those whose weights are not here.
+    """
+    import sample_models
+
+    files = {name: SAMPLES / "weights" / f"{name}.safetensors" for name in sample_models.names()}
+    known = {}
+    for name, path in files.items():
+        if path.is_file():
+            with path.open("rb") as file:
+                entries = safe.contents(file, path.stat().st_size).entries
+            whole = frozenset(entry.name for entry in entries if entry.dtype in WHOLE)
+            known[name] = Expected({entry.name: entry.shape for entry in entries}, whole)
+    return known
 
 
 def _check_name(model: str) -> None:

@@ -1,8 +1,9 @@
 """The reading process: `python -m pruning.formats.reader_process FOLDER NAME`, the file as stdin.
 
 It sets limits on itself first. FOLDER/ask.json says what to do: {} describes; {"numbers": true}
-also judges every number; {"model", "shapes", "whole"} matches, judges and writes
-FOLDER/model.safetensors. The answer is FOLDER/answer.json: plain JSON, never a pickle.
+also judges every number; {"model", "shapes", "whole", "others"} matches, judges and writes
+FOLDER/model.safetensors; where that fails, "fits" of the answer names the others that would have
+matched. The answer is FOLDER/answer.json: plain JSON, never a pickle.
 Nothing of torch is imported: it would not be used.
 """
 
@@ -14,11 +15,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
 from pruning.formats.types import Contents, Expected
+
+if TYPE_CHECKING:
+    from pruning.formats.match import Match
 
 
 def bind() -> None:
@@ -62,7 +66,9 @@ def _read(
     result |= _description(contents)
     with guard.guarded(name):
         if "shapes" in question:
-            result["notes"] = _convert(file, contents, question, folder / "model.safetensors")
+            matched = _matched(contents, question, result)
+            _write(file, matched, folder / "model.safetensors")
+            result["notes"] = matched.notes
         elif question.get("numbers"):
             numbers.judge(file, contents.entries)
 
@@ -85,19 +91,31 @@ def _description(contents: Contents) -> dict[str, Any]:
     }
 
 
-def _convert(
-    file: BinaryIO, contents: Contents, question: dict[str, Any], out_file: Path
-) -> tuple[str, ...]:
-    """Write the weights under the architecture's names; how they were matched, a sentence each."""
-    from pruning.formats import numbers
+def _matched(contents: Contents, question: dict[str, Any], result: dict[str, Any]) -> Match:
+    """The file under the architecture's names; where it does not fit, "fits" of the result names
+    the others that it does fit.
+    """
     from pruning.formats.match import match
 
-    matched = match(contents, Expected.from_json(question), question["model"])
+    try:
+        return match(contents, Expected.from_json(question), question["model"])
+    except FileRefused:
+        result["fits"] = []
+        for name, shapes in question.get("others", {}).items():
+            with contextlib.suppress(FileRefused):
+                match(contents, Expected.from_json(shapes), name)
+                result["fits"].append(name)
+        raise
+
+
+def _write(file: BinaryIO, matched: Match, out_file: Path) -> None:
+    """Write the weights under the architecture's names."""
+    from pruning.formats import numbers
+
     with out_file.open("wb") as out:
         numbers.write(file, matched.tensors, out)
         out.flush()
         os.fsync(out.fileno())
-    return matched.notes
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pruning.errors import FileRefused, UnknownName
+from pruning.errors import FileRefused, FitsAnother, UnknownName
 from pruning.formats import architecture, guard, safe, sandbox
 from pruning.formats.types import Expected, Listed, Reading, file_name
 from pruning.storage import default_workspace, sync
@@ -102,8 +102,8 @@ def accept(
     """Checks the file, matches it with an architecture, and keeps it.
 
     model: a sample's or torchvision's name; filename: what its owner calls it, where `path` is a
-    spooled copy. Raises FileRefused in one sentence with the way out; UnknownName for an unknown
-    architecture.
+    spooled copy. Raises FileRefused in one sentence with the way out, FitsAnother where they fit
+    other samples; UnknownName for an unknown architecture.
     """
     name = file_name(filename or Path(path).name)
     with sandbox.opened(Path(path), name) as file, _scratch(workspace, name) as folder:
@@ -119,7 +119,12 @@ def accept(
             # A file without weights is refused before an architecture is built, which takes long.
             _raise_refusal(_ask(file, name, length, folder, {}))
         expected = architecture.expected(model)
-        question = {"model": model, **expected.to_json()}
+        others = {
+            other: shapes.to_json()
+            for other, shapes in architecture.samples().items()
+            if other != model
+        }
+        question = {"model": model, **expected.to_json(), "others": others}
         answer = _ask(file, name, length, folder, question)
         _raise_refusal(answer)
         with guard.guarded(name):
@@ -181,6 +186,8 @@ def _ask(
 
 
 def _raise_refusal(answer: dict[str, Any]) -> None:
+    if answer.get("refusal") and answer.get("fits"):
+        raise FitsAnother(str(answer["refusal"]), [str(name) for name in answer["fits"]])
     if answer.get("refusal"):
         raise FileRefused(str(answer["refusal"]))
 
