@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -86,9 +86,10 @@ class Measured:
 
     stage: str
     measurement: Measurement
-    # Younger than the first stored runs.
+    # Younger than the first stored runs. seconds: that the pass over the test data took.
     validation: Accuracy | None = None
     validation_loss: float | None = None
+    seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -259,6 +260,24 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Halting:
+    """A Stop was heard: training has ended, and what it reached is kept, and measured next.
+
+    step, epoch, done, planned: as in Halted.
+    """
+
+    step: int
+    epoch: int
+    done: int
+    planned: int
+
+    @property
+    def where(self) -> str:
+        """`after epoch 3 of 10`, or `after step 3 of 10` where no epochs are trained."""
+        return f"after {'epoch' if self.epoch else 'step'} {self.done:,} of {self.planned:,}"
+
+
+@dataclass(frozen=True)
 class Halted:
     """Somebody pressed Stop.
 
@@ -279,7 +298,7 @@ class Halted:
         """`after epoch 3 of 10`, or `after step 3 of 10` where no epochs are trained."""
         if self.result is None:
             return "before the first epoch or step was done"
-        return f"after {'epoch' if self.epoch else 'step'} {self.done:,} of {self.planned:,}"
+        return Halting(self.step, self.epoch, self.done, self.planned).where
 
 
 Event = (
@@ -294,6 +313,7 @@ Event = (
     | Point
     | Forecast
     | Failed
+    | Halting
     | Halted
 )
 

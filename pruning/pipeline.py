@@ -20,11 +20,13 @@ from pruning.allocation.schedules import grow
 from pruning.coverage import baked_note, notes, plain_copy
 from pruning.errors import Stopped
 from pruning.events import (
+    Accuracy,
     Certificate,
     Epoch,
     Event,
     Finished,
     Halted,
+    Halting,
     Measured,
     Measurement,
     Notice,
@@ -66,7 +68,8 @@ class _Reached:
     """The last whole epoch of a run, or its last step where none is trained: what a Stop keeps.
 
     weights: parameters and buffers of that moment; masks, sparsity: likewise; step, epoch: as in
-    events; done: such epochs or steps in all; pruned, recalibrated: measured by then.
+    events; done: such epochs or steps in all; pruned, recalibrated: measured by then; validation:
+    accuracy and loss of that epoch, None where none is trained or there is no such data.
     """
 
     weights: State
@@ -77,6 +80,7 @@ class _Reached:
     done: int
     pruned: Measurement | None
     recalibrated: Measurement | None
+    validation: tuple[Accuracy, float] | None
 
 
 @dataclass
@@ -210,7 +214,10 @@ def _remembering(state: _State, events: Iterator[Event]) -> Iterator[Event]:
         done = state.reached.done if state.reached else 0
         match event:
             case Epoch(branch=""):  # a control's epochs are no part of the pruned network
-                _remember(state, event.step, event.epoch, event.sparsity, done + 1)
+                known = None
+                if event.accuracy is not None and event.loss is not None:
+                    known = (event.accuracy, event.loss)
+                _remember(state, event.step, event.epoch, event.sparsity, done + 1, known)
             case Pruned() if not trains:
                 _remember(state, event.step, 0, event.sparsity, done + 1)
             case Recalibrated() if not trains and state.reached:  # the same step, repaired
@@ -218,10 +225,25 @@ def _remembering(state: _State, events: Iterator[Event]) -> Iterator[Event]:
         yield event
 
 
-def _remember(state: _State, step: int, epoch: int, sparsity: float, done: int) -> None:
-    weights = state_of(state.work.model)
-    repaired = (state.pruned, state.recalibrated)
-    state.reached = _Reached(weights, state.masks, sparsity, step, epoch, done, *repaired)
+def _remember(
+    state: _State,
+    step: int,
+    epoch: int,
+    sparsity: float,
+    done: int,
+    validation: tuple[Accuracy, float] | None = None,
+) -> None:
+    state.reached = _Reached(
+        weights=state_of(state.work.model),
+        masks=state.masks,
+        sparsity=sparsity,
+        step=step,
+        epoch=epoch,
+        done=done,
+        pruned=state.pruned,
+        recalibrated=state.recalibrated,
+        validation=validation,
+    )
 
 
 def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> Iterator[Event]:
@@ -234,14 +256,16 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
     # Saved first, as at the end of a whole run.
     if keep is not None:
         keep(work.model, reached.masks)
+    planned = state.recipe.steps
+    if state.recipe.epochs:
+        planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
+    yield Halting(reached.step, reached.epoch, reached.done, planned)
     snapshot = take_snapshot(work)
     # The first training of a lottery makes the dense network: until it ends, it is what there is.
     dense = state.dense or snapshot
     final = beside_dense(snapshot, dense)
-    yield _measured("final", work, final)
-    planned = state.recipe.steps
-    if state.recipe.epochs:
-        planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
+    # The epoch has been measured on validation data: another pass would only be waited for.
+    yield _measured("final", work, final, known=reached.validation)
     yield Halted(
         reached.step,
         reached.epoch,
@@ -264,8 +288,10 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     Before all that comes the training of network slimming, where it is asked for.
     """
     recipe, work = state.recipe, state.work
+    began = time.perf_counter()
     state.dense = take_snapshot(state.original)
-    yield _measured("dense", state.original, state.dense.measurement)
+    took = time.perf_counter() - began
+    yield _measured("dense", state.original, state.dense.measurement, seconds=took)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     _lay_out(state)
     yield from _without_use(recipe, work)
@@ -311,9 +337,11 @@ def _lottery(state: _State) -> Iterator[Event]:
     if recipe.rewind == "learning_rate":  # the weights stay: they are "put back" as they are now
         rewound = state_of(work.model)
     # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
+    began = time.perf_counter()
     state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
+    took = time.perf_counter() - began
     _lay_out(state)
-    yield _measured("dense", work, state.dense.measurement)
+    yield _measured("dense", work, state.dense.measurement, seconds=took)
     yield _ticket("dense", state, work, keeps_all, 0)
     yield from _without_use(recipe, work)
     yield from _skipped(recipe, state)
@@ -343,12 +371,22 @@ def _lottery(state: _State) -> Iterator[Event]:
             yield _ticket(kind, state, other, masks, step)
 
 
-def _measured(stage: str, work: Workpiece, on_test: Measurement) -> Measured:
-    """A stage on test data, and on the validation data that the epochs are measured on."""
+def _measured(
+    stage: str,
+    work: Workpiece,
+    on_test: Measurement,
+    *,
+    seconds: float | None = None,
+    known: tuple[Accuracy, float] | None = None,
+) -> Measured:
+    """A stage on test data, and on the validation data that the epochs are measured on.
+
+    seconds: that the former took; known: the latter, where it was measured of these weights before.
+    """
     if work.validation is None:
-        return Measured(stage, on_test)
-    accuracy, loss = evaluate(work.model, work.validation, work.loss)
-    return Measured(stage, on_test, accuracy, loss)
+        return Measured(stage, on_test, seconds=seconds)
+    accuracy, loss = known or evaluate(work.model, work.validation, work.loss)
+    return Measured(stage, on_test, accuracy, loss, seconds)
 
 
 def _lay_out(state: _State) -> None:

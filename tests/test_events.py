@@ -44,7 +44,7 @@ measurements = some.builds(
 plain = some.dictionaries(some.text(), some.integers() | some.text() | shares)
 any_event = some.one_of(
     some.builds(events.Started, recipe=plain, machine=plain),
-    some.builds(events.Measured, measurement=measurements),
+    some.builds(events.Measured, measurement=measurements, seconds=some.none() | finite),
     some.builds(events.Pruned, layers=layers, sparsity=shares),
     some.builds(
         events.Epoch,
@@ -64,6 +64,7 @@ any_event = some.one_of(
         sparsity=shares,
     ),
     some.builds(events.Failed),
+    some.builds(events.Halting),
     some.builds(events.Halted),
 )
 some.register_type_strategy(float, finite)

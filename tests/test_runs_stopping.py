@@ -10,13 +10,17 @@ import torch
 from torch import nn
 
 import pruning
-from pruning import Workpiece
+from dashboard import words
+from dashboard.charts import prune
+from dashboard.charts import results as charts
+from pruning import Workpiece, measurement
 from pruning.errors import RecipeError
-from pruning.events import Epoch, Event, Halted, Measured, Pruned, from_json
+from pruning.events import Epoch, Event, Halted, Halting, Measured, Pruned, from_json
+from pruning.measurement import quality
 from pruning.recipe import Recipe
 from pruning.runs import resolve, results, worker
 from pruning.runs.store import Job, Store
-from pruning.types import Masks
+from pruning.types import Batches, Masks
 from tests.toys import toy
 
 
@@ -94,6 +98,52 @@ def test_the_weights_kept_are_those_of_the_epoch_not_of_the_batch_it_was_stopped
     )
     assert isinstance(events[-1], Halted) and (events[-1].done, events[-1].planned) == (1, 5)
     assert all(torch.equal(stopped[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_after_a_stop_nothing_is_measured_that_is_known(
+    compact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody waits: one pass over the test data, said before it begins, and no other."""
+    work = toy("residual")
+    passes: list[object] = []
+    heard = False
+
+    def counted(model: nn.Module, data: Batches) -> torch.Tensor:
+        if heard:
+            passes.append(data)
+        return logits(model, data)
+
+    logits = quality.logits
+    monkeypatch.setattr(quality, "logits", counted)
+    monkeypatch.setattr(measurement, "logits", counted)
+    recipe = Recipe(granularity="channel", sparsity=0.5, epochs=4, finetune_compact=compact)
+    events: list[Event] = []
+
+    def stop() -> bool:
+        nonlocal heard
+        heard = sum(isinstance(event, Epoch) for event in events) >= 2
+        return heard
+
+    for event in pruning.run(recipe, work, stop=stop):
+        if isinstance(event, Halting):
+            assert not passes, "what is reached is said before anything is measured"
+        events.append(event)
+    *_, halting, final, halted = events
+    assert isinstance(halting, Halting) and isinstance(halted, Halted)
+    assert (halting.done, halting.planned, halting.where) == (2, 4, halted.where)
+    assert passes == [work.test]
+    # What was known is what would be measured.
+    epoch = [event for event in events if isinstance(event, Epoch)][-1]
+    assert isinstance(final, Measured)
+    assert (final.validation, final.validation_loss) == (epoch.accuracy, epoch.loss)
+    history = prune.history(events[:-2])
+    assert history.seconds is not None
+    about = words.seconds(history.seconds)
+    assert charts.stopping(history) == (
+        f"stopped after epoch 2 of 4; measuring what it reached on test data, about {about}"
+    )
+    assert charts.stopping(prune.history(events[:-3])).startswith("stopping with the batch")
 
 
 # ---------------------------------------------------------------- in the store

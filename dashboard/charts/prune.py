@@ -17,6 +17,7 @@ from pruning.events import (
     Finished,
     Forecast,
     Halted,
+    Halting,
     Layer,
     Measured,
     Measurement,
@@ -39,7 +40,7 @@ class RunHistory:
 
     epochs: that the run will train in all, without its controls; dense: on test data;
     dense_validation, dense_validation_loss: the same model on the data that epochs are measured on,
-    which runs before November 2026 did not measure.
+    which runs before November 2026 did not measure; seconds: that a pass over the test data takes.
     """
 
     epochs: int = 0
@@ -52,7 +53,9 @@ class RunHistory:
     notices: list[str] = field(default_factory=list)
     forecasts: list[Forecast] = field(default_factory=list)
     finished: Finished | None = None
+    halting: Halting | None = None
     halted: Halted | None = None
+    seconds: float | None = None
 
     @property
     def result(self) -> Finished | None:
@@ -83,6 +86,7 @@ def history(events: Iterable[Event]) -> RunHistory:
                 run.dense = event.measurement
                 run.dense_validation = event.validation
                 run.dense_validation_loss = event.validation_loss
+                run.seconds = event.seconds
             case Measured():
                 run.measured.append((run.done, event))
             case Pruned():
@@ -95,6 +99,8 @@ def history(events: Iterable[Event]) -> RunHistory:
                 run.forecasts.append(event)
             case Finished():
                 run.finished = event
+            case Halting():
+                run.halting = event
             case Halted():
                 run.halted = event
     return run

@@ -148,6 +148,15 @@ def verdict(end: Finished, recipe: Recipe, facts: RunFacts | None) -> str:
     return f"{did} Accuracy is {accuracy}{before}: {difference} from dense{tie}."
 
 
+def stopping(run: RunHistory) -> str:
+    """What a run does that was asked to stop."""
+    if run.halting is None:
+        return "stopping with the batch that is under way"
+    measuring = "measuring what it reached on test data"
+    time = f", about {words.seconds(run.seconds)}" if run.seconds is not None else ""
+    return f"stopped {run.halting.where}; {measuring}{time}"
+
+
 def stopped(run: RunHistory) -> str:
     """How far a stopped run came, and what of it is kept."""
     halted = run.halted

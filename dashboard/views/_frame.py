@@ -12,7 +12,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import jobs, models, state, waits, words
-from dashboard.charts import layers
+from dashboard.charts import layers, results
+from dashboard.charts.prune import history
 from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
@@ -345,10 +346,14 @@ def _line(job: Job, shortcut: str | None) -> None:
 
 
 def progress(job: Job) -> str:
-    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s remaining`."""
+    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s remaining`; of one that was asked to stop,
+    whether its training has ended.
+    """
     if job.state == "queued":
         return waits.place(jobs.wait(job))
     events = [event for _, event in jobs.events(job.id)]
+    if job.stopping and job.state == "running":
+        return results.stopping(history(events))
     return " · ".join([job.state, *_reached(events)])
 
 
