@@ -78,7 +78,7 @@ def refitted(recipe: Recipe, layers: Collection[str]) -> tuple[Recipe, str]:
     return recipe, " ".join(sentences)
 
 
-CAME_TO = "about as much as they came to"
+AS_MUCH = "about as much as they came to"
 MEAN = "the mean of the ratios, as what they came to is not known here"
 UNSET = "as it says beside its ratios, of which it had none"
 
@@ -87,7 +87,7 @@ def without_ratios(recipe: Recipe) -> tuple[Recipe, str]:
     """A manual recipe by the scope that it had before, pruning as much as its ratios came to; and
     where that share is from, a clause.
     """
-    share, source = state.remembered_share(recipe.ratios), CAME_TO
+    share, source = state.remembered_share(recipe.ratios), AS_MUCH
     if share is None and recipe.ratios:  # a link's: its model is not known
         share, source = fmean(recipe.ratios.values()), MEAN
     elif share is None:

@@ -66,7 +66,7 @@ def test_a_fallback_says_where_its_share_is_from() -> None:
     page = opened("model", r=state.encode(MANUAL))
     page.button(key="choose-digits-mlp").click().run()
     said = next(box.value for box in page.info if "conv1" in box.value)
-    assert refit.CAME_TO in said and "mean" not in said
+    assert refit.AS_MUCH in said and "mean" not in said
 
 
 def test_another_granularity_keeps_the_share_of_the_weights_and_says_of_what() -> None:
@@ -77,7 +77,7 @@ def test_another_granularity_keeps_the_share_of_the_weights_and_says_of_what() -
     assert (recipe.granularity, recipe.counted) == ("channel", "weights")
     assert recipe.sparsity == pytest.approx(share(MANUAL), abs=0.002)
     said = next(box.value for box in page.info if "ratios by layer" in box.value)
-    assert "of the weights" in said and refit.CAME_TO in said
+    assert "of the weights" in said and refit.AS_MUCH in said
 
 
 def test_weights_of_your_own_in_the_same_architecture_keep_the_ratios() -> None:
