@@ -58,7 +58,7 @@ def test_a_residual_group_is_one_line_with_a_mark_for_each_layer():
     assert line["x"] == [0, 2]  # from the first layer to the head that reads it
     assert made["x"] == [0, 1] and read["x"] == [1, 2]
     assert "first: 6 channels, outputs of second" in made["text"][1]
-    expected = "3 layers, 1 group: 0 hold one layer's outputs, the largest those of 2"
+    expected = "3 layers, 1 group, the largest over the outputs of 2 layers"
     assert charts.finding(data) == expected
     assert charts.groups_of_layer(data, "second.weight") == ["first.weight"]
     assert "Each of the 6 channels" in charts.removal_effect(data["groups"][0])

@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 from pages import opened, texts
 
+import pruning
 from dashboard import waits
+from dashboard.views import _frame
+from pruning.events import Epoch, Measured, Pruned
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
 from pruning.runs.waits import Expected, Wait
 from tests.test_runs_waits import timed
+from tests.toys import toy
 
 DASHBOARD = Path(__file__).parents[1] / "dashboard"
 FORTY = Expected(40.0, 30.0, 70.0, 3, True)
@@ -96,3 +100,24 @@ def test_a_queued_run_says_its_place(no_pool, monkeypatch) -> None:
     text = texts(page).replace("\\", "")
     assert not page.exception
     assert re.search(r"next in the queue, its turn in about (1 min 40|9\d|1 min 3\d)", text)
+
+
+def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:
+    """A large model was `running` without a word while it was measured, and at its end `about 0 s`
+    stood for as long as timing takes.
+    """
+    recipe = Recipe(sparsity=0.5, epochs=2)
+    events = list(pruning.run(recipe, toy("mlp")))
+    said = [_frame._reached(events[:count]) for count in range(len(events) + 1)]
+    assert all(said)
+    first = next(i for i, event in enumerate(events) if isinstance(event, Measured))
+    assert all(parts == ["measuring the dense model"] for parts in said[: first + 1])
+    last = max(i for i, event in enumerate(events) if isinstance(event, Epoch))
+    for parts in said[last + 1 :]:
+        assert parts == ["step 1 of 1", "trained; measuring and timing the result"]
+    untrained = list(pruning.run(Recipe(sparsity=0.5), toy("mlp")))
+    pruned = next(i for i, event in enumerate(untrained) if isinstance(event, Pruned))
+    assert _frame._reached(untrained[: pruned + 1]) == [
+        "step 1 of 1",
+        "measuring and timing the result",
+    ]

@@ -74,9 +74,7 @@ def finding(data: StudyData) -> str:
     counted = f"{layers}, {words.plural(len(groups), 'group')}"
     if max(sizes) <= 1:
         return f"{counted}: no layers share their outputs"
-    return (
-        f"{counted}: {sizes.count(1)} hold one layer's outputs, the largest those of {max(sizes)}"
-    )
+    return f"{counted}, the largest over the outputs of {words.plural(max(sizes), 'layer')}"
 
 
 # ---------------------------------------------------------------- the chart

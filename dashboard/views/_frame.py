@@ -18,7 +18,7 @@ from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from pruning.errors import PruningError
-from pruning.events import Epoch, Event, Pruned, Started
+from pruning.events import Epoch, Event, Measured, Pruned, Started
 from pruning.runs.store import Job
 
 HERE = Path(__file__).parent
@@ -346,8 +346,9 @@ def _line(job: Job, shortcut: str | None) -> None:
 
 
 def progress(job: Job) -> str:
-    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s remaining`; of one that was asked to stop,
-    whether its training has ended.
+    """`running · step 2 of 4 · epoch 3 of 8 · about 12 s of training remaining`.
+
+    Of one that was asked to stop, whether its training has ended.
     """
     if job.state == "queued":
         return waits.place(jobs.wait(job))
@@ -358,20 +359,32 @@ def progress(job: Job) -> str:
 
 
 def _reached(events: list[Event]) -> list[str]:
+    """How far a run came; or what it measures, before and after, which may take longer."""
     started = next((e for e in events if isinstance(e, Started)), None)
-    if started is None:
-        return ["measuring the dense model"]
     pruned = [e for e in events if isinstance(e, Pruned)]
     epochs = [e for e in events if isinstance(e, Epoch)]
+    # Lottery tickets train the dense network before they measure it.
+    if started is None or not (pruned or epochs or _measured_dense(events)):
+        return ["measuring the dense model"]
+    if not pruned and not epochs:  # what comes next scores units, or trains
+        return ["the dense model is measured"]
     parts = []
     if pruned:
         parts.append(f"step {pruned[-1].step} of {pruned[-1].steps}")
+    if pruned and not started.epochs and pruned[-1].step == pruned[-1].steps:
+        return [*parts, "measuring and timing the result"]
+    if epochs and len(epochs) >= started.epochs:
+        return [*parts, "trained; measuring and timing the result"]
     if started.epochs and epochs:
         mean = sum(e.seconds for e in epochs) / len(epochs)
         remaining = mean * (started.epochs - len(epochs))
         parts.append(f"epoch {len(epochs)} of {started.epochs}")
-        parts.append(f"about {words.seconds(remaining)} remaining")
+        parts.append(f"about {words.seconds(remaining)} of training remaining")
     return parts
+
+
+def _measured_dense(events: list[Event]) -> bool:
+    return any(isinstance(event, Measured) and event.stage == "dense" for event in events)
 
 
 # ---------------------------------------------------------------- charts

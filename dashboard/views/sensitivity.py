@@ -124,7 +124,7 @@ def controls(recipe: Recipe) -> None:
         width=158,
     )
     st.selectbox(
-        "Beside it",
+        "Compare with",
         [NOBODY, *(name for name in criteria if name != recipe.criterion)],
         format_func=words.capitalized,
         key=state.MAP_BESIDE,
