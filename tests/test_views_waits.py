@@ -11,7 +11,7 @@ from pages import opened, texts
 import pruning
 from dashboard import waits
 from dashboard.views import _frame
-from pruning.events import Epoch, Measured, Pruned
+from pruning.events import Epoch, Halting, Measured, Pruned
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
@@ -121,3 +121,16 @@ def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:
         "step 1 of 1",
         "measuring and timing the result",
     ]
+
+
+def test_a_run_that_was_asked_to_stop_says_so_until_it_has_ended(home: Path) -> None:
+    store = Store()
+    id = store.submit("run", Recipe(model="tiny", epochs=4).to_dict())
+    job = store.claim()
+    assert job is not None
+    store.append(job, Epoch(1, 1, 4, 0.1, None, None, 0.5, 0.02, 1.0))
+    assert _frame.progress(store.job(id)).startswith("running")
+    store.stop(id)
+    assert _frame.progress(store.job(id)) == "stopping with the batch that is under way"
+    store.append(job, Halting(1, 1, 1, 4))
+    assert _frame.progress(store.job(id)).startswith("stopped after epoch 1 of 4; measuring")
