@@ -210,20 +210,14 @@ def sentence(recipe: Recipe) -> str:
     if recipe.start == "random":
         parts.append("starting from random weights")
     text = ", ".join(parts) + "."
-    earlier = run_started_from(recipe)
+    earlier = describe.run_started_from(recipe)
     return text if earlier is None else f"{text} What {earlier} pruned stays pruned."
-
-
-def run_started_from(recipe: Recipe) -> str | None:
-    """`run 3f2a91`, whose masks hold from the start; None for a recipe that starts from none."""
-    kind, _, id = recipe.model.partition(":")
-    return f"run {id[:6]}" if kind == "run" else None
 
 
 def _only_training(recipe: Recipe) -> list[str]:
     """`Train all weights for 40 epochs`: what a recipe does that prunes nothing."""
     which = "all weights"
-    earlier = run_started_from(recipe)
+    earlier = describe.run_started_from(recipe)
     if earlier is not None:
         which = f"the weights that {earlier} kept"
     train = "train" if recipe.scope == "manual" else "Train"

@@ -89,6 +89,12 @@ def percent(value: float) -> str:
     return f"{value * 100:.{digits}f} %"
 
 
+def run_started_from(recipe: Recipe) -> str | None:
+    """`run 3f2a91`, whose masks hold from the start; None for a recipe that starts from none."""
+    kind, _, id = recipe.model.partition(":")
+    return f"run {id[:6]}" if kind == "run" else None
+
+
 # ---------------------------------------------------------------- facts
 
 
@@ -114,7 +120,7 @@ class RunFacts:
     None in runs of earlier versions, which did not count it; weights: of those that the recipe may
     prune (the covered ones), all of them where nothing was pruned; every: of all prunable weights
     of the model; units: channels, rows, blocks ..., None where they are weights and in runs of
-    earlier versions.
+    earlier versions; masks_of: the run whose masks these are, where this one pruned nothing itself.
     """
 
     criterion: str
@@ -126,6 +132,7 @@ class RunFacts:
     weights: Part
     every: Part
     units: Part | None
+    masks_of: str | None = None
 
 
 def facts(recipe: Recipe, last: Pruned) -> RunFacts:
@@ -150,6 +157,7 @@ def facts(recipe: Recipe, last: Pruned) -> RunFacts:
         weights=Part(pruned, covered),
         every=Part(pruned, total),
         units=units,
+        masks_of=None if recipe.prunes else run_started_from(recipe),
     )
 
 
@@ -208,4 +216,6 @@ def amount(facts: RunFacts) -> str:
 
 
 def _way(facts: RunFacts) -> str:
+    if facts.masks_of is not None:
+        return f"masks of {facts.masks_of}"
     return f"{display_name(facts.criterion)}, {display_name(facts.scope)}"

@@ -196,8 +196,17 @@ def test_what_an_earlier_run_pruned_stays_pruned_as_the_sentence_says(fields, st
     recipe = Recipe(model="run:3f2a91bc", start=start, **fields)
     assert words.sentence(recipe).endswith("What run 3f2a91 pruned stays pruned.")
     ends = {}
-    list(pruning.run(recipe, work, keep=lambda model, final: ends.update(model.state_dict())))
+    events = list(
+        pruning.run(recipe, work, keep=lambda model, final: ends.update(model.state_dict()))
+    )
     assert all(not ends[name][~keep].any() for name, keep in masks.items())
+    # Whose masks they are: a run that prunes nothing itself has no criterion.
+    [last] = [event for event in events if isinstance(event, Pruned)]
+    facts = describe.facts(recipe, last)
+    earlier = "Masks of run 3f2a91, 49.7 %"  # 82 of 165
+    own = "Magnitude, global, 80.0 %" if recipe.prunes else earlier
+    assert words.outcome(facts).startswith(f"{own} of the weights pruned")
+    assert words.label(recipe, facts) == own[0].lower() + own[1:]
 
 
 def test_differences_name_each_field_once():
