@@ -76,6 +76,7 @@ def main() -> None:
                     widest = max(asked.widths)
                     page.set_viewport_size({"width": widest, "height": HEIGHTS.get(widest, 800)})
                     steps.open_at(page, running.url + address)
+                    steps.measured(page)
                     look(page, name, asked.widths, scheme)
                     context.close()
     finally:

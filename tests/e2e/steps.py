@@ -26,6 +26,12 @@ def open_at(page: Page, url: str, wait: float | None = None) -> None:
     settled(page, wait)
 
 
+def measured(page: Page) -> None:
+    """Until a sensitivity map that the page shows is whole."""
+    expect(page.locator('[class*="st-key-map-stop-"]')).to_have_count(0, timeout=120_000)
+    settled(page)
+
+
 def go(page: Page, name: str) -> None:
     """To a page, by the navigation on top."""
     page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()

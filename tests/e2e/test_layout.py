@@ -57,6 +57,7 @@ def test_no_text_lies_on_another_or_is_cut(
     measured = set()
     for name, address in prepared.addresses(runs, large=False).items():
         steps.open_at(wide, running.url + address, wait=60_000)
+        steps.measured(wide)
         for width in WIDTHS:  # one load for all: pages follow the window
             shots.unfolded(wide, width)
             texts, cut = boxes.measure(wide)
