@@ -84,7 +84,12 @@ MEASURE = r"""
         const range = document.createRange();
         range.selectNodeContents(child);
         const parent = parentOf(child) ?? root.host;
-        for (const rect of range.getClientRects()) note(child.textContent, rect, parent);
+        const rects = [...range.getClientRects()];
+        for (const rect of rects) note(child.textContent, rect, parent);
+        // One word on two lines is cut, too.
+        const word = child.textContent.trim();
+        const lines = new Set(rects.map((rect) => Math.round(rect.top)));
+        if (/^[A-Za-z]+$/.test(word) && lines.size > 1 && parent.checkVisibility()) cut.push(word);
         continue;
       }
       if (child.nodeType !== Node.ELEMENT_NODE) continue;
@@ -139,7 +144,7 @@ class Box:
 
 
 def measure(page: Page) -> tuple[list[Box], list[str]]:
-    """(every line of text that is seen, texts of which a part is cut off)."""
+    """(every line of text that is seen, texts of which a part is cut off or words on two lines)."""
     found = page.evaluate(MEASURE)
     return [Box(**box) for box in found["boxes"]], found["cut"]
 
