@@ -1,0 +1,53 @@
+"""Every case of `run.py bench engine`: both sides give equal results, on tiny models. No times."""
+
+from __future__ import annotations
+
+import pytest
+from bench import _cases
+from bench.engine import all_cases, all_growth, page
+
+CASES = {case.name: case for case in all_cases()}
+GROWTHS = {growth.name: growth for growth in all_growth()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_give_equal_results(name: str) -> None:
+    _cases.check(CASES[name])
+
+
+@pytest.mark.parametrize("name", GROWTHS)
+def test_growth_is_measured_at_four_sizes(name: str) -> None:
+    line = _cases.grow(GROWTHS[name], quick=True)
+    weights = line.split(" | ")[1].split(" / ")
+    assert len(weights) == 4
+
+
+def test_a_difference_is_an_error() -> None:
+    def same(ours: int, theirs: int) -> None:
+        assert ours == theirs
+
+    def prepare(quick: bool) -> _cases.Trial:
+        return _cases.Trial(lambda: 1, lambda: 2, same)
+
+    case = _cases.Case("off by one", "two", prepare, 1, 2, "1×")
+    with pytest.raises(AssertionError):
+        _cases.check(case)
+    with pytest.raises(AssertionError):
+        _cases.measure(case, rounds=1)
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [((1.0, 1.0, 1.0), "goal met"), ((1.5,) * 3, "gate met"), ((4.0,) * 3, "missed")],
+)
+def test_verdict_is_by_the_median_ratio(ours: tuple[float, ...], verdict: str) -> None:
+    case = _cases.Case("a", "b", lambda quick: None, 2, 3, "1×")  # type: ignore[arg-type,return-value]
+    timed = _cases.Timed(ours, ours, (3.0, 3.0, 30.0))
+    assert _cases.verdict(case, timed) == verdict
+    assert case.name in page("today.", [_cases.row(case, timed)], [])
+
+
+def test_a_control_off_one_makes_a_ratio_uncertain() -> None:
+    case = _cases.Case("a", "b", lambda quick: None, 2, 3, "1×")  # type: ignore[arg-type,return-value]
+    timed = _cases.Timed((1.0,) * 3, (1.2,) * 3, (3.0,) * 3)
+    assert "uncertain" in _cases.verdict(case, timed)
