@@ -291,7 +291,7 @@ def test_the_table_is_in_words_and_the_file_has_raw_numbers() -> None:
     assert (file["change"], file["verdict"]) == ("8.4× smaller", "improved")
     raw = pd.read_csv(io.BytesIO(improvement_charts.csv(panel))).set_index(["figure", "state"])
     assert raw.loc[("file", "masked"), "value"] == 19_200
-    assert raw.loc[("entropy limit of the file", "masked"), "value"] == 19_000
+    assert raw.loc[("entropy limit of independent positions", "masked"), "value"] == 19_000
     assert raw.loc[("PyTorch, 1 example", "masked"), "from"] == pytest.approx(0.99 * 0.99)
 
 

@@ -193,11 +193,11 @@ STORAGE = (
     ),
     Cost(
         "Size",
-        "entropy limit of the file",
+        "entropy limit of independent positions",
         "bytes",
         "file",
         lambda m: m.size.limit,
-        compared=False,  # a bound that no file reaches
+        compared=False,  # of independent positions: whole channels fall below it
         table_only=True,
     ),
     Cost(

@@ -148,9 +148,10 @@ def _file(m: Measurement) -> str:
     # Results of earlier versions did not code the mask.
     if size.entropy_coded is None:
         return dense
-    limit = f"(entropy limit {size.limit:,})"
+    # The limit is of independent positions: whole channels are coded in far fewer bytes.
     return (
-        f"{dense}, {size.entropy_coded:,} as a sparse file {limit}, {size.compressed:,} compressed"
+        f"{dense}, {size.sparse:,} as a sparse file, {size.entropy_coded:,} entropy-coded "
+        f"(limit for independent positions {size.limit:,}), {size.compressed:,} compressed"
     )
 
 
