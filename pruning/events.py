@@ -79,9 +79,9 @@ class Started:
 class Measured:
     """A model was measured on test data.
 
-    stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated" or
-    "final"; validation, validation_loss: the same model on validation data, which is what an
-    Epoch's accuracy and loss compare with.
+    stage: "dense" (as found), "pruned" (final sparsity, not yet fine-tuned), "recalibrated",
+    "reconstructed" or "final"; validation, validation_loss: the same model on validation data,
+    which is what an Epoch's accuracy and loss compare with.
     """
 
     stage: str
@@ -121,6 +121,21 @@ class Recalibrated:
     layers: int
     examples: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """Layers were solved anew, so that they give what they gave before.
+
+    step: after which pruning; layers: how many weights were solved; examples: that they were solved
+    on; left: weights that were not, by name.
+    """
+
+    step: int
+    layers: int
+    examples: int
+    seconds: float
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,8 +194,8 @@ class Notice:
 class Finished:
     """The result. All models of it are measured on the same test data.
 
-    pruned is None where nothing was done after pruning, and recalibrated where BatchNorm was not
-    recalibrated or nothing was trained after that: final is that model then. compact is final
+    pruned is None where nothing was done after pruning; recalibrated and reconstructed where that
+    was not done or nothing was trained after it: final is that model then. compact is final
     without its pruned units, physically smaller, with the certificate that both compute the same;
     None for runs that remove no whole units.
     """
@@ -194,6 +209,7 @@ class Finished:
     recalibrated: Measurement | None = None
     compact: Measurement | None = None
     certificate: Certificate | None = None
+    reconstructed: Measurement | None = None
 
     @property
     def deliverable(self) -> Measurement:
@@ -306,6 +322,7 @@ Event = (
     | Measured
     | Pruned
     | Recalibrated
+    | Reconstructed
     | Epoch
     | Ticket
     | Notice

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pruning.allocation.schedules import grow
 from pruning.coverage import baked_note, notes, plain_copy
-from pruning.errors import Stopped
+from pruning.errors import NotCaptured, Stopped
 from pruning.events import (
     Accuracy,
     Certificate,
@@ -32,6 +32,7 @@ from pruning.events import (
     Notice,
     Pruned,
     Recalibrated,
+    Reconstructed,
     Started,
     Ticket,
 )
@@ -52,6 +53,7 @@ from pruning.training.controls import control, reinitialised
 from pruning.training.distill import teacher_logits
 from pruning.training.finetune import Stop, finetune
 from pruning.training.recalibrate import norms, recalibrate
+from pruning.training.reconstruct import reconstruct
 from pruning.training.rewind import State, epochs_of_run, first_step, put_back, state_of
 from pruning.types import Masks, Workpiece, prunable
 from pruning.units.layout import Units, lay_out
@@ -68,8 +70,9 @@ class _Reached:
     """The last whole epoch of a run, or its last step where none is trained: what a Stop keeps.
 
     weights: parameters and buffers of that moment; masks, sparsity: likewise; step, epoch: as in
-    events; done: such epochs or steps in all; pruned, recalibrated: measured by then; validation:
-    accuracy and loss of that epoch, None where none is trained or there is no such data.
+    events; done: such epochs or steps in all; pruned, recalibrated, reconstructed: measured by
+    then; validation: accuracy and loss of that epoch, None where none is trained or there is no
+    such data.
     """
 
     weights: State
@@ -81,6 +84,7 @@ class _Reached:
     pruned: Measurement | None
     recalibrated: Measurement | None
     validation: tuple[Accuracy, float] | None
+    reconstructed: Measurement | None
 
 
 @dataclass
@@ -89,7 +93,8 @@ class _State:
     masks: what is kept by now.
 
     units, covered: known once the dense model is measured; dense: it, before anything was pruned;
-    pruned, recalibrated: measured on the way; reached: None before the first whole epoch.
+    pruned, recalibrated, reconstructed: measured on the way; reached: None before the first whole
+    epoch.
     """
 
     recipe: Recipe
@@ -104,6 +109,7 @@ class _State:
     dense: Snapshot | None = None
     pruned: Measurement | None = None
     recalibrated: Measurement | None = None
+    reconstructed: Measurement | None = None
     reached: _Reached | None = None
     ties_noticed: bool = False
 
@@ -199,6 +205,7 @@ def run(
         final=final,
         seconds=time.perf_counter() - start,
         recalibrated=state.recalibrated,
+        reconstructed=state.reconstructed,
         compact=compact_end[0] if compact_end else None,
         certificate=result.certificate,
     )
@@ -220,7 +227,8 @@ def _remembering(state: _State, events: Iterator[Event]) -> Iterator[Event]:
                 _remember(state, event.step, event.epoch, event.sparsity, done + 1, known)
             case Pruned() if not trains:
                 _remember(state, event.step, 0, event.sparsity, done + 1)
-            case Recalibrated() if not trains and state.reached:  # the same step, repaired
+            # The same step, repaired.
+            case Recalibrated() | Reconstructed() if not trains and state.reached:
                 _remember(state, event.step, 0, state.reached.sparsity, done)
         yield event
 
@@ -242,6 +250,7 @@ def _remember(
         done=done,
         pruned=state.pruned,
         recalibrated=state.recalibrated,
+        reconstructed=state.reconstructed,
         validation=validation,
     )
 
@@ -278,12 +287,13 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
             final=final,
             seconds=time.perf_counter() - start,
             recalibrated=reached.recalibrated,
+            reconstructed=reached.reconstructed,
         ),
     )
 
 
 def _prune_and_finetune(state: _State) -> Iterator[Event]:
-    """Step by step: score, remove, recalibrate, fine-tune.
+    """Step by step: score, remove, recalibrate or reconstruct, fine-tune.
 
     Before all that comes the training of network slimming, where it is asked for.
     """
@@ -303,11 +313,15 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     train: Callable[..., Iterator[Event]] = finetune
     if recipe.finetune_compact and state.compact:
         train = finetune_compact
+    # What reconstruction aims at: the network as it was last trained, in this run or before it.
+    trained = copy.deepcopy(work.model) if recipe.reconstruct else None
     for step in range(1, recipe.steps + 1):
         last = step == recipe.steps
         # What pruning did is worth a measurement only where something repairs it afterwards.
-        repaired = bool(recipe.epochs or recalibrates)
+        repaired = bool(recipe.epochs or recalibrates or recipe.reconstruct)
         yield from _prune_step(state, step, measure=last and repaired)
+        if trained is not None:
+            yield from _reconstruct(state, trained, step, measure=last and recipe.epochs > 0)
         # Before fine-tuning: training from statistics of the dense network would start off wrong.
         if recalibrates:
             yield _recalibrate(recipe, work, step)
@@ -316,6 +330,8 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
             yield _measured("recalibrated", work, state.recalibrated)
         if recipe.epochs:
             yield from train(work, state.masks, recipe, step=step, **state.training)
+            if recipe.reconstruct and not last:
+                trained = copy.deepcopy(work.model)
 
 
 def _lottery(state: _State) -> Iterator[Event]:
@@ -451,6 +467,35 @@ def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
     return Recalibrated(step, layers, len(data.x), time.perf_counter() - start)
 
 
+def _reconstruct(state: _State, trained: nn.Module, step: int, *, measure: bool) -> Iterator[Event]:
+    """Every layer solved anew towards the outputs of `trained`."""
+    recipe, work = state.recipe, state.work
+    data = work.need("train", "Reconstruction")
+    start = time.perf_counter()
+    try:
+        done = reconstruct(
+            work.model,
+            trained,
+            state.masks,
+            data,
+            work.example,
+            seed=recipe.seed,
+            stop=state.stop,
+        )
+    except NotCaptured as error:
+        yield Notice(f"Nothing was reconstructed: {error}")
+        return
+    seconds = time.perf_counter() - start
+    left = tuple(sorted(done.left))
+    yield Reconstructed(step, len(done.layers), done.examples, seconds, left)
+    if left and step == 1:
+        reasons = "; ".join(f"{name}: {why}" for name, why in list(done.left.items())[:3])
+        yield Notice(f"Not reconstructed, as found: {listed(left)} ({reasons})")
+    if measure:
+        state.reconstructed = take_snapshot(work).measurement
+        yield _measured("reconstructed", work, state.reconstructed)
+
+
 def _ticket(
     kind: str,
     state: _State,
@@ -480,6 +525,8 @@ def _without_use(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:
         yield Notice(
             "Nothing was recalibrated: after a rewind, training sets BatchNorm's statistics anyway."
         )
+    elif recipe.reconstruct and recipe.rewind != "none":
+        yield Notice("Nothing was reconstructed: a rewind puts the kept weights back.")
     elif recipe.recalibrate and not has_norms:
         yield Notice(f"Nothing was recalibrated: {no_norms}.")
     if recipe.slimming and not recipe.epochs:

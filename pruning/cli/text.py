@@ -98,6 +98,8 @@ def event(event: events.Event, facts: RunFacts | None = None) -> str:
         case events.Recalibrated(layers=layers, examples=n, seconds=seconds):
             where = f"{layers} BatchNorm layers recalibrated on {n:,} examples"
             return f"norms    {where}, {seconds:.2f} s"
+        case events.Reconstructed(layers=layers, examples=n, seconds=seconds):
+            return f"solved   {layers} layers reconstructed on {n:,} examples, {seconds:.2f} s"
         case events.Epoch():
             return _epoch(event)
         case events.Ticket(step=step, steps=steps, kind=kind, kept=kept):
