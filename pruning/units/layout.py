@@ -270,8 +270,12 @@ def lay_out(recipe: Recipe, work: Workpiece) -> Units:
     except NotCaptured as error:
         return _layer_by_layer(form, work, skipped, str(error))
     pooling = form.pooling
-    fits = registry.entry("criterion", recipe.criterion).tags.get("granularities")
-    if fits is not None and "weight" not in fits:
+    tags = registry.entry("criterion", recipe.criterion).tags
+    fits = tags.get("granularities")
+    if tags.get("reads"):
+        # It scores what a layer reads: what all readers lose is the sum of it.
+        pooling = pooling._replace(how="sum", over="columns", whole=True)
+    elif fits is not None and "weight" not in fits:
         # It scores whole outputs: the weights that read them say nothing of them.
         pooling = pooling._replace(over="rows", whole=True)
     return _by_dependency_group(form, pooling, graph, work.model, skipped)

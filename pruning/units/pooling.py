@@ -18,10 +18,10 @@ from pruning.structure.groups import Group
 class Pooling(NamedTuple):
     """How the scores of all weights of a unit become one score.
 
-    how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, or the "rows" that
-    make it, without those that read it; normalise: "none", or each set's scores divided by their
-    "mean" or "max", so that sets of other sizes compare. whole: the scores are of whole outputs,
-    the same for all weights of one: each layer then counts once, and not by its fan-in.
+    how: "mean", "sum", "max" or "l2" of a unit's weights; over: "all" of them, the "rows" that make
+    it or the "columns" that read it; normalise: "none", or each set's scores divided by their
+    "mean" or "max", so that sets of other sizes compare. whole: the scores are of whole outputs or
+    inputs, the same for all weights of one: each layer then counts once, and not by its fan-in.
     """
 
     how: str = "mean"
@@ -54,6 +54,8 @@ def pool_group(
     members = [m for m in group.members if m.parameter in scores]
     if pooling.over == "rows":
         members = [m for m in members if m.dim == output_dims.get(m.parameter, 0)]
+    elif pooling.over == "columns":
+        members = [m for m in members if m.dim == 1 - output_dims.get(m.parameter, 0)]
     if not members:
         return None
     # Sums over all members first, so that a mean weighs every weight alike, whatever its layer.
