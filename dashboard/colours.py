@@ -39,6 +39,7 @@ FIXED = {
     "geometric_median": ("sky", "dash", "star"),
     "bn_scale": ("yellow", "dash", "triangle-down"),
     "activation": ("blue", "dashdot", "pentagon"),
+    "reconstruction": ("orange", "dashdot", "star"),
 }
 """Seven hues and more techniques: a hue comes again with another dash and another marker."""
 

@@ -180,6 +180,7 @@ CRITERIA = {
     "bn_scale": "with the smallest BatchNorm scale",
     "geometric_median": "most like the others of their layer",
     "activation": "with the smallest activations",
+    "reconstruction": "that the layers reading them can best do without",
 }
 """What each criterion removes, as the end of `Remove the 90 % of weights ...`."""
 
@@ -205,8 +206,8 @@ def sentence(recipe: Recipe) -> str:
             parts.append("Remove nothing")
         if recipe.epochs:
             parts += _only_training(recipe)
-        elif recipe.recalibrate:
-            parts.append("recalibrating BatchNorm")
+        else:
+            parts += _repair(recipe)
     if recipe.start == "random":
         parts.append("starting from random weights")
     text = ", ".join(parts) + "."
@@ -227,8 +228,7 @@ def _only_training(recipe: Recipe) -> list[str]:
         parts = [f"{train} {which}", f"in {recipe.steps} rounds", _rewinding(recipe)]
     elif recipe.steps > 1:  # the learning rate begins anew in each
         parts.append(f"in {recipe.steps} rounds of {recipe.epochs:,}")
-    if recipe.recalibrate:
-        parts.append("recalibrating BatchNorm")
+    parts += _repair(recipe)
     aids = _augmented(recipe) + _taught(recipe)
     return [*parts[:-1], parts[-1] + aids]
 
@@ -313,12 +313,19 @@ def _training(recipe: Recipe, epochs: int, each: str = "") -> str:
     aids = _augmented(recipe) + _taught(recipe)
     if recipe.rewind != "none":
         return _rewinding(recipe) + aids
-    first = "recalibrating BatchNorm, " if recipe.recalibrate else ""
+    first = "".join(f"{repair}, " for repair in _repair(recipe))
     if not epochs:
         return f"{first}without fine-tuning"
     compact = recipe.finetune_compact and recipe.dependency_groups
     model = "the compact model " if compact else ""
     return f"{first}fine-tuning {model}{plural(epochs, 'epoch')}{each}{aids}"
+
+
+def _repair(recipe: Recipe) -> list[str]:
+    """What is done to a pruned network before it is trained."""
+    if recipe.reconstruct:
+        return ["reconstructing layers"]
+    return ["recalibrating BatchNorm"] if recipe.recalibrate else []
 
 
 def _augmented(recipe: Recipe) -> str:
@@ -433,6 +440,7 @@ FIELDS = {
     "epochs": "epochs each",
     "augment": "augmented data",
     "recalibrate": "BatchNorm recalibrated",
+    "reconstruct": "layers reconstructed",
     "finetune_compact": "compact model fine-tuned",
     "optimizer": "optimizer",
     "lr": "learning rate",

@@ -49,6 +49,17 @@ def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
     assert page.number_input(key="form-temperature").disabled
 
 
+def test_reconstruction_and_recalibration_exclude_each_other(no_pool):
+    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-resnet")))
+    page.toggle(key="form-reconstruct").set_value(True).run()
+    assert page.session_state["recipe"].reconstruct
+    assert page.toggle(key="form-recalibrate").disabled
+    page.toggle(key="form-reconstruct").set_value(False).run()
+    page.toggle(key="form-recalibrate").set_value(True).run()
+    assert page.session_state["recipe"].recalibrate
+    assert page.toggle(key="form-reconstruct").disabled
+
+
 def test_embeddings_have_a_switch_where_the_model_has_some(no_pool, monkeypatch):
     recipe = replace(state.HOME, model="digits-mlp", epochs=0)
     page = settled("prune", r=state.encode(recipe))
@@ -102,12 +113,17 @@ def test_after_several_steps_nothing_is_said_to_be_before_fine_tuning():
     )
 
 
-def test_the_curves_mark_recalibration_and_the_table_has_the_teacher():
-    events, *_ = run_toy(epochs=2, recalibrate=True, distill=0.5)
+REPAIRS = {"recalibrate": "recalibrated", "reconstruct": "reconstructed"}
+
+
+@pytest.mark.parametrize("repair", REPAIRS)
+def test_the_curves_mark_what_repaired_and_the_table_has_the_teacher(repair):
+    events, *_ = run_toy(epochs=2, distill=0.5, **{repair: True})
     history = prune.history(events)
     curves = prune.curves(history, "id", "magnitude", dark=False)
     (tested,) = [line["points"] for line in curves["panels"][0]["lines"] if line["name"] == "test"]
-    assert [point[4].split(":")[0] for point in tested] == list(prune.STAGES.values())
+    stages = [prune.STAGES[name] for name in ("pruned", REPAIRS[repair], "final")]
+    assert [point[4].split(":")[0] for point in tested] == stages
     assert "loss, teacher" in prune.epochs_table(history)
     alone = prune.history(run_toy(epochs=1)[0])
     assert "loss, teacher" not in prune.epochs_table(alone)

@@ -31,7 +31,12 @@ from pruning.recipe import Recipe
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
 
-STAGES = {"pruned": "Pruned", "recalibrated": "BatchNorm recalibrated", "final": "At the end"}
+STAGES = {
+    "pruned": "Pruned",
+    "recalibrated": "BatchNorm recalibrated",
+    "reconstructed": "Layers reconstructed",
+    "final": "At the end",
+}
 
 
 @dataclass

@@ -24,10 +24,12 @@ def stages(end: Finished, recipe: Recipe) -> dict[str, Measurement]:
         measured[pruned_stage(recipe)] = end.pruned
     if end.recalibrated and recipe.epochs:
         measured["recalibrated"] = end.recalibrated
+    if end.reconstructed and recipe.epochs:
+        measured["reconstructed"] = end.reconstructed
     if recipe.epochs:
         last = "after fine-tuning"
-    elif end.pruned:  # without training it was measured only because recalibration followed
-        last = "recalibrated"
+    elif end.pruned:  # without training it was measured only because a repair followed
+        last = "reconstructed" if recipe.reconstruct else "recalibrated"
     else:
         last = "pruned"
     measured[last] = end.final
@@ -86,9 +88,14 @@ def has_other_macs(end: Finished) -> bool:
     return bool(end.dense.macs_other)
 
 
+def _between(end: Finished) -> tuple[Measurement | None, ...]:
+    """What was measured on the way from dense to the end."""
+    return (end.pruned, end.recalibrated, end.reconstructed)
+
+
 def _latency(stage: Measurement, end: Finished) -> str:
     """Stages on the way are not timed: masks alone change no latency."""
-    if stage.latency is None and stage in (end.pruned, end.recalibrated):
+    if stage.latency is None and stage in _between(end):
         return "as dense"
     return words.ms(stage.latency)
 
@@ -135,9 +142,7 @@ def verdict(end: Finished, recipe: Recipe, facts: RunFacts | None) -> str:
     if not dense.accuracy or not final.accuracy:
         return f"{did} Accuracy was not measured, for there is no test data."
     between = [
-        (name, stage)
-        for name, stage in stages(end, recipe).items()
-        if stage in (end.pruned, end.recalibrated)
+        (name, stage) for name, stage in stages(end, recipe).items() if stage in _between(end)
     ]
     way = [f"{words.percent(stage.accuracy)} {name}" for name, stage in between]
     before = f" ({', '.join(way)})" if way else ""

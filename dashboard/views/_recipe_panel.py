@@ -18,6 +18,7 @@ ADVANCED = (
     "start",
     "augment",
     "recalibrate",
+    "reconstruct",
     "finetune_compact",
     "slimming",
     "distill",
@@ -136,6 +137,11 @@ HELP = {
     "no augmentation": "Nothing is known of how this model's training data were augmented.",
     "recalibrate": "Estimate BatchNorm's running statistics anew on training data after each "
     "pruning. Weights stay as they are.",
+    "reconstruct": "After each pruning, solve every layer anew by least squares, so that it gives "
+    "what it gave before, on up to 512 training examples without their labels. Takes seconds. "
+    "Recalibrating BatchNorm afterwards would undo it.",
+    "reconstructed": "Reconstruction sets what recalibrating would overwrite: switch it off first.",
+    "recalibrated": "Recalibrating BatchNorm would undo it: switch that off first.",
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
     "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
     "time. Where whole channels or heads are pruned.",
@@ -321,13 +327,21 @@ def optimizer(recipe: Recipe) -> None:
 
 
 def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
-    """Fresh statistics for BatchNorm, fine-tuning of the compact model, network slimming."""
+    """What is done to the pruned model before and while it is trained."""
+    toggle(
+        "Reconstruct layers",
+        "reconstruct",
+        recipe.reconstruct,
+        HELP["recalibrated" if recipe.recalibrate else "reconstruct"],
+        disabled=recipe.recalibrate,
+    )
+    why = "recalibrate" if batchnorm else "no BatchNorm"
     toggle(
         "Recalibrate BatchNorm",
         "recalibrate",
         recipe.recalibrate,
-        HELP["recalibrate" if batchnorm else "no BatchNorm"],
-        disabled=not batchnorm,
+        HELP["reconstructed" if recipe.reconstruct else why],
+        disabled=not batchnorm or recipe.reconstruct,
     )
     known = models.is_sample(recipe.model)
     toggle(

@@ -34,7 +34,7 @@ TURNS = 64
 def reconstruction(seen: Evidence, *, damping: float = 0.01) -> Scores:
     """Remove the channels whose readers lose least when all others are solved anew.
 
-    Greedy: what is left is solved after each removal, before the next is chosen. A channel that
+    Greedy: the others are solved after each removal, before the next is chosen. A channel that
     several layers read scores the sum of what each of them loses, over the size of its outputs.
     Together with reconstruct in the recipe, which then solves the weights so.
 
@@ -70,27 +70,27 @@ def greedy(weight: Tensor, gram: Tensor, size: int) -> Tensor:
     outputs = float(((w @ gram) * w).sum()) / 2
     inverse = torch.linalg.inv(gram)
     scores = torch.zeros(channels, dtype=torch.float64)
-    left = torch.arange(channels)
+    remaining = torch.arange(channels)
     highest = 0.0
-    while len(left):
-        places = left.unsqueeze(1) * size + torch.arange(size)  # (left, size)
+    while len(remaining):
+        places = remaining.unsqueeze(1) * size + torch.arange(size)  # (remaining, size)
         blocks = inverse[places.unsqueeze(2), places.unsqueeze(1)]  # [H⁻¹]_cc of each channel
-        own = w[:, places].permute(1, 2, 0)  # (left, size, rows): W_cᵀ of each
+        own = w[:, places].permute(1, 2, 0)  # (remaining, size, rows): W_cᵀ of each
         lost = (own * torch.linalg.solve(blocks, own)).sum((1, 2)) / 2
         count = max(1, -(-channels // TURNS))
         order = lost.argsort(stable=True)[:count]
         # Once its neighbours are removed, a channel can cost less than they did.
         for turn in order.tolist():
             highest = max(highest * _obs_solver.RISE, float(lost[turn]), 1e-300)
-            scores[left[turn]] = highest
+            scores[remaining[turn]] = highest
         on = places[order].flatten()
         column = inverse[:, on]
         moved = torch.linalg.solve(inverse[on[:, None], on], inverse[on])
         w -= w[:, on] @ moved
         inverse -= column @ moved
-        stays = torch.ones(len(left), dtype=torch.bool)
+        stays = torch.ones(len(remaining), dtype=torch.bool)
         stays[order] = False
-        left = left[stays]
+        remaining = remaining[stays]
     return scores / max(outputs, 1e-300)
 
 
