@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning import Batches, Workpiece, choose, studies
+from pruning import Batches, Workpiece, choose, run, studies
 from pruning.errors import DataError, NotFinite, RunError, UnknownName
-from pruning.events import Measurement, from_dict
+from pruning.events import Measured, Measurement, from_dict
 from pruning.recipe import Recipe
 from pruning.runs import handlers, process_id
 from pruning.runs.resolve import resolve
@@ -249,3 +249,36 @@ def test_a_compact_model_is_timed_in_onnx_runtime_beside_the_masked_one(
         assert [timing["why"] for timing in data[name]] == ["", ""]
     for timing in data["compact"]:
         assert timing["runtime"] == "ONNX Runtime" and timing["latency"]["median"] > 0
+
+
+# ---------------------------------------------------------------- reconstruction
+
+
+@pytest.mark.parametrize("units", ["channel", "weight"])
+def test_the_accuracy_after_reconstruction_is_a_runs_that_trains_nothing(
+    tmp_path: Path, pictures: Workpiece, units: str
+) -> None:
+    recipe = Recipe(model="pictures", granularity=units, sparsity=0.5, seed=3)
+    asked = {name: getattr(recipe, name) for name in studies.reconstruction.ASKED}
+    study = made(tmp_path, pictures, "reconstruction", **asked).data
+    history = list(run(replace(recipe, reconstruct=True), pictures))
+    measured = {e.stage: e.validation for e in history if isinstance(e, Measured)}
+    assert study["dense"] == asdict(measured["dense"])
+    assert study["pruned"] == asdict(measured["pruned"])
+    assert study["reconstructed"] == asdict(measured["final"])
+    assert study["examples"] == 40 and study["layers"] >= 1
+
+
+def test_reconstruction_needs_data_and_says_what_it_cannot_follow(
+    tmp_path: Path, pictures: Workpiece
+) -> None:
+    with pytest.raises(DataError, match="needs train data"):
+        made(tmp_path, replace(pictures, train=None), "reconstruction")
+
+    class Branching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if float(x.sum()) > 0 else -x)
+
+    branching = replace(pictures, model=Branching(*pictures.model.children()).eval())
+    study = made(tmp_path, branching, "reconstruction").data
+    assert study["reconstructed"] is None and "Branching" in study["refused"]

@@ -4,6 +4,7 @@ card: what the model is, layer by layer, with examples that it gets right and wr
 weights: how each layer's weights are distributed, as histograms, norms and pictures
 scores: how a criterion ranks units, as the index that answers a slider
 units: what a criterion says of a sample of units; criterion_check: how the loss changes without one
+reconstruction: accuracy right after pruning, and with every layer solved anew
 structure: which channels form a dependency group, and which cannot be removed
 pair: two runs' answers to the same test examples
 runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
@@ -21,7 +22,16 @@ from typing import Any
 
 from pruning.allocation.ranking import Ranking
 from pruning.errors import UnknownName
-from pruning.studies import card, criterion_check, pair, runtimes, scores, structure, weights
+from pruning.studies import (
+    card,
+    criterion_check,
+    pair,
+    reconstruction,
+    runtimes,
+    scores,
+    structure,
+    weights,
+)
 from pruning.studies.runtimes import FinishedRun
 from pruning.studies.weights import Arrays
 from pruning.types import Workpiece
@@ -50,6 +60,7 @@ def make(
         "units": criterion_check.units,
         "criterion_check": criterion_check.criterion_check,
         "pair": partial(pair.pair, finished=finished),
+        "reconstruction": reconstruction.reconstruction,
         "runtimes": partial(runtimes.runtimes, finished=finished),
         "structure": structure.structure,
     }
