@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 from dashboard import forms, jobs, models, state, tables, words
 from pruning.errors import PruningError
@@ -29,7 +30,13 @@ def use_model(model: str) -> None:
 def use_granularity(name: str) -> None:
     """Another granularity. Ratios were set for units that it does not have."""
     recipe = state.recipe()
-    fields = {"granularity": name, "granularity_options": {}}
+    fields: dict[str, Any] = {"granularity": name, "granularity_options": {}}
+    structured = Recipe(granularity=name).dependency_groups
+    if structured is not recipe.dependency_groups:
+        # Without whole channels a network is at chance; reconstructed in seconds, it is not.
+        facts = models.facts(recipe.model)
+        data = facts is not None and facts.accuracy is not None
+        fields["reconstruct"] = structured and data and not recipe.recalibrate
     if recipe.scope != "manual":
         forms.attempt(**fields)
         return

@@ -446,13 +446,21 @@ def expected() -> set[str]:
     return set(session["expected"])
 
 
+def replace_watched_study(id: str) -> str | None:
+    """This tab looks at that study now; the one that it looked at before, None for the first."""
+    begin()
+    before: str | None = session["study"]
+    session["study"] = id
+    return before
+
+
 def begin() -> None:
     """Fill what a new tab starts with: HOME, nothing to undo."""
     if "recipe" not in session:
         session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
         session.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
-        session.update(adjustment=None, ratio_share=None, fill=None)
+        session.update(adjustment=None, ratio_share=None, fill=None, study=None)
 
 
 def take_address() -> None:

@@ -180,6 +180,26 @@ def scores_spec(recipe: Recipe) -> dict[str, Any]:
     return spec
 
 
+def reconstruction_spec(recipe: Recipe) -> dict[str, Any]:
+    """What a "reconstruction" study depends on: all that decides what is pruned in one step."""
+    names = (
+        "model",
+        "criterion",
+        "options",
+        "granularity",
+        "granularity_options",
+        "scope",
+        "scope_options",
+        "sparsity",
+        "budget",
+        "ratios",
+        "embeddings",
+        "min_units",
+        "seed",
+    )
+    return {name: getattr(recipe, name) for name in names} | {"exclude": list(recipe.exclude)}
+
+
 def finished_of(model: str) -> list[Job]:
     """Finished runs of a model, newest first."""
     return [job for job in jobs.finished() if job.spec.get("model") == model]

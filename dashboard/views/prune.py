@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import forms, jobs, models, state, tables, waits, words
 from dashboard.charts import preview, results
 from dashboard.components.dial import dial
-from dashboard.views import _frame, _recipe_panel, _run_panel
+from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
 from pruning.allocation.ranking import Ranking
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
@@ -85,6 +85,8 @@ def without_data(recipe: Recipe) -> None:
     )
     if recipe.epochs:
         st.button("No fine-tuning: 0 epochs", on_click=forms.attempt, kwargs={"epochs": 0})
+    if recipe.reconstruct:
+        st.button("No reconstruction", on_click=forms.attempt, kwargs={"reconstruct": False})
 
 
 # ---------------------------------------------------------------- what is kept
@@ -140,6 +142,7 @@ def kept(recipe: Recipe, study: Study | None) -> None:
     if missed:
         st.caption(words.plain(missed))
     warn_of_thin(preview.thin(kept, ranking, recipe))
+    _at_once.accuracies(recipe)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words.plain(preview.exactness(recipe)), width="stretch")
         with st.popover("Table", icon=":material/table:", type="tertiary"):
