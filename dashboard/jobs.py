@@ -312,7 +312,8 @@ def maps_of(recipe: Recipe) -> list[Job]:
     same = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
 
     def matches(job: Job) -> bool:
-        if job.spec.get("what") != "map":
+        # A reconstructed cell says nothing of what pruning alone costs.
+        if job.spec.get("what") != "map" or job.spec.get("reconstruct"):
             return False
         return all(job.spec.get(name) == getattr(recipe, name) for name in same)
 

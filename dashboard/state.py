@@ -370,6 +370,7 @@ MAP_BESIDE = "map-beside"
 MAP_TOLERATED = "map-tolerated"
 MAP_SORT = "map-sort"
 MAP_MODE = "map-mode"
+MAP_RECONSTRUCTED = "map-reconstructed"
 """Keys of the Sensitivity page's own controls."""
 
 

@@ -8,6 +8,7 @@ import copy
 import math
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from pruning.errors import DataError, NothingToPrune, OutOfRange, RecipeError, S
 from pruning.events import Point
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
+from pruning.runs.map_study import reconstructed
 from pruning.sensitivity_map import cells, evaluator
 from pruning.sensitivity_map.replay import PartialForward
 from pruning.sensitivity_map.sensitivity import LEVELS
@@ -348,3 +350,36 @@ def test_what_cannot_be_asked_is_said_at_once() -> None:
     names = list(lay_out(Recipe(), work).covered())
     with pytest.raises(NothingToPrune, match="excluded"):
         list(pruning.sensitivity(work, exclude=names))
+
+
+# ---------------------------------------------------------------- repaired cells
+
+
+def test_a_repaired_cell_is_the_plain_way_with_the_repair() -> None:
+    """Each cell's own model is pruned, repaired and asked; the work's model is left as it is."""
+    work = toy("residual")
+    assert work.validation and work.train
+    before = {name: value.clone() for name, value in work.model.state_dict().items()}
+    repair = partial(reconstructed, work=work, data=work.train, seed=0)
+    asked = {"granularity": "channel", "levels": (0.4, 0.8), "repair": repair}
+    points = list(pruning.sensitivity(work, **asked))
+    plainly = list(pruning.sensitivity(work, granularity="channel", levels=(0.4, 0.8)))
+    assert [(p.layer, p.level, p.kept) for p in points] == [
+        (p.layer, p.level, p.kept) for p in plainly
+    ]
+    for point in points:
+        recipe = Recipe(scope="manual", ratios={point.layer: point.level}, granularity="channel")
+        masks = pruning.choose(recipe, work)
+        model = copy.deepcopy(work.model)
+        pruning.apply(masks, model)
+        repair(model, masks)
+        accuracy, loss = evaluate(model, work.validation, work.loss)
+        assert point.accuracy == accuracy
+        assert point.loss == pytest.approx(loss, rel=1e-4)
+    assert sum(p.loss for p in points) != sum(p.loss for p in plainly)
+    assert all(torch.equal(before[name], value) for name, value in work.model.state_dict().items())
+
+
+def test_only_exact_maps_are_repaired() -> None:
+    with pytest.raises(RecipeError, match="choose exact"):
+        pruning.sensitivity(toy("mlp"), tier="progressive", repair=lambda *_: None)

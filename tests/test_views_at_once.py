@@ -50,7 +50,8 @@ def test_three_accuracies_stand_beside_the_dial(no_pool) -> None:
     study = jobs.study("reconstruction", **tables.reconstruction_spec(CHANNELS))
     assert study is not None
     for name in _at_once.STAGES:
-        assert metric(page, name) == words.percent(Accuracy(**study.data[name]))
+        shown = words.percent(Accuracy(**study.data[name])).partition(" ± ")[0]
+        assert metric(page, _at_once.LABELS[name]) == shown
     reconstructed, pruned = (study.data[name]["correct"] for name in ("reconstructed", "pruned"))
     assert reconstructed > 3 * pruned
     assert any("Run reconstructs, too" in caption.value for caption in page.caption)
@@ -59,24 +60,24 @@ def test_three_accuracies_stand_beside_the_dial(no_pool) -> None:
 def test_an_older_question_that_still_waits_makes_way(no_pool) -> None:
     page = settled("prune", r=state.encode(replace(CHANNELS, reconstruct=False)))
     page.number_input(key="form-sparsity").set_value(60.0).run()
-    assert waiting() == [0.6] and metric(page, "reconstructed") is None
+    assert waiting() == [0.6] and metric(page, "Reconstructed") is None
     page.number_input(key="form-sparsity").set_value(70.0).run()
     assert waiting() == [0.7]
     # Back again: what made way is asked for anew.
     page.number_input(key="form-sparsity").set_value(60.0).run()
     assert waiting() == [0.6]
     page = settle(page)
-    assert metric(page, "reconstructed") is not None
+    assert metric(page, "Reconstructed") is not None
     assert any("Run does not" in caption.value for caption in page.caption)
 
 
 def test_what_takes_long_waits_for_a_press(no_pool, monkeypatch) -> None:
     monkeypatch.setattr(_at_once, "SMALL", 1000)
     page = settled("prune", r=state.encode(CHANNELS))
-    assert metric(page, "reconstructed") is None
+    assert metric(page, "Reconstructed") is None
     page.button(key="at-once-measure").click().run()
     page = settle(page)
-    assert metric(page, "reconstructed") is not None
+    assert metric(page, "Reconstructed") is not None
 
 
 def test_channels_are_reconstructed_by_default_and_weights_are_not(no_pool) -> None:
@@ -97,4 +98,4 @@ def test_a_better_choice_of_channels_is_named_where_much_is_lost(no_pool) -> Non
 def test_without_data_there_is_nothing_to_measure(no_pool) -> None:
     recipe = replace(CHANNELS, model="torchvision:resnet18")
     page = opened("prune", r=state.encode(recipe))
-    assert metric(page, "reconstructed") is None and not waiting()
+    assert metric(page, "Reconstructed") is None and not waiting()

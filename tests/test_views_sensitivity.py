@@ -121,6 +121,24 @@ def test_another_criterion_stands_beside_it():
     assert not page.exception and not page.error
 
 
+def test_a_switch_asks_for_the_map_of_reconstructed_cells():
+    recipe = replace(QUICK, granularity="channel")
+    page = settled("sensitivity", r=state.encode(recipe))
+    page.toggle(key=state.MAP_RECONSTRUCTED).set_value(True).run()
+    page = settle(page)
+    assert not page.exception
+    maps = [job for job in Store().jobs("study") if job.spec["what"] == "map"]
+    assert [job.spec.get("reconstruct") for job in maps] == [True, None]
+    assert [job.state for job in maps] == ["finished", "finished"]
+    repaired, plain = (jobs.points(job) for job in maps)
+    assert {point.tier for point in repaired} == {"exact"}
+    # Where a layer is pruned hard, the others make up for much of it.
+    hard = {(p.layer, p.level): p.accuracy.correct for p in plain if p.level == 0.9}
+    assert sum(p.accuracy.correct for p in repaired if p.level == 0.9) > sum(hard.values())
+    # What a recipe is predicted to cost comes from maps of pruning alone.
+    assert [job.id for job in jobs.maps_of(recipe)] == [maps[1].id]
+
+
 def test_a_model_without_data_says_what_to_do():
     page = settled(
         "sensitivity", r=state.encode(replace(state.HOME, model="torchvision:squeezenet1_1"))

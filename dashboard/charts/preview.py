@@ -150,8 +150,22 @@ def _note(name: str, ranking: Ranking, recipe: Recipe) -> str:
 
 
 def _least(name: str, ranking: Ranking, recipe: Recipe) -> int:
-    """Weights that the minimum of units keeps of the layer."""
+    """Weights that the minimum of units keeps of the layer.
+
+    0 for dependency groups, whose units own weights of several layers: what such a layer keeps
+    depends on what it reads, too.
+    """
+    if recipe.dependency_groups:
+        return 0
     return recipe.min_units * ranking.sizes.get(name, 1)
+
+
+def _at_minimum(name: str, preview: Preview, ranking: Ranking, recipe: Recipe) -> bool:
+    """Whether the set that a layer's outputs are pruned with keeps no unit more than it must."""
+    leader = ranking.leaders.get(name, name)
+    units = preview.units.get(leader, 0)
+    drops = preview.drops.get(leader, 0)
+    return drops > 0 and units - drops <= recipe.min_units
 
 
 # ---------------------------------------------------------------- what stands under the dial
@@ -167,7 +181,7 @@ def thin(preview: Preview, ranking: Ranking, recipe: Recipe) -> list[str]:
         if layer.kept >= layer.total:
             continue
         name = words.layer_name(layer.name)
-        if layer.kept <= _least(layer.name, ranking, recipe):
+        if _at_minimum(layer.name, preview, ranking, recipe):
             kept = f"{layer.kept:,} of {layer.total:,} weights"
             sentences.append(f"{name} falls to its minimum ({kept})")
         elif layer.kept < THIN * layer.total:

@@ -23,8 +23,9 @@ SMALL = 100_000_000
 MUCH = 0.05
 """Of accuracy: what reconstruction may miss before another choice of channels is named."""
 STAGES = ("dense", "pruned", "reconstructed")
+LABELS = {"dense": "Dense", "pruned": "As pruned", "reconstructed": "Reconstructed"}
 HELP = {
-    "dense": "Before pruning.",
+    "dense": "Before pruning, on validation data, as all three.",
     "pruned": "With the weights that are pruned set to zero, and nothing else done.",
     "reconstructed": "Every layer solved anew by least squares, so that it gives what the dense "
     "network gave, on up to 512 training examples without their labels. Of whole channels and "
@@ -38,8 +39,7 @@ def accuracies(recipe: Recipe) -> None:
     if facts is None or facts.accuracy is None or not recipe.prunes:
         return
     spec = tables.reconstruction_spec(recipe)
-    with st.container(key="at-once", border=True, gap="small"):
-        st.caption("RIGHT AFTER PRUNING, BEFORE ANY TRAINING (validation)")
+    with st.container(key="at-once", gap="small"):
         if not _fast(recipe, spec) and not jobs.was_requested("reconstruction", **spec):
             _ask(spec)
             return
@@ -101,19 +101,21 @@ def _numbers(study: Study | None) -> None:
         with column:
             if study is None:
                 with st.container(key=f"at-once-waiting-{name}"):
-                    st.caption(name)
-                    st.skeleton(height=38)
+                    st.caption(LABELS[name])
+                    st.skeleton(height=64)
                 continue
             value = study.data[name]
             accuracy = Accuracy(**value) if value else None
-            _frame.metric(name, words.percent(accuracy), help=HELP[name])
+            number, _, interval = words.percent(accuracy).partition(" ± ")
+            _frame.metric(LABELS[name], number, interval and f"± {interval}", help=HELP[name])
 
 
 def _advice(recipe: Recipe, study: Study) -> None:
     """How long it took and what a run of the recipe does of it."""
     data = study.data
     seconds = words.seconds(data["seconds"])
-    text = f"{data['layers']} layers solved in {seconds}, on {data['examples']} examples."
+    text = "Accuracy on validation data, before any training. "
+    text += f"{data['layers']} layers solved in {seconds}, on {data['examples']} examples."
     if recipe.reconstruct:
         text += " Run reconstructs, too."
     elif recipe.recalibrate:

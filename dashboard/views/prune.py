@@ -29,6 +29,7 @@ def page() -> None:
     with right, _frame.guarded():
         controls(recipe)
         without_data(recipe)
+        _at_once.accuracies(recipe)
         study = scores(recipe)
         kept(recipe, study)
     with left, _frame.guarded():
@@ -142,7 +143,6 @@ def kept(recipe: Recipe, study: Study | None) -> None:
     if missed:
         st.caption(words.plain(missed))
     warn_of_thin(preview.thin(kept, ranking, recipe))
-    _at_once.accuracies(recipe)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words.plain(preview.exactness(recipe)), width="stretch")
         with st.popover("Table", icon=":material/table:", type="tertiary"):

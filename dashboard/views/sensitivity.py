@@ -141,6 +141,13 @@ def controls(recipe: Recipe) -> None:
         key=state.MAP_MODE,
     )
 
+    st.toggle(
+        "Reconstructed",
+        key=state.MAP_RECONSTRUCTED,
+        help="Each cell with its layers solved anew before it is measured: what a layer costs when "
+        "the others make up for it. Takes longer than the plain map.",
+    )
+
 
 def compared(recipe: Recipe) -> list[Recipe]:
     """The recipe, and the same with the criterion that is shown beside it."""
@@ -154,10 +161,12 @@ def spec(recipe: Recipe) -> dict[str, Any]:
     """What a map depends on; the ratios, minimum units and exclusions of the recipe are no part."""
     fields = ("model", "criterion", "options", "granularity", "granularity_options", "seed")
     small = models.validation(recipe.model) <= SMALL
+    reconstructed = bool(state.widget_value(state.MAP_RECONSTRUCTED))
     return {
         **{name: getattr(recipe, name) for name in fields},
         **({"embeddings": True} if recipe.embeddings else {}),
-        "tier": "exact" if small or state.every_image() else "progressive",
+        **({"reconstruct": True} if reconstructed else {}),
+        "tier": "exact" if small or reconstructed or state.every_image() else "progressive",
         "levels": list(LEVELS),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from typing import Any
 
 from pruning import events, registry
@@ -32,12 +33,15 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     options.repeated(sub, "--exclude", "LAYER")
     examples = "validation images looked at, at most (default: all)"
     sub.add_argument("--examples", type=int, help=examples)
+    reconstruct = "solve the layers of each cell anew before it is measured (tier exact)"
+    sub.add_argument("--reconstruct", action="store_true", help=reconstruct)
     sub.add_argument("--seed", type=int, default=0)
     options.threads(sub, "of one processor each (default: 2 where two are idle, else 1)")
 
 
 def execute(args: argparse.Namespace) -> None:
     """Which layers can be pruned: a line a layer and ratio, then what a point of accuracy buys."""
+    from pruning.runs.map_study import reconstructed
     from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
 
     # A name that is not there is said before a model is loaded, which may take a download.
@@ -46,6 +50,10 @@ def execute(args: argparse.Namespace) -> None:
     began = time.perf_counter()
     # Workers are threads of one processor each: torch's own would fight with them.
     options.use_threads(1)
+    repair = None
+    if args.reconstruct:
+        data = work.need("train", "Reconstruction")
+        repair = partial(reconstructed, work=work, data=data, seed=args.seed)
     points = []
     for point in sensitivity(
         work,
@@ -61,6 +69,7 @@ def execute(args: argparse.Namespace) -> None:
         examples=args.examples,
         workers=args.threads or free(),
         keep=options.maps(),
+        repair=repair,
     ):
         points.append(point)
         print(json.dumps(_line(point)) if args.json else _words(point), flush=True)

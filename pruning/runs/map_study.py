@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from functools import partial
 from typing import Any
+
+from torch import nn
 
 from pruning.events import Point
 from pruning.runs.resolve import resolve
 from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
 from pruning.sensitivity_map.sensitivity import LEVELS, free, sensitivity
+from pruning.training.reconstruct import reconstruct
+from pruning.types import Batches, Masks, Workpiece
 
 FIELDS = ("criterion", "options", "granularity", "granularity_options", "embeddings", "seed")
 """Arguments of `sensitivity` that the spec may hold."""
@@ -23,7 +28,8 @@ PATIENCE = 10.0
 def measure_map(store: Store, job: Job, stop: Callable[[], bool]) -> None:
     """Measure the map and finish the job. Raises Stopped, DataError.
 
-    spec: model, FIELDS, tier, and levels and within where they are not the defaults. Where another
+    spec: model, FIELDS, tier, and levels and within where they are not the defaults; reconstruct:
+    true where every cell is reconstructed before it is measured. Where another
     map waits and nobody watches this one, it goes back into the queue; what was measured is cached.
     """
     spec = job.spec
@@ -44,6 +50,7 @@ def measure_map(store: Store, job: Job, stop: Callable[[], bool]) -> None:
                 store.release(job)
                 return
     asked = {"model": spec["model"], "tier": spec["tier"], **options}
+    asked["reconstruct"] = bool(spec.get("reconstruct"))
     save_study(job.folder, {"what": "map", **asked, "levels": levels, "points": count}, {})
     store.finish(job, "finished")
 
@@ -56,8 +63,14 @@ def _points(
     stop: Callable[[], bool],
 ) -> Generator[Point, None, None]:
     work = resolve(spec["model"], store.workspace, fetch=False)
-    # The estimate comes first whatever was asked for: a page shows it within seconds.
-    for tier in dict.fromkeys(("estimate", spec["tier"])):
+    repair = None
+    if spec.get("reconstruct"):
+        data = work.need("train", "Reconstruction")
+        repair = partial(reconstructed, work=work, data=data, seed=options.get("seed", 0))
+    # The estimate comes first whatever was asked for: a page shows it within seconds. It knows
+    # nothing of reconstruction.
+    first = () if repair else ("estimate",)
+    for tier in dict.fromkeys((*first, spec["tier"])):
         yield from sensitivity(
             work,
             levels=levels,
@@ -67,8 +80,16 @@ def _points(
             workers=free(),
             stop=stop,
             keep=store.workspace / "maps",
+            repair=repair,
             **options,
         )
+
+
+def reconstructed(
+    model: nn.Module, masks: Masks, *, work: Workpiece, data: Batches, seed: int
+) -> None:
+    """Reconstruct one cell's pruned model, in place."""
+    reconstruct(model, work.model, masks, data, work.example, seed=seed)
 
 
 def _must_make_way(store: Store, job: Job) -> bool:

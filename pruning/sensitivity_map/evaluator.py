@@ -4,6 +4,7 @@ widest intervals first.
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import time
@@ -11,14 +12,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning.allocation.ranked import RankedUnits
 from pruning.errors import Stopped
 from pruning.events import Point
+from pruning.masks import apply
 from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks_of
 from pruning.sensitivity_map.replay import PartialForward
-from pruning.types import Batches, Loss, Workpiece
+from pruning.types import Batches, Loss, Masks, Workpiece
 
 PART = 64
 """Images passed through at once: what lies between two layers then fits the processor's cache
@@ -36,6 +38,9 @@ again.
 SAVE = 5.0
 """Seconds between two savings of what was counted."""
 
+Repair = Callable[[nn.Module, Masks], None]
+"""What is done to a pruned model before it is asked, in place: (model, masks)."""
+
 Answer = tuple[Cell, Tensor, float]
 """A cell, (images,) which of its answers are right, and the sum of its loss."""
 
@@ -45,7 +50,7 @@ class Plan:
     """How far cells are measured.
 
     within: half the width of the interval at which a cell is done, 0 for all images; running,
-    workers, stop: see `sensitivity`.
+    workers, stop, repair: see `sensitivity`.
     """
 
     levels: tuple[float, ...]
@@ -53,6 +58,7 @@ class Plan:
     running: bool
     workers: int
     stop: Callable[[], bool] | None
+    repair: Repair | None = None
 
     def done(self, cell: Cell) -> bool:
         """Whether nothing remains to be found out about a cell."""
@@ -68,8 +74,11 @@ class Evaluator:
     holds that copy.
     """
 
-    def __init__(self, work: Workpiece, ranked: RankedUnits, sample: Tensor) -> None:
+    def __init__(
+        self, work: Workpiece, ranked: RankedUnits, sample: Tensor, repair: Repair | None = None
+    ) -> None:
         self.loss: Loss = work.loss
+        self.repair = repair
         self.ranked = ranked
         self.original = work.model
         self.sandbox = PartialForward(work.model, sample)
@@ -90,6 +99,9 @@ class Evaluator:
         What comes before a layer is computed once for all its cells. Bit for bit the plain model's
         wherever that could decide about an answer: see `_undecided`.
         """
+        if self.repair is not None:
+            yield from self._repaired(x, cells, self.repair)
+            return
         # Only a traced model keeps values between layers, which small parts keep in the cache.
         parts = torch.split(x, PART) if self.sandbox.traced else [x]
         passes = [self.sandbox.start(part) for part in parts]
@@ -107,6 +119,22 @@ class Evaluator:
                     # Folding rounds differently: where that could flip an answer, ask plainly.
                     if self.sandbox.traced and self._undecided(logits):
                         logits = self.sandbox.model(x)
+            yield cell, logits
+
+    def _repaired(
+        self, x: Tensor, cells: list[Cell], repair: Repair
+    ) -> Iterator[tuple[Cell, Tensor]]:
+        """The same of models that are repaired after pruning.
+
+        Each runs whole, for any of its layers may have changed.
+        """
+        for cell in cells:
+            model = copy.deepcopy(self.original).eval()
+            masks = self._masks(cell)
+            apply(masks, model)
+            repair(model, masks)
+            with torch.inference_mode():
+                logits = model(x)
             yield cell, logits
 
     def _masks(self, cell: Cell) -> dict[str, Tensor]:
@@ -163,7 +191,8 @@ def measured(
     if all(plan.done(cell) for cell in cells):
         cache.put(cells)
         return
-    evaluators = [Evaluator(work, ranked, data.x[:PART]) for _ in range(plan.workers)]
+    sample = data.x[:PART]
+    evaluators = [Evaluator(work, ranked, sample, plan.repair) for _ in range(plan.workers)]
     dense: dict[int, tuple[Tensor, float]] = {}  # by chunk: asked once, whatever the cells
     saved = time.monotonic()
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from pruning.events import Point
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.cells import CountCache, cache_key, cells_of
 from pruning.sensitivity_map.estimate import estimates
-from pruning.sensitivity_map.evaluator import Plan, measured
+from pruning.sensitivity_map.evaluator import Plan, Repair, measured
 from pruning.types import Batches, Workpiece
 
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+REPAIRED = 1024
+"""Images that a repaired model is asked of, at most."""
 TIERS = ("estimate", "progressive", "exact")
 
 
@@ -47,6 +50,7 @@ def sensitivity(
     workers: int = 1,
     stop: Callable[[], bool] | None = None,
     keep: Path | None = None,
+    repair: Repair | None = None,
 ) -> Iterator[Point]:
     """One Point for each layer and level, as soon as it is known. Touches nothing.
 
@@ -59,6 +63,8 @@ def sensitivity(
     workers: threads that measure, each on one processor; see `free`
     keep: folder where counts are kept, so that the next asking goes on from them; None: memory
         alone
+    repair: done to each cell's pruned model before it is asked, in place; for "exact" alone, on at
+        most 1,024 images
 
     Raises RecipeError for what cannot be asked, DataError without validation data, Stopped when
     `stop` says so: what was measured is kept, and the next asking goes on from there.
@@ -87,9 +93,16 @@ def sensitivity(
         seed=seed,
     )
     data = work.need("validation", "A sensitivity map")
+    if repair is not None:
+        if tier != "exact":
+            raise RecipeError(f"Tier {tier} measures no repaired models: choose exact.")
+        examples = min(examples or REPAIRED, REPAIRED)
     if examples is not None:
         data = data.sample(examples)
-    plan = Plan(tuple(levels), within if tier == "progressive" else 0.0, running, workers, stop)
+    if repair is not None:  # one batch: a repaired model is made once, and not kept
+        data = replace(data, batch=len(data.x))
+    refined = within if tier == "progressive" else 0.0
+    plan = Plan(tuple(levels), refined, running, workers, stop, repair)
     # The arguments are checked at the call; what follows runs when the first point is asked for.
     return _points(recipe, work, data, tier, plan, keep)
 
@@ -119,5 +132,6 @@ def _points(
     # An exact map takes the data's own batches; a progressive one a random order, so that its first
     # images are of all classes.
     order = None if tier == "exact" else recipe.seed
-    cache = CountCache(cache_key(recipe, work, data, f"{tier} {order}"), folder)
+    how = f"{tier} {order}" + (" repaired" if plan.repair else "")
+    cache = CountCache(cache_key(recipe, work, data, how), folder)
     yield from measured(ranked, work, data, cells, plan, cache, order)
