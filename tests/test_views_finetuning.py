@@ -10,7 +10,7 @@ import pruning
 from dashboard import models, state, words
 from dashboard.charts import prune, results
 from dashboard.components.strip import Block
-from pruning.events import Event, Finished
+from pruning.events import Event, Finished, Measured
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from tests.pages import settle, settled
@@ -114,6 +114,19 @@ def test_after_several_steps_nothing_is_said_to_be_before_fine_tuning():
 
 
 REPAIRS = {"recalibrate": "recalibrated", "reconstruct": "reconstructed"}
+
+
+def test_every_stage_stands_with_its_accuracy_on_validation_data():
+    events, end, recipe = run_toy(epochs=1, recalibrate=True)
+    history = prune.history(events)
+    table = results.stage_table(end, recipe, history.validation).set_index("measured")
+    measured = {e.stage: e.validation for e in events if isinstance(e, Measured)}
+    row = [words.percent(accuracy) for accuracy in measured.values()]
+    assert list(measured) == ["dense", "pruned", "recalibrated", "final"]
+    assert list(table.loc["accuracy (validation)"])[:-1] == row
+    assert list(results.stage_table(end, recipe)["measured"]) == [
+        name for name in table.index if name != "accuracy (validation)"
+    ]
 
 
 @pytest.mark.parametrize("repair", REPAIRS)

@@ -70,6 +70,15 @@ class RunHistory:
         return self.finished
 
     @property
+    def validation(self) -> dict[str, Accuracy]:
+        """Stage that was measured -> its accuracy on validation data."""
+        accuracies = {} if self.dense_validation is None else {"dense": self.dense_validation}
+        for _, event in self.measured:
+            if event.validation is not None:
+                accuracies[event.stage] = event.validation
+        return accuracies
+
+    @property
     def done(self) -> int:
         """Epochs trained so far."""
         return len(self.trained)

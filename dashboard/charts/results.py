@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from dashboard import words
 from dashboard.charts.prune import RunHistory, sparse_file
 from pruning.describe import RunFacts
 from pruning.events import Finished, Measurement
-from pruning.metrics import accuracy_change
+from pruning.metrics import Accuracy, accuracy_change
 from pruning.recipe import Recipe
 
 WHOLE_MACS = "MACs of the whole model"
@@ -52,9 +54,13 @@ def pruned_stage(recipe: Recipe) -> str:
 # ---------------------------------------------------------------- the table of stages
 
 
-def stage_table(end: Finished, recipe: Recipe) -> pd.DataFrame:
+def stage_table(
+    end: Finished, recipe: Recipe, validation: Mapping[str, Accuracy] | None = None
+) -> pd.DataFrame:
     """What each stage measured, in words: a column for each, and the change from dense to the
     model that the run is for.
+
+    validation: stage of its event ("dense", "pruned", "final" ...) -> accuracy on validation data.
     """
     more = has_other_macs(end)
     names = [
@@ -80,7 +86,25 @@ def stage_table(end: Finished, recipe: Recipe) -> pd.DataFrame:
             _latency(stage, end),
         ]
     columns["change"] = _changes(end, more)
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    if not validation:
+        return table
+    row = {"measured": "accuracy (validation)"}
+    for name, stage in stages(end, recipe).items():
+        row[name] = words.percent(validation.get(_event_stage(stage, end)))
+    row["change"] = words.points(validation.get("final"), validation.get("dense"))
+    return pd.concat([table[:1], pd.DataFrame([row]), table[1:]], ignore_index=True)
+
+
+def _event_stage(stage: Measurement, end: Finished) -> str:
+    """The event that measured a stage; the compact model answers as the masked one at the end."""
+    way = {
+        "dense": end.dense,
+        "pruned": end.pruned,
+        "recalibrated": end.recalibrated,
+        "reconstructed": end.reconstructed,
+    }
+    return next((name for name, measured in way.items() if measured is stage), "final")
 
 
 def has_other_macs(end: Finished) -> bool:

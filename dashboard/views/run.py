@@ -76,7 +76,7 @@ def ended(job: Job) -> None:
     if history.result:
         predicted(history, recipe)
         with st.expander("Every stage", icon=":material/steps:"):
-            stages = results.stage_table(history.result, recipe)
+            stages = results.stage_table(history.result, recipe, history.validation)
             st.table(stages.set_index("measured"), border="horizontal")
     if history.trained:
         with st.expander("Every epoch", icon=":material/table:"):
