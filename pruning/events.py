@@ -36,7 +36,7 @@ class Certificate:
     """How far the compact model's outputs are from the masked one's.
 
     error: max |masked - compact| / max |masked|, in float64, the worst of all checks; limit: what
-    is refused above it; checks: what was compared (weights, inputs, batch); control: the same
+    is refused above it; checks: what was compared (weights, inputs, batch, size); control: the same
     distance to the model before masking, with random weights (0 would mean that nothing was
     compared); removed: units pruned, of units; parameters: of the whole model, before, and kept;
     frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left

@@ -179,8 +179,8 @@ def test_a_wrong_compact_model_is_never_handed_out(monkeypatch: pytest.MonkeyPat
     _, removed, masks = halved(model, example)
     correct = shrinking.build
 
-    def wrong(masked: nn.Module, rewrite: Rewrite) -> Any:
-        compact = correct(masked, rewrite)
+    def wrong(model: nn.Module, rewrite: Rewrite, masks: engine.Masks) -> Any:
+        compact = correct(model, rewrite, masks)
         if compact.q.weight.shape[0] < 12:
             _scaled(compact)
         return compact

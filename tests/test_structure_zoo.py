@@ -63,7 +63,7 @@ def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
     pruning.apply(masks_without(graph, removed, model), model)
     rewrite = Rewrite(graph, removed)
     rewrite.run()
-    compact = build(model, rewrite)
+    compact = build(model, rewrite, {})
     inputs = (x.double(),)
     assert distance(outputs(model, inputs), outputs(compact, inputs)) <= 1e-12
     half = sum(p.numel() for p in compact.parameters()) / sum(p.numel() for p in model.parameters())

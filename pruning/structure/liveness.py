@@ -38,6 +38,7 @@ class Liveness:
         removed_labels = np.append(removed, False)[graph.unit_of_label]
         self.keep = torch.from_numpy(~removed_labels)
         self._known: dict[int, tuple[Kept, bool]] = {}
+        self._whole: dict[int, bool] = {}
 
     def kept(self, node: Node) -> Kept:
         """What is kept of a node's value. Raises CannotRewrite where that is no rectangle.
@@ -60,6 +61,15 @@ class Liveness:
         kept, _ = self._look(value)
         sizes = zip(kept, value.shape, strict=True)
         return [size if keep is None else int(keep.sum()) for keep, size in sizes]
+
+    def whole(self, value: Value) -> bool:
+        """Whether a value lost nothing."""
+        # Values live as long as the graph, so their ids are not given to others.
+        if id(value) not in self._whole:
+            self._whole[id(value)] = all(
+                bool(self.keep[flat(factor)].all()) for factor in value.factors
+            )
+        return self._whole[id(value)]
 
     def removed(self, value: Value) -> Tensor:
         """The removed labels of a value. int64"""

@@ -10,6 +10,7 @@ import copy
 import operator
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from pruning.masks import zero
 from pruning.structure import wide_norms
 from pruning.structure.capture import tensors_of
 from pruning.structure.liveness import Liveness
 from pruning.structure.propagate import Args, arguments, module_path, names, operation
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.rules.convolve import CONVOLUTIONS
+from pruning.types import Masks
 
 PLAIN = names("""
     ReLU ReLU6 GELU SiLU Hardswish Hardsigmoid Sigmoid Tanh LeakyReLU ELU Mish Softplus
@@ -32,10 +35,13 @@ PLAIN = names("""
 """Classes of torch.nn without weights, whose modules are put back as they were."""
 
 
-def build(model: nn.Module, rewrite: Rewrite) -> fx.GraphModule:
-    """A module that runs the rewritten graph, its parameters cut from the model's."""
+def build(model: nn.Module, rewrite: Rewrite, masks: Masks) -> fx.GraphModule:
+    """A module that runs the rewritten graph, its parameters cut from the model's, and masked.
+
+    masks: under the first name of each parameter.
+    """
     graph = rewrite.graph
-    root = _containers(model, rewrite)
+    root = _containers(model, rewrite, masks)
     _Modules(model, root, graph).run()
     # Modules have taken over most of what the graph read by itself.
     read = {node.target for node in graph.nodes if node.op == "get_attr"}
@@ -47,17 +53,21 @@ def build(model: nn.Module, rewrite: Rewrite) -> fx.GraphModule:
             graph.erase_node(node)
     graph._tracer_cls = fx.Tracer  # pickling traces the module again, and not with export's tracer
     compact = fx.GraphModule(root, graph, type(model).__name__)
-    compact.graph.eliminate_dead_code()
-    compact.recompile()
+    if compact.graph.eliminate_dead_code():
+        compact.recompile()
     _tie(model, compact)
     return compact.train(model.training)
 
 
 def cut(liveness: Liveness, name: str, tensor: Tensor) -> Tensor:
     """What is kept of a parameter or buffer, or of anything of its shape. A copy."""
-    for d, indices in _kept_indices(liveness, name, tensor).items():
-        tensor = tensor.index_select(d, indices)
-    return tensor.detach().clone()
+    indices = _kept_indices(liveness, name, tensor)
+    tensor = tensor.detach()
+    if not indices:
+        return tensor.clone()
+    for d, kept in indices.items():
+        tensor = tensor.index_select(d, kept)  # a copy already
+    return tensor
 
 
 def _kept_indices(liveness: Liveness, name: str, tensor: Tensor) -> dict[int, Tensor]:
@@ -95,9 +105,14 @@ def paste(compact: nn.Module, liveness: Liveness, model: nn.Module) -> None:
             target.copy_(values)
 
 
-def _containers(model: nn.Module, rewrite: Rewrite) -> nn.Module:
-    """An empty tree with the model's module names, holding the tensors the graph uses, cut."""
+def _containers(model: nn.Module, rewrite: Rewrite, masks: Masks) -> nn.Module:
+    """An empty tree with the model's module names, holding the tensors the graph uses, cut.
+
+    masks: of the whole model, under the first name of each parameter. They are applied to what is
+    cut, which is less than the model.
+    """
     root = nn.Module()
+    first_name = rewrite.liveness.graph.first_name
     tensors = tensors_of(model)
     read = [node for node in rewrite.graph.nodes if node.op == "get_attr" and node.users]
     used = {str(node.target) for node in read}
@@ -110,6 +125,13 @@ def _containers(model: nn.Module, rewrite: Rewrite) -> nn.Module:
             continue
         owner, short = _owner(root, name)
         value = cut(rewrite.liveness, name, tensor)
+        keep = masks.get(first_name.get(name, name))
+        if keep is not None:
+            keep = cut(rewrite.liveness, name, keep)
+            if not bool(
+                keep.all()
+            ):  # most often whole units were pruned, and nothing is left to do
+                zero(value, keep)
         if isinstance(tensor, nn.Parameter):
             # What was frozen for training stays so.
             owner.register_parameter(short, nn.Parameter(value, tensor.requires_grad))
@@ -126,6 +148,19 @@ def _containers(model: nn.Module, rewrite: Rewrite) -> nn.Module:
         else:
             setattr(owner, short, value)
     return root
+
+
+@cache
+def _bare(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of layers whose weights are not drawn at random: they get those of another layer."""
+    return type(kind.__name__, (kind,), {"reset_parameters": lambda self: None})
+
+
+def _made(kind: type[nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """A layer without values. Drawing weights only to replace them takes half of a layer's time."""
+    module = _bare(kind)(*args, device="meta", **options)  # type: ignore[arg-type]
+    module.__class__ = kind
+    return module
 
 
 def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
@@ -240,9 +275,7 @@ class _Modules:
             channels = sizes[1] * groups, sizes[0]
         options = {option: args[option] for option in copied}
         bias = args["bias"] is not None
-        module = kind(
-            *channels, tuple(sizes[2:]), groups=groups, bias=bias, device="meta", **options
-        )
+        module = _made(kind, *channels, tuple(sizes[2:]), groups=groups, bias=bias, **options)
         return self._layer(node, path, module, args["input"])
 
     def _linear(self, node: Node) -> Node | None:
@@ -252,7 +285,7 @@ class _Modules:
             return None
         out, into = self.root.get_parameter(f"{path}.weight").shape
         bias = args["bias"] is not None
-        module = nn.Linear(into, out, bias=bias, device="meta")
+        module = _made(nn.Linear, into, out, bias=bias)
         return self._layer(node, path, module, args["input"])
 
     def _embedding(self, node: Node) -> Node | None:
@@ -262,7 +295,7 @@ class _Modules:
             return None
         rows, width = self.root.get_parameter(f"{path}.weight").shape
         padding = args["padding_idx"] if args["padding_idx"] >= 0 else None  # -1: there is none
-        module = nn.Embedding(rows, width, padding_idx=padding, device="meta")
+        module = _made(nn.Embedding, rows, width, padding_idx=padding)
         return self._layer(node, path, module, args["indices"])
 
     def _batch_norm(self, node: Node) -> Node | None:
@@ -279,7 +312,7 @@ class _Modules:
         if "val" in node.meta:
             kind = kinds[node.meta["val"].dim()]
         channels = len(self.root.get_parameter(f"{path}.weight"))
-        module = kind(channels, args["eps"], old.momentum, device="meta")
+        module = _made(kind, channels, args["eps"], old.momentum)
         return self._layer(node, path, module, args["input"])
 
     def _norm(self, node: Node) -> Node | None:

@@ -81,8 +81,7 @@ class Rewrite:
         sources = node.all_input_nodes
         inputs = [source for source in sources if isinstance(results[source], Value)]
         involved = outputs + [results[source] for source in inputs]
-        removed = map(self.liveness.removed, involved)
-        if not any(labels.numel() for labels in removed):
+        if all(map(self.liveness.whole, involved)):
             return
         if name in MOVES:
             if not all(map(self.liveness.rectangular, outputs)):

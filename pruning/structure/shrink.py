@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,15 @@ from torch import fx, nn
 
 from pruning.errors import NotTheSame
 from pruning.events import Certificate, Frozen
-from pruning.evidence import evaluating
-from pruning.masks import apply
+from pruning.masks import apply, check_names
 from pruning.structure.capture import Example
 from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.liveness import CannotRewrite, Liveness
 from pruning.structure.modules import build
+from pruning.structure.positions import smaller_inputs
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.unit_masks import removed_units
-from pruning.structure.verify import Check, checks, control
+from pruning.structure.verify import Answer, Comparisons, checks
 from pruning.types import Masks
 
 LIMIT = 1e-9
@@ -64,33 +64,30 @@ def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[CompactModel, Certificate]:
     """`shrink_certified`, with what says which of the old indices the compact model keeps."""
-    graph = dependency_graph(model, example)
-    masked = copy.deepcopy(model)
-    apply(masks, masked)
+    search = Search.of(model, masks, example)
+    graph = search.graph
     removed = removed_units(graph, masks)
-    # In eval mode: in training, dropout and BatchNorm's statistics would differ by themselves.
-    with evaluating(masked):
-        comparisons = checks(copy.deepcopy(masked).double(), masks, example)
-        search = _Search(graph, masked, comparisons, limit)
-        frozen: list[Frozen] = []
-        # Each turn keeps the zeros of one more group, so that it ends.
+    frozen: list[Frozen] = []
+    compact, removed = search.build(removed, frozen)
+    comparisons = checks(model, masks, example, smaller_inputs(graph.captured, example))
+    answers = search.compare(compact, comparisons)
+    if not answers.error <= limit and comparisons.small:
+        # A small input may fail for its size alone: only the example's own size refuses anything.
+        comparisons = checks(model, masks, example, None)
+        answers = search.compare(compact, comparisons)
+    # Each turn keeps the zeros of one more group, so that it ends.
+    while not answers.error <= limit:  # NaN is no pass either
+        removed = search.without_culprit(removed, frozen, comparisons, limit)
         compact, removed = search.build(removed, frozen)
-        error = search.error(compact)
-        while not error <= limit:  # NaN is no pass either
-            removed = search.without_culprit(removed, frozen)
-            compact, removed = search.build(removed, frozen)
-            error = search.error(compact)
-        distance = 0.0
-        if removed.any():
-            distance = control(compact.module, compact.liveness, comparisons[-1], model)
+        answers = search.compare(compact, comparisons)
     compact.module.train(model.training)
     parameters = dict(compact.module.named_parameters(remove_duplicate=False))
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     certificate = Certificate(
-        error=error,
+        error=answers.error,
         limit=limit,
-        checks=tuple(check.name for check in comparisons),
-        control=distance,
+        checks=tuple(check.name for check in comparisons.checks),
+        control=comparisons.control(answers.last) if removed.any() else 0.0,
         removed=int(removed.sum()),
         units=graph.units,
         parameters=sum(p.numel() for p in model.parameters()),
@@ -101,17 +98,42 @@ def compact_model(
     return compact, certificate
 
 
+class Answers(NamedTuple):
+    """error: the largest of all checks; last: the answer to the last check."""
+
+    error: float
+    last: Answer
+
+
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """The search for an exact compact model. A class because each attempt needs all of this.
 
-    `removed` is (units,) True = removed everywhere; `frozen` collects the groups that stay.
+    model: as it is, unmasked; masks: what is kept of it. `removed` is (units,) True = removed
+    everywhere; `frozen` collects the groups that keep their zeros.
     """
 
     graph: DependencyGraph
-    masked: nn.Module
-    checks: Sequence[Check]
-    limit: float
+    model: nn.Module
+    masks: Masks
+
+    @classmethod
+    def of(cls, model: nn.Module, masks: Masks, example: Example) -> Search:
+        """Raises NotCaptured, UnknownName, or ModelError for masks of another model."""
+        check_names(masks, model)
+        graph = dependency_graph(model, example)
+        pieces = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        if len(pieces) < len(list(model.parameters())):
+            # Parameters that share memory see each other's masks: they are masked where they lie.
+            model = copy.deepcopy(model)
+            apply(masks, model)
+            return cls(graph, model, {})
+        by_first_name: Masks = {}
+        for name, keep in masks.items():
+            first = graph.first_name.get(name, name)
+            both = by_first_name.get(first, keep) & keep
+            by_first_name[first] = both
+        return cls(graph, model, by_first_name)
 
     def build(
         self, removed: NDArray[np.bool_], frozen: list[Frozen]
@@ -121,7 +143,8 @@ class _Search:
             rewrite = Rewrite(self.graph, removed)
             try:
                 rewrite.run()
-                return CompactModel(build(self.masked, rewrite), rewrite.liveness), removed
+                module = build(self.model, rewrite, self.masks)
+                return CompactModel(module, rewrite.liveness), removed
             except CannotRewrite as stuck:
                 # The whole group is kept: its other units would meet the same operation.
                 units = np.unique(self.graph.unit_of_label[stuck.labels.numpy()])
@@ -144,17 +167,22 @@ class _Search:
             removed[start:end] = False
         return removed
 
-    def error(self, compact: CompactModel) -> float:
-        """The largest relative difference of all checks; inf where the compact model fails."""
+    def compare(self, compact: CompactModel, comparisons: Comparisons) -> Answers:
+        """The answers of a compact model to all checks."""
         worst = 0.0
-        for check in self.checks:
-            error = check.error(compact.module, compact.liveness)
-            if not error <= worst:  # NaN too
-                worst = error
-        return worst
+        last = Answer(float("inf"))
+        for check in comparisons.checks:
+            last = check.compare(compact.module, compact.liveness)
+            if not last.error <= worst:  # NaN too
+                worst = last.error
+        return Answers(worst, last)
 
     def without_culprit(
-        self, removed: NDArray[np.bool_], frozen: list[Frozen]
+        self,
+        removed: NDArray[np.bool_],
+        frozen: list[Frozen],
+        comparisons: Comparisons,
+        limit: float,
     ) -> NDArray[np.bool_]:
         """`removed` without the group that first breaks the copy.
 
@@ -171,7 +199,7 @@ class _Search:
             for i in groups[:prefix]:
                 part[units[i]] = removed[units[i]]
             compact, _ = self.build(part, [])
-            return not self.error(compact) <= self.limit
+            return not self.compare(compact, comparisons).error <= limit
 
         if not groups or fails(0):
             raise NotTheSame(
@@ -185,5 +213,5 @@ class _Search:
                 high = middle
             else:
                 low = middle
-        why = f"without it the outputs differ by more than {self.limit:g} (relative)"
+        why = f"without it the outputs differ by more than {limit:g} (relative)"
         return self.freeze(removed, [groups[high - 1]], why, frozen)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,6 +17,7 @@ from pruning.masks import apply
 from pruning.structure.capture import Example, inputs, tensors_of
 from pruning.structure.liveness import Liveness
 from pruning.structure.modules import cut
+from pruning.structure.positions import size_in_words, takes
 from pruning.structure.propagate import operation
 from pruning.types import Masks
 
@@ -26,11 +27,20 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 CASTS = ("to", "_to_copy", "type_as")
 
 
+class Answer(NamedTuple):
+    """error: max |masked - compact| / max |masked|, inf where the compact model fails or gives
+    other shapes; outputs: the compact model's, None where it fails.
+    """
+
+    error: float
+    outputs: Outputs | None = None
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison: inputs, what the masked model answers, and its weights for the compact one.
 
-    name: of the weights, inputs and batch; state: float64 parameters and buffers of the whole
+    name: of the weights, inputs, batch and size; state: float64 parameters and buffers of the whole
     masked model, from which the compact one's are cut.
     """
 
@@ -39,55 +49,76 @@ class Check:
     inputs: tuple[Tensor, ...]
     expected: Outputs
 
-    def error(self, module: nn.Module, liveness: Liveness) -> float:
-        """max |masked - compact| / max |masked|.
-
-        inf where the compact model fails or gives other shapes.
-        """
-        return self.distance_to(self.expected, module, liveness)
-
-    def distance_to(self, expected: Outputs, module: nn.Module, liveness: Liveness) -> float:
-        """The smallest distance of all readings of the compact model that run; inf if none does."""
+    def compare(self, module: nn.Module, liveness: Liveness) -> Answer:
+        """The best answer of all readings of the compact model that run."""
         tensors = {name: cut(liveness, name, value) for name, value in self.state.items()}
-        distances = []
+        best = Answer(float("inf"))
         for reading in _readings(module):
             try:
                 with _replaced(reading, tensors):
                     actual = outputs(reading, self.inputs)
             except (RuntimeError, ValueError, IndexError, TypeError):
                 continue  # a graph rewritten wrongly: `shrink` looks for the group at fault
-            distances.append(distance(expected, actual))
-        return min(distances, default=float("inf"))
+            answer = Answer(distance(self.expected, actual), actual)
+            if answer.error < best.error or best.outputs is None:
+                best = answer
+        return best
 
 
-def checks(masked: nn.Module, masks: Masks, example: Example) -> list[Check]:
+@dataclass(frozen=True)
+class Comparisons:
+    """All checks of one compact model.
+
+    unmasked: what the model answers to the last check's inputs before masking, with its weights;
+    small: whether some of the inputs are smaller than the example.
+    """
+
+    checks: tuple[Check, ...]
+    unmasked: Outputs
+    small: bool
+
+    def control(self, last: Answer) -> float:
+        """The distance of the compact model to the one before masking, both with random weights.
+
+        last: the compact model's answer to the last check. Far from 0, or the comparison would not
+        have noticed that anything was removed.
+        """
+        return float("inf") if last.outputs is None else distance(self.unmasked, last.outputs)
+
+
+def checks(
+    model: nn.Module, masks: Masks, example: Example, small: tuple[Tensor, ...] | None
+) -> Comparisons:
     """Three comparisons, with the model's own weights and with random ones.
 
-    masked: in float64, eval mode. Its own weights may hide a difference, as those of a head that
-    starts at zero do, and so may the example.
+    Its own weights may hide a difference, as those of a head that starts at zero do, and so may the
+    example. small: smaller inputs that three comparisons may be made on; then the example itself is
+    compared once, at its own size. The model is left as found.
     """
-    moved = copy.deepcopy(masked)
+    masked = copy.deepcopy(model)
+    apply(masks, masked)  # before it is made float64, which separates weights that share memory
+    masked.double().eval()
+    moved = copy.deepcopy(model).double().eval()
     _randomise(moved)
-    apply(masks, moved)  # again, because what was zero has moved too
+    if small is not None and not takes(masked, example_inputs(small, 2)):
+        small = None
+    compared: Example = example if small is None else small
     cases = [
-        ("its own weights, the example, batch 3", masked, example_inputs(example, 3)),
-        ("its own weights, random inputs, batch 2", masked, random_inputs(example, 2)),
-        ("random weights, random inputs, batch 3", moved, random_inputs(example, 3)),
+        ("its own weights, the example", masked, example_inputs(compared, 3)),
+        ("its own weights, random inputs", masked, random_inputs(compared, 2)),
+        ("random weights, random inputs", moved, random_inputs(compared, 3)),
     ]
+    if small is not None:
+        cases.insert(0, ("its own weights, the example", masked, example_inputs(example, 1)))
+    last = cases[-1][2]
+    unmasked = outputs(moved, last)
+    # The same weights but for the masks: whatever the control finds is what was removed.
+    apply(masks, moved)
     comparisons = []
-    for name, model, x in cases:
-        comparisons.append(Check(name, state(model), x, outputs(model, x)))
-    return comparisons
-
-
-def control(module: nn.Module, liveness: Liveness, check: Check, model: nn.Module) -> float:
-    """The distance of the compact model to the one before masking, both with random weights.
-
-    Far from 0, or the comparison would not have noticed that anything was removed.
-    """
-    dense = copy.deepcopy(model).double().eval()
-    _randomise(dense)
-    return check.distance_to(outputs(dense, check.inputs), module, liveness)
+    for words, of, x in cases:
+        name = f"{words}, batch {len(x[0])} of {size_in_words(x)}"
+        comparisons.append(Check(name, state(of), x, outputs(of, x)))
+    return Comparisons(tuple(comparisons), unmasked, small is not None)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -151,7 +182,8 @@ def _randomise(model: nn.Module) -> None:
     for parameter in model.parameters():
         if parameter.is_floating_point():
             size = float(parameter.square().mean().sqrt()) or 0.05
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            # In single precision: four times faster, and as random.
+            noise = torch.randn(parameter.shape, generator=generator)
             parameter.add_(noise.to(parameter.dtype), alpha=0.5 * size)
 
 
