@@ -56,6 +56,8 @@ def _small(name: str) -> nn.Module:
         return models.VisionTransformer(32, 8, 2, 2, 8, 16, num_classes=4)
     if name == "mobilenet_v2":
         return models.MobileNetV2(4, width_mult=0.25)
+    if name == "densenet121":
+        return models.DenseNet(8, (2, 2), 16, num_classes=4)
     kind = models.resnet.BasicBlock if name == "resnet18" else models.resnet.Bottleneck
     return models.ResNet(kind, [1, 1, 1, 1], num_classes=4)
 
