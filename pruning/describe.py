@@ -35,9 +35,13 @@ SPELLINGS = {
     "synflow": "SynFlow",
     "obd": "OBD",
     "obs": "OBS",
+    "taylor": "Taylor",
+    "fisher": "Fisher",
+    "wanda": "Wanda",
+    "hutchinson": "Hutchinson",
     "bn_scale": "BatchNorm scale",
 }
-"""Names with capitals of their own."""
+"""Names with capitals of their own: acronyms, and people."""
 
 
 def technique(name: str) -> str:
