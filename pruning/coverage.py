@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from pruning.types import EMBEDDINGS, place_of, prunable
+from pruning.types import EMBEDDINGS, named_weights, place_of
 
 SHOWN = 4
 """Names in a sentence; what is left out is counted."""
@@ -38,9 +38,9 @@ def uncovered(model: nn.Module) -> dict[str, Uncovered]:
 
     Weights are what has two or more dimensions that are longer than 1: biases, scales and class
     tokens are vectors, however they are shaped.
-    Raises NotFinite or NothingToPrune as `prunable` does.
+    Raises NothingToPrune as `prunable` does.
     """
-    known = {place_of(weight) for weight in prunable(model).values()}
+    known = {place_of(weight) for weight in named_weights(model).values()}
     left_out = {}
     for path, module in model.named_modules():
         for name, parameter in module._parameters.items():
@@ -65,7 +65,7 @@ def _why(path: str, module: nn.Module) -> str:
 
 def tied(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """Prunable weights that go by other names too -> those names."""
-    first = {place_of(weight): name for name, weight in prunable(model).items()}
+    first = {place_of(weight): name for name, weight in named_weights(model).items()}
     names: dict[str, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         main = first.get(place_of(parameter))
@@ -80,7 +80,7 @@ def embeddings(model: nn.Module) -> set[str]:
     for path, module in model.named_modules():
         if isinstance(module, EMBEDDINGS):
             names.add(f"{path}.weight" if path else "weight")
-    return names & prunable(model).keys()
+    return names & named_weights(model).keys()
 
 
 def notes(model: nn.Module) -> list[str]:

@@ -55,7 +55,7 @@ from pruning.training.finetune import Stop, finetune
 from pruning.training.recalibrate import norms, recalibrate
 from pruning.training.reconstruct import reconstruct
 from pruning.training.rewind import State, epochs_of_run, first_step, put_back, state_of
-from pruning.types import Masks, Workpiece, prunable
+from pruning.types import Masks, Workpiece, named_weights
 from pruning.units.layout import Units, lay_out
 
 Keep = Callable[[nn.Module, Masks], None]
@@ -418,7 +418,7 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
     selection = (yield from _prune(state, step)) if recipe.prunes else None
     # Without an example input nothing is known of MACs: layers then count weights alone.
     rows = count_uses(work.model, work.example).rows if work.example is not None else {}
-    layers = by_layer(state.masks, rows, prunable(work.model))
+    layers = by_layer(state.masks, rows, named_weights(work.model))
     pruned = Pruned(step, recipe.steps, sparsity(state.masks, state.covered), layers)
     if selection is not None:
         share = selection.ranking.share(recipe, selection.drops)

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pruning.evidence.attention import no_fused_attention
-from pruning.types import prunable
+from pruning.types import named_weights
 
 CHUNK = 2**24
 """Numbers of unfolded input in memory at once, at most: 64 MB."""
@@ -61,7 +61,7 @@ def layouts(model: nn.Module) -> dict[str, Layout]:
         transposed = "Transpose" in type(module).__name__
         known[f"{prefix}weight"] = Layout(getattr(module, "groups", 1), transposed)
         known[f"{prefix}in_proj_weight"] = Layout(3)
-    return {name: known.get(name, Layout()) for name in prunable(model)}
+    return {name: known.get(name, Layout()) for name in named_weights(model)}
 
 
 # ---------------------------------------------------------------- what a weight reads
@@ -166,7 +166,7 @@ class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._record = record
         self._layouts = layouts(model)
-        self._weights = prunable(model)
+        self._weights = named_weights(model)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from pruning.evidence import frozen_eval
 from pruning.masks import count_layer
 from pruning.metrics import Layer
-from pruning.types import Workpiece, prunable
+from pruning.types import Workpiece, named_weights
 
 LOOKUPS = {"embedding", "_embedding_bag", "index", "index_select", "gather"}
 """Operations that pick some of a weight's rows: what they give are activations."""
@@ -49,7 +49,7 @@ def layer_counts(
     uses: None where there is no example to count them by; weights: of the model, by name.
     """
     layers = []
-    for name, weight in (weights or prunable(model)).items():
+    for name, weight in (weights or named_weights(model)).items():
         rows = uses.rows.get(name) if uses else None
         layers.append(count_layer(name, weight.detach() != 0, rows))
     return tuple(layers)
@@ -57,9 +57,14 @@ def layer_counts(
 
 def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Prunable parameter name -> multiply-accumulates of one example, dense."""
-    rows = count_uses(model, example).rows
+    return dense_macs(model, count_uses(model, example))
+
+
+def dense_macs(model: nn.Module, uses: Uses) -> dict[str, int]:
+    """`macs`, of a pass that was counted before."""
+    rows = uses.rows
     counted = {}
-    for name, weight in prunable(model).items():
+    for name, weight in named_weights(model).items():
         used = float(rows[name].sum()) if name in rows else 0.0
         counted[name] = round(used * (weight.numel() // len(weight)))
     return counted
@@ -70,10 +75,14 @@ def output_layer(work: Workpiece) -> str | None:
 
     The last one of the model where its calls cannot be recorded.
     """
-    names = list(prunable(work.model))
-    if work.example is not None:
-        names = list(count_uses(work.model, work.example).rows) or names
-    return names[-1]
+    if work.example is None:
+        return list(named_weights(work.model))[-1]
+    return last_used(work.model, count_uses(work.model, work.example))
+
+
+def last_used(model: nn.Module, uses: Uses) -> str:
+    """`output_layer`, of a pass that was counted before."""
+    return list(uses.rows or named_weights(model))[-1]
 
 
 def output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
@@ -85,7 +94,7 @@ def count_uses(
     model: nn.Module, example: Tensor, weights: Mapping[str, Tensor] | None = None
 ) -> Uses:
     """One pass of one example, counted. weights: by name; None: the prunable ones."""
-    weights = prunable(model) if weights is None else weights
+    weights = named_weights(model) if weights is None else weights
     counter = _CountProducts(weights)
     names = {id(weight): name for name, weight in weights.items()}
 

@@ -16,7 +16,7 @@ from pruning.measurement.counts import fit
 from pruning.measurement.sparse_file import entropy, write
 from pruning.metrics import Memory, Size, sparse_bytes
 from pruning.storage import safetensors_header
-from pruning.types import prunable
+from pruning.types import named_weights
 
 DTYPES = (
     torch.bool,
@@ -92,7 +92,7 @@ def size(model: nn.Module) -> Size:
 
 def _prunable_names(model: nn.Module) -> set[str]:
     """Names in the state that criteria may prune, tied ones under each of their names."""
-    weights = {id(weight) for weight in prunable(model).values()}
+    weights = {id(weight) for weight in named_weights(model).values()}
     return {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in weights}
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.metrics import Latency, Spread, Timing
-from pruning.types import prunable
+from pruning.types import named_weights
 
 BATCHES = (1, 32)
 """Examples in a pass: one, as somebody waits for an answer; 32, as a server gathers them."""
@@ -196,7 +196,7 @@ class SparseLinear(nn.Module):
 
 def to_sparse(model: nn.Module) -> nn.Module | None:
     """A copy with its linear layers of at least 80 % zeros in CSR; None where it has none."""
-    weights = {id(weight) for weight in prunable(model).values()}
+    weights = {id(weight) for weight in named_weights(model).values()}
     names = []
     for name, module in model.named_modules():
         # a subclass of Linear may do something else with its weight
