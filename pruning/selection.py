@@ -24,7 +24,7 @@ from pruning.masks import apply, intersect
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import netadapt
 from pruning.types import Masks, Workpiece
-from pruning.units.layout import Units, lay_out
+from pruning.units.layout import Units
 
 TIED = 0.1
 """Share of the units that a layer loses, from which equal scores among them are noticed."""
@@ -49,7 +49,8 @@ def choose(recipe: Recipe, work: Workpiece, keep: Masks | None = None, share: fl
     keep: earlier masks, which are never revived.
     Raises RecipeError, ModelError or DataError; each says the way out.
     """
-    selection = select(recipe, work, lay_out(recipe, work), keep, share)
+    # No units are given, so that one look at the weights and their gradients serves all.
+    selection = select(recipe, work, None, keep, share)
     # A run says so in a Notice; here there is nobody else to tell.
     if text := tie_warning(recipe, selection, work):
         warnings.warn(text, stacklevel=2)
@@ -59,12 +60,12 @@ def choose(recipe: Recipe, work: Workpiece, keep: Masks | None = None, share: fl
 def select(
     recipe: Recipe,
     work: Workpiece,
-    units: Units,
+    units: Units | None,
     keep: Masks | None = None,
     share: float = 1.0,
     cache: Path | None = None,
 ) -> Selection:
-    """`choose`, with units that were made before.
+    """`choose`, with units that were made before; None: they are made here.
 
     cache: a folder for measured allocation paths, so that the next asking goes on from them.
     """
@@ -115,7 +116,7 @@ def listed(names: Sequence[str], most: int = 3) -> str:
 def rank_with_path(
     recipe: Recipe,
     work: Workpiece,
-    units: Units,
+    units: Units | None,
     keep: Masks | None = None,
     cache: Path | None = None,
 ) -> RankedUnits:

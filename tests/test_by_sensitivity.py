@@ -12,7 +12,7 @@ import pytest
 import pruning
 import sample_models
 from pruning import events
-from pruning.allocation.layers import RankedLayers
+from pruning.allocation.layers import RankedLayers, Traced
 from pruning.allocation.path import AllocationPath, PathStep
 from pruning.allocation.ranked import rank
 from pruning.allocation.ranking import Ranking
@@ -74,7 +74,7 @@ def test_a_tolerated_drop_stops_earlier() -> None:
 def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
     # b's weights are used 9 times, a's once: 76 MACs. Without 3 weights (a: 2, b: 1) 11 fewer,
     # without 4 (b: 2) 20 fewer.
-    layers = two(macs={"a": 4, "b": 72}, budget="macs")
+    layers = two(trace=lambda: Traced({"a": 4, "b": 72}, None), budget="macs")
     assert allocate("by_sensitivity", layers, 15 / 76, {}) == {"a": 2, "b": 1}
     # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: without 5 they are
     # 1+8 and 1+20, without 6 they are 1+8 and 1+16.

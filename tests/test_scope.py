@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pruning import registry
-from pruning.allocation.layers import RankedLayers
+from pruning.allocation.layers import RankedLayers, Traced
 from pruning.allocation.schedules import grow
 from pruning.allocation.scopes import _lamp, allocate
 from pruning.errors import OutOfRange
@@ -113,7 +113,7 @@ def test_more_sparsity_never_revives_a_unit(scope: str, steps: int, sparsity: fl
 
 
 def test_the_output_layer_loses_less_at_the_lottery_rate() -> None:
-    layers = ranked({"hidden": (10, 100), "out": (10, 100)}, output="out")
+    layers = ranked({"hidden": (10, 100), "out": (10, 100)}, trace=lambda: Traced({}, "out"))
     slow = {"output": float(np.log(0.9) / np.log(0.8))}
     assert allocate("per_layer", layers, 0.2, slow) == {"hidden": 200, "out": 100}
     assert allocate("per_layer", layers, 1 - 0.8**3, slow) == {"hidden": 488, "out": 271}

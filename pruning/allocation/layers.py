@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,20 @@ from pruning.metrics import sparse_bytes
 Array = NDArray[Any]
 
 
+class Traced(NamedTuple):
+    """What one pass of the model tells. macs: layer -> of one example, dense; output: the layer
+    that gives the model's answers.
+    """
+
+    macs: dict[str, int]
+    output: str | None
+
+
+def untraced() -> Traced:
+    """Of a model that has no example to run."""
+    return Traced({}, None)
+
+
 @dataclass(frozen=True)
 class RankedLayers:
     """Layers (or dependency groups) with their units, ascending by score, and what units cost.
@@ -25,8 +39,8 @@ class RankedLayers:
     one unit takes along; min_units: units that every layer keeps; ratios: layer -> share, for scope
     manual; shapes: of the weights, for scopes that look at them; totals: weights of the layer,
     where that is not units times size; costs: (units,) weights of each unit, in the order of
-    `units`, where they differ; output: the layer that gives the model's outputs, if it is among
-    them; macs: of one example in the layer, dense; path: for by_sensitivity.
+    `units`, where they differ; trace: gives each layer's MACs and the output layer, asked when a
+    scope or a budget looks at them; path: for by_sensitivity.
 
     budget: what is spent: "weights", "units", "macs" or "bytes". Removals may not add up: a weight
     that units of several layers share is removed once, and the bytes of a sparse file are no sum
@@ -41,12 +55,22 @@ class RankedLayers:
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     costs: dict[str, Array] = field(default_factory=dict)
-    output: str | None = None
-    macs: dict[str, int] = field(default_factory=dict)
+    trace: Callable[[], Traced] = untraced
     path: AllocationPath | None = None
     budget: str = "weights"
     spent_by: Callable[[Mapping[str, int], str], float] | None = None
     amount: Callable[[str], float] | None = None
+
+    @property
+    def output(self) -> str | None:
+        """The layer that gives the model's outputs, if it is among them."""
+        return self.trace().output
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Of one example in each layer, dense."""
+        macs = self.trace().macs
+        return {name: macs.get(name, 0) for name in self.units}
 
     # ------------------------------------------------------------ weights of a layer
 
@@ -128,7 +152,7 @@ class RankedLayers:
         if self.amount is not None:
             return self.amount(self.budget)
         if self.budget == "macs":
-            return sum(self.macs[name] for name in self.units)
+            return sum(self.macs.values())
         weights = sum(map(self.total, self.units))
         return 4 * weights if self.budget == "bytes" else weights
 

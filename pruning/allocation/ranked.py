@@ -5,21 +5,22 @@ pruned, and back to masks.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, partial
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning import registry
+from pruning.allocation.ascending import ascending
+from pruning.allocation.layers import Array, Traced
 from pruning.allocation.ranking import Ranking
 from pruning.errors import ModelError
 from pruning.evidence import Evidence
-from pruning.measurement.counts import macs, output_layer
+from pruning.measurement.counts import count_uses, dense_macs, last_used, output_layer
 from pruning.measurement.sizes import dense_bytes
 from pruning.recipe import Recipe
-from pruning.types import Masks, Scores, Workpiece
+from pruning.types import Masks, Scores, Workpiece, all_finite
 from pruning.units.layout import Units, lay_out
 
 
@@ -38,12 +39,11 @@ class RankedUnits:
 
     def masks(self, drops: dict[str, int], model: nn.Module) -> Masks:
         """Masks without the `drops` lowest units of each set, ties by flat index."""
-        removed = {}
+        kept = {}
         for name, scores in self.scores.items():
             if drops.get(name, 0):  # sets that lose nothing cost nothing
-                ascending = self.ranking.units[name]
-                removed[name] = ~_kept(scores, ascending, drops[name])
-        masks = self.units.masks(removed, model)
+                kept[name] = _kept(scores, self.ranking.units[name], drops[name])
+        masks = self.units.masks(kept, model)
         for name, inside in self.removed_inside.items():
             masks[name] |= ~inside
         return masks
@@ -59,7 +59,7 @@ def score(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -> 
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     # One NaN would sort to the end and silently be kept; refused, it is found.
     for name, values in scores.items():
-        if not torch.isfinite(values).all():
+        if not all_finite(values):
             raise ModelError(
                 f"{recipe.criterion} gives {name} scores that are not finite: gradients may "
                 "overflow; try another criterion."
@@ -79,7 +79,11 @@ def rank(
     units: the recipe's, where they are made already. keep: an earlier mask; the units it removed
     score -inf and so never come back.
     """
-    units = units or lay_out(recipe, work)
+    if units is None:
+        # Made here, it serves both: what it has gathered, and its one check of the weights.
+        own = Evidence.of(work, seed=recipe.seed)
+        units = lay_out(recipe, work, own)
+        evidence = evidence or own
     scores = score(recipe, work, evidence)
     removed_inside: Masks = {}
     for name, tiling in units.tilings.items():
@@ -96,27 +100,40 @@ def rank(
     counts = units.counts()
     weights = sum(shape.numel() for shape in units.shapes.values())
     ranking = Ranking(
-        units={name: np.sort(values.numpy()) for name, values in pooled.items()},
+        units={name: ascending(values.numpy()) for name, values in pooled.items()},
         sizes=dict(zip(counts.sets, counts.alone().tolist(), strict=True)),
         counts=counts,
         shapes={name: tuple(shape) for name, shape in units.shapes.items()},
-        macs=macs(work.model, work.example) if work.example is not None else {},
+        trace=cache(partial(_traced, work)),
         other=dense_bytes(work.model) - 4 * weights,
         fixed=units.fixed,
         costs=costs,
         leaders=units.leaders,
-        output=output_layer(work),
         multiple=units.multiple,
     )
     return RankedUnits(units, pooled, ranking, removed_inside)
 
 
-def _kept(scores: Tensor, ascending: NDArray[Any], count: int) -> Tensor:
-    """Which units are kept when the `count` lowest are pruned; equal scores by flat index."""
+def _traced(work: Workpiece) -> Traced:
+    """MACs of each layer and the output layer, by one pass."""
+    if work.example is None:
+        return Traced({}, output_layer(work))
+    uses = count_uses(work.model, work.example)
+    return Traced(dense_macs(work.model, uses), last_used(work.model, uses))
+
+
+def _kept(scores: Tensor, in_order: Array, count: int) -> Tensor:
+    """Which units are kept when the `count` lowest are pruned; equal scores by flat index.
+
+    scores: (units,) in flat order; in_order: the same, ascending.
+    """
     # By threshold with ties counted: as exact as a sort of the tensor, and no second sort.
-    threshold = float(ascending[count - 1])
-    keep = scores > threshold
-    ties = (scores == threshold).nonzero().flatten()
-    below = int(np.searchsorted(ascending, ascending[count - 1], "left"))
-    keep[ties[count - below :]] = True
+    threshold = in_order[count - 1]
+    keep = scores > float(threshold)
+    through_ties = int(np.searchsorted(in_order, threshold, "right"))
+    # Where all units at the threshold are pruned, nobody has to find them.
+    if through_ties > count:
+        below = int(np.searchsorted(in_order, threshold, "left"))
+        ties = (scores == float(threshold)).nonzero().flatten()
+        keep[ties[count - below :]] = True
     return keep

@@ -8,7 +8,7 @@ Answers are exact, not estimated: the same scopes that prune decide here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pruning.allocation.layers import RankedLayers
+from pruning.allocation.layers import RankedLayers, Traced
 from pruning.allocation.path import AllocationPath
 from pruning.allocation.scopes import allocate
 from pruning.errors import OutOfRange, RecipeError, UnknownName
@@ -58,11 +58,11 @@ class Ranking:
 
     units: set of units -> (units,) ascending scores; sizes: weights that one unit takes along while
     all others are in place; counts: what units take along together; costs: (units,) weights of each
-    unit, in the order of `units`, where they differ; shapes: of every prunable weight; macs: of one
-    example in each layer, dense; other: bytes of the file that are not prunable weights (biases,
-    norms, header); fixed: layers that this granularity leaves dense -> why; leaders: layer -> the
-    set that its outputs are pruned with; output: the layer that gives the model's answers; path:
-    measured, for by_sensitivity; multiple: sets keep a multiple of so many units.
+    unit, in the order of `units`, where they differ; shapes: of every prunable weight; trace: gives
+    what a pass of the model tells, once it is asked; other: bytes of the file that are not prunable
+    weights (biases, norms, header); fixed: layers that this granularity leaves dense -> why;
+    leaders: layer -> the set that its outputs are pruned with; path: measured, for by_sensitivity;
+    multiple: sets keep a multiple of so many units.
 
     A set is named after a layer: the one it tiles, or one whose outputs it holds.
     """
@@ -71,14 +71,24 @@ class Ranking:
     sizes: dict[str, int]
     counts: UnitCounts
     shapes: dict[str, tuple[int, ...]]
-    macs: dict[str, int]
+    trace: Callable[[], Traced]
     other: int
     fixed: dict[str, str]
     costs: dict[str, NDArray[Any]] = field(default_factory=dict)
     leaders: dict[str, str] = field(default_factory=dict)
-    output: str | None = None
     path: AllocationPath | None = None
     multiple: int = 1
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Of one example in each layer, dense; empty where there is no example."""
+        # Masks need none of it, and a pass takes longer than most of what they need.
+        return self.trace().macs
+
+    @property
+    def output(self) -> str | None:
+        """The layer that gives the model's answers."""
+        return self.trace().output
 
     @property
     def names(self) -> list[str]:
@@ -164,8 +174,7 @@ class Ranking:
             shapes={name: self.shapes[of] for name, of in zip(names, layers, strict=True)},
             totals={} if shared else {name: self.total(name) for name in names},
             costs={name: self.costs[name] for name in names if name in self.costs},
-            output=self.output,
-            macs={} if shared else {name: self.macs.get(name, 0) for name in names},
+            trace=self.trace,
             path=self.path,
             budget=recipe.counted,
             spent_by=partial(self._spent, covered) if shared else None,
@@ -323,12 +332,14 @@ class Ranking:
         counts = UnitCounts(tuple(head.pop("sets")), tuple(head.pop("tensors")), *sides)
         shapes = {name: tuple(shape) for name, shape in head.pop("shapes").items()}
         path = head.pop("path")
+        traced = Traced(head.pop("macs"), head.pop("output"))
         return cls(
             units=units,
             shapes=shapes,
             costs=costs,
             counts=counts,
             path=AllocationPath.from_dict(path) if path else None,
+            trace=lambda: traced,
             **head,
         )
 

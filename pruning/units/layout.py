@@ -27,7 +27,7 @@ from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.groups import Blocked, Group, Member
 from pruning.structure.labels import Place
 from pruning.structure.unit_masks import masks_without, removed_units
-from pruning.types import Masks, Scores, Workpiece, prunable
+from pruning.types import Masks, Scores, Workpiece
 from pruning.units.counts import Side, UnitCounts, count_units
 from pruning.units.granularities import Granularity, Slice, Tiling
 from pruning.units.pooling import Pooling, pool_group
@@ -176,24 +176,26 @@ class Units:
 
     # ------------------------------------------------------------ units -> masks
 
-    def masks(self, removed: Mapping[str, Tensor], model: nn.Module) -> Masks:
-        """Masks without the `removed` units: of every prunable weight and all that depends on it.
+    def masks(self, kept: Mapping[str, Tensor], model: nn.Module) -> Masks:
+        """Masks of the `kept` units: of every prunable weight and all that depends on it.
 
-        removed: set -> (units,) True = removed; sets left out lose nothing.
+        kept: set -> (units,) True = keep; sets left out lose nothing.
         """
         slices, starts = self.slices, self.slices.starts
         removed_slices = np.zeros(slices.units, bool)
         for name, number in slices.sets.items():
-            if name in removed:
-                removed_slices[starts[number] : starts[number + 1]] = removed[name].numpy()
+            if name in kept:
+                removed_slices[starts[number] : starts[number + 1]] = ~kept[name].numpy()
         # Also of parameters whose sets lose nothing, so that masks of two steps match.
-        by_slices = masks_without(slices, removed_slices, model)
+        by_slices = masks_without(slices, removed_slices, model) if slices.groups else {}
         masks: Masks = {}
         for name, shape in self.shapes.items():
-            if name in self.tilings and name in removed:
-                masks[name] = self.tilings[name].spread(~removed[name])
+            if name in self.tilings and name in kept:
+                masks[name] = self.tilings[name].spread(kept[name])
+            elif name in by_slices:
+                masks[name] = by_slices[name]
             else:
-                masks[name] = by_slices.get(name, torch.ones(shape, dtype=torch.bool))
+                masks[name] = torch.ones(shape, dtype=torch.bool)
         return masks | by_slices  # biases and norms, which are no prunable weights, come last
 
     def owned(self, name: str, unit: int, model: nn.Module) -> dict[str, Tensor]:
@@ -247,28 +249,32 @@ def owned_indices(groups: Iterable[Group]) -> dict[Side, dict[str, int]]:
 # ---------------------------------------------------------------- made from recipe and model
 
 
-def lay_out(recipe: Recipe, work: Workpiece) -> Units:
+def lay_out(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -> Units:
     """The units of a recipe's granularity in a model, without those that its criterion skips.
 
+    evidence: of the same workpiece and the recipe's seed, where there is one already.
     Raises NotFinite or NothingToPrune for a model that cannot be pruned.
     """
+    evidence = evidence or Evidence.of(work, seed=recipe.seed)
+    # The one look at every weight: from here on only names and shapes are asked for.
+    weights = evidence.weights
     make = registry.get("granularity", recipe.granularity)
     form: Granularity = make(**recipe.granularity_options)
     # Asked here and not while scoring, so that coverage is known without scores.
     skips = registry.companion(recipe.criterion, "skips")
-    skipped = skips(Evidence.of(work, seed=recipe.seed)) if skips else {}
+    skipped = skips(evidence) if skips else {}
     if not recipe.embeddings:
         # Their scores say nothing of a channel either: rare words have small gradients.
         skipped |= dict.fromkeys(embeddings(work.model), LOOKED_UP)
     if not form.kinds:
-        return _layer_by_layer(form, work, skipped, None)
+        return _layer_by_layer(form, work, weights, skipped, None)
     if work.example is None:
         why = "the model has no example input to follow through it."
-        return _layer_by_layer(form, work, skipped, why)
+        return _layer_by_layer(form, work, weights, skipped, why)
     try:
         graph = dependency_graph(work.model, work.example)
     except NotCaptured as error:
-        return _layer_by_layer(form, work, skipped, str(error))
+        return _layer_by_layer(form, work, weights, skipped, str(error))
     pooling = form.pooling
     tags = registry.entry("criterion", recipe.criterion).tags
     fits = tags.get("granularities")
@@ -278,19 +284,22 @@ def lay_out(recipe: Recipe, work: Workpiece) -> Units:
     elif fits is not None and "weight" not in fits:
         # It scores whole outputs: the weights that read them say nothing of them.
         pooling = pooling._replace(over="rows", whole=True)
-    return _by_dependency_group(form, pooling, graph, work.model, skipped)
+    return _by_dependency_group(form, pooling, graph, work.model, weights, skipped)
 
 
 def _layer_by_layer(
-    form: Granularity, work: Workpiece, skipped: dict[str, str], why: str | None
+    form: Granularity,
+    work: Workpiece,
+    weights: Mapping[str, Tensor],
+    skipped: dict[str, str],
+    why: str | None,
 ) -> Units:
     """Units that stay inside one layer, or inside the queries, keys and values of one attention."""
-    weights = prunable(work.model)
     fitted = {name: form.fit(work.model, name) for name in weights}
     # The granularity's reason is the plainer one where both have one.
     fixed = skipped | {name: fit for name, fit in fitted.items() if isinstance(fit, str)}
     output = output_layer(work) if form.whole_outputs else None
-    if output in weights and output not in fixed:
+    if output is not None and output in weights and output not in fixed:
         fixed[output] = ANSWERS
     slices = {name: fit for name, fit in fitted.items() if isinstance(fit, Slice)}
     leaders = {name: fit.leader for name, fit in slices.items() if fit.leader}
@@ -339,10 +348,10 @@ def _by_dependency_group(
     pooling: Pooling,
     graph: DependencyGraph,
     model: nn.Module,
+    weights: Mapping[str, Tensor],
     skipped: dict[str, str],
 ) -> Units:
     """Units of the dependency groups of the granularity's kinds, in all layers that hold them."""
-    weights = prunable(model)
     pruned = tuple(i for i, group in enumerate(graph.groups) if group.kind in form.kinds)
     sets = {graph.groups[i].name for i in pruned}
     set_of: dict[str, str] = {}  # weight -> the set that its outputs (dimension 0) belong to

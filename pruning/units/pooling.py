@@ -63,18 +63,22 @@ def pool_group(
     count = torch.zeros(group.units)
     largest = torch.full((group.units,), -torch.inf)
     for member in members:
-        unit = torch.from_numpy(unit_of[member.parameter, member.dim])
+        units = torch.from_numpy(unit_of[member.parameter, member.dim])
+        by_index = scores[member.parameter].float().transpose(0, member.dim)
         # A concatenation gives one dimension to several groups: each takes its own indices.
-        ours = (unit >= 0) & (unit < group.units)
-        by_index = scores[member.parameter].float().transpose(0, member.dim).flatten(1)
-        slices = by_index[ours]  # (indices that belong to a unit, weights of each)
-        units = unit[ours]
+        ours = (units >= 0) & (units < group.units)
+        if not bool(ours.all()):
+            by_index, units = by_index[ours], units[ours]
+        # (indices that belong to a unit, weights of each), row by row in memory: how sums round
+        # depends on it.
+        slices = by_index.flatten(1).contiguous()
         if pooling.whole:
             slices = slices.mean(1, keepdim=True)
         values = slices.square() if pooling.how == "l2" else slices
         total.index_add_(0, units, values.sum(1))
         count.index_add_(0, units, torch.full((len(units),), float(slices.shape[1])))
-        largest.scatter_reduce_(0, units, slices.amax(1), "amax")
+        if pooling.how == "max":
+            largest.scatter_reduce_(0, units, slices.amax(1), "amax")
     pooled = {
         "sum": total,
         "mean": total / count,
