@@ -24,15 +24,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning.structure import graph_files
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
-from pruning.structure.capture import Captured, Example, capture, inputs
-from pruning.structure.groups import Blocked, Group, Member
+from pruning.structure.capture import Captured, Example, capture, inputs, tensors_of
+from pruning.structure.groups import Blocked, DependencyGroups, Group, Member
 from pruning.structure.labels import ALWAYS, Place, Reason
 from pruning.structure.propagate import Propagation
 from pruning.structure.zeros import Zeros
@@ -225,6 +227,7 @@ def _blocked(
 # ---------------------------------------------------------------- once for each architecture
 
 _known: OrderedDict[Any, DependencyGraph] = OrderedDict()
+_groups_known: OrderedDict[Any, DependencyGroups] = OrderedDict()
 REMEMBERED = 8  # a graph holds labels and shapes, but no weights
 
 
@@ -235,12 +238,49 @@ def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
     """
     key = _architecture(model, example)
     if key not in _known:
-        _known[key] = build_graph(capture(model, example))
-        _forget_weights(_known[key])
-        while len(_known) > REMEMBERED:
-            _known.popitem(last=False)
+        graph = build_graph(capture(model, example))
+        _forget_weights(graph)
+        _remember(_known, key, graph)
     _known.move_to_end(key)
     return _known[key]
+
+
+def dependency_groups(model: nn.Module, example: Example) -> DependencyGroups:
+    """The groups of `dependency_graph`, which masks need no more of. Raises NotCaptured.
+
+    Following a model takes seconds, so they are kept in the workspace too, where there is one.
+    """
+    key = _architecture(model, example)
+    if key not in _groups_known:
+        file = graph_files.file_of(key, model)
+        groups = None
+        if file is not None and key not in _known:
+            groups = graph_files.read(file, tensors_of(model))
+        if groups is None:
+            groups = _plain_groups(dependency_graph(model, example))
+            if file is not None:
+                graph_files.write(file, groups)
+        _remember(_groups_known, key, groups)
+    _groups_known.move_to_end(key)
+    return _groups_known[key]
+
+
+def forget() -> None:
+    """Forget every architecture, as a new process has it."""
+    _known.clear()
+    _groups_known.clear()
+
+
+def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    known[key] = value
+    while len(known) > REMEMBERED:
+        known.popitem(last=False)
+
+
+def _plain_groups(graph: DependencyGraph) -> DependencyGroups:
+    return DependencyGroups(
+        graph.groups, graph.blocked, graph.unit_of_index, graph.first_name, graph.captured.how
+    )
 
 
 def _architecture(model: nn.Module, example: Example) -> Any:
@@ -270,7 +310,8 @@ def _plain(value: Any) -> Any:
     """Something hashable that differs where the graph might."""
     if isinstance(value, (bool, int, float, str, type(None), type)):
         return value
-    if callable(value) and hasattr(value, "__code__"):
+    # torch's own functions have no code, and relu is not tanh.
+    if callable(value) and (hasattr(value, "__code__") or isinstance(value, BuiltinFunctionType)):
         return value
     if isinstance(value, (tuple, list, dict, set)):
         return repr(value)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pruning.errors import NotCaptured
-from pruning.structure.dependency_graph import dependency_graph
+from pruning.structure.dependency_graph import dependency_groups
 from pruning.types import Workpiece, prunable
 from pruning.units.counts import count_units
 from pruning.units.layout import owned_indices
@@ -29,7 +29,7 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
     if work.example is None:
         return data | {"refused": "The model has no example input to follow through it."}, {}
     try:
-        graph = dependency_graph(work.model, work.example)
+        graph = dependency_groups(work.model, work.example)
     except NotCaptured as error:
         return data | {"refused": str(error)}, {}
     # Groups of the whole model, whatever a granularity takes of them.
@@ -44,4 +44,4 @@ def structure(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], di
     blocked = [
         asdict(output) for output in graph.blocked if output.parameter in weights and output.dim < 2
     ]
-    return data | {"how": graph.captured.how, "groups": groups, "blocked": blocked}, {}
+    return data | {"how": graph.how, "groups": groups, "blocked": blocked}, {}

@@ -23,8 +23,8 @@ from pruning.errors import NotCaptured
 from pruning.evidence import Evidence
 from pruning.measurement.counts import output_layer
 from pruning.recipe import Recipe
-from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
-from pruning.structure.groups import Blocked, Group, Member
+from pruning.structure.dependency_graph import dependency_groups
+from pruning.structure.groups import Blocked, DependencyGroups, Group, Member
 from pruning.structure.labels import Place
 from pruning.structure.unit_masks import masks_without, removed_units
 from pruning.types import Masks, Scores, Workpiece
@@ -272,7 +272,7 @@ def lay_out(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -
         why = "the model has no example input to follow through it."
         return _layer_by_layer(form, work, weights, skipped, why)
     try:
-        graph = dependency_graph(work.model, work.example)
+        graph = dependency_groups(work.model, work.example)
     except NotCaptured as error:
         return _layer_by_layer(form, work, weights, skipped, str(error))
     pooling = form.pooling
@@ -346,7 +346,7 @@ def _slice_sets(slices: Mapping[str, Slice], model: nn.Module, with_bias: bool) 
 def _by_dependency_group(
     form: Granularity,
     pooling: Pooling,
-    graph: DependencyGraph,
+    graph: DependencyGroups,
     model: nn.Module,
     weights: Mapping[str, Tensor],
     skipped: dict[str, str],

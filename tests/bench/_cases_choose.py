@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn.utils import prune
 import pruning
 from pruning.allocation.ranked import rank
 from pruning.recipe import Recipe
+from pruning.storage import default_workspace
 from pruning.structure import dependency_graph as graphs
 from pruning.types import Masks, Workpiece, prunable
 
@@ -194,7 +196,19 @@ def channels(name: str, quick: bool) -> Trial:
 def first_channels(name: str, quick: bool) -> Trial:
     """The same for an architecture that was never seen."""
     trial = channels(name, quick)
-    return Trial(trial.ours, trial.theirs, trial.same, before=graphs._known.clear)
+
+    def forget() -> None:
+        graphs.forget()
+        shutil.rmtree(default_workspace() / "graphs", ignore_errors=True)
+
+    return Trial(trial.ours, trial.theirs, trial.same, before=forget)
+
+
+def channels_in_a_new_process(name: str, quick: bool) -> Trial:
+    """The same for an architecture that this workspace has seen, but this process has not."""
+    trial = channels(name, quick)
+    trial.ours()  # which keeps it
+    return Trial(trial.ours, trial.theirs, trial.same, before=graphs.forget)
 
 
 RESNETS = ("resnet18", "resnet50")
@@ -233,9 +247,16 @@ CASES = [
         (2, 5),
     ),
     *_each(
-        "choose channel, first time",
+        "choose channel, never seen",
         TORCH_PRUNING,
         first_channels,
+        {"resnet18": "0.09×", "resnet50": "0.20×", "mobilenet_v2": "0.08×"},
+        (0.5, 1),
+    ),
+    *_each(
+        "choose channel, first in a process",
+        TORCH_PRUNING,
+        channels_in_a_new_process,
         {"resnet18": "0.09×", "resnet50": "0.20×", "mobilenet_v2": "0.08×"},
         (0.5, 1),
     ),
