@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import pruning
 from pruning import events
+from pruning.criteria.reconstruction import greedy
 from pruning.errors import DataError, NotCaptured, RecipeError, Stopped
 from pruning.recipe import Recipe
 from pruning.structure.capture import inputs
@@ -333,3 +334,70 @@ def test_labels_are_not_looked_at() -> None:
         reconstruct(model, work.model, masks, data, inputs(work.example)[0])
         models.append(model.state_dict())
     assert same(dict(models[0]), dict(models[1]))
+
+
+# ---------------------------------------------------------------- the criterion
+
+
+def test_a_channel_whose_double_is_kept_costs_nothing() -> None:
+    """Inputs a, b, a: either a can be done without, then b costs less than the last a."""
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 500, generator=generator).double()
+    x = torch.stack([a, b, a], 1)
+    gram = x.T @ x + 1e-6 * torch.eye(3)
+    scores = greedy(torch.tensor([[2.0, 1.0, 2.0]]), gram, 1)
+    assert min(scores[0], scores[2]) == pytest.approx(0, abs=1e-6)
+    assert scores[1] < max(scores[0], scores[2])
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_the_first_channel_is_the_one_that_solving_anew_misses_least(size: int) -> None:
+    """By the slow way: leave each channel out, solve all others, sum the squared error."""
+    generator = torch.Generator().manual_seed(size)
+    channels, rows = 5, 3
+    x = torch.randn(200, channels * size, generator=generator).double()
+    w = torch.randn(rows, channels * size, generator=generator).double()
+    gram = x.T @ x
+    scores = greedy(w, gram, size)
+    slow = []
+    for channel in range(channels):
+        others = [i for i in range(channels * size) if i // size != channel]
+        solved = torch.linalg.lstsq(x[:, others], x @ w.T).solution
+        slow.append(float((x @ w.T - x[:, others] @ solved).square().sum()) / 2)
+    first = int(scores.argmin())
+    assert first == min(range(channels), key=slow.__getitem__)
+    outputs = float((x @ w.T).square().sum()) / 2
+    assert float(scores[first]) == pytest.approx(slow[first] / outputs, rel=1e-6)
+
+
+def test_the_others_are_solved_before_the_next_is_chosen() -> None:
+    """The last two of a greedy order leave what solving without the first ones misses."""
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(300, 6, generator=generator).double()
+    w = torch.randn(2, 6, generator=generator).double()
+    scores = greedy(w, x.T @ x, 1)
+    order = scores.argsort().tolist()
+    errors = [0.0]
+    for count in range(1, 5):
+        kept = sorted(order[count:])
+        solved = torch.linalg.lstsq(x[:, kept], x @ w.T).solution
+        errors.append(float((x @ w.T - x[:, kept] @ solved).square().sum()) / 2)
+    outputs = float((x @ w.T).square().sum()) / 2
+    rises = [(b - a) / outputs for a, b in itertools.pairwise(errors)]
+    for turn in range(len(rises)):
+        # Never below an earlier one, so that the order outlasts pruning the lowest scores.
+        assert float(scores[order[turn]]) == pytest.approx(max(rises[: turn + 1]), rel=1e-5)
+
+
+def test_a_layers_readers_say_which_of_its_channels_matter() -> None:
+    """Channels of "0" are scored by the layer that reads them, not by their own weights."""
+    work = toy("mlp")
+    recipe = Recipe(criterion="reconstruction", granularity="channel", sparsity=0.5)
+    masks = pruning.choose(recipe, work)
+    with torch.no_grad():
+        first = work.model.get_parameter("0.weight")
+        first.mul_(3)  # the same answers after the ReLU's reader is scaled back
+        work.model.get_parameter("0.bias").mul_(3)
+        work.model.get_parameter("2.weight").div_(3)
+    again = pruning.choose(recipe, work)
+    assert same(dict(masks), dict(again))
