@@ -35,7 +35,8 @@ if __name__ == "__main__":
     with _frame.guarded():
         page.run()
     _frame.help_asked_for()
-    _frame.follow()  # last: only now it is known what the page waits for
+    _frame.follow()  # late: only now it is known what the page waits for
+    state.note_shown()
 else:
     redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
     style = Middleware(server.StyleMiddleware, lengths=_frame.LENGTHS)

@@ -76,12 +76,23 @@ def bound(
     widget(label, key=key, on_change=changed, **more)
 
 
-def number(label: str, field: str, **more: Any) -> None:
-    """A number of the recipe. more: limits of `number_field`, and the widget's own arguments."""
+def number(
+    label: str, field: str, *, taken: Callable[[], object] | None = None, **more: Any
+) -> None:
+    """A number of the recipe. taken: called once it was changed, by the same callback.
+
+    more: limits of `number_field`, and the widget's own arguments.
+    """
+
+    def take(value: float) -> None:
+        attempt(**{field: value})
+        if taken is not None:
+            taken()
+
     number_field(
         label,
         getattr(state.recipe(), field),
-        lambda value: attempt(**{field: value}),
+        take,
         key=state.form_key(field),
         **more,
     )

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import re
+import time
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -364,6 +365,49 @@ def dark() -> bool:
     return st.context.theme.type == "dark"
 
 
+# ---------------------------------------------------------------- what the page shows now
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a page shows of a recipe besides the recipe. history: (can undo, can redo)."""
+
+    history: tuple[bool, bool]
+    adjustment: str | None
+
+
+def standing() -> Standing:
+    """What a page drawn now would show."""
+    return Standing((can_undo(), can_redo()), adjustment())
+
+
+def shown() -> Standing | None:
+    """What the page shows; None while it is being drawn, or where its last drawing was cut off."""
+    return session.get("shown")
+
+
+def note_shown() -> None:
+    """The page now shows all that it would."""
+    session["shown"] = standing()
+
+
+def releases() -> int:
+    """Counts how often the slider was let go: the slider tells an old drawing of itself by it.
+
+    It starts at the time, so that a session counts on from one that the server has forgotten.
+    """
+    return int(session.setdefault("releases", int(1000 * time.time())))
+
+
+def count_release() -> None:
+    session["releases"] = releases() + 1
+
+
+def is_open(key: str) -> bool:
+    """Whether a popover that draws its content on demand is open."""
+    return bool(session.get(key, False))
+
+
 # ---------------------------------------------------------------- widgets
 
 MAP_BESIDE = "map-beside"
@@ -428,6 +472,12 @@ def warn(text: str) -> None:
         session["warnings"].append(text)
 
 
+def has_warnings() -> bool:
+    """Whether there is a warning that no page has shown yet."""
+    begin()
+    return bool(session["warnings"])
+
+
 def warnings() -> list[str]:
     """The warnings since the last call."""
     begin()
@@ -472,6 +522,7 @@ def take_address() -> None:
     """
     new_tab = "recipe" not in session
     begin()
+    session["shown"] = None  # from now until `note_shown`
     session["link_of_run"] = new_tab and "run" in st.query_params and _is_of_run()
     session["expected"] = set()
     # All keys are taken before the first is read: a reader writes to the address.

@@ -98,8 +98,13 @@ def selection(recipe: Recipe) -> Recipe:
 # ---------------------------------------------------------------- the dial
 
 
-def dial(table: StopTable, ranking: Ranking, recipe: Recipe, chosen: str | None) -> dict[str, Any]:
-    """The data of the ratio dial: numbers as the page writes them, for each stop."""
+def dial(
+    table: StopTable, ranking: Ranking, recipe: Recipe, chosen: str | None, turn: int = 0
+) -> dict[str, Any]:
+    """The data of the ratio dial: numbers as the page writes them, for each stop.
+
+    turn: counts how often it was let go.
+    """
     table, at = with_stop(table, ranking, recipe)
     names = ranking.names
     totals = [ranking.total(name) for name in names]
@@ -113,6 +118,7 @@ def dial(table: StopTable, ranking: Ranking, recipe: Recipe, chosen: str | None)
     labels["stops"] = [words.share(stop) for stop in table.stops]
     return {
         "index": at,
+        "turn": turn,
         "stops": list(table.stops),
         "labels": labels,
         "beside": {kind: beside for kind, (_, beside) in columns.items()},

@@ -1,6 +1,8 @@
 // The slider of the share to remove. Every number shown comes from a table that Python computed:
 // dragging looks rows up and asks nobody.
-// data: {index, stops: [share], labels: {stops, weights, macs, bytes}, beside: {weights, macs,
+// A release does not draw it anew: what it shows then is kept here, and counts until the page is drawn
+// after that release. Both count them: it is the page's turn while its number is the newer one.
+// data: {index, turn, stops: [share], labels: {stops, weights, macs, bytes}, beside: {weights, macs,
 //        bytes}, names: [[id, label]], notes, totals, kept: [stop][layer], low: [count], chosen,
 //        fixed: no slider}
 
@@ -100,12 +102,14 @@ export default function ({ data, parentElement, setTriggerValue }) {
   buildTicks(root.querySelector(".ticks"), data.stops);
   parts.slide.hidden = data.fixed;
   parts.range.max = String(data.stops.length - 1);
-  let sent = data.index;
+  // On the window: React may take the element away and bring it back with the data that it had.
+  const own = (window.__dial ??= { turn: data.turn });
+  if (own.turn <= data.turn) Object.assign(own, { turn: data.turn, index: data.index });
   const release = () => {
     memory.dragging = false;
     const index = Number(parts.range.value);
-    if (index === sent) return;
-    sent = index;
+    if (index === own.index) return;
+    Object.assign(own, { index, turn: own.turn + 1 });
     setTriggerValue("ratio", data.stops[index]);
   };
   parts.range.oninput = () => {
@@ -123,5 +127,5 @@ export default function ({ data, parentElement, setTriggerValue }) {
   parts.range.onpointerdown = () => {
     memory.keyboard = false;
   }; // in braces: a handler that returns false forbids the drag
-  if (!memory.dragging) show(parts, data, data.index);
+  if (!memory.dragging) show(parts, data, own.index);
 }

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import jobs, models, state, waits, words
+from dashboard import jobs, models, parts, state, waits, words
 from dashboard.charts import layers, results
 from dashboard.charts.prune import history
 from dashboard.components import strip
@@ -141,6 +141,28 @@ def warnings() -> None:
             )
 
 
+def popover(label: str, draw: Callable[[], None], *, key: str, icon: str | None = None) -> None:
+    """A popover whose content is drawn, and sent, only while it is open."""
+    content = parts.content(key)
+    # The widget belongs to no part, but tells its content to be drawn: of two in parts of their
+    # own, of which one closes as the other opens, Streamlit's client would draw only one anew.
+    with st.popover(
+        label,
+        icon=icon,
+        type="tertiary",
+        key=key,
+        on_change=parts.draw_anew,
+        args=(content,),
+    ):
+        parts.part(content, _content, draw, key)
+
+
+def _content(draw: Callable[[], None], key: str) -> None:
+    if state.is_open(key):
+        with guarded():
+            draw()
+
+
 def waiting(text: str, height: int, job: Job | None = None) -> None:
     """A skeleton of the final size, and what it waits for; of a job also how long, and how much of
     that is done.
@@ -179,15 +201,28 @@ def current_model() -> None:
         _facts(recipe.model)
     st.divider()
     st.caption("THE RECIPE")
-    st.markdown(words.plain(words.sentence(recipe)))
+    parts.part(parts.SENTENCE, _sentence)
+    with st.container(horizontal=True, gap="small"):
+        with st.container(width="content"):
+            parts.part(parts.HISTORY, _history)
+        popover("Link", _link, key=parts.LINK)
+    keys(state.ask_help, key="keys")
+
+
+def _sentence() -> None:
+    st.markdown(words.plain(words.sentence(state.recipe())))
+
+
+def _history() -> None:
     with st.container(horizontal=True, gap="small"):
         _history_button("Undo", state.undo, state.can_undo())
         _history_button("Redo", state.redo, state.can_redo())
         _history_button("Reset", state.reset, True)
-        with st.popover("Link", type="tertiary"):
-            st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
-            st.code(state.link(), language=None, wrap_lines=True)
-    keys(state.ask_help, key="keys")
+
+
+def _link() -> None:
+    st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
+    st.code(state.link(), language=None, wrap_lines=True)
 
 
 def _facts(model: str) -> None:
@@ -215,9 +250,13 @@ def _facts(model: str) -> None:
 
 
 def _history_button(label: str, action: Callable[[], None], possible: bool) -> None:
+    def pressed() -> None:
+        action()
+        st.rerun()  # the whole page: a press alone draws this row anew
+
     st.button(
         label,
-        on_click=action,
+        on_click=pressed,
         disabled=not possible,
         type="tertiary",
         key=f"step-{label}",
@@ -413,9 +452,12 @@ def chart(
     with st.container(key=f"small-{name}") if small else nullcontext():
         st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
     if table is not None:
-        with st.popover("Table", icon=":material/table:", type="tertiary"):
-            alt = f"The numbers of the chart: {alt}"
+        alt = f"The numbers of the chart: {alt}"
+
+        def draw() -> None:
             st.dataframe(table, hide_index=True, alt=alt, key=f"table-{name}")
+
+        popover("Table", draw, key=f"open-table-{name}", icon=":material/table:")
 
 
 def download(make: Callable[[], str | bytes], file: str, *, key: str, quiet: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -152,8 +153,8 @@ HELP = {
 }
 
 
-def number(field: str, disabled: bool = False) -> None:
-    """A number of the recipe."""
+def number(field: str, disabled: bool = False, taken: Callable[[], object] | None = None) -> None:
+    """A number of the recipe. taken: called in the callback that changed it, last."""
     shown = NUMBERS[field]
     forms.number(
         shown.label,
@@ -165,6 +166,7 @@ def number(field: str, disabled: bool = False) -> None:
         format=shown.format,
         help=shown.help,
         disabled=disabled,
+        taken=taken,
     )
 
 
@@ -193,7 +195,7 @@ def selection(recipe: Recipe, ranking: Ranking | None) -> None:
     st.markdown("**Granularity**")
     forms.pick("granularity", "Granularity", take=refit.use_granularity, study=study)
     st.markdown("**Scope**")
-    forms.pick("scope", "Scope", also=partial(first_ratios, recipe, ranking))
+    forms.pick("scope", "Scope", also=partial(first_ratios, ranking))
     if recipe.budgeted:
         budget(recipe)
     if recipe.scope == "manual" and ranking is not None:
@@ -227,8 +229,9 @@ def budget(recipe: Recipe) -> None:
     )
 
 
-def first_ratios(recipe: Recipe, ranking: Ranking | None, scope: str) -> dict[str, Any]:
+def first_ratios(ranking: Ranking | None, scope: str) -> dict[str, Any]:
     """The manual scope starts from the dial's share, the same for each layer."""
+    recipe = state.recipe()
     if scope != "manual" or recipe.ratios:
         return {}
     if ranking is None:  # without ratios it would prune nothing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, tables, waits, words
+from dashboard import forms, jobs, models, parts, state, tables, waits, words
 from dashboard.charts import preview, results
 from dashboard.components.dial import dial
 from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
@@ -49,7 +49,7 @@ def controls(recipe: Recipe) -> None:
     # Columns, whose text wraps: in a row of its own width Run would wrap, below the others.
     share, time, start = st.columns([4, 5, 4], vertical_alignment="bottom", gap="small")
     with share:
-        _recipe_panel.number("sparsity", disabled=not recipe.budgeted)
+        parts.part(parts.SHARE, share_field)
     time.caption(words.plain(duration(recipe)), text_alignment="right")
     with start:
         st.button(
@@ -57,11 +57,20 @@ def controls(recipe: Recipe) -> None:
             type="primary",
             icon=":material/play_arrow:",
             width="stretch",
-            on_click=_run_panel.start,
-            args=(recipe,),
+            on_click=start_run,
             key="run-now",
             shortcut=_frame.SHORTCUTS["Run"],
         )
+
+
+def share_field() -> None:
+    recipe = state.recipe()
+    _recipe_panel.number("sparsity", disabled=not recipe.budgeted, taken=st.rerun)
+
+
+def start_run() -> None:
+    """Of the recipe as it is now: the slider may have moved since the button was drawn."""
+    _run_panel.start(state.recipe())
 
 
 def duration(recipe: Recipe) -> str:
@@ -130,29 +139,50 @@ def kept(recipe: Recipe, study: Study | None) -> None:
     ranking = study.ranking
     table = stop_table(ranking, str(study.folder), preview.selection(recipe).to_json())
     dial(
-        preview.dial(table, ranking, recipe, state.layer()),
-        lambda share: forms.attempt(sparsity=share),
+        preview.dial(table, ranking, recipe, state.layer(), state.releases()),
+        release,
         state.select_layer,
         key="dial",
     )
-    kept = ranking.preview(recipe)
-    both = preview.both(kept, ranking, recipe)
-    if both:
-        st.caption(words.plain(both))
-    missed = preview.missed(kept, recipe)
-    if missed:
-        st.caption(words.plain(missed))
-    warn_of_thin(preview.thin(kept, ranking, recipe))
+    parts.part(parts.KEPT, about_kept, ranking)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words.plain(preview.exactness(recipe)), width="stretch")
-        with st.popover("Table", icon=":material/table:", type="tertiary"):
-            share = st.column_config.NumberColumn("share kept", format="percent")
-            st.dataframe(
-                preview.rows(kept),
-                hide_index=True,
-                column_config={"share kept": share},
-                alt="Weights and MACs kept in each layer.",
-            )
+
+        def draw() -> None:
+            kept_table(ranking)
+
+        _frame.popover("Table", draw, key=parts.KEPT_TABLE, icon=":material/table:")
+
+
+def release(share: float) -> None:
+    """The slider was let go: only what follows the share is drawn anew, and not the slider."""
+    state.count_release()
+    forms.attempt(sparsity=share)
+    parts.share_changed()
+
+
+def about_kept(ranking: Ranking) -> None:
+    """What to know about what the recipe keeps, as it is now."""
+    with _frame.guarded():
+        recipe = state.recipe()
+        kept = ranking.preview(recipe)
+        both = preview.both(kept, ranking, recipe)
+        if both:
+            st.caption(words.plain(both))
+        missed = preview.missed(kept, recipe)
+        if missed:
+            st.caption(words.plain(missed))
+        warn_of_thin(preview.thin(kept, ranking, recipe))
+
+
+def kept_table(ranking: Ranking) -> None:
+    share = st.column_config.NumberColumn("share kept", format="percent")
+    st.dataframe(
+        preview.rows(ranking.preview(state.recipe())),
+        hide_index=True,
+        column_config={"share kept": share},
+        alt="Weights and MACs kept in each layer.",
+    )
 
 
 def warn_of_thin(layers: list[str]) -> None:

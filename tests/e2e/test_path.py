@@ -96,6 +96,11 @@ def turn_the_slider(tab: Page) -> None:
     tab.wait_for_function("before => location.href !== before", arg=address)
     steps.settled(tab)
     assert slider.input_value() != share
+    # A release draws only parts of the page anew: all that shows the share is among them.
+    removed = f"{slider.get_attribute('aria-valuetext')}".split(" removed")[0]
+    expect(steps.sidebar(tab).get_by_text(f"Remove the {removed}")).to_be_visible()
+    number = tab.get_by_role("spinbutton", name="Remove, %", exact=True)
+    expect(number).to_have_value(removed.removesuffix(" %").strip())
     moved = steps.weights_kept(tab)
     steps.sidebar(tab).get_by_role("button", name="Undo").click()
     expect(slider).to_have_value(share)
