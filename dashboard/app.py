@@ -8,7 +8,7 @@ from __future__ import annotations
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import refit, server, state
+from dashboard import jobs, refit, server, state
 from dashboard.components.fold import fold
 from dashboard.views import _frame
 
@@ -40,4 +40,6 @@ if __name__ == "__main__":
 else:
     redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
     style = Middleware(server.StyleMiddleware, lengths=_frame.LENGTHS)
-    app = st.App(__file__, middleware=[redirect, style])
+    changed = Middleware(server.ChangedMiddleware, states=jobs.states)
+    scripts = Middleware(server.ScriptMiddleware)
+    app = st.App(__file__, middleware=[scripts, changed, redirect, style])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -288,9 +288,16 @@ def forget(what: str, **spec: Any) -> None:
     _ids().pop(_key({"what": what, **spec}), None)
 
 
-def any_ended(ids: set[str]) -> bool:
-    """Whether any of these jobs no longer waits or works."""
-    return bool(ids - {job.id for job in store().jobs("study", LIVE)})
+def states(ids: Iterable[str]) -> dict[str, str]:
+    """The state of each of these jobs; "deleted" where the store no longer has it."""
+    return {id: _state(id) for id in ids}
+
+
+def _state(id: str) -> str:
+    try:
+        return store().job(id).state
+    except PruningError:
+        return "deleted"
 
 
 # ---------------------------------------------------------------- maps

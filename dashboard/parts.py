@@ -19,10 +19,11 @@ SENTENCE = "recipe-sentence"
 HISTORY = "recipe-history"
 LINK = "recipe-link"
 SHARE = "recipe-share"
+AT_ONCE = "recipe-at-once"
 KEPT = "recipe-kept"
 KEPT_TABLE = "recipe-kept-table"
 
-FOLLOW_SHARE = (SENTENCE, SHARE, KEPT)
+FOLLOW_SHARE = (SENTENCE, SHARE, AT_ONCE, KEPT)
 """Parts that show the share, or what it keeps. A new one that does is added here."""
 
 FOLDED = (LINK, KEPT_TABLE)

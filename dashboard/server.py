@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import plotly.io
 import streamlit as st
 from starlette.requests import Request
-from starlette.responses import RedirectResponse
+from starlette.responses import RedirectResponse, Response
 
 from dashboard import example, jobs
+from dashboard.components import base, wait
 from pruning.storage import default_workspace
 
 Asgi = Callable[..., Awaitable[None]]
 COLLECT_EVERY = 60.0  # seconds
+PATIENCE = 25.0  # seconds until a question is answered in any case: proxies end silent ones
+SOON = 1.0  # seconds within which a job may begin without an answer
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at the store for a question
 STYLE = Path(__file__).parent / "page.css"
 
 
@@ -53,6 +58,73 @@ def _collect() -> None:
     while True:
         time.sleep(COLLECT_EVERY)
         gc.collect()
+
+
+class ScriptMiddleware:
+    """Serves the scripts of components, which a browser keeps: their names change with them."""
+
+    def __init__(self, app: Asgi) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(base.PATH):
+            await self.app(scope, receive, send)
+            return
+        text = base.served(scope["path"])
+        keep = {"cache-control": "public, max-age=31536000, immutable"}
+        answer = Response(status_code=404)
+        if text is not None:
+            answer = Response(text, media_type="text/javascript", headers=keep)
+        await answer(scope, receive, send)
+
+
+class ChangedMiddleware:
+    """Answers a page that waits for jobs once one of them is in another state.
+
+    states: ids -> their states. 200: something changed; 204: nothing did in a while, ask again.
+    """
+
+    def __init__(self, app: Asgi, states: Callable[[Iterable[str]], dict[str, str]]) -> None:
+        self.app, self.states = app, states
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != wait.PATH:
+            await self.app(scope, receive, send)
+            return
+        known = wait.asked(Request(scope).query_params.get(wait.JOBS, ""))
+        changed = await self._changed(known, receive)
+        if changed is not None:
+            await Response(status_code=200 if changed else 204)(scope, receive, send)
+
+    async def _changed(self, known: dict[str, str], receive: Any) -> bool | None:
+        """Whether a job's state changed in time; None when the browser went away."""
+        away = asyncio.ensure_future(_disconnected(receive))
+        pause, begin = FIRST_PAUSE, time.monotonic()
+        soon, until = begin + SOON, begin + PATIENCE
+        try:
+            while time.monotonic() < until:
+                now = await asyncio.to_thread(self.states, known)
+                if time.monotonic() < soon:
+                    # A worker took it at once, which is what the page says of it already.
+                    known = {id: _begun(known[id], state) for id, state in now.items()}
+                if now != known:
+                    return True
+                if (await asyncio.wait([away], timeout=pause))[0]:
+                    return None
+                pause = min(LONGEST_PAUSE, 1.1 * pause)
+            return False
+        finally:
+            away.cancel()
+
+
+def _begun(known: str, now: str) -> str:
+    """The state that counts as known: that a job begins soon is nothing to draw a page anew for."""
+    return now if (known, now) == ("queued", "running") else known
+
+
+async def _disconnected(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class RedirectMiddleware:

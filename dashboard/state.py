@@ -487,9 +487,14 @@ def warnings() -> list[str]:
 
 
 def expect(key: str) -> None:
-    """The page waits for a job: the frame polls it until it ends."""
+    """The page waits for a job: the frame draws it anew when that ends."""
     begin()
     session["expected"].add(key)
+
+
+def unexpect(key: str) -> None:
+    """Only a part of the page waits for it, and sees to itself."""
+    session["expected"].discard(key)
 
 
 def expected() -> set[str]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dashboard import words
 from pruning.runs.waits import Expected, Wait
+
+LONGEST = 600.0
+"""Seconds for which there are sentences; the last one stays."""
 
 UNKNOWN = "not timed on this machine yet"
 
@@ -44,6 +49,23 @@ def share_done(wait: Wait) -> float | None:
         return None
     # Never full while it works: past its time it is nearly done, whatever nearly means.
     return min(0.97, wait.done / max(0.1, expected.seconds))
+
+
+def times(wait: Wait) -> list[tuple[float, str, float | None]]:
+    """What to say while it lasts: (seconds from now, sentence, share done), ever further apart.
+
+    One sentence for what has to wait for its turn: when that comes, the page is drawn anew.
+    """
+    if wait.place == 1 and wait.begins is not None and wait.begins < 1:
+        wait = replace(wait, place=None)  # it begins before anybody has read that it will
+    spoken: list[tuple[float, str, float | None]] = []
+    at = 0.0
+    while at < LONGEST and (not spoken or wait.place is None):
+        then = replace(wait, done=wait.done + at)
+        time = in_words(then)
+        spoken.append((at, f"{time[0].upper()}{time[1:]}.", share_done(then)))
+        at += max(1.0, round(at / 3))
+    return spoken
 
 
 def _turn(wait: Wait) -> str:

@@ -63,7 +63,15 @@ def work_off() -> int:
 def texts(page: AppTest) -> str:
     """All text of the page, the side included."""
     values = [str(element.value) for kind in TEXTS for element in page.get(kind)]
+    values += [f"{data['text']} {data['times'][0][1]}" for data in waits(page)]
     return "\n".join(values).replace("\u00a0", " ")
+
+
+def waits(page: AppTest) -> list[dict[str, Any]]:
+    """What the page says that it waits for: `text`, `times` and `numbers` of each."""
+    protos = [element.proto for element in page.get("bidi_component")]
+    data = [json.loads(proto.json or proto.mixed.json or "null") for proto in protos]
+    return [one for one in data if one and one.get("times")]
 
 
 def figures(page: AppTest) -> dict[str, dict[str, Any]]:

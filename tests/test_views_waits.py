@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from pages import opened, texts
 
 import pruning
-from dashboard import waits
+from dashboard import jobs, server, waits
+from dashboard.components import base, wait
 from dashboard.views import _frame
 from pruning.events import Epoch, Halting, Measured, Pruned
 from pruning.recipe import Recipe
@@ -24,7 +30,7 @@ FORTY = Expected(40.0, 30.0, 70.0, 3, True)
 
 
 @pytest.mark.parametrize(
-    "wait, said, bar",
+    "waiting, said, bar",
     [
         (Wait(FORTY, 12.0), "about 40 s, 12 s done", 0.3),
         (
@@ -52,9 +58,104 @@ FORTY = Expected(40.0, 30.0, 70.0, 3, True)
         ),
     ],
 )
-def test_a_wait_in_words(wait: Wait, said: str, bar: float | None) -> None:
-    assert waits.in_words(wait) == said
-    assert waits.share_done(wait) == (None if bar is None else pytest.approx(bar))
+def test_a_wait_in_words(waiting: Wait, said: str, bar: float | None) -> None:
+    assert waits.in_words(waiting) == said
+    assert waits.share_done(waiting) == (None if bar is None else pytest.approx(bar))
+
+
+def test_sentences_of_a_wait_go_on_by_themselves() -> None:
+    times = waits.times(Wait(FORTY, 12.0))
+    assert times[0] == (0.0, "About 40 s, 12 s done.", pytest.approx(0.3))
+    ats = [at for at, *_ in times]
+    assert ats == sorted(ats) and ats[:4] == [0, 1, 2, 3] and ats[-1] > 300
+    assert len(times) < 25  # sent once, whatever comes of it
+    for at, text, share in times:
+        then = replace(Wait(FORTY, 12.0), done=12.0 + at)
+        assert text[1:] == waits.in_words(then)[1:] + "." and share == waits.share_done(then)
+    # One that waits for its turn has one sentence: when that comes, the page is drawn anew.
+    assert len(waits.times(Wait(FORTY, place=2, begins=25.0))) == 1
+    # Where a worker is free it begins before anybody has read that it will.
+    assert waits.times(Wait(FORTY, place=1, begins=0.0))[0][1] == "About 40 s, 0.0 s done."
+
+
+# ---------------------------------------------------------------- one question, not many looks
+
+
+def answered(known: dict[str, str], states: Callable[[Iterable[str]], dict[str, str]]) -> int:
+    """The status that a page waiting for these jobs is answered with."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def elsewhere(*_: Any) -> None:
+        raise AssertionError("the question went on to the page")
+
+    path, _, query = wait.question(known).partition("?")
+    scope = {"type": "http", "path": path, "query_string": query.encode(), "method": "GET"}
+    asyncio.run(server.ChangedMiddleware(elsewhere, states)(scope, receive, send))
+    return int(sent[0]["status"])
+
+
+def test_a_question_is_answered_when_a_job_ends(monkeypatch) -> None:
+    looks = iter([{"a": "running"}] * 3 + [{"a": "finished"}])
+    assert answered({"a": "running"}, lambda _: next(looks)) == 200
+    assert next(looks, None) is None
+
+
+def test_a_job_that_begins_at_once_is_nothing_to_draw_anew(monkeypatch) -> None:
+    monkeypatch.setattr(server, "FIRST_PAUSE", 0.0)
+    looks = iter([{"a": "queued"}, {"a": "running"}, {"a": "running"}, {"a": "failed"}])
+    assert answered({"a": "queued"}, lambda _: next(looks)) == 200
+    assert next(looks, None) is None
+    monkeypatch.setattr(server, "SOON", 0.0)  # the page said that it has to wait for its turn
+    looks = iter([{"a": "queued"}, {"a": "running"}, {"a": "never asked"}])
+    assert answered({"a": "queued"}, lambda _: next(looks)) == 200
+    assert next(looks) == {"a": "never asked"}
+
+
+def test_a_question_nothing_comes_of_is_asked_again(monkeypatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    assert answered({"a": "running", "b": "queued"}, dict.fromkeys) == 200  # other states
+    assert answered({"a": "running"}, lambda ids: {"a": "running"}) == 204
+
+
+def test_a_question_is_read_as_it_was_asked() -> None:
+    states = {"ab12": "queued", "cd34": "running"}
+    assert wait.asked(parse_qs(wait.question(states).partition("?")[2])[wait.JOBS][0]) == states
+    assert wait.asked(",,:x,y,z:") == {"z": ""}
+    assert len(wait.asked(",".join(f"{i}:queued" for i in range(10_000)))) == wait.MOST
+
+
+def test_what_ended_while_the_page_was_made_is_answered_at_once(home) -> None:
+    """Else the page would wait for a change that has happened."""
+    store = Store()
+    id = store.submit("run", Recipe(model="tiny").to_dict())
+    job = store.claim(queues=("run",))
+    assert job is not None
+    store.finish(job, "stopped")
+    known = _frame._live([id])
+    assert known[id] in jobs.LIVE
+    assert answered(known, jobs.states) == 200
+    assert jobs.states(["nowhere"]) == {"nowhere": "deleted"}
+
+
+def test_scripts_of_components_are_served_under_names_that_change_with_them() -> None:
+    path = f"{base.PATH}dial-{base.digest('dial')}.js"
+    text = base.served(path)
+    assert text is not None and "export default" in text and "function element" in text
+    for wrong in (
+        f"{base.PATH}dial-000000000000.js",
+        f"{base.PATH}nothing-{base.digest('dial')}.js",
+        f"{base.PATH}../base-x.js",
+        "/elsewhere/dial-x.js",
+        base.PATH,
+    ):
+        assert base.served(wrong) is None
 
 
 def test_no_page_promises_a_time_that_was_not_measured() -> None:
@@ -82,12 +183,10 @@ def test_a_page_waits_with_the_time_of_this_machine(no_pool) -> None:
 
     page = opened("model", r=state.encode(recipe))
     assert not page.exception
-    assert "about 1 min 10 s" in texts(page).replace("\\", "")
+    assert "About 1 min 10 s" in texts(page).replace("\\", "")
 
 
 def test_a_queued_run_says_its_place(no_pool, monkeypatch) -> None:
-    from dashboard import jobs
-
     monkeypatch.setattr(jobs, "SLOTS", 1)
     store = Store()
     opened("model")  # an empty workspace is given the example

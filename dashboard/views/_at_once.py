@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import jobs, models, state, tables, waits, words
+from dashboard import jobs, models, parts, state, tables, waits, words
 from dashboard.views import _frame
 from pruning.metrics import Accuracy
 from pruning.recipe import Recipe
@@ -33,21 +33,29 @@ HELP = {
 }
 
 
-def accuracies(recipe: Recipe) -> None:
+def accuracies() -> None:
     """Three accuracies, or what they wait for; nothing for models without data."""
+    with _frame.guarded():
+        _accuracies(state.recipe())
+
+
+def _accuracies(recipe: Recipe) -> None:
     facts = models.facts(recipe.model)
     if facts is None or facts.accuracy is None or not recipe.prunes:
         return
     spec = tables.reconstruction_spec(recipe)
-    with st.container(key="at-once", gap="small"):
-        if not _fast(recipe, spec) and not jobs.was_requested("reconstruction", **spec):
-            _ask(spec)
-            return
-        study = _study(spec)
+    if not _fast(recipe, spec) and not jobs.was_requested("reconstruction", **spec):
+        _ask(spec)
+        return
+    study = _study(spec)
+    if study is None:
+        job = jobs.request("reconstruction", **spec)
+        labels = [LABELS[name] for name in STAGES]
+        _frame.awaiting_numbers(labels, "Measuring it.", job, parts.AT_ONCE)
+        return
+    with st.container(gap="small"):
         _numbers(study)
-        if study is None:
-            _frame.awaiting("Measuring it.", jobs.request("reconstruction", **spec))
-        elif study.data["refused"]:
+        if study.data["refused"]:
             st.caption(words.plain(f"Not reconstructed: {study.data['refused']}"))
         else:
             _advice(recipe, study)
@@ -96,14 +104,9 @@ def _make_way(job: Job) -> None:
         jobs.stop(before)
 
 
-def _numbers(study: Study | None) -> None:
+def _numbers(study: Study) -> None:
     for name, column in zip(STAGES, st.columns(len(STAGES), gap="small"), strict=True):
         with column:
-            if study is None:
-                with st.container(key=f"at-once-waiting-{name}"):
-                    st.caption(LABELS[name])
-                    st.skeleton(height=64)
-                continue
             value = study.data[name]
             accuracy = Accuracy(**value) if value else None
             number, _, interval = words.percent(accuracy).partition(" ± ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dashboard.charts.prune import history
 from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
+from dashboard.components.wait import wait
 from pruning.errors import PruningError
 from pruning.events import Epoch, Event, Measured, Pruned, Started
 from pruning.runs.store import Job
@@ -27,7 +28,6 @@ ABOUT = (
     "**Pruning Workbench.** Take a trained network, remove what it can do without, "
     "and see what happens."
 )
-POLL = 0.3  # seconds between two looks at a study that a page waits for
 MOST_LINES = 3  # of running work at the bottom
 TILES = 95  # pixels of large numbers, each with another below it
 LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": layers.NARROWEST}
@@ -176,18 +176,16 @@ def waiting(text: str, height: int, job: Job | None = None) -> None:
 
 def awaiting(text: str, job: Job) -> None:
     """What a page waits for, how long that takes on this machine, and a bar."""
-    # A fragment: only these two lines are drawn anew each second.
-    st.fragment(_awaiting, run_every=1.0)(text, job.id)
+    times = waits.times(jobs.wait(job))
+    # It asks nothing itself: what draws the page anew stands at its end.
+    wait({}, _nothing, key=f"awaiting-{job.id}", text=text, times=times)
 
 
-def _awaiting(text: str, id: str) -> None:
-    with guarded():
-        wait = jobs.wait(jobs.job(id))
-        time = waits.in_words(wait)
-        st.caption(words.plain(f"{text} {time[0].upper()}{time[1:]}."))
-        done = waits.share_done(wait)
-        if done is not None:
-            st.progress(done)
+def awaiting_numbers(labels: Sequence[str], text: str, job: Job, part: str) -> None:
+    """The same in a part of a page, which alone is drawn anew once the job has ended."""
+    state.unexpect(job.id)
+    times = waits.times(jobs.wait(job))
+    wait(_live([job.id]), _nothing, key=f"awaiting-{part}", text=text, times=times, numbers=labels)
 
 
 # ---------------------------------------------------------------- the side
@@ -293,17 +291,21 @@ def _help() -> None:
 def follow() -> None:
     """Draw the page anew when a study it waits for ends, and show the runs that work."""
     if state.expected():
-        _await_studies()
+        wait(_live(state.expected()), _nothing, key="awaiting")
     if jobs.live():
         with st.bottom:
             _work()
 
 
-# A fragment: only these lines run again every 0.3 s, not the page.
-@st.fragment(run_every=POLL)
-def _await_studies() -> None:
-    if jobs.any_ended(state.expected()):
-        st.rerun()
+def _live(ids: Iterable[str]) -> dict[str, str]:
+    """The states of jobs that wait or work."""
+    # One that has ended since the page asked counts as waiting, so that the answer comes at once.
+    states = jobs.states(ids)
+    return {id: now if now in jobs.LIVE else jobs.LIVE[0] for id, now in states.items()}
+
+
+def _nothing() -> None:
+    """Nothing is changed: what was waited for shows when the page is drawn."""
 
 
 @st.fragment(run_every=1.0)

@@ -29,7 +29,7 @@ def page() -> None:
     with right, _frame.guarded():
         controls(recipe)
         without_data(recipe)
-        _at_once.accuracies(recipe)
+        parts.part(parts.AT_ONCE, _at_once.accuracies)
         study = scores(recipe)
         kept(recipe, study)
     with left, _frame.guarded():

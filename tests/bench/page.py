@@ -69,6 +69,8 @@ WATCH = """([event, whole, changed]) => {
         look();
     }, {once: true, capture: true}));
 }"""
+FOLLOWED = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState
+    === 'notRunning'"""
 SIDE = "() => document.querySelector('[data-testid=stSidebar]').innerText"
 HEADING = "() => document.querySelector('h1')?.innerText"
 
@@ -117,10 +119,16 @@ def whole(page: Page) -> None:
 
 
 def act(
-    page: Page, app: Served, traffic: Traffic, event: str, changed: str, do: Callable[[], None]
+    page: Page,
+    app: Served,
+    traffic: Traffic,
+    event: str,
+    changed: str,
+    do: Callable[[], None],
+    until: str = WHOLE,
 ) -> Cost:
     """Do something that begins with a browser's event; what followed, until nothing more comes."""
-    page.evaluate(WATCH, [event, WHOLE, changed])
+    page.evaluate(WATCH, [event, until, changed])
     messages, size = traffic.messages, traffic.bytes
     server = processor_ms(app.process.pid)
     do()
@@ -144,7 +152,7 @@ def releases(page: Page, app: Served, traffic: Traffic, times: int) -> list[Cost
 
     def release(share: float) -> Cost:
         steps.drag_slider(page, share)
-        return act(page, app, traffic, "pointerup", SIDE, page.mouse.up)
+        return act(page, app, traffic, "pointerup", SIDE, page.mouse.up, FOLLOWED)
 
     release(0.5)  # fills caches, and allows Undo
     # Golden steps: far apart, and never the same share twice in a row.
