@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pruning import Workpiece
 from pruning.errors import DataError, PruningError, RecipeError, UnknownName
 from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
-from pruning.runs import pool, resolve, results, supervisor, worker
+from pruning.runs import pool, process_id, resolve, results, supervisor, worker
 from pruning.runs.store import PROCESS_ENDED, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -261,6 +262,80 @@ def test_an_unfinished_run_has_no_model_yet(home: Path) -> None:
     id = Store().submit("run", Recipe(model=MODEL).to_dict())
     with pytest.raises(RecipeError, match="queued"):
         resolve.resolve(f"run:{id}")
+
+
+# ---------------------------------------------------------------- how many workers
+
+
+class Process:
+    """A worker's process that does nothing; each has our own number, for the store asks whether an
+    owner lives.
+    """
+
+    started: ClassVar[list[Process]] = []
+
+    def __init__(self, command: list[str], **_: object) -> None:
+        self.pid = os.getpid()
+        at = command.index("--kinds") + 1
+        self.kinds = tuple(word for word in command[at:] if word in ("run", "study"))
+        self.returncode: int | None = None
+        self.started.append(self)
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def terminate(self) -> None:
+        self.returncode = 0
+
+
+@pytest.fixture
+def counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> supervisor.WorkerPool:
+    """A pool of two slots whose workers are no processes."""
+    monkeypatch.setattr(Process, "started", [])
+    monkeypatch.setattr(supervisor.subprocess, "Popen", Process)
+    return supervisor.WorkerPool(Store(), slots=2)
+
+
+def kinds(worker_pool: supervisor.WorkerPool) -> list[tuple[str, ...]]:
+    worker_pool.tick()
+    return sorted(worker.kinds for worker in worker_pool.workers)
+
+
+BOTH, STUDIES = ("run", "study"), ("study",)
+
+
+def test_an_idle_pool_keeps_one_worker(counted: supervisor.WorkerPool) -> None:
+    assert kinds(counted) == [BOTH] and kinds(counted) == [BOTH]
+    counted.store.submit("study", {"what": "card", "model": MODEL})
+    assert kinds(counted) == [BOTH], "which takes a study that comes"
+
+
+def test_a_second_worker_comes_when_the_first_is_busy(
+    counted: supervisor.WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds(counted)
+    counted.store.submit("run", Recipe(model=MODEL).to_dict())
+    job = counted.store.claim(process_id.me())
+    assert job is not None and counted.workers[0].owns(job)
+    assert kinds(counted) == [BOTH, BOTH, STUDIES], "no page waits behind the run"
+    counted.store.finish(job, "stopped")
+    assert kinds(counted) == [BOTH, BOTH, STUDIES], "what is warm stays for a while"
+    monkeypatch.setattr(supervisor, "SPARE", -1.0)
+    assert STUDIES in kinds(counted)  # asked to end,
+    assert STUDIES not in kinds(counted)  # and ended
+
+
+def test_two_that_wait_at_once_have_two_workers(
+    counted: supervisor.WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for what in ("card", "weights"):
+        counted.store.submit("study", {"what": what, "model": MODEL})
+    assert kinds(counted) == [BOTH, STUDIES]
+    while counted.store.claim(process_id.me()) is not None:
+        pass
+    monkeypatch.setattr(supervisor, "SPARE", -1.0)
+    kinds(counted)
+    assert STUDIES in kinds(counted), "nobody is ended in the middle of work"
 
 
 # ---------------------------------------------------------------- with a real pool

@@ -3,9 +3,10 @@
     python -m pruning.runs.pool [--slots N]      (a page starts it by itself)
     python -m pruning.runs.pool --stop
 
-One for each workspace. One worker takes studies alone, so that a page never waits behind a long
-run; the others take both. There is always one more than is busy, up to `slots`. The pool ends when
-nothing waits or works and no page has asked for it in a while.
+One for each workspace. While nothing works it keeps one worker, which takes runs and studies. Once
+that is busy, another takes studies alone, so that a page does not wait behind a long run, and there
+is one more for runs than is busy, up to `slots`. The pool ends when nothing waits or works and no
+page has asked for it in a while.
 """
 
 from __future__ import annotations

@@ -63,6 +63,8 @@ class WorkerPool:
         self.workers: list[Worker] = []
         self.leaving = False
         self.failures = 0
+        # Monotonic seconds at which a worker for studies alone was last of use.
+        self.last_needed = time.monotonic()
         # Monotonic seconds before which no worker is started.
         self.resume = 0.0
         # (job, attempt) -> when its stop was first seen, in monotonic seconds.
@@ -116,17 +118,33 @@ class WorkerPool:
             self.store.fail_waiting(NO_WORKER_STARTS)
 
     def _start_missing(self, running: list[Job]) -> None:
-        # One worker takes studies alone: a page never waits behind a long run.
-        if not any(worker.kinds == ("study",) for worker in self.workers):
-            self._start(("study",), core=True)
+        """One worker takes all, until something else would have to wait behind it."""
         general = [worker for worker in self.workers if "run" in worker.kinds]
         busy = sum(any(worker.owns(job) for worker in general) for job in running)
+        waiting = self.store.waiting()
         # One more than is busy or waited for, so that the next run finds a warm one.
-        wanted = busy + self.store.waiting().get("run", 0) + 1
+        wanted = busy + waiting.get("run", 0) + 1
         wanted = max(1, min(self.slots, wanted))
         core = not any(worker.core for worker in general)
         for _ in range(wanted - len(general)):
             self._start(("run", "study"), core=core)
+        self._follow_need(needed=busy > 0 or sum(waiting.values()) > 1, running=running)
+
+    def _follow_need(self, needed: bool, running: list[Job]) -> None:
+        """While something works, a worker takes studies alone: no page waits behind a long run.
+
+        Each holds half a gigabyte, so that an idle pool does without it.
+        """
+        now = time.monotonic()
+        alone = [worker for worker in self.workers if worker.kinds == ("study",)]
+        if needed:
+            self.last_needed = now
+            if not alone:
+                self._start(("study",), core=True)
+        elif now - self.last_needed > SPARE:
+            for worker in alone:
+                if not any(worker.owns(job) for job in running):
+                    worker.process.terminate()
 
     def _start(self, kinds: tuple[str, ...], *, core: bool) -> None:
         # Runs yield to the page and to the studies that it waits for.
