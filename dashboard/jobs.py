@@ -22,6 +22,7 @@ from pruning.describe import RunFacts
 from pruning.errors import PruningError, RunError
 from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
+from pruning.runs import shipped
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
 from pruning.runs.store import Job, Store
 from pruning.runs.waits import Expected, Wait, expected_seconds, wait_of
@@ -342,7 +343,7 @@ def _request(spec: dict[str, Any], priority: int = 0) -> Job:
         except PruningError:  # deleted meanwhile
             del ids[key]
     ensure()
-    ids[key] = store().submit("study", spec, key=key, priority=priority)
+    ids[key] = shipped.submit(store(), spec, key, priority)
     return store().job(ids[key])
 
 

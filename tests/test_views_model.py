@@ -25,9 +25,14 @@ def test_the_first_page_is_never_empty():
     assert "digits-cnn" in text and "98.1 % ± 1.5" in text
     (example,) = Store().jobs("run")
     assert words.sentence(jobs.recipe_of(example)) in text
-    assert "Measuring digits-cnn" in text  # a skeleton says what it waits for
+    assert not page.get("skeleton")  # its card is shipped
     keys = {button.key for button in page.button}
     assert {"choose-digits-mlp", "choose-mnist-lenet5"} <= keys
+
+
+def test_a_model_without_a_shipped_card_says_what_it_waits_for():
+    other = state.encode(Recipe(model="mnist-lenet5"))
+    assert "Measuring mnist-lenet5" in texts(opened(r=other))
 
 
 def test_the_example_is_a_finished_run_with_everything_a_run_leaves():

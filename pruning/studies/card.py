@@ -32,7 +32,8 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
     notes; npz: images (n, H, W[, C]) or series (n, L) in [0, 1], targets, predicted,
     confidence (n,).
     """
-    measured = measure(work)
+    # Of a model, not of this machine: a card may be shipped, and no page shows its latency.
+    measured = measure(work, latency=False)
     data = {
         "name": work.name,
         "layers": layers(work),
