@@ -95,6 +95,11 @@ class Ascending:
             return end
         return start + int(self._bucket(bucket).searchsorted(value, side))
 
+    def forget(self) -> None:
+        """Sort anew what is looked at next, as if nothing had been."""
+        self._sorted.clear()
+        self.__dict__.pop("_whole", None)
+
     def _between(self, start: int, stop: int) -> NDArray[np.float32]:
         """The values from one place to another, of which only the buckets touched are sorted."""
         first = int(self._starts.searchsorted(start, "right")) - 1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import pruning
+from pruning.allocation.ascending import Ascending
 from pruning.allocation.ranked import rank
 from pruning.recipe import Recipe
 from pruning.storage import default_workspace
@@ -119,11 +120,19 @@ def slider(share: float, quick: bool) -> Trial:
     recipe = Recipe(sparsity=share)
     ranked = rank(recipe, work)
     fresh = _Fresh(work.model)
+
+    def before() -> None:
+        fresh.renew()
+        # As at a place where the slider has not been: nothing there is sorted yet.
+        for values in ranked.ranking.units.values():
+            if isinstance(values, Ascending):
+                values.forget()
+
     return Trial(
         ours=lambda: ranked.masks(ranked.ranking.drops(recipe), work.model),
         theirs=lambda: pruned_by_torch(fresh.copied, share),
         same=partial(same_weights, work.model),
-        before=fresh.renew,
+        before=before,
     )
 
 
