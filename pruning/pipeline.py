@@ -40,9 +40,12 @@ from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
 from pruning.measurement import (
     Snapshot,
     beside_dense,
+    correct,
     count_uses,
     evaluate,
     finalize,
+    logits,
+    mean_loss,
     take_snapshot,
 )
 from pruning.recipe import Recipe
@@ -94,7 +97,7 @@ class _State:
 
     units, covered: known once the dense model is measured; dense: it, before anything was pruned;
     pruned, recalibrated, reconstructed: measured on the way; reached: None before the first whole
-    epoch.
+    epoch; outputs: of the last ticket for all test examples, (n, classes).
     """
 
     recipe: Recipe
@@ -111,6 +114,7 @@ class _State:
     recalibrated: Measurement | None = None
     reconstructed: Measurement | None = None
     reached: _Reached | None = None
+    outputs: Tensor | None = None
     ties_noticed: bool = False
 
     @property
@@ -193,11 +197,11 @@ def run(
         keep_compact(result.snapshot.work.model, result.certificate)
     # All are timed in the same rounds: latencies compare only on the same machine at the same time.
     assert state.dense is not None
-    snapshots = [state.dense, take_snapshot(copied)]
+    snapshots = [state.dense, take_snapshot(copied, outputs=state.outputs)]
     if result.snapshot is not None:
         snapshots.append(result.snapshot)
     dense_end, final, *compact_end = finalize(snapshots)
-    yield _measured("final", copied, final)
+    yield _measured("final", copied, final, known=_known_validation(state))
     yield Finished(
         sparsity=sparsity(state.masks, state.covered),
         dense=dense_end,
@@ -357,7 +361,8 @@ def _lottery(state: _State) -> Iterator[Event]:
     state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
     took = time.perf_counter() - began
     _lay_out(state)
-    yield _measured("dense", work, state.dense.measurement, seconds=took)
+    known = _known_validation(state)
+    yield _measured("dense", work, state.dense.measurement, seconds=took, known=known)
     yield _ticket("dense", state, work, keeps_all, 0)
     yield from _without_use(recipe, work)
     yield from _skipped(recipe, state)
@@ -403,6 +408,15 @@ def _measured(
         return Measured(stage, on_test, seconds=seconds)
     accuracy, loss = known or evaluate(work.model, work.validation, work.loss)
     return Measured(stage, on_test, accuracy, loss, seconds)
+
+
+def _known_validation(state: _State) -> tuple[Accuracy, float] | None:
+    """Of the weights as they are, if an epoch has just ended; None: they are to be measured."""
+    # Where the compact model was trained, it was measured too, and rounds otherwise than the masked
+    # one that is kept.
+    if state.reached is None or (state.recipe.finetune_compact and state.compact):
+        return None
+    return state.reached.validation
 
 
 def _lay_out(state: _State) -> None:
@@ -509,8 +523,13 @@ def _ticket(
     compared: the masks of the round before and of one shot, for their overlap with these.
     """
     accuracy = loss = None
-    if work.test:
-        accuracy, loss = evaluate(work.model, work.test, work.loss)
+    if kind == "dense" and state.dense is not None:  # measured just now
+        accuracy, loss = state.dense.measurement.accuracy, state.dense.measurement.loss
+    elif work.test:
+        outputs = logits(work.model, work.test)
+        accuracy, loss = correct(outputs, work.test), mean_loss(outputs, work.test, work.loss)
+        if kind == "ticket":  # what the run ends with, if no round follows
+            state.outputs = outputs
     kept = sum(int(masks[name].sum()) for name in state.covered)
     overlaps = [overlap(masks, other, state.covered) for other in compared]
     share = sparsity(masks, state.covered)

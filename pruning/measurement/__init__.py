@@ -24,13 +24,16 @@ from pruning.types import Batches, Workpiece, prunable
 __all__ = [
     "Snapshot",
     "beside_dense",
+    "correct",
     "count_uses",
     "dense_bytes",
     "evaluate",
     "finalize",
     "latencies",
     "layer_counts",
+    "logits",
     "macs",
+    "mean_loss",
     "measure",
     "output_layer",
     "output_shapes",
@@ -66,12 +69,18 @@ def measure(
     return snapshot.measurement
 
 
-def take_snapshot(work: Workpiece, split: str = "test") -> Snapshot:
-    """What needs one pass over the data, and no clock."""
+def take_snapshot(
+    work: Workpiece, split: str = "test", *, outputs: Tensor | None = None
+) -> Snapshot:
+    """What needs one pass over the data, and no clock.
+
+    outputs: (n, classes) logits of this model for all of that split, where they are known.
+    """
     data: Batches | None = getattr(work, split)
-    outputs = accuracy = loss = None
+    accuracy = loss = None
     if data is not None:
-        outputs = logits(work.model, data)
+        if outputs is None:
+            outputs = logits(work.model, data)
         accuracy = correct(outputs, data)
         loss = mean_loss(outputs, data, work.loss)
     # without an example, how often each weight is used is not known
