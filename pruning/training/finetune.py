@@ -21,6 +21,7 @@ from pruning.masks import sparsity
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.training.distill import distillation_loss
+from pruning.training.memory_format import channels_last, pays
 from pruning.training.rewind import State, state_of
 from pruning.types import Masks, Workpiece
 
@@ -49,10 +50,12 @@ def finetune(
         examples are those of that moment.
     remember: an optimizer step after which a copy of the state is taken, and returned in the end.
     branch: the control that is trained, for the events.
-    The learning rate falls from `recipe.lr` to 0 along a cosine, or is constant.
+    The learning rate falls from `recipe.lr` to 0 along a cosine, or is constant. Convolutional nets
+    train with channels innermost where that pays; between epochs they are as they were.
     Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
+    inside = pays(work.model, data.x, min(recipe.batch, len(data.x)))
     zeros = ZeroKeeper(work.model, masks)
     # Network slimming is a training of its own, before anything is pruned: step 0.
     scales = _batch_norm_scales(work.model) if recipe.slimming and step == 0 else []
@@ -77,7 +80,7 @@ def finetune(
         if done == begin:  # a training that is resumed in the middle of an epoch
             batches = batches[done % steps_per_epoch :]
         # Dropout and the like take their random numbers from the recipe's seed, not the caller's.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), channels_last(work.model, inside) as order:
             torch.manual_seed(seed)
             work.model.train()
             for batch in batches:
@@ -86,6 +89,8 @@ def finetune(
                 _set_learning_rate(optimizer, _learning_rate(recipe, done / all_steps))
                 logits = teacher[batch] if teacher is not None else None
                 x = data.x[batch] if augment is None else augment(data.x[batch], generator)
+                if inside:
+                    x = x.to(memory_format=order)
                 loss, distance = _train_on(
                     work, optimizer, x, data.y[batch], recipe, logits, scales
                 )
@@ -185,7 +190,9 @@ class ZeroKeeper:
                     if isinstance(memory, Tensor) and memory.shape == keep.shape:
                         tensors.append(memory)
                         keeps.append(keep)
-            self.products = (tensors, keeps)
+            # In the order that each tensor has in memory: else the product is no single pass.
+            laid = [torch.empty_like(t).copy_(k) for t, k in zip(tensors, keeps, strict=True)]
+            self.products = (tensors, laid)
         torch._foreach_mul_(*self.products)
 
     def check(self) -> None:
