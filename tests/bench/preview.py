@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,7 @@ import torch_pruning
 import torchvision
 from torch import nn
 
-from pruning import masks
-from pruning.allocation.ranked import rank
+from pruning.allocation.ranked import RankedUnits, rank
 from pruning.recipe import Recipe
 from pruning.types import Workpiece
 
@@ -62,9 +62,14 @@ def theirs(model: nn.Module, x: torch.Tensor, share: float) -> None:
     torch_pruning.pruner.BasePruner(copied, x, importance, **options).step()
 
 
-def ours(units: masks.Units, recipe: Recipe, model: nn.Module, share: float) -> None:
+def previewed(units: RankedUnits, recipe: Recipe, share: float) -> None:
+    """What the dial asks for when it is turned."""
+    units.ranking.preview(replace(recipe, sparsity=share))
+
+
+def ours(units: RankedUnits, recipe: Recipe, model: nn.Module, share: float) -> None:
     """The same here: the units pruned, and the masks of every tensor."""
-    units.masks(units.ranking.drops(recipe, share), model)
+    units.masks(units.ranking.drops(replace(recipe, sparsity=share)), model)
 
 
 def main() -> None:
@@ -79,7 +84,7 @@ def main() -> None:
         once = time.perf_counter() - began
         many = list(np.linspace(0.1, 0.9, 41))
         few = list(np.linspace(0.1, 0.9, 9))
-        preview = quartiles(partial(units.ranking.left, recipe), many)
+        preview = quartiles(partial(previewed, units, recipe), many)
         all_masks = quartiles(partial(ours, units, recipe, model), few)
         cells = [name, f"{once:.1f}"]
         cells += [f"{m:.2f} ({low:.2f}–{high:.2f})" for low, m, high in (preview, all_masks)]

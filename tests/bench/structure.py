@@ -51,7 +51,11 @@ def half(graph: DependencyGraph, model: nn.Module) -> np.ndarray[Any, Any]:
     scores = {name: p.detach().abs() for name, p in model.named_parameters() if p.dim() > 1}
     removed = np.zeros(graph.units, bool)
     for i, group in enumerate(graph.groups):
-        pooled = pool_group(graph, i, scores, Pooling(), {})
+        unit_of = {
+            (m.parameter, m.dim): graph.unit_of_index[m.parameter, m.dim] - graph.starts[i]
+            for m in group.members
+        }
+        pooled = pool_group(group, unit_of, scores, Pooling(), {})
         order = (
             np.arange(group.units) if pooled is None else np.argsort(pooled.numpy(), kind="stable")
         )
