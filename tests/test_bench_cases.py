@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+from pathlib import Path
+
 import pytest
 from bench import _cases
 from bench.engine import all_cases, all_growth, page
@@ -51,3 +55,22 @@ def test_a_control_off_one_makes_a_ratio_uncertain() -> None:
     case = _cases.Case("a", "b", lambda quick: None, 2, 3, "1×")  # type: ignore[arg-type,return-value]
     timed = _cases.Timed((1.0,) * 3, (1.2,) * 3, (3.0,) * 3)
     assert "uncertain" in _cases.verdict(case, timed)
+
+
+BENCHES = sorted(Path(__file__).with_name("bench").glob("*.py"))
+
+
+@pytest.mark.parametrize("file", BENCHES, ids=lambda file: file.stem)
+def test_a_benchmark_imports_only_names_that_there_are(file: Path) -> None:
+    """They run seldom: a name that moved would be noticed when somebody waits for its table."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            if not node.module.startswith(
+                ("pruning", "sample_models", "dashboard", "bench", "e2e")
+            ):
+                continue
+            module = importlib.import_module(node.module)
+            for name in node.names:
+                known = hasattr(module, name.name)
+                if not known:  # a submodule is no attribute until it is imported
+                    importlib.import_module(f"{node.module}.{name.name}")

@@ -24,11 +24,12 @@ from torchvision import transforms
 import pruning
 import sample_models
 from pruning.events import Point
-from pruning.masks import choose, covered
 from pruning.pipeline import machine
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.sensitivity import LEVELS
 from pruning.types import Batches, Workpiece
+from pruning.units.layout import lay_out
+from sample_models.catalogue import dataset
 
 MODEL = "fashion-resnet20"
 PARTS, PART = 4, 256
@@ -56,14 +57,16 @@ def distiller_like(work: Workpiece, layers: list[str]) -> dict[tuple[str, float]
 
     For each layer and ratio a deep copy, pruned, and all images through a DataLoader.
     """
-    about = sample_models.cards.dataset("fashion-mnist")
+    about = dataset("fashion-mnist")
     pictures = Pictures(work.need("validation", "The loop"), about.mean, about.std)
     loader = DataLoader(pictures, batch_size=256)
     counts = {}
     for layer in layers:
         for level in LEVELS:
             model = copy.deepcopy(work.model).eval()
-            pruning.apply(choose(Recipe(scope="manual", ratios={layer: level}), work), model)
+            pruning.apply(
+                pruning.choose(Recipe(scope="manual", ratios={layer: level}), work), model
+            )
             with torch.no_grad():
                 counts[layer, level] = sum(correct(model, work, x, y) for x, y in loader)
     return counts
@@ -130,7 +133,7 @@ def memory(*words: str) -> float:
 
 def map_alone(cells: str) -> None:
     work = part_of(sample_models.load(MODEL), 0)
-    names = list(covered(Recipe(), work))
+    names = list(lay_out(Recipe(), work).covered())
     few = {"levels": (0.5,), "exclude": names[2:]} if cells == "few" else {}
     list(pruning.sensitivity(work, keep=None, **few))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
