@@ -269,7 +269,8 @@ def matrix(
     pooled = picture.size < rows * columns
     weights = {
         **cells,
-        "z": _rounded(picture),
+        # Typed arrays travel as bytes: a fourth of what numbers written out take.
+        "z": np.asarray(picture, np.float32),
         "colorscale": colours.strength(dark),
         "zmin": 0,
         # A few outliers would leave every other cell pale.
@@ -281,11 +282,12 @@ def matrix(
     if removed is not None and removed.any():
         over = {
             **cells,
-            "z": np.where(removed, 1.0, np.nan).tolist(),
-            "colorscale": [[0, tones.removed], [1, tones.removed]],
+            "z": removed.astype(np.uint8),
+            "colorscale": [[0, "rgba(0,0,0,0)"], [1, colours.alpha(tones.removed, 0.72)]],
+            "zmin": 0,
+            "zmax": 1,
             "showscale": False,
-            "hovertemplate": f"{where}: removed<extra></extra>",
-            "opacity": 0.72,
+            "hoverinfo": "skip",  # the cell below tells its weight
         }
         data.append(over)
     axes: dict[str, Any] = {
