@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dashboard import jobs, state, tables
+from dashboard import jobs, state, tables, words
 from dashboard.charts import base, layers, one_layer
 from pruning.allocation.ranking import Preview
 from pruning.recipe import Recipe
@@ -36,23 +37,62 @@ def test_while_it_reads_it_says_what_it_waits_for():
     assert "Reading every weight of digits-mlp" in texts(opened("inspect", r=other))
 
 
+def handle_of(page) -> dict:
+    """The data of the threshold's handle."""
+    protos = [element.proto for element in page.get("bidi_component")]
+    (data,) = (
+        json.loads(proto.json or proto.mixed.json)
+        for proto in protos
+        if proto.component_name == "threshold"
+    )
+    return data
+
+
 def test_the_largest_layer_comes_first_with_the_exact_threshold():
     page = settled("inspect")
     assert not page.exception and not page.error
-    layer = next(layer for layer in preview(state.HOME).layers if layer.name == "conv3.weight")
-    title = next(title for title in figures(page) if title.startswith("conv3:"))
-    assert f"{layer.total - layer.kept:,} of {layer.total:,} weights" in title
-    threshold = preview(state.HOME).thresholds["conv3.weight"]
-    assert lines(figures(page)[title]) == pytest.approx([-threshold, threshold])
+    data, expected = handle_of(page), preview(state.HOME)
+    assert data["name"] == "conv3" and data["stops"][data["index"]] == state.HOME.sparsity
+    threshold = expected.thresholds["conv3.weight"]
+    assert data["thresholds"][data["index"]] == pytest.approx(threshold, rel=1e-4)
+    kept = {layer.name: layer.kept for layer in expected.layers}
+    names = [name for name, _ in data["names"]]
+    assert dict(zip(names, data["kept"][data["index"]], strict=True)) == kept
 
 
-def test_the_squared_norm_draws_its_threshold_on_the_weights():
+def test_the_squared_norm_has_its_threshold_on_the_weights():
     recipe = replace(state.HOME, options={"norm": "l2"})
-    page = settled("inspect", r=state.encode(recipe))
-    title = next(title for title in figures(page) if title.startswith("conv3:"))
-    assert lines(figures(page)[title])[1] == pytest.approx(
-        preview(recipe).thresholds["conv3.weight"] ** 0.5
+    data = handle_of(settled("inspect", r=state.encode(recipe)))
+    assert data["thresholds"][data["index"]] == pytest.approx(
+        preview(recipe).thresholds["conv3.weight"] ** 0.5, rel=1e-4
     )
+
+
+@pytest.mark.parametrize("scope", ["global", "per_layer", "erk", "lamp"])
+def test_the_handle_says_at_every_stop_what_the_recipe_would_keep_there(scope):
+    recipe = replace(state.HOME, scope=scope)
+    data = handle_of(settled("inspect", r=state.encode(recipe), layer="fc1.weight"))
+    assert data["name"] == "fc1" and sum(data["counts"]) == data["totals"][data["at"]]
+    assert data["thresholds"] == sorted(data["thresholds"])  # a handle moves one way
+    for at in (1, 37, 50, 90, len(data["stops"]) - 1):
+        expected = preview(replace(recipe, sparsity=data["stops"][at]))
+        assert data["kept"][at] == [layer.kept for layer in expected.layers]
+        threshold = expected.thresholds["fc1.weight"] or 0.0
+        assert data["thresholds"][at] == pytest.approx(threshold, rel=1e-4)
+        assert data["labels"]["bytes"][at] == words.size(expected.bytes_sparse)
+    assert data["thresholds"][0] == 0 and data["kept"][0] == data["totals"]
+
+
+def test_a_threshold_that_no_share_moves_is_a_picture():
+    """Ratios by hand and a threshold by hand leave nothing for a handle to change."""
+    recipe = replace(state.HOME, scope="manual", ratios={"fc1.weight": 0.5})
+    page = settled("inspect", r=state.encode(recipe), layer="fc1.weight")
+    title = next(title for title in figures(page) if title.startswith("fc1:"))
+    threshold = preview(recipe).thresholds["fc1.weight"]
+    assert lines(figures(page)[title]) == pytest.approx([-threshold, threshold])
+    kept_dense = replace(state.HOME, exclude=("fc1.weight",))
+    page = settled("inspect", r=state.encode(kept_dense), layer="fc1.weight")
+    assert "fc1: nothing is pruned, 16,384 weights kept" in figures(page)
 
 
 def test_every_layer_has_its_panel_and_share():
@@ -64,12 +104,10 @@ def test_every_layer_has_its_panel_and_share():
 
 
 def test_the_address_selects_a_layer_and_an_unknown_one_is_reported():
-    assert any(
-        title.startswith("fc1:") for title in figures(settled("inspect", layer="fc1.weight"))
-    )
+    assert handle_of(settled("inspect", layer="fc1.weight"))["name"] == "fc1"
     page = settled("inspect", layer="<b>nowhere</b>")
     assert not page.exception
-    assert any(title.startswith("conv3:") for title in figures(page))
+    assert handle_of(page)["name"] == "conv3"
 
 
 def test_a_criterion_with_its_own_score_shows_that_score():

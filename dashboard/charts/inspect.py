@@ -19,13 +19,14 @@ from pruning.runs.results import Study
 class Inspection:
     """A model's "weights" study under a recipe.
 
-    ranking, preview: None while the scores are worked out.
+    ranking, preview: None while the scores are worked out; scores_folder: where those lie.
     """
 
     recipe: Recipe
     study: Study
     ranking: Ranking | None
     preview: Preview | None
+    scores_folder: str = ""
 
     @property
     def structured(self) -> bool:
@@ -65,6 +66,11 @@ class Inspection:
         """(units,) scores of a layer's units, ascending; None where it has none."""
         return self.ranking.units.get(name) if self.ranking else None
 
+    @property
+    def ranked(self) -> set[str]:
+        """Layers whose units the recipe may prune."""
+        return set(self.ranking.layers_of(self.recipe).units) if self.ranking else set()
+
     def drops(self, name: str) -> int:
         """Units of the layer that the recipe would prune."""
         return self.preview.drops.get(name, 0) if self.preview else 0
@@ -78,8 +84,12 @@ class Inspection:
         threshold = self.score_threshold(name)
         if threshold is None or not self.on_weights:
             return None
-        # With the L2 norm a weight's score is its square.
-        return math.sqrt(threshold) if self.recipe.options.get("norm") == "l2" else threshold
+        return math.sqrt(threshold) if self.squared else threshold
+
+    @property
+    def squared(self) -> bool:
+        """A weight's score is its square: so it is with the L2 norm."""
+        return self.recipe.options.get("norm") == "l2"
 
     def picture(self, name: str) -> tuple[Array, int, int]:
         """(pooled mean |w|, rows, columns of the real matrix)."""
@@ -121,7 +131,8 @@ def inspection(recipe: Recipe, study: Study, scores: Study | None) -> Inspection
     """Raises RecipeError when the recipe names a layer that the model does not have."""
     if scores is None:
         return Inspection(recipe, study, None, None)
-    return Inspection(recipe, study, scores.ranking, scores.ranking.preview(recipe))
+    preview = scores.ranking.preview(recipe)
+    return Inspection(recipe, study, scores.ranking, preview, str(scores.folder))
 
 
 def about_matrix(shown: Inspection, name: str) -> str:

@@ -11,11 +11,14 @@ import streamlit as st
 
 from dashboard import forms, jobs, models, state, tables, words
 from dashboard.charts import inspect, layers, one_layer
+from dashboard.charts import threshold as charts
 from dashboard.charts.base import HEIGHT, Array, Figure
 from dashboard.charts.inspect import Inspection
 from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
+from dashboard.components.threshold import threshold
 from dashboard.views import _frame
+from dashboard.views._stops import stop_table
 from pruning.errors import PruningError
 from pruning.runs.store import Job
 
@@ -106,6 +109,9 @@ def distribution(shown: Inspection, layer: str, side: str, log: bool) -> None:
 
 def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
     """Weights with ±threshold: for a criterion that compares |w|."""
+    if shown.recipe.budgeted and layer in shown.ranked:
+        threshold_handle(shown, layer, log)
+        return
     edges, counts = shown.histogram(layer)
     threshold = shown.weight_threshold(layer)
     where = "" if threshold is None else f"within ±{threshold:.3g}"
@@ -115,6 +121,25 @@ def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
     )
     table = one_layer.table(edges, counts)
     chart(figure, "Histogram", table, f"weights-{words.layer_name(layer)}")
+
+
+def threshold_handle(shown: Inspection, layer: str, log: bool) -> None:
+    """The same with a threshold that is moved by hand; the recipe's share follows on release."""
+    assert shown.ranking is not None
+    table = stop_table(shown.ranking, shown.scores_folder, shown.recipe)
+    threshold(
+        charts.handle(shown, layer, table, log=log),
+        lambda share: forms.attempt(sparsity=share),
+        key="threshold",
+    )
+    edges, counts = shown.histogram(layer)
+    numbers = pd.DataFrame(one_layer.table(edges, counts))
+    alt = f"The weights of {words.layer_name(layer)} in bins."
+
+    def draw() -> None:
+        st.dataframe(numbers, hide_index=True, alt=alt)
+
+    _frame.popover("Table", draw, key="open-table-threshold", icon=":material/table:")
 
 
 def weight_scores(shown: Inspection, layer: str, log: bool) -> None:

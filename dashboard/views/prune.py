@@ -8,6 +8,7 @@ from dashboard import forms, jobs, models, parts, state, tables, waits, words
 from dashboard.charts import preview, results
 from dashboard.components.dial import dial
 from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
+from dashboard.views._stops import stop_table
 from pruning.allocation.ranking import Ranking
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
@@ -118,18 +119,6 @@ def scores(recipe: Recipe) -> Study | None:
         raise
 
 
-@st.cache_resource(max_entries=64)
-def stop_table(_ranking: Ranking, folder: str, selection: str) -> preview.StopTable:
-    """One table for each selection: turning the dial asks nothing anew.
-
-    selection: `preview.selection` as JSON, for the cache hashes its arguments; folder: of the
-    scores, in the place of the ranking, which cannot be hashed.
-    """
-    recipe = Recipe.from_json(selection)
-    stops = preview.STOPS if recipe.budgeted else (recipe.sparsity,)
-    return preview.stop_table(_ranking, recipe, stops)
-
-
 def kept(recipe: Recipe, study: Study | None) -> None:
     """The dial with what it keeps of each layer, and what to know about it."""
     if study is None:
@@ -137,7 +126,7 @@ def kept(recipe: Recipe, study: Study | None) -> None:
         _frame.waiting(forms.scoring(recipe), DIAL, job)
         return
     ranking = study.ranking
-    table = stop_table(ranking, str(study.folder), preview.selection(recipe).to_json())
+    table = stop_table(ranking, str(study.folder), recipe)
     dial(
         preview.dial(table, ranking, recipe, state.layer(), state.releases()),
         release,
