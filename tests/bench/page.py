@@ -47,7 +47,7 @@ WHOLE = """() => {
     const charts = [...document.querySelectorAll('[data-testid=stPlotlyChart]')];
     return app?.dataset.testScriptState === 'notRunning'
         && document.querySelector('h1')
-        && !document.querySelector('[data-testid*=stSkeleton]')
+        && !document.querySelector('[data-testid*=stSkeleton], [class*=st-key-awaiting-]')
         && !document.querySelector('[data-stale=true]')
         && charts.every((chart) => chart.querySelector('.main-svg'));
 }"""
@@ -127,13 +127,15 @@ def act(
     do: Callable[[], None],
     until: str = WHOLE,
 ) -> Cost:
-    """Do something that begins with a browser's event; what followed, until nothing more comes."""
+    """Do something that begins with a browser's event; what came of it until the picture is whole,
+    and 50 ms more.
+    """
     page.evaluate(WATCH, [event, until, changed])
     messages, size = traffic.messages, traffic.bytes
     server = processor_ms(app.process.pid)
     do()
     took = float(page.evaluate("() => window.__took"))
-    page.wait_for_timeout(150)
+    page.wait_for_timeout(50)
     return Cost(
         took,
         traffic.messages - messages,
@@ -151,6 +153,7 @@ def releases(page: Page, app: Served, traffic: Traffic, times: int) -> list[Cost
     whole(page)
 
     def release(share: float) -> Cost:
+        whole(page)  # the accuracies of the share before it, too, which a worker measures
         steps.drag_slider(page, share)
         return act(page, app, traffic, "pointerup", SIDE, page.mouse.up, FOLLOWED)
 
