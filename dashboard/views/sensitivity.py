@@ -50,7 +50,10 @@ def page() -> None:
     with _frame.guarded():
         if not measurable(recipe):
             return
-        with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        # page.css keeps its height until the controls are drawn.
+        with st.container(
+            horizontal=True, vertical_alignment="bottom", gap="small", key="map-controls"
+        ):
             controls(recipe)
         # The map knows no ratios and no scope, so its rows come from the scores of any recipe.
         plain = replace(recipe, scope="global", scope_options={}, ratios={}, exclude=())
@@ -326,7 +329,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
     """What the recipe's ratios prune and are predicted to cost; Fill; Run."""
     ratios = {row.name: row.at for row in rows if row.at and not row.fixed}
     preview = preview_of(recipe)
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="map-plan"):
         pruned, total = "—", None
         if preview is not None:  # units of several layers share weights: ratios do not add up
             _, every = weights_pruned(preview)
