@@ -64,7 +64,7 @@ def times(wait: Wait) -> list[tuple[float, str, float | None]]:
         then = replace(wait, done=wait.done + at)
         time = in_words(then)
         spoken.append((at, f"{time[0].upper()}{time[1:]}.", share_done(then)))
-        at += max(1.0, round(at / 3))
+        at += max(1.0, round(at / 2))
     return spoken
 
 
