@@ -10,8 +10,10 @@ import pytest
 from bench import _cases
 from bench.engine import all_cases, all_growth, page
 
-CASES = {case.name: case for case in all_cases()}
-GROWTHS = {growth.name: growth for growth in all_growth()}
+# One of each kind: what differs between networks is measured, not asserted.
+CASES = {case.name.rsplit(", ", 1)[0]: case for case in reversed(all_cases())}
+# Each starts four processes: one shows that they work.
+GROWTHS = {growth.name: growth for growth in all_growth()[:1]}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -240,6 +240,20 @@ def geometric_median() -> None:
 
 
 @vector
+def reconstruction() -> None:
+    # H = XᵀX / 2 = ½·1 for x = (1, 0) and (0, 1), which say nothing of each other: a channel costs
+    # ½·w²·½, ¼ for w = 1 and 1 for w = 2, of outputs of ½·(1 + 4)·½ = 1¼
+    nothing = [[0.0], [0.0]]
+    evidence = seen(linear([[1.0, 2.0]]), [[1.0, 0.0], [0.0, 1.0]], nothing)
+    assert scored("reconstruction", evidence, damping=0.0) == pytest.approx([0.2, 0.8])
+    nothing = [[0.0, 0.0], [0.0, 0.0]]
+    evidence = seen(linear([[1.0, 2.0], [3.0, 0.0]]), [[1.0, 0.0], [0.0, 1.0]], nothing)
+    # rows add up: ¼·(1 + 9) and ¼·4 of ¼·(1 + 4 + 9)
+    both = [10 / 14, 4 / 14] * 2
+    assert scored("reconstruction", evidence, damping=0.0) == pytest.approx(both)
+
+
+@vector
 def activation() -> None:
     # outputs for x = 1 and x = −3: unit 0 (w = 2) 2, −6; unit 1 (w = −1) −1, 3; after ReLU 2, 0 and
     # 0, 3

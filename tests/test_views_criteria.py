@@ -11,6 +11,7 @@ import sample_models
 from dashboard import state
 from dashboard.charts import criteria as charts
 from dashboard.charts.criteria import LayerCheck
+from pruning import describe
 from pruning.analysis import criterion_check
 from pruning.runs import pool
 from pruning.stats import Correlation, random_band, spearman
@@ -48,7 +49,7 @@ def test_the_page_shows_what_the_engine_measured():
     heights = [y for trace in scatter if trace["mode"] == "markers" for y in trace["y"]]
     assert sorted(heights) == pytest.approx(sorted(abs(point.change) for point in points))
     grid = figure_with(page, "Most alike")["data"][0]
-    assert grid["x"] == [charts.LOSS_CHANGE, *order]
+    assert grid["x"] == [charts.LOSS_CHANGE, *map(describe.display_name, order)]
     assert grid["z"][0][1:] == pytest.approx([expected[name].value for name in order])
     assert "32 of 32 channels" in texts(page)
 

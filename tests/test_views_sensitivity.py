@@ -79,8 +79,8 @@ VIEW = charts.MapView(
 
 
 def test_while_it_scores_it_says_what_it_waits_for_and_the_map_is_queued():
-    page = opened("sensitivity")
-    assert "Scoring digits-cnn by magnitude" in texts(page)
+    page = opened("sensitivity", r=state.encode(QUICK))
+    assert "Scoring digits-mlp by magnitude" in texts(page)
     assert [job.spec["what"] for job in Store().jobs("study")].count("map") == 1
 
 
