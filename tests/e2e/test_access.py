@@ -138,6 +138,7 @@ def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> 
     tab.wait_for_function(f"({SCROLLED})() < 100")
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> None:
     """A lottery, a map and a run at once, seen from every page; `tab` looks at the console."""
     lottery = replace(state.LOTTERY_RECIPE, steps=6, epochs=3, sparsity=0.7)

@@ -37,6 +37,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[served.Serv
     running.end()
 
 
+LIKE_ANOTHER = ("compare-3", "lottery")
+"""Pages with less on them than another one of the same."""
+
+
 @pytest.fixture
 def wide(browser: Browser) -> Iterator[Page]:
     """A tab as wide as a projector, whose console must show no error or warning at its end."""
@@ -55,7 +59,10 @@ def test_no_text_lies_on_another_or_is_cut(
     running, runs = home
     faults = {}
     measured = set()
-    for name, address in prepared.addresses(runs, large=False).items():
+    pages = prepared.addresses(runs, large=False)
+    for name, address in pages.items():
+        if name in LIKE_ANOTHER:
+            continue
         steps.open_at(wide, running.url + address, wait=60_000)
         steps.measured(wide)
         for width in WIDTHS:  # one load for all: pages follow the window

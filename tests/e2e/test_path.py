@@ -37,6 +37,7 @@ def whole_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_from_a_cold_start_to_two_compared_runs(
     app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path
 ) -> None:

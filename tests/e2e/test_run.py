@@ -25,8 +25,14 @@ def test_a_result_stands_on_one_screen(app: Served, tab: Page, scheme: str) -> N
         tab.get_by_text("Compact model", exact=True),  # the last of the folded lines
     ):
         expect(part).to_be_visible()
-        box = part.bounding_box()
-        assert box and box["y"] + box["height"] <= size["height"], part
+        # Components take their height a moment after they are there.
+        for _ in range(20):
+            box = part.bounding_box()
+            assert box
+            if box["y"] + box["height"] <= size["height"]:
+                break
+            tab.wait_for_timeout(100)
+        assert box["y"] + box["height"] <= size["height"], part
     texts, cut = boxes.measure(tab)
     assert boxes.overlaps(texts) == [] and cut == []
     picture(tab, f"result-{scheme}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from e2e import steps
 from e2e.conftest import picture
 from e2e.served import Served
 from playwright.sync_api import Page, expect
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_from_the_map_to_predicted_against_measured(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)
     steps.go(tab, "Sensitivity")
