@@ -113,7 +113,11 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
     tab.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
 
+    before = tab.url
     steps.set_number(tab, "Fine-tuning epochs", "300")
+    # The page may be at rest before it has begun with the new number.
+    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.settled(tab)
     before = tab.url
     tab.keyboard.press("Control+z")
     tab.wait_for_function("before => location.href !== before", arg=before)
