@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dashboard import colours, example, jobs, words
 from dashboard.charts.results import file_bytes
 from pruning.events import Finished
-from pruning.recipe import Recipe
+from pruning.recipe import ONE_STEP, Recipe
 from pruning.runs.results import Study
 from pruning.runs.store import Job
 
@@ -182,22 +182,8 @@ def scores_spec(recipe: Recipe) -> dict[str, Any]:
 
 def reconstruction_spec(recipe: Recipe) -> dict[str, Any]:
     """What a "reconstruction" study depends on: all that decides what is pruned in one step."""
-    names = (
-        "model",
-        "criterion",
-        "options",
-        "granularity",
-        "granularity_options",
-        "scope",
-        "scope_options",
-        "sparsity",
-        "budget",
-        "ratios",
-        "embeddings",
-        "min_units",
-        "seed",
-    )
-    return {name: getattr(recipe, name) for name in names} | {"exclude": list(recipe.exclude)}
+    spec = {name: getattr(recipe, name) for name in ("model", *ONE_STEP)}
+    return spec | {"exclude": list(recipe.exclude)}  # as JSON gives it back
 
 
 def finished_of(model: str) -> list[Job]:

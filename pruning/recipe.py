@@ -35,6 +35,22 @@ CHOICES = {
 }
 """Field -> what it may be; the names of techniques are the registry's."""
 CONTROLS = ("reinit", "random_mask", "one_shot")
+ONE_STEP = (
+    "criterion",
+    "options",
+    "granularity",
+    "granularity_options",
+    "scope",
+    "scope_options",
+    "sparsity",
+    "budget",
+    "ratios",
+    "exclude",
+    "embeddings",
+    "min_units",
+    "seed",
+)
+"""Fields that decide what pruning in one step removes of a model."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from pruning import Batches, Workpiece, choose, run, studies
 from pruning.errors import DataError, NotFinite, RunError, UnknownName
 from pruning.events import Measured, Measurement, from_dict
-from pruning.recipe import Recipe
+from pruning.recipe import ONE_STEP, Recipe
 from pruning.runs import handlers, process_id
 from pruning.runs.resolve import resolve
 from pruning.runs.results import Study, load_study, save_study
@@ -260,7 +260,7 @@ def test_the_accuracy_after_reconstruction_is_a_runs_that_trains_nothing(
     tmp_path: Path, pictures: Workpiece, units: str
 ) -> None:
     recipe = Recipe(model="pictures", granularity=units, sparsity=0.5, seed=3)
-    asked = {name: getattr(recipe, name) for name in studies.reconstruction.ASKED}
+    asked = {name: getattr(recipe, name) for name in ONE_STEP}
     study = made(tmp_path, pictures, "reconstruction", **asked).data
     history = list(run(replace(recipe, reconstruct=True), pictures))
     measured = {e.stage: e.validation for e in history if isinstance(e, Measured)}

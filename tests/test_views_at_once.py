@@ -9,10 +9,9 @@ import pytest
 from dashboard import jobs, state, tables, words
 from dashboard.views import _at_once
 from pruning.metrics import Accuracy
-from pruning.recipe import Recipe
+from pruning.recipe import ONE_STEP, Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
-from pruning.studies import reconstruction
 from tests.pages import opened, settle, settled
 
 CHANNELS = Recipe(
@@ -41,7 +40,7 @@ def waiting() -> list[str]:
 
 def test_the_page_asks_for_what_the_study_depends_on() -> None:
     spec = tables.reconstruction_spec(CHANNELS)
-    assert set(spec) == {"model", *reconstruction.ASKED}
+    assert set(spec) == {"model", *ONE_STEP}
 
 
 def test_three_accuracies_stand_beside_the_dial(no_pool) -> None:

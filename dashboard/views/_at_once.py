@@ -119,7 +119,9 @@ def _advice(recipe: Recipe, study: Study) -> None:
     seconds = words.seconds(data["seconds"])
     text = "Accuracy on validation data, before any training. "
     text += f"{data['layers']} layers solved in {seconds}, on {data['examples']} examples."
-    if recipe.reconstruct:
+    if recipe.rewind != "none":
+        text += " Run rewinds in its place."
+    elif recipe.reconstruct:
         text += " Run reconstructs, too."
     elif recipe.recalibrate:
         text += " Run recalibrates BatchNorm in its place."

@@ -13,27 +13,10 @@ from pruning.coverage import plain_copy
 from pruning.errors import NotCaptured
 from pruning.masks import apply, intersect
 from pruning.measurement import evaluate
-from pruning.recipe import Recipe
+from pruning.recipe import ONE_STEP, Recipe
 from pruning.selection import choose, remove
 from pruning.training.reconstruct import reconstruct
 from pruning.types import Workpiece
-
-ASKED = (
-    "criterion",
-    "options",
-    "granularity",
-    "granularity_options",
-    "scope",
-    "scope_options",
-    "sparsity",
-    "budget",
-    "ratios",
-    "exclude",
-    "embeddings",
-    "min_units",
-    "seed",
-)
-"""What pruning in one step depends on."""
 
 
 def reconstruction(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -44,7 +27,7 @@ def reconstruction(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any
     The same masks and weights as a run of this recipe in one step without training.
     Raises DataError without training or validation data.
     """
-    recipe = Recipe(model=spec["model"], **{name: spec[name] for name in ASKED if name in spec})
+    recipe = Recipe(model=spec["model"], **{name: spec[name] for name in ONE_STEP if name in spec})
     data = work.need("train", "Reconstruction")
     work.need("validation", "The accuracy right after pruning")
     plain, _ = plain_copy(work.model)
