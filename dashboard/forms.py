@@ -17,7 +17,7 @@ from dashboard.components import icons
 from dashboard.components.cards import TechniqueCard, cards
 from pruning import registry
 from pruning.errors import PruningError
-from pruning.recipe import Recipe
+from pruning.recipe import RANGES, Recipe
 from pruning.registry import Entry, Option
 from pruning.runs.results import Study
 
@@ -38,6 +38,9 @@ GROUPS = {
 }
 """Group of a criterion, as its tag names it -> its title above the cards."""
 CONTROL = "control"
+
+LARGEST = 2**53 - 1
+"""The largest whole number that a browser's numbers hold exactly."""
 
 
 def attempt(**fields: Any) -> None:
@@ -81,7 +84,8 @@ def number(
 ) -> None:
     """A number of the recipe. taken: called once it was changed, by the same callback.
 
-    more: limits of `number_field`, and the widget's own arguments.
+    more: step, scale and, where the page wants less than may be, low and high of `number_field`;
+    and the widget's own arguments.
     """
 
     def take(value: float) -> None:
@@ -94,8 +98,16 @@ def number(
         getattr(state.recipe(), field),
         take,
         key=state.form_key(field),
-        **more,
+        **{**limits(field, float(more.get("scale", 1))), **more},
     )
+
+
+def limits(field: str, scale: float = 1) -> dict[str, float]:
+    """`low` and `high` of a field's widget, as the recipe's own range has them."""
+    range = RANGES[field]
+    # An end that is no part of the range: the last number of one decimal before it.
+    high = range.high * scale - (0.1 if range.below else 0)
+    return {"low": range.low * scale, "high": high}
 
 
 def number_field(
@@ -117,15 +129,20 @@ def number_field(
         # Rounded: 0.1 % entered and divided by 100 must be the same ratio wherever it is typed.
         take(int(shown) if kind is int else round(shown / scale, 10))
 
+    if abs(value) > LARGEST:
+        # A seed from a link: the field could not hold it, and one that is off by some is another.
+        help = "Too large for a field of a browser: it stays as it is."
+        st.text_input(label, f"{value:,}", key=f"{key}-large", disabled=True, help=help)
+        return
     # Streamlit demands one type for all, and fails on a value outside the limits: a recipe
     # from a link may lie above `high`.
     shown = kind(value if kind is int else round(value * scale, 8))
-    limits = {
-        "min_value": kind(low),
-        "max_value": kind(max(high, value * scale)),
+    bounds = {
+        "min_value": kind(min(low, shown)),
+        "max_value": kind(max(min(high, LARGEST), shown)),
         "step": kind(step),
     }
-    bound(st.number_input, label, shown, entered, key=key, **limits, **more)
+    bound(st.number_input, label, shown, entered, key=key, **bounds, **more)
 
 
 def choice(
@@ -299,10 +316,15 @@ def widget(entry: Entry, option: Option, values: dict[str, Any]) -> None:
         case "choice":
             choices = list(option.choices)
             bound(st.selectbox, label, shown, take, options=choices, format_func=name, **common)
-        case "int":
-            bound(st.number_input, label, int(shown), take, step=1, **common)
-        case "float":
-            bound(st.number_input, label, float(shown), take, step=None, format="%g", **common)
+        case "int" | "float" if option.range is not None:
+            kind = int if option.kind == "int" else float
+            bounds: dict[str, Any] = {
+                "min_value": kind(option.range.low),
+                "max_value": kind(option.range.high),
+                "step": 1 if kind is int else None,
+                "format": None if kind is int else "%g",
+            }
+            bound(st.number_input, label, kind(shown), take, **bounds, **common)
         case _:
             bound(st.text_input, label, str(shown), take, **common)
 

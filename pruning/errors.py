@@ -25,6 +25,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+LONGEST = 80
+"""Characters of a value that a message quotes."""
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: short, whatever somebody handed in."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an int of thousands of digits, or lists nested so deep
+        return f"a {type(value).__name__} too long to show"
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]}… ({len(text):,} characters)"
+
 
 class PruningError(Exception):
     """The root: catch this to catch everything the workbench says on purpose."""
@@ -41,17 +55,18 @@ class UnknownName(RecipeError):
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         # Sorted, so that people find the name, whatever the order of the registry.
         known = sorted(known)
-        near = get_close_matches(str(name), known, n=1)
+        quoted = shown(name)
+        near = get_close_matches(quoted.strip("'"), known, n=1)
         # A guess ends the sentence with its own mark, so that the full stop belongs to the rest.
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        super().__init__(f"There is no {kind} called {name!r}: known are {', '.join(known)}{hint}")
+        super().__init__(f"There is no {kind} called {quoted}: known are {', '.join(known)}{hint}")
 
 
 class OutOfRange(RecipeError):
     """A number outside what it may be."""
 
     def __init__(self, thing: str, value: object, allowed: str) -> None:
-        super().__init__(f"{thing} is {value!r}, but must be {allowed}.")
+        super().__init__(f"{thing} is {shown(value)}, but must be {allowed}.")
 
 
 class NewerVersion(RecipeError):
@@ -59,8 +74,8 @@ class NewerVersion(RecipeError):
 
     def __init__(self, version: object, known: int) -> None:
         super().__init__(
-            f"This recipe has version {version}, and this workbench reads up to version {known}: "
-            "update the workbench, or save the recipe again from the one that wrote it."
+            f"This recipe has version {shown(version)}, and this workbench reads up to version "
+            f"{known}: update the workbench, or save the recipe again from the one that wrote it."
         )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from pruning import registry
-from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
+from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName, shown
+from pruning.ranges import SHARE, Range
 
 VERSION = 2
 RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
@@ -34,6 +35,25 @@ CHOICES = {
     "rewind": REWINDS,
 }
 """Field -> what it may be; the names of techniques are the registry's."""
+RANGES = {
+    "sparsity": SHARE,
+    "min_units": Range(1, 1_000_000),
+    "steps": Range(1, 1000),
+    "epochs": Range(0, 10_000),
+    "batch": Range(2, 1_000_000),  # BatchNorm cannot train on one example
+    "seed": Range(0, 2**63 - 1),  # what a torch generator takes
+    "lr": Range(0, 100, above=True),
+    "momentum": Range(0, 0.9999),
+    "weight_decay": Range(0, 10),
+    "slimming": Range(0, 10),
+    "distill": Range(0, 1),
+    "temperature": Range(0, 1000, above=True),
+    "rewind_step": Range(0, 100_000_000),
+}
+"""Field -> what its number may be; options of techniques have theirs in their signatures."""
+LONGEST_NAME = 1000
+"""Characters of a model's, layer's or option's name."""
+REMOVES = "0.9 removes 90 %"
 CONTROLS = ("reinit", "random_mask", "one_shot")
 ONE_STEP = (
     "criterion",
@@ -138,6 +158,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, default in _defaults().items():
+            _same_kind(name, getattr(self, name), default)
         # JSON gives lists; a frozen dataclass is hashed by tuples.
         object.__setattr__(self, "exclude", tuple(self.exclude))
         object.__setattr__(self, "controls", tuple(self.controls))
@@ -167,21 +189,14 @@ class Recipe:
             )
 
     def _check_numbers(self) -> None:
-        _share("sparsity", self.sparsity)
+        # A field whose default is whole takes whole numbers alone.
+        defaults = _defaults()
+        for name, range in RANGES.items():
+            whole = isinstance(defaults[name], int)
+            hint = REMOVES if name == "sparsity" else ""
+            range.check(name, getattr(self, name), whole=whole, hint=hint)
         for layer, ratio in self.ratios.items():
-            _share(f"The ratio of {layer}", ratio)
-        _whole("min_units", self.min_units, 1, 1_000_000)
-        _whole("steps", self.steps, 1, 1000)
-        _whole("epochs", self.epochs, 0, 10_000)
-        _whole("batch", self.batch, 2, 1_000_000)  # BatchNorm cannot train on one example
-        _whole("seed", self.seed, 0, 2**63 - 1)  # what a torch generator takes
-        _number("lr", self.lr, 0, 100, above=True)
-        _number("momentum", self.momentum, 0, 0.9999)
-        _number("weight_decay", self.weight_decay, 0, 10)
-        _number("slimming", self.slimming, 0, 10)
-        _number("distill", self.distill, 0, 1)
-        _number("temperature", self.temperature, 0, 1000, above=True)
-        _whole("rewind_step", self.rewind_step, 0, 100_000_000)
+            SHARE.check(f"The ratio of {layer[:80]}", ratio, hint=REMOVES)
 
     def _check_rewind(self) -> None:
         if len(set(self.controls)) < len(self.controls):
@@ -300,22 +315,27 @@ class Recipe:
         if version < 2:
             _say_budget(values)
         defaults = _defaults()
-        for name, value in values.items():
+        for name in values:
             if name not in defaults:
                 raise UnknownName("field of a recipe", name, defaults)
-            _same_kind(name, value, defaults[name])
         return cls(**values)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise RecipeError(
-                f"This is not a recipe: it is not JSON ({error}). "
-                "Save one with the page's Link or `--json`."
-            ) from None
-        return cls.from_dict(data)
+        return cls.from_dict(parsed(text))
+
+
+def parsed(text: str | bytes) -> Any:
+    """What JSON from outside holds. Raises RecipeError for what is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    # A number of thousands of digits is a ValueError too.
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise RecipeError(
+            f"This is not a recipe: it is not JSON ({reason}). "
+            "Save one with the page's Link or `--json`."
+        ) from None
 
 
 def _say_budget(values: dict[str, Any]) -> None:
@@ -333,7 +353,11 @@ def _say_budget(values: dict[str, Any]) -> None:
 @cache
 def _defaults() -> dict[str, Any]:
     """Field -> its default, of the recipe that nobody changed."""
-    return vars(Recipe())
+    values = {}
+    for one in dataclasses.fields(Recipe):
+        made = one.default_factory
+        values[one.name] = one.default if made is dataclasses.MISSING else made()
+    return values
 
 
 # ---------------------------------------------------------------- checks
@@ -343,34 +367,37 @@ def _same_kind(name: str, value: object, default: object) -> None:
     """Refuse what would not fail before the middle of a run. Numbers have their own checks."""
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-            raise RecipeError(f"{name} is {value!r}, but must be a list of names.")
+            raise RecipeError(f"{name} is {shown(value)}, but must be a list of names.")
     elif isinstance(default, (dict, str)) and not isinstance(value, type(default)):
-        raise RecipeError(f"{name} is {value!r}, but must be of kind {type(default).__name__}.")
+        kind = type(default).__name__
+        raise RecipeError(f"{name} is {shown(value)}, but must be of kind {kind}.")
+    for text in _texts(value):
+        _check_text(name, text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a field: itself, the names of a list, names and values of options."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        yield from (part for part in value if isinstance(part, str))
+    elif isinstance(value, dict):
+        yield from (part for pair in value.items() for part in pair if isinstance(part, str))
+
+
+def _check_text(name: str, text: str) -> None:
+    """Raises RecipeError for a text that no file or page could hold."""
+    if len(text) > LONGEST_NAME:
+        raise RecipeError(
+            f"{name} holds a text of {len(text):,} characters: at most {LONGEST_NAME:,} are read."
+        )
+    # JSON may spell half of a pair of surrogates, which no UTF-8 holds.
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RecipeError(
+            f"{name} holds {shown(text)}, which is no Unicode text: write the name anew."
+        )
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UnknownName(name, value, known)
-
-
-def _is_number(value: object) -> bool:
-    # True is an int in Python, and nobody means 1 by it.
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
-    """above: `low` itself is not allowed."""
-    inside = _is_number(value) and low <= value <= high
-    if not inside or (above and value == low):
-        start = "above" if above else "from"
-        raise OutOfRange(name, value, f"a number {start} {low:g}, up to {high:g}")
-
-
-def _share(name: str, value: Any) -> None:
-    if not _is_number(value) or not 0 <= value < 1:
-        raise OutOfRange(name, value, "a share from 0 up to, not including, 1 (0.9 removes 90 %)")
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise OutOfRange(name, value, f"a whole number from {low:,} to {high:,}")

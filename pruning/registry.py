@@ -23,7 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pruning.errors import OutOfRange, RecipeError, UnknownName
+from pruning.errors import OutOfRange, RecipeError, UnknownName, shown
+from pruning.ranges import ANY, Range
 
 KINDS = ("criterion", "granularity", "scope", "schedule")
 PLURAL = {
@@ -44,13 +45,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Option:
-    """A keyword-only parameter of a technique. kind: "int", "float", "bool", "choice" or "str"."""
+    """A keyword-only parameter of a technique. kind: "int", "float", "bool", "choice" or "str".
+
+    range: of a number, as the signature annotates it; None for all other kinds.
+    """
 
     name: str
     kind: str
     default: Any
     choices: tuple[Any, ...] = ()
     help: str = ""
+    range: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,9 @@ def _check_value(technique: str, option: Option, value: object) -> None:
     # True is an int in Python, and nobody means 1 by it.
     is_bool = isinstance(value, bool) and option.kind != "bool"
     if is_bool or not isinstance(value, TYPES[option.kind]):
-        raise RecipeError(f"{what} is {value!r}, but must be of kind {option.kind}.")
+        raise RecipeError(f"{what} is {shown(value)}, but must be of kind {option.kind}.")
+    if option.range is not None:
+        option.range.check(what, value, whole=option.kind == "int")
 
 
 def misfit(criterion: str, granularity: str) -> str | None:
@@ -268,10 +275,27 @@ def _options(node: ast.FunctionDef, help: str) -> tuple[Option, ...]:
     for arg, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
         if default is None:
             continue  # without a default it comes from the caller, and is not for people to choose
-        kind, choices = _kind(arg.annotation)
+        annotation, range = _annotated(arg.annotation)
+        kind, choices = _kind(annotation)
+        if kind in ("int", "float"):
+            range = range or ANY
         value = ast.literal_eval(default)
-        options.append(Option(arg.arg, kind, value, choices, _option_help(arg.arg, help)))
+        text = _option_help(arg.arg, help)
+        options.append(Option(arg.arg, kind, value, choices, text, range))
     return tuple(options)
+
+
+def _annotated(annotation: ast.expr | None) -> tuple[ast.expr | None, Range | None]:
+    """`Annotated[int, Range(1, 1000)]`: the type, and the range; None where there is none."""
+    match annotation:
+        case ast.Subscript(
+            value=ast.Name(id="Annotated"),
+            slice=ast.Tuple(elts=[kind, ast.Call(func=ast.Name(id="Range")) as call]),
+        ):
+            limits = [ast.literal_eval(limit) for limit in call.args]
+            ends = {end.arg: ast.literal_eval(end.value) for end in call.keywords if end.arg}
+            return kind, Range(*limits, **ends)
+    return annotation, None
 
 
 def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:

@@ -29,6 +29,7 @@ OURS = ("pruning", "sample_models", "dashboard")
 # rooms of one line are neighbours and do not know each other.
 ROOMS = (
     ("errors",),
+    ("ranges",),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe"),
     ("events",),

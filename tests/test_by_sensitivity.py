@@ -67,7 +67,7 @@ def test_a_tolerated_drop_stops_earlier() -> None:
     assert allocate("by_sensitivity", two(), 0.9, {"tolerate": 10.0}) == {"a": 2, "b": 3}
     # The share asked for comes first.
     assert allocate("by_sensitivity", two(), 0.1, {"tolerate": 10.0}) == {"a": 1, "b": 0}
-    with pytest.raises(OutOfRange, match="from 0 to 100"):
+    with pytest.raises(OutOfRange, match="from 0, up to 100"):
         allocate("by_sensitivity", two(), 0.9, {"tolerate": -1.0})
 
 

@@ -69,8 +69,8 @@ def test_n_of_m_runs_along_the_input_channels_of_a_convolution() -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2)])
 def test_impossible_patterns_are_refused(n: int, m: int) -> None:
-    recipe = Recipe(granularity="n_of_m", granularity_options={"n": n, "m": m})
     with pytest.raises(OutOfRange, match="Option n of n_of_m"):
+        recipe = Recipe(granularity="n_of_m", granularity_options={"n": n, "m": m})
         pruning.choose(recipe, toy("mlp"))
 
 

@@ -165,11 +165,11 @@ def training(recipe: Recipe) -> None:
     )
     left, right = st.columns(2, gap="small")
     with left:
-        number("Learning rate", recipe, "lr", low=0.0, high=100.0, step=0.005)
-        number("Batch", recipe, "batch", low=2, high=100_000, step=4)
+        number("Learning rate", recipe, "lr", step=0.005)
+        number("Batch", recipe, "batch", step=4)
     with right:
-        number("Weight decay", recipe, "weight_decay", low=0.0, high=10.0, step=0.0001)
-        number("First seed", recipe, "seed", low=0, high=2**31)
+        number("Weight decay", recipe, "weight_decay", step=0.0001)
+        number("First seed", recipe, "seed")
     forms.bound(
         st.toggle,
         "Layer by layer, the output layer slower",
@@ -197,7 +197,7 @@ def number(label: str, recipe: Recipe, field: str, **limits: Any) -> None:
         lambda entered: change(**{field: entered}),
         key=f"lottery-{field}",
         help=HELP.get(field),
-        **limits,
+        **{**forms.limits(field), **limits},
     )
 
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from pruning import registry
 from pruning.allocation.layers import Array, RankedLayers
 from pruning.allocation.path import AllocationPath
-from pruning.errors import OutOfRange, RecipeError, UnknownName
+from pruning.errors import RecipeError, UnknownName
+from pruning.ranges import Range
 from pruning.registry import scope
 
 
@@ -33,20 +34,21 @@ def allocate(
     if not layers.units:
         raise RecipeError("Every layer is excluded: leave at least one layer to prune.")
     # A scope added from outside is called just as ours are.
+    registry.check_options("scope", name, options)
     drops: dict[str, int] = registry.get("scope", name)(layers, sparsity, **options)
     return drops
 
 
 @scope(compares="units inside one layer")
-def per_layer(layers: RankedLayers, sparsity: float, *, output: float = 1.0) -> dict[str, int]:
+def per_layer(
+    layers: RankedLayers, sparsity: float, *, output: Annotated[float, Range(0, 1)] = 1.0
+) -> dict[str, int]:
     """The same share from each layer.
 
     output: how fast the output layer is pruned beside the others, of which s is pruned: it keeps
         (1 - s) ** output. 1 treats all alike, 0 leaves it dense; at 0.47 it loses 10 % where the
         others lose 20 %, as in lottery tickets.
     """
-    if not 0 <= output <= 1:
-        raise OutOfRange("Option output of per_layer", output, "a number from 0 to 1")
     # Asked only where it matters: it may take a pass of the model.
     slower = layers.output if output != 1 else None
     if layers.additive:
@@ -74,7 +76,9 @@ def global_(layers: RankedLayers, sparsity: float) -> dict[str, int]:
 
 
 @scope(compares="units of all layers, each beside the larger ones of its layer")
-def lamp(layers: RankedLayers, sparsity: float, *, power: float = 2.0) -> dict[str, int]:
+def lamp(
+    layers: RankedLayers, sparsity: float, *, power: Annotated[float, Range(0, 8, above=True)] = 2.0
+) -> dict[str, int]:
     """The lowest scores anywhere, each as a share of what its layer would still hold: no layer
     runs dry, and no rate is set for a layer.
 
@@ -84,8 +88,6 @@ def lamp(layers: RankedLayers, sparsity: float, *, power: float = 2.0) -> dict[s
     power: to which scores are raised: 2 for |w|, as in the paper; 1 for scores that are squares
         already.
     """
-    if not 0 < power <= 8:
-        raise OutOfRange("Option power of lamp", power, "a number above 0, up to 8")
     scores = {name: _lamp(units, power) for name, units in layers.units.items()}
     return lowest(layers, scores, layers.spend(sparsity))
 
@@ -167,7 +169,7 @@ def _after_removed(units: Array, scores: Array) -> Array:
     cost="each layer is tried before each step",
 )
 def by_sensitivity(
-    layers: RankedLayers, sparsity: float, *, tolerate: float = 100.0
+    layers: RankedLayers, sparsity: float, *, tolerate: Annotated[float, Range(0, 100)] = 100.0
 ) -> dict[str, int]:
     """Layers that the model can do without give most, as measured on validation data, and measured
     anew as more is pruned.
@@ -182,10 +184,6 @@ def by_sensitivity(
         raise RecipeError(
             "by_sensitivity follows what was measured of the layers, and these scores hold no "
             "measurements: score again."
-        )
-    if not 0 <= tolerate <= 100:
-        raise OutOfRange(
-            "Option tolerate of by_sensitivity", tolerate, "a number of points from 0 to 100"
         )
     # The path was measured in weights, so that one path serves every budget.
     in_weights = replace(layers, budget="weights")
@@ -243,7 +241,9 @@ def manual(layers: RankedLayers, sparsity: float) -> dict[str, int]:
 
 
 @scope(compares="each unit with a fixed number", budget=False)
-def threshold(layers: RankedLayers, sparsity: float, *, value: float = 0.05) -> dict[str, int]:
+def threshold(
+    layers: RankedLayers, sparsity: float, *, value: Annotated[float, Range(-1e9, 1e9)] = 0.05
+) -> dict[str, int]:
     """Every unit that scores below a number you set, wherever it is: what share that comes to is
     seen, not asked for.
 
@@ -252,8 +252,6 @@ def threshold(layers: RankedLayers, sparsity: float, *, value: float = 0.05) -> 
     value: units with a lower score are pruned. With magnitude it is a weight's size, or that in
         standard deviations of its layer.
     """
-    if not math.isfinite(value):
-        raise OutOfRange("Option value of threshold", value, "a finite number")
     drops = {}
     for name, units in layers.units.items():
         below = int(np.searchsorted(units, value, "left"))

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from pruning.allocation.ranked import rank
-from pruning.errors import ModelError, OutOfRange, PruningError, RecipeError, Stopped, UnknownName
+from pruning.errors import ModelError, PruningError, RecipeError, Stopped, UnknownName
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.replay import Replay
 from pruning.stats import Correlation, correlation, matrix
@@ -29,6 +30,9 @@ from pruning.units.layout import Units, lay_out
 
 EXAMPLES = 1024
 """Validation examples looked at, at most."""
+
+RANGES = {"units": Range(3, 100_000), "examples": Range(1, 10_000_000)}
+"""What a check's numbers may be; its seed is a recipe's."""
 
 UNITS = 256
 """Units of a layer, at most: all of them where it has fewer, else a random sample by the seed.
@@ -51,12 +55,8 @@ class Check:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.units, int) or not 3 <= self.units <= 100_000:
-            raise OutOfRange(
-                "units",
-                self.units,
-                "a whole number from 3 to 100,000: fewer have no order worth a number",
-            )
+        # Fewer have no order worth a number.
+        RANGES["units"].check("units", self.units, whole=True)
 
     def recipe(self, criterion: str = "magnitude", options: dict[str, Any] | None = None) -> Recipe:
         """The recipe that would rank these units by a criterion."""
@@ -290,6 +290,7 @@ class LeaveOneOut:
 
     def __init__(self, work: Workpiece, check: Check, examples: int = EXAMPLES) -> None:
         data = work.need("validation", "The leave-one-out loss change")
+        RANGES["examples"].check("examples", examples, whole=True)
         self.data: Batches = data.sample(examples)
         self.units = _units(work, check)
         # Eval mode: dropout and BatchNorm would move the loss by more than one unit does.

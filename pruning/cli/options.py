@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import RecipeError
+from pruning.ranges import Range
 from pruning.storage import default_workspace
 
 AGAIN = "again for more"
+THREADS = Range(1, 1024)
 
 
 def repeated(sub: argparse.ArgumentParser, flag: str, metavar: str, help: str = AGAIN) -> None:
@@ -27,7 +29,8 @@ def use_threads(count: int | None) -> None:
     # Late, so that `--help` and mistyped flags do not wait for torch.
     import torch
 
-    if count:
+    if count is not None:
+        THREADS.check("threads", count, whole=True)
         torch.set_num_threads(count)
 
 
@@ -52,4 +55,6 @@ def pairs(texts: Iterable[str]) -> dict[str, Any]:
             values[name] = json.loads(value)
         except ValueError:
             values[name] = value
+        except RecursionError:
+            raise RecipeError(f"The value of {name} is nested too deep: give one value.") from None
     return values

@@ -12,7 +12,7 @@ from typing import Any
 from pruning import describe, events
 from pruning.cli import options, text
 from pruning.errors import RecipeError
-from pruning.recipe import CHOICES, CONTROLS, Recipe
+from pruning.recipe import CHOICES, CONTROLS, Recipe, parsed
 from pruning.runs.resolve import resolve
 
 HELP = "prune and fine-tune a model; a line for each event, the last one the result"
@@ -79,9 +79,10 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     data: Any = {}
     if args.recipe:
         try:
-            data = json.loads(args.recipe.read_text(encoding="utf-8"))
+            text = args.recipe.read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise RecipeError(f"{args.recipe} cannot be read as a recipe: {error}.") from None
+        data = parsed(text)
     if not isinstance(data, dict):
         raise RecipeError(f"{args.recipe} is not a recipe: a recipe is a JSON object.")
     for field in dataclasses.fields(Recipe):

@@ -5,16 +5,20 @@ w ⊙ Hg, by which ‖g‖² falls when w is removed, Wang et al., 2020, https:/
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
 
 @criterion(group="gradients", needs="data", cost="4.6 backward passes over 1,024 examples")
 def grasp(
-    seen: Evidence, *, mode: Literal["train", "eval"] = "train", temperature: float = 200.0
+    seen: Evidence,
+    *,
+    mode: Literal["train", "eval"] = "train",
+    temperature: Annotated[float, Range(0, 1e6, above=True)] = 200.0,
 ) -> Scores:
     """Remove the weights without which the gradient would flow best.
 

@@ -8,7 +8,10 @@ its own h, and a channel the mean of its weights' scores.
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -16,7 +19,7 @@ from pruning.types import Scores
 @criterion(
     group="curvature", needs="data", cost="3.6 backward passes over 1,024 examples for each probe"
 )
-def hutchinson(seen: Evidence, *, probes: int = 8) -> Scores:
+def hutchinson(seen: Evidence, *, probes: Annotated[int, Range(1, 1000)] = 8) -> Scores:
     """Remove the weights along which the loss bends least, up or down.
 
     Weight by weight, also for channels, where HAP takes the trace over a channel times the length

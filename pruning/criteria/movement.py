@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from itertools import islice
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from pruning.errors import ModelError, OutOfRange
+from pruning.errors import ModelError
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Batches, Masks, Scores, prunable
 
@@ -33,10 +34,10 @@ def movement(
     seen: Evidence,
     *,
     under: Literal["mask", "nothing"] = "mask",
-    target: float = 0.9,
-    steps: int = 400,
-    lr: float = 0.1,
-    batch: int = 64,
+    target: Annotated[float, Range(0, 1, below=True)] = 0.9,
+    steps: Annotated[int, Range(1, 100_000)] = 400,
+    lr: Annotated[float, Range(0, 100, above=True)] = 0.1,
+    batch: Annotated[int, Range(1, 10_000)] = 64,
 ) -> Scores:
     """Remove the weights that shrink while a copy of the model is trained under a growing mask.
 
@@ -52,8 +53,6 @@ def movement(
     lr: learning rate of that training, by plain gradient descent.
     batch: examples in a step.
     """
-    if not 0 <= target < 1:
-        raise OutOfRange("Option target of movement", target, "a share from 0 up to, not with, 1")
     model = copy.deepcopy(seen.model).train()
     weights = prunable(model)
     full = {name: w.detach().clone() for name, w in weights.items()}  # w, also where it is masked

@@ -6,9 +6,10 @@ https://papers.nips.cc/paper/250-optimal-brain-damage
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -22,7 +23,7 @@ def obd(
     seen: Evidence,
     *,
     diagonal: Literal["gauss_newton", "hessian"] = "gauss_newton",
-    probes: int = 4,
+    probes: Annotated[int, Range(1, 1000)] = 4,
 ) -> Scores:
     """Remove the weights whose removal would raise the loss least, were it a parabola in each.
 

@@ -6,13 +6,14 @@ Hassibi & Stork, 1993, layer-wise as Dong et al., 2017, https://arxiv.org/abs/17
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from pruning.criteria import _obs_solver
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Masks, Scores
 
@@ -41,7 +42,10 @@ PROBES = 4
     "and where a whole output is removed none remain to do so",
 )
 def obs(
-    seen: Evidence, *, error: Literal["loss", "layer"] = "loss", damping: float = 0.01
+    seen: Evidence,
+    *,
+    error: Literal["loss", "layer"] = "loss",
+    damping: Annotated[float, Range(1e-9, 100)] = 0.01,
 ) -> Scores:
     """Remove the weights that the rest of their layer can compensate, and change the rest so.
 

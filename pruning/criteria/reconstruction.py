@@ -8,11 +8,14 @@ choosing channels so: ThiNet, Luo et al., 2017, https://arxiv.org/abs/1707.06342
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from pruning.criteria import _obs_solver, obs
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -31,7 +34,7 @@ TURNS = 64
     why="it asks what a layer loses with one of its inputs, and gives all weights that read the "
     "input one score",
 )
-def reconstruction(seen: Evidence, *, damping: float = 0.01) -> Scores:
+def reconstruction(seen: Evidence, *, damping: Annotated[float, Range(1e-9, 100)] = 0.01) -> Scores:
     """Remove the channels whose readers lose least when all others are solved anew.
 
     Greedy: the others are solved after each removal, before the next is chosen. A channel that

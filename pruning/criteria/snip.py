@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
 from pruning.evidence import Evidence
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
 
 @criterion(group="gradients", needs="data", cost="one backward pass over a batch")
-def snip(seen: Evidence, *, examples: int = 128) -> Scores:
+def snip(seen: Evidence, *, examples: Annotated[int, Range(1, 100_000)] = 128) -> Scores:
     """Remove the connections that the loss depends on least.
 
     Meant for weights that are not yet trained (start from random).

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from pruning.errors import ModelError, OutOfRange
+from pruning.errors import ModelError
 from pruning.evidence import Evidence, frozen_eval
+from pruning.ranges import Range
 from pruning.registry import criterion
 from pruning.types import Scores
 
@@ -38,7 +40,12 @@ MIXING = (
     granularities=("weight", "kernel", "row", "column", "block", "n_of_m", "channel"),
     why="it follows paths of positive numbers, and attention weighs its paths by a softmax",
 )
-def synflow(seen: Evidence, *, rounds: int = 100, target: float = 0.9) -> Scores:
+def synflow(
+    seen: Evidence,
+    *,
+    rounds: Annotated[int, Range(1, 10_000)] = 100,
+    target: Annotated[float, Range(0.001, 0.9999)] = 0.9,
+) -> Scores:
     """Remove the weights that carry least of the flow, a few at a time, so that no layer closes.
 
     Looks at no data.
@@ -50,8 +57,6 @@ def synflow(seen: Evidence, *, rounds: int = 100, target: float = 0.9) -> Scores
         down to a thousandth of the weights, so that the order serves other sparsities too, if with
         other steps than the paper's.
     """
-    if not 0 < target < 1:
-        raise OutOfRange("Option target of synflow", target, "a share above 0 and below 1")
     if any(isinstance(module, MIXING) for module in seen.model.modules()):
         raise ModelError(
             "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: "

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pruning.allocation.ranked import rank
-from pruning.errors import NothingToPrune, OutOfRange, RecipeError, UnknownName
+from pruning.errors import NothingToPrune, RecipeError, UnknownName
 from pruning.events import Point
+from pruning.ranges import SHARE, Range
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.cells import CountCache, cache_key, cells_of
 from pruning.sensitivity_map.estimate import estimates
@@ -29,6 +30,13 @@ LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 REPAIRED = 1024
 """Images that a repaired model is asked of, at most."""
 TIERS = ("estimate", "progressive", "exact")
+MOST_LEVELS = 100
+RANGES = {
+    "within": Range(0, 1),
+    "workers": Range(1, 1024),
+    "examples": Range(1, 10_000_000),
+}
+"""What a map's numbers may be; its seed and minimum units are a recipe's."""
 
 
 def sensitivity(
@@ -70,18 +78,16 @@ def sensitivity(
     `stop` says so: what was measured is kept, and the next asking goes on from there.
     """
     for level in levels:
-        if not (isinstance(level, (int, float)) and 0 <= level < 1):
-            raise OutOfRange(
-                "A level",
-                level,
-                "a share from 0 up to, not including, 1 (0.9 removes 90 % of the layer)",
-            )
-    if not levels:
-        raise RecipeError("There are no levels: give at least one, like 0.5.")
+        SHARE.check("A level", level, hint="0.9 removes 90 % of the layer")
+    if not 1 <= len(levels) <= MOST_LEVELS:
+        raise RecipeError(
+            f"There are {len(levels):,} levels: give from one, like 0.5, to {MOST_LEVELS}."
+        )
     if tier not in TIERS:
         raise UnknownName("tier", tier, TIERS)
-    if workers < 1 or (examples is not None and examples < 1):
-        raise OutOfRange("workers or examples", (workers, examples), "at least 1")
+    for name, value in (("within", within), ("workers", workers), ("examples", examples)):
+        if value is not None:
+            RANGES[name].check(name, value, whole=name != "within")
     recipe = Recipe(
         criterion=criterion,
         options=options or {},

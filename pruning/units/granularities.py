@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.nn.functional import pad
 
 from pruning.errors import OutOfRange
 from pruning.evidence.attention import blocks
+from pruning.ranges import Range
 from pruning.registry import granularity
 from pruning.types import EMBEDDINGS, RECURRENT
 from pruning.units.pooling import WAYS, Pooling
@@ -88,7 +89,9 @@ def weight() -> Granularity:
 
 
 @granularity(removes="n of m neighbours", structured=False)
-def n_of_m(*, n: int = 2, m: int = 4) -> Granularity:
+def n_of_m(
+    *, n: Annotated[int, Range(1, 1023)] = 2, m: Annotated[int, Range(2, 1024)] = 4
+) -> Granularity:
     """Of every m consecutive inputs of an output, only n keep their weight: the pattern that
     sparse tensor cores skip.
 
@@ -163,7 +166,10 @@ def kernel(*, pool: Literal["mean", "sum", "max", "l2"] = "mean") -> Granularity
 
 @granularity(removes="rectangles of the weight matrix", structured=True)
 def block(
-    *, rows: int = 4, columns: int = 4, pool: Literal["mean", "sum", "max", "l2"] = "mean"
+    *,
+    rows: Annotated[int, Range(1, 1024)] = 4,
+    columns: Annotated[int, Range(1, 1024)] = 4,
+    pool: Literal["mean", "sum", "max", "l2"] = "mean",
 ) -> Granularity:
     """A rectangle of the weight matrix (outputs × inputs·k·k): few indices to store, and dense
     inside.
@@ -175,9 +181,6 @@ def block(
     columns: inputs in a block; each of a kernel's k·k places counts as one.
     pool: how the scores of a block's weights become one score.
     """
-    for name, value in (("rows", rows), ("columns", columns)):
-        if value < 1:
-            raise OutOfRange(f"Option {name} of block", value, "1 or more")
 
     def tiles(x: Tensor, edge: float) -> Tensor:  # (blocks, rows * columns)
         flat = x.flatten(1)
@@ -248,7 +251,7 @@ def channel(
     pool: Literal["mean", "sum", "max", "l2"] = "mean",
     over: Literal["all", "rows"] = "all",
     normalise: Literal["none", "mean", "max"] = "none",
-    round_to: int = 1,
+    round_to: Annotated[int, Range(1, 1024)] = 1,
 ) -> Granularity:
     """A whole channel or neuron, in every layer that holds it: the weights that make it, their
     biases and norms, and those that read it.
@@ -267,8 +270,6 @@ def channel(
     round_to: keep a multiple of so many channels in every group, as fast kernels like it (8 or
         16); 1 keeps any number.
     """
-    if round_to < 1:
-        raise OutOfRange("Option round_to of channel", round_to, "1 or more")
     return Granularity(
         _rows,
         Pooling(pool, over, normalise),
