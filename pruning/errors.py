@@ -15,7 +15,9 @@
     └── RunError              work that could not go on
         ├── Diverged          training left the finite numbers
         ├── Stopped           somebody pressed Stop
-        └── Lost              its process died
+        ├── Lost              its process died
+        └── StoreError        the workspace cannot be read or written
+            └── DiskFull      there is no room on its disk
 
 Each message names the thing, the value and the way out, in one sentence a page can show.
 """
@@ -151,3 +153,11 @@ class Stopped(RunError):
 
 class Lost(RunError):
     """The process doing the work died."""
+
+
+class StoreError(RunError):
+    """The workspace cannot be read or written: damaged, newer, deleted, locked or read-only."""
+
+
+class DiskFull(StoreError):
+    """There is no room on the workspace's disk: what waits for some may succeed later."""

@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pruning.errors import RunError
+from pruning.errors import DiskFull, StoreError
 
 PACKAGE = Path(__file__).resolve().parent
 SAMPLES = PACKAGE.parent / "sample_models"
@@ -40,31 +40,51 @@ def default_workspace() -> Path:
 def whole(file: Path) -> Iterator[Path]:
     """A temporary name to write to; the file appears as `file` when the block succeeds, else never.
 
-    Both the content and the name are on the disk before this returns. Raises RunError when the
-    disk is full or the folder cannot be written.
+    Both the content and the name are on the disk before this returns. Raises DiskFull,
+    or StoreError when the folder cannot be written.
     """
     # In the same folder, because a rename is atomic only inside one file system; the process id
     # keeps two writers of one file apart.
     draft = file.with_name(f".{os.getpid()}-{file.name}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        # Content before name: after a power cut a name must not stand for half a file.
-        sync(draft)
-        os.replace(draft, file)
-        sync(file.parent)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise RunError(
+        with disk_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            # Content before name: after a power cut a name must not stand for half a file.
+            sync(draft)
+            os.replace(draft, file)
+            sync(file.parent)
+    finally:
+        # Where the folder itself may not be written there is no draft either.
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(file: Path) -> Iterator[None]:
+    """Errors of the disk while a file or folder is written, as DiskFull or StoreError."""
+    try:
+        yield
+    except Exception as error:
+        # Some libraries report a failed write as errors of their own, with the system's words.
+        if is_full(error):
+            raise DiskFull(
                 f"The disk is full: {file.name} could not be written. "
                 "Free some space and start again."
             ) from error
-        raise RunError(
+        if not isinstance(error, OSError):
+            raise
+        raise StoreError(
             f"{file} could not be written ({error.strerror or error}): "
             "check the folder and its permissions."
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error says that the disk, a quota or the largest size of a file is used up."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "No space left on device" in str(error) or "disk is full" in str(error)
 
 
 def write_json(file: Path, data: Any) -> None:

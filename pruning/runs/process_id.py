@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
-import time
 from pathlib import Path
 
 
@@ -39,12 +37,6 @@ def dead(owner: str) -> bool:
     except PermissionError:
         pass  # it lives, under another user
     return _start(int(pid)) != start
-
-
-def log(line: str) -> None:
-    """A line for the pool's log, with time and process."""
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    print(f"{stamp} [{os.getpid()}] {line}", file=sys.stderr, flush=True)
 
 
 def _start(pid: int) -> str:
