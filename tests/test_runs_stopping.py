@@ -187,8 +187,9 @@ def reason(monkeypatch):
     """What the heartbeat would have found out by looking."""
     record = worker._record
 
-    def recorded(store, job, _, error):
-        return record(store, job, "stop" if store.stopping(job) else "shutdown", error)
+    def recorded(store, job, shutdown, _, error):
+        reason = "stop" if store.stopping(job) else "shutdown"
+        return record(store, job, shutdown, reason, error)
 
     monkeypatch.setattr(worker, "_record", recorded)
 

@@ -20,7 +20,7 @@ from pruning.errors import DataError, PruningError, RecipeError, UnknownName
 from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
 from pruning.runs import pool, process_id, resolve, results, supervisor, worker
-from pruning.runs.store import PROCESS_ENDED, Job, Store
+from pruning.runs.store import Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "digits-mlp"
@@ -384,9 +384,9 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
         assert owner is not None
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
         lost = ended(store, doomed)
-        assert (lost.state, lost.message) == ("failed", PROCESS_ENDED) and store.events(doomed)[-1][
-            1
-        ] == Failed("Lost", PROCESS_ENDED)
+        killed = supervisor.KILLED.format(signal="SIGKILL")
+        assert (lost.state, lost.message) == ("failed", killed)
+        assert store.events(doomed)[-1][1] == Failed("Lost", killed)
 
         again = ended(store, store.submit("run", Recipe(model=MODEL, sparsity=0.5).to_dict()))
         assert again.state == "finished" and again.owner != owner, "another worker took over"
@@ -404,7 +404,7 @@ def test_a_pool_without_its_workspace_leaves(home: Path) -> None:
     leader = pool.pid()
     assert leader
     (home / "pool.lock").unlink()
-    process = pool._started[home]
+    process = pool._started[home].process
     assert process.wait(20) == 0 and process.pid == leader
 
 

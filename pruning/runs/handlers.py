@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_model
@@ -14,8 +15,8 @@ from torch import nn
 
 from pruning import studies
 from pruning.coverage import plain_copy
-from pruning.errors import DataError, OutOfRange, PruningError, Stopped
-from pruning.events import Certificate, Finished, Halted, Notice
+from pruning.errors import DataError, DiskFull, OutOfRange, PruningError, Stopped
+from pruning.events import Certificate, Event, Finished, Halted, Notice
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
@@ -29,6 +30,11 @@ from pruning.storage import whole, write_json
 from pruning.types import Batches, Masks, Workpiece, prunable
 
 Stop = Callable[[], bool]
+
+T = TypeVar("T")
+
+ROOM = 60.0
+"""Seconds that work waits for room on a full disk before it fails: what it has is worth more."""
 
 COMPACT = "slim.safetensors"
 """The compact model's weights in a run's folder, under the name that stored runs have them by."""
@@ -52,11 +58,21 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
 
     def keep(model: nn.Module, masks: Masks) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
-        save(job, work.reference.model, model, masks)
+        when_there_is_room(partial(save, job, work.reference.model, model, masks))
 
     def keep_compact(model: nn.Module, certificate: Certificate) -> None:
         store.stopping(job)
-        save_compact(job, model, certificate)
+        when_there_is_room(partial(save_compact, job, model, certificate))
+
+    def record(event: Event) -> None:
+        if isinstance(event, Finished):
+            # The files come first, then the row that says they are there.
+            save_result(job.folder, event)
+            store.finish(job, "finished", event=event)
+        elif isinstance(event, Halted):
+            _halt(store, job, event)
+        else:
+            store.append(job, event)
 
     events = run(
         recipe,
@@ -68,17 +84,25 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     )
     try:
         for event in events:
-            if isinstance(event, Finished):
-                # The files come first, then the row that says they are there.
-                save_result(job.folder, event)
-                store.finish(job, "finished", event=event)
-            elif isinstance(event, Halted):
-                _halt(store, job, event)
-            else:
-                store.append(job, event)
+            when_there_is_room(partial(record, event))
     except DataError as error:
         # Why there is no data says more than that there is none.
         raise (missing or error) from None
+
+
+def when_there_is_room(action: Callable[[], T]) -> T:
+    """Do it; where the disk is full, again and again for a while. Raises DiskFull after that.
+
+    A run of an hour must not end because of a minute in which somebody else filled the disk.
+    """
+    until = time.monotonic() + ROOM
+    while True:
+        try:
+            return action()
+        except DiskFull:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
 
 
 def _halt(store: Store, job: Job, event: Halted) -> None:
@@ -111,7 +135,7 @@ def _study(store: Store, job: Job, stop: Stop) -> None:
     data, arrays = studies.make(job.spec, work, finished, store.workspace / "maps")
     if stop():
         raise Stopped("Stopped.")
-    save_study(job.folder, data, arrays)
+    when_there_is_room(partial(save_study, job.folder, data, arrays))
     store.finish(job, "finished")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from pruning.errors import RunError
+from pruning.errors import StoreError
 
 MIGRATIONS = (
     """
@@ -49,11 +49,11 @@ Only ever add to the end: stores out there have run the earlier ones.
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the store up to this workbench's version, once, whoever comes first.
 
-    Raises RunError for a newer store.
+    Raises StoreError for a newer store.
     """
     version = _version(db)
     if version > len(MIGRATIONS):
-        raise RunError(
+        raise StoreError(
             f"This workspace has version {version}, and this workbench reads up to version "
             f"{len(MIGRATIONS)}: update the workbench, or point PRUNING_HOME at another folder."
         )

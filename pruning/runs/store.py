@@ -14,19 +14,20 @@ import shutil
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from pruning import events as _events
-from pruning.errors import Lost, RunError
-from pruning.events import Event, Failed, Halted
+from pruning.errors import DiskFull, Lost, RunError, StoreError
+from pruning.events import Epoch, Event, Failed, Halted, Pruned
+from pruning.recipe import Recipe
 from pruning.runs import process_id
 from pruning.runs.cache_keys import complete
 from pruning.runs.schema import migrate
-from pruning.storage import default_workspace, whole
+from pruning.storage import default_workspace, is_full, whole
 
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
@@ -38,9 +39,22 @@ LEASE = 30.0
 BUSY = 10.0
 """Seconds to wait for other writers."""
 
-PROCESS_ENDED = (
-    "The process that worked on this ended before it was done "
-    "(the memory may have run out): start it again."
+PROCESS_ENDED = "The process that worked on this ended before it was done: start it again."
+SILENT = (
+    "The process that worked on this was suspended, or its machine was: nothing was heard of it "
+    "for {lease:.0f} s, so it was given up. Start it again."
+)
+DAMAGED = (
+    "The record of {id} in {file} is damaged ({reason}), so it is not shown: delete it, and start "
+    "it again if you need it."
+)
+DELETED = (
+    "{file} was deleted or moved while it was in use: what was in it cannot be read or saved any "
+    "more. Open the page again to begin a new one, or put the folder back."
+)
+READ_ONLY = (
+    "{file} may only be read: results can be looked at, and nothing can be started or saved. Let "
+    "its folder be written, or point PRUNING_HOME at another one."
 )
 
 # SQL. The queue a job stands in: studies of low priority are long, and stand in one of their own.
@@ -82,6 +96,10 @@ class Job:
 _JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder"}
 
 
+class Unreadable(RunError):
+    """A row of the store that says nothing sensible: damaged, or written by something else."""
+
+
 class Fenced(Lost):
     """This worker no longer owns the job: somebody gave up on it, or deleted the job."""
 
@@ -89,8 +107,11 @@ class Fenced(Lost):
 class Store:
     """Jobs and events in `<workspace>/runs.sqlite`, for many processes and threads at once.
 
-    workspace: by default that of `storage.default_workspace`; lease: seconds. Raises RunError,
-    with the way out, when the file cannot be read or written.
+    workspace: by default that of `storage.default_workspace`; lease: seconds. Raises StoreError,
+    with the way out, when the file cannot be read.
+
+    writable: whether it can be written too. damaged: id -> why its row cannot be read, as far as
+    such rows were met; everything else goes on without them.
     """
 
     def __init__(self, workspace: Path | None = None, *, lease: float = LEASE) -> None:
@@ -99,8 +120,13 @@ class Store:
         self.lease = lease
         self._idle: deque[sqlite3.Connection] = deque()
         self._process = os.getpid()
+        # Of the file when it was opened, (device, inode): another one may take its place.
+        self._identity: tuple[int, int] | None = None
+        self.writable = True
+        self.damaged: dict[str, str] = {}
         with _readable_errors(self.file):
             self.workspace.mkdir(parents=True, exist_ok=True)
+            self.writable = _may_write(self.file)
         with self._read() as db:
             migrate(db)
 
@@ -139,6 +165,8 @@ class Store:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (id, kind, text, key, time.time(), priority, batch),
             )
+        # Deleted in that very moment: the row is in a file that nobody will ever read.
+        self._check_file()
         return id
 
     def record_study(self, spec: dict[str, Any], key: str | None, files: Sequence[Path]) -> str:
@@ -183,7 +211,7 @@ class Store:
                 f"There is no job {id!r} in this workspace: it was deleted, or belongs to another "
                 "one. Choose one from the list."
             )
-        return self._job(row)
+        return self._read_row(row)
 
     def jobs(
         self,
@@ -210,13 +238,13 @@ class Store:
             "ORDER BY submitted DESC, rowid DESC LIMIT ?"
         )
         with self._read() as db:
-            return [self._job(row) for row in db.execute(query, (*values, limit))]
+            return self._readable(db.execute(query, (*values, limit)))
 
     def jobs_of(self, kind: str, spec: dict[str, Any]) -> list[Job]:
         """The jobs of exactly this spec, newest first."""
         query = "SELECT * FROM jobs WHERE kind = ? AND spec = ? ORDER BY submitted DESC, rowid DESC"
         with self._read() as db:
-            return [self._job(row) for row in db.execute(query, (kind, _text(spec)))]
+            return self._readable(db.execute(query, (kind, _text(spec))))
 
     def events(self, id: str, after: int = 0) -> list[tuple[int, Event]]:
         """(number, event) of the current attempt, past number `after`, in order.
@@ -229,8 +257,9 @@ class Store:
             "WHERE job = ? AND number > ? ORDER BY number"
         )
         with self._read() as db:
-            rows = db.execute(query, (id, after))
-            return [(row["number"], _events.from_json(row["body"])) for row in rows]
+            rows = db.execute(query, (id, after)).fetchall()
+        events = [(row["number"], self._event(id, row["body"])) for row in rows]
+        return [(number, event) for number, event in events if event is not None]
 
     def last(self, id: str, kind: type[Event]) -> Event | None:
         """The newest event of a kind in the current attempt; None where there is none yet."""
@@ -243,7 +272,7 @@ class Store:
         first = f'{{"event":"{kind.__name__.lower()}"%'
         with self._read() as db:
             row = db.execute(query, (id, first)).fetchone()
-        return _events.from_json(row["body"]) if row else None
+        return self._event(id, row["body"]) if row else None
 
     def stop(self, id: str) -> None:
         """Ask a job to stop: at once when it waits, soon when it runs, never when it has ended."""
@@ -264,6 +293,7 @@ class Store:
         """Forget a job, its events and its files. Its worker notices at its next write."""
         with self._write() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
+        self.damaged.pop(id, None)
         # Last: a worker that still writes is fenced off by then.
         shutil.rmtree(self.folder(id), ignore_errors=True)
 
@@ -275,15 +305,49 @@ class Store:
         """
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
-        lost = [self._job(row) for row in rows if _is_lost(row)]
-        return [job for job in lost if self._give_up(job, unless_renewed=True)]
+        lost = []
+        for row in rows:
+            try:
+                job = self._job(row)
+            except Unreadable as error:
+                self._fail_damaged(row, str(error))
+                continue
+            if _is_lost(row) and self._give_up(job, _why_lost(row, self.lease), lost_only=True):
+                lost.append(job)
+        return lost
 
-    def give_up(self, job: Job) -> bool:
+    def give_up(self, job: Job, message: str = PROCESS_ENDED) -> bool:
         """End a running job without its worker, which is fenced off from now on.
 
-        False: it has ended already.
+        message: why, where it fails. False: it has ended already.
         """
-        return self._give_up(job, unless_renewed=False)
+        return self._give_up(job, message, lost_only=False)
+
+    def stop_studies(self) -> None:
+        """Stop all that waits or works for a page: there is no page any more."""
+        for job in self.jobs("study", LIVE):
+            if not job.stopping:
+                self.stop(job.id)
+
+    def has_reached(self, job: Job) -> bool:
+        """Whether a Stop has something to keep: the first whole epoch of a run that trains, or its
+        first step. Studies keep nothing that is not in their cache already.
+        """
+        if job.kind == "study":
+            return False
+        trains = job.spec.get("epochs", Recipe().epochs) != 0
+        return self.last(job.id, Epoch if trains else Pruned) is not None
+
+    def halted(self, job: Job) -> Halted:
+        """The step and epoch that a job has reached."""
+        with self._read() as db:
+            return _halted(db, _owned(db, job))
+
+    def check_writable(self) -> None:
+        """Write something that changes nothing. Raises DiskFull, StoreError where that fails."""
+        with self._write() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            db.execute(f"PRAGMA user_version = {version}")
 
     def waiting(self) -> dict[str, int]:
         """How many jobs could be claimed, by queue: run, study or long. Takes no lock."""
@@ -310,7 +374,7 @@ class Store:
         own = rows[ids.index(id)]["queue"]
         before = rows[: ids.index(id)]
         shared = [row for row in before if (row["queue"] == "study") is (own == "study")]
-        return own, [self._job(row) for row in shared]
+        return own, self._readable(shared)
 
     def any_waiting(self, queues: Collection[str]) -> bool:
         """Whether a job of these queues could be claimed. Takes no lock."""
@@ -352,12 +416,18 @@ class Store:
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, "
             "started = ? WHERE id = ? RETURNING *"
         )
-        with self._write() as db:
-            row = db.execute(query, tuple(queues)).fetchone()
-            if row is None:
-                return None
-            lease = (owner or process_id.me(), now + self.lease, now, row["id"])
-            return self._job(db.execute(claim, lease).fetchone())
+        while True:
+            with self._write() as db:
+                row = db.execute(query, tuple(queues)).fetchone()
+                if row is None:
+                    return None
+                lease = (owner or process_id.me(), now + self.lease, now, row["id"])
+                row = db.execute(claim, lease).fetchone()
+            try:
+                return self._job(row)
+            except Unreadable as error:
+                # It must not be claimed again and again: each time a worker would end over it.
+                self._fail_damaged(row, str(error))
 
     def renew(self, job: Job) -> None:
         """Let the lease begin anew: the worker's heartbeat. Raises Fenced."""
@@ -393,28 +463,67 @@ class Store:
     # ---------------------------------------------------------------- inside
 
     def _job(self, row: sqlite3.Row) -> Job:
+        """The row as a job. Raises Unreadable."""
         # The table's columns, but for those that only the store needs: key, lease, priority.
         columns = {name: value for name, value in dict(row).items() if name in _JOB_COLUMNS}
+        try:
+            spec = json.loads(row["spec"])
+            reason = _what_is_wrong(row, spec)
+        except (ValueError, TypeError, RecursionError):
+            reason = "its recipe is no JSON"
+        if reason:
+            raise Unreadable(DAMAGED.format(id=row["id"], file=self.file, reason=reason))
         return Job(
             **columns,
-            spec=json.loads(row["spec"]),
+            spec=spec,
             stopping=row["stopping"] is not None,
             folder=self.workspace / "jobs" / row["id"],
         )
+
+    def _read_row(self, row: sqlite3.Row) -> Job:
+        """The same, and a damaged row is noted."""
+        try:
+            return self._job(row)
+        except Unreadable as error:
+            self.damaged[str(row["id"])] = str(error)
+            raise
+
+    def _readable(self, rows: Iterable[sqlite3.Row]) -> list[Job]:
+        """The jobs of the rows that can be read; the others are noted."""
+        jobs = []
+        for row in rows:
+            with suppress(Unreadable):
+                jobs.append(self._read_row(row))
+        return jobs
+
+    def _event(self, id: str, body: str) -> Event | None:
+        """An event; None, and its job is noted, where it cannot be read."""
+        try:
+            return _events.from_json(body)
+        except Exception:  # whatever is in the row: the other events of the job can be read
+            reason = "one of its events cannot be read"
+            self.damaged[id] = DAMAGED.format(id=id, file=self.file, reason=reason)
+            return None
+
+    def _fail_damaged(self, row: sqlite3.Row, message: str) -> None:
+        """End a job whose row cannot be read: nobody can work on it."""
+        self.damaged[str(row["id"])] = message
+        with self._write() as db:
+            _end(db, row, "failed", message, None)
 
     def _answers(self, row: sqlite3.Row) -> bool:
         """Whether a job under the same key is an answer: it is live, or its files are there."""
         result = {"run": "result.json", "study": "study.json"}[row["kind"]]
         return row["state"] in LIVE or (self.folder(row["id"]) / result).exists()
 
-    def _give_up(self, job: Job, *, unless_renewed: bool) -> bool:
+    def _give_up(self, job: Job, message: str, *, lost_only: bool) -> bool:
         """End one job of a lost owner; False when it ended meanwhile, or its lease was renewed."""
         with self._write() as db:
             # Read again under the lock: since the job was looked at, anything may have happened.
             row = _owned_row(db, job)
             if row is None:
                 return False
-            if unless_renewed and not _is_lost(row):
+            if lost_only and not _is_lost(row):
                 return False
             if row["stopping"] is not None:
                 _end(db, row, "stopped", "Stopped.", _halted(db, row))
@@ -422,7 +531,7 @@ class Store:
             elif row["kind"] == "study" and row["attempt"] < 2:
                 _requeue(db, row)
             else:
-                _end(db, row, "failed", PROCESS_ENDED, Failed("Lost", PROCESS_ENDED))
+                _end(db, row, "failed", message, Failed("Lost", message))
             return True
 
     @contextmanager
@@ -432,6 +541,7 @@ class Store:
             self._idle = deque()
             self._process = os.getpid()
         with _readable_errors(self.file):
+            self._check_file()
             try:
                 db = self._idle.pop()
             except IndexError:
@@ -452,18 +562,46 @@ class Store:
         lost, but nothing is half written.
         """
         with self._read() as db:
+            if not self.writable:
+                raise StoreError(READ_ONLY.format(file=self.file))
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             db.execute("BEGIN IMMEDIATE")
             yield db
             db.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.file, timeout=BUSY, isolation_level=None, check_same_thread=False)
+        options: dict[str, Any] = {"timeout": BUSY, "isolation_level": None}
+        options["check_same_thread"] = False
+        db: sqlite3.Connection
+        if self.writable:
+            db = sqlite3.connect(self.file, **options)
+            # With a write-ahead log pages read while a worker writes.
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA foreign_keys = ON")
+        else:
+            db = _open_to_read(self.file, options)
         db.row_factory = sqlite3.Row
-        # With a write-ahead log pages read while a worker writes.
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA foreign_keys = ON")
+        self._identity = _identity(self.file)
         return db
+
+    def _check_file(self) -> None:
+        """Notice that the file is no longer the one that is open: SQLite itself would not, and
+        would go on to write into a file without a name. Raises StoreError where there is none.
+        """
+        if self._identity is None:
+            return
+        identity = _identity(self.file)
+        if identity is None:
+            raise StoreError(DELETED.format(file=self.file))
+        writable = _may_write(self.file)
+        if (identity, writable) != (self._identity, self.writable):
+            # Another process began a new one, or it was opened for writing again: go on with that.
+            self._idle.clear()
+            self._identity, self.writable = identity, writable
+
+    def deleted(self) -> bool:
+        """Whether the file was deleted or moved since it was opened."""
+        return self._identity is not None and _identity(self.file) is None
 
 
 # ---------------------------------------------------------------- rows, inside a transaction
@@ -501,7 +639,34 @@ def _owned(db: sqlite3.Connection, job: Job) -> sqlite3.Row:
 
 def _is_lost(row: sqlite3.Row) -> bool:
     """Whether the owner of a running job has died, or let its lease run out."""
-    return row["lease"] < time.time() or process_id.dead(row["owner"])
+    return _is_silent(row) or process_id.dead(row["owner"])
+
+
+def _is_silent(row: sqlite3.Row) -> bool:
+    return bool(row["lease"] < time.time())
+
+
+def _why_lost(row: sqlite3.Row, lease: float) -> str:
+    if _is_silent(row) and not process_id.dead(row["owner"]):
+        return SILENT.format(lease=lease)
+    return PROCESS_ENDED
+
+
+def _what_is_wrong(row: sqlite3.Row, spec: Any) -> str:
+    """Why a row is no job, as the end of a sentence; "" where it is one."""
+    if not isinstance(spec, dict):
+        return "its recipe is no table"
+    if row["kind"] not in KINDS or row["state"] not in (*LIVE, *ENDED):
+        return f"it is a {row['kind']} that is {row['state']}"
+    numbers = ("attempt", "submitted", "started", "ended", "lease")
+    # SQLite keeps whatever it is given in a column, of any type.
+    for name in numbers:
+        if not isinstance(row[name], int | float | None):
+            return f"{name} is no number"
+    running = row["state"] == "running"
+    if running and (row["lease"] is None or str(row["owner"]).count(":") < 2):
+        return "nobody is known to work on it"
+    return ""
 
 
 def _append(db: sqlite3.Connection, row: sqlite3.Row, event: Event) -> int:
@@ -539,29 +704,66 @@ def _halted(db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
     """The step and epoch that a job reached, by its last event that has them."""
     query = "SELECT body FROM events WHERE job = ? AND attempt = ? ORDER BY number DESC"
     for (body,) in db.execute(query, (row["id"], row["attempt"])):
-        data = json.loads(body)
-        if "step" in data:
+        with suppress(ValueError, TypeError, KeyError):  # a damaged event says nothing
+            data = json.loads(body)
             return Halted(data["step"], data.get("epoch", 0))
     return Halted(0, 0)
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    """(device, inode) of a file; None where there is none."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _open_to_read(file: Path, options: dict[str, Any]) -> sqlite3.Connection:
+    """A connection to a store that may only be read."""
+    address = f"{file.as_uri()}?mode=ro"
+    db: sqlite3.Connection = sqlite3.connect(address, uri=True, **options)
+    try:
+        db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        # Reading a write-ahead log takes a file beside it. Without one: as if nobody ever wrote.
+        db.close()
+        db = sqlite3.connect(f"{address}&immutable=1", uri=True, **options)
+    return db
+
+
+def _may_write(file: Path) -> bool:
+    """Whether a store may be written; one that is not there yet counts as such."""
+    # SQLite writes beside the file as well, so that its folder decides too.
+    return not file.exists() or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
+
+
 @contextmanager
 def _readable_errors(file: Path) -> Iterator[None]:
-    """Errors of SQLite and the disk, as RunErrors with the way out."""
+    """Errors of SQLite and the disk, as StoreErrors with the way out."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise RunError(_explained(file, str(error))) from error
+        raise _explained(file, error) from error
 
 
-def _explained(file: Path, reason: str) -> str:
-    # SQLite's errors differ only in their text.
-    if "full" in reason or "No space" in reason:
-        return (
+def _explained(file: Path, error: Exception) -> StoreError:
+    reason = str(error)  # SQLite's errors differ only in their text
+    if is_full(error) or "database or disk is full" in reason:
+        return DiskFull(
             f"The disk is full: {file.parent} could not be written. Free some space and try again."
         )
-    if "not a database" in reason or "malformed" in reason:
-        return f"{file} is damaged ({reason}): move it aside, and the workbench begins a new one."
+    if "readonly" in reason or (isinstance(error, PermissionError) and file.exists()):
+        return StoreError(READ_ONLY.format(file=file))
+    # A table or a column that is missing: cut off, or another program's.
+    if any(word in reason for word in ("not a database", "malformed", "no such", "has no column")):
+        return StoreError(
+            f"{file} is damaged ({reason}): move it aside, and the workbench begins a new one."
+        )
     if "locked" in reason or "busy" in reason:
-        return f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
-    return f"{file} cannot be used ({reason}): check that its folder exists and may be written."
+        return StoreError(
+            f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
+        )
+    return StoreError(
+        f"{file} cannot be used ({reason}): check that its folder exists and may be written."
+    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from pruning import events
+from pruning.errors import RunError, StoreError
 from pruning.runs import process_id
-from pruning.runs.process_id import log
-from pruning.runs.store import LIVE, Job, Store
+from pruning.runs.log import log
+from pruning.runs.store import LIVE, PROCESS_ENDED, Fenced, Job, Store
 
 IDLE = 15 * 60.0
 """Seconds without work or a page until the pool ends (PRUNING_POOL_IDLE overrides it)."""
@@ -19,17 +25,29 @@ IDLE = 15 * 60.0
 SPARE = 5 * 60.0
 """Seconds without work until a worker beyond the first makes way."""
 
+ALONE = 3.0
+"""Seconds without a server after which only what runs is brought to its end."""
+
 GRACE = 2.0
 """Seconds that a worker has to stop by itself when it was asked to."""
 
 MEASURING = 300.0
-"""Seconds that it has where the run's weights are saved already and are being measured."""
+"""Seconds that it has where the run has reached something, which is being kept and measured."""
 
 EARLY = 20.0
 TRIES = 4
 """A worker that fails within EARLY seconds cannot start; after TRIES of them queued jobs fail."""
 
 ROOT = Path(__file__).resolve().parents[2]
+KILLED = "The process that worked on this was ended from outside ({signal}): start it again."
+STARVED = (
+    "The system ended the process that worked on this because memory had run out: close other "
+    "programs, take a smaller batch, or a smaller model."
+)
+CRASHED = (
+    "The process that worked on this crashed ({how}): its last words are at the end of pool.log in "
+    "the workspace. Start it again, or try another recipe."
+)
 NO_WORKER_STARTS = (
     "No worker can start, so nothing can be worked on: "
     "the reason is at the end of pool.log in the workspace; then try again."
@@ -38,12 +56,17 @@ NO_WORKER_STARTS = (
 
 @dataclass
 class Worker:
-    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing waits."""
+    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing waits;
+    outcomes: a pipe on which it tells how jobs ended that it could not record itself; worked: it
+    has had a job.
+    """
 
     process: subprocess.Popen[bytes]
     kinds: tuple[str, ...]
     core: bool
+    outcomes: int | None = None
     began: float = field(default_factory=time.monotonic)
+    worked: bool = False
 
     @property
     def owner(self) -> str:
@@ -72,14 +95,25 @@ class WorkerPool:
         # Unix seconds, because leases are: of the last tick, and before which nobody is silent.
         self.ticked = time.time()
         self.patient_until = 0.0
+        # Whether the last write failed, so that nobody could renew a lease either.
+        self.unwritable = False
+        # How jobs ended whose workers could not record it: kept until there is room for it.
+        self.unrecorded: list[dict[str, Any]] = []
+        # Monotonic seconds at which the last server ended; None while there is one.
+        self.alone: float | None = None
+        self.starved = _starved()
 
-    def tick(self) -> None:
-        """One look at every worker and every running job."""
+    def tick(self, *, needed: bool = True) -> None:
+        """One look at every worker and every running job. needed: a server uses the workspace."""
         running = self.store.jobs(states=("running",))
+        self._note_work(running)
+        self._record_outcomes()
         self._forget_ended(running)
         self._give_up_silent()
         self._end_unresponsive(running)
-        if time.monotonic() >= self.resume:
+        if self._is_alone(needed):
+            self._wind_down()
+        elif time.monotonic() >= self.resume:
             self._start_missing(running)
 
     def close(self) -> None:
@@ -93,19 +127,73 @@ class WorkerPool:
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
-        self.store.reap()
+        try:
+            for worker in self.workers:
+                self._hear(worker)
+            self._record_outcomes()
+            self.store.reap()
+        except RunError as error:  # the next pool reaps what this one cannot
+            log(str(error))
+
+    def _note_work(self, running: list[Job]) -> None:
+        for worker in self.workers:
+            worker.worked = worker.worked or any(worker.owns(job) for job in running)
+            self._hear(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        """Read what a worker has told of jobs that it could not record."""
+        text = b""
+        while worker.outcomes is not None:
+            try:
+                piece = os.read(worker.outcomes, 1 << 16)
+            except BlockingIOError:
+                break
+            if not piece:  # it has ended, and so has what it has to tell
+                os.close(worker.outcomes)
+                worker.outcomes = None
+            text += piece
+        self.unrecorded += [json.loads(line) for line in text.splitlines()]
+
+    def _record_outcomes(self) -> None:
+        """Record how jobs ended whose workers found no room for it. Raises DiskFull again."""
+        while self.unrecorded:
+            outcome = self.unrecorded[0]
+            with suppress(Fenced):  # it was deleted, or has ended, meanwhile
+                self.store.finish(
+                    Job(**{**outcome["job"], "folder": Path(outcome["job"]["folder"])}),
+                    outcome["state"],
+                    outcome["message"],
+                    events.from_json(outcome["event"]),
+                )
+                log(f"job {outcome['job']['id']} {outcome['state']}: {outcome['message']}")
+            self.unrecorded.pop(0)
 
     def _forget_ended(self, running: list[Job]) -> None:
         """Forget workers that ended, and give up at once what they were working on."""
         ended = [worker for worker in self.workers if worker.process.poll() is not None]
         for worker in ended:
-            self.workers.remove(worker)
+            self._hear(worker)
+            self._record_outcomes()
             code = worker.process.returncode
             for job in running:
-                if worker.owns(job) and self.store.give_up(job):
+                if worker.owns(job) and self.store.give_up(job, self._why_ended(code)):
                     log(f"worker {worker.process.pid} ended with code {code} during job {job.id}")
-            early = code != 0 and time.monotonic() - worker.began < EARLY
-            self._count_failures(early)
+            # Only now: where the store could not be written, the next tick tries again.
+            self.workers.remove(worker)
+            # What ends every worker that takes it is the job's fault: others can still start.
+            lived = time.monotonic() - worker.began
+            self._count_failures(code != 0 and not worker.worked and lived < EARLY)
+
+    def _why_ended(self, code: int) -> str:
+        """Why a job failed whose worker ended with this code, as far as that is known."""
+        starved, self.starved = self.starved, _starved()
+        if code == -signal.SIGKILL and self.starved > starved:
+            return STARVED
+        if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
+            return KILLED.format(signal=signal.Signals(-code).name)
+        if code < 0:
+            return CRASHED.format(how=signal.Signals(-code).name)
+        return CRASHED.format(how=f"exit code {code}") if code else PROCESS_ENDED
 
     def _count_failures(self, early: bool) -> None:
         """Workers that cannot start are tried ever more slowly, and what waits for them fails."""
@@ -151,22 +239,59 @@ class WorkerPool:
         nice = "5" if "run" in kinds else "0"
         command = [sys.executable, "-m", "pruning.runs.worker", "--pool", str(os.getpid())]
         command += ["--nice", nice, "--kinds", *kinds]
+        ours, theirs = os.pipe()
+        os.set_blocking(ours, False)
+        command += ["--outcomes", str(theirs)]
         if not core:
             command += ["--idle", str(SPARE)]
         environment = {**os.environ, "PRUNING_HOME": str(self.store.workspace)}
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
-        self.workers.append(Worker(process, kinds, core))
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, pass_fds=(theirs,)
+        )
+        os.close(theirs)
+        self.workers.append(Worker(process, kinds, core, ours))
+
+    def _is_alone(self, needed: bool) -> bool:
+        """Whether no server has used the workspace for a while."""
+        if needed:
+            self.alone = None
+        elif self.alone is None:
+            self.alone = time.monotonic()
+        return self.alone is not None and time.monotonic() - self.alone > ALONE
+
+    def _wind_down(self) -> None:
+        """Nobody is there to look: runs that work come to their end, and nothing else begins.
+
+        What waits goes on waiting, for the next server.
+        """
+        self.store.stop_studies()
+        for worker in self.workers:
+            # Whoever works ends its job first: a job claimed in this moment is not lost.
+            worker.process.send_signal(signal.SIGUSR1)
+        if not self.workers and not self.unrecorded:
+            self.leaving = True
 
     def _give_up_silent(self) -> None:
         """Give up on owners whose lease ran out, and end those of them that are workers of ours."""
         now = time.time()
-        # After a sleep of the machine every lease has run out: first let the workers renew theirs.
-        if now - self.ticked > self.store.lease / 2:
+        # After a sleep of the machine, or where its clock was set, every lease has run out or runs
+        # too long: first let the workers renew theirs.
+        if abs(now - self.ticked) > self.store.lease / 2:
             self.patient_until = now + self.store.lease / 5
         self.ticked = now
+        # On a full disk nobody can renew a lease: whoever lives may do so once there is room.
+        if self.unwritable:
+            self.store.check_writable()
+            self.unwritable = False
+            self.patient_until = now + self.store.lease / 5
         if now < self.patient_until:
             return
-        for job in self.store.reap():
+        try:
+            lost = self.store.reap()
+        except StoreError:
+            self.unwritable = True
+            raise
+        for job in lost:
             self._kill_owner(job, "fell silent during")
 
     def _end_unresponsive(self, running: list[Job]) -> None:
@@ -176,10 +301,12 @@ class WorkerPool:
         self.stops = {attempt: self.stops.get(attempt, now) for attempt in asked}
         for job in running:
             waited = now - self.stops.get((job.id, job.attempt), now)
-            # A run saves its weights once it has heard the stop: what it reached is not to be lost.
-            heard = (job.folder / "final.safetensors").is_file()
+            if waited <= GRACE:
+                continue
+            # What a run reached is not to be lost: it is being saved and measured.
+            patience = MEASURING if self.store.has_reached(job) else GRACE
             # The job is fenced off first, so that nothing else is lost with the process.
-            if waited > (MEASURING if heard else GRACE) and self.store.give_up(job):
+            if waited > patience and self.store.give_up(job):
                 self._kill_owner(job, "did not stop")
 
     def _kill_owner(self, job: Job, why: str) -> None:
@@ -195,4 +322,22 @@ class WorkerPool:
         except OSError:
             return True
         patience = float(os.environ.get("PRUNING_POOL_IDLE", IDLE))
-        return time.time() - asked > patience and not self.store.jobs(states=LIVE, limit=1)
+        # A clock that was set back makes the page's last sign of life one of the future.
+        return abs(time.time() - asked) > patience and not self.has_work()
+
+    def has_work(self) -> bool:
+        """Whether a job waits or runs, or its end is still to be recorded."""
+        try:
+            return bool(self.unrecorded or self.store.jobs(states=LIVE, limit=1))
+        except RunError:  # of a store that cannot be read nothing can be worked on either
+            return False
+
+
+def _starved() -> int:
+    """Processes that this machine has ended for want of memory since it started (Linux)."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    counts = [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+    return counts[0] if counts else 0
