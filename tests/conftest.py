@@ -33,7 +33,20 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 def pytest_sessionfinish() -> None:
+    end_pool(WORKSPACE)
     shutil.rmtree(WORKSPACE, ignore_errors=True)
+
+
+def end_pool(workspace: Path) -> None:
+    """End the workspace's pool and its workers, also one that has only just been started."""
+    from pruning.runs import pool
+
+    if workspace not in pool._started:
+        return
+    pool.release(workspace)
+    process = pool._started.pop(workspace).process
+    process.terminate()
+    process.wait(pool.STOPPING)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -59,9 +72,11 @@ def few_timed_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty workspace for this test alone."""
-    monkeypatch.setenv("PRUNING_HOME", str(tmp_path / "workspace"))
-    yield tmp_path / "workspace"
+    """An empty workspace for this test alone. A pool that a page started for it ends with it."""
+    workspace = tmp_path / "workspace"
+    monkeypatch.setenv("PRUNING_HOME", str(workspace))
+    yield workspace
+    end_pool(workspace)
 
 
 @pytest.fixture

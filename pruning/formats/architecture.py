@@ -6,12 +6,14 @@ Asked of a process of its own, because the page that asks never imports torch.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import cache
 
 from pruning.errors import RunError, UnknownName
 from pruning.formats import safe
+from pruning.formats.parent import PARENT, end_with_parent
 from pruning.formats.sandbox import ROOT
 from pruning.formats.types import WHOLE, Expected
 from pruning.storage import SAMPLES
@@ -68,6 +70,7 @@ def _ask(model: str) -> Expected:
         process = subprocess.run(
             [sys.executable, "-m", "pruning.formats.architecture", model],
             cwd=ROOT,
+            env={**os.environ, PARENT: str(os.getpid())},
             capture_output=True,
             timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
@@ -102,4 +105,5 @@ def _build(model: str) -> Expected:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     print(json.dumps(_build(sys.argv[1]).to_json()))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
+from pruning.formats.parent import end_with_parent
 from pruning.formats.types import Contents, Expected
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def _write(file: BinaryIO, matched: Match, out_file: Path) -> None:
 
 
 def main() -> None:
+    end_with_parent()
     bind()
     folder = Path(sys.argv[1])
     result = answer(sys.stdin.buffer, sys.argv[2], folder)

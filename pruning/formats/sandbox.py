@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pruning.errors import FileRefused
-from pruning.formats import guard, limits
+from pruning.formats import guard, limits, parent
 from pruning.formats.types import file_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +72,7 @@ def _run(command: list[str], file: BinaryIO) -> int | None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=ROOT,
-        env=environment | dict.fromkeys(THREADS, "1"),
+        env=environment | dict.fromkeys(THREADS, "1") | {parent.PARENT: str(os.getpid())},
         start_new_session=True,
     )
     try:
