@@ -44,6 +44,7 @@ LOTTERY_RECIPE = Recipe(
 SEEDS = 3
 
 UNDO_STEPS = 100
+LATE = 2.0  # seconds in which a browser hears of an address that was written
 LONGEST_LINK = 8_000  # characters of ?r=
 LARGEST_RECIPE = 200_000  # bytes of JSON in it: a decompression bomb stops here
 ID = re.compile(r"[\w.:\-/]{1,200}")
@@ -399,8 +400,9 @@ def releases() -> int:
     return int(session.setdefault("releases", int(1000 * time.time())))
 
 
-def count_release() -> None:
-    session["releases"] = releases() + 1
+def count_release(turn: int) -> None:
+    """turn: what the slider counts; two releases may reach us as one."""
+    session["releases"] = max(releases() + 1, turn)
 
 
 def is_open(key: str) -> bool:
@@ -514,7 +516,8 @@ def begin() -> None:
     """Fill what a new tab starts with: HOME, nothing to undo."""
     if "recipe" not in session:
         session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
-        session.update(warnings=[], expected=set(), written={}, upload=None, uploads=0)
+        session.update(warnings=[], expected=set(), upload=None, uploads=0)
+        session.update(written={}, written_before={})
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
 
@@ -535,6 +538,8 @@ def take_address() -> None:
     for key, value in values.items():
         if value is None:
             _write(key, session["written"].get(key))
+        elif _is_late(key, value):
+            _write(key, session["written"][key])
         elif value != session["written"].get(key):
             READERS[key](value)
     if new_tab:
@@ -565,7 +570,19 @@ def link() -> str:
     return f"{(st.context.url or '').split('?')[0]}?{urlencode(parts)}"
 
 
+def _is_late(key: str, value: str) -> bool:
+    """Whether this is only what the address held before our last writing.
+
+    A browser that has not heard of it yet sends the old address along, whatever it asks for.
+    """
+    before, when = session["written_before"].get(key, (None, 0.0))
+    return value == before and time.monotonic() - when < LATE
+
+
 def _write(key: str, value: str | None) -> None:
+    before = session["written"].get(key)
+    if value != before:
+        session["written_before"][key] = (before, time.monotonic())
     session["written"][key] = value
     if value:
         if st.query_params.get(key) != value:

@@ -177,6 +177,31 @@ def test_another_model_forgets_the_selected_layer():
 # ---------------------------------------------------------------- old links
 
 
+def test_an_address_from_before_the_last_change_is_an_echo(monkeypatch):
+    """A browser that has not heard of the change yet sends the old address with its next question."""
+    page = open_page()
+    before = page.query_params["r"]
+    press(page, "less")
+    page.query_params["r"] = before
+    page.run()
+    assert shown(page).sparsity == 0.25 and page.query_params["r"] != before
+    # Later it is the Back button.
+    monkeypatch.setattr(state, "LATE", 0.0)
+    page.query_params["r"] = before
+    page.run()
+    assert shown(page).sparsity == state.HOME.sparsity
+
+
+def test_releases_are_counted_as_the_slider_counts_them():
+    state.session.clear()
+    first = state.releases()
+    state.count_release(first + 1)
+    state.count_release(first + 4)  # the two between came as one
+    assert state.releases() == first + 4
+    state.count_release(0)
+    assert state.releases() == first + 5
+
+
 def test_a_link_of_version_1_still_reads():
     old = {
         "version": 1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,10 @@ def answered(known: dict[str, str], states: Callable[[Iterable[str]], dict[str, 
 
     path, _, query = wait.question(known).partition("?")
     scope = {"type": "http", "path": path, "query_string": query.encode(), "method": "GET"}
-    asyncio.run(server.ChangedMiddleware(elsewhere, states)(scope, receive, send))
+    middleware = server.ChangedMiddleware(elsewhere, states)
+    # In a thread of its own: Playwright's synchronous browser leaves a running loop in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, middleware(scope, receive, send)).result()
     return int(sent[0]["status"])
 
 

@@ -110,7 +110,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     const index = Number(parts.range.value);
     if (index === own.index) return;
     Object.assign(own, { index, turn: own.turn + 1 });
-    setTriggerValue("ratio", data.stops[index]);
+    setTriggerValue("ratio", { share: data.stops[index], turn: own.turn });
   };
   parts.range.oninput = () => {
     memory.dragging = true;

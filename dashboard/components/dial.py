@@ -11,24 +11,27 @@ from typing import Any
 from dashboard import state
 from dashboard.components.base import control
 
+MOST_RELEASES = 1_000_000
+"""Between two drawings, far beyond what hands can do."""
+
 
 def dial(
     data: dict[str, Any],
-    on_ratio: Callable[[float], None],
+    on_ratio: Callable[[float, int], None],
     on_layer: Callable[[str], None],
     *,
     key: str,
 ) -> None:
     """Draw it. data: as `charts.preview.dial` makes it.
 
-    The callbacks get the share at which it was released, or the layer that was clicked, before the
-    page is drawn anew.
+    The callbacks get the share at which it was released and the slider's count of releases, or the
+    layer that was clicked, before the page is drawn anew.
     """
 
     def released() -> None:
-        ratio = state.widget_value(key).ratio  # from the browser: it may be anything
-        if isinstance(ratio, (int, float)) and 0 <= ratio < 1:
-            on_ratio(float(ratio))
+        match state.widget_value(key).ratio:  # from the browser: it may be anything
+            case {"share": int() | float() as share, "turn": int() as turn} if 0 <= share < 1:
+                on_ratio(float(share), min(turn, data["turn"] + MOST_RELEASES))
 
     def clicked() -> None:
         layer = state.widget_value(key).layer

@@ -143,9 +143,9 @@ def kept(recipe: Recipe, study: Study | None) -> None:
         _frame.popover("Table", draw, key=parts.KEPT_TABLE, icon=":material/table:")
 
 
-def release(share: float) -> None:
+def release(share: float, turn: int) -> None:
     """The slider was let go: only what follows the share is drawn anew, and not the slider."""
-    state.count_release()
+    state.count_release(turn)
     forms.attempt(sparsity=share)
     parts.share_changed()
 
