@@ -178,7 +178,7 @@ def test_another_model_forgets_the_selected_layer():
 
 
 def test_an_address_from_before_the_last_change_is_an_echo(monkeypatch):
-    """A browser that has not heard of the change yet sends the old address with its next question."""
+    """A browser that has not heard of the change sends the old address with its next question."""
     page = open_page()
     before = page.query_params["r"]
     press(page, "less")
