@@ -39,6 +39,7 @@ from pruning.events import (
 from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
 from pruning.measurement import (
     Snapshot,
+    answered,
     beside_dense,
     correct,
     count_uses,
@@ -46,6 +47,7 @@ from pruning.measurement import (
     finalize,
     logits,
     mean_loss,
+    remembered_outputs,
     take_snapshot,
 )
 from pruning.recipe import Recipe
@@ -145,7 +147,8 @@ def run(
     keep: given the final model and its masks before the last measurement.
     keep_compact: then given the compact model and its certificate, where whole channels or heads
         were pruned.
-    cache: a folder for measured allocation paths (scope by_sensitivity).
+    cache: a folder for what later runs need again: measured allocation paths (scope
+        by_sensitivity), and the dense model's outputs.
     The caller's model stays bit-identical; the same recipe, machine and thread count give the same
     numbers (times aside).
 
@@ -302,10 +305,15 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     Before all that comes the training of network slimming, where it is asked for.
     """
     recipe, work = state.recipe, state.work
-    began = time.perf_counter()
-    state.dense = take_snapshot(state.original)
-    took = time.perf_counter() - began
-    yield _measured("dense", state.original, state.dense.measurement, seconds=took)
+    folder = state.cache / "outputs" if state.cache else None
+    state.dense = take_snapshot(state.original, folder=folder)
+    known = None
+    if state.original.validation is not None:
+        validation = state.original.validation
+        outputs, _ = remembered_outputs(state.original.model, validation, folder)
+        known = answered(outputs, validation, state.original.loss)
+    took = state.dense.seconds
+    yield _measured("dense", state.original, state.dense.measurement, seconds=took, known=known)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     _lay_out(state)
     yield from _without_use(recipe, work)
@@ -357,9 +365,8 @@ def _lottery(state: _State) -> Iterator[Event]:
     if recipe.rewind == "learning_rate":  # the weights stay: they are "put back" as they are now
         rewound = state_of(work.model)
     # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
-    began = time.perf_counter()
     state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
-    took = time.perf_counter() - began
+    took = state.dense.seconds
     _lay_out(state)
     known = _known_validation(state)
     yield _measured("dense", work, state.dense.measurement, seconds=took, known=known)

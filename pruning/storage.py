@@ -93,6 +93,16 @@ def write_json(file: Path, data: Any) -> None:
         draft.write_text(json.dumps(data), encoding="utf-8")
 
 
+def delete_oldest(files: Iterable[Path], most: int, most_bytes: int) -> None:
+    """Keep a cache's files within both bounds: the ones read last stay. Raises OSError."""
+    total = 0
+    newest_first = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+    for number, file in enumerate(newest_first):
+        total += file.stat().st_size
+        if number >= most or total > most_bytes:
+            file.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ import pruning
 import sample_models
 from pruning import measurement, pipeline
 from pruning.events import Finished, Measured, Ticket
-from pruning.measurement import quality
+from pruning.measurement import quality, remembered
 from pruning.recipe import Recipe
 from pruning.types import Batches, Workpiece
 from tests.toys import toy
@@ -59,7 +60,7 @@ def test_no_model_answers_the_same_examples_twice(
         passes[digest(model, data.x)] += 1
         return correct(model, data)
 
-    for module in (quality, measurement, pipeline):
+    for module in (quality, measurement, pipeline, remembered):
         monkeypatch.setattr(module, "logits", counted)
     list(pruning.run(RECIPES[name], work_with_splits()))
     assert len(passes) > 4
@@ -90,3 +91,58 @@ def test_answers_do_not_depend_on_how_many_are_asked_at_once(name: str) -> None:
     with torch.inference_mode():
         whole = torch.cat([work.model(x) for x in torch.split(work.test.x, 256)])
     assert torch.equal(quality.logits(work.model, replace(work.test, batch=256)), whole)
+
+
+def passes_of(
+    recipe: Recipe, work: Workpiece, cache: Path, monkeypatch
+) -> tuple[list, Counter[str]]:
+    """Its events, and how many whole passes each model made."""
+    passes: Counter[str] = Counter()
+    compute = quality.logits
+
+    def counted(model: nn.Module, data: Batches) -> Tensor:
+        passes[digest(model, data.x[:0])] += 1
+        return compute(model, data)
+
+    for module in (quality, measurement, pipeline, remembered):
+        monkeypatch.setattr(module, "logits", counted)
+    events = list(pruning.run(recipe, work, cache=cache))
+    for module in (quality, measurement, pipeline, remembered):
+        monkeypatch.setattr(module, "logits", compute)
+    return events, passes
+
+
+def test_the_next_run_of_a_model_remembers_the_dense_outputs(tmp_path, monkeypatch) -> None:
+    work = work_with_splits()
+    recipe = RECIPES["one epoch"]
+    dense = digest(work.model, work.example[:0])
+    first, passes = passes_of(recipe, work, tmp_path, monkeypatch)
+    assert passes[dense] == 4  # test, validation, under noise, training
+    again, passes = passes_of(recipe, work, tmp_path, monkeypatch)
+    assert passes[dense] == 0 and passes
+    assert first[-1].dense.accuracy == again[-1].dense.accuracy
+    assert first[-1].dense.behaviour == again[-1].dense.behaviour
+    assert first[-1].final.paired == again[-1].final.paired
+    stages = [[e for e in run if isinstance(e, Measured)] for run in (first, again)]
+    assert [e.validation for e in stages[0]] == [e.validation for e in stages[1]]
+    assert stages[0][0].seconds == pytest.approx(stages[1][0].seconds)  # what a pass takes
+
+
+@pytest.mark.parametrize("what", ["weights", "examples", "code", "torn"])
+def test_outputs_of_another_model_are_not_remembered(what, tmp_path) -> None:
+    work = work_with_splits()
+    known, _ = remembered.remembered_outputs(work.model, work.test, tmp_path)
+    data = work.test
+    match what:
+        case "weights":
+            next(work.model.parameters()).data.mul_(1.5)
+        case "examples":
+            data = replace(data, x=data.x + 1)
+        case "code":  # no hash sees what a hook does
+            work.model.register_forward_hook(lambda module, given, out: out + 1)
+        case "torn":
+            (file,) = tmp_path.iterdir()
+            file.write_bytes(file.read_bytes()[:-9])
+    outputs, _ = remembered.remembered_outputs(work.model, data, tmp_path)
+    assert torch.equal(outputs, quality.logits(work.model, data))
+    assert torch.equal(outputs, known) == (what == "torn")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,7 +16,16 @@ from torch import Tensor
 from pruning.measurement.counts import count_uses, layer_counts, macs, output_layer, output_shapes
 from pruning.measurement.energy import energy, joules
 from pruning.measurement.onnx import onnx_timings
-from pruning.measurement.quality import behaviour, correct, evaluate, logits, mean_loss, paired
+from pruning.measurement.quality import (
+    answered,
+    behaviour,
+    correct,
+    evaluate,
+    logits,
+    mean_loss,
+    paired,
+)
+from pruning.measurement.remembered import remembered_outputs
 from pruning.measurement.sizes import dense_bytes, memory, size
 from pruning.measurement.speed import BATCHES, latencies, timings
 from pruning.metrics import Energy, Latency, Measurement, Timing
@@ -23,6 +33,7 @@ from pruning.types import Batches, Workpiece, prunable
 
 __all__ = [
     "Snapshot",
+    "answered",
     "beside_dense",
     "correct",
     "count_uses",
@@ -37,6 +48,7 @@ __all__ = [
     "measure",
     "output_layer",
     "output_shapes",
+    "remembered_outputs",
     "size",
     "take_snapshot",
     "time_in_onnx",
@@ -47,11 +59,19 @@ class Snapshot(NamedTuple):
     """A model, what was quickly measured of it, and its outputs.
 
     logits: (n, classes) on test data, None where there is none
+    folder: where outputs are kept from one run to the next, None where they are not
+    seconds: that the pass over the data took, when it was last made; None where it was not timed
     """
 
     work: Workpiece
     measurement: Measurement
     logits: Tensor | None
+    folder: Path | None = None
+    seconds: float | None = None
+
+    def outputs(self, data: Batches) -> Tensor:
+        """(n, classes) of the model for other examples."""
+        return remembered_outputs(self.work.model, data, self.folder).logits
 
 
 def measure(
@@ -70,17 +90,22 @@ def measure(
 
 
 def take_snapshot(
-    work: Workpiece, split: str = "test", *, outputs: Tensor | None = None
+    work: Workpiece,
+    split: str = "test",
+    *,
+    outputs: Tensor | None = None,
+    folder: Path | None = None,
 ) -> Snapshot:
     """What needs one pass over the data, and no clock.
 
     outputs: (n, classes) logits of this model for all of that split, where they are known.
+    folder: of outputs that earlier runs computed; worth it for models that come again.
     """
     data: Batches | None = getattr(work, split)
-    accuracy = loss = None
+    accuracy = loss = seconds = None
     if data is not None:
         if outputs is None:
-            outputs = logits(work.model, data)
+            outputs, seconds = remembered_outputs(work.model, data, folder)
         accuracy = correct(outputs, data)
         loss = mean_loss(outputs, data, work.loss)
     # without an example, how often each weight is used is not known
@@ -99,7 +124,7 @@ def take_snapshot(
         latency=None,
         layers=layers,
     )
-    return Snapshot(work, measurement, outputs)
+    return Snapshot(work, measurement, outputs, folder, seconds)
 
 
 def beside_dense(snapshot: Snapshot, dense: Snapshot) -> Measurement:
@@ -128,7 +153,7 @@ def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
             memory=memory(work.model, work.example),
             energy=_energy(snapshot),
             timings=tuple(timed),
-            behaviour=behaviour(work, outputs),
+            behaviour=behaviour(work, outputs, snapshot.outputs),
             paired=pair,
         )
         measurements.append(completed)

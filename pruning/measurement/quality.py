@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,17 +30,33 @@ BINS = 15
 
 def evaluate(model: nn.Module, data: Batches, loss: Loss) -> tuple[Accuracy, float]:
     """Accuracy and mean loss over `data`, in eval mode; the model's modes are put back."""
-    outputs = logits(model, data)
+    return answered(logits(model, data), data, loss)
+
+
+def answered(outputs: Tensor, data: Batches, loss: Loss) -> tuple[Accuracy, float]:
+    """Accuracy and mean loss of (n, classes) outputs for all of `data`."""
     return correct(outputs, data), mean_loss(outputs, data, loss)
 
 
 @torch.inference_mode()
 def logits(model: nn.Module, data: Batches) -> Tensor:
     """(n, classes) outputs for all examples, in eval mode."""
-    pictures = data.x.dim() > 3
-    batch = min(data.batch, PASS) if pictures else data.batch
     with evaluating(model):
-        return torch.cat([model(x) for x in torch.split(data.x, batch)])
+        return torch.cat([model(x) for x in torch.split(data.x, _together(data))])
+
+
+@torch.inference_mode()
+def first_pass(model: nn.Module, data: Batches) -> Tensor:
+    """The first rows of `logits`, as many as are computed together."""
+    with evaluating(model):
+        outputs: Tensor = model(data.x[: _together(data)])
+    return outputs
+
+
+def _together(data: Batches) -> int:
+    """How many examples one pass takes."""
+    pictures = data.x.dim() > 3
+    return min(data.batch, PASS) if pictures else data.batch
 
 
 def correct(outputs: Tensor, data: Batches) -> Accuracy:
@@ -55,18 +74,27 @@ def mean_loss(outputs: Tensor, data: Batches, loss: Loss) -> float:
     return total / len(data.y)
 
 
-def behaviour(work: Workpiece, outputs: Tensor | None) -> Behaviour | None:
-    """outputs: the model's logits for all test examples. None where there is no test data."""
+def behaviour(
+    work: Workpiece,
+    outputs: Tensor | None,
+    answer: Callable[[Batches], Tensor] | None = None,
+) -> Behaviour | None:
+    """None where there is no test data.
+
+    outputs: the model's logits for all test examples; answer: gives those of others, None: by a
+    pass over them.
+    """
+    answer = answer or partial(logits, work.model)
     if work.test is None or outputs is None:
         return None
     train = None
     if work.train is not None:
         few = work.train.sample(LIMIT)
-        train = correct(logits(work.model, few), few)
+        train = correct(answer(few), few)
     noisy = _noisy(work.test)
     return Behaviour(
         train=train,
-        noisy=correct(logits(work.model, noisy), noisy),
+        noisy=correct(answer(noisy), noisy),
         sigma=_sigma(work.test),
         calibration=calibration(outputs, work.test.y),
         bins=BINS,

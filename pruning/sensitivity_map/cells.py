@@ -11,15 +11,14 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pruning import registry
 from pruning.allocation.layers import RankedLayers
 from pruning.allocation.ranked import RankedUnits
 from pruning.events import Accuracy, Point
+from pruning.measurement.remembered import add_tensor
 from pruning.recipe import Recipe
 from pruning.stats import Spread, paired_change
 from pruning.storage import source_hash, write_json
@@ -190,16 +189,11 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
     digest.update(json.dumps(parts, sort_keys=True).encode())
     for name, value in work.model.state_dict().items():
         digest.update(name.encode())
-        _add(digest, value)
+        add_tensor(digest, value)
     tensors = [data.x, data.y]
     # All of it: the examples that a criterion looks at are drawn from anywhere, and some train.
     if work.train and registry.entry("criterion", recipe.criterion).tags.get("needs") == "data":
         tensors += [work.train.x, work.train.y]
     for value in tensors:
-        _add(digest, value)
+        add_tensor(digest, value)
     return digest.hexdigest()
-
-
-def _add(digest: Any, value: Tensor) -> None:
-    digest.update(str((tuple(value.shape), value.dtype)).encode())
-    digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)

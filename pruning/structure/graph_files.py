@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import RunError
-from pruning.storage import default_workspace, source_hash, whole
+from pruning.storage import default_workspace, delete_oldest, source_hash, whole
 from pruning.structure.groups import Blocked, DependencyGroups, Group, Member
 
 MOST_FILES = 64
@@ -145,7 +145,7 @@ def write(file: Path, groups: DependencyGroups) -> None:
             np.savez_compressed(
                 draft, allow_pickle=False, head=np.array(json.dumps(head)), units=units
             )
-        _delete_oldest(file.parent)
+        delete_oldest(file.parent.glob("*.npz"), MOST_FILES, MOST_BYTES)
 
 
 def _from_plain(head: dict[str, Any], units: Any) -> DependencyGroups:
@@ -180,13 +180,3 @@ def _check(groups: DependencyGroups, tensors: Mapping[str, Tensor]) -> None:
     for group in groups.groups:
         for member in group.members:
             groups.unit_of_index[member.parameter, member.dim]
-
-
-def _delete_oldest(folder: Path) -> None:
-    """Keep the folder within its bounds, the newest first."""
-    files = sorted(folder.glob("*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
-    total = 0
-    for number, file in enumerate(files):
-        total += file.stat().st_size
-        if number >= MOST_FILES or total > MOST_BYTES:
-            file.unlink(missing_ok=True)
