@@ -19,15 +19,18 @@ if __name__ == "__main__":
         layout="wide",
         menu_items={"About": _frame.ABOUT},
     )
-    server.ensure()
+    state.set_trouble(server.ensure())
     state.take_address()  # before anything is drawn: all of it follows from the address
-    refit.check()
+    with _frame.guarded():
+        refit.check()
     page = st.navigation(_frame.pages(), position="top")
     state.set_page_title(page.title)
-    _frame.go_to(state.requested_page())
+    with _frame.guarded():
+        _frame.go_to(state.requested_page())
     if page.url_path != "prune":
         state.watch(None)  # whoever comes back later has not just seen the run end
     _frame.wordmark()
+    _frame.troubles()
     _frame.warnings()
     with st.sidebar, _frame.guarded():
         _frame.current_model()
@@ -35,7 +38,8 @@ if __name__ == "__main__":
     with _frame.guarded():
         page.run()
     _frame.help_asked_for()
-    _frame.follow()  # late: only now it is known what the page waits for
+    with _frame.guarded():
+        _frame.follow()  # late: only now it is known what the page waits for
     state.note_shown()
 else:
     redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))

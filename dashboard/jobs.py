@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from threading import Lock
+from threading import Lock, RLock
 from typing import Any
 
 import streamlit as st
@@ -19,12 +21,13 @@ import streamlit as st
 from dashboard import state
 from pruning import describe
 from pruning.describe import RunFacts
-from pruning.errors import PruningError, RunError
+from pruning.errors import DiskFull, PruningError, RunError, StoreError
 from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
 from pruning.runs import shipped
+from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
-from pruning.runs.store import Job, Store
+from pruning.runs.store import DAMAGED, READ_ONLY, Job, Store
 from pruning.runs.waits import Expected, Wait, expected_seconds, wait_of
 from pruning.storage import default_workspace
 
@@ -32,9 +35,38 @@ LIVE = ("queued", "running")
 SLOTS = os.cpu_count() or 1
 """Workers that take runs, as the pool starts them."""
 
+LEAST_ROOM = 1 << 20
+"""Bytes that must be free on the workspace's disk."""
+
+BEGUN_ANEW = (
+    "{place} was deleted or moved while the workbench was running, so an empty store was begun "
+    "there. To have the old one again, close the workbench and put it back."
+)
+SET_ASIDE = "The damaged store is kept as {aside}, and a new one was begun."
+NO_ROOM = (
+    "The disk of {place} is full: nothing can be saved or started. Free some space: what works "
+    "waits a minute for it, and then fails."
+)
+
+_lock = RLock()
+_notices: list[tuple[float, str]] = []
+"""What happened to the workspace: monotonic seconds, and a sentence that every tab shows once."""
+
+NEWS = 600.0
+"""Seconds for which tabs that are opened later show it, too."""
+
 
 def store() -> Store:
-    return _store(str(default_workspace()))
+    """The workspace's store; a new one where it was deleted under this server.
+
+    Raises StoreError.
+    """
+    place = str(default_workspace())
+    with _lock:
+        current = _store(place)
+        if current.deleted():
+            _begin_anew(BEGUN_ANEW.format(place=place))
+        return _store(place)
 
 
 @st.cache_resource(max_entries=4)
@@ -42,13 +74,63 @@ def _store(place: str) -> Store:
     return Store(Path(place))
 
 
+def _begin_anew(notice: str) -> None:
+    """Forget everything of a store that is no more, and tell every tab."""
+    _store.clear()
+    _ensure.clear()
+    _notices.append((time.monotonic(), notice))
+
+
+def set_aside() -> None:
+    """Rename the store, which cannot be read, and begin a new one."""
+    try:
+        aside = store_file.set_aside(default_workspace())
+    except PruningError as error:
+        state.warn(str(error))
+    else:
+        with _lock:
+            _begin_anew(SET_ASIDE.format(aside=aside))
+
+
+def notices() -> list[str]:
+    """What happened to the workspace since this server started."""
+    return [text for _, text in _notices]
+
+
+def old_notices() -> int:
+    """How many of them are no news any more, for a tab that was just opened."""
+    return sum(time.monotonic() - at > NEWS for at, _ in _notices)
+
+
+def trouble() -> StoreError | None:
+    """What is wrong with the workspace as a whole; None where all is well."""
+    try:
+        current = store()
+        current.waiting()
+        ensure()
+    except StoreError as error:
+        return error
+    if not current.writable:
+        return StoreError(READ_ONLY.format(file=current.file))
+    free = shutil.disk_usage(current.workspace).free
+    return DiskFull(NO_ROOM.format(place=current.workspace)) if free < LEAST_ROOM else None
+
+
+def damaged() -> dict[str, str]:
+    """Id -> why its row cannot be read, of the jobs that are not shown for that."""
+    try:
+        return dict(store().damaged)
+    except StoreError:
+        return {}
+
+
 def ensure() -> None:
-    """See that the worker pool runs."""
+    """See that the worker pool runs. Raises StoreError."""
     _ensure(str(default_workspace()))
 
 
 # The entry expires: a pool that died is replaced by the next page that asks.
-@st.cache_resource(ttl=15, max_entries=4)
+@st.cache_resource(ttl=5, max_entries=4)
 def _ensure(place: str) -> bool:
     from pruning.runs import pool
 
@@ -98,11 +180,19 @@ def runs_of_set(id: str) -> list[Job]:
 
 
 def stop(id: str) -> None:
-    store().stop(id)
+    """Ask a job to stop; why it could not be asked is a warning, since buttons call this."""
+    try:
+        store().stop(id)
+    except PruningError as error:
+        state.warn(str(error))
 
 
 def delete(id: str) -> None:
-    store().delete(id)
+    """Delete a job and its files; why it could not be is a warning."""
+    try:
+        store().delete(id)
+    except PruningError as error:
+        state.warn(str(error))
 
 
 def job(id: str) -> Job:
@@ -125,21 +215,42 @@ def events(id: str, after: int = 0) -> list[tuple[int, Event]]:
 
 def runs(limit: int = 200) -> list[Job]:
     """Newest first."""
-    return store().jobs("run", limit=limit)
+    return _with_recipe(store().jobs("run", limit=limit))
 
 
 def live() -> list[Job]:
     """Runs that wait or work, newest first."""
-    return store().jobs("run", LIVE)
+    return _with_recipe(store().jobs("run", LIVE))
 
 
 def recipe_of(run: Job) -> Recipe:
     return Recipe.from_dict(run.spec)
 
 
+def _with_recipe(runs: list[Job]) -> list[Job]:
+    """Without runs whose recipe cannot be followed, which would take every list down with them."""
+    return [run for run in runs if _has_recipe(run)]
+
+
+def _has_recipe(run: Job) -> bool:
+    if run.id not in _readable:
+        try:
+            recipe_of(run)
+        except PruningError as error:
+            why = DAMAGED.format(id=run.id, file=store().file, reason=str(error).rstrip("."))
+            store().damaged[run.id] = why
+            return False
+        _readable.add(run.id)
+    return True
+
+
+_readable: set[str] = set()
+"""Runs whose recipe was read before: a run's never changes."""
+
+
 def finished(limit: int = 200) -> list[Job]:
     """Runs with a result, newest first."""
-    return store().jobs("run", ("finished",), limit=limit)
+    return _with_recipe(store().jobs("run", ("finished",), limit=limit))
 
 
 def with_result(limit: int = 200) -> list[Job]:
@@ -147,7 +258,7 @@ def with_result(limit: int = 200) -> list[Job]:
     reached.
     """
     ended = store().jobs("run", ("finished", "stopped"), limit=limit)
-    return [job for job in ended if result(job)]
+    return [job for job in _with_recipe(ended) if result(job)]
 
 
 def result(run: Job) -> Finished | None:

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dashboard import example, jobs
 from dashboard.components import base, wait
+from pruning.errors import StoreError
 from pruning.storage import default_workspace
 
 Asgi = Callable[..., Awaitable[None]]
@@ -24,14 +26,17 @@ COLLECT_EVERY = 60.0  # seconds
 PATIENCE = 25.0  # seconds until a question is answered in any case: proxies end silent ones
 SOON = 1.0  # seconds within which a job may begin without an answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at the store for a question
+MOST_JOBS = 10_000
 STYLE = Path(__file__).parent / "page.css"
 
 
-def ensure() -> None:
-    """Cheap after the first call."""
+def ensure() -> StoreError | None:
+    """Cheap after the first call. Returns what is wrong with the workspace, if anything is."""
     _start()
-    _open(str(default_workspace()))
-    jobs.ensure()
+    trouble = jobs.trouble()
+    if trouble is None:
+        _open(str(default_workspace()), id(jobs.store()))
+    return trouble
 
 
 @st.cache_resource
@@ -44,9 +49,11 @@ def _start() -> bool:
 
 
 @st.cache_resource(max_entries=4)
-def _open(place: str) -> bool:
-    """The workspace, with something in it."""
-    example.ensure(jobs.store())
+def _open(place: str, begun: int) -> bool:
+    """The workspace, with something in it. begun: another number once it was begun anew."""
+    with suppress(StoreError):  # an empty one does as well
+        example.ensure(jobs.store())
+        jobs.store().jobs(limit=MOST_JOBS)  # rows that cannot be read are noted before a page opens
     return True
 
 

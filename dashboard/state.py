@@ -12,7 +12,7 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -486,6 +486,22 @@ def warnings() -> list[str]:
     texts = session["warnings"]
     session["warnings"] = []
     return list(texts)
+
+
+def set_trouble(error: PruningError | None) -> None:
+    """What is wrong with the workspace as a whole: the page says it once, at the top."""
+    session["trouble"] = error
+
+
+def trouble() -> PruningError | None:
+    return session.get("trouble")
+
+
+def take_notices(notices: Sequence[str], old: int) -> Sequence[str]:
+    """Those that this tab has not shown yet. old: how many a tab that was just opened skips."""
+    before = session.setdefault("notices", old)
+    session["notices"] = len(notices)
+    return notices[before:]
 
 
 def expect(key: str) -> None:

@@ -17,6 +17,7 @@
         ├── Stopped           somebody pressed Stop
         ├── Lost              its process died
         └── StoreError        the workspace cannot be read or written
+            ├── Damaged       its file is no store any more
             └── DiskFull      there is no room on its disk
 
 Each message names the thing, the value and the way out, in one sentence a page can show.
@@ -157,6 +158,10 @@ class Lost(RunError):
 
 class StoreError(RunError):
     """The workspace cannot be read or written: damaged, newer, deleted, locked or read-only."""
+
+
+class Damaged(StoreError):
+    """The store's file is cut off or overwritten: it can be set aside, and a new one begun."""
 
 
 class DiskFull(StoreError):

@@ -100,7 +100,10 @@ def _offer(job: Job, kind: str, wanted: Recipe) -> None:
         help=charts.HELP[kind] + time,
     )
     if pressed:
-        jobs.start_once(wanted)
+        try:
+            jobs.start_once(wanted)
+        except PruningError as error:
+            state.warn(str(error))
         st.rerun()  # the whole page: a press alone redraws only these rows, which then stand still
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
-from pruning.errors import PruningError
+from pruning.errors import Damaged, PruningError
 from pruning.events import Epoch, Event, Measured, Pruned, Started
 from pruning.runs.store import Job
 
@@ -29,6 +30,7 @@ ABOUT = (
     "and see what happens."
 )
 MOST_LINES = 3  # of running work at the bottom
+MOST_DAMAGED = 3  # rows of the store that cannot be read
 TILES = 95  # pixels of large numbers, each with another below it
 LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": layers.NARROWEST}
 """What page.css has to know of elements, as it names them. tests/e2e measures them."""
@@ -114,7 +116,10 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except PruningError as error:
-        st.error(words.plain(str(error)), icon=":material/error:")
+        if str(error) == str(state.trouble()):
+            st.caption("Not available now: the line at the top of the page says why.")
+        else:
+            st.error(words.plain(str(error)), icon=":material/error:")
     except Exception as error:  # whatever it is, the rest of the page must not end with it
         logging.getLogger("dashboard").exception("A page failed")
         text = (
@@ -122,6 +127,28 @@ def guarded() -> Iterator[None]:
             "the server's log has the details. The rest still works."
         )
         st.error(text, icon=":material/error:")
+
+
+def troubles() -> None:
+    """What is wrong with the workspace: as a whole, with single rows; and what happened to it."""
+    trouble = state.trouble()
+    if trouble is not None:
+        st.error(words.plain(str(trouble)), icon=":material/database_off:")
+    if isinstance(trouble, Damaged):
+        st.button(
+            "Move it aside and begin a new one", on_click=jobs.set_aside, key="store-set-aside"
+        )
+    for text in state.take_notices(jobs.notices(), jobs.old_notices()):
+        st.warning(words.plain(text), icon=":material/database_off:")
+    damaged = jobs.damaged()
+    for id, text in list(damaged.items())[:MOST_DAMAGED]:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.warning(words.plain(text), icon=":material/warning:", width="stretch")
+            delete = partial(jobs.delete, id)
+            st.button("Delete", on_click=delete, type="tertiary", key=f"damaged-{id}")
+    more = len(damaged) - MOST_DAMAGED
+    if more > 0:
+        st.caption(f"and {words.plural(more, 'more row')} of the store that cannot be read")
 
 
 def warnings() -> None:
@@ -311,6 +338,11 @@ def _nothing() -> None:
 @st.fragment(run_every=1.0)
 def _work() -> None:
     """At most three lines: sets of runs first, then single runs."""
+    with guarded():
+        _work_lines()
+
+
+def _work_lines() -> None:
     live = jobs.live()
     if not live:
         st.rerun()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning import events as _events
-from pruning.errors import DiskFull, Lost, RunError, StoreError
+from pruning.errors import Damaged, DiskFull, Lost, RunError, StoreError
 from pruning.events import Epoch, Event, Failed, Halted, Pruned
 from pruning.recipe import Recipe
 from pruning.runs import process_id
@@ -604,6 +604,22 @@ class Store:
         return self._identity is not None and _identity(self.file) is None
 
 
+def set_aside(workspace: Path) -> Path:
+    """Rename a store that cannot be read, so that a new one can be begun; its new name.
+
+    The files of its runs stay where they are. Raises StoreError.
+    """
+    file = workspace / "runs.sqlite"
+    aside = file.with_name(f"runs-damaged-{time.strftime('%Y%m%d-%H%M%S')}.sqlite")
+    with _readable_errors(file):
+        os.replace(file, aside)
+        # The write-ahead log belongs to it, and must never be taken for the new one's.
+        for end in ("-wal", "-shm"):
+            if Path(f"{file}{end}").exists():
+                os.replace(f"{file}{end}", f"{aside}{end}")
+    return aside
+
+
 # ---------------------------------------------------------------- rows, inside a transaction
 
 
@@ -757,7 +773,7 @@ def _explained(file: Path, error: Exception) -> StoreError:
         return StoreError(READ_ONLY.format(file=file))
     # A table or a column that is missing: cut off, or another program's.
     if any(word in reason for word in ("not a database", "malformed", "no such", "has no column")):
-        return StoreError(
+        return Damaged(
             f"{file} is damaged ({reason}): move it aside, and the workbench begins a new one."
         )
     if "locked" in reason or "busy" in reason:
