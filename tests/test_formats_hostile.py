@@ -495,7 +495,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         FileRefused,
-        match=r"^file\.pt could not be read or kept \(No space left on device\): check the disk",
+        match=r"^file\.pt could not be kept, because the disk is full: free some space",
     ):
         formats.accept(home / "file.pt", "small", home)
     assert list((home / "uploads").iterdir()) == []

@@ -9,11 +9,13 @@ from typing import BinaryIO
 from pruning.errors import FileRefused
 from pruning.formats import checkpoint, limits, magic, safe
 from pruning.formats.types import Contents, file_name
+from pruning.storage import is_full
 
 OUT_OF_MEMORY = (
     f"needs more than the {limits.MEMORY >> 20:,} MiB of memory that reading may take: "
     "save only the model's state_dict()."
 )
+DISK_FULL = "could not be kept, because the disk is full: free some space and try again."
 TOO_LARGE = (
     f"is larger than the {limits.LARGEST >> 20:,} MiB that are read: "
     "save only the model's state_dict()."
@@ -30,7 +32,10 @@ def guarded(name: str) -> Iterator[None]:
     except MemoryError:
         reason = OUT_OF_MEMORY
     except OSError as error:
-        reason = f"could not be read or kept ({error.strerror}): check the disk and try again."
+        if is_full(error):
+            reason = DISK_FULL
+        else:
+            reason = f"could not be read or kept ({error.strerror}): check the disk and try again."
     # Whatever else a hostile file provokes: one sentence, and the page goes on.
     except Exception as error:
         reason = f"could not be read ({type(error).__name__}): save or download it again."

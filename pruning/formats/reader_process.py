@@ -124,7 +124,11 @@ def main() -> None:
     bind()
     folder = Path(sys.argv[1])
     result = answer(sys.stdin.buffer, sys.argv[2], folder)
-    (folder / "answer.json").write_text(json.dumps(result))
+    try:
+        (folder / "answer.json").write_text(json.dumps(result))
+    except OSError as error:
+        # There may be no room even for that; without an answer it would count as out of memory.
+        sys.exit(error.errno)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Whatever it does becomes an answer or a FileRefused.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -56,6 +57,8 @@ def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> di
                 f"took longer to read than the {limits.WALL:.0f} seconds it may: "
                 "save only the model's state_dict()."
             )
+        if code in (errno.ENOSPC, errno.EDQUOT):
+            raise FileRefused(guard.DISK_FULL)
         return _answer(folder / "answer.json")
     raise AssertionError("guarded either returns or raises")
 
