@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -27,7 +26,7 @@ from pruning.recipe import Recipe
 from pruning.runs import shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
-from pruning.runs.store import DAMAGED, READ_ONLY, Job, Store
+from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, Job, Store
 from pruning.runs.waits import Expected, Wait, expected_seconds, wait_of
 from pruning.storage import default_workspace
 
@@ -142,9 +141,9 @@ def _ensure(place: str) -> bool:
 
 
 def start(recipe: Recipe) -> str:
-    """Queue a run; the new job's id. Each press is a run of its own."""
+    """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago."""
     ensure()
-    return store().submit("run", recipe.to_dict())
+    return store().submit("run", recipe.to_dict(), within=MOMENT)
 
 
 def start_once(recipe: Recipe) -> str:
@@ -168,10 +167,7 @@ def run_of(recipe: Recipe) -> Job | None:
 def start_set(recipes: Sequence[Recipe]) -> str:
     """Queue runs that belong together; the set's id."""
     ensure()
-    id = secrets.token_hex(5)
-    for recipe in recipes:
-        store().submit("run", recipe.to_dict(), batch=id)
-    return id
+    return store().submit_set([recipe.to_dict() for recipe in recipes], within=MOMENT)
 
 
 def runs_of_set(id: str) -> list[Job]:

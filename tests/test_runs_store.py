@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -417,3 +418,40 @@ def test_long_studies_come_last_the_newest_first_and_one_at_a_time(store: Store)
     store.finish(long, "finished")
     assert store.claim(queues=("study",)) is None
     assert store.claim(queues=("long",)).id == first  # type: ignore[union-attr]
+
+
+def test_a_press_that_is_repeated_is_one_run(store: Store) -> None:
+    """At the store, where presses of all tabs and servers meet."""
+    with ThreadPoolExecutor(8) as threads:
+        presses = [threads.submit(store.submit, "run", SPEC, within=60.0) for _ in range(24)]
+        (id,) = {press.result() for press in presses}
+    # Another seed is another run; so is one of a set, and one after a moment.
+    assert store.submit("run", {**SPEC, "seed": 1}, within=60.0) != id
+    assert store.submit("run", SPEC, within=0.0) != id
+    assert store.submit("run", SPEC, batch="set", within=0.0) != id
+    # Asked to stop, or ended: pressing Run means a new one.
+    store.stop(id)
+    again = store.submit("run", SPEC, within=60.0)
+    assert again != id and store.job(again).state == "queued"
+
+
+def test_run_again_after_the_end_is_a_new_run(store: Store) -> None:
+    id = store.submit("run", SPEC, within=60.0)
+    job = store.claim()
+    assert job is not None and store.submit("run", SPEC, within=60.0) == id
+    store.finish(job, "finished", event=FINISHED)
+    assert store.submit("run", SPEC, within=60.0) != id
+
+
+def test_a_set_that_is_asked_for_twice_is_one_set(store: Store) -> None:
+    specs = [{**SPEC, "seed": seed} for seed in range(3)]
+    with ThreadPoolExecutor(4) as threads:
+        presses = [threads.submit(store.submit_set, specs, within=60.0) for _ in range(8)]
+        (id,) = {press.result() for press in presses}
+    assert [job.spec["seed"] for job in store.jobs("run", batch=id)] == [2, 1, 0]
+    assert store.submit_set(specs[:2], within=60.0) != id
+    # The first of them has ended: the set goes on, and is still the same.
+    job = store.claim()
+    assert job is not None
+    store.finish(job, "failed", "It did.")
+    assert store.submit_set(specs, within=60.0) == id

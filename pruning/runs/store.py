@@ -36,6 +36,11 @@ ENDED = ("finished", "failed", "stopped")
 LEASE = 30.0
 """Seconds after its last renewal at which an owner is given up."""
 
+MOMENT = 10.0
+"""Seconds within which equal runs that are asked for are one: a press that was repeated because
+nothing seemed to happen, or made in two tabs.
+"""
+
 BUSY = 10.0
 """Seconds to wait for other writers."""
 
@@ -140,8 +145,12 @@ class Store:
         key: str | None = None,
         priority: int = 0,
         batch: str | None = None,
+        within: float = 0.0,
     ) -> str:
         """Queue a job; its id. Where a job of the same key is live or finished, the id of that one.
+
+        within: seconds; where one of an equal spec was submitted no longer ago, and has not ended,
+        the id of that one. The lock that writers take settles a race of two.
 
         A study's key is completed with all that its answer depends on (weights, code), so answers
         stay true across sessions. Raises RunError for an unknown kind.
@@ -160,14 +169,35 @@ class Store:
             if same is not None:
                 # Its files were deleted: the row alone is no answer, and must free the key.
                 db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (same["id"],))
-            db.execute(
-                "INSERT INTO jobs (id, kind, spec, key, submitted, priority, batch) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (id, kind, text, key, time.time(), priority, batch),
-            )
+            now = time.time()
+            for row in _submitted_since(db, kind, now - within) if within else ():
+                if row["batch"] is None and _goes_on(row) and row["spec"] == text:
+                    return str(row["id"])
+            _insert(db, id, kind, text, key, now, priority, batch)
         # Deleted in that very moment: the row is in a file that nobody will ever read.
         self._check_file()
         return id
+
+    def submit_set(self, specs: Sequence[dict[str, Any]], *, within: float = 0.0) -> str:
+        """Queue runs that belong together, all of them or none; the set's id.
+
+        within: as for `submit`, where a set of equal specs was submitted.
+        """
+        batch = secrets.token_hex(5)
+        texts = [_text(spec) for spec in specs]
+        with self._write() as db:
+            now = time.time()
+            recent: dict[str, list[sqlite3.Row]] = {}
+            for row in _submitted_since(db, "run", now - within) if within else ():
+                if row["batch"] is not None:
+                    recent.setdefault(row["batch"], []).append(row)
+            for earlier, rows in recent.items():
+                if [row["spec"] for row in rows] == texts and any(map(_goes_on, rows)):
+                    return earlier
+            for text in texts:
+                _insert(db, secrets.token_hex(6), "run", text, None, now, 0, batch)
+        self._check_file()
+        return batch
 
     def record_study(self, spec: dict[str, Any], key: str | None, files: Sequence[Path]) -> str:
         """A study that was worked out elsewhere, as a finished one; its id.
@@ -625,6 +655,34 @@ def set_aside(workspace: Path) -> Path:
 
 def _text(spec: dict[str, Any]) -> str:
     return json.dumps(spec, separators=(",", ":"), allow_nan=False)
+
+
+def _insert(
+    db: sqlite3.Connection,
+    id: str,
+    kind: str,
+    text: str,
+    key: str | None,
+    submitted: float,
+    priority: int,
+    batch: str | None,
+) -> None:
+    db.execute(
+        "INSERT INTO jobs (id, kind, spec, key, submitted, priority, batch) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (id, kind, text, key, submitted, priority, batch),
+    )
+
+
+def _submitted_since(db: sqlite3.Connection, kind: str, since: float) -> list[sqlite3.Row]:
+    """Jobs submitted since then, in the order they were queued."""
+    query = "SELECT * FROM jobs WHERE kind = ? AND submitted > ? ORDER BY rowid"
+    return db.execute(query, (kind, since)).fetchall()
+
+
+def _goes_on(row: sqlite3.Row) -> bool:
+    """Whether a job waits or works, and nobody asked it to stop."""
+    return row["state"] in LIVE and row["stopping"] is None
 
 
 def _marks(values: Collection[object]) -> str:
