@@ -275,7 +275,7 @@ def options(entry: Entry, values: dict[str, Any]) -> None:
         named = [f"{words.technique(name)} {value}" for name, value in changed.items()]
         label += ": " + ", ".join(named)
     key = f"options-{entry.kind}-{entry.name}"
-    with st.expander(label, expanded=bool(changed), key=key):
+    with st.expander(words.plain(label), expanded=bool(changed), key=key):
         for option in entry.options:
             widget(entry, option, values)
 
@@ -300,7 +300,7 @@ def widget(entry: Entry, option: Option, values: dict[str, Any]) -> None:
     shown = values.get(option.name, option.default)
     label = words.technique(option.name).capitalize()
     common = {
-        "help": f"{option.help} Default: {option.default}.".strip(),
+        "help": words.plain(f"{option.help} Default: {option.default}.".strip()),
         "key": state.option_key(entry.kind, entry.name, option.name),
     }
 

@@ -350,12 +350,35 @@ def _rewinding(recipe: Recipe) -> str:
     return f"each time rewinding to {weights} and {training}"
 
 
-def plain(text: str) -> str:
-    """Text as Markdown that shows it letter by letter.
+JOINER = "\u2060"
+"""Word joiner: nobody sees it, and what it stands in is no address any more."""
 
-    Names from files and addresses may hold anything: here they make no links, pictures or colours.
+# Streamlit's client looks for these in the text that is left once all escapes are undone: where
+# escaping does not help, a joiner after the first part does.
+_READ_LATER = re.compile(
+    r"(www)(?=\.)"  # autolinks of GitHub's Markdown
+    r"|(:)(?=//)"
+    r"|(?<=[-.+\w])(@)(?=[-\w])"
+    r"|(:)(?=[-+\w]+:)"  # emoji, and :streamlit:
+    r"|(:)(?=material/)",
+    re.IGNORECASE,
+)
+# Of a browser or terminal: what turns the direction of text around, and what cannot be drawn.
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_BLOCK = re.compile(r"^(\d*)([-+=.)])(?=\s|\2|$)")
+"""At the beginning of a line: a list, a rule, or the underline of a heading."""
+
+
+def plain(text: str) -> str:
+    """Text as Markdown that shows it letter by letter. All that comes from a recipe, a link, a
+    file or a name passes through here before it stands on a page.
+
+    It makes no links, pictures, colours, icons, formulas or emoji, whatever it holds.
     """
-    return glued(re.sub(r"([\\`*_{}\[\]()<>#~|$:!])", r"\\\1", " ".join(text.split())))
+    shown = _CONTROLS.sub("", " ".join(text.split()))
+    shown = _READ_LATER.sub(lambda match: match.group() + JOINER, shown)
+    shown = re.sub(r"([\\`*_{}\[\]()<>#~|$:!&])", r"\\\1", shown)
+    return glued(_BLOCK.sub(r"\1\\\2", shown))
 
 
 def glued(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,31 @@ def layout(title: str, dark: bool, height: int = HEIGHT, **more: Any) -> dict[st
     x = {**axis, "showgrid": False, **more.pop("xaxis", {})}
     y = {**axis, **more.pop("yaxis", {})}
     return {**shared, "xaxis": x, "yaxis": y, **more}
+
+
+_NO_TAG = re.compile(
+    r"<(?!(?:/?(?:b|i|sub|sup|extra|br)|/span|span style='color:[#\w(),. ]+;font-weight:400')>)"
+)
+
+
+def harmless(figure: Figure) -> Figure:
+    """The figure with text from others as text: plotly makes links of `<a href=...>`.
+
+    The few tags that our own charts use stay, which link to nothing and fetch nothing.
+    """
+    made: Figure = _harmless(figure)
+    return made
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, str):
+        return _NO_TAG.sub("&lt;", value) if "<" in value else value
+    if isinstance(value, dict):
+        return {name: _harmless(part) for name, part in value.items()}
+    # Numbers come by the thousand, and are all of one kind.
+    if isinstance(value, (list, tuple)) and not (value and isinstance(value[0], (int, float))):
+        return [_harmless(part) for part in value]
+    return value
 
 
 # ---------------------------------------------------------------- labels that keep clear

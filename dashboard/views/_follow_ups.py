@@ -75,8 +75,7 @@ def _rows(job: Job, recipe: Recipe, end: Finished, alive: bool) -> None:
         if finding:
             st.markdown(words.plain(finding))
         if others:
-            table = charts.table(end, others)
-            st.table(table.set_index("run"), border="horizontal")
+            _frame.table(charts.table(end, others))
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             for kind in [kind for kind, run in runs.items() if run is None]:
                 _offer(job, kind, recipes[kind])

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import jobs, models, parts, state, waits, words
-from dashboard.charts import layers, results
+from dashboard.charts import base, layers, results
 from dashboard.charts.prune import history
 from dashboard.components import strip
 from dashboard.components.here import here
@@ -91,7 +91,10 @@ def page_path(name: str) -> str:
 def result_link(id: str, label: str = "Open result") -> None:
     """To a run's own page."""
     st.page_link(
-        page_path("run"), label=label, icon=":material/task_alt:", query_params={"run": id}
+        page_path("run"),
+        label=words.plain(label),
+        icon=":material/task_alt:",
+        query_params={"run": id},
     )
 
 
@@ -481,7 +484,7 @@ def chart(
     table: the chart's numbers, offered below it; None where the page shows them elsewhere.
     small: it is made of many small ones, which a narrow page scrolls sideways.
     """
-    figure = headed(figure)
+    figure = base.harmless(headed(figure))
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     with st.container(key=f"small-{name}") if small else nullcontext():
         st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
@@ -492,6 +495,16 @@ def chart(
             st.dataframe(table, hide_index=True, alt=alt, key=f"table-{name}")
 
         popover("Table", draw, key=f"open-table-{name}", icon=":material/table:")
+
+
+def table(frame: pd.DataFrame) -> None:
+    """A printed table, by its first column. Streamlit reads its cells as Markdown."""
+
+    def cell(value: Any) -> Any:
+        return words.plain(value) if isinstance(value, str) else value
+
+    first, *_ = frame.columns
+    st.table(frame.map(cell).set_index(first), border="horizontal")
 
 
 def download(make: Callable[[], str | bytes], file: str, *, key: str, quiet: bool = True) -> None:

@@ -274,7 +274,7 @@ def advanced(recipe: Recipe) -> None:
     named = [
         f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed
     ]
-    label = f"Advanced: {', '.join(named)}" if named else "Advanced"
+    label = words.plain(f"Advanced: {', '.join(named)}") if named else "Advanced"
     with st.expander(label, expanded=bool(changed), key="form-advanced"):
         starts = {"trained": "the trained weights", "random": "random weights"}
         forms.choice("Start from", "start", STARTS, starts, help=HELP["start"])

@@ -110,7 +110,7 @@ def every_figure(panel: ResultPanel) -> None:
     aspect = table["aspect"]
     # An aspect is written once, above its figures, as in a printed table.
     table["aspect"] = aspect.where(aspect != aspect.shift(), "")
-    st.table(table.set_index("aspect"), border="horizontal")
+    _frame.table(table)
     energy = (
         f"Energy: modelled, {Energy.multiply:g} pJ a float32 multiply and {Energy.add:g} pJ an add "
         "in 45 nm (Horowitz, 2014), memory left out."

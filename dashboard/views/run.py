@@ -76,8 +76,7 @@ def ended(job: Job) -> None:
     if history.result:
         predicted(history, recipe)
         with st.expander("Every stage", icon=":material/steps:"):
-            stages = results.stage_table(history.result, recipe, history.validation)
-            st.table(stages.set_index("measured"), border="horizontal")
+            _frame.table(results.stage_table(history.result, recipe, history.validation))
     if history.trained:
         with st.expander("Every epoch", icon=":material/table:"):
             _run_panel.epochs_table(history)

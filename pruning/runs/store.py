@@ -171,7 +171,7 @@ class Store:
                 db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (same["id"],))
             now = time.time()
             for row in _submitted_since(db, kind, now - within) if within else ():
-                if row["batch"] is None and _goes_on(row) and row["spec"] == text:
+                if row["batch"] is None and _in_progress(row) and row["spec"] == text:
                     return str(row["id"])
             _insert(db, id, kind, text, key, now, priority, batch)
         # Deleted in that very moment: the row is in a file that nobody will ever read.
@@ -192,7 +192,7 @@ class Store:
                 if row["batch"] is not None:
                     recent.setdefault(row["batch"], []).append(row)
             for earlier, rows in recent.items():
-                if [row["spec"] for row in rows] == texts and any(map(_goes_on, rows)):
+                if [row["spec"] for row in rows] == texts and any(map(_in_progress, rows)):
                     return earlier
             for text in texts:
                 _insert(db, secrets.token_hex(6), "run", text, None, now, 0, batch)
@@ -680,7 +680,7 @@ def _submitted_since(db: sqlite3.Connection, kind: str, since: float) -> list[sq
     return db.execute(query, (kind, since)).fetchall()
 
 
-def _goes_on(row: sqlite3.Row) -> bool:
+def _in_progress(row: sqlite3.Row) -> bool:
     """Whether a job waits or works, and nobody asked it to stop."""
     return row["state"] in LIVE and row["stopping"] is None
 
