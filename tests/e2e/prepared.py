@@ -36,7 +36,7 @@ UNSTRUCTURED = [
 ]
 
 
-TICKETS = replace(state.LOTTERY_RECIPE, steps=4, epochs=1, sparsity=0.8)
+TICKETS = replace(state.LOTTERY_RECIPE, steps=3, epochs=1, sparsity=0.8)
 SET = "5e7a5e7a5e"
 """The id of a set of lottery runs."""
 

@@ -103,6 +103,7 @@ def test_little_jumps_on_the_first_visit_of_all(browser: Browser, tmp_path: Path
     assert all(shift < MOST_SHIFT for shift in shifts.values()), shifts
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) -> None:
     recipe = Recipe(model="digits-mlp", epochs=400, lr=0.01)
     open_patiently(tab, f"{app.url}/prune?r={state.encode(recipe)}")
@@ -134,6 +135,7 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
     assert Store(app.home).job(str(run)).state == "stopped"
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> None:
     open_patiently(tab, app.url)
     tab.locator(".st-key-choose-digits-mlp").scroll_into_view_if_needed()
@@ -145,7 +147,7 @@ def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> 
 @pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> None:
     """A lottery, a map and a run at once, seen from every page; `tab` looks at the console."""
-    lottery = replace(state.LOTTERY_RECIPE, steps=6, epochs=3, sparsity=0.7)
+    lottery = replace(state.LOTTERY_RECIPE, steps=2, epochs=3, sparsity=0.7)
     recipe = state.encode(Recipe(model="digits-mlp", epochs=60, seed=77))
     open_patiently(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
     tab.get_by_role("button", name="Find tickets").click()
@@ -156,7 +158,7 @@ def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> N
     tab.wait_for_url(re.compile("run="))
     for name in ("sensitivity", "prune", "model", "inspect", "compare", "structure", "criteria"):
         open_patiently(tab, f"{app.url}/{name}?r={recipe}")
-        tab.wait_for_timeout(1500)  # a few ticks of what refreshes itself
+        tab.wait_for_timeout(1000)  # a tick or two of what refreshes itself
     open_patiently(tab, lottery_url)
     csv = tab.locator(".st-key-lottery-csv").get_by_role("button")
     expect(csv).to_be_visible(timeout=120_000)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
 from e2e import steps
 from e2e.served import Served
 from playwright.sync_api import Page, expect
@@ -15,6 +16,7 @@ from dashboard import state
 from pruning.recipe import Recipe
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_a_lottery_starts_fills_in_and_opens_again(app: Served, tab: Page) -> None:
     quick = state.encode(replace(state.LOTTERY_RECIPE, steps=2, epochs=1, sparsity=0.5))
     steps.open_at(tab, f"{app.url}/lottery?r={state.encode(Recipe(model='digits-mlp'))}&t={quick}")
