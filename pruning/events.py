@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
+from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -365,6 +366,12 @@ def from_json(text: str) -> Event:
     return from_dict(json.loads(text))
 
 
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """A dataclass's annotations, evaluated once: that takes longer than all else of an event."""
+    return get_type_hints(kind)
+
+
 def build(kind: Any, value: Any) -> Any:
     """`value`, as JSON gives it, as the annotated `kind`: dataclass, optional, tuple or plain.
 
@@ -372,7 +379,7 @@ def build(kind: Any, value: Any) -> Any:
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         # Annotations are strings here (`from __future__ import annotations`).
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         fields = {}
         for stored, part in value.items():
             name = RENAMED.get((kind, stored), stored)
