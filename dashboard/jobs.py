@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -18,10 +19,12 @@ from typing import Any
 import streamlit as st
 
 from dashboard import state
+from dashboard.charts.prune import RunHistory
+from dashboard.charts.prune import history as run_history
 from pruning import describe
 from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
-from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
+from pruning.events import Event, Finished, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.runs import shipped
 from pruning.runs import store as store_file
@@ -68,14 +71,15 @@ def store() -> Store:
         return _store(place)
 
 
-@st.cache_resource(max_entries=4)
+# Not Streamlit's cache, which takes longer to find it than most questions take to be answered.
+@lru_cache(maxsize=4)
 def _store(place: str) -> Store:
     return Store(Path(place))
 
 
 def _begin_anew(notice: str) -> None:
     """Forget everything of a store that is no more, and tell every tab."""
-    _store.clear()
+    _store.cache_clear()
     _ensure.clear()
     _notices.append((time.monotonic(), notice))
 
@@ -204,11 +208,6 @@ def exists(id: str) -> bool:
     return True
 
 
-def events(id: str, after: int = 0) -> list[tuple[int, Event]]:
-    """(number, event) of the run's current attempt, past number `after`."""
-    return store().events(id, after)
-
-
 def runs(limit: int = 200) -> list[Job]:
     """Newest first."""
     return _with_recipe(store().jobs("run", limit=limit))
@@ -273,13 +272,12 @@ def facts(run: Job) -> RunFacts | None:
 
 
 def _facts(run: Job) -> RunFacts | None:
-    last = store().last(run.id, Pruned)
-    halted = store().last(run.id, Halted)
+    reached = history(run)
+    steps = [step for _, step in reached.steps]
     # A run that was stopped ends with an earlier step's model, where the last was not trained.
-    if isinstance(halted, Halted):
-        steps = [event for _, event in events(run.id) if isinstance(event, Pruned)]
-        last = next((step for step in steps if step.step == halted.step), None)
-    return describe.facts(recipe_of(run), last) if isinstance(last, Pruned) else None
+    if reached.halted is not None:
+        steps = [step for step in steps if step.step == reached.halted.step][:1]
+    return describe.facts(recipe_of(run), steps[-1]) if steps else None
 
 
 # A page asks this of every run that it lists.
@@ -319,41 +317,112 @@ def wait(job: Job) -> Wait:
 
 
 class _Reader:
-    """The points and tickets of one job. A class because all tabs share how far it has read."""
+    """What pages show of one attempt's events. A class because all tabs share how far it has read.
 
-    def __init__(self, id: str) -> None:
+    Each event is read and parsed once for all of them: a run of twenty minutes has thousands, and
+    every tab of a class looks at it each second.
+    """
+
+    def __init__(self, id: str, attempt: int) -> None:
         self.id = id
+        self.attempt = attempt
         self.last = 0  # number of the last event read
-        self.results: dict[Any, Point | Ticket] = {}
+        self.points: dict[tuple[str, float], Point] = {}
+        self.tickets: list[Ticket] = []
+        self.history = RunHistory()
         self.lock = Lock()
 
-    def read(self) -> list[Point | Ticket]:
-        """All results so far, in order; of a map's cell only the last, which is the most exact."""
-        with self.lock:
-            for number, event in store().events(self.id, self.last):
-                self.last = number
-                if isinstance(event, Point):
-                    self.results[event.layer, event.level] = event
-                elif isinstance(event, Ticket):
-                    self.results[event] = event
-            return list(self.results.values())
+    def read(self) -> _Reader:
+        """Read what came since the last time. What was read before is not changed in place."""
+        # While another tab reads, what it reads comes with the next look: thirty that queue up for
+        # the same rows would each find none. Only the very first look has nothing else to show.
+        if not self.lock.acquire(blocking=self.last == 0):
+            return self
+        try:
+            new = store().events(self.id, self.last, self.attempt)
+            if new:
+                self._add([event for _, event in new])
+                self.last = new[-1][0]
+        finally:
+            self.lock.release()
+        return self
+
+    def _add(self, events: list[Event]) -> None:
+        points = [event for event in events if isinstance(event, Point)]
+        if points:
+            # Of a map's cell only the last counts, which is the most exact.
+            self.points = self.points | {(point.layer, point.level): point for point in points}
+        self.tickets = self.tickets + [event for event in events if isinstance(event, Ticket)]
+        self.history = run_history(events, self.history)
 
 
-@st.cache_resource(max_entries=256)
+@st.cache_resource(max_entries=128)
 def _reader(place: str, id: str, attempt: int) -> _Reader:
-    return _Reader(id)
+    return _Reader(id, attempt)
+
+
+def _read(job: Job) -> _Reader:
+    return _reader(str(default_workspace()), job.id, job.attempt).read()
 
 
 def points(map: Job) -> list[Point]:
     """The cells of a map that are measured by now."""
-    results = _reader(str(default_workspace()), map.id, map.attempt).read()
-    return [result for result in results if isinstance(result, Point)]
+    return list(_read(map).points.values())
 
 
 def tickets(run: Job) -> list[Ticket]:
     """The networks of a lottery that a run has trained so far."""
-    results = _reader(str(default_workspace()), run.id, run.attempt).read()
-    return [result for result in results if isinstance(result, Ticket)]
+    return _read(run).tickets
+
+
+def history(run: Job) -> RunHistory:
+    """What a run did by now. Shared by all tabs: not to be changed."""
+    return _read(run).history
+
+
+# ---------------------------------------------------------------- news of work
+
+
+WORK = "work"
+"""Stands for all runs that wait or work, where single jobs are named."""
+
+FOLLOWED = "news-"
+"""Begins the name of a job whose events are followed, not its state alone."""
+
+WAITING = 2.0
+"""Seconds after which there is another time to tell of a job that waits, and of a study."""
+
+
+def news(ids: Sequence[str]) -> dict[str, str]:
+    """What a part of a page asks to be told about these jobs: their states, and each new event.
+
+    The values are `<state>.<how far>`, as `states` answers them. An id may be WORK.
+    """
+    return states([id if id == WORK else f"{FOLLOWED}{id}" for id in ids])
+
+
+def _news(name: str) -> str:
+    if name != WORK:
+        try:
+            return _news_of([store().job(name.removeprefix(FOLLOWED))])
+        except PruningError:
+            return "deleted"
+    return _news_of(live())
+
+
+def _news_of(runs: Sequence[Job]) -> str:
+    states = [f"{run.id} {run.state} {run.stopping}" for run in runs]
+    state = hashlib.sha256("\n".join(states).encode()).hexdigest()[:12]
+    return f"{state}.{sum(map(_reached, runs))}"
+
+
+def _reached(job: Job) -> int:
+    """A number that grows when there is something new to say of a job that waits or works."""
+    passed = int(time.time() / WAITING)
+    if job.state == "queued":
+        return passed
+    # A page that is drawn marks its map as watched, also while one cell takes long.
+    return _read(job).last + (passed if job.kind == "study" else 0)
 
 
 # ---------------------------------------------------------------- studies
@@ -397,8 +466,11 @@ def forget(what: str, **spec: Any) -> None:
 
 
 def states(ids: Iterable[str]) -> dict[str, str]:
-    """The state of each of these jobs; "deleted" where the store no longer has it."""
-    return {id: _state(id) for id in ids}
+    """The state of each of these jobs; "deleted" where the store no longer has it.
+
+    Of names that `news` makes, what it answers.
+    """
+    return {id: _news(id) if id == WORK or id.startswith(FOLLOWED) else _state(id) for id in ids}
 
 
 def _state(id: str) -> str:

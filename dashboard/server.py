@@ -27,6 +27,9 @@ PATIENCE = 25.0  # seconds until a question is answered in any case: proxies end
 SOON = 1.0  # seconds within which a job may begin without an answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at the store for a question
 MOST_JOBS = 10_000
+APART, FARTHEST = 0.6, 5.0  # seconds between two answers to a tab that say how far a run came
+SHARED = 0.25  # seconds for which all tabs that follow a run share one look at the store
+DRAWINGS = 6.0  # such answers a second, to all tabs together: each draws a part of a page anew
 STYLE = Path(__file__).parent / "page.css"
 
 
@@ -89,10 +92,16 @@ class ChangedMiddleware:
     """Answers a page that waits for jobs once one of them is in another state.
 
     states: ids -> their states. 200: something changed; 204: nothing did in a while, ask again.
+    Where a state is `<state>.<how far>`, another state is told at once, and how far it came in
+    turn: the more tabs follow a run, the farther apart, so that they cost the others nothing.
     """
 
     def __init__(self, app: Asgi, states: Callable[[Iterable[str]], dict[str, str]]) -> None:
         self.app, self.states = app, states
+        self.followers = 0
+        # Name of what is followed -> (its state, when that was seen, in monotonic seconds).
+        self.seen: dict[str, tuple[str, float]] = {}
+        self.lock = asyncio.Lock()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != wait.PATH:
@@ -106,22 +115,53 @@ class ChangedMiddleware:
     async def _changed(self, known: dict[str, str], receive: Any) -> bool | None:
         """Whether a job's state changed in time; None when the browser went away."""
         away = asyncio.ensure_future(_disconnected(receive))
-        pause, begin = FIRST_PAUSE, time.monotonic()
+        follows = any("." in state for state in known.values())
+        self.followers += follows
+        pause, begin = LONGEST_PAUSE if follows else FIRST_PAUSE, time.monotonic()
         soon, until = begin + SOON, begin + PATIENCE
+        turn = begin + self._apart() if follows else begin
         try:
             while time.monotonic() < until:
-                now = await asyncio.to_thread(self.states, known)
+                look = self._shared_look if follows else self._look
+                now = await look(known)
                 if time.monotonic() < soon:
                     # A worker took it at once, which is what the page says of it already.
                     known = {id: _begun(known[id], state) for id, state in now.items()}
-                if now != known:
+                early = time.monotonic() < turn
+                if any(_differ(known[id], state, early) for id, state in now.items()):
                     return True
                 if (await asyncio.wait([away], timeout=pause))[0]:
                     return None
                 pause = min(LONGEST_PAUSE, 1.1 * pause)
             return False
         finally:
+            self.followers -= follows
             away.cancel()
+
+    async def _look(self, ids: Iterable[str]) -> dict[str, str]:
+        return await asyncio.to_thread(self.states, ids)
+
+    async def _shared_look(self, ids: Iterable[str]) -> dict[str, str]:
+        """What all tabs that follow work saw of it a moment ago: it is looked at once for them."""
+        async with self.lock:
+            since = time.monotonic() - SHARED
+            old = [id for id in ids if self.seen.get(id, ("", 0.0))[1] < since]
+            if old:
+                self.seen = {id: pair for id, pair in self.seen.items() if pair[1] >= since}
+                now = await self._look(old)
+                self.seen |= {id: (state, time.monotonic()) for id, state in now.items()}
+            return {id: self.seen[id][0] for id in ids}
+
+    def _apart(self) -> float:
+        """Seconds until a tab is told how far a run came."""
+        return min(FARTHEST, max(APART, self.followers / DRAWINGS))
+
+
+def _differ(known: str, now: str, early: bool) -> bool:
+    """early: how far it came does not count yet."""
+    if early:
+        known, now = known.partition(".")[0], now.partition(".")[0]
+    return known != now
 
 
 def _begun(known: str, now: str) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,13 @@ def source_hash() -> str:
 
 def default_workspace() -> Path:
     """The folder of runs, uploads and maps: $PRUNING_HOME, else `workspace` in the current one."""
-    return Path(os.environ.get("PRUNING_HOME") or "workspace").resolve()
+    return _resolved(os.environ.get("PRUNING_HOME") or "workspace", os.getcwd())
+
+
+@lru_cache(maxsize=8)
+def _resolved(place: str, current: str) -> Path:
+    """Asked for at every step of a page: each time it would ask the disk for every folder of it."""
+    return Path(current, place).resolve()
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def workspace(home: Path) -> Path:
     """With a finished run, the example, and nobody who has the file open."""
     Store(home)
     opened("model")
-    jobs._store.clear()
+    jobs._store.cache_clear()
     return home
 
 

@@ -16,6 +16,7 @@ from pages import opened, texts
 
 import pruning
 from dashboard import jobs, server, waits
+from dashboard.charts import prune
 from dashboard.components import base, wait
 from dashboard.views import _frame
 from pruning.events import Epoch, Halting, Measured, Pruned
@@ -211,7 +212,7 @@ def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:
     """
     recipe = Recipe(sparsity=0.5, epochs=2)
     events = list(pruning.run(recipe, toy("mlp")))
-    said = [_frame._reached(events[:count]) for count in range(len(events) + 1)]
+    said = [_frame._reached(prune.history(events[:count])) for count in range(len(events) + 1)]
     assert all(said)
     first = next(i for i, event in enumerate(events) if isinstance(event, Measured))
     assert all(parts == ["measuring the dense model"] for parts in said[: first + 1])
@@ -220,7 +221,7 @@ def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:
         assert parts == ["step 1 of 1", "trained; measuring and timing the result"]
     untrained = list(pruning.run(Recipe(sparsity=0.5), toy("mlp")))
     pruned = next(i for i, event in enumerate(untrained) if isinstance(event, Pruned))
-    assert _frame._reached(untrained[: pruned + 1]) == [
+    assert _frame._reached(prune.history(untrained[: pruned + 1])) == [
         "step 1 of 1",
         "measuring and timing the result",
     ]

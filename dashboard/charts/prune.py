@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -31,6 +31,9 @@ from pruning.recipe import Recipe
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
 
+MOST_POINTS = 160
+"""Of a live curve."""
+
 STAGES = {
     "pruned": "Pruned",
     "recalibrated": "BatchNorm recalibrated",
@@ -43,12 +46,17 @@ STAGES = {
 class RunHistory:
     """A run's events so far, sorted by what curves need. Each list holds (epochs done, event).
 
-    epochs: that the run will train in all, without its controls; dense: on test data;
+    epochs: that the run will train in all, without its controls; planned: with them, None before
+    it began; passes, training: epochs trained by now, controls' too, and their seconds; dense: on
+    test data;
     dense_validation, dense_validation_loss: the same model on the data that epochs are measured on,
     which runs before November 2026 did not measure; seconds: that a pass over the test data takes.
     """
 
     epochs: int = 0
+    planned: int | None = None
+    passes: int = 0
+    training: float = 0.0
     dense: Measurement | None = None
     dense_validation: Accuracy | None = None
     dense_validation_loss: float | None = None
@@ -89,12 +97,19 @@ class RunHistory:
         return self.epochs > 0
 
 
-def history(events: Iterable[Event]) -> RunHistory:
-    """The events of one attempt at a run."""
-    run = RunHistory()
+def history(events: Iterable[Event], before: RunHistory | None = None) -> RunHistory:
+    """The events of one attempt at a run.
+
+    before: the history that they continue; it stays as it is, for somebody may be reading it.
+    """
+    run = RunHistory() if before is None else _copied(before)
     for event in events:
+        if isinstance(event, Epoch):
+            run.passes += 1
+            run.training += event.seconds
         match event:
             case Started():
+                run.planned = event.epochs
                 run.epochs = event.epochs - control_epochs(event.recipe)
             case Measured(stage="dense"):
                 run.dense = event.measurement
@@ -118,6 +133,16 @@ def history(events: Iterable[Event]) -> RunHistory:
             case Halted():
                 run.halted = event
     return run
+
+
+def _copied(run: RunHistory) -> RunHistory:
+    """With lists of its own; the events in them are frozen."""
+    lists: dict[str, Any] = {
+        each.name: list(getattr(run, each.name))
+        for each in fields(run)
+        if isinstance(getattr(run, each.name), list)
+    }
+    return replace(run, **lists)
 
 
 def control_epochs(recipe: dict[str, Any]) -> int:
@@ -162,10 +187,22 @@ def curves(
     }
 
 
+def _points_shown(trained: Sequence[tuple[int, Epoch]]) -> list[tuple[int, Epoch]]:
+    """The epochs that a curve is drawn through: of very many every second, fourth ... and the last.
+
+    A panel has no more pixels, and each of them is sent to every tab whenever the run goes on. The
+    table has all.
+    """
+    apart = 1
+    while len(trained) > MOST_POINTS * apart:
+        apart *= 2  # doubled, so that the points drawn before stay among those drawn now
+    return [*trained[:-1:apart], *trained[-1:]]
+
+
 def _accuracy(run: RunHistory) -> dict[str, Any]:
     """Validation and its dense line; test as diamonds, dense's own at epoch 0 in neutral colour."""
     validation = []
-    for epoch, event in run.trained:
+    for epoch, event in _points_shown(run.trained):
         if event.accuracy:
             share = words.percent(event.accuracy)
             text = f"After epoch {epoch}: {share} of the validation examples right."
@@ -273,7 +310,7 @@ def _accuracy_point(epoch: int, accuracy: Accuracy, text: str) -> list[Any]:
 def _loss(run: RunHistory) -> dict[str, Any]:
     validation = []
     training = []
-    for epoch, event in run.trained:
+    for epoch, event in _points_shown(run.trained):
         text = f"Loss in epoch {epoch}: {event.train_loss:.3f} on training data (dashed)."
         training.append([epoch, event.train_loss, None, None, text])
         if event.loss is not None:

@@ -17,9 +17,6 @@ from pruning.recipe import Recipe
 from pruning.runs import follow_ups
 from pruning.runs.store import Job
 
-TICK = 1.0  # seconds between two looks at comparison runs that work
-
-
 # ---------------------------------------------------------------- a stopped run
 
 
@@ -59,8 +56,8 @@ def comparison_runs(job: Job, recipe: Recipe, end: Finished) -> None:
     if job.state != "finished" or not recipes:
         return
     runs = {kind: jobs.run_of(wanted) for kind, wanted in recipes.items()}
-    alive = any(run and run.state in jobs.LIVE for run in runs.values())
-    st.fragment(_rows, run_every=TICK if alive else None)(job, recipe, end, alive)
+    live = [run.id for run in runs.values() if run and run.state in jobs.LIVE]
+    _frame.live_part(f"comparison-{job.id}", live, _rows, job, recipe, end, bool(live))
 
 
 def _rows(job: Job, recipe: Recipe, end: Finished, alive: bool) -> None:

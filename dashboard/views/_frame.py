@@ -14,13 +14,12 @@ import streamlit as st
 
 from dashboard import jobs, models, parts, state, waits, words
 from dashboard.charts import base, layers, results
-from dashboard.charts.prune import history
+from dashboard.charts.prune import RunHistory
 from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
 from pruning.errors import Damaged, PruningError
-from pruning.events import Epoch, Event, Measured, Pruned, Started
 from pruning.runs.store import Job
 
 HERE = Path(__file__).parent
@@ -324,7 +323,7 @@ def follow() -> None:
         wait(_live(state.expected()), _nothing, key="awaiting")
     if jobs.live():
         with st.bottom:
-            _work()
+            live_part("work", [jobs.WORK], _work)
 
 
 def _live(ids: Iterable[str]) -> dict[str, str]:
@@ -338,7 +337,25 @@ def _nothing() -> None:
     """Nothing is changed: what was waited for shows when the page is drawn."""
 
 
-@st.fragment(run_every=1.0)
+def live_part(key: str, ids: Sequence[str], draw: Callable[..., None], *args: Any) -> None:
+    """Draw a part of the page now, and anew whenever there is news of these jobs.
+
+    On a timer each tab would draw it each second, whether or not there is anything new.
+    """
+
+    def whole() -> None:
+        if not ids:
+            draw(*args)
+            return
+        with st.container(gap=None):
+            # Asked before it is drawn: what comes meanwhile is told at once.
+            wait(jobs.news(ids), _nothing, key=f"news-{key}")
+            with st.container():
+                draw(*args)
+
+    st.fragment(whole)()
+
+
 def _work() -> None:
     """At most three lines: sets of runs first, then single runs."""
     with guarded():
@@ -428,39 +445,32 @@ def progress(job: Job) -> str:
     """
     if job.state == "queued":
         return waits.place(jobs.wait(job))
-    events = [event for _, event in jobs.events(job.id)]
+    history = jobs.history(job)
     if job.stopping and job.state == "running":
-        return results.stopping(history(events))
-    return " · ".join([job.state, *_reached(events)])
+        return results.stopping(history)
+    return " · ".join([job.state, *_reached(history)])
 
 
-def _reached(events: list[Event]) -> list[str]:
+def _reached(run: RunHistory) -> list[str]:
     """How far a run came; or what it measures, before and after, which may take longer."""
-    started = next((e for e in events if isinstance(e, Started)), None)
-    pruned = [e for e in events if isinstance(e, Pruned)]
-    epochs = [e for e in events if isinstance(e, Epoch)]
+    step = run.steps[-1][1] if run.steps else None
     # Lottery tickets train the dense network before they measure it.
-    if started is None or not (pruned or epochs or _measured_dense(events)):
+    if run.planned is None or not (step or run.passes or run.dense):
         return ["measuring the dense model"]
-    if not pruned and not epochs:  # what comes next scores units, or trains
+    if not step and not run.passes:  # what comes next scores units, or trains
         return ["the dense model is measured"]
     parts = []
-    if pruned:
-        parts.append(f"step {pruned[-1].step} of {pruned[-1].steps}")
-    if pruned and not started.epochs and pruned[-1].step == pruned[-1].steps:
+    if step:
+        parts.append(f"step {step.step} of {step.steps}")
+    if step and not run.planned and step.step == step.steps:
         return [*parts, "measuring and timing the result"]
-    if epochs and len(epochs) >= started.epochs:
+    if run.passes and run.passes >= run.planned:
         return [*parts, "trained; measuring and timing the result"]
-    if started.epochs and epochs:
-        mean = sum(e.seconds for e in epochs) / len(epochs)
-        remaining = mean * (started.epochs - len(epochs))
-        parts.append(f"epoch {len(epochs)} of {started.epochs}")
+    if run.planned and run.passes:
+        remaining = run.training / run.passes * (run.planned - run.passes)
+        parts.append(f"epoch {run.passes} of {run.planned}")
         parts.append(f"about {words.seconds(remaining)} of training remaining")
     return parts
-
-
-def _measured_dense(events: list[Event]) -> bool:
-    return any(isinstance(event, Measured) and event.stage == "dense" for event in events)
 
 
 # ---------------------------------------------------------------- charts

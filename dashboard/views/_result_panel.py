@@ -49,7 +49,7 @@ def why_unmeasured(job: Job, recipe: Recipe) -> str:
     """Why the run lacks figures that others have."""
     if job.state != "stopped":
         return reasons.NOT_IN_THIS_RUN
-    halted = _run_panel.history_of(job.id).halted
+    halted = jobs.history(job).halted
     rest = follow_ups.continued(recipe, job.id, halted) if halted else None
     return reasons.why_stopped(can_continue=rest is not None)
 

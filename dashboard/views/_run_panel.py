@@ -15,7 +15,6 @@ from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.store import Job
 
-TICK = 0.6  # seconds between two looks at a run
 NEW = 5.0  # seconds in which a run counts as just started: its curves come into view
 
 
@@ -24,10 +23,6 @@ def start(recipe: Recipe) -> None:
         state.open_run(jobs.start(recipe))
     except PruningError as error:
         state.warn(str(error))
-
-
-def history_of(id: str) -> RunHistory:
-    return prune.history(event for _, event in jobs.events(id))
 
 
 def name(job: Job) -> str:
@@ -40,7 +35,7 @@ def name(job: Job) -> str:
 
 def follow(id: str) -> None:
     """A run that waits or works: drawn anew by itself, the same in every tab that looks at it."""
-    st.fragment(_look, run_every=TICK)(id)
+    _frame.live_part(f"run-{id}", [id], _look, id)
 
 
 def _look(id: str) -> None:
@@ -48,7 +43,7 @@ def _look(id: str) -> None:
         job = jobs.job(id)
         if job.state not in jobs.LIVE:
             st.rerun()  # the whole page: what it shows of a run that ended is another thing
-        history = history_of(id)
+        history = jobs.history(job)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"## {name(job)}", width="stretch")
             st.button(

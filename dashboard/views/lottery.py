@@ -18,7 +18,6 @@ from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
 from pruning.runs.store import Job
 
-TICK = 1.0  # seconds between two looks at a set that is running
 RECENT = 40  # finished runs that the estimate of the time looks at
 EXAMPLE = "digits-mlp"  # a model with data, offered where the current one has none
 HEIGHT = 400  # pixels of the place that waits for the first chart
@@ -273,8 +272,8 @@ def lottery_set(id: str) -> None:
             f"There is no set of runs {id!r} in this workspace: it was deleted, "
             "or belongs to another one. Find new tickets."
         )
-    alive = any(job.state in jobs.LIVE for job in runs)
-    st.fragment(watch, run_every=TICK if alive else None)(id, alive)
+    live = [job.id for job in runs if job.state in jobs.LIVE]
+    _frame.live_part(f"set-{id}", live, watch, id, bool(live))
 
 
 def watch(id: str, alive: bool) -> None:

@@ -199,7 +199,7 @@ def ended(id: str) -> None:
     if job.state == "failed":
         text = f"Failed: {job.message or 'it did not say why.'}"
     elif job.state == "stopped":
-        text = results.stopped(_run_panel.history_of(id))
+        text = results.stopped(jobs.history(job))
     elif end:
         text = results.verdict(end, jobs.recipe_of(job), jobs.facts(job))
     else:
@@ -219,7 +219,7 @@ def run(id: str) -> None:
         _run_panel.follow(id)
     elif state.watched() == id:
         ended(id)
-        history = _run_panel.history_of(id)
+        history = jobs.history(job)
         if history.dense:
             _run_panel.tiles(history)
         _run_panel.curves(job, history)

@@ -59,7 +59,7 @@ def others() -> None:
 
 def ended(job: Job) -> None:
     recipe = jobs.recipe_of(job)
-    history = _run_panel.history_of(job.id)
+    history = jobs.history(job)
     with st.container(gap="xsmall"):  # all that one looks for stands on one screen
         heading(job, recipe, history)
         standing(job, recipe, history)

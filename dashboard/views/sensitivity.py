@@ -24,7 +24,6 @@ from pruning.recipe import Recipe
 from pruning.runs.store import Job
 from pruning.sensitivity_map import planning
 
-TICK = 0.5  # seconds between two looks at a map that is being measured
 SMALL = 1000  # validation images up to which every one is asked straight away
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 HEIGHT = 420  # pixels
@@ -68,9 +67,9 @@ def page() -> None:
         if all(row.fixed for row in rows):
             granularity = words.capitalized(recipe.granularity)
             raise PruningError(f"{granularity} fits no layer of this model: choose another one.")
-        alive = any(job.state in jobs.LIVE for job in maps)
+        live = [job.id for job in maps if job.state in jobs.LIVE]
         ids = [job.id for job in maps]
-        st.fragment(watch, run_every=TICK if alive else None)(recipe, asked, ids, rows, alive)
+        _frame.live_part("map", live, watch, recipe, asked, ids, rows, bool(live))
 
 
 def measurable(recipe: Recipe) -> bool:

@@ -270,24 +270,33 @@ class Store:
         with self._read() as db:
             return self._readable(db.execute(query, (*values, limit)))
 
+    def newest(self, state: str) -> tuple[int, float | None]:
+        """(how many jobs are in a state, when the last of them ended): whether there are others."""
+        query = "SELECT COUNT(*), MAX(ended) FROM jobs WHERE state = ?"
+        with self._read() as db:
+            count, ended = db.execute(query, (state,)).fetchone()
+        return int(count), ended
+
     def jobs_of(self, kind: str, spec: dict[str, Any]) -> list[Job]:
         """The jobs of exactly this spec, newest first."""
         query = "SELECT * FROM jobs WHERE kind = ? AND spec = ? ORDER BY submitted DESC, rowid DESC"
         with self._read() as db:
             return self._readable(db.execute(query, (kind, _text(spec))))
 
-    def events(self, id: str, after: int = 0) -> list[tuple[int, Event]]:
-        """(number, event) of the current attempt, past number `after`, in order.
+    def events(
+        self, id: str, after: int = 0, attempt: int | None = None
+    ) -> list[tuple[int, Event]]:
+        """(number, event) of an attempt, past number `after`, in order.
 
-        Numbers count from 1.
+        Numbers count from 1. attempt: None for the current one.
         """
         query = (
-            "SELECT number, body FROM events JOIN jobs "
-            "ON jobs.id = events.job AND jobs.attempt = events.attempt "
+            "SELECT number, body FROM events JOIN jobs ON jobs.id = events.job "
+            "AND events.attempt = COALESCE(?, jobs.attempt) "
             "WHERE job = ? AND number > ? ORDER BY number"
         )
         with self._read() as db:
-            rows = db.execute(query, (id, after)).fetchall()
+            rows = db.execute(query, (attempt, id, after)).fetchall()
         events = [(row["number"], self._event(id, row["body"])) for row in rows]
         return [(number, event) for number, event in events if event is not None]
 

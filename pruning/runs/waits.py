@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -14,6 +16,10 @@ from pruning.runs.store import Job, Store
 
 RECENT = 400
 """Ended jobs that are looked at, newest first: older ones are of another workbench."""
+
+
+MANY, AGE = 50, 2.0
+"""Past jobs beyond which they are read anew only after so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,45 @@ def wait_of(store: Store, job: Job, slots: int) -> Wait:
     return Wait(expected, place=place, begins=min(free))
 
 
-def _finished(store: Store) -> list[Job]:
-    return store.jobs(states=("finished",), limit=RECENT)
+@dataclass(frozen=True)
+class _Past:
+    """Finished jobs as they were read last. newest: what tells whether more have finished; read:
+    when, in monotonic seconds.
+
+    answers: (kind, spec as text) -> what they say of it.
+    """
+
+    newest: tuple[int, float | None]
+    jobs: list[Job]
+    read: float
+    answers: dict[tuple[str, str], Expected | None] = field(default_factory=dict)
 
 
-def _expected(past: Iterable[Job], kind: str, spec: dict[str, Any]) -> Expected | None:
+_past: dict[Path, _Past] = {}
+"""Store -> its past: pages ask at each move of a slider, and jobs finish seldom."""
+
+
+def _finished(store: Store) -> _Past:
+    newest = store.newest("finished")
+    past = _past.get(store.file)
+    # One more among many changes no median: a class finishes several a second.
+    if past is not None and len(past.jobs) > MANY and time.monotonic() - past.read < AGE:
+        return past
+    if past is None or past.newest != newest:
+        past = _Past(newest, store.jobs(states=("finished",), limit=RECENT), time.monotonic())
+        _past.clear()  # of one store at a time: a process has one
+        _past[store.file] = past
+    return past
+
+
+def _expected(past: _Past, kind: str, spec: dict[str, Any]) -> Expected | None:
+    asked = (kind, json.dumps(spec, sort_keys=True))
+    if asked not in past.answers:
+        past.answers[asked] = _by_past(past.jobs, kind, spec)
+    return past.answers[asked]
+
+
+def _by_past(past: Iterable[Job], kind: str, spec: dict[str, Any]) -> Expected | None:
     alike = [job for job in past if job.kind == kind and job.started and job.ended]
     for same_model in (True, False):
         scaled = [_scaled(job, spec, same_model) for job in alike]

@@ -1,0 +1,182 @@
+"""A run that works, as thirty tabs look at it: read once, told in turn, and sent in small."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from pages import opened
+
+from dashboard import jobs, server
+from dashboard.charts import prune
+from dashboard.components import wait
+from pruning import events
+from pruning.events import Epoch, Halted, Point, Started
+from pruning.recipe import Recipe
+from pruning.runs.store import Job, Store
+from tests.test_views_waits import answered
+
+RECIPE = Recipe(model="digits-mlp", sparsity=0.5, epochs=9)
+
+
+def epoch(number: int) -> Epoch:
+    return Epoch(0, number, 9, 0.1, 0.2, None, 0.5, 0.02, 1.0)
+
+
+def working(store: Store, kind: str = "run") -> Job:
+    spec = RECIPE.to_dict() if kind == "run" else {"what": "card", "model": "tiny"}
+    store.submit(kind, spec)
+    job = store.claim(queues=(kind,))
+    assert job is not None
+    return job
+
+
+# ---------------------------------------------------------------- read once
+
+
+def test_each_event_is_parsed_once_however_often_it_is_looked_at(home: Path, monkeypatch) -> None:
+    parsed: list[str] = []
+    real = events.from_json
+    monkeypatch.setattr(events, "from_json", lambda text: parsed.append(text) or real(text))
+    store = Store()
+    job = working(store)
+    written: list[events.Event] = [Started(RECIPE.to_dict(), {}, 9)]
+    store.append(job, written[0])
+    for number in range(1, 8):
+        written.append(epoch(number))
+        store.append(job, written[-1])
+        for _ in range(5):  # five tabs
+            shown = jobs.history(job)
+    assert len(parsed) == len(written)
+    assert shown == prune.history(written)
+
+
+def test_what_a_tab_draws_from_does_not_grow_under_it(home: Path) -> None:
+    store = Store()
+    job = working(store)
+    store.append(job, epoch(1))
+    before = jobs.history(job)
+    store.append(job, epoch(2))
+    assert (before.done, jobs.history(job).done) == (1, 2)
+    store.append(job, Point("a", 0.5, 10, 5, "estimate", None, 1.0, 1.0))
+    points = jobs.points(job)
+    store.append(job, Point("a", 0.5, 10, 5, "exact", None, 1.1, 1.0))
+    assert [point.tier for point in (*points, *jobs.points(job))] == ["estimate", "exact"]
+
+
+def test_a_second_attempt_is_read_from_its_own_first_event(home: Path) -> None:
+    store = Store()
+    first = working(store, "study")
+    for number in range(1, 4):
+        store.append(first, epoch(number))
+    assert jobs.history(first).done == 3
+    store.release(first)
+    second = store.claim(queues=("study",))
+    assert second is not None and second.attempt == 2
+    store.append(second, epoch(1))
+    assert (jobs.history(second).done, jobs.history(first).done) == (1, 3)
+
+
+# ---------------------------------------------------------------- told in turn
+
+
+def test_news_tell_states_from_progress(home: Path) -> None:
+    store = Store()
+    job = working(store)
+    asked = [job.id, jobs.WORK]
+    names = [f"{jobs.FOLLOWED}{job.id}", jobs.WORK]
+
+    def look() -> list[tuple[str, str]]:
+        news = jobs.news(asked)
+        assert list(news) == names
+        # They survive the address that carries them.
+        question = parse_qs(wait.question(news).partition("?")[2])[wait.JOBS][0]
+        assert wait.asked(question) == news == jobs.states(news)
+        return [(state, reached) for state, _, reached in map(_parts, news.values())]
+
+    first = look()
+    store.append(job, epoch(1))
+    second = look()
+    assert all(a[0] == b[0] and a[1] != b[1] for a, b in zip(first, second, strict=True))
+    store.stop(job.id)
+    third = look()
+    assert all(a[0] != b[0] for a, b in zip(second, third, strict=True))
+    store.finish(job, "stopped", "Stopped.", Halted(0, 1))
+    assert all(a[0] != b[0] for a, b in zip(third, look(), strict=True))
+    assert jobs.news(["nowhere"]) == {f"{jobs.FOLLOWED}nowhere": "deleted"}
+
+
+def _parts(value: str) -> tuple[str, str, str]:
+    return value.partition(".")
+
+
+def test_another_state_is_told_at_once_and_progress_in_turn(monkeypatch) -> None:
+    monkeypatch.setattr(server, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(server, "SHARED", 0.0)
+    monkeypatch.setattr(server, "APART", 60.0)
+    looks = iter([{"a": "s.2"}] * 5 + [{"a": "t.2"}, {"a": "never asked"}])
+    assert answered({"a": "s.1"}, lambda _: next(looks)) == 200
+    assert next(looks) == {"a": "never asked"}
+    monkeypatch.setattr(server, "APART", 0.0)
+    monkeypatch.setattr(server, "DRAWINGS", 1e9)
+    looks = iter([{"a": "s.1"}, {"a": "s.2"}, {"a": "never asked"}])
+    assert answered({"a": "s.1"}, lambda _: next(looks)) == 200
+    assert next(looks) == {"a": "never asked"}
+
+
+def test_many_tabs_share_a_look_and_wait_for_their_turn(monkeypatch) -> None:
+    monkeypatch.setattr(server, "SHARED", 60.0)
+    asked: list[list[str]] = []
+
+    def states(ids: Iterable[str]) -> dict[str, str]:
+        asked.append(list(ids))
+        return dict.fromkeys(asked[-1], "s.1")
+
+    async def all_tabs() -> list[dict[str, str]]:
+        middleware = server.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+        looks = [middleware._shared_look({"a": "", "b": ""}) for _ in range(30)]
+        return list(await asyncio.gather(*looks))
+
+    assert asyncio.run(all_tabs()) == [{"a": "s.1", "b": "s.1"}] * 30
+    assert asked == [["a", "b"]]
+    middleware = server.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+    apart = []
+    for middleware.followers in (1, 12, 30, 300):
+        apart.append(middleware._apart())
+    assert apart == [server.APART, 12 / server.DRAWINGS, 30 / server.DRAWINGS, server.FARTHEST]
+
+
+def test_a_page_asks_for_news_of_runs_and_ticks_no_more(home: Path) -> None:
+    store = Store()
+    job = working(store)
+    store.append(job, Started(RECIPE.to_dict(), {}, 9))
+    page = opened("prune", run=job.id)
+    components = [element.proto for element in page.get("bidi_component")]
+    data = [json.loads(component.json or "null") or {} for component in components]
+    questions = [one.get("question") for one in data if isinstance(one, dict)]
+    followed = [
+        wait.asked(parse_qs(one.partition("?")[2])[wait.JOBS][0]) for one in questions if one
+    ]
+    names = {name for known in followed for name in known}
+    assert {f"{jobs.FOLLOWED}{job.id}", jobs.WORK} <= names
+
+
+# ---------------------------------------------------------------- sent in small
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, prune.MOST_POINTS, prune.MOST_POINTS + 1, 5000])
+def test_a_curve_of_many_epochs_is_drawn_through_some(count: int) -> None:
+    trained: list[Any] = [(number, epoch(number)) for number in range(1, count + 1)]
+    shown = prune._points_shown(trained)
+    assert len(shown) <= prune.MOST_POINTS + 1
+    assert shown[:1] == trained[:1] and shown[-1:] == trained[-1:]
+    if count <= prune.MOST_POINTS:
+        assert shown == trained
+    # As the run goes on, points are added at its end, and others are left out: none comes between.
+    longer = prune._points_shown([*trained, (count + 1, epoch(count + 1))])
+    assert set(longer[:-1]) <= set(shown)
