@@ -1,0 +1,224 @@
+"""A tab without a browser: Streamlit's own protocol over a websocket, as its client speaks it.
+
+What a browser does by itself is done here too, because the server pays for it: fragments that are
+drawn anew on a timer, the question of an element that waits for jobs, and the cache of messages
+that are not sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.Delta_pb2 import Delta
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.asyncio.client import ClientConnection, connect
+
+PREFIX = "$$STREAMLIT_INTERNAL_KEY"
+FINISHED = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
+CHANGED = 200
+"""Status of an answer that says that a job changed."""
+
+
+@dataclass
+class Component:
+    """An element of ours on the page. fragment: "" where it belongs to the whole page."""
+
+    id: str
+    name: str
+    fragment: str
+    data: Any
+
+
+@dataclass
+class Tab:
+    """One tab. url: of the server, without a slash at the end.
+
+    messages, bytes: that came; reruns: of the script or a part that came to their end; cut: that
+    another began before; errors: texts of error elements; components: key -> element.
+    """
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    messages: int = 0
+    bytes: int = 0
+    reruns: int = 0
+    cut: int = 0
+    errors: list[str] = field(default_factory=list)
+    components: dict[str, Component] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._cache: dict[str, ForwardMsg] = {}
+        self._page = ""
+        self._query = ""
+        self._timers: dict[str, asyncio.Task[None]] = {}
+        self._waits: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._watchers: list[tuple[Callable[[str], bool], asyncio.Future[float]]] = []
+        self._reader: asyncio.Task[None] | None = None
+
+    async def open(self, query: str) -> None:
+        """Open the page with this query of its address, and draw it once."""
+        address = urlsplit(self.url)
+        self._query = query
+        self._socket: ClientConnection = await connect(
+            f"ws://{address.netloc}/_stcore/stream",
+            subprotocols=["streamlit"],  # type: ignore[list-item]
+            additional_headers={"Origin": self.url, **self.headers},
+            max_size=None,
+            ping_interval=None,
+        )
+        self._reader = asyncio.create_task(self._read())
+        await self.rerun()
+
+    async def close(self) -> None:
+        tasks = [*self._timers.values(), *(task for _, task in self._waits.values())]
+        tasks += [self._reader] if self._reader else []
+        await self._socket.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def rerun(self, fragment: str = "", *, timer: bool = False, **trigger: Any) -> None:
+        """Ask for the page, or the part of that id. trigger: id of a widget -> its JSON."""
+        message = BackMsg()
+        state = message.rerun_script
+        state.query_string = self._query
+        state.page_script_hash = self._page
+        state.fragment_id = fragment
+        state.is_auto_rerun = timer
+        state.cached_message_hashes.extend(self._cache)
+        state.context_info.url = f"{self.url}/"
+        state.context_info.color_scheme = "light"
+        for id, value in trigger.items():
+            widget = state.widget_states.widgets.add()
+            widget.id = id
+            widget.json_trigger_value = json.dumps(value)
+        await self._socket.send(message.SerializeToString())
+
+    async def trigger(self, key: str, event: str, value: Any) -> None:
+        """What `setTriggerValue` of a component does."""
+        component = self.components[key]
+        payload = [{"event": event, "value": value}]
+        await self.rerun(component.fragment, **{f"{PREFIX}_{component.id}__events": payload})
+
+    def shows(self, accepts: Callable[[str], bool]) -> asyncio.Future[float]:
+        """When (time.perf_counter) a text came that is accepted, and the drawing had ended."""
+        future = asyncio.get_running_loop().create_future()
+        self._watchers.append((accepts, future))
+        return future
+
+    async def until(self, holds: Callable[[], bool], seconds: float = 60.0) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError(f"not within {seconds:.0f} s; shown are {[*self.components]}")
+            await asyncio.sleep(0.02)
+
+    # ---------------------------------------------------------------- what comes
+
+    async def _read(self) -> None:
+        seen: list[asyncio.Future[float]] = []
+        async for data in self._socket:
+            assert isinstance(data, bytes)
+            self.messages += 1
+            self.bytes += len(data)
+            message = ForwardMsg.FromString(data)
+            if message.HasField("ref_hash"):
+                message = self._cache[message.ref_hash]
+            elif message.metadata.cacheable:
+                self._cache[message.hash] = message
+            kind = message.WhichOneof("type")
+            if kind == "delta":
+                self._draw(message.delta, seen)
+            elif kind == "new_session":
+                self._page = message.new_session.page_script_hash
+            elif kind == "page_info_changed":
+                self._query = message.page_info_changed.query_string
+            elif kind == "auto_rerun":
+                self._start_timer(message.auto_rerun.fragment_id, message.auto_rerun.interval)
+            elif kind == "stop_auto_rerun":
+                self._stop_timers()
+            elif kind == "script_finished" and message.script_finished not in FINISHED:
+                self.cut += 1
+            elif kind == "script_finished":
+                self.reruns += 1
+                now = time.perf_counter()
+                for future in seen:
+                    if not future.done():
+                        future.set_result(now)
+                seen.clear()
+
+    def _draw(self, delta: Delta, seen: list[asyncio.Future[float]]) -> None:
+        element = delta.new_element
+        kind = element.WhichOneof("type")
+        if kind == "bidi_component":
+            part = element.bidi_component
+            key = part.id.rpartition("-")[2] if part.component_name != "wait" else part.id
+            data = json.loads(part.json) if part.json else None
+            self.components[key] = Component(part.id, part.component_name, delta.fragment_id, data)
+            if part.component_name == "wait" and data:
+                self._wait(key, data["question"])
+        elif kind == "alert" and element.alert.format == element.alert.ERROR:
+            self.errors.append(element.alert.body)
+        elif kind == "exception":
+            self.errors.append(element.exception.message)
+        elif kind == "markdown":
+            text = element.markdown.body
+            for pair in [pair for pair in self._watchers if pair[0](text)]:
+                self._watchers.remove(pair)
+                seen.append(pair[1])
+
+    # ---------------------------------------------------------------- what a browser does by itself
+
+    def _start_timer(self, fragment: str, seconds: float) -> None:
+        if fragment in self._timers:
+            self._timers[fragment].cancel()
+        self._timers[fragment] = asyncio.create_task(self._tick(fragment, seconds))
+
+    def _stop_timers(self) -> None:
+        for task in self._timers.values():
+            task.cancel()
+        self._timers.clear()
+
+    async def _tick(self, fragment: str, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self.rerun(fragment, timer=True)
+
+    def _wait(self, key: str, question: str | None) -> None:
+        before = self._waits.get(key)
+        if before and before[0] == question:
+            return
+        if before:
+            before[1].cancel()
+            del self._waits[key]
+        if question:
+            self._waits[key] = (question, asyncio.create_task(self._ask(key, question)))
+
+    async def _ask(self, key: str, question: str) -> None:
+        """The answer comes when a job changed (200), or after a while (204)."""
+        with suppress(OSError, KeyError):
+            while await get(self.url, question, self.headers) != CHANGED:
+                pass
+            await self.trigger(key, "changed", question)
+
+
+async def get(url: str, path: str, headers: dict[str, str] | None = None) -> int:
+    """The status of an answer."""
+    address = urlsplit(url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        lines = {"Host": address.netloc, "Connection": "close", **(headers or {})}
+        text = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"GET {path} HTTP/1.1\r\n{text}\r\n".encode())
+        status = await reader.readline()
+        return int(status.split()[1])
+    finally:
+        writer.close()
