@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock, RLock
@@ -29,8 +30,8 @@ from pruning.recipe import Recipe
 from pruning.runs import shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
-from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, Job, Store
-from pruning.runs.waits import Expected, Wait, expected_seconds, wait_of
+from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, UNWATCHED, Job, Store
+from pruning.runs.waits import Expected, Wait, expected_seconds, study_seconds, wait_of
 from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
@@ -427,20 +428,60 @@ def _reached(job: Job) -> int:
 
 # ---------------------------------------------------------------- studies
 
+STARTS_BY_ITSELF = 20.0
+"""Seconds up to which a study is worked out because a page shows it: a link asks for no more."""
+
+WAIT_FOR_A_PRESS = {
+    "scores": "Scoring units",
+    "units": "Scoring units",
+    "criterion_check": "Removing units one at a time",
+    "map": "Measuring the map",
+    "weights": "Reading the weights",
+    "structure": "Tracing channels",
+}
+"""Study -> what it does. A card is always worked out, since nothing is known without it; the others
+are asked for by a button in any case."""
+
+WATCHED_EVERY = 2.0
+"""Seconds after which a look at a study is noted again, for the pool."""
+
+
+class Costly(Exception):
+    """A study that takes so long that it waits for a press. No error: `guarded` draws a button."""
+
+    def __init__(self, spec: dict[str, Any], seconds: float) -> None:
+        super().__init__(f"{spec['what']} takes {seconds:.0f} s")
+        self.spec = spec
+        self.seconds = seconds
+
+    @property
+    def doing(self) -> str:
+        """What it does, as the beginning of a sentence."""
+        return WAIT_FOR_A_PRESS[self.spec["what"]]
+
+
+class StudyEnded(PruningError):
+    """A study that failed or was stopped; `guarded` draws a button that starts it again."""
+
+    def __init__(self, message: str, spec: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.spec = spec
+
 
 def study(what: str, **spec: Any) -> Study | None:
     """What a page needs to know about a model, computed once and kept: None until it is there.
 
-    what: "card", "weights", "scores" ... Raises PruningError, with the worker's sentence, when it
-    failed.
+    what: "card", "weights", "scores" ... Raises StudyEnded, with the worker's sentence, when it
+    failed; Costly where it waits for a press.
     """
-    job = _request({"what": what, **spec})
+    asked = {"what": what, **spec}
+    job = _request(asked)
     if job.state == "finished":
         return _study(str(job.folder), job.id, job.attempt)
     if job.state in LIVE:
         state.expect(job.id)
         return None
-    raise PruningError(job.message or "The work ended without saying why: try again.")
+    raise StudyEnded(job.message or "The work ended without saying why: try again.", asked)
 
 
 @st.cache_resource(max_entries=64)
@@ -449,8 +490,27 @@ def _study(folder: str, id: str, attempt: int) -> Study:
 
 
 def request(what: str, **spec: Any) -> Job:
-    """The job of a study, for what a page says while it waits; queued unless it is there."""
+    """The job of a study, for what a page says while it waits; queued unless it is there.
+
+    Raises Costly where it waits for a press.
+    """
     return _request({"what": what, **spec})
+
+
+def press(spec: dict[str, Any]) -> None:
+    """Somebody wants this study, whatever it costs; what else asks for the same scores goes on."""
+    _pressed().add(_question(spec))
+
+
+def _question(spec: dict[str, Any]) -> str:
+    """What makes a study costly: equal for a criterion's scores, and for the map by it."""
+    asked = {name: spec.get(name) for name in ("model", "criterion", "options")}
+    return json.dumps(asked if spec.get("criterion") else spec, sort_keys=True)
+
+
+@st.cache_resource
+def _pressed() -> set[str]:
+    return set()
 
 
 def was_requested(what: str, **spec: Any) -> bool:
@@ -474,10 +534,27 @@ def states(ids: Iterable[str]) -> dict[str, str]:
 
 
 def _state(id: str) -> str:
+    """Asked while a page waits: so the job is watched."""
     try:
-        return store().job(id).state
+        job = store().job(id)
+        _note_watched(job)
     except PruningError:
         return "deleted"
+    return job.state
+
+
+_noted: dict[str, float] = {}
+"""Study -> monotonic seconds at which it was last noted that somebody looks at it."""
+
+
+def _note_watched(job: Job) -> None:
+    now = time.monotonic()
+    if job.kind != "study" or job.state not in LIVE:
+        _noted.pop(job.id, None)
+    elif now - _noted.get(job.id, -WATCHED_EVERY) >= WATCHED_EVERY:
+        _noted[job.id] = now
+        with suppress(OSError):  # of a full disk or a read-only folder the page tells elsewhere
+            store().mark_watched(job.id)
 
 
 # ---------------------------------------------------------------- maps
@@ -490,8 +567,7 @@ def sensitivity_map(spec: dict[str, Any]) -> Job:
 
 def mark_watched(map: Job) -> None:
     """Somebody looks at this map: it need not make way for another."""
-    map.folder.mkdir(parents=True, exist_ok=True)
-    (map.folder / "watched").touch()
+    store().mark_watched(map.id)
 
 
 def maps_of(recipe: Recipe) -> list[Job]:
@@ -518,12 +594,49 @@ def _request(spec: dict[str, Any], priority: int = 0) -> Job:
     ids, key = _ids(), _key(spec)
     if key in ids:
         try:
-            return store().job(ids[key])
+            job = store().job(ids[key])
+            _note_watched(job)
+            # It made way for other work, and somebody came back to it.
+            if job.message != UNWATCHED:
+                return job
         except PruningError:  # deleted meanwhile
-            del ids[key]
+            pass
+        del ids[key]
+    _ask_first(spec, key)
     ensure()
     ids[key] = shipped.submit(store(), spec, key, priority)
     return store().job(ids[key])
+
+
+def _ask_first(spec: dict[str, Any], key: str) -> None:
+    """Raises Costly for a study that takes long and that nobody has asked for."""
+    if spec["what"] not in WAIT_FOR_A_PRESS or _question(spec) in _pressed():
+        return
+    if spec["what"] == "map" and not spec.get("criterion"):
+        return
+    seconds = _seconds(spec)
+    if seconds > STARTS_BY_ITSELF and not store().known(spec, key):
+        raise Costly(spec, seconds)
+
+
+def _seconds(spec: dict[str, Any]) -> float:
+    """How long a study takes here, as far as that is known."""
+    # A map by itself starts nothing costly: it comes in cells, behind all else, with a Stop. What
+    # its criterion takes before the first of them counts.
+    if spec["what"] == "map":
+        spec = {**spec, "what": "scores"}
+    return study_seconds(store(), spec, _macs(spec["model"])) or 0.0
+
+
+def _macs(model: str) -> int:
+    """MACs of a model on one example, by its card; 0 while that is not there."""
+    spec = {"what": "card", "model": model}
+    try:
+        job = _request(spec)
+        data = _study(str(job.folder), job.id, job.attempt).data if job.state == "finished" else {}
+    except PruningError:  # its own part of the page says why
+        return 0
+    return int((data.get("measurement") or {}).get("macs") or 0)
 
 
 def _key(spec: dict[str, Any]) -> str:

@@ -123,7 +123,8 @@ def share_of(recipe: Recipe, *, of_weights: bool = False) -> float:
         if study is not None:
             preview = study.ranking.preview(recipe)
             return preview.sparsity if of_weights else preview.share
-    except PruningError:  # failed, or the ratios fit this model no more than the next
+    # Failed, waits for a press, or the ratios fit this model no more than the next.
+    except (PruningError, jobs.Costly):
         pass
     return share_by_weights(recipe.ratios, models.layer_weights(recipe.model) or {})
 

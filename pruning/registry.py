@@ -155,6 +155,19 @@ def companion(name: str, what: str) -> Callable[..., Any] | None:
     return function
 
 
+def gradients(name: str, options: dict[str, Any]) -> float:
+    """About how many gradients of one example a criterion takes; 0 where it takes none.
+
+    By its tag `gradients=(factor, *names)`: the factor times each of these options.
+    """
+    technique = entry("criterion", name)
+    factor, *factors = technique.tags.get("gradients", (0,))
+    values = {option.name: option.default for option in technique.options} | options
+    for option in factors:
+        factor *= values[option]
+    return float(factor)
+
+
 TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),  # people write 1 for 1.0

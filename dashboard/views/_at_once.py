@@ -91,7 +91,7 @@ def _request(spec: dict[str, Any]) -> None:
 def _study(spec: dict[str, Any]) -> Study | None:
     """The study; an older one that still waits for its turn makes way, for nobody looks at it."""
     job = jobs.request("reconstruction", **spec)
-    if job.state == "stopped":  # it made way, and somebody came back to it
+    if job.state == "stopped" and job.attempt == 0:  # it made way, and somebody came back to it
         jobs.forget("reconstruction", **spec)
         job = jobs.request("reconstruction", **spec)
     _make_way(job)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.errors import StreamlitDuplicateElementKey
 
 from dashboard import jobs, models, parts, state, waits, words
 from dashboard.charts import base, layers, results
@@ -21,6 +24,7 @@ from dashboard.components.keys import keys
 from dashboard.components.wait import wait
 from pruning.errors import Damaged, PruningError
 from pruning.runs.store import Job
+from pruning.runs.waits import Wait
 
 HERE = Path(__file__).parent
 MARKS = HERE.parent / "marks"
@@ -28,6 +32,7 @@ ABOUT = (
     "**Pruning Workbench.** Take a trained network, remove what it can do without, "
     "and see what happens."
 )
+SHORT = 5.0  # seconds up to which a study has no Stop
 MOST_LINES = 3  # of running work at the bottom
 MOST_DAMAGED = 3  # rows of the store that cannot be read
 TILES = 95  # pixels of large numbers, each with another below it
@@ -117,11 +122,15 @@ def guarded() -> Iterator[None]:
     """Shows errors on the page, our own as their sentence; the rest of the page is drawn."""
     try:
         yield
+    except jobs.Costly as study:
+        ask(study)
     except PruningError as error:
         if str(error) == str(state.trouble()):
             st.caption("Not available now: the line at the top of the page says why.")
         else:
             st.error(words.plain(str(error)), icon=":material/error:")
+        if isinstance(error, jobs.StudyEnded):
+            try_again(error.spec)
     except Exception as error:  # whatever it is, the rest of the page must not end with it
         logging.getLogger("dashboard").exception("A page failed")
         text = (
@@ -129,6 +138,37 @@ def guarded() -> Iterator[None]:
             "the server's log has the details. The rest still works."
         )
         st.error(text, icon=":material/error:")
+
+
+def ask(study: jobs.Costly) -> None:
+    """A study that takes long waits for a press."""
+    spec = study.spec
+    by = f" by {words.display_name(spec['criterion'])}" if spec.get("criterion") else ""
+    text = f"{study.doing}{by} takes about {words.seconds(study.seconds)} here (estimate)."
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with suppress(StreamlitDuplicateElementKey):
+            st.button(
+                "Start",
+                icon=":material/play_arrow:",
+                on_click=jobs.press,
+                args=(spec,),
+                key=f"press-{_digest(spec)}",
+            )
+        st.caption(words.plain(text), width="stretch")
+
+
+def try_again(spec: dict[str, Any]) -> None:
+    """Of a study that ended badly: the next request starts it anew."""
+    key = f"again-{_digest(spec)}"
+    forget = partial(jobs.forget, **spec)
+    # Several parts of a page may wait for one study: the first of them has the button.
+    with suppress(StreamlitDuplicateElementKey):
+        st.button("Try again", icon=":material/replay:", on_click=forget, key=key)
+
+
+def _digest(spec: dict[str, Any]) -> str:
+    """Of a study, for the key of its button: two studies of one page have one each."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def troubles() -> None:
@@ -205,16 +245,36 @@ def waiting(text: str, height: int, job: Job | None = None) -> None:
 
 def awaiting(text: str, job: Job) -> None:
     """What a page waits for, how long that takes on this machine, and a bar."""
-    times = waits.times(jobs.wait(job))
+    now = jobs.wait(job)
+    times = waits.times(now)
     # It asks nothing itself: what draws the page anew stands at its end.
     wait({}, _nothing, key=f"awaiting-{job.id}", text=text, times=times)
+    _stop_study(job, now)
+
+
+def _stop_study(job: Job, now: Wait) -> None:
+    """Stop, unless the study is over before anybody could press it."""
+    expected = now.expected
+    if expected is not None and expected.same_model and expected.seconds < SHORT:
+        return
+    st.button(
+        "Stopping" if job.stopping else "Stop",
+        icon=STOP,
+        type="tertiary",
+        disabled=job.stopping,
+        on_click=jobs.stop,
+        args=(job.id,),
+        key=f"stop-study-{job.id}",
+    )
 
 
 def awaiting_numbers(labels: Sequence[str], text: str, job: Job, part: str) -> None:
     """The same in a part of a page, which alone is drawn anew once the job has ended."""
     state.unexpect(job.id)
-    times = waits.times(jobs.wait(job))
+    now = jobs.wait(job)
+    times = waits.times(now)
     wait(_live([job.id]), _nothing, key=f"awaiting-{part}", text=text, times=times, numbers=labels)
+    _stop_study(job, now)
 
 
 # ---------------------------------------------------------------- the side

@@ -139,6 +139,9 @@ def score_studies(criteria: list[str], shared: dict[str, Any], recipe: Recipe) -
         options = recipe.options if name == recipe.criterion else {}
         try:
             study = jobs.study("units", **shared, criterion=name, options=options)
+        except jobs.Costly as costly:
+            _frame.ask(costly)
+            continue
         except PruningError as error:
             text = f"{words.capitalized(name)} is left out. {error}"
             st.info(words.plain(text), icon=":material/info:")
@@ -158,18 +161,7 @@ def score_studies(criteria: list[str], shared: dict[str, Any], recipe: Recipe) -
 
 def loss_changes(layer: str, shared: dict[str, Any]) -> Study | None:
     """The leave-one-out loss changes of a layer's units. None while they are measured."""
-    spec = {**shared, "layer": layer}
-    try:
-        return jobs.study("criterion_check", **spec)
-    except PruningError:
-        st.button(
-            "Measure again",
-            icon=":material/replay:",
-            on_click=jobs.forget,
-            args=("criterion_check",),
-            kwargs=spec,
-        )
-        raise
+    return jobs.study("criterion_check", **shared, layer=layer)
 
 
 # ---------------------------------------------------------------- one layer

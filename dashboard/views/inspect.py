@@ -32,7 +32,10 @@ def page() -> None:
     recipe = state.recipe()
     card = jobs.study("card", model=recipe.model)
     weights = jobs.study("weights", model=recipe.model)
-    scores = jobs.study("scores", **tables.scores_spec(recipe))
+    try:
+        scores = jobs.study("scores", **tables.scores_spec(recipe))
+    except jobs.Costly:  # asked for below, where what hangs on it would stand
+        scores = None
     blocks = models.blocks_of(recipe.model, card)
     if card is None or weights is None or not blocks:
         skeleton(recipe.model)

@@ -10,7 +10,6 @@ from dashboard.components.dial import dial
 from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
 from dashboard.views._stops import stop_table
 from pruning.allocation.ranking import Ranking
-from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
 
@@ -105,18 +104,7 @@ def without_data(recipe: Recipe) -> None:
 
 def scores(recipe: Recipe) -> Study | None:
     """Every unit's score, sorted: what answers the dial. None while a worker works it out."""
-    spec = tables.scores_spec(recipe)
-    try:
-        return jobs.study("scores", **spec)
-    except PruningError:
-        st.button(
-            "Score again",
-            icon=":material/replay:",
-            on_click=jobs.forget,
-            args=("scores",),
-            kwargs=spec,
-        )
-        raise
+    return jobs.study("scores", **tables.scores_spec(recipe))
 
 
 def kept(recipe: Recipe, study: Study | None) -> None:

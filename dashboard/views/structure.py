@@ -8,7 +8,6 @@ from dashboard import jobs, models, state, words
 from dashboard.charts import structure
 from dashboard.components.strip import strip
 from dashboard.views import _frame
-from pruning.errors import PruningError
 from pruning.runs.results import Study
 
 HEIGHT = 380  # pixels of the place that waits for the chart
@@ -16,17 +15,7 @@ HEIGHT = 380  # pixels of the place that waits for the chart
 
 def structure_study(model: str) -> Study | None:
     """The study of the model's structure. None while a worker traces it."""
-    try:
-        return jobs.study("structure", model=model)
-    except PruningError:
-        st.button(
-            "Trace it again",
-            icon=":material/replay:",
-            on_click=jobs.forget,
-            args=("structure",),
-            kwargs={"model": model},
-        )
-        raise
+    return jobs.study("structure", model=model)
 
 
 def dependency_group(study: Study, layer: str) -> None:

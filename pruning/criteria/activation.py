@@ -18,6 +18,7 @@ from pruning.types import Scores
 @criterion(
     group="activations",
     needs="data",
+    gradients=(341,),
     cost="one forward pass over 1,024 examples",
     skips=True,
     granularities=("channel", "row"),

@@ -13,6 +13,7 @@ from pruning.types import Scores
 @criterion(
     group="curvature",
     needs="data",
+    gradients=(1536,),
     cost="a gradient for each of 1,024 examples: 1.5 backward passes",
 )
 def fisher(seen: Evidence) -> Scores:

@@ -10,7 +10,9 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="gradients", needs="data", cost="one backward pass over 1,024 examples")
+@criterion(
+    group="gradients", needs="data", gradients=(1024,), cost="one backward pass over 1,024 examples"
+)
 def gradient(seen: Evidence) -> Scores:
     """Remove the weights with the smallest gradients, whatever their size."""
     return {name: slope.abs() for name, slope in seen.gradients.items()}

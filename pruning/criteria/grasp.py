@@ -13,7 +13,12 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="gradients", needs="data", cost="4.6 backward passes over 1,024 examples")
+@criterion(
+    group="gradients",
+    needs="data",
+    gradients=(1900,),
+    cost="4.6 backward passes over 1,024 examples",
+)
 def grasp(
     seen: Evidence,
     *,

@@ -17,7 +17,10 @@ from pruning.types import Scores
 
 
 @criterion(
-    group="curvature", needs="data", cost="3.6 backward passes over 1,024 examples for each probe"
+    group="curvature",
+    needs="data",
+    gradients=(1536, "probes"),
+    cost="3.6 backward passes over 1,024 examples for each probe",
 )
 def hutchinson(seen: Evidence, *, probes: Annotated[int, Range(1, 1000)] = 8) -> Scores:
     """Remove the weights along which the loss bends least, up or down.

@@ -28,6 +28,7 @@ WARM_UP, COOL_DOWN = 0.1, 0.3
 @criterion(
     group="gradients",
     needs="data",
+    gradients=(1, "steps", "batch"),
     cost="trains a copy for as many steps as you ask: 400 forward and backward passes",
 )
 def movement(

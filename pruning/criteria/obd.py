@@ -17,6 +17,7 @@ from pruning.types import Scores
 @criterion(
     group="curvature",
     needs="data",
+    gradients=(1536, "probes"),
     cost="1.5 backward passes over 1,024 examples for each probe; 3.6 by hessian",
 )
 def obd(

@@ -15,7 +15,12 @@ from pruning.registry import criterion
 from pruning.types import Scores
 
 
-@criterion(group="gradients", needs="data", cost="one backward pass over a batch")
+@criterion(
+    group="gradients",
+    needs="data",
+    gradients=(1, "examples"),
+    cost="one backward pass over a batch",
+)
 def snip(seen: Evidence, *, examples: Annotated[int, Range(1, 100_000)] = 128) -> Scores:
     """Remove the connections that the loss depends on least.
 

@@ -36,6 +36,7 @@ MIXING = (
 @criterion(
     group="weights",
     needs="example",
+    gradients=(30, "rounds"),
     cost="one backward pass of one example in each round",
     granularities=("weight", "kernel", "row", "column", "block", "n_of_m", "channel"),
     why="it follows paths of positive numbers, and attention weighs its paths by a softmax",

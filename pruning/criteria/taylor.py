@@ -18,6 +18,7 @@ from pruning.types import Scores
 @criterion(
     group="gradients",
     needs="data",
+    gradients=(1536,),
     cost="a gradient for each of 1,024 examples: 1.5 backward passes; 1 for the mean",
 )
 def taylor(

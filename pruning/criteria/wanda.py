@@ -17,7 +17,11 @@ from pruning.types import Scores
 
 
 @criterion(
-    group="activations", needs="data", cost="one forward pass over 1,024 examples", skips=True
+    group="activations",
+    needs="data",
+    gradients=(341,),
+    cost="one forward pass over 1,024 examples",
+    skips=True,
 )
 def wanda(seen: Evidence, *, compare: Literal["layer", "output"] = "layer") -> Scores:
     """Remove the weights that are small and multiply small inputs.

@@ -21,6 +21,7 @@ from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.recipe import Recipe
 from pruning.runs.map_study import measure_map
+from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
 from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
@@ -46,7 +47,8 @@ def do(store: Store, job: Job, stop: Stop) -> None:
     if job.kind == "run":
         _run(store, job, stop)
     elif job.spec.get("what") == "map":
-        measure_map(store, job, stop)
+        with limited_memory(study_memory()):
+            measure_map(store, job, stop)
     else:
         _study(store, job, stop)
 
@@ -132,7 +134,8 @@ def _with_data(store: Store, job: Job, model: str) -> tuple[Workpiece, DataError
 def _study(store: Store, job: Job, stop: Stop) -> None:
     work = resolve(job.spec["model"], store.workspace, fetch=False)
     finished = partial(finished_run, store)
-    data, arrays = studies.make(job.spec, work, finished, store.workspace / "maps")
+    with limited_memory(study_memory()):
+        data, arrays = studies.make(job.spec, work, finished, store.workspace / "maps")
     if stop():
         raise Stopped("Stopped.")
     when_there_is_room(partial(save_study, job.folder, data, arrays))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -94,11 +93,7 @@ def reconstructed(
 
 def _must_make_way(store: Store, job: Job) -> bool:
     """Whether another map waits and nobody watches this one."""
-    watched = job.started or 0.0
-    # A page that shows the map touches this file.
-    with suppress(OSError):
-        watched = max(watched, (job.folder / "watched").stat().st_mtime)
-    if time.time() - watched <= PATIENCE:
+    if time.time() - store.watched(job) <= PATIENCE:
         return False
     others = store.jobs("study", LIVE)
     return any(other.id != job.id and other.spec.get("what") == "map" for other in others)

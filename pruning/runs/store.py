@@ -36,6 +36,8 @@ ENDED = ("finished", "failed", "stopped")
 LEASE = 30.0
 """Seconds after its last renewal at which an owner is given up."""
 
+UNWATCHED = "Nobody looked at this any more, so it made way for other work."
+
 MOMENT = 10.0
 """Seconds within which equal runs that are asked for are one: a press that was repeated because
 nothing seemed to happen, or made in two tabs.
@@ -361,6 +363,31 @@ class Store:
         message: why, where it fails. False: it has ended already.
         """
         return self._give_up(job, message, lost_only=False)
+
+    def end(self, job: Job, state: str, message: str, event: Event) -> bool:
+        """End a waiting or working job from outside; whoever works on it is fenced off.
+
+        False: it has ended, or begun anew, meanwhile.
+        """
+        query = "SELECT * FROM jobs WHERE id = ? AND state = ? AND attempt = ?"
+        with self._write() as db:
+            row = db.execute(query, (job.id, job.state, job.attempt)).fetchone()
+            if row is not None:
+                _end(db, row, state, message, event)
+        return row is not None
+
+    def mark_watched(self, id: str) -> None:
+        """Somebody looks at this study: it need not make way for what waits."""
+        folder = self.folder(id)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "watched").touch()
+
+    def watched(self, job: Job) -> float:
+        """When somebody last looked at a study, or requested it; unix seconds."""
+        last = max(job.submitted, job.started or 0.0)
+        with suppress(OSError):
+            last = max(last, (job.folder / "watched").stat().st_mtime)
+        return last
 
     def stop_studies(self) -> None:
         """Stop all that waits or works for a page: there is no page any more."""

@@ -15,9 +15,10 @@ from typing import Any
 
 from pruning import events
 from pruning.errors import RunError, StoreError
+from pruning.events import Failed, Halted
 from pruning.runs import process_id
 from pruning.runs.log import log
-from pruning.runs.store import LIVE, PROCESS_ENDED, Fenced, Job, Store
+from pruning.runs.store import LIVE, PROCESS_ENDED, UNWATCHED, Fenced, Job, Store
 
 IDLE = 15 * 60.0
 """Seconds without work or a page until the pool ends (PRUNING_POOL_IDLE overrides it)."""
@@ -33,6 +34,18 @@ GRACE = 2.0
 
 MEASURING = 300.0
 """Seconds that it has where the run has reached something, which is being kept and measured."""
+
+STUDY_BUDGET = 10 * 60.0
+MAP_BUDGET = 60 * 60.0
+"""Seconds that a study may work; a map's cells are kept, and the next asking goes on from them."""
+
+OVER_BUDGET = (
+    "This took longer than the {minutes} minutes that a study may take: ask for less, such as "
+    "fewer probes, rounds or units, or run the recipe, which may take as long as it needs."
+)
+
+UNWATCHED_AFTER = 30.0
+"""Seconds after its last look at which a study makes way for what waits."""
 
 EARLY = 20.0
 TRIES = 4
@@ -111,6 +124,8 @@ class WorkerPool:
         self._forget_ended(running)
         self._give_up_silent()
         self._end_unresponsive(running)
+        self._end_over_budget(running)
+        self._end_unwatched(running)
         if self._is_alone(needed):
             self._wind_down()
         elif time.monotonic() >= self.resume:
@@ -308,6 +323,34 @@ class WorkerPool:
             # The job is fenced off first, so that nothing else is lost with the process.
             if waited > patience and self.store.give_up(job):
                 self._kill_owner(job, "did not stop")
+
+    def _end_over_budget(self, running: list[Job]) -> None:
+        """End studies that take longer than any may: a link may have asked for them."""
+        for job in running:
+            if job.kind != "study":
+                continue
+            budget = MAP_BUDGET if job.spec.get("what") == "map" else STUDY_BUDGET
+            if time.time() - (job.started or 0.0) <= budget:
+                continue
+            message = OVER_BUDGET.format(minutes=round(budget / 60))
+            if self.store.end(job, "failed", message, Failed(RunError.__name__, message)):
+                self._kill_owner(job, "took too long for")
+
+    def _end_unwatched(self, running: list[Job]) -> None:
+        """Studies that nobody looks at any more make way for what waits; maps do so themselves."""
+        now = time.time()
+        waiting = self.store.jobs(states=("queued",))
+        studies = [job for job in (*running, *waiting) if job.kind == "study"]
+        unwatched = {
+            job.id
+            for job in studies
+            if job.spec.get("what") != "map" and now - self.store.watched(job) > UNWATCHED_AFTER
+        }
+        if all(job.id in unwatched for job in waiting):
+            return
+        for job in studies:
+            if job.id in unwatched and self.store.end(job, "stopped", UNWATCHED, Halted(0, 0)):
+                self._kill_owner(job, "makes way from")
 
     def _kill_owner(self, job: Job, why: str) -> None:
         for worker in self.workers:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from pruning import registry
 from pruning.errors import RecipeError
 from pruning.recipe import Recipe
 from pruning.runs.store import Job, Store
@@ -55,6 +56,31 @@ def expected_seconds(store: Store, kind: str, spec: dict[str, Any]) -> Expected 
     nothing like it has been timed on this machine.
     """
     return _expected(_finished(store), kind, spec)
+
+
+GRADIENT = 1e-4
+FLOPS = 1e10
+"""Seconds that a gradient of one example takes at least, and operations of a core in a second."""
+
+
+def study_seconds(store: Store, spec: dict[str, Any], macs: int) -> float | None:
+    """How long a study takes: by past ones of the same model, else estimated from its gradients.
+
+    macs: of the model on one example; 0 where that is not known. None where nothing is known.
+    """
+    expected = expected_seconds(store, "study", spec)
+    if expected is not None and expected.same_model:
+        return expected.seconds
+    # A forward and a backward pass are three products, each a multiply and an add.
+    return gradients(spec) * (GRADIENT + 6 * macs / FLOPS) or None
+
+
+def gradients(spec: dict[str, Any]) -> float:
+    """Of a study by a criterion, how many gradients of one example that takes."""
+    try:
+        return registry.gradients(spec["criterion"], spec.get("options") or {})
+    except (KeyError, RecipeError):  # of no criterion, or of one that is no longer there
+        return 0.0
 
 
 def wait_of(store: Store, job: Job, slots: int) -> Wait:
@@ -135,9 +161,12 @@ def _scaled(job: Job, spec: dict[str, Any], same_model: bool) -> float | None:
     if (job.spec.get("model") == spec.get("model")) is not same_model:
         return None
     if job.kind == "study":
-        names = ("what", "criterion", "tier")
-        alike = all(job.spec.get(name) == spec.get(name) for name in names)
-        return seconds if alike else None
+        names = ("what", "criterion", "tier", "scope")
+        if any(job.spec.get(name) != spec.get(name) for name in names):
+            return None
+        # Of a thousand probes a few say how long they take.
+        asked, before = gradients(spec), gradients(job.spec)
+        return seconds * asked / before if asked and before else seconds
     # Runs of a set share the machine with each other: their times say nothing of one alone. And an
     # epoch of another model says nothing of one of this.
     if job.batch is not None or not same_model:

@@ -1,0 +1,176 @@
+"""A link starts nothing costly, and no study runs without end: press, budget, making way."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dashboard import jobs, state, tables
+from pruning import registry
+from pruning.errors import RunError
+from pruning.events import Halted
+from pruning.recipe import Recipe
+from pruning.runs import pool, supervisor, waits
+from pruning.runs.memory_limit import limited_memory
+from pruning.runs.store import UNWATCHED, Job, Store
+from pruning.runs.supervisor import WorkerPool
+from tests.pages import opened, texts
+
+COSTLY = Recipe(model="digits-cnn", criterion="hutchinson", options={"probes": 1000})
+CARD = {"what": "card", "model": "digits-cnn"}
+
+
+@pytest.fixture(autouse=True)
+def no_pool(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
+    jobs._pressed.clear()
+
+
+@pytest.fixture
+def store(home: Path) -> Store:
+    return Store()
+
+
+def waiting(what: str) -> list[Job]:
+    return [job for job in Store().jobs("study", ("queued",)) if job.spec["what"] == what]
+
+
+# ---------------------------------------------------------------- how long it takes
+
+
+def test_every_criterion_says_how_many_gradients_it_takes() -> None:
+    for name, entry in registry.entries("criterion").items():
+        factor, *options = entry.tags.get("gradients", (0,))
+        assert set(options) <= {option.name for option in entry.options}, name
+        if entry.tags.get("needs") == "data":
+            assert factor > 0, f"{name} looks at data: tag it with gradients"
+    assert registry.gradients("hutchinson", {"probes": 1000}) == 1000 * 1536
+    assert registry.gradients("movement", {"steps": 10}) == 10 * 64
+    assert registry.gradients("magnitude", {}) == 0
+
+
+def test_a_few_probes_say_how_long_a_thousand_take(store: Store) -> None:
+    spec = tables.scores_spec(Recipe(model="digits-cnn", criterion="hutchinson"))
+    few = {"what": "scores", **spec, "options": {"probes": 2}}
+    assert waits.study_seconds(store, {"what": "scores", "model": "m"}, 0) is None
+    by_gradients = waits.study_seconds(store, few, macs=10**6)
+    assert by_gradients == pytest.approx(2 * 1536 * (waits.GRADIENT + 6e6 / waits.FLOPS))
+    store.submit("study", few)
+    job = store.claim()
+    assert job is not None
+    store.finish(job, "finished")
+    took = waits.study_seconds(store, few, macs=10**6)
+    assert took is not None and took < 5
+    many = waits.study_seconds(store, {**few, "options": {"probes": 1000}}, macs=10**6)
+    assert many == pytest.approx(500 * took)
+
+
+# ---------------------------------------------------------------- a press
+
+
+@pytest.mark.parametrize("view", ["prune", "inspect", "sensitivity"])
+def test_what_takes_long_waits_for_a_press(view: str) -> None:
+    page = opened(view, r=state.encode(COSTLY))
+    assert not page.exception and "part of the page failed" not in texts(page)
+    assert waiting("scores") == [] and waiting("map") == []
+    assert "Scoring units by Hutchinson takes about" in texts(page)
+    page.button(key=next(b.key for b in page.button if b.label == "Start")).click().run()
+    (scores,) = waiting("scores")
+    assert scores.spec["options"] == {"probes": 1000}
+    assert "Start" not in [button.label for button in page.button]
+
+
+def test_what_is_fast_starts_by_itself() -> None:
+    opened("prune", r=state.encode(Recipe(model="digits-cnn", criterion="hutchinson")))
+    assert len(waiting("scores")) == 1
+
+
+def test_a_study_has_a_stop_and_can_be_tried_again() -> None:
+    page = opened("prune", r=state.encode(Recipe(model="digits-cnn", criterion="taylor")))
+    (scores,) = waiting("scores")
+    page.button(key=f"stop-study-{scores.id}").click().run()
+    assert Store().job(scores.id).state == "stopped"
+    assert waiting("scores") == []  # nothing starts it again by itself
+    again = next(button for button in page.button if button.label == "Try again")
+    again.click().run()
+    assert len(waiting("scores")) == 1
+
+
+# ---------------------------------------------------------------- no end
+
+
+def test_a_study_that_takes_too_long_fails_in_a_sentence(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it was begun: else the pool would begin it again."""
+    monkeypatch.setattr(supervisor, "STUDY_BUDGET", 100.0)
+    study = store.submit("study", CARD)
+    long = store.submit("study", {"what": "map", "model": "digits-cnn"}, priority=-1)
+    run = store.submit("run", {"model": "digits-cnn"})
+    for _ in range(3):
+        store.claim(queues=("study", "long", "run"))
+    running = store.jobs(states=("running",))
+    assert {job.id for job in running} == {study, long, run}
+    workers = WorkerPool(store, slots=1)
+    workers._end_over_budget(running)
+    assert store.job(study).state == "running"
+    later = time.time() + 101.0
+    monkeypatch.setattr(time, "time", lambda: later)
+    workers._end_over_budget(running)
+    ended = store.job(study)
+    assert ended.state == "failed" and "longer than the 2 minutes" in str(ended.message)
+    # Runs may take as long as they need; maps, whose cells are kept, take longer.
+    assert {store.job(id).state for id in (long, run)} == {"running"}
+
+
+def test_what_nobody_looks_at_makes_way(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, looked_at = (store.submit("study", {**CARD, "seed": seed}) for seed in range(2))
+    store.claim(queues=("study",))
+    workers = WorkerPool(store, slots=1)
+
+    def tick() -> None:
+        workers._end_unwatched(store.jobs(states=("running",)))
+
+    tick()
+    assert store.job(left).state == "running"  # requested a moment ago
+    later = time.time() + supervisor.UNWATCHED_AFTER + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    tick()
+    assert store.job(left).state == "running"  # nobody looks at what waits, either
+    jobs.states([looked_at])  # as the browser asks while a page waits
+    watched = store.job(looked_at)
+    assert store.watched(watched) >= watched.submitted
+    (watched.folder / "watched").touch()
+    os.utime(watched.folder / "watched", (later, later))
+    tick()
+    ended = store.job(left)
+    assert (ended.state, ended.message) == ("stopped", UNWATCHED)
+    assert store.job(looked_at).state == "queued"
+
+
+def test_who_comes_back_to_what_made_way_has_it_again() -> None:
+    page = opened("prune", r=state.encode(Recipe(model="digits-cnn", criterion="taylor")))
+    (scores,) = waiting("scores")
+    assert Store().end(scores, "stopped", UNWATCHED, Halted(0, 0))
+    assert not Store().end(scores, "stopped", UNWATCHED, Halted(0, 0))
+    page.run()
+    (again,) = waiting("scores")
+    assert again.id != scores.id
+
+
+def test_a_study_that_takes_too_much_memory_fails_in_a_sentence() -> None:
+    """The process lives, and may take as much as before."""
+    message = r"more than the 0\.2 GiB of memory"
+    with pytest.raises(RunError, match=message), limited_memory(1 << 28):
+        bytearray(1 << 30)
+    with pytest.raises(RunError, match=message), limited_memory(1 << 28):
+        torch.ones(1 << 28)
+    with limited_memory(1 << 28):
+        torch.ones(1 << 20)
+    with pytest.raises(RuntimeError, match="own"), limited_memory(1 << 28):
+        raise RuntimeError("its own")
+    assert len(bytearray(1 << 29)) == 1 << 29
