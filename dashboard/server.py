@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dashboard import example, jobs
 from dashboard.components import base, wait
+from pruning import formats
 from pruning.errors import StoreError
 from pruning.storage import default_workspace
 
@@ -54,6 +55,7 @@ def _start() -> bool:
 @st.cache_resource(max_entries=4)
 def _open(place: str, begun: int) -> bool:
     """The workspace, with something in it. begun: another number once it was begun anew."""
+    formats.sweep()
     with suppress(StoreError):  # an empty one does as well
         example.ensure(jobs.store())
         jobs.store().jobs(limit=MOST_JOBS)  # rows that cannot be read are noted before a page opens

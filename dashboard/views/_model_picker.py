@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import sample_models
 from dashboard import models, refit, state, words
 from dashboard.views import _frame
 from pruning.errors import FitsAnother, PruningError
+from pruning.formats.turns import Turn
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 INPUTS = {
@@ -25,7 +27,8 @@ INPUTS = {
 """Data set -> a picture of some of its inputs."""
 
 FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt"]
-LARGEST_UPLOAD = 1024  # MB
+LARGEST_UPLOAD = 600  # MB: torchvision's VGG-19 is 575, and until it is checked it lies in memory
+LOOK = 1.0  # seconds between two looks at the queue
 MOST_OFFERED = 3  # samples that weights fit as well as the one that was chosen
 SAMPLES, ARCHITECTURES, UPLOAD = "Samples", "torchvision", "Your own weights"
 
@@ -138,28 +141,54 @@ def own_weights() -> None:
 
 
 def accept(file: Any, model: str) -> None:
-    """Spool the upload to disk, have it checked, drop the copy in memory."""
+    """Spool the upload to disk, drop the copy in memory, and have it checked in its turn."""
     from pruning import formats
 
-    with tempfile.TemporaryDirectory(prefix="upload-") as folder:
-        path = Path(folder) / f"weights{Path(file.name).suffix.lower()}"
-        path.write_bytes(file.getbuffer())
-        file.close()
-        name = words.plain(file.name)
-        wait = f"Checking {name} in a process of its own."
-        try:
-            with st.spinner(wait):
-                upload = formats.accept(path, model, filename=file.name)
-        except FitsAnother as error:
-            state.note_upload(
-                state.Upload(file.name, None, str(error), elsewhere(path, file.name, error.fits))
-            )
-        except PruningError as error:
-            state.note_upload(state.Upload(file.name, None, str(error)))
-        else:
-            state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
-            use(upload.model)
+    try:
+        with formats.spooled(file.getbuffer(), file.name) as path:
+            drop(file)  # before it waits for its turn: a class would fill the memory meanwhile
+            with formats.turn() as turn:
+                await_turn(turn, file.name)
+                check(path, file.name, model)
+    except PruningError as error:  # there is no room for it
+        drop(file)
+        state.note_upload(state.Upload(file.name, None, str(error)))
     st.rerun()
+
+
+def drop(file: Any) -> None:
+    """Let the server's memory have an upload's bytes back: Streamlit keeps them with the tab."""
+    file.close()
+    context = get_script_run_ctx()
+    if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
+        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+
+
+def await_turn(turn: Turn, name: str) -> None:
+    """Show its place in the queue until it is its turn. A tab that is closed gives up its place."""
+    line = st.empty()
+    while turn.place:
+        others = words.plural(turn.place, "file")
+        text = f"{name} waits for its turn: {others} to be checked before it."
+        line.caption(words.plain(text))
+        turn.wait(LOOK)
+    line.empty()
+
+
+def check(path: Path, name: str, model: str) -> None:
+    """Have a file checked, and use it where it fits."""
+    from pruning import formats
+
+    try:
+        with st.spinner(f"Checking {words.plain(name)} in a process of its own."):
+            upload = formats.accept(path, model, filename=name)
+    except FitsAnother as error:
+        state.note_upload(state.Upload(name, None, str(error), elsewhere(path, name, error.fits)))
+    except PruningError as error:
+        state.note_upload(state.Upload(name, None, str(error)))
+    else:
+        state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
+        use(upload.model)
 
 
 def elsewhere(path: Path, name: str, fits: Sequence[str]) -> dict[str, str]:

@@ -9,7 +9,16 @@ and written as safetensors (numbers) → kept (uploads). Everything later reads 
 from __future__ import annotations
 
 from pruning.formats.types import Listed, Reading
-from pruning.formats.uploads import Upload, accept, inspect, load_upload, uploads
+from pruning.formats.uploads import (
+    Upload,
+    accept,
+    inspect,
+    load_upload,
+    spooled,
+    sweep,
+    turn,
+    uploads,
+)
 
 __all__ = [
     "Listed",
@@ -18,5 +27,8 @@ __all__ = [
     "accept",
     "inspect",
     "load_upload",
+    "spooled",
+    "sweep",
+    "turn",
     "uploads",
 ]

@@ -5,36 +5,85 @@ Asked of a process of its own, because the page that asks never imports torch.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
 
-from pruning.errors import RunError, UnknownName
+from pruning.errors import RunError, StoreError, UnknownName
 from pruning.formats import safe
 from pruning.formats.parent import PARENT, end_with_parent
 from pruning.formats.sandbox import ROOT
 from pruning.formats.types import WHOLE, Expected
-from pruning.storage import SAMPLES
+from pruning.storage import SAMPLES, default_workspace, source_hash, write_json
 
 PATIENCE = 120.0
 """Seconds; importing torch and torchvision takes 5."""
 
 _cache: dict[str, Expected] = {}
+_one_at_a_time = Lock()
 
 
 def ready(model: str) -> bool:
     """Whether `expected` would answer at once."""
-    return model in _cache or "torch" in sys.modules
+    return model in _cache or "torch" in sys.modules or _kept(model) is not None
 
 
 def expected(model: str) -> Expected:
-    """Shapes by name of a sample or torchvision architecture. Raises UnknownName, RunError."""
-    if model not in _cache:
-        _check_name(model)
-        _cache[model] = _build(model) if "torch" in sys.modules else _ask(model)
+    """Shapes by name of a sample or torchvision architecture. Raises UnknownName, RunError.
+
+    Built once for all sessions and processes of a workspace: ten people who bring their weights at
+    once would else import torch ten times, and all wait for all of them.
+    """
+    if model in _cache:
+        return _cache[model]
+    _check_name(model)
+    if "torch" in sys.modules:
+        _cache[model] = _build(model)
+        return _cache[model]
+    with _one_at_a_time, _locked():
+        known = _kept(model)
+        if known is None:
+            known = _ask(model)
+            with suppress(StoreError):  # a full disk: then it is built again next time
+                write_json(_file(model), known.to_json())
+        _cache[model] = known
     return _cache[model]
+
+
+def _kept(model: str) -> Expected | None:
+    """What was built earlier, by this server or another."""
+    try:
+        return Expected.from_json(json.loads(_file(model).read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _file(model: str) -> Path:
+    """Of these versions of everything that an architecture is made of."""
+    made_of = f"{model} {source_hash()} {version('torch')} {version('torchvision')}"
+    name = hashlib.sha256(made_of.encode()).hexdigest()[:24]
+    return default_workspace() / "architectures" / f"{name}.json"
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Other processes of this workspace wait meanwhile. Without a folder to lock nobody does."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            folder = default_workspace() / "architectures"
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((folder / "lock").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX)  # given up with the file, however the process ends
+        yield
 
 
 @cache

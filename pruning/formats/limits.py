@@ -15,5 +15,7 @@ NAME = 255  # characters
 
 MEMORY = 1024 * MIB  # bytes of address space of the reading process
 CPU = 60  # seconds of processor time of the reading process
+FILES = 64  # that the reading process may have open: imports need a handful
+READERS = 2  # reading processes of a server at a time: each may take MEMORY and a processor
 WALL = 90.0  # seconds until the reading process is killed
 REPORT = 16 * MIB  # bytes of the reading process's answer

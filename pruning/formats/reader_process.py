@@ -1,9 +1,10 @@
 """The reading process: `python -m pruning.formats.reader_process FOLDER NAME`, the file as stdin.
 
-It sets limits on itself first. FOLDER/ask.json says what to do: {} describes; {"numbers": true}
-also judges every number; {"model", "shapes", "whole", "others"} matches, judges and writes
-FOLDER/model.safetensors; where that fails, "fits" of the answer names the others that would have
-matched. The answer is FOLDER/answer.json: plain JSON, never a pickle.
+It sets limits on itself first, and gives up the network and all other files where it can.
+FOLDER/ask.json says what to do: {} describes; {"numbers": true} also judges every number;
+{"model", "shapes", "whole", "others"} matches, judges and writes FOLDER/model.safetensors; where
+that fails, "fits" of the answer names the others that would have matched. The answer is
+FOLDER/answer.json: plain JSON, never a pickle.
 Nothing of torch is imported: it would not be used.
 """
 
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
+from pruning.formats.confine import confine
 from pruning.formats.parent import end_with_parent
 from pruning.formats.types import Contents, Expected
 
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
 
 def bind() -> None:
-    """Limits on this process: memory, processor time, time on the clock, what it may write."""
+    """Limits on this process: memory, processor time, time on the clock, what it may write, how
+    many files it may have open; and it starts no other.
+    """
     # Later than the parent's own clock, which is all there is where a system has no limits.
     if hasattr(signal, "alarm"):
         signal.alarm(int(limits.WALL) + 5)
@@ -39,6 +43,8 @@ def bind() -> None:
             resource.RLIMIT_CPU: limits.CPU,
             resource.RLIMIT_FSIZE: 4 * limits.LARGEST,
             resource.RLIMIT_CORE: 0,
+            resource.RLIMIT_NOFILE: limits.FILES,
+            resource.RLIMIT_NPROC: 0,
         }
         for what, most in bounds.items():
             with contextlib.suppress(ValueError, OSError):  # macOS refuses some
@@ -123,6 +129,7 @@ def main() -> None:
     end_with_parent()
     bind()
     folder = Path(sys.argv[1])
+    confine(folder)
     result = answer(sys.stdin.buffer, sys.argv[2], folder)
     try:
         (folder / "answer.json").write_text(json.dumps(result))

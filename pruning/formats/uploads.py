@@ -14,16 +14,18 @@ import json
 import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused, FitsAnother, UnknownName
-from pruning.formats import architecture, guard, safe, sandbox
+from pruning.formats import architecture, guard, limits, safe, sandbox
+from pruning.formats.turns import Turn, Turns
 from pruning.formats.types import Expected, Listed, Reading, file_name
 from pruning.storage import default_workspace, sync
 
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 ABOUT = "upload.json"
 
+SPOOL, READING = "pruning-upload-", ".reading-"
+"""How temporary folders begin; then come the machine and the process that they belong to."""
+
 HOUR = 3600.0
+"""Seconds after which a temporary folder is left behind in any case: no reading takes so long."""
 
 RULES = 1
 """Raised when what is accepted changes: older uploads are then checked again when they return."""
@@ -66,6 +72,66 @@ class Upload:
     def model(self) -> str:
         """The name that a recipe has for it."""
         return f"upload:{self.id}"
+
+
+_turns = Turns(limits.READERS)
+
+
+def turn() -> AbstractContextManager[Turn]:
+    """A place in this process's queue of readers, for whoever shows how long it takes.
+
+    Each reader may take a processor and a gigabyte: thirty at once would end the server.
+    """
+    return _turns.turn()
+
+
+@contextmanager
+def spooled(data: bytes | memoryview, name: str) -> Iterator[Path]:
+    """The bytes of an upload in a temporary file, removed afterwards.
+
+    name: the owner's, of which only the ending is taken. Raises FileRefused where there is no room.
+    """
+    with guard.guarded(name):
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(SPOOL)))
+    try:
+        path = folder / f"weights{Path(file_name(name)).suffix.lower()}"
+        with guard.guarded(name):
+            path.write_bytes(data)
+        del data  # while the file waits for its turn, its bytes need not lie in memory as well
+        yield path
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(workspace: Path | None = None) -> None:
+    """Remove what processes that were killed in the middle of a reading left behind."""
+    spools = Path(tempfile.gettempdir()).glob(f"{SPOOL}*")
+    readings = _folder(workspace).glob(f"{READING}*")
+    for folder in [*spools, *readings]:
+        with suppress(OSError):
+            if _is_left_behind(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(kind: str) -> str:
+    """How a temporary folder of this process begins."""
+    return f"{kind}{socket.gethostname()}-{os.getpid()}-"
+
+
+def _is_left_behind(folder: Path) -> bool:
+    """Whether the process that a temporary folder belongs to has ended, or must have."""
+    if time.time() - folder.stat().st_mtime > HOUR:
+        return True
+    owner = folder.name.removeprefix(SPOOL).removeprefix(READING)
+    host, _, process = owner.rpartition("-")[0].rpartition("-")
+    # Of other machines' processes nothing is known here, and Windows has no question like this.
+    if host != socket.gethostname() or not process.isdecimal() or os.name == "nt":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def inspect(path: str | Path) -> Reading:
@@ -263,11 +329,7 @@ def _scratch(workspace: Path | None, name: str) -> Iterator[Path]:
     base = _folder(workspace)
     with guard.guarded(name):
         base.mkdir(parents=True, exist_ok=True)
-        # What a killed process left there; an hour is far more than a reading may take.
-        for old in base.glob(".reading-*"):
-            if time.time() - old.stat().st_mtime > HOUR:
-                shutil.rmtree(old, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=".reading-", dir=base))
+        folder = Path(tempfile.mkdtemp(prefix=_prefix(READING), dir=base))
     try:
         yield folder
     finally:
