@@ -4,6 +4,7 @@
     python3 run.py                     make .venv, install what is pinned, open the page
     python3 run.py test [pytest's own arguments]
     python3 run.py bench [NAME ...]    measure; without a name, everything in tests/bench
+    python3 run.py faults [NAME ...]   kill processes, fill disks, break stores; what is outlived
 
 The file keeps to grammar that Python 3.6 reads, so that an old Python can say in words what is
 wrong instead of raising a SyntaxError.
@@ -224,7 +225,7 @@ def app(words: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="run.py",
         description="Open the Pruning Workbench.",
-        epilog="Also: run.py test, run.py bench.",
+        epilog="Also: run.py test, run.py bench, run.py faults.",
     )
     port_help = "where to listen; the next free one when taken (8501)"
     host_help = "127.0.0.1 (this machine only) unless you give another"
@@ -312,7 +313,15 @@ def bench(words: List[str]) -> int:
     return max(codes, default=0)
 
 
-COMMANDS = {"app": app, "test": test, "bench": bench}
+def faults(words: List[str]) -> int:
+    """tests/faults, with its own arguments."""
+    ensure(ALL)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    command = [str(PYTHON), "-m", "faults", *words]
+    return subprocess.run(command, cwd=str(ROOT), env=env, check=False).returncode
+
+
+COMMANDS = {"app": app, "test": test, "bench": bench, "faults": faults}
 
 
 def main(words: List[str]) -> int:

@@ -110,7 +110,7 @@ def trouble() -> StoreError | None:
     """What is wrong with the workspace as a whole; None where all is well."""
     try:
         current = store()
-        current.waiting()
+        current.check()
         ensure()
     except StoreError as error:
         return error

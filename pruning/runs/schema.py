@@ -51,13 +51,8 @@ def migrate(db: sqlite3.Connection) -> None:
 
     Raises StoreError for a newer store.
     """
-    version = _version(db)
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"This workspace has version {version}, and this workbench reads up to version "
-            f"{len(MIGRATIONS)}: update the workbench, or point PRUNING_HOME at another folder."
-        )
-    if version == len(MIGRATIONS):
+    check_version(db)
+    if _version(db) == len(MIGRATIONS):
         return
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -70,6 +65,16 @@ def migrate(db: sqlite3.Connection) -> None:
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def check_version(db: sqlite3.Connection) -> None:
+    """Raises StoreError for a newer store, which this workbench must neither read nor write."""
+    version = _version(db)
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"This workspace has version {version}, and this workbench reads up to version "
+            f"{len(MIGRATIONS)}: update the workbench, or point PRUNING_HOME at another folder."
+        )
 
 
 def _version(db: sqlite3.Connection) -> int:

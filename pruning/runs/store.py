@@ -26,7 +26,7 @@ from pruning.events import Epoch, Event, Failed, Halted, Pruned
 from pruning.recipe import Recipe
 from pruning.runs import process_id
 from pruning.runs.cache_keys import complete
-from pruning.runs.schema import migrate
+from pruning.runs.schema import check_version, migrate
 from pruning.storage import default_workspace, is_full, whole
 
 KINDS = ("run", "study")
@@ -59,6 +59,7 @@ DELETED = (
     "{file} was deleted or moved while it was in use: what was in it cannot be read or saved any "
     "more. Open the page again to begin a new one, or put the folder back."
 )
+SET_IT_ASIDE = "move it aside, and the workbench begins a new one."
 READ_ONLY = (
     "{file} may only be read: results can be looked at, and nothing can be started or saved. Let "
     "its folder be written, or point PRUNING_HOME at another one."
@@ -134,6 +135,8 @@ class Store:
         with _readable_errors(self.file):
             self.workspace.mkdir(parents=True, exist_ok=True)
             self.writable = _may_write(self.file)
+            if _is_emptied(self.workspace):
+                raise Damaged(f"{self.file} is damaged (it is empty): {SET_IT_ASIDE}")
         with self._read() as db:
             migrate(db)
 
@@ -408,6 +411,12 @@ class Store:
         """The step and epoch that a job has reached."""
         with self._read() as db:
             return _halted(db, _owned(db, job))
+
+    def check(self) -> None:
+        """Raises StoreError where the store cannot be read, or a newer workbench has been at it."""
+        with self._read() as db:
+            check_version(db)
+            db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()
 
     def check_writable(self) -> None:
         """Write something that changes nothing. Raises DiskFull, StoreError where that fails."""
@@ -829,6 +838,13 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _is_emptied(workspace: Path) -> bool:
+    """Whether the store was cut to nothing: SQLite would take it for a new one."""
+    file, runs = workspace / "runs.sqlite", workspace / "jobs"
+    # Without runs it may be one whose first write found no room.
+    return file.exists() and file.stat().st_size == 0 and runs.exists() and any(runs.iterdir())
+
+
 def _open_to_read(file: Path, options: dict[str, Any]) -> sqlite3.Connection:
     """A connection to a store that may only be read."""
     address = f"{file.as_uri()}?mode=ro"
@@ -867,9 +883,7 @@ def _explained(file: Path, error: Exception) -> StoreError:
         return StoreError(READ_ONLY.format(file=file))
     # A table or a column that is missing: cut off, or another program's.
     if any(word in reason for word in ("not a database", "malformed", "no such", "has no column")):
-        return Damaged(
-            f"{file} is damaged ({reason}): move it aside, and the workbench begins a new one."
-        )
+        return Damaged(f"{file} is damaged ({reason}): {SET_IT_ASIDE}")
     if "locked" in reason or "busy" in reason:
         return StoreError(
             f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."

@@ -89,7 +89,8 @@ def wait_of(store: Store, job: Job, slots: int) -> Wait:
     now = time.time()
     expected = _expected(past, job.kind, job.spec)
     if job.state != "queued":
-        return Wait(expected, (job.ended or now) - (job.started or now))
+        # A clock that was set back makes it less than nothing.
+        return Wait(expected, max(0.0, (job.ended or now) - (job.started or now)))
     queue, ahead = store.ahead(job.id)
     place = 1 + sum(other.state == "queued" for other in ahead)
     # Long studies are worked on one at a time; studies have the one worker for certain.

@@ -1,0 +1,359 @@
+"""Processes that end, are suspended, or are asked to stop, at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from faults.stage import LONG, SHORT, Broken, Stage, check, check_job, owner, stage, until
+
+from pruning.events import Epoch, Halted, Measured, Pruned, Started
+from pruning.runs import pool, supervisor
+from pruning.runs.store import ENDED, PROCESS_ENDED, SILENT, Store
+from pruning.runs.worker import WORKERS_STOPPED
+
+KILLED = supervisor.KILLED.format(signal="SIGKILL")
+REASONS = {
+    "worker": {KILLED},
+    # Its workers notice, and say so; one that had no time to is found by the next pool.
+    "pool": {WORKERS_STOPPED, PROCESS_ENDED},
+    "server": set[str](),  # nothing may fail
+}
+"""Victim -> the reasons with which a run may fail."""
+
+
+def worker_killed() -> str:
+    with stage() as here:
+        here.open_server()
+        run = here.submit(LONG)
+        os.kill(here.trained(run), signal.SIGKILL)
+        failed = here.ended(run)
+        check_job(here.store, failed, {KILLED})
+        check(failed.state == "failed", "the run failed")
+        check_job(here.store, here.ended(here.submit()))
+    return "failed as killed from outside; the next run finished"
+
+
+def server_killed() -> str:
+    """Its run goes on to its end; what only a page waits for, and what waits, does not begin."""
+    with stage() as here:
+        server = here.open_server()
+        here.warm()
+        running = [here.submit(SHORT) for _ in range(2)]
+        here.running(running[0])
+        study = here.study("map", criterion="magnitude", tier="exact")
+        here.end_server(server)
+        done = here.ended(running[0])
+        check_job(here.store, done)
+        check(done.state == "finished", f"the run {done.state}: {done.message}")
+        took = until(lambda: not here.processes(), "pool and workers end", 60)
+        check(here.job(study).state in ("stopped", "finished"), "no study is left")
+        check(here.job(running[1]).state in ("queued", "finished"), "the second run is not lost")
+        here.open_server()
+        check(here.ended(running[1]).state == "finished", "the next server works it off")
+    return f"the run finished; nothing runs {took:.0f} s later"
+
+
+def pool_killed() -> str:
+    with stage() as here:
+        here.open_server()
+        run = here.submit(LONG)
+        here.trained(run)
+        leader = pool.pid(here.home)
+        assert leader
+        os.kill(leader, signal.SIGKILL)
+        failed = here.ended(run)
+        check_job(here.store, failed, REASONS["pool"])
+        check_job(here.store, here.ended(here.submit()))
+        check(pool.pid(here.home) != leader, "another pool")
+    return "said that the workers were stopped; another pool took over"
+
+
+def pool_asked_to_end() -> str:
+    """SIGTERM: what nobody saw begin waits again."""
+    with stage() as here:
+        here.open_server()
+        run = here.submit(LONG)
+        here.trained(run)
+        waiting = [here.submit(SHORT) for _ in range(2)]
+        leader = pool.pid(here.home)
+        assert leader
+        os.kill(leader, signal.SIGTERM)
+        failed = here.ended(run)
+        check_job(here.store, failed, {WORKERS_STOPPED})
+        for id in waiting:
+            check_job(here.store, here.ended(id), {WORKERS_STOPPED})
+    return "the running run says so, what waited was done by the next pool"
+
+
+def server_asked_to_end() -> str:
+    with stage() as here:
+        server = here.open_server()
+        run = here.submit(SHORT)
+        here.running(run)
+        here.end_server(server, signal.SIGTERM)
+        check(here.ended(run).state == "finished", "the run finished")
+        until(lambda: not here.processes(), "pool and workers end", 60)
+    return "the run finished, and nothing is left running"
+
+
+def suspended() -> str:
+    """SIGSTOP past the lease, of a worker; then of the pool, which must accuse nobody."""
+    with stage() as here:
+        here.open_server()
+        run = here.submit(LONG)
+        worker = here.trained(run)
+        os.kill(worker, signal.SIGSTOP)
+        failed = here.ended(run)
+        check_job(here.store, failed, {SILENT.format(lease=here.store.lease)})
+        check(failed.state == "failed", "the run failed")
+        until(lambda: worker not in here.processes(), "the suspended worker is ended", 20)
+        run = here.submit(LONG)
+        here.trained(run)
+        leader = pool.pid(here.home)
+        assert leader
+        os.kill(leader, signal.SIGSTOP)
+        time.sleep(here.store.lease + 5)
+        os.kill(leader, signal.SIGCONT)
+        time.sleep(3)
+        check(here.job(run).state == "running", "the run goes on after the pool slept")
+        here.store.stop(run)
+        check_job(here.store, here.ended(run))
+    return "the worker's run failed as suspended; the pool's sleep cost nothing"
+
+
+def two_servers() -> str:
+    with stage() as here:
+        first, second = here.open_server(), here.open_server()
+        here.warm()
+        leader = pool.pid(here.home)
+        runs = [here.submit(SHORT) for _ in range(3)]
+        here.end_server(first)
+        for id in runs:
+            check(here.ended(id).state == "finished", "all runs finish")
+        time.sleep(2 * supervisor.ALONE)
+        check(pool.pid(here.home) == leader, "the pool stays for the second server")
+        here.end_server(second)
+        took = until(lambda: not here.processes(), "pool and workers end", 60)
+    return f"one pool for both; it ended {took:.0f} s after the second"
+
+
+def poisonous_runs() -> str:
+    """Runs that end every worker which takes them, beside sound ones."""
+    with stage() as here:
+        here.open_server()
+        poison = [here.submit(LONG) for _ in range(5)]
+        study = here.study()
+        sound = here.submit(SHORT)
+        killed: set[tuple[str, int]] = set()
+        began = time.monotonic()
+        while any(here.job(id).state not in ENDED for id in (*poison, sound, study)):
+            check(time.monotonic() - began < 300, "all of them end")
+            for id in (*poison, study):
+                job = here.job(id)
+                if job.state == "running" and (id, job.attempt) not in killed:
+                    killed.add((id, job.attempt))
+                    os.kill(owner(job), signal.SIGKILL)
+            time.sleep(0.01)
+        for id in poison:
+            check_job(here.store, here.job(id), {KILLED})
+            check(here.job(id).state == "failed", "a poisonous run fails")
+        check_job(here.store, here.job(study), {KILLED})
+        check(here.job(sound).state == "finished", f"a sound run: {here.job(sound).message}")
+    return f"{len(killed)} workers ended; the sound run beside them finished"
+
+
+STAGES: dict[str, Callable[[Stage, str], object]] = {
+    "as it begins": lambda here, id: until(lambda: here.job(id).state == "running", "it began"),
+    "started": lambda here, id: until(lambda: here.store.last(id, Started), "it started"),
+    "dense measured": lambda here, id: until(lambda: here.store.last(id, Measured), "measured"),
+    "pruned": lambda here, id: until(lambda: here.store.last(id, Pruned), "pruned"),
+    "trained": lambda here, id: until(lambda: here.store.last(id, Epoch), "trained"),
+}
+
+
+def stopped_cold() -> str:
+    """Stop at each stage of the first run of a worker that has just been started."""
+    took = {}
+    for name, reached in STAGES.items():
+        with stage() as here:
+            run = here.submit(LONG)
+            here.open_server()
+            reached(here, run)
+            took[name] = _stop(here, run)
+    with stage() as here:
+        run = here.submit(LONG)
+        here.open_server()
+        took["queued"] = _stop(here, run)
+    return _slowest(took)
+
+
+def stopped_warm() -> str:
+    """The same on a warm worker, which must live on."""
+    took = {}
+    with stage() as here:
+        here.open_server()
+        here.warm()
+        for name, reached in STAGES.items():
+            run = here.submit(LONG)
+            reached(here, run)
+            took[name] = _stop(here, run)
+        check_job(here.store, here.ended(here.submit()))
+    return _slowest(took)
+
+
+def _slowest(took: dict[str, float]) -> str:
+    over = [name for name, seconds in took.items() if seconds > 1.0]
+    line = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in took.items())
+    return line + (f"; over a second: {', '.join(over)}" if over else "")
+
+
+def _stop(here: Stage, run: str) -> float:
+    """Press Stop; the seconds until the run is stopped, or is known to keep what it reached."""
+    began = time.monotonic()
+    here.store.stop(run)
+    job = here.ended(run)
+    took = time.monotonic() - began
+    check_job(here.store, job)
+    check(job.state == "stopped", f"it {job.state}: {job.message}")
+    end = here.store.events(run)[-1][1]
+    assert isinstance(end, Halted)
+    trained = [event for _, event in here.store.events(run) if isinstance(event, Epoch)]
+    if trained:
+        check(end.result is not None, "what it reached is measured")
+        check((job.folder / "final.safetensors").is_file(), "its weights are kept")
+        check((job.folder / "masks.npz").is_file(), "its masks are kept")
+        check((end.step, end.epoch) == (trained[-1].step, trained[-1].epoch), "of the last epoch")
+    return took
+
+
+READER = """
+import sys
+from pathlib import Path
+import pruning.formats as formats
+from pruning.formats import architecture
+formats.inspect(Path(sys.argv[1]))
+"""
+
+
+def reader_of_a_killed_server() -> str:
+    """It ends at once, also where it is in the middle of something."""
+    weights = Path(__file__).parents[2] / "sample_models" / "weights" / "digits-mlp.safetensors"
+    folder = Path(tempfile.mkdtemp(prefix="pruning-faults-"))
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    server = subprocess.Popen([sys.executable, "-c", READER, str(weights)], env=environment)
+    until(lambda: _children(server.pid), "a reader")
+    (reader,) = _children(server.pid)
+    os.kill(reader, signal.SIGSTOP)
+    server.kill()
+    server.wait()
+    took = until(lambda: not _alive(reader), "the reader ends", 5)
+    return f"gone after {1000 * took:.0f} ms, though it was suspended"
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and b"reader_process" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def _alive(process: int) -> bool:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return fields[0] not in "ZX"
+
+
+# ---------------------------------------------------------------- at random
+
+
+def random_kills(repeats: int, seed: int = 0) -> str:
+    """Kill a worker, a server or the pool at any moment, over and over, on one workspace."""
+    generator = random.Random(seed)
+    counts = dict.fromkeys(REASONS, 0)
+    failed = dict.fromkeys(REASONS, 0)
+    with stage() as here:
+        here.open_server()
+        here.warm()
+        for repeat in range(repeats):
+            victim = generator.choice(list(REASONS))
+            counts[victim] += 1
+            try:
+                failed[victim] += _repeat(here, generator, victim)
+            except Broken as broken:
+                raise Broken(f"repeat {repeat + 1}, {victim}: {broken}") from None
+        check_all(here.store)
+    return ", ".join(f"{name} {counts[name]} times ({failed[name]} runs failed)" for name in counts)
+
+
+def _repeat(here: Stage, generator: random.Random, victim: str) -> int:
+    """One kill among four runs and a study; how many runs failed, each with its true reason."""
+    if not here.servers:
+        here.open_server()
+    ids = [here.submit(SHORT) for _ in range(3)]
+    key = f"once-{ids[0]}"
+    twice = {here.store.submit("run", SHORT.to_dict(), key=key) for _ in range(2)}
+    check(len(twice) == 1, "the same work is one job")
+    ids += twice
+    study = here.study("weights", seed=generator.randrange(1 << 30))
+    time.sleep(generator.uniform(0, 3))
+    if victim == "server":
+        here.end_server(here.servers[0])
+        time.sleep(generator.uniform(0, 2 * supervisor.ALONE))
+        here.open_server()
+    elif victim == "pool":
+        # Between two pools there is none.
+        until(lambda: pool.pid(here.home), "a pool")
+        os.kill(pool.pid(here.home) or 0, signal.SIGKILL)
+    else:
+        workers = [n for n, command in here.processes().items() if "runs.worker" in command]
+        if workers:
+            os.kill(generator.choice(workers), signal.SIGKILL)
+    failures = 0
+    for id in ids:
+        job = here.ended(id)
+        check_job(here.store, job, REASONS[victim])
+        failures += job.state == "failed"
+    check(here.ended(study).state in ("finished", "stopped"), "the study ends")
+    # One worker was killed, or all of a pool's.
+    check(failures <= (1 if victim == "worker" else len(ids)), f"{failures} runs failed")
+    return failures
+
+
+def check_all(store: Store) -> None:
+    """Nothing doubled, and the file itself is sound."""
+    jobs = store.jobs(limit=100_000)
+    check(len({job.id for job in jobs}) == len(jobs), "every job is there once")
+    with store._read() as db:
+        verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
+    check(verdict == "ok", f"the store is {verdict}")
+
+
+CASES: dict[str, Callable[[], str]] = {
+    "kill -9 of a worker": worker_killed,
+    "kill -9 of the server": server_killed,
+    "kill -9 of the pool": pool_killed,
+    "kill -9 of the server while a file is read": reader_of_a_killed_server,
+    "SIGTERM of the pool": pool_asked_to_end,
+    "SIGTERM of the server": server_asked_to_end,
+    "SIGSTOP past the lease": suspended,
+    "two servers": two_servers,
+    "runs that kill their worker": poisonous_runs,
+    "Stop at each stage, cold worker": stopped_cold,
+    "Stop at each stage, warm worker": stopped_warm,
+}
