@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -341,11 +341,12 @@ class Store:
         # Last: a worker that still writes is fenced off by then.
         shutil.rmtree(self.folder(id), ignore_errors=True)
 
-    def reap(self) -> list[Job]:
+    def reap(self, leave: Callable[[Job], bool] = lambda job: False) -> list[Job]:
         """Give up on jobs whose owner is dead, or silent for longer than the lease.
 
-        Returns the jobs as they were. Runs fail with the message of `Lost`; studies, which nobody
-        watches, go back into the queue once.
+        leave: whether somebody else knows more of how a job's owner ended, and sees to it. Returns
+        the jobs as they were. Runs fail with the message of `Lost`; studies, which nobody watches,
+        go back into the queue once.
         """
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
@@ -356,7 +357,9 @@ class Store:
             except Unreadable as error:
                 self._fail_damaged(row, str(error))
                 continue
-            if _is_lost(row) and self._give_up(job, _why_lost(row, self.lease), lost_only=True):
+            if leave(job) or not _is_lost(row):
+                continue
+            if self._give_up(job, _why_lost(row, self.lease), lost_only=True):
                 lost.append(job)
         return lost
 

@@ -302,12 +302,18 @@ class WorkerPool:
         if now < self.patient_until:
             return
         try:
-            lost = self.store.reap()
+            lost = self.store.reap(leave=self._is_of_ended)
         except StoreError:
             self.unwritable = True
             raise
         for job in lost:
             self._kill_owner(job, "fell silent during")
+
+    def _is_of_ended(self, job: Job) -> bool:
+        """Whether a worker of ours has just ended over it: the next tick says why."""
+        return any(
+            worker.owns(job) and worker.process.poll() is not None for worker in self.workers
+        )
 
     def _end_unresponsive(self, running: list[Job]) -> None:
         """End workers that do not stop when asked."""

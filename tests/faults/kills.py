@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -249,7 +250,7 @@ def reader_of_a_killed_server() -> str:
     folder = Path(tempfile.mkdtemp(prefix="pruning-faults-"))
     environment = {**os.environ, "TMPDIR": str(folder)}
     server = subprocess.Popen([sys.executable, "-c", READER, str(weights)], env=environment)
-    until(lambda: _children(server.pid), "a reader")
+    until(lambda: _children(server.pid), "a reader that has set its limits")
     (reader,) = _children(server.pid)
     os.kill(reader, signal.SIGSTOP)
     server.kill()
@@ -264,9 +265,12 @@ def _children(parent: int) -> list[int]:
         try:
             fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
             command = (folder / "cmdline").read_bytes()
+            limits = (folder / "limits").read_text()
         except OSError:
             continue
-        if int(fields[1]) == parent and b"reader_process" in command:
+        # It sets its limits after it has asked to end with its parent.
+        limited = not re.search("Max address space +unlimited", limits)
+        if int(fields[1]) == parent and b"reader_process" in command and limited:
             found.append(int(folder.name))
     return found
 
