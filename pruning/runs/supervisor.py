@@ -105,6 +105,8 @@ class WorkerPool:
         self.resume = 0.0
         # (job, attempt) -> when its stop was first seen, in monotonic seconds.
         self.stops: dict[tuple[str, int], float] = {}
+        # (job, attempt) -> when it was first seen running, likewise.
+        self.seen: dict[tuple[str, int], float] = {}
         # Unix seconds, because leases are: of the last tick, and before which nobody is silent.
         self.ticked = time.time()
         self.patient_until = 0.0
@@ -151,6 +153,9 @@ class WorkerPool:
             log(str(error))
 
     def _note_work(self, running: list[Job]) -> None:
+        now = time.monotonic()
+        attempts = [(job.id, job.attempt) for job in running]
+        self.seen = {attempt: self.seen.get(attempt, now) for attempt in attempts}
         for worker in self.workers:
             worker.worked = worker.worked or any(worker.owns(job) for job in running)
             self._hear(worker)
@@ -336,7 +341,8 @@ class WorkerPool:
             if job.kind != "study":
                 continue
             budget = MAP_BUDGET if job.spec.get("what") == "map" else STUDY_BUDGET
-            if time.time() - (job.started or 0.0) <= budget:
+            # Not by the job's own times: a clock that was set would use up the budget at once.
+            if time.monotonic() - self.seen[job.id, job.attempt] <= budget:
                 continue
             message = OVER_BUDGET.format(minutes=round(budget / 60))
             if self.store.end(job, "failed", message, Failed(RunError.__name__, message)):
