@@ -315,10 +315,10 @@ class WorkerPool:
             self._kill_owner(job, "fell silent during")
 
     def _is_of_ended(self, job: Job) -> bool:
-        """Whether a worker of ours has just ended over it: the next tick says why."""
-        return any(
-            worker.owns(job) and worker.process.poll() is not None for worker in self.workers
-        )
+        """Whether a worker of ours has just ended over it: a later tick says why."""
+        # Its first thread is dead for a moment before all are, and only then it can be waited for.
+        dead = process_id.dead(job.owner or "")
+        return dead and any(worker.owns(job) for worker in self.workers)
 
     def _end_unresponsive(self, running: list[Job]) -> None:
         """End workers that do not stop when asked."""
