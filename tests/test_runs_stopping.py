@@ -16,7 +16,7 @@ from dashboard.charts import results as charts
 from pruning import Workpiece, measurement
 from pruning.errors import RecipeError
 from pruning.events import Epoch, Event, Halted, Halting, Measured, Pruned, from_json
-from pruning.measurement import quality
+from pruning.measurement import quality, remembered
 from pruning.recipe import Recipe
 from pruning.runs import resolve, results, worker
 from pruning.runs.store import Job, Store
@@ -117,6 +117,7 @@ def test_after_a_stop_nothing_is_measured_that_is_known(
     logits = quality.logits
     monkeypatch.setattr(quality, "logits", counted)
     monkeypatch.setattr(measurement, "logits", counted)
+    monkeypatch.setattr(remembered, "logits", counted)
     recipe = Recipe(granularity="channel", sparsity=0.5, epochs=4, finetune_compact=compact)
     events: list[Event] = []
 
