@@ -155,12 +155,13 @@ def companion(name: str, what: str) -> Callable[..., Any] | None:
     return function
 
 
-def gradients(name: str, options: dict[str, Any]) -> float:
-    """About how many gradients of one example a criterion takes; 0 where it takes none.
+def gradients(kind: str, name: str, options: dict[str, Any]) -> float:
+    """About how many gradients of one example a technique costs; 0 where it costs nearly nothing.
 
-    By its tag `gradients=(factor, *names)`: the factor times each of these options.
+    By its tag `gradients=(factor, *names)`: the factor times each of these options. What it does
+    besides, such as solving for a layer's weights, is counted as gradients that take as long.
     """
-    technique = entry("criterion", name)
+    technique = entry(kind, name)
     factor, *factors = technique.tags.get("gradients", (0,))
     values = {option.name: option.default for option in technique.options} | options
     for option in factors:

@@ -48,9 +48,11 @@ def test_every_criterion_says_how_many_gradients_it_takes() -> None:
         assert set(options) <= {option.name for option in entry.options}, name
         if entry.tags.get("needs") == "data":
             assert factor > 0, f"{name} looks at data: tag it with gradients"
-    assert registry.gradients("hutchinson", {"probes": 1000}) == 1000 * 1536
-    assert registry.gradients("movement", {"steps": 10}) == 10 * 64
-    assert registry.gradients("magnitude", {}) == 0
+    assert registry.gradients("criterion", "hutchinson", {"probes": 1000}) == 1000 * 1536
+    assert registry.gradients("criterion", "movement", {"steps": 10}) == 10 * 64
+    assert registry.gradients("criterion", "magnitude", {}) == 0
+    measured = {"criterion": "magnitude", "scope": "by_sensitivity"}
+    assert waits.gradients(measured) == registry.gradients("scope", "by_sensitivity", {}) > 0
 
 
 def test_a_few_probes_say_how_long_a_thousand_take(store: Store) -> None:

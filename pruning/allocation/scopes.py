@@ -166,6 +166,7 @@ def _after_removed(units: Array, scores: Array) -> Array:
 @scope(
     compares="layers, by how far the answers move without part of them",
     needs="data",
+    gradients=(8000,),
     cost="each layer is tried before each step",
 )
 def by_sensitivity(

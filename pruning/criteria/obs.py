@@ -33,7 +33,7 @@ PROBES = 4
 @criterion(
     group="curvature",
     needs="data",
-    gradients=(341,),
+    gradients=(15_000,),
     cost="a forward pass over 1,024 examples, then rows × inputs³ for each layer: "
     "seconds for small models, minutes for large ones",
     compensates=True,

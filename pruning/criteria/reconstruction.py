@@ -26,7 +26,7 @@ TURNS = 64
 @criterion(
     group="activations",
     needs="data",
-    gradients=(341,),
+    gradients=(3000,),
     cost="a forward pass over 1,024 examples, then inputs³ for each layer: seconds for small "
     "models, minutes for large ones; made for recipes that reconstruct",
     skips=True,

@@ -78,9 +78,12 @@ def study_seconds(store: Store, spec: dict[str, Any], macs: int) -> float | None
 def gradients(spec: dict[str, Any]) -> float:
     """Of a study by a criterion, how many gradients of one example that takes."""
     try:
-        return registry.gradients(spec["criterion"], spec.get("options") or {})
+        count = registry.gradients("criterion", spec["criterion"], spec.get("options") or {})
+        if "scope" in spec:  # one that measures
+            count += registry.gradients("scope", spec["scope"], {})
     except (KeyError, RecipeError):  # of no criterion, or of one that is no longer there
         return 0.0
+    return count
 
 
 def wait_of(store: Store, job: Job, slots: int) -> Wait:
