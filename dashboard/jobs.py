@@ -25,7 +25,7 @@ from dashboard.charts.prune import history as run_history
 from pruning import describe
 from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
-from pruning.events import Event, Finished, Point, Ticket
+from pruning.events import Event, Finished, Halted, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.runs import shipped
 from pruning.runs import store as store_file
@@ -511,6 +511,14 @@ def _question(spec: dict[str, Any]) -> str:
 @st.cache_resource
 def _pressed() -> set[str]:
     return set()
+
+
+def let_make_way(id: str) -> None:
+    """End a study that still waits, because nobody looks at it any more."""
+    with suppress(PruningError):  # deleted, or begun meanwhile
+        job = store().job(id)
+        if job.state == "queued":
+            store().end(job, "stopped", UNWATCHED, Halted(0, 0))
 
 
 def was_requested(what: str, **spec: Any) -> bool:

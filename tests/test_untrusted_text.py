@@ -14,9 +14,10 @@ import pytest
 
 from dashboard import example, state, words
 from dashboard.charts import base
+from pruning.errors import PruningError
 from pruning.events import Finished, from_json
 from pruning.recipe import Recipe
-from pruning.runs import pool
+from pruning.runs import cache_keys, pool, resolve
 from pruning.runs.store import Store
 from tests.faults import hostile
 from tests.faults.hostile import EVIL, HOSTILE, TEXTS
@@ -46,6 +47,14 @@ def test_plain_text_is_only_text(text: str) -> None:
     # Letter by letter: with escapes undone and joiners left out it says the same.
     undone = "".join(part[:1] + part[1:].replace("\\", "") for part in shown.split(words.JOINER))
     assert EVIL not in text or EVIL in undone
+
+
+@pytest.mark.parametrize("model", hostile.MODELS, ids=lambda model: ascii(model)[:30])
+def test_a_name_of_a_model_is_no_path(model: str, home: Path) -> None:
+    assert cache_keys.facts(model, home) == cache_keys.facts("no-such-model", home)
+    if not model.startswith("torchvision:"):  # whose names are torchvision's affair
+        with pytest.raises(PruningError):
+            resolve.describe(model, home)
 
 
 def test_text_is_text_in_a_chart() -> None:

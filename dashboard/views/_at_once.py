@@ -91,17 +91,14 @@ def _request(spec: dict[str, Any]) -> None:
 def _study(spec: dict[str, Any]) -> Study | None:
     """The study; an older one that still waits for its turn makes way, for nobody looks at it."""
     job = jobs.request("reconstruction", **spec)
-    if job.state == "stopped" and job.attempt == 0:  # it made way, and somebody came back to it
-        jobs.forget("reconstruction", **spec)
-        job = jobs.request("reconstruction", **spec)
     _make_way(job)
     return jobs.study("reconstruction", **spec)
 
 
 def _make_way(job: Job) -> None:
     before = state.replace_watched_study(job.id)
-    if before not in (None, job.id) and jobs.exists(before) and jobs.job(before).state == "queued":
-        jobs.stop(before)
+    if before not in (None, job.id):
+        jobs.let_make_way(before)
 
 
 def _numbers(study: Study) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from pruning.storage import PACKAGE, SAMPLES, source_hash
+
+_PLAIN = re.compile(r"[\w.-]{1,100}")
 
 
 def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
@@ -27,7 +30,9 @@ def facts(model: str, workspace: Path) -> str:
 
 def _weights(model: str, workspace: Path) -> list[Path]:
     kind, colon, id = model.rpartition(":")
-    # Names come from outside: only plain ones may become paths.
+    # Names come from outside: only plain ones, which a file can have, may become paths.
+    if not _PLAIN.fullmatch(id):
+        return []
     if kind == "upload" and id.isalnum():
         return sorted((workspace / "uploads" / id).glob("*.safetensors"))
     if kind == "torchvision" and id.isidentifier():

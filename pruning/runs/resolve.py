@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.errors import RecipeError, UnknownName
+from pruning.errors import RecipeError, UnknownName, shown
 from pruning.formats import load_upload
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys
@@ -25,6 +25,8 @@ from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
     from pruning.types import Workpiece
+
+LONGEST_ID = 64
 
 CACHED = 3
 """Models that a worker keeps in memory: the current one, and what it is compared with."""
@@ -158,10 +160,11 @@ def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:
 def _upload(id: str, workspace: Path) -> dict[str, Any]:
     """What `upload.json` says. Raises RecipeError where there is none."""
     file = workspace / "uploads" / id / "upload.json"
-    # The id may come from an address: it must not lead out of the folder.
-    if not id.isalnum() or not file.is_file():
+    # The id may come from an address: it must not lead out of the folder, nor be too long for one.
+    if not id.isalnum() or len(id) > LONGEST_ID or not file.is_file():
         raise RecipeError(
-            f"There is no upload {id!r} in this workspace: open the file again on the Model page."
+            f"There is no upload {shown(id)} in this workspace: open the file again on the Model "
+            "page."
         )
     about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return about

@@ -62,6 +62,8 @@ TEXTS = (
 HOSTILE = " ".join(text for text in TEXTS if len(text) < 200)
 """All of them in one name."""
 
+MODELS = (*TEXTS, *(f"{kind}:{'a' * 900}" for kind in ("upload", "run", "torchvision", "other")))
+
 SURROGATE = "\ud800"
 VALUES: tuple[Any, ...] = (
     None,
@@ -144,14 +146,15 @@ def recipes(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
     fields = [field.name for field in dataclasses.fields(Recipe)]
     for _ in range(count - made):
         recipe = _plausible(rng)
-        for name in rng.sample(fields, rng.randint(1, 3)):
-            recipe[name] = rng.choice(VALUES)
-        if rng.random() < 0.5:
-            recipe["exclude"] = rng.sample(TEXTS, 3)
+        recipe["exclude"] = rng.sample(TEXTS, rng.randint(0, 3))
         if rng.random() < 0.3:
             recipe["scope"] = "manual"
             recipe["ratios"] = {text: rng.random() for text in rng.sample(TEXTS, 3)}
-        if rng.random() < 0.2:
+        # Half of them are sound but for their names, so that pages show what they hold.
+        if rng.random() < 0.5:
+            for name in rng.sample(fields, rng.randint(1, 3)):
+                recipe[name] = rng.choice(VALUES)
+        elif rng.random() < 0.1:
             recipe[rng.choice(TEXTS)] = 1
         yield recipe
 
@@ -169,16 +172,20 @@ def _options_out_of_range() -> Iterator[dict[str, Any]]:
 
 
 def _plausible(rng: random.Random) -> dict[str, Any]:
+    criterion = rng.choice(registry.names("criterion"))
+    granularities = registry.names("granularity")
+    fitting = [name for name in granularities if registry.misfit(criterion, name) is None]
     recipe: dict[str, Any] = {
-        "model": rng.choice(("digits-cnn", "digits-mlp", "torchvision:resnet18", *TEXTS)),
-        "criterion": rng.choice(registry.names("criterion")),
-        "granularity": rng.choice(registry.names("granularity")),
+        "model": rng.choice(("digits-cnn", "digits-mlp", "torchvision:resnet18", *MODELS)),
+        "criterion": criterion,
+        "granularity": rng.choice(fitting),
         "scope": rng.choice(registry.names("scope")),
         "sparsity": rng.random(),
         "budget": rng.choice(BUDGETS),
     }
     for name, known in CHOICES.items():
-        if rng.random() < 0.2:
+        # Rewinding asks for other fields, too.
+        if name != "rewind" and rng.random() < 0.2:
             recipe[name] = rng.choice(known)
     return recipe
 
