@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from pruning.measurement import measure
     from pruning.metrics import Measurement
     from pruning.pipeline import run
+    from pruning.prepare import plain
     from pruning.recipe import Recipe
     from pruning.selection import choose
     from pruning.sensitivity_map.sensitivity import sensitivity
     from pruning.structure.shrink import shrink
+    from pruning.tasks import Metric
     from pruning.types import Batches, Masks, Scores, Workpiece
 
 MODULES = {
@@ -33,12 +35,14 @@ MODULES = {
     "Event": "events",
     "Masks": "types",
     "Measurement": "metrics",
+    "Metric": "tasks",
     "Recipe": "recipe",
     "Scores": "types",
     "Workpiece": "types",
     "apply": "masks",
     "choose": "selection",
     "measure": "measurement",
+    "plain": "prepare",
     "run": "pipeline",
     "sensitivity": "sensitivity_map.sensitivity",
     "shrink": "structure.shrink",
@@ -51,12 +55,14 @@ __all__ = [
     "Event",
     "Masks",
     "Measurement",
+    "Metric",
     "Recipe",
     "Scores",
     "Workpiece",
     "apply",
     "choose",
     "measure",
+    "plain",
     "run",
     "sensitivity",
     "shrink",

@@ -113,6 +113,16 @@ def _listed(names: list[str]) -> str:
 # ---------------------------------------------------------------- parametrised weights
 
 
+def computed_weights(model: nn.Module) -> bool:
+    """Whether any weight is computed from other parameters as the model runs."""
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            return True
+        if any(_hook_kind(hook) for hook in module._forward_pre_hooks.values()):
+            return True
+    return False
+
+
 def plain_copy(model: nn.Module) -> tuple[nn.Module, dict[str, str]]:
     """A copy with plain weights, and weight -> what was baked into it ("weight_norm").
 

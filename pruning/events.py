@@ -18,6 +18,7 @@ from pruning.metrics import Accuracy as Accuracy
 from pruning.metrics import Latency as Latency
 from pruning.metrics import Layer as Layer
 from pruning.metrics import Measurement as Measurement
+from pruning.metrics import Score as Score
 from pruning.metrics import Size as Size
 
 
@@ -91,6 +92,7 @@ class Measured:
     validation: Accuracy | None = None
     validation_loss: float | None = None
     seconds: float | None = field(default=None, compare=False)
+    validation_score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class Epoch:
     # Fields from here on are younger than the first stored runs, which lack them.
     teacher: float | None = None
     branch: str = ""
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,7 @@ class Ticket:
     loss: float | None
     overlap: float | None = None
     shared: float | None = None
+    score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -257,12 +261,12 @@ class Forecast:
     Before any fine-tuning, on validation images, against the model before this step. loss: change
     of the mean loss; drop: of accuracy, a share, positive when it falls; loss_achieved,
     drop_achieved: the same, measured; accuracy: after the step, on the same images. None where
-    nothing was measured yet.
+    nothing was measured yet, and those of accuracy where targets are no classes.
     """
 
     step: int
     loss: float
-    drop: float
+    drop: float | None
     loss_achieved: float | None = None
     drop_achieved: float | None = None
     accuracy: Accuracy | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
-from pruning.types import Masks, prunable
+from pruning.types import Masks, prunable, unwrapped
 
 
 def dense(model: nn.Module) -> Masks:
@@ -34,9 +34,14 @@ def apply(masks: Masks, model: nn.Module) -> None:
 
 def check_names(masks: Masks, model: nn.Module) -> dict[str, nn.Parameter]:
     """The model's parameters under all their names; raises as `apply` does."""
-    parameters = dict(model.named_parameters(remove_duplicate=False))
+    parameters = dict(unwrapped(model).named_parameters(remove_duplicate=False))
     for name, keep in masks.items():
         if name not in parameters:
+            if is_computed(name, parameters):
+                raise ModelError(
+                    f"{name} is computed from other parameters in this model: put the masks on a "
+                    "copy with plain weights, `pruning.plain(model)`."
+                )
             raise UnknownName("parameter to mask", name, parameters)
         weight = parameters[name]
         if weight.shape != keep.shape:
@@ -45,6 +50,15 @@ def check_names(masks: Masks, model: nn.Module) -> dict[str, nn.Parameter]:
                 f"{tuple(weight.shape)}: it is for another model."
             )
     return parameters
+
+
+def is_computed(name: str, parameters: Collection[str]) -> bool:
+    """Whether a weight of that name is made of others: parametrised, or masked by torch's hooks."""
+    path, _, last = name.rpartition(".")
+    beside = f"{path}." if path else ""
+    inside = f"{beside}parametrizations.{last}."
+    old = {f"{name}_orig", f"{name}_g", f"{name}_v"}
+    return any(other.startswith(inside) or other in old for other in parameters)
 
 
 def zero(weight: Tensor, keep: Tensor) -> None:

@@ -6,7 +6,7 @@ default to None or (): shown as "not measured", never as 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,41 @@ class Accuracy:
     def interval(self) -> tuple[float, float]:
         """The bounds of the 95 % Wilson interval, shares in [0, 1]."""
         return self.spread.low, self.spread.high
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a metric other than accuracy says of some examples.
+
+    low, high: 95 % interval, None where the metric gives one number for all; of shares (unit "%"),
+    all three are in [0, 1].
+    """
+
+    name: str
+    value: float
+    examples: int
+    low: float | None = None
+    high: float | None = None
+    higher_is_better: bool = True
+    unit: str = ""
+
+    @property
+    def spread(self) -> Spread | None:
+        """With its interval; None where there is none."""
+        if self.low is None or self.high is None:
+            return None
+        return Spread(self.low, self.value, self.high)
+
+    def shown(self, value: float) -> str:
+        """A value of this metric in its own unit: `87.5 %`, `0.1312`."""
+        if self.unit == "%":
+            return f"{100 * value:.1f} %"
+        return f"{value:.4g} {self.unit}".strip()
+
+    @property
+    def text(self) -> str:
+        """The value in its own unit."""
+        return self.shown(self.value)
 
 
 @dataclass(frozen=True)
@@ -185,6 +220,8 @@ class Behaviour:
     sigma: float
     calibration: Spread | None
     bins: int = 15  # of equal width in confidence, as in the paper
+    train_score: Score | None = None
+    noisy_score: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -216,6 +253,11 @@ class Measurement:
     behaviour: Behaviour | None = None
     paired: Paired | None = None
     macs_other: int | None = None  # None: not counted then, or no example to count by
+    # Of another task than classification. score: by its own metric; score_change: less dense's on
+    # the same examples; not_measured: what has no meaning there -> why.
+    score: Score | None = None
+    score_change: Spread | None = None
+    not_measured: dict[str, str] = field(default_factory=dict)
 
     @property
     def sparsity(self) -> float:

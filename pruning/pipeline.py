@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.adapted import unadapted
 from pruning.allocation.schedules import grow
-from pruning.coverage import baked_note, notes, plain_copy
+from pruning.coverage import notes, plain_copy
 from pruning.errors import NotCaptured, Stopped
 from pruning.events import (
-    Accuracy,
     Certificate,
     Epoch,
     Event,
@@ -38,18 +38,18 @@ from pruning.events import (
 )
 from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
 from pruning.measurement import (
+    Quality,
     Snapshot,
     answered,
     beside_dense,
-    correct,
     count_uses,
     evaluate,
     finalize,
     logits,
-    mean_loss,
     remembered_outputs,
     take_snapshot,
 )
+from pruning.prepare import prepared, try_out
 from pruning.recipe import Recipe
 from pruning.selection import Selection, listed, rank_with_path, remove, select, tie_warning
 from pruning.sensitivity_map.forecast import achieved, forecast
@@ -88,7 +88,7 @@ class _Reached:
     done: int
     pruned: Measurement | None
     recalibrated: Measurement | None
-    validation: tuple[Accuracy, float] | None
+    validation: Quality | None
     reconstructed: Measurement | None
 
 
@@ -157,21 +157,20 @@ def run(
     start = time.perf_counter()
     # Counted before anything is loaded or trained: a rewind step past the end is refused here.
     yield Started(recipe.to_dict(), machine(), epochs_of_run(recipe, work))
+    # Before all else: what wraps or computes the weights comes off, so that dense and pruned are of
+    # a kind, and one pass with loss and metric says what could not work at the end.
+    task = prepared(work)
+    work = task.work
+    for note in (*task.notes, *notes(work.model), *try_out(work)):
+        yield Notice(note)
     # The teacher is the dense model as handed in, so its logits are computed once and kept.
     teacher = None
     if recipe.distill and recipe.epochs:
         teacher = teacher_logits(work.reference.model, work.need("train", "Distillation"))
-    # Parametrised weights are made plain before all else, so that dense and pruned are of a kind.
-    plain, baked = plain_copy(work.model)
-    if baked:
-        yield Notice(baked_note(baked))
-        work = replace(work, model=plain)
-    for note in notes(plain):
-        yield Notice(note)
     if recipe.start == "trained":
-        model = copy.deepcopy(plain)
+        model, _ = plain_copy(work.model)
     else:
-        model = reinitialised(plain, recipe.seed)
+        model = reinitialised(work.model, recipe.seed)
     copied = replace(work, model=model)
     # Masks only ever intersect, so they start by keeping everything that was not pruned before.
     masks = intersect(dense(model), work.masks or {})
@@ -190,14 +189,14 @@ def run(
         return
     # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
-        keep(model, state.masks)
+        keep(unadapted(model), state.masks)
     result = CompactResult()
     if (recipe.prunes or work.masks) and state.compact:
         result = final_compact(copied, state.masks)
     if result.notice is not None:
         yield result.notice
     if keep_compact is not None and result.snapshot and result.certificate:
-        keep_compact(result.snapshot.work.model, result.certificate)
+        keep_compact(unadapted(result.snapshot.work.model), result.certificate)
     # All are timed in the same rounds: latencies compare only on the same machine at the same time.
     assert state.dense is not None
     snapshots = [state.dense, take_snapshot(copied, outputs=state.outputs)]
@@ -229,8 +228,8 @@ def _remembering(state: _State, events: Iterator[Event]) -> Iterator[Event]:
         match event:
             case Epoch(branch=""):  # a control's epochs are no part of the pruned network
                 known = None
-                if event.accuracy is not None and event.loss is not None:
-                    known = (event.accuracy, event.loss)
+                if event.loss is not None:
+                    known = Quality(event.accuracy, event.loss, event.score)
                 _remember(state, event.step, event.epoch, event.sparsity, done + 1, known)
             case Pruned() if not trains:
                 _remember(state, event.step, 0, event.sparsity, done + 1)
@@ -246,7 +245,7 @@ def _remember(
     epoch: int,
     sparsity: float,
     done: int,
-    validation: tuple[Accuracy, float] | None = None,
+    validation: Quality | None = None,
 ) -> None:
     state.reached = _Reached(
         weights=state_of(state.work.model),
@@ -271,7 +270,7 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
     put_back(reached.weights, reached.masks, work.model)
     # Saved first, as at the end of a whole run.
     if keep is not None:
-        keep(work.model, reached.masks)
+        keep(unadapted(work.model), reached.masks)
     planned = state.recipe.steps
     if state.recipe.epochs:
         planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
@@ -311,7 +310,7 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     if state.original.validation is not None:
         validation = state.original.validation
         outputs, _ = remembered_outputs(state.original.model, validation, folder)
-        known = answered(outputs, validation, state.original.loss)
+        known = answered(outputs, validation, state.original.loss, state.original.metric)
     took = state.dense.seconds
     yield _measured("dense", state.original, state.dense.measurement, seconds=took, known=known)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
@@ -405,7 +404,7 @@ def _measured(
     on_test: Measurement,
     *,
     seconds: float | None = None,
-    known: tuple[Accuracy, float] | None = None,
+    known: Quality | None = None,
 ) -> Measured:
     """A stage on test data, and on the validation data that the epochs are measured on.
 
@@ -413,11 +412,12 @@ def _measured(
     """
     if work.validation is None:
         return Measured(stage, on_test, seconds=seconds)
-    accuracy, loss = known or evaluate(work.model, work.validation, work.loss)
-    return Measured(stage, on_test, accuracy, loss, seconds)
+    quality = known or evaluate(work.model, work.validation, work.loss, work.metric)
+    accuracy, loss, score = quality
+    return Measured(stage, on_test, accuracy, loss, seconds, score)
 
 
-def _known_validation(state: _State) -> tuple[Accuracy, float] | None:
+def _known_validation(state: _State) -> Quality | None:
     """Of the weights as they are, if an epoch has just ended; None: they are to be measured."""
     # Where the compact model was trained, it was measured too, and rounds otherwise than the masked
     # one that is kept.
@@ -485,7 +485,7 @@ def _recalibrate(recipe: Recipe, work: Workpiece, step: int) -> Recalibrated:
     data = work.need("train", "Recalibrating BatchNorm")
     start = time.perf_counter()
     layers = recalibrate(work.model, data, seed=recipe.seed, batch=max(recipe.batch, data.batch))
-    return Recalibrated(step, layers, len(data.x), time.perf_counter() - start)
+    return Recalibrated(step, layers, data.examples, time.perf_counter() - start)
 
 
 def _reconstruct(state: _State, trained: nn.Module, step: int, *, measure: bool) -> Iterator[Event]:
@@ -523,24 +523,35 @@ def _ticket(
     work: Workpiece,
     masks: Masks,
     step: int,
-    compared: tuple[Masks, ...] = (),
+    compared: tuple[Masks, Masks] | None = None,
 ) -> Ticket:
     """A network that was trained to its end, on test data.
 
     compared: the masks of the round before and of one shot, for their overlap with these.
     """
-    accuracy = loss = None
+    accuracy = loss = score = None
     if kind == "dense" and state.dense is not None:  # measured just now
-        accuracy, loss = state.dense.measurement.accuracy, state.dense.measurement.loss
+        dense = state.dense.measurement
+        accuracy, loss, score = dense.accuracy, dense.loss, dense.score
     elif work.test:
         outputs = logits(work.model, work.test)
-        accuracy, loss = correct(outputs, work.test), mean_loss(outputs, work.test, work.loss)
+        accuracy, loss, score = answered(outputs, work.test, work.loss, work.metric)
         if kind == "ticket":  # what the run ends with, if no round follows
             state.outputs = outputs
     kept = sum(int(masks[name].sum()) for name in state.covered)
-    overlaps = [overlap(masks, other, state.covered) for other in compared]
-    share = sparsity(masks, state.covered)
-    return Ticket(step, state.recipe.steps, kind, share, kept, accuracy, loss, *overlaps)
+    before, one_shot = compared or (None, None)
+    return Ticket(
+        step=step,
+        steps=state.recipe.steps,
+        kind=kind,
+        sparsity=sparsity(masks, state.covered),
+        kept=kept,
+        accuracy=accuracy,
+        loss=loss,
+        overlap=None if before is None else overlap(masks, before, state.covered),
+        shared=None if one_shot is None else overlap(masks, one_shot, state.covered),
+        score=score,
+    )
 
 
 def _without_use(recipe: Recipe, work: Workpiece) -> Iterator[Notice]:

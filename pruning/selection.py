@@ -21,6 +21,7 @@ from pruning.allocation.ranked import RankedUnits, rank
 from pruning.allocation.ranking import Ranking
 from pruning.evidence import Evidence
 from pruning.masks import apply, intersect
+from pruning.prepare import ready
 from pruning.recipe import Recipe
 from pruning.sensitivity_map import netadapt
 from pruning.types import Masks, Workpiece
@@ -49,6 +50,7 @@ def choose(recipe: Recipe, work: Workpiece, keep: Masks | None = None, share: fl
     keep: earlier masks, which are never revived.
     Raises RecipeError, ModelError or DataError; each says the way out.
     """
+    work = ready(work)
     # No units are given, so that one look at the weights and their gradients serves all.
     selection = select(recipe, work, None, keep, share)
     # A run says so in a Notice; here there is nobody else to tell.

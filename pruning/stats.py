@@ -81,6 +81,14 @@ def difference(after: Spread, before: Spread) -> Spread:
     return Spread(value - below, value, value + above)
 
 
+def mean(values: ArrayLike) -> Spread:
+    """The mean of independent values and its interval, by the normal approximation."""
+    x = np.asarray(values, np.float64)
+    middle = float(x.mean())
+    half = Z * float(x.std(ddof=1)) / math.sqrt(len(x)) if len(x) > 1 else math.inf
+    return Spread(middle - half, middle, middle + half)
+
+
 def paired_change(lost: int, gained: int, n: int) -> Spread:
     """Change of accuracy, a share, between two models that answered the SAME n examples.
 

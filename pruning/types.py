@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from pruning.errors import DataError, ModelError, NotFinite, NothingToPrune
+from pruning.tasks import ACCURACY, Metric
 
 Scores = dict[str, Tensor]
 """Parameter name -> one score for each weight, the weight's shape. Higher = keep."""
 
 Masks = dict[str, Tensor]
 """Parameter name -> bool, the parameter's shape. True = keep. Names left out are dense."""
+
+Inputs = Tensor | tuple[Tensor, ...]
+"""What a model is called with: one tensor, or several, in the order of its forward."""
+
+Outputs = Callable[[Any], Tensor]
+"""What a model gives -> the tensor that is trained and measured."""
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(outputs, targets) -> a scalar, the mean over the batch."""
@@ -34,51 +42,68 @@ PRUNED_KINDS = (
     nn.ConvTranspose3d,
 )
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """Examples as one pair of tensors, read in batches.
+    """Examples as tensors, read in batches.
 
     Several times faster than a loader that collates single items.
 
-    x: (n, ...) float; y: (n,) int64 for classification; batch: examples a batch.
+    x: (n, ...), or a tuple of such for a model of several inputs; y: (n,) int64 for classification,
+    (n, ...) as the loss takes it for others; batch: examples a batch.
     """
 
-    x: Tensor
+    x: Inputs
     y: Tensor
     batch: int = 128  # for evaluation; training has the recipe's own
 
     def __post_init__(self) -> None:
-        if len(self.x) != len(self.y):
+        if isinstance(self.x, tuple):
+            lengths = {len(part) for part in self.x}
+            if len(lengths) != 1:
+                listed = " and ".join(f"{len(part):,}" for part in self.x) or "none"
+                raise DataError(
+                    f"The inputs have {listed} examples: give each input as many as the others."
+                )
+        if self.examples != len(self.y):
             raise DataError(
-                f"There are {len(self.x)} examples but {len(self.y)} targets: "
+                f"There are {self.examples} examples but {len(self.y)} targets: "
                 "give one target for each example."
             )
-        if len(self.x) == 0:
+        if self.examples == 0:
             raise DataError("There are no examples: give at least one.")
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from zip(
-            torch.split(self.x, self.batch), torch.split(self.y, self.batch), strict=True
-        )
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        yield from zip(split(self.x, self.batch), torch.split(self.y, self.batch), strict=True)
+
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return count(self.x)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every input, then the targets."""
+        return (*parts_of(self.x), self.y)
 
     def __len__(self) -> int:
         """How many batches."""
         # Rounded up: the last batch may be small.
-        return -(-len(self.x) // self.batch)
+        return -(-self.examples // self.batch)
 
     def shuffled(
         self, generator: torch.Generator, batch: int | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Inputs, Tensor]]:
         """The same examples in a random order of the generator."""
         for part in self.order(generator, batch):
-            yield self.x[part], self.y[part]
+            yield take(self.x, part), self.y[part]
 
     def order(self, generator: torch.Generator, batch: int | None = None) -> list[Tensor]:
         """Which examples each batch of `shuffled` holds: (batch,) indices each."""
-        permutation = torch.randperm(len(self.x), generator=generator)
+        permutation = torch.randperm(self.examples, generator=generator)
         parts = list(torch.split(permutation, batch or self.batch))
         # BatchNorm cannot train on one example: a last batch of 1 joins its neighbour.
         if len(parts) > 1 and len(parts[-1]) == 1:
@@ -87,7 +112,7 @@ class Batches:
 
     def head(self, n: int) -> Batches:
         """The first n examples."""
-        return Batches(self.x[:n], self.y[:n], self.batch)
+        return Batches(take(self.x, slice(n)), self.y[:n], self.batch)
 
     def sample(self, n: int, seed: int = 0, *, balanced: bool = False) -> Batches:
         """At most n examples at random, to stand for all of them; as they are where all fit.
@@ -96,14 +121,38 @@ class Batches:
         balanced: as many of each class as of any other, as far as there are, and in turn, so that
         every batch holds all classes; without effect where targets are no class indices.
         """
-        if len(self.x) <= n:
+        if self.examples <= n:
             return self
-        chosen = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed))
+        chosen = torch.randperm(self.examples, generator=torch.Generator().manual_seed(seed))
         if balanced and self.y.dim() == 1 and not self.y.is_floating_point():
             # The first of each class in this order, then the second of each, and so on.
             chosen = chosen[_turns(self.y[chosen]).argsort(stable=True)]
         chosen = chosen[:n]
-        return Batches(self.x[chosen], self.y[chosen], self.batch)
+        return Batches(take(self.x, chosen), self.y[chosen], self.batch)
+
+
+def parts_of(x: Inputs) -> tuple[Tensor, ...]:
+    """The inputs as a tuple, one tensor being the only one."""
+    return x if isinstance(x, tuple) else (x,)
+
+
+def count(x: Inputs) -> int:
+    """How many examples."""
+    return len(parts_of(x)[0])
+
+
+def take(x: Inputs, index: Any) -> Inputs:
+    """The examples at an index: a slice, indices, or None for a batch of one."""
+    if isinstance(x, tuple):
+        return tuple(part[index] for part in x)
+    return x[index]
+
+
+def split(x: Inputs, size: int) -> Iterator[Inputs]:
+    """Batches of so many examples; the last may be smaller."""
+    if isinstance(x, tuple):
+        return zip(*(torch.split(part, size) for part in x), strict=True)
+    return iter(torch.split(x, size))
 
 
 def _turns(classes: Tensor) -> Tensor:
@@ -125,6 +174,9 @@ class Workpiece:
     dense, masks: of a model that was pruned before, what it was then and what was kept; a run holds
     those masks from its start and compares with that dense model. None: `model` itself is dense.
     augment: what training inputs were put through, so that fine-tuning can do the same.
+    metric: what the task is judged by; accuracy where targets are classes, nothing where they are
+    not. outputs: picks the tensor that loss and metric are of from what the model gives; None: the
+    tensor itself, of several the one called logits or out, or the first.
     """
 
     name: str
@@ -133,11 +185,13 @@ class Workpiece:
     validation: Batches | None = None
     test: Batches | None = None
     loss: Loss = nn.functional.cross_entropy
-    example: Tensor | None = None
+    example: Inputs | None = None
     classes: tuple[str, ...] = field(default=())
     dense: nn.Module | None = None
     masks: Masks | None = None
     augment: Augment | None = None
+    metric: Metric = ACCURACY
+    outputs: Outputs | None = None
 
     @property
     def reference(self) -> Workpiece:
@@ -155,6 +209,20 @@ class Workpiece:
                 "choose a technique that needs no data, or give the data."
             )
         return data  # type: ignore[no-any-return]
+
+
+def is_wrapper(module: nn.Module) -> bool:
+    """DataParallel, DistributedDataParallel, or what torch.compile gives."""
+    # By name: to import what torch.compile is made of takes seconds.
+    compiled = type(module).__name__ == "OptimizedModule" and "_orig_mod" in module._modules
+    return compiled or isinstance(module, WRAPPERS)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of its wrappers: masks go by the names that it has there."""
+    while is_wrapper(model):
+        model = getattr(model, "module" if isinstance(model, WRAPPERS) else "_orig_mod")
+    return model
 
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:

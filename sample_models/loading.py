@@ -44,7 +44,7 @@ def load(name: str, *, data: bool = True, progress: Progress | None = None) -> W
         example = torch.zeros(2, *about.shape)
         return Workpiece(name, model, example=example, classes=about.classes)
     parts = splits(kind.dataset, progress=progress)
-    example = parts[2].x[:2].clone()
+    example = parts[2].tensors[0][:2].clone()
     training = kind.training
     return Workpiece(
         name,

@@ -67,7 +67,7 @@ def describe(kind: Sample, seed: int, threads: int, say: Say = print) -> dict[st
 def measured(work: Workpiece, kind: Sample) -> dict[str, Any]:
     """What is counted on the model as it was shipped."""
     test = work.need("test", "The accuracy on a card")
-    example = test.x[:1]
+    example = test.tensors[0][:1]
     return {
         "accuracy": {"correct": correct(work.model, test), "total": len(test.x)},
         "parameters": sum(p.numel() for p in work.model.parameters()),

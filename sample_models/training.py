@@ -37,6 +37,7 @@ def train(
         total = 0.0
         model.train()
         for x, y in data.shuffled(generator, recipe.batch):
+            assert isinstance(x, Tensor)  # samples have one input
             x = augment(x, generator, recipe=recipe)
             with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
                 loss = F.cross_entropy(model(x), y, label_smoothing=recipe.smoothing)

@@ -29,11 +29,12 @@ OURS = ("pruning", "sample_models", "dashboard")
 # rooms of one line are neighbours and do not know each other.
 ROOMS = (
     ("errors",),
-    ("ranges",),
+    ("ranges", "tasks"),
     ("stats", "storage", "types", "registry"),
-    ("metrics", "recipe"),
+    ("metrics", "recipe", "adapted"),
     ("events",),
     ("evidence", "formats", "masks", "coverage", "describe"),
+    ("prepare",),  # looks at what is covered, runs one pass
     ("measurement", "criteria", "structure"),
     ("units",),
     ("allocation",),

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning.errors import DataError
 from pruning.evidence import Evidence
 from pruning.evidence.activations import WatchWeights, WeightUse, layouts
 from pruning.types import Batches
@@ -201,12 +200,12 @@ def test_a_model_that_decides_by_what_it_sees_is_looped_over() -> None:
     assert torch.allclose(squares, expected, rtol=1e-4, atol=1e-9)
 
 
-def test_targets_that_are_no_classes_are_refused_where_classes_are_meant() -> None:
+def test_the_gauss_newton_diagonal_of_a_regression_is_its_hessians() -> None:
+    """By hand: the loss is the mean over 3 outputs of (Wx − y)², so that it is 2/3 · mean x²."""
     x = torch.randn(6, 5)
-    evidence = Evidence(toy("mlp").model, Batches(x, torch.randn(6, 3)), nn.functional.mse_loss)
-    assert evidence.gradients
-    with pytest.raises(DataError, match="choose fisher"):
-        evidence.gauss_newton(2)
+    evidence = Evidence(nn.Linear(5, 3), Batches(x, torch.randn(6, 3)), nn.functional.mse_loss)
+    expected = (2 / 3 * x.square().mean(0)).expand(3, 5)
+    torch.testing.assert_close(evidence.gauss_newton(1)["weight"], expected)
 
 
 def test_gradients_of_examples_carry_no_graph() -> None:

@@ -25,7 +25,7 @@ def test_its_answers_are_torchs(name: str) -> None:
         x = work.test.x[:batch]
         with torch.no_grad():
             wanted = work.model.eval()(x).numpy()
-        np.testing.assert_allclose(run(x.numpy()), wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(run((x.numpy(),)), wanted, rtol=1e-5, atol=1e-5)
 
 
 class Fickle(nn.Module):

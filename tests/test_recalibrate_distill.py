@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 import pruning
 from pruning import events
-from pruning.errors import DataError, ModelError, OutOfRange, RecipeError
+from pruning.errors import DataError, OutOfRange, RecipeError
 from pruning.recipe import Recipe
 from pruning.training.distill import distillation_loss, teacher_logits
 from pruning.training.recalibrate import norms, recalibrate
@@ -198,8 +199,8 @@ def test_each_example_meets_its_own_teacher(monkeypatch: pytest.MonkeyPatch) -> 
 
     losses: list[float] = []
 
-    def recorded(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        loss = distillation_loss(student, teacher, temperature)
+    def recorded(*arguments: Any) -> torch.Tensor:
+        loss = distillation_loss(*arguments)
         losses.append(loss.item())
         return loss
 
@@ -239,9 +240,6 @@ def test_what_cannot_be_distilled_is_refused_or_noticed() -> None:
     assert notices == ["Nothing was distilled:"]
     with pytest.raises(DataError, match="Distillation needs train data"):
         run(Recipe(sparsity=0.5, distill=0.5, epochs=1), replace(toy("mlp"), train=None))
-    refusal = "compares scores of classes, and this model's output for one example is 1"
-    with pytest.raises(ModelError, match=refusal):
-        teacher_logits(nn.Linear(5, 1), Batches(torch.zeros(2, 5), torch.zeros(2).long()))
     for wrong in ({"distill": 1.5}, {"distill": True}, {"temperature": 0}, {"recalibrate": 1}):
         with pytest.raises(OutOfRange, match=next(iter(wrong))):
             Recipe(**wrong)

@@ -44,7 +44,7 @@ def plain(work: Workpiece, point: Point, **fields: object) -> tuple[events.Accur
     recipe = Recipe(scope="manual", ratios={point.layer: point.level}, **fields)  # type: ignore[arg-type]
     pruning.apply(pruning.choose(recipe, work), model)
     assert work.validation is not None
-    return evaluate(model, work.validation, work.loss)
+    return evaluate(model, work.validation, work.loss)[:2]
 
 
 def differing(work: Workpiece, points: list[Point], **fields: object) -> list[Point]:
@@ -373,7 +373,7 @@ def test_a_repaired_cell_is_the_plain_way_with_the_repair() -> None:
         model = copy.deepcopy(work.model)
         pruning.apply(masks, model)
         repair(model, masks)
-        accuracy, loss = evaluate(model, work.validation, work.loss)
+        accuracy, loss, _ = evaluate(model, work.validation, work.loss)
         assert point.accuracy == accuracy
         assert point.loss == pytest.approx(loss, rel=1e-4)
     assert sum(p.loss for p in points) != sum(p.loss for p in plainly)

@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from pruning.errors import RecipeError
+
 
 @dataclass(frozen=True)
 class PathStep:
     """One step. removals: (layer, units) in order; weights: removed by then, in all.
 
-    loss (mean) and correct (answers): of the model by then, on the path's validation images.
+    loss (mean) and correct (answers, None where targets are no classes): of the model by then, on
+    the path's validation images.
     """
 
     removals: tuple[tuple[str, int], ...]
     weights: int
     loss: float
-    correct: int
+    correct: int | None
 
 
 @dataclass(frozen=True)
@@ -37,29 +40,42 @@ class AllocationPath:
     steps: tuple[PathStep, ...]
     examples: int
 
-    def predicted(self, weights: float) -> tuple[float, float]:
+    def predicted(self, weights: float) -> tuple[float, float | None]:
         """(change of the mean loss, fall of accuracy as a share) once so many weights are removed.
 
-        Between two steps in proportion.
+        Between two steps in proportion. The fall is None where targets are no classes.
         """
         # Steps are coarse, and budgets fall between them.
         at = [step.weights for step in self.steps]
         loss = np.interp(weights, at, [step.loss for step in self.steps]) - self.steps[0].loss
-        return float(loss), float(np.interp(weights, at, self._falls()))
+        falls = self._falls()
+        return float(loss), None if falls is None else float(np.interp(weights, at, falls))
 
     def within(self, fall: float) -> float:
-        """Weights that may be removed before accuracy has fallen by more than `fall`, a share."""
+        """Weights that may be removed before accuracy has fallen by more than `fall`, a share.
+
+        Raises RecipeError where targets are no classes.
+        """
         # Accuracy may recover by luck further down: what counts is the worst so far.
-        falls = np.maximum.accumulate(self._falls())
+        measured = self._falls()
+        if measured is None:
+            raise RecipeError(
+                "by_sensitivity's `tolerate` is a fall of accuracy, and these targets are not one "
+                "class for each example: leave it at 100."
+            )
+        falls = np.maximum.accumulate(measured)
         for (before, x), (after, y) in pairwise(zip(self.steps, falls, strict=True)):
             if y > fall:
                 share = float((fall - x) / (y - x))
                 return before.weights + (after.weights - before.weights) * share
         return float(self.steps[-1].weights)
 
-    def _falls(self) -> list[float]:
+    def _falls(self) -> list[float] | None:
         # Against the first step, which is the model as it is, on the same images.
-        return [(self.steps[0].correct - step.correct) / self.examples for step in self.steps]
+        correct = [step.correct for step in self.steps if step.correct is not None]
+        if len(correct) < len(self.steps):
+            return None
+        return [(correct[0] - after) / self.examples for after in correct]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -279,7 +279,7 @@ class Ranking:
             units={name: len(values) for name, values in self.units.items()},
         )
 
-    def predicted(self, recipe: Recipe, share: float = 1.0) -> tuple[float, float] | None:
+    def predicted(self, recipe: Recipe, share: float = 1.0) -> tuple[float, float | None] | None:
         """(change of the mean loss, fall of accuracy as a share) that the path predicts.
 
         Of one shot at `share` of the recipe's sparsity; None without a path.

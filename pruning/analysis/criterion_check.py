@@ -18,9 +18,11 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
+from pruning.adapted import widen
 from pruning.allocation.ranked import rank
 from pruning.errors import ModelError, PruningError, RecipeError, Stopped, UnknownName
 from pruning.evidence import Evidence
+from pruning.prepare import ready
 from pruning.ranges import Range
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.replay import Replay
@@ -139,13 +141,14 @@ def criterion_check(
     none is left, DataError without validation data, Stopped.
     """
     start = time.perf_counter()
+    work = ready(work)
     # The same units for every criterion: only then do their correlations compare.
     chosen = sampled(work, check)
     scores, refused = _scores(work, check, criteria, chosen)
     measurer = LeaveOneOut(work, check, examples)
     seconds = sum(len(units) * measurer.seconds(layer) for layer, units in chosen.items())
     counts = {layer: (len(units), measurer.size(layer)) for layer, units in chosen.items()}
-    yield CheckPlan(counts, len(measurer.data.x), measurer.loss, seconds, refused)
+    yield CheckPlan(counts, measurer.data.examples, measurer.loss, seconds, refused)
     checked: list[CheckedUnit] = []
     for layer, units in chosen.items():
         for i, (unit, weights, change) in enumerate(measurer.changes(layer, units)):
@@ -295,6 +298,8 @@ class LeaveOneOut:
         self.units = _units(work, check)
         # Eval mode: dropout and BatchNorm would move the loss by more than one unit does.
         self.model = copy.deepcopy(work.model).eval()
+        # A single weight changes the loss by less than half precision resolves.
+        widen(self.model)
         self.loss_of = work.loss
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.replay = Replay(self.model, self.data)
@@ -341,7 +346,7 @@ class LeaveOneOut:
         total = 0.0
         for out, (_, y) in zip(outputs, self.data, strict=True):
             total += float(self._batch_loss(out, y)) * len(y)
-        return total / len(self.data.x)
+        return total / self.data.examples
 
     def _batch_loss(self, out: Tensor, y: Tensor) -> Tensor:
         try:

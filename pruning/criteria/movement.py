@@ -19,7 +19,8 @@ from pruning.errors import ModelError
 from pruning.evidence import Evidence
 from pruning.ranges import Range
 from pruning.registry import criterion
-from pruning.types import Batches, Masks, Scores, prunable
+from pruning.tasks import main_output
+from pruning.types import Batches, Inputs, Masks, Scores, prunable
 
 WARM_UP, COOL_DOWN = 0.1, 0.3
 """Shares of the steps before the mask begins to grow, and after it has reached its target."""
@@ -68,7 +69,10 @@ def movement(
             masks = _highest(scores, keep, share)
             _put(weights, full, masks)
             model.zero_grad()
-            seen.loss(model(x), y).backward()  # type: ignore[no-untyped-call]
+            # In training some models give more, such as the outputs of auxiliary heads.
+            out = main_output(model(x))
+            assert out is not None, "it gave a tensor in eval mode"
+            seen.loss(out, y).backward()  # type: ignore[no-untyped-call]
             _step(model, weights, full, masks, scores, lr)
     if not all(torch.isfinite(values).all() for values in scores.values()):
         raise ModelError(
@@ -78,7 +82,7 @@ def movement(
     return scores
 
 
-def _endless(data: Batches, order: torch.Generator, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless(data: Batches, order: torch.Generator, batch: int) -> Iterator[tuple[Inputs, Tensor]]:
     """Epoch after epoch."""
     while True:
         yield from data.shuffled(order, batch)

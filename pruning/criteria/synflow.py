@@ -63,10 +63,17 @@ def synflow(
             "SynFlow adds up paths of positive numbers, and this model's norms subtract a mean: "
             "choose magnitude or snip."
         )
+    example = seen.example
+    if not isinstance(example, Tensor) or not example.is_floating_point():
+        what = "several inputs" if isinstance(example, tuple) else "inputs of whole numbers"
+        raise ModelError(
+            f"SynFlow sends ones through a model, and this one takes {what}: choose magnitude or "
+            "snip."
+        )
     for dtype in (torch.float32, torch.float64):  # the flow of a deep network outgrows the first
         model = positive(seen.model, dtype)
         weights = {name: w.to(dtype).abs() for name, w in seen.weights.items()}
-        flow = _flat(flows(model, weights, seen.example))
+        flow = _flat(flows(model, weights, example))
         if torch.isfinite(flow).all() and flow.any():
             break
     if rounds <= 1:
@@ -82,7 +89,7 @@ def synflow(
             removed_in[remaining[lowest]] = step
         masks = _shaped(removed_in == end, weights)
         masked = {name: w * masks[name] for name, w in weights.items()}
-        now = _flat(flows(model, masked, seen.example))
+        now = _flat(flows(model, masked, example))
         # a removed weight keeps the flow that it was removed for
         flow = torch.where(removed_in == end, now, flow)
     return _shaped(_places(removed_in, flow), weights)

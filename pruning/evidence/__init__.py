@@ -14,6 +14,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
+from pruning.adapted import fit_to, precision, wide_copy
 from pruning.errors import DataError
 from pruning.evidence import gradients as derivatives
 from pruning.evidence.activations import (
@@ -24,7 +25,18 @@ from pruning.evidence.activations import (
     layouts,
     math_attention,
 )
-from pruning.types import Batches, Loss, Scores, Workpiece, prunable
+from pruning.types import (
+    Batches,
+    Inputs,
+    Loss,
+    Scores,
+    Workpiece,
+    count,
+    parts_of,
+    prunable,
+    split,
+    take,
+)
 
 UNWATCHED = (
     "no operation was seen to multiply it as it is: it is scaled, cast to another precision or "
@@ -51,11 +63,12 @@ class Evidence:
         data: Batches | None = None,
         loss: Loss = nn.functional.cross_entropy,
         *,
-        example: Tensor | None = None,
+        example: Inputs | None = None,
         seed: int = 0,
         limit: int = 1024,
     ) -> None:
-        self.model = model
+        # Squares and sums of gradients leave the range of half precision.
+        self.model = wide_copy(model)
         self.loss = loss
         self.seed = seed
         self.limit = limit
@@ -96,8 +109,8 @@ class Evidence:
         return self._data
 
     @property
-    def example(self) -> Tensor:
-        """One input, a batch of 1, in the model's precision.
+    def example(self) -> Inputs:
+        """One input, a batch of 1, in the model's precision; a tuple where there are several.
 
         Raises DataError when there is neither an example nor data.
         """
@@ -110,9 +123,9 @@ class Evidence:
                 "This criterion runs the model once, and there is no example input: "
                 "choose one that looks at weights alone."
             )
-        if batch.is_floating_point():
-            return batch[:1].to(next(iter(self.weights.values())).dtype)
-        return batch[:1]
+        kind = precision(self.model)
+        one = tuple(fit_to(part[:1], kind) for part in parts_of(batch))
+        return one if isinstance(batch, tuple) else one[0]
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -146,20 +159,20 @@ class Evidence:
             return derivatives.gradient_moments(self.model, self.weights, self.data, self.loss)
 
     def gauss_newton(self, probes: int) -> dict[str, Tensor]:
-        """Diagonal of the Gauss-Newton matrix of the mean cross-entropy.
+        """Diagonal of the Gauss-Newton matrix of the mean loss.
 
         Exact from as many probes as classes on. Costs 1.5 gradients for each probe.
         """
-        if self.data.y.is_floating_point():
-            raise DataError(
-                "The Gauss-Newton diagonal is of a classifier's cross-entropy, "
-                "not of these targets: choose fisher."
-            )
         key = ("gauss_newton", probes)
         if key not in self._by_probes:
             with frozen_eval(self.model):
                 self._by_probes[key] = derivatives.gauss_newton(
-                    self.model, self.weights, self.data, probes, self._generator(500_001)
+                    self.model,
+                    self.weights,
+                    self.data,
+                    self.loss,
+                    probes,
+                    self._generator(500_001),
                 )
         return self._by_probes[key]
 
@@ -274,7 +287,7 @@ class Evidence:
                 return
             for x in use.inputs(self.weights[use.name].shape):
                 x = x.float().transpose(0, 1)  # (groups, positions, inputs)
-                chunk[use.name][use.groups] += x.transpose(1, 2) @ x / len(self.data.x)
+                chunk[use.name][use.groups] += x.transpose(1, 2) @ x / self.data.examples
 
         self._watch(record)
         return chunk
@@ -290,10 +303,10 @@ class Evidence:
         As the next layer reads them: (n, out, ...) for convolutions, (..., out) for linear layers.
         """
         # small batches: the activations of all layers are in memory at once
-        for x in torch.split(self.data.x, 32):
-            yield self._track(x).activations, len(x) / len(self.data.x)
+        for x in split(self.data.x, 32):
+            yield self._track(x).activations, count(x) / self.data.examples
 
-    def _track(self, x: Tensor) -> TrackOutputs:
+    def _track(self, x: Inputs) -> TrackOutputs:
         tracker = TrackOutputs(self.model)
         with frozen_eval(self.model), torch.no_grad(), tracker:
             self.model(x)
@@ -319,11 +332,11 @@ class Evidence:
 
 def _mixed(data: Batches, generator: torch.Generator) -> Batches:
     """The same examples in a random order, in batches none of which holds one example alone."""
-    order = torch.randperm(len(data.x), generator=generator)
+    order = torch.randperm(data.examples, generator=generator)
     batch = max(2, data.batch)
     while len(order) % batch == 1 and batch < len(order):  # BatchNorm has no variance of one
         batch += 1
-    return Batches(data.x[order], data.y[order], batch)
+    return Batches(take(data.x, order), data.y[order], batch)
 
 
 def per_unit(values: Tensor, weight: Tensor) -> Tensor:

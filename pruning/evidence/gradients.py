@@ -5,19 +5,22 @@ Each leaves the model alone: it is called with copies of its weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
-from pruning.types import Batches, Loss
+from pruning.tasks import class_dimension
+from pruning.types import Batches, Inputs, Loss, count, take
 
 Named = dict[str, Tensor]
 """Parameter name -> a tensor of its shape."""
 
-ExampleLoss = Callable[[Named, Tensor, Tensor], Tensor]
+ExampleLoss = Callable[[Named, Inputs, Any], Tensor]
 """(weights, one example, what belongs to it) -> a scalar."""
 
 CHUNK = 2**26
@@ -35,7 +38,7 @@ def gradient(
             outputs = functional_call(model, leaves, (x,)) / temperature
             slopes = _grad(loss(outputs, y), leaves)
             # batches may differ in size: each counts by its share of the examples
-            _add(total, slopes, len(x) / len(data.x))
+            _add(total, slopes, len(y) / data.examples)
     return total
 
 
@@ -65,7 +68,7 @@ def hessian_product(
             # a loss that is linear in every weight has no second derivative
             hv = _grad(dot, leaves) if dot.requires_grad else {}
             vhv = {name: part * v[name] for name, part in hv.items()}
-            share = len(x) / len(data.x)
+            share = len(y) / data.examples
             _add(product, hv, share)
             _add(diagonal, vhv, share)
     return diagonal, product
@@ -75,33 +78,52 @@ def gradient_moments(
     model: nn.Module, weights: Named, data: Batches, loss: Loss
 ) -> tuple[Named, Named]:
     """Means over examples of |g| and g², g the gradient of each example's own loss."""
-    return _moments(example_loss(model, loss), weights, data, lambda x, y: y)
+    return _moments(example_loss(model, loss), weights, data, lambda y: y)
 
 
 def gauss_newton(
-    model: nn.Module, weights: Named, data: Batches, probes: int, generator: torch.Generator
+    model: nn.Module,
+    weights: Named,
+    data: Batches,
+    loss: Loss,
+    probes: int,
+    generator: torch.Generator,
 ) -> Named:
-    """Diagonal of the Gauss-Newton matrix of the mean cross-entropy, E[Jᵀ (diag p − ppᵀ) J].
+    """Diagonal of the Gauss-Newton matrix of the mean loss, E[Jᵀ H J], H its Hessian by outputs.
 
-    For softmax it is also the diagonal of the true Fisher matrix. diag p − ppᵀ = BBᵀ with
-    B = diag √p − p √pᵀ, so each probe asks for the squared gradient of (B·signs)·outputs: all
-    classes in turn, and so exactly, when there are no more of them than probes.
+    For cross-entropy H = diag p − ppᵀ, and the diagonal is the true Fisher matrix's too. It is BBᵀ
+    with B = diag √p − p √pᵀ, so each probe asks for the squared gradient of (B·signs)·outputs: all
+    classes in turn, and so exactly, when there are no more of them than probes. Targets that are a
+    class for each pixel or token have such an H for each of them, over their number; for other
+    targets H is taken for diagonal, as it is for losses that add up over outputs, and B = √H.
     """
+    kind = next(iter(weights.values())).dtype
     with torch.no_grad():
-        classes = model(data.x[:1]).shape[1]
+        outputs = model(take(data.x, slice(1)))
+    along = class_dimension(outputs, data.y[:1])
 
-    def projected(leaves: Named, x: Tensor, signs: Tensor) -> Tensor:
-        outputs = functional_call(model, leaves, (x[None],))[0]
-        p = outputs.detach().softmax(0)
-        rooted = p.sqrt() * signs
-        value: Tensor = ((rooted - p * rooted.sum()) * outputs).sum()
+    def projected(leaves: Named, x: Inputs, second: tuple[Tensor, Tensor]) -> Tensor:
+        signs, y = second
+        outputs = functional_call(model, leaves, (take(x, None),))
+        fixed = outputs.detach()
+        if along is None:
+            slope = grad(lambda values: loss(values, y[None]))
+            curvature = grad(lambda values: slope(values).sum())(fixed)
+            scaled: Tensor = curvature.clamp_min(0).sqrt() * signs[None] * outputs
+            return scaled.sum()
+        p = fixed.softmax(along)
+        rooted = p.sqrt() * signs[None]
+        direction = rooted - p * rooted.sum(along, keepdim=True)
+        answers = outputs.numel() // outputs.shape[along]
+        value: Tensor = (direction * outputs).sum() / math.sqrt(answers)
         return value
 
-    if classes <= probes:
-        directions = [partial(_one_class, i, classes) for i in range(classes)]
+    shape = tuple(outputs.shape[1:])
+    if along == 1 and outputs.dim() == 2 and shape[0] <= probes:
+        directions = [partial(_one_class, i, shape[0], kind) for i in range(shape[0])]
         share = 1.0
     else:
-        directions = [partial(_class_signs, generator, classes)] * probes
+        directions = [partial(_output_signs, generator, shape, kind)] * probes
         share = 1 / probes
     total = _zeros(weights)
     for direction in directions:
@@ -110,14 +132,16 @@ def gauss_newton(
     return total
 
 
-def _one_class(index: int, classes: int, x: Tensor, y: Tensor) -> Tensor:
-    """(n, classes): 1 for one class, 0 for all others."""
-    return nn.functional.one_hot(torch.full((len(x),), index), classes).to(x.dtype)
+def _one_class(index: int, classes: int, kind: torch.dtype, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, classes): 1 for one class, 0 for all others; and the targets."""
+    return nn.functional.one_hot(torch.full((len(y),), index), classes).to(kind), y
 
 
-def _class_signs(generator: torch.Generator, classes: int, x: Tensor, y: Tensor) -> Tensor:
-    """(n, classes): +1 or −1 at random."""
-    return _signs((len(x), classes), x.dtype, generator)
+def _output_signs(
+    generator: torch.Generator, shape: tuple[int, ...], kind: torch.dtype, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(n, *shape): +1 or −1 at random; and the targets."""
+    return _signs((len(y), *shape), kind, generator), y
 
 
 def random_signs(weights: Named, generator: torch.Generator) -> Named:
@@ -135,9 +159,9 @@ def _signs(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generato
 def example_loss(model: nn.Module, loss: Loss) -> ExampleLoss:
     """The loss of one example, as a function of the weights."""
 
-    def value(leaves: Named, x: Tensor, y: Tensor) -> Tensor:
+    def value(leaves: Named, x: Inputs, y: Tensor) -> Tensor:
         # the model and the loss take batches: a batch of one
-        return loss(functional_call(model, leaves, (x[None],)), y[None])
+        return loss(functional_call(model, leaves, (take(x, None),)), y[None])
 
     return value
 
@@ -152,7 +176,7 @@ class PerExampleGradients:
         self._single = grad_and_value(value)
         self._mapped = True
 
-    def __call__(self, leaves: Named, x: Tensor, y: Tensor) -> tuple[Named, Tensor]:
+    def __call__(self, leaves: Named, x: Inputs, y: Inputs) -> tuple[Named, Tensor]:
         """(parameter name -> (n, *shape), values (n,))."""
         if self._mapped:
             try:
@@ -162,7 +186,7 @@ class PerExampleGradients:
                 self._mapped = False
             else:
                 return gradients, values
-        singles = [self._single(leaves, *example) for example in zip(x, y, strict=True)]
+        singles = [self._single(leaves, take(x, i), take(y, i)) for i in range(count(y))]
         stacked = {}
         for name in leaves:
             stacked[name] = torch.stack([gradients[name] for gradients, _ in singles])
@@ -173,18 +197,18 @@ def _moments(
     value: ExampleLoss,
     weights: Named,
     data: Batches,
-    second: Callable[[Tensor, Tensor], Tensor],
+    second: Callable[[Tensor], Inputs],
 ) -> tuple[Named, Named]:
-    """Means of |g| and g², g each example's gradient of `value(weights, x, second(x, y))`."""
+    """Means of |g| and g², g each example's gradient of `value(weights, x, second(y))`."""
     sizes = _zeros(weights)
     squares = _zeros(weights)
     leaves = {name: weight.clone() for name, weight in weights.items()}
     gradients = PerExampleGradients(value)
-    share = 1 / len(data.x)
+    share = 1 / data.examples
     # as many examples at once as their gradients have room for
     room = CHUNK // sum(w.numel() for w in weights.values())
     for x, y in Batches(data.x, data.y, max(1, min(data.batch, room))):
-        parts, _ = gradients(leaves, x, second(x, y))
+        parts, _ = gradients(leaves, x, second(y))
         # (n, *shape) each, with a graph where the model has parameters beside the weights
         _add(sizes, {name: part.abs().sum(0) for name, part in parts.items()}, share)
         _add(squares, {name: part.square().sum(0) for name, part in parts.items()}, share)

@@ -9,29 +9,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pruning.measurement.counts import count_uses, layer_counts, macs, output_layer, output_shapes
 from pruning.measurement.energy import energy, joules
 from pruning.measurement.onnx import onnx_timings
 from pruning.measurement.quality import (
+    Quality,
     answered,
     behaviour,
     correct,
     evaluate,
     logits,
     mean_loss,
+    not_measured,
     paired,
+    score_change,
 )
 from pruning.measurement.remembered import remembered_outputs
 from pruning.measurement.sizes import dense_bytes, memory, size
 from pruning.measurement.speed import BATCHES, latencies, timings
 from pruning.metrics import Energy, Latency, Measurement, Timing
+from pruning.prepare import ready
 from pruning.types import Batches, Workpiece, prunable
 
 __all__ = [
+    "Quality",
     "Snapshot",
     "answered",
     "beside_dense",
@@ -81,6 +87,7 @@ def measure(
 
     full: also what `finalize` adds, with the model as its own reference
     """
+    work = ready(work)
     snapshot = take_snapshot(work, split)
     if full:
         return finalize([snapshot])[0]
@@ -102,12 +109,11 @@ def take_snapshot(
     folder: of outputs that earlier runs computed; worth it for models that come again.
     """
     data: Batches | None = getattr(work, split)
-    accuracy = loss = seconds = None
+    accuracy = loss = score = seconds = None
     if data is not None:
         if outputs is None:
             outputs, seconds = remembered_outputs(work.model, data, folder)
-        accuracy = correct(outputs, data)
-        loss = mean_loss(outputs, data, work.loss)
+        accuracy, loss, score = answered(outputs, data, work.loss, work.metric)
     # without an example, how often each weight is used is not known
     uses = count_uses(work.model, work.example) if work.example is not None else None
     layers = layer_counts(work.model, uses)
@@ -123,14 +129,23 @@ def take_snapshot(
         size=size(work.model),
         latency=None,
         layers=layers,
+        score=score,
+        not_measured=not_measured(outputs, work),
     )
     return Snapshot(work, measurement, outputs, folder, seconds)
 
 
 def beside_dense(snapshot: Snapshot, dense: Snapshot) -> Measurement:
     """What was quickly measured of a model, with its answers paired with the dense model's."""
-    pair = paired(snapshot.logits, dense.logits, snapshot.work.test)
-    return replace(snapshot.measurement, paired=pair)
+    return replace(snapshot.measurement, **_compared(snapshot, dense))
+
+
+def _compared(snapshot: Snapshot, dense: Snapshot) -> dict[str, Any]:
+    """Answers beside the dense model's, by the task's metric; the dense one has no other."""
+    if snapshot is dense:
+        return {}
+    pair = (snapshot.logits, dense.logits, snapshot.work.test, snapshot.work.metric)
+    return {"paired": paired(*pair), "score_change": score_change(*pair)}
 
 
 def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
@@ -145,8 +160,6 @@ def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
     measurements = []
     for snapshot, timed in zip(snapshots, times, strict=True):
         work, outputs = snapshot.work, snapshot.logits
-        # the dense model has nothing to be compared with
-        pair = paired(outputs, dense.logits, work.test) if snapshot is not dense else None
         completed = replace(
             snapshot.measurement,
             latency=_first(timed),
@@ -154,7 +167,7 @@ def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
             energy=_energy(snapshot),
             timings=tuple(timed),
             behaviour=behaviour(work, outputs, snapshot.outputs),
-            paired=pair,
+            **_compared(snapshot, dense),
         )
         measurements.append(completed)
     return measurements
@@ -188,7 +201,13 @@ def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:
     if example is None:
         return times
     for batch in BATCHES:
-        timed = timings([work.model for work in works], example, batch=batch)
+        try:
+            timed = timings([work.model for work in works], example, batch=batch)
+        except Exception as error:  # a model that takes one size of batch alone, say
+            # A run that has trained is not lost for a figure of time.
+            why = f"A batch of {batch} cannot be timed ({type(error).__name__})."
+            threads = torch.get_num_threads()
+            timed = [[Timing("torch", batch, threads, why=why)] for _ in works]
         for total, added in zip(times, timed, strict=True):
             total.extend(added)
     return times

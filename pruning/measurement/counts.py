@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pruning.adapted import fit_to, precision
 from pruning.evidence import frozen_eval
 from pruning.masks import count_layer
 from pruning.metrics import Layer
-from pruning.types import Workpiece, named_weights
+from pruning.types import Inputs, Workpiece, named_weights, parts_of, take
 
 LOOKUPS = {"embedding", "_embedding_bag", "index", "index_select", "gather"}
 """Operations that pick some of a weight's rows: what they give are activations."""
@@ -55,7 +56,7 @@ def layer_counts(
     return tuple(layers)
 
 
-def macs(model: nn.Module, example: Tensor) -> dict[str, int]:
+def macs(model: nn.Module, example: Inputs) -> dict[str, int]:
     """Prunable parameter name -> multiply-accumulates of one example, dense."""
     return dense_macs(model, count_uses(model, example))
 
@@ -85,13 +86,13 @@ def last_used(model: nn.Module, uses: Uses) -> str:
     return list(uses.rows or named_weights(model))[-1]
 
 
-def output_shapes(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+def output_shapes(model: nn.Module, example: Inputs) -> dict[str, tuple[int, ...]]:
     """Prunable parameter name -> the shape of its layer's output for one example."""
     return count_uses(model, example).shapes
 
 
 def count_uses(
-    model: nn.Module, example: Tensor, weights: Mapping[str, Tensor] | None = None
+    model: nn.Module, example: Inputs, weights: Mapping[str, Tensor] | None = None
 ) -> Uses:
     """One pass of one example, counted. weights: by name; None: the prunable ones."""
     weights = named_weights(model) if weights is None else weights
@@ -115,19 +116,17 @@ def count_uses(
     try:
         # Attention by its plain formula: fused, its projections and products are one operation.
         with frozen_eval(model), torch.no_grad(), counter:
-            model(fit(example[:1], model))
+            model(*fit(take(example, slice(1)), model))
     finally:
         for hook in hooks:
             hook.remove()
     return Uses(counter.rows, counter.shapes, round(counter.other))
 
 
-def fit(example: Tensor, model: nn.Module) -> Tensor:
-    """The example in the model's precision."""
-    if not example.is_floating_point():
-        return example
-    kinds = (p.dtype for p in model.parameters() if p.is_floating_point())
-    return example.to(next(kinds, example.dtype))
+def fit(example: Inputs, model: nn.Module) -> tuple[Tensor, ...]:
+    """The example's inputs in the model's precision."""
+    kind = precision(model)
+    return tuple(fit_to(part, kind) for part in parts_of(example))
 
 
 class _Part(NamedTuple):

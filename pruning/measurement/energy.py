@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.metrics import Energy
+from pruning.types import Inputs, take
 
 RAPL = Path("/sys/class/powercap")
 """Where Linux shows the processor's energy counters (running average power limit)."""
@@ -26,7 +27,7 @@ def energy(macs: int, kept: int, measured: float | None = None) -> Energy:
 
 
 def joules(
-    model: nn.Module, example: Tensor, *, seconds: float = 0.3, place: Path = RAPL
+    model: nn.Module, example: Inputs, *, seconds: float = 0.3, place: Path = RAPL
 ) -> float | None:
     """Joules of one pass of one example by the processor's counter; None where there is none.
 
@@ -35,14 +36,14 @@ def joules(
     counters = _counters(place)
     if not counters:
         return None
-    x = fit(example[:1], model)
+    x = fit(take(example, slice(1)), model)
     passes = 0
     with evaluating(model), torch.inference_mode():
         before = [_read(counter) for counter in counters]
         began = time.perf_counter()
         # many passes, because a counter moves on only about every millisecond
         while not passes or time.perf_counter() - began < seconds:
-            model(x)
+            model(*x)
             passes += 1
         after = [_read(counter) for counter in counters]
     ends = zip(before, after, counters, strict=True)

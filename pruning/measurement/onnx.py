@@ -17,9 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning.adapted import unadapted
 from pruning.evidence import evaluating
 from pruning.measurement.speed import SLOW, compare, examples, interleaved, seconds
 from pruning.metrics import Timing
+from pruning.tasks import main_output
+from pruning.types import Inputs, parts_of
 
 RUNTIME = "ONNX Runtime"
 CLOSE = 1e-4
@@ -28,8 +31,10 @@ CLOSE = 1e-4
 So much comes from adding up float32 in another order.
 """
 
-Session = Callable[[NDArray[Any]], NDArray[Any]]
-"""Inputs -> the first output."""
+Arrays = tuple[NDArray[Any], ...]
+
+Session = Callable[[Arrays], NDArray[Any]]
+"""Inputs, in the order of the model's -> the first output."""
 
 
 class NotExported(Exception):
@@ -37,7 +42,7 @@ class NotExported(Exception):
 
 
 def onnx_timings(
-    models: Sequence[nn.Module], example: Tensor, *, batches: Sequence[int], budget: float = 0.8
+    models: Sequence[nn.Module], example: Inputs, *, batches: Sequence[int], budget: float = 0.8
 ) -> list[list[Timing]]:
     """For each model, its timings in ONNX Runtime beside the first, which is the reference.
 
@@ -58,14 +63,15 @@ def onnx_timings(
 def _timed(
     models: Sequence[nn.Module],
     programs: Sequence[bytes | str],
-    x: Tensor,
+    x: tuple[Tensor, ...],
     threads: int,
     budget: float,
 ) -> list[Timing]:
     """All models on one batch. programs: exported, or why not."""
+    batch = len(x[0])
 
     def untimed(why: str) -> Timing:
-        return Timing(RUNTIME, len(x), threads, why=why)
+        return Timing(RUNTIME, batch, threads, why=why)
 
     pairs = zip(models, programs, strict=True)
     sessions = [_prepared(model, program, x, threads) for model, program in pairs]
@@ -74,29 +80,31 @@ def _timed(
     if isinstance(first, str) or isinstance(control, str):
         # without the reference there is nothing to compare with
         return [untimed(str(first)) for _ in models]
-    inputs = x.numpy()
+    inputs = arrays(x)
     taken = seconds(_pass(first, inputs))
-    if taken > SLOW and len(x) > 1:
-        why = f"One pass of {len(x)} examples takes {taken:.1f} s here: too long to repeat."
+    if taken > SLOW and batch > 1:
+        why = f"One pass of {batch} examples takes {taken:.1f} s here: too long to repeat."
         return [untimed(why) for _ in models]
     runs = [_pass(run, inputs) for run in (*sessions, control) if not isinstance(run, str)]
     times = interleaved(runs, least=5, most=300, budget=budget)
-    compared = iter(compare(RUNTIME, times, len(x), threads))
+    compared = iter(compare(RUNTIME, times, batch, threads))
     return [untimed(run) if isinstance(run, str) else next(compared) for run in sessions]
 
 
-def _pass(run: Session, inputs: NDArray[Any]) -> Callable[[], object]:
+def _pass(run: Session, inputs: Arrays) -> Callable[[], object]:
     return lambda: run(inputs)
 
 
-def _program(model: nn.Module, example: Tensor) -> bytes | str:
+def _program(model: nn.Module, example: Inputs) -> bytes | str:
     try:
         return export(model, examples(example, model, 2))
     except NotExported as error:
         return f"It {error}."
 
 
-def _prepared(model: nn.Module, program: bytes | str, x: Tensor, threads: int) -> Session | str:
+def _prepared(
+    model: nn.Module, program: bytes | str, x: tuple[Tensor, ...], threads: int
+) -> Session | str:
     """A session whose outputs for x are torch's; or why not, in a sentence."""
     if isinstance(program, str):
         return program
@@ -113,18 +121,26 @@ def _prepared(model: nn.Module, program: bytes | str, x: Tensor, threads: int) -
     return run
 
 
-def export(model: nn.Module, x: Tensor, *, free: bool = True) -> bytes:
-    """The model as an ONNX program for inputs of x's shape.
+def arrays(x: tuple[Tensor, ...]) -> Arrays:
+    """Raises NotExported for bfloat16, which numpy does not know."""
+    if any(part.dtype == torch.bfloat16 for part in x):
+        raise NotExported("is in bfloat16, which ONNX Runtime is not given here")
+    return tuple(part.numpy() for part in x)
+
+
+def export(model: nn.Module, x: Inputs, *, free: bool = True) -> bytes:
+    """The model as an ONNX program for inputs of x's shapes.
 
     free: for batches of any size, where the model allows that; x then has two or more examples.
     Raises NotExported; the model is left as found.
     """
-    shapes = ({0: torch.export.Dim.AUTO},) if free else None
-    evaluated = copy.deepcopy(model).eval()
+    parts = parts_of(x)
+    shapes = tuple({0: torch.export.Dim.AUTO} for _ in parts) if free else None
+    evaluated = copy.deepcopy(unadapted(model)).eval()
     with _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                evaluated, (x,), dynamo=True, verbose=False, dynamic_shapes=shapes
+                evaluated, parts, dynamo=True, verbose=False, dynamic_shapes=shapes
             )
             assert program is not None
             return bytes(program.model_proto.SerializeToString())
@@ -151,16 +167,18 @@ def session(program: bytes, threads: int) -> Session:
         raise NotExported(
             f"was exported, but ONNX Runtime does not take it ({type(error).__name__})"
         ) from error
-    name = ready.get_inputs()[0].name
-    return lambda inputs: ready.run(None, {name: inputs})[0]
+    names = [entry.name for entry in ready.get_inputs()]
+    return lambda inputs: ready.run(None, dict(zip(names, inputs, strict=False)))[0]
 
 
-def _check(run: Session, model: nn.Module, x: Tensor) -> None:
+def _check(run: Session, model: nn.Module, x: tuple[Tensor, ...]) -> None:
     """Raises NotExported for outputs other than torch's."""
     with evaluating(model), torch.inference_mode():
-        wanted = model(x).numpy()
+        main = main_output(model(*x))
+    assert main is not None, "what has no outputs was refused before"
+    wanted = main.float().numpy()
     try:
-        outputs = run(x.numpy())
+        outputs = run(arrays(x))
     except Exception as error:
         raise NotExported(
             f"was exported, but fails in ONNX Runtime ({type(error).__name__})"

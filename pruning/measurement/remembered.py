@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pruning.errors import RunError
 from pruning.measurement.quality import first_pass, logits
 from pruning.storage import delete_oldest, source_hash, whole
-from pruning.types import Batches
+from pruning.types import Batches, parts_of
 
 MOST_FILES = 64
 MOST_BYTES = 64 * 2**20
@@ -26,7 +26,7 @@ LOGITS, SECONDS = "logits", "seconds"
 
 
 class Outputs(NamedTuple):
-    """logits: (n, classes); seconds: that they took when they were computed."""
+    """logits: (n, ...); seconds: that they took when they were computed."""
 
     logits: Tensor
     seconds: float
@@ -77,7 +77,8 @@ def _key(model: nn.Module, data: Batches) -> str:
     for name, value in model.state_dict().items():
         digest.update(name.encode())
         add_tensor(digest, value)
-    add_tensor(digest, data.x)
+    for part in parts_of(data.x):
+        add_tensor(digest, part)
     return digest.hexdigest()
 
 
@@ -94,4 +95,4 @@ def _read(file: Path) -> Outputs | None:
 
 def _as_before(model: nn.Module, data: Batches, known: Tensor) -> bool:
     first = first_pass(model, data)
-    return len(known) == len(data.x) and torch.equal(first, known[: len(first)])
+    return len(known) == data.examples and torch.equal(first, known[: len(first)])

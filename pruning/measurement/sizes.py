@@ -16,7 +16,7 @@ from pruning.measurement.counts import fit
 from pruning.measurement.sparse_file import entropy, write
 from pruning.metrics import Memory, Size, sparse_bytes
 from pruning.storage import safetensors_header
-from pruning.types import named_weights
+from pruning.types import Inputs, named_weights, take
 
 DTYPES = (
     torch.bool,
@@ -99,7 +99,7 @@ def _prunable_names(model: nn.Module) -> set[str]:
 # ---------------------------------------------------------------- memory
 
 
-def memory(model: nn.Module, example: Tensor | None) -> Memory:
+def memory(model: nn.Module, example: Inputs | None) -> Memory:
     """What lies in memory at run time: the weights, zeros too, and at most so much else."""
     # by address: tied parameters share one storage
     storages = {}
@@ -110,16 +110,17 @@ def memory(model: nn.Module, example: Tensor | None) -> Memory:
     return Memory(sum(storages.values()), activations)
 
 
-def peak_activations(model: nn.Module, example: Tensor) -> int:
+def peak_activations(model: nn.Module, example: Inputs) -> int:
     """Most bytes of tensors in memory at once in one pass of one example.
 
     The input is counted, parameters and buffers are not.
     """
-    x = fit(example[:1].clone(), model)
+    x = tuple(part.clone() for part in fit(take(example, slice(1)), model))
     tracker = _TrackMemory((*model.parameters(), *model.buffers()))
     with evaluating(model), torch.no_grad(), tracker:
-        tracker.add(x)
-        model(x)
+        for part in x:
+            tracker.add(part)
+        model(*x)
     return tracker.peak
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.metrics import Latency, Spread, Timing
-from pruning.types import named_weights
+from pruning.types import Inputs, named_weights, parts_of
 
 BATCHES = (1, 32)
 """Examples in a pass: one, as somebody waits for an answer; 32, as a server gathers them."""
@@ -41,7 +41,7 @@ Pass = Callable[[], object]
 
 def latencies(
     models: Sequence[nn.Module],
-    example: Tensor,
+    example: Inputs,
     *,
     batch: int = 1,
     passes: int = 30,
@@ -59,7 +59,7 @@ def latencies(
 
 
 def timings(
-    models: Sequence[nn.Module], example: Tensor, *, batch: int = 1, budget: float = 0.8
+    models: Sequence[nn.Module], example: Inputs, *, batch: int = 1, budget: float = 0.8
 ) -> list[list[Timing]]:
     """For each model, its timings in torch beside the first, which is the reference.
 
@@ -150,9 +150,11 @@ def quartiles(taken: Sequence[float], batch: int, threads: int | None = None) ->
     return Latency(median, low, high, threads or torch.get_num_threads(), batch, len(taken))
 
 
-def examples(example: Tensor, model: nn.Module, batch: int) -> Tensor:
-    """A batch of the first example, in the model's precision."""
-    return fit(example[:1].expand(batch, *example.shape[1:]).contiguous(), model)
+def examples(example: Inputs, model: nn.Module, batch: int) -> tuple[Tensor, ...]:
+    """A batch of the first example, each input, in the model's precision."""
+    parts = parts_of(example)
+    repeated = tuple(part[:1].expand(batch, *part.shape[1:]).contiguous() for part in parts)
+    return fit(repeated, model)
 
 
 def seconds(run: Pass) -> float:
@@ -162,8 +164,8 @@ def seconds(run: Pass) -> float:
     return time.perf_counter() - start
 
 
-def _pass(model: nn.Module, x: Tensor) -> Pass:
-    return lambda: model(x)
+def _pass(model: nn.Module, x: tuple[Tensor, ...]) -> Pass:
+    return lambda: model(*x)
 
 
 @contextmanager
@@ -202,6 +204,8 @@ def to_sparse(model: nn.Module) -> nn.Module | None:
         # a subclass of Linear may do something else with its weight
         if type(module) is nn.Linear and id(module.weight) in weights:
             kept = int(module.weight.detach().count_nonzero())
+            if module.weight.dtype != torch.float32:  # torch has no CSR products of others
+                continue
             # one more, because a share of weights is a whole number of them
             if kept <= (1 - SPARSE) * module.weight.numel() + 1:
                 names.append(name)

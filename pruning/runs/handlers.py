@@ -14,11 +14,11 @@ from safetensors.torch import save_model
 from torch import nn
 
 from pruning import studies
-from pruning.coverage import plain_copy
 from pruning.errors import DataError, DiskFull, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Event, Finished, Halted, Notice
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
+from pruning.prepare import plain
 from pruning.recipe import Recipe
 from pruning.runs.map_study import measure_map
 from pruning.runs.memory_limit import limited_memory, study_memory
@@ -181,7 +181,7 @@ def save(job: Job, dense: nn.Module, final: nn.Module, masks: Masks) -> None:
         save_model(final, str(draft), metadata={"format": "pt"})
     save_masks(job.folder, {name: keep.numpy() for name, keep in masks.items()})
     # The dense model with plain weights, as the run pruned it: parametrised ones are no parameters.
-    before = prunable(plain_copy(dense)[0])
+    before = prunable(plain(dense))
     histograms = {
         name: _histogram(before[name], weight, masks.get(name))
         for name, weight in prunable(final).items()

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from pruning.events import Point
+from pruning.prepare import ready
 from pruning.runs.resolve import resolve
 from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
@@ -61,7 +62,7 @@ def _points(
     options: dict[str, Any],
     stop: Callable[[], bool],
 ) -> Generator[Point, None, None]:
-    work = resolve(spec["model"], store.workspace, fetch=False)
+    work = ready(resolve(spec["model"], store.workspace, fetch=False))
     repair = None
     if spec.get("reconstruct"):
         data = work.need("train", "Reconstruction")

@@ -136,10 +136,12 @@ def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workp
     import torch
     from safetensors.torch import load_model
 
+    from pruning.prepare import plain
+
     job, result = _finished(id, workspace)
     work = base(recipe_of(job.spec).model)
-    # A copy, because the base stays in the cache for others.
-    model = copy.deepcopy(work.model)
+    # A copy, because the base stays in the cache for others, and plain, as the run pruned it.
+    model = plain(work.model)
     load_model(model, str(result.weights))
     masks = {name: torch.from_numpy(keep) for name, keep in result.masks().items()}
     name = f"run {id} of {work.name}"

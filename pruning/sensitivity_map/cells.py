@@ -34,7 +34,8 @@ images.
 class Cell:
     """One layer without `drop` of its units, and what was counted on the first `seen` images.
 
-    levels: the ratios that mean this drop (several in small layers); lost, won: right answers that
+    levels: the ratios that mean this drop (several in small layers); scored: whether answers are
+    right or wrong; lost, won: right answers that
     became wrong, and the other way round; loss, loss_dense: sums over the images. total: images
     there are.
     """
@@ -51,15 +52,28 @@ class Cell:
     loss: float = 0.0
     loss_dense: float = 0.0
     collapsed: bool = False
+    scored: bool = True
 
-    def count(self, right: Tensor, right_dense: Tensor, loss: float, loss_dense: float) -> None:
-        """Add more images. right: (images,) bool, of this cell and of the dense model."""
-        self.seen += len(right)
+    def count(
+        self,
+        images: int,
+        loss: float,
+        loss_dense: float,
+        right: Tensor | None = None,
+        right_dense: Tensor | None = None,
+    ) -> None:
+        """Add more images. right: (images,) bool, of this cell and of the dense model; None where
+        targets are no classes.
+        """
+        self.seen += images
+        self.loss += loss
+        self.loss_dense += loss_dense
+        if right is None or right_dense is None:
+            self.scored = False
+            return
         self.correct += int(right.sum())
         self.lost += int((right_dense & ~right).sum())
         self.won += int((right & ~right_dense).sum())
-        self.loss += loss
-        self.loss_dense += loss_dense
 
     @property
     def change(self) -> Spread:
@@ -69,7 +83,8 @@ class Cell:
     @property
     def half_width(self) -> float:
         """Of the interval of the change; infinite while nothing was counted."""
-        if not self.seen:
+        # Without answers that are right or wrong, only all images are enough.
+        if not self.seen or not self.scored:
             return math.inf
         return (self.change.high - self.change.low) / 2
 
@@ -82,12 +97,12 @@ class Cell:
             units=self.units,
             kept=self.units - self.drop,
             tier="exact" if n == self.total else "progressive",
-            accuracy=Accuracy(self.correct, n),
+            accuracy=Accuracy(self.correct, n) if self.scored else None,
             loss=self.loss / n,
             loss_dense=self.loss_dense / n,
             lost=self.lost,
             won=self.won,
-            interval=(self.change.low, self.change.high),
+            interval=(self.change.low, self.change.high) if self.scored else None,
             final=final,
         )
         return [replace(point, level=level) for level in self.levels]
@@ -118,7 +133,7 @@ def masks_of(cell: Cell, ranked: RankedUnits, model: nn.Module) -> Masks:
 
 # ---------------------------------------------------------------- kept for the next time
 
-COUNTED = ("seen", "correct", "lost", "won", "loss", "loss_dense")
+COUNTED = ("seen", "correct", "lost", "won", "loss", "loss_dense", "scored")
 REMEMBERED = 16
 _counts: OrderedDict[str, dict[str, list[float]]] = OrderedDict()
 
@@ -183,6 +198,7 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
         recipe.granularity_options,
         recipe.embeddings,
         recipe.seed,
+        work.metric.name,
         how,
         source_hash(),
     )
@@ -190,10 +206,10 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
     for name, value in work.model.state_dict().items():
         digest.update(name.encode())
         add_tensor(digest, value)
-    tensors = [data.x, data.y]
+    tensors = [*data.tensors]
     # All of it: the examples that a criterion looks at are drawn from anywhere, and some train.
     if work.train and registry.entry("criterion", recipe.criterion).tags.get("needs") == "data":
-        tensors += [work.train.x, work.train.y]
+        tensors += work.train.tensors
     for value in tensors:
         add_tensor(digest, value)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from pruning.adapted import wide_copy
 from pruning.allocation.ranked import RankedUnits
 from pruning.errors import Stopped
 from pruning.events import Point
@@ -48,12 +49,13 @@ def estimates(
         if cell.drop:
             rows[cell.layer].append(cell)
     change = {id(cell): 0.0 for cell in cells}  # sums over the examples
-    dense, n = 0.0, len(data.x)
-    with evaluating(work.model):
+    dense, n = 0.0, data.examples
+    model = wide_copy(work.model)  # products of small gradients are 0 in half precision
+    with evaluating(model):
         weights = {
-            name: p.detach() for name, p in work.model.named_parameters() if p.is_floating_point()
+            name: p.detach() for name, p in model.named_parameters() if p.is_floating_point()
         }
-        gradients = PerExampleGradients(example_loss(work.model, work.loss))
+        gradients = PerExampleGradients(example_loss(model, work.loss))
         size = sum(4 * p.numel() for p in weights.values())
         # One gradient for each example is as large as the model.
         at_once = max(1, min(64, ROOM // max(1, size)))
@@ -64,7 +66,7 @@ def estimates(
             losses = losses.detach()
             dense += float(losses.sum())
             for row in rows.values():
-                slopes = _along(by_name, row, ranked, work.model)
+                slopes = _along(by_name, row, ranked, model)
                 for cell, slope in zip(row, slopes, strict=True):
                     # An example's loss cannot fall below 0.
                     predicted = torch.maximum(slope + 0.5 * slope.square(), -losses)

@@ -20,7 +20,8 @@ from pruning.events import Point
 from pruning.masks import apply
 from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks_of
 from pruning.sensitivity_map.replay import PartialForward
-from pruning.types import Batches, Loss, Masks, Workpiece
+from pruning.tasks import ACCURACY, classifies, hits
+from pruning.types import Batches, Inputs, Loss, Masks, Workpiece, split, take
 
 PART = 64
 """Images passed through at once: what lies between two layers then fits the processor's cache
@@ -41,8 +42,9 @@ SAVE = 5.0
 Repair = Callable[[nn.Module, Masks], None]
 """What is done to a pruned model before it is asked, in place: (model, masks)."""
 
-Answer = tuple[Cell, Tensor, float]
-"""A cell, (images,) which of its answers are right, and the sum of its loss."""
+Answer = tuple[Cell, Tensor | None, float]
+"""A cell, (images,) which of its answers are right, and the sum of its loss; None where targets are
+no classes."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ class Evaluator:
     """
 
     def __init__(
-        self, work: Workpiece, ranked: RankedUnits, sample: Tensor, repair: Repair | None = None
+        self, work: Workpiece, ranked: RankedUnits, sample: Inputs, repair: Repair | None = None
     ) -> None:
         self.loss: Loss = work.loss
+        self.counts = work.metric == ACCURACY
         self.repair = repair
         self.ranked = ranked
         self.original = work.model
@@ -85,15 +88,15 @@ class Evaluator:
         self.error = self._error(sample) if self.sandbox.traced else 0.0
 
     @torch.inference_mode()
-    def dense(self, x: Tensor, y: Tensor) -> tuple[Tensor, float]:
+    def dense(self, x: Inputs, y: Tensor) -> tuple[Tensor | None, float]:
         """(images,) which of the dense model's answers are right, and the sum of its loss."""
         return self._judge(self.sandbox.model(x), y)
 
-    def answers(self, x: Tensor, y: Tensor, cells: list[Cell]) -> Iterator[Answer]:
+    def answers(self, x: Inputs, y: Tensor, cells: list[Cell]) -> Iterator[Answer]:
         for cell, logits in self.outputs(x, cells):
             yield cell, *self._judge(logits, y)
 
-    def outputs(self, x: Tensor, cells: list[Cell]) -> Iterator[tuple[Cell, Tensor]]:
+    def outputs(self, x: Inputs, cells: list[Cell]) -> Iterator[tuple[Cell, Tensor]]:
         """The model's logits without each cell, in the order of layers.
 
         What comes before a layer is computed once for all its cells. Bit for bit the plain model's
@@ -103,7 +106,7 @@ class Evaluator:
             yield from self._repaired(x, cells, self.repair)
             return
         # Only a traced model keeps values between layers, which small parts keep in the cache.
-        parts = torch.split(x, PART) if self.sandbox.traced else [x]
+        parts = list(split(x, PART)) if self.sandbox.traced else [x]
         passes = [self.sandbox.start(part) for part in parts]
         # Of a layer's cells, the one that removes most changes all tensors that any of them does.
         largest = {cell.layer: cell for cell in sorted(cells, key=lambda cell: cell.drop)}
@@ -122,7 +125,7 @@ class Evaluator:
             yield cell, logits
 
     def _repaired(
-        self, x: Tensor, cells: list[Cell], repair: Repair
+        self, x: Inputs, cells: list[Cell], repair: Repair
     ) -> Iterator[tuple[Cell, Tensor]]:
         """The same of models that are repaired after pruning.
 
@@ -141,11 +144,12 @@ class Evaluator:
         return masks_of(cell, self.ranked, self.original)
 
     @torch.inference_mode()
-    def _judge(self, logits: Tensor, y: Tensor) -> tuple[Tensor, float]:
-        return logits.argmax(1) == y, float(self.loss(logits, y)) * len(y)
+    def _judge(self, logits: Tensor, y: Tensor) -> tuple[Tensor | None, float]:
+        right = hits(logits, y) if self.counts and classifies(logits, y) else None
+        return right, float(self.loss(logits, y)) * len(y)
 
     @torch.inference_mode()
-    def _error(self, sample: Tensor) -> float:
+    def _error(self, sample: Inputs) -> float:
         """How far the traced form is from the plain model, as a share of its largest logit.
 
         At least a few roundings.
@@ -158,7 +162,7 @@ class Evaluator:
         """Whether the last bits could decide an answer: two classes within SLACK times the
         error.
         """
-        if logits.shape[1] < 2:
+        if logits.dim() != 2 or logits.shape[1] < 2:
             return False
         best = logits.topk(2, dim=1).values
         margin = (best[:, 0] - best[:, 1]).min()
@@ -191,19 +195,19 @@ def measured(
     if all(plan.done(cell) for cell in cells):
         cache.put(cells)
         return
-    sample = data.x[:PART]
+    sample = take(data.x, slice(PART))
     evaluators = [Evaluator(work, ranked, sample, plan.repair) for _ in range(plan.workers)]
-    dense: dict[int, tuple[Tensor, float]] = {}  # by chunk: asked once, whatever the cells
+    dense: dict[int, tuple[Tensor | None, float]] = {}  # by chunk: asked once, whatever the cells
     saved = time.monotonic()
     try:
         while next_cells := _next(cells, plan):
             number = chunk_at[next_cells[0].seen]
-            x, y = data.x[chunks[number]], data.y[chunks[number]]
+            x, y = take(data.x, chunks[number]), data.y[chunks[number]]
             if number not in dense:
                 dense[number] = evaluators[0].dense(x, y)
             right_dense, loss_dense = dense[number]
             for cell, right, loss in _answers(evaluators, x, y, next_cells, dense[number]):
-                cell.count(right, right_dense, loss, loss_dense)
+                cell.count(len(y), loss, loss_dense, right, right_dense)
                 yield from _points_after(cell, cells, plan)
                 if plan.stop is not None and plan.stop():
                     raise Stopped("Stopped. What was measured is kept: the map continues there.")
@@ -236,7 +240,7 @@ def _mark_collapsed(row: list[Cell]) -> None:
         if cell.collapsed:
             collapsed = True
         elif cell.seen:
-            collapsed = collapsed or cell.change.high < COLLAPSED
+            collapsed = collapsed or (cell.scored and cell.change.high < COLLAPSED)
             cell.collapsed = collapsed
 
 
@@ -266,7 +270,7 @@ def _next(cells: list[Cell], plan: Plan) -> list[Cell]:
 
 def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
     """Indices of images, a tensor for each chunk."""
-    n = len(data.x)
+    n = data.examples
     if seed is None:
         return list(torch.split(torch.arange(n), data.batch))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
@@ -278,10 +282,10 @@ def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
 
 def _answers(
     evaluators: list[Evaluator],
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     cells: list[Cell],
-    dense: tuple[Tensor, float],
+    dense: tuple[Tensor | None, float],
 ) -> Iterator[Answer]:
     """What the cells answer; those that remove nothing answer as the dense model does."""
     for cell in cells:

@@ -13,7 +13,7 @@ from pruning.recipe import Recipe
 from pruning.sensitivity_map.netadapt import EXAMPLES
 from pruning.types import Workpiece
 
-Predicted = tuple[Forecast, Accuracy, float]
+Predicted = tuple[Forecast, Accuracy | None, float]
 """A forecast, with accuracy and mean loss of the model before the step."""
 
 
@@ -24,7 +24,9 @@ def forecast(recipe: Recipe, ranking: Ranking, step: int, share: float) -> Predi
         return None
     loss, fall = predicted
     before = ranking.path.steps[0]
-    accuracy = Accuracy(before.correct, ranking.path.examples)
+    accuracy = None
+    if before.correct is not None:
+        accuracy = Accuracy(before.correct, ranking.path.examples)
     return Forecast(step, loss, fall), accuracy, before.loss
 
 
@@ -33,10 +35,10 @@ def achieved(predicted: Predicted, work: Workpiece) -> Forecast:
     promised, before, loss_before = predicted
     # The images that the path was measured on: another set would add its own noise.
     data = work.need("validation", "by_sensitivity").sample(EXAMPLES)
-    accuracy, loss = evaluate(work.model, data, work.loss)
+    accuracy, loss, _ = evaluate(work.model, data, work.loss, work.metric)
     return replace(
         promised,
         loss_achieved=loss - loss_before,
-        drop_achieved=before.value - accuracy.value,
+        drop_achieved=before.value - accuracy.value if before and accuracy else None,
         accuracy=accuracy,
     )

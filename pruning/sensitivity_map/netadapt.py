@@ -4,8 +4,9 @@ measured on the model as it is by then.
 A map of the dense model alone promises too much: layers that are harmless one at a time are not
 harmless together. So each layer is tried anew before each step, with all that was removed before it
 removed. How far answers move is the Kullback-Leibler divergence from those of the dense model: like
-the loss, but never below 0 and not misled by single labels. Taking the lowest scores anywhere
-stands as one more offer, and the better of the two is taken.
+the loss, but never below 0 and not misled by single labels. Where outputs are no scores of classes,
+it is their mean squared change over their variance. Taking the lowest scores anywhere stands as one
+more offer, and the better of the two is taken.
 Greedy in the manner of Yang et al., 2018 (NetAdapt), https://arxiv.org/abs/1804.03230
 """
 
@@ -25,12 +26,14 @@ from pruning.allocation.path import AllocationPath, PathStep
 from pruning.allocation.ranked import RankedUnits
 from pruning.allocation.scopes import lowest
 from pruning.errors import Stopped
+from pruning.measurement import correct
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.cells import Cell, cache_key
 from pruning.sensitivity_map.evaluator import PART, Evaluator
 from pruning.stats import lower_hull
 from pruning.storage import write_json
-from pruning.types import Batches, Masks, Workpiece
+from pruning.tasks import classifies
+from pruning.types import Batches, Masks, Workpiece, take
 
 EXAMPLES = 256
 """Validation images looked at, at most."""
@@ -73,7 +76,7 @@ def search(
     parts = f"path {before} {recipe.min_units} {sorted(recipe.exclude)}"
     key = cache_key(recipe, work, data, parts)
     known = _paths.get(key) or _read(cache, key)
-    search = _Search(work, ranked, layers, replace(data, batch=len(data.x)))
+    search = _Search(work, ranked, layers, replace(data, batch=data.examples))
     # A farther budget continues a nearer one: the first steps are the same.
     path = search.extend(known, recipe.sparsity * layers.weights, stop)
     # In memory too, for tests and scripts without a workspace; the oldest make room.
@@ -119,10 +122,10 @@ class _Search:
         for step in steps:
             _add(drops, step.removals)
         if steps and steps[-1].weights >= until:
-            return AllocationPath(tuple(steps), len(self.data.x))
-        self.evaluator = Evaluator(self.work, self.ranked, self.data.x[:PART])
+            return AllocationPath(tuple(steps), self.data.examples)
+        self.evaluator = Evaluator(self.work, self.ranked, take(self.data.x, slice(PART)))
         with torch.inference_mode():
-            self.dense_log_odds = self.work.model(self.data.x).log_softmax(1)
+            self.dense_outputs = self.work.model(self.data.x)
         if not steps:
             steps.append(self._measured(drops, [])[1])
         # Ever finer towards the end, where each weight matters more.
@@ -145,7 +148,7 @@ class _Search:
             _, best = min(tried, key=lambda moved_and_step: moved_and_step[0])
             _add(drops, best.removals)
             steps.append(best)
-        return AllocationPath(tuple(steps), len(self.data.x))
+        return AllocationPath(tuple(steps), self.data.examples)
 
     def _measured(self, drops: Drops, removals: Removals) -> tuple[float, PathStep]:
         """How far the answers have moved after a step, and the step."""
@@ -155,9 +158,11 @@ class _Search:
         with sandbox.without(self._masks(after)), torch.inference_mode():
             logits = sandbox.model(self.data.x)
         weights = sum(self.layers.removed(name, count) for name, count in after.items())
-        correct = int((logits.argmax(1) == self.data.y).sum())
+        right = correct(logits, self.data, self.work.metric)
         loss = float(self.work.loss(logits, self.data.y))
-        return self._moved(logits), PathStep(tuple(removals), weights, loss, correct)
+        return self._moved(logits), PathStep(
+            tuple(removals), weights, loss, right.correct if right else None
+        )
 
     def _by_layer(self, drops: Drops, budget: int) -> Removals:
         """Removals by how far each weight moves the answers, the least first.
@@ -229,9 +234,16 @@ class _Search:
         ]
 
     def _moved(self, logits: Tensor) -> float:
-        """KL divergence of the answers from the dense model's, mean over the images."""
+        """KL divergence of the answers from the dense model's, mean over the images.
+
+        Of outputs that are no scores of classes, their squared change over their variance.
+        """
+        dense = self.dense_outputs
+        if not classifies(dense, self.data.y):
+            spread = float(dense.var(correction=0)) or 1.0
+            return float((logits - dense).square().mean()) / spread
         divergence = torch.nn.functional.kl_div(
-            logits.log_softmax(1), self.dense_log_odds, log_target=True, reduction="batchmean"
+            logits.log_softmax(1), dense.log_softmax(1), log_target=True, reduction="batchmean"
         )
         return float(divergence)
 

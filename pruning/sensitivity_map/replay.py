@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.adapted import Adapted
 from pruning.masks import apply
-from pruning.types import Batches, Masks
+from pruning.types import Batches, Inputs, Masks, count, take
 
 Values = dict[fx.Node, Any]
 """Step -> what it gave."""
@@ -100,6 +101,8 @@ def _trace(model: nn.Module) -> fx.Graph | None:
     Steps that would write into their input write into a new value instead: the same numbers, and
     a value that is kept does not change.
     """
+    if isinstance(model, Adapted):  # its inputs or outputs are no single tensors as they are
+        return None
     for module in model.modules():
         if module.__dict__.get("inplace") is True:
             module.__dict__["inplace"] = False
@@ -132,7 +135,7 @@ class PartialForward:
     copy, where they could. traced: whether steps can be skipped.
     """
 
-    def __init__(self, model: nn.Module, sample: Tensor) -> None:
+    def __init__(self, model: nn.Module, sample: Inputs) -> None:
         self.model = copy.deepcopy(model).eval()
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         graph = _trace(self.model)
@@ -158,7 +161,7 @@ class PartialForward:
         steps = [self._first.get(id(self.parameters[name]), 0) for name in names]
         return min(steps, default=0)
 
-    def start(self, x: Tensor) -> ForwardPass:
+    def start(self, x: Inputs) -> ForwardPass:
         """A batch before the first step."""
         return ForwardPass(self._steps, x)
 
@@ -183,7 +186,7 @@ class PartialForward:
                 fold.refresh()
 
     @torch.inference_mode()
-    def _agrees(self, sample: Tensor) -> bool:
+    def _agrees(self, sample: Inputs) -> bool:
         """Whether the steps do what the model does, but for roundings."""
         try:
             ours = self.start(sample).finish()
@@ -199,7 +202,7 @@ class PartialForward:
 class ForwardPass:
     """One batch halfway through the dense model: the values that steps from `at` on still read."""
 
-    def __init__(self, steps: _Steps, x: Tensor) -> None:
+    def __init__(self, steps: _Steps, x: Inputs) -> None:
         self.at = 0
         self.values: Values = {steps.input: x}
         self._steps = steps
@@ -257,7 +260,7 @@ class _FoldedConvolution:
         if norm.bias is not None:
             self.bias = self.bias + norm.bias
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Inputs) -> Tensor:
         out: Tensor = self.conv._conv_forward(x, self.weight, self.bias)
         return out
 
@@ -337,10 +340,10 @@ class Replay:
             taken = _timed(lambda: self._run(reached, kept))
         else:
             taken = _timed(lambda: self.model(x))
-        return len(self.data.x) / len(x) * taken
+        return self.data.examples / count(x) * taken
 
-    def _batch(self) -> Tensor:
-        return self.data.x[: self.data.batch]
+    def _batch(self) -> Inputs:
+        return take(self.data.x, slice(self.data.batch))
 
     def _reached(self, parameters: Sequence[Tensor]) -> tuple[list[fx.Node], set[fx.Node]]:
         """The steps that the parameters reach, in order; and others whose values these read."""
@@ -369,7 +372,7 @@ class Replay:
         same = torch.equal(plain, first) and torch.equal(plain, second)
         return same and size * len(self.data) <= KEPT_BYTES
 
-    def _keep(self, x: Tensor, frontier: set[fx.Node]) -> Values:
+    def _keep(self, x: Inputs, frontier: set[fx.Node]) -> Values:
         values: Values = {self._steps.input: x}
         self._steps.run_steps(self._steps.steps, values)
         return {node: values[node] for node in frontier}

@@ -19,6 +19,7 @@ from typing import Any
 from pruning.allocation.ranked import rank
 from pruning.errors import NothingToPrune, RecipeError, UnknownName
 from pruning.events import Point
+from pruning.prepare import ready
 from pruning.ranges import SHARE, Range
 from pruning.recipe import Recipe
 from pruning.sensitivity_map.cells import CountCache, cache_key, cells_of
@@ -98,6 +99,7 @@ def sensitivity(
         min_units=min_units,
         seed=seed,
     )
+    work = ready(work)
     data = work.need("validation", "A sensitivity map")
     if repair is not None:
         if tier != "exact":
@@ -106,7 +108,7 @@ def sensitivity(
     if examples is not None:
         data = data.sample(examples)
     if repair is not None:  # one batch: a repaired model is made once, and not kept
-        data = replace(data, batch=len(data.x))
+        data = replace(data, batch=data.examples)
     refined = within if tier == "progressive" else 0.0
     plan = Plan(tuple(levels), refined, running, workers, stop, repair)
     # The arguments are checked at the call; what follows runs when the first point is asked for.
@@ -131,7 +133,7 @@ def _points(
     layers = ranked.ranking.layers_of(recipe)
     if not layers.units:
         raise NothingToPrune(work.name, "every layer is excluded: leave at least one.")
-    cells = cells_of(layers, plan.levels, len(data.x))
+    cells = cells_of(layers, plan.levels, data.examples)
     if tier == "estimate":
         yield from estimates(ranked, work, data, cells, plan.stop)
         return

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pruning.adapted import as_it_is
 from pruning.structure import graph_files
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
 from pruning.structure.capture import Captured, Example, capture, inputs, tensors_of
@@ -236,6 +237,7 @@ def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
 
     example: one input, or a tuple of them.
     """
+    model, example = as_it_is(model, example)
     key = _architecture(model, example)
     if key not in _known:
         graph = build_graph(capture(model, example))
@@ -250,6 +252,7 @@ def dependency_groups(model: nn.Module, example: Example) -> DependencyGroups:
 
     Following a model takes seconds, so they are kept in the workspace too, where there is one.
     """
+    model, example = as_it_is(model, example)
     key = _architecture(model, example)
     if key not in _groups_known:
         file = graph_files.file_of(key, model)
@@ -283,6 +286,10 @@ def _plain_groups(graph: DependencyGraph) -> DependencyGroups:
     )
 
 
+OWN = frozenset(vars(nn.Module()))
+"""What torch keeps in every module: tensors, modules, hooks and the mode, which is eval here."""
+
+
 def _architecture(model: nn.Module, example: Example) -> Any:
     """What a captured graph depends on: classes, plain attributes, shapes and ties; no weights."""
     modules = tuple(
@@ -298,12 +305,8 @@ def _architecture(model: nn.Module, example: Example) -> Any:
 
 
 def _attributes(module: nn.Module) -> tuple[Any, ...]:
-    # The graph is captured in eval mode: `training` changes nothing.
-    return tuple(
-        (name, _plain(value))
-        for name, value in vars(module).items()
-        if not name.startswith("_") and name != "training"
-    )
+    # Private ones too: a forward may be a function that a module was made with.
+    return tuple((name, _plain(value)) for name, value in vars(module).items() if name not in OWN)
 
 
 def _plain(value: Any) -> Any:

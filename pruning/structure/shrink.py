@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from pruning.adapted import as_it_is
 from pruning.errors import NotTheSame
 from pruning.events import Certificate, Frozen
 from pruning.masks import apply, check_names
@@ -64,6 +65,7 @@ def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[CompactModel, Certificate]:
     """`shrink_certified`, with what says which of the old indices the compact model keeps."""
+    model, example = as_it_is(model, example)
     search = Search.of(model, masks, example)
     graph = search.graph
     removed = removed_units(graph, masks)

@@ -22,6 +22,7 @@ from typing import Any
 
 from pruning.allocation.ranking import Ranking
 from pruning.errors import UnknownName
+from pruning.prepare import ready
 from pruning.studies import (
     card,
     criterion_check,
@@ -68,5 +69,5 @@ def make(
     if what not in studies:
         raise UnknownName("study", what, studies)
     # What was asked stands in the answer, so that its file can be read by itself.
-    data, arrays = studies[what](spec, work)
+    data, arrays = studies[what](spec, ready(work))
     return {"what": what, "model": spec["model"], **data}, arrays

@@ -15,6 +15,7 @@ from pruning.evidence import evaluating
 from pruning.measurement import macs, measure, output_shapes
 from pruning.recipe import Recipe
 from pruning.studies.weights import Arrays
+from pruning.tasks import classifies
 from pruning.training.recalibrate import norms
 from pruning.types import EMBEDDINGS, RECURRENT, Batches, Workpiece, prunable
 from pruning.units.layout import lay_out
@@ -43,7 +44,7 @@ def card(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]
         "weights": measured.weights,
         "measurement": asdict(measured),
         "classes": list(work.classes),
-        "validation": len(work.validation.x) if work.validation else None,
+        "validation": work.validation.examples if work.validation else None,
         "labelled_random": _random(spec["model"], work),
         "notes": _notes(work),
     }
@@ -116,10 +117,16 @@ def _kinds(model: nn.Module) -> dict[str, str]:
 
 @torch.inference_mode()
 def examples(model: nn.Module, data: Batches) -> Arrays:
-    """Up to 24 examples: a third wrong ones, the surest first, then one of each class in turn."""
+    """Up to 24 examples: a third wrong ones, the surest first, then one of each class in turn.
+
+    None where answers are not right or wrong, or there are several inputs to show.
+    """
     sample = data.sample(LOOKED_AT)
     with evaluating(model):
-        probabilities = torch.cat([model(x) for x, _ in sample]).softmax(1)
+        outputs = torch.cat([model(x) for x, _ in sample])
+    if not classifies(outputs, sample.y) or isinstance(sample.x, tuple):
+        return {}
+    probabilities = outputs.softmax(1)
     confidence, predicted = (part.numpy() for part in probabilities.max(1))
     targets = sample.y.numpy()
     chosen = _pick(predicted, targets, confidence)
@@ -156,7 +163,7 @@ def _pictures(x: Tensor) -> Arrays:
     """
     low, high = float(x.min()), float(x.max())
     # A batch of one value has no range.
-    shown = ((x - low) / (high - low or 1.0)).numpy().astype(np.float32)
+    shown = ((x - low) / (high - low or 1.0)).float().numpy()
     if shown.ndim == 4 and shown.shape[1] == 3:
         return {"images": shown.transpose(0, 2, 3, 1)}
     # Of other numbers of channels, the first.

@@ -49,7 +49,7 @@ def criterion_check(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, An
     data = {
         "layer": layer,
         "of": leave_one_out.size(layer),
-        "examples": len(leave_one_out.data.x),
+        "examples": leave_one_out.data.examples,
         "loss": leave_one_out.loss,
         "seconds": time.perf_counter() - start,
     }

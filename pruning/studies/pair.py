@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from pruning.errors import RunError
+from pruning.errors import DataError, RunError
 from pruning.measurement.quality import logits, paired
+from pruning.prepare import ready
 from pruning.studies.runtimes import FinishedRun
 from pruning.studies.weights import Arrays
 from pruning.types import Workpiece
@@ -23,8 +24,12 @@ def pair(
     if finished is None:
         raise RunError("Answers are paired of two finished runs: choose two.")
     test = work.need("test", "Pairing answers")
-    models = [finished(spec[name])[0].model for name in ("run", "other")]
+    models = [ready(finished(spec[name])[0]).model for name in ("run", "other")]
     this, other = (logits(model, test) for model in models)
-    answers = paired(this, other, test)
-    assert answers is not None  # both are of `test`, which is there
+    answers = paired(this, other, test, work.metric)
+    if answers is None:
+        raise DataError(
+            "Answers are paired where they are right or wrong, and these targets are not one class "
+            "for each example: compare the metrics instead."
+        )
     return {"run": spec["run"], "other": spec["other"], "answers": asdict(answers)}, {}

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import nn
 
-from pruning.coverage import plain_copy
 from pruning.errors import NotCaptured
 from pruning.masks import apply, intersect
 from pruning.measurement import evaluate
+from pruning.prepare import ready
 from pruning.recipe import ONE_STEP, Recipe
 from pruning.selection import choose, remove
 from pruning.training.reconstruct import reconstruct
@@ -30,8 +30,8 @@ def reconstruction(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any
     recipe = Recipe(model=spec["model"], **{name: spec[name] for name in ONE_STEP if name in spec})
     data = work.need("train", "Reconstruction")
     work.need("validation", "The accuracy right after pruning")
-    plain, _ = plain_copy(work.model)
-    work = replace(work, model=plain)
+    work = ready(work)
+    plain = work.model
     model = copy.deepcopy(plain)
     pruned = replace(work, model=model)
     masks = choose(recipe, work)
@@ -58,7 +58,7 @@ def reconstruction(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any
     }, {}
 
 
-def _accuracy(work: Workpiece, model: nn.Module) -> dict[str, int]:
+def _accuracy(work: Workpiece, model: nn.Module) -> dict[str, int] | None:
     assert work.validation
-    accuracy, _ = evaluate(model, work.validation, work.loss)
-    return asdict(accuracy)
+    accuracy = evaluate(model, work.validation, work.loss, work.metric).accuracy
+    return asdict(accuracy) if accuracy else None

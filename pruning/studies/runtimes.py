@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+from pruning.adapted import adapted_like
 from pruning.errors import RunError
 from pruning.measurement import time_in_onnx
+from pruning.prepare import ready
 from pruning.structure.shrink import shrink
 from pruning.studies.weights import Arrays
 from pruning.types import Masks, Workpiece
@@ -28,9 +30,11 @@ def runtimes(
         raise RunError("Runtimes are measured of a finished run: choose one.")
     # Late, because most studies need no run, and loading one takes a while.
     final, masks = finished(spec["run"])
+    final = ready(final)
     works = {"dense": work.reference, "final": final}
     if masks is not None and work.example is not None:
-        works["compact"] = replace(work, model=shrink(final.model, masks, work.example))
+        compact = shrink(final.model, masks, work.example)
+        works["compact"] = replace(work, model=adapted_like(compact, final.model))
     data: dict[str, Any] = {"run": spec["run"]}
     # All at once, so that they are timed in the same rounds and a busy machine slows each alike.
     for name, timings in zip(works, time_in_onnx(list(works.values())), strict=True):

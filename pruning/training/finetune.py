@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pruning.errors import Diverged, RunError, Stopped
+from pruning.adapted import Widened
+from pruning.errors import Diverged, ModelError, RunError, Stopped
 from pruning.events import Epoch
 from pruning.masks import sparsity
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
+from pruning.tasks import class_dimension, main_output
 from pruning.training.distill import distillation_loss
 from pruning.training.memory_format import channels_last, pays
 from pruning.training.rewind import State, state_of
-from pruning.types import Masks, Workpiece
+from pruning.types import Augment, Inputs, Masks, Workpiece, parts_of, take
 
 Stop = Callable[[], bool]
 
@@ -56,80 +58,88 @@ def finetune(
     Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
-    inside = pays(work.model, data.x, min(recipe.batch, len(data.x)))
-    zeros = ZeroKeeper(work.model, masks)
-    # Network slimming is a training of its own, before anything is pruned: step 0.
-    scales = _batch_norm_scales(work.model) if recipe.slimming and step == 0 else []
-    # A fresh optimizer: momentum of the weights before pruning points at a model no longer there.
-    optimizer = _optimizer(recipe, work.model)
-    steps_per_epoch = recipe.steps_per_epoch(len(data.x))
-    all_steps = recipe.epochs * steps_per_epoch
-    share = sparsity(masks, covered) if masks else 0.0
-    done = begin
-    remembered = state_of(work.model) if remember == begin else None
-    # A training from random weights is one of its own, as lottery tickets' papers have it.
-    augments = recipe.augment and recipe.start == "trained" and teacher is None
-    augment = work.augment if augments else None
-    for epoch in range(1 + begin // steps_per_epoch, recipe.epochs + 1):
-        start = time.perf_counter()
-        lr = _learning_rate(recipe, done / all_steps)  # reported: the rate that the epoch starts at
-        loss_sum = distance_sum = 0.0
-        seen = 0
-        seed = _seed(recipe.seed, step, epoch)
-        generator = torch.Generator().manual_seed(seed)
-        batches = data.order(generator, recipe.batch)
-        if done == begin:  # a training that is resumed in the middle of an epoch
-            batches = batches[done % steps_per_epoch :]
-        # Dropout and the like take their random numbers from the recipe's seed, not the caller's.
-        with torch.random.fork_rng(devices=[]), channels_last(work.model, inside) as order:
-            torch.manual_seed(seed)
-            work.model.train()
-            for batch in batches:
-                if stop is not None and stop():
-                    raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
-                _set_learning_rate(optimizer, _learning_rate(recipe, done / all_steps))
-                logits = teacher[batch] if teacher is not None else None
-                x = data.x[batch] if augment is None else augment(data.x[batch], generator)
-                if inside:
-                    x = x.to(memory_format=order)
-                loss, distance = _train_on(
-                    work, optimizer, x, data.y[batch], recipe, logits, scales
+    inside = pays(work.model, data.x, min(recipe.batch, data.examples))
+    # The small steps of training are lost in half precision: it is done in float32.
+    with Widened(work.model) as wide:
+        zeros = ZeroKeeper(work.model, masks)
+        # Network slimming is a training of its own, before anything is pruned: step 0.
+        scales = _batch_norm_scales(work.model) if recipe.slimming and step == 0 else []
+        # A fresh optimizer: momentum from before pruning points at a model no longer there.
+        optimizer = _optimizer(recipe, work.model)
+        steps_per_epoch = recipe.steps_per_epoch(data.examples)
+        all_steps = recipe.epochs * steps_per_epoch
+        share = sparsity(masks, covered) if masks else 0.0
+        done = begin
+        remembered = state_of(work.model) if remember == begin else None
+        # A training from random weights is one of its own, as lottery tickets' papers have it.
+        augments = recipe.augment and recipe.start == "trained" and teacher is None
+        augment = work.augment if augments else None
+        for epoch in range(1 + begin // steps_per_epoch, recipe.epochs + 1):
+            start = time.perf_counter()
+            lr = _learning_rate(
+                recipe, done / all_steps
+            )  # reported: the rate that the epoch starts at
+            loss_sum = distance_sum = 0.0
+            seen = 0
+            seed = _seed(recipe.seed, step, epoch)
+            generator = torch.Generator().manual_seed(seed)
+            batches = data.order(generator, recipe.batch)
+            if done == begin:  # a training that is resumed in the middle of an epoch
+                batches = batches[done % steps_per_epoch :]
+            # Dropout and the like draw from the recipe's seed, not the caller's.
+            with torch.random.fork_rng(devices=[]), channels_last(work.model, inside) as order:
+                torch.manual_seed(seed)
+                work.model.train()
+                for batch in batches:
+                    if stop is not None and stop():
+                        raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
+                    _set_learning_rate(optimizer, _learning_rate(recipe, done / all_steps))
+                    logits = teacher[batch] if teacher is not None else None
+                    x = take(data.x, batch)
+                    if augment is not None:
+                        x = augmented(x, augment, generator)
+                    if inside:
+                        x = in_order(x, order)
+                    loss, distance = _train_on(
+                        work, optimizer, x, data.y[batch], recipe, logits, scales
+                    )
+                    # Found at once, not at the end of an epoch: a diverged run wastes minutes.
+                    if not math.isfinite(loss + distance):
+                        raise Diverged(step, epoch, recipe.lr)
+                    zeros.restore()
+                    loss_sum += loss * len(batch)
+                    distance_sum += distance * len(batch)
+                    seen += len(batch)
+                    done += 1
+                    if done == remember:
+                        remembered = state_of(work.model)
+            work.model.eval()
+            zeros.check()
+            with wide.rounded():  # what is measured and kept is what the run ends with
+                quality = None
+                if work.validation:
+                    quality = evaluate(work.model, work.validation, work.loss, work.metric)
+                yield Epoch(
+                    step=step,
+                    epoch=epoch,
+                    epochs=recipe.epochs,
+                    train_loss=loss_sum / seen,
+                    loss=quality.loss if quality else None,
+                    accuracy=quality.accuracy if quality else None,
+                    sparsity=share,
+                    lr=lr,
+                    seconds=time.perf_counter() - start,
+                    teacher=distance_sum / seen if teacher is not None else None,
+                    branch=branch,
+                    score=quality.score if quality else None,
                 )
-                # Found at once, not at the end of an epoch: a diverged run wastes minutes.
-                if not math.isfinite(loss + distance):
-                    raise Diverged(step, epoch, recipe.lr)
-                zeros.restore()
-                loss_sum += loss * len(batch)
-                distance_sum += distance * len(batch)
-                seen += len(batch)
-                done += 1
-                if done == remember:
-                    remembered = state_of(work.model)
-        work.model.eval()
-        zeros.check()
-        accuracy = validation_loss = None
-        if work.validation:
-            accuracy, validation_loss = evaluate(work.model, work.validation, work.loss)
-        yield Epoch(
-            step=step,
-            epoch=epoch,
-            epochs=recipe.epochs,
-            train_loss=loss_sum / seen,
-            loss=validation_loss,
-            accuracy=accuracy,
-            sparsity=share,
-            lr=lr,
-            seconds=time.perf_counter() - start,
-            teacher=distance_sum / seen if teacher is not None else None,
-            branch=branch,
-        )
     return remembered
 
 
 def _train_on(
     work: Workpiece,
     optimizer: torch.optim.Optimizer,
-    x: Tensor,
+    x: Inputs,
     y: Tensor,
     recipe: Recipe,
     teacher: Tensor | None,
@@ -140,13 +150,20 @@ def _train_on(
     teacher: its logits for this batch. scales: BatchNorm's γ, pulled towards zero besides.
     """
     optimizer.zero_grad()  # to None, so that parameters without a gradient are left alone
-    out = work.model(x)
+    # In training some models give more than in eval mode: the outputs of auxiliary heads.
+    out = main_output(work.model(x))
+    if out is None:
+        raise ModelError(
+            "The model gives no tensor in training mode: say which of its outputs is trained with "
+            "Workpiece(outputs=...)."
+        )
     loss = work.loss(out, y)
     if teacher is None:
         distance = torch.zeros(())
         objective = loss
     else:
-        distance = distillation_loss(out, teacher, recipe.temperature)
+        classes = class_dimension(out, y)
+        distance = distillation_loss(out, teacher, recipe.temperature, classes)
         objective = (1 - recipe.distill) * loss + recipe.distill * distance
     objective.backward()  # type: ignore[no-untyped-call]
     # The gradient of slimming · Σ|γ|: Liu et al., 2017, https://arxiv.org/abs/1708.06519
@@ -155,6 +172,19 @@ def _train_on(
             scale.grad.add_(scale.detach().sign(), alpha=recipe.slimming)
     optimizer.step()
     return float(loss.detach()), float(distance.detach())
+
+
+def augmented(x: Inputs, augment: Augment, generator: torch.Generator) -> Inputs:
+    """A batch as training sees it; of several inputs the first is augmented."""
+    if isinstance(x, tuple):
+        return augment(x[0], generator), *x[1:]
+    return augment(x, generator)
+
+
+def in_order(x: Inputs, order: torch.memory_format) -> Inputs:
+    """The inputs of pictures in that memory format."""
+    parts = tuple(p.to(memory_format=order) if p.dim() == 4 else p for p in parts_of(x))
+    return parts if isinstance(x, tuple) else parts[0]
 
 
 def _batch_norm_scales(model: nn.Module) -> list[nn.Parameter]:

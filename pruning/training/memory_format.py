@@ -14,8 +14,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from pruning.adapted import Adapted
 from pruning.evidence import evaluating
 from pruning.evidence.attention import blocks
+from pruning.types import Inputs
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -23,7 +25,7 @@ TOLERANCE = 1e-3
 """Relative. Rounding of a whole network in single precision is a hundred times less."""
 
 
-def pays(model: nn.Module, x: Tensor, batch: int) -> bool:
+def pays(model: nn.Module, x: Inputs, batch: int) -> bool:
     """Whether training on batches like `x` is faster with channels innermost, and the same.
 
     x: (n, channels, height, width). Decided by sizes and never by a clock, so that a run repeats:
@@ -32,7 +34,10 @@ def pays(model: nn.Module, x: Tensor, batch: int) -> bool:
     The model is left as found.
     """
     weights = _weights(model)
-    if x.dim() != 4 or len(weights) < 2 or blocks(model):
+    # Of several inputs, or through casts, an order of memory is not followed.
+    if isinstance(x, tuple) or isinstance(model, Adapted) or x.dim() != 4:
+        return False
+    if len(weights) < 2 or blocks(model):
         return False
     # Weights that share memory would be torn apart by giving each a memory of its own.
     parameters = list(model.parameters())

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pruning.adapted import Widened
 from pruning.errors import DataError
 from pruning.evidence import evaluating
 from pruning.types import Batches
@@ -33,7 +34,7 @@ def recalibrate(model: nn.Module, data: Batches, *, seed: int = 0, batch: int = 
     layers = norms(model)
     if not layers:
         return 0
-    if len(data.x) < 2:
+    if data.examples < 2:
         raise DataError(
             "Recalibrating BatchNorm needs at least 2 training examples, and there is 1: "
             "give more, or switch it off."
@@ -41,7 +42,7 @@ def recalibrate(model: nn.Module, data: Batches, *, seed: int = 0, batch: int = 
     # shuffled, since batches of data sorted by class would hide the spread between classes
     generator = torch.Generator().manual_seed(seed % 2**63)
     # only BatchNorm is in training mode: dropout drops nothing
-    with evaluating(model), _averaging(layers):
+    with Widened(model), evaluating(model), _averaging(layers):
         for x, _ in data.shuffled(generator, batch):
             model(x)
     return len(layers)

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
-from pruning.errors import DataError, NotCaptured, Stopped
+from pruning.adapted import Widened, fit_to, precision
+from pruning.errors import DataError, Stopped
 from pruning.evidence import evaluating
 from pruning.evidence.activations import Layout
 from pruning.structure.capture import Captured, Example, tensors_of
@@ -36,7 +37,7 @@ from pruning.training.layer_inputs import (
     positions,
 )
 from pruning.training.least_squares import solve
-from pruning.types import Batches, Masks
+from pruning.types import Batches, Inputs, Masks, count, parts_of, take
 
 EXAMPLES = 512
 """Training examples, at most."""
@@ -97,26 +98,24 @@ def reconstruct(
     Raises NotCaptured for a model that cannot be followed, DataError for fewer than two examples,
     Stopped.
     """
-    if len(data.x) < 2:
+    if data.examples < 2:
         raise DataError(
             "Reconstruction needs at least 2 training examples, and there is 1: give more, or "
             "switch it off."
         )
-    few = data.x[:2]
-    captured = dependency_graph(model, few if example is None else example).captured
-    graph = captured.graph.graph
-    read = sum(node.op == "placeholder" for node in graph.nodes)
-    if read != 1:
-        kind = type(model).__name__
-        raise NotCaptured(kind, "its forward", f"reconstruction follows one input, not {read}")
-    with evaluating(model), evaluating(reference), torch.no_grad():
+    few = take(data.x, slice(2))
+    with Widened(model, reference), evaluating(model), evaluating(reference), torch.no_grad():
+        kind = precision(model)
+        seen = few if example is None else example
+        seen = tuple(fit_to(part, kind) for part in parts_of(seen))
+        captured = dependency_graph(model, seen).captured
         both = _Networks(captured, model, reference, masks, ridge, seed)
         sample = data.sample(_examples(both, few), seed)
         both.run(sample.x, stop)
-    return Reconstruction(both.layers, len(sample.x), both.left)
+    return Reconstruction(both.layers, sample.examples, both.left)
 
 
-def _examples(both: _Networks, x: Tensor) -> int:
+def _examples(both: _Networks, x: Inputs) -> int:
     """How many examples fit into LIVE_BYTES, as measured on a few."""
     live = peak = 0
     values: Values = {}
@@ -126,7 +125,7 @@ def _examples(both: _Networks, x: Tensor) -> int:
         peak = max(peak, live)
         for read in both.last_reads.get(node, ()):
             live -= _bytes(read, values.pop(read))
-    each = max(1, 2 * peak // len(x))  # of both networks
+    each = max(1, 2 * peak // count(x))  # of both networks
     return max(2, min(EXAMPLES, LIVE_BYTES // each))
 
 
@@ -157,7 +156,9 @@ class _Networks:
     def __post_init__(self) -> None:
         self.new, self.old = tensors_of(self.model), tensors_of(self.reference)
         self.generator = torch.Generator().manual_seed(self.seed % 2**63)
+        self.kind = precision(self.model)
         *self.nodes, _ = self.captured.graph.graph.nodes  # without the output
+        self.inputs = [node for node in self.nodes if node.op == "placeholder"]
         place = {node: i for i, node in enumerate(self.nodes)}
         # Values are dropped after their last reader; what the model returns is not needed.
         self.last_reads: dict[Node, list[Node]] = {}
@@ -174,7 +175,7 @@ class _Networks:
 
     # ------------------------------------------------------------ side by side
 
-    def run(self, x: Tensor, stop: Stop | None) -> None:
+    def run(self, x: Inputs, stop: Stop | None) -> None:
         """Follow both networks through the graph, solving each layer where it is met."""
         for node in self.nodes:
             if stop is not None and stop():
@@ -189,10 +190,12 @@ class _Networks:
             for read in self.last_reads.get(node, ()):
                 del self.pruned[read], self.dense[read]
 
-    def value(self, node: Node, values: Values, tensors: Tensors, x: Tensor) -> Any:
+    def value(self, node: Node, values: Values, tensors: Tensors, x: Inputs) -> Any:
         """What a node gives, from the values before it."""
         if node.op == "placeholder":
-            return x.to(next(iter(tensors.values())).device)
+            like = next(iter(tensors.values()))
+            part = parts_of(x)[self.inputs.index(node)]
+            return fit_to(part.to(like.device), self.kind)
         if node.op == "get_attr":
             name = str(node.target)
             # What is no parameter or buffer was recorded with the graph.

@@ -64,4 +64,4 @@ def epochs_of_run(recipe: Recipe, work: Workpiece) -> int:
 
 def steps_per_epoch(recipe: Recipe, work: Workpiece) -> int:
     """Optimizer steps of one pass over the training data."""
-    return recipe.steps_per_epoch(len(work.need("train", "Rewinding").x))
+    return recipe.steps_per_epoch(work.need("train", "Rewinding").examples)

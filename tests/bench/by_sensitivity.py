@@ -59,7 +59,7 @@ def accuracies(work: Workpiece) -> Rows:
         for scope in SCOPES:
             model = copy.deepcopy(work.model)
             pruning.apply(pruning.choose(Recipe(scope=scope, sparsity=sparsity), work), model)
-            accuracy, _ = evaluate(model, work.need("test", "The comparison"), work.loss)
+            accuracy, *_ = evaluate(model, work.need("test", "The comparison"), work.loss)
             rows.setdefault(sparsity, {}).setdefault(scope, []).append(100 * accuracy.value)
     return rows
 
