@@ -42,7 +42,7 @@ class Certificate:
     distance to the model before masking, with random weights (0 would mean that nothing was
     compared); removed: units pruned, of units; parameters: of the whole model, before, and kept;
     frozen: groups left whole; unused: parameters that only training uses (auxiliary heads), left
-    out.
+    out; sizes: of inputs that the compact model holds for, a clause; it refuses others.
     """
 
     error: float
@@ -55,6 +55,7 @@ class Certificate:
     kept: int
     frozen: tuple[Frozen, ...] = ()
     unused: tuple[str, ...] = ()
+    sizes: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -14,7 +14,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -22,27 +21,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
+from torch.fx.experimental import _config
 
 from pruning.errors import NotCaptured
 from pruning.evidence.attention import no_fused_attention
+from pruning.structure.captured import Captured, Sizes
+from pruning.structure.sizes import conditions, names_no_size, reads_sizes
 
 Example = Tensor | tuple[Tensor, ...]
 
 TRAINING_ONLY = ("StochasticDepth", "DropPath", "DropBlock2d", "DropBlock3d")
 """Classes beside torch's own dropouts that let everything through in eval mode."""
-
-
-@dataclass(frozen=True)
-class Captured:
-    """graph: ATen operations, batch dynamic; shapes: of the inputs, batch 1.
-
-    how: "torch.export" or "torch.fx"; first_name: every name of a tensor -> its first.
-    """
-
-    graph: fx.GraphModule
-    shapes: tuple[tuple[int, ...], ...]
-    how: str
-    first_name: dict[str, str]
 
 
 @torch.library.custom_op("pruning::whole", mutates_args=())
@@ -81,20 +70,19 @@ def capture(model: nn.Module, example: Example) -> Captured:
     Raises NotCaptured with the offending line where neither torch.export nor torch.fx follows it.
     """
     recorded = inputs(example, 2)  # export takes a batch of 1 for a constant
-    shapes = tuple((1, *x.shape[1:]) for x in recorded)
     bare = _prepared(model)
     first_name = first_names(model)
     with _quiet(), no_fused_attention():
         try:
-            return Captured(_export(bare, recorded), shapes, "torch.export", first_name)
+            return Captured(*_export(bare, recorded), "torch.export", first_name)
         except Exception as error:  # whatever stops export, fx may pass
             stopped = error
         try:
-            graph = _export(fx.symbolic_trace(bare), recorded)
+            exported = _export(fx.symbolic_trace(bare), recorded)
         except Exception:
             # Export's error names the user's line; fx's often one of torch's own.
             raise NotCaptured(type(model).__name__, *_blame(stopped)) from stopped
-        return Captured(graph, shapes, "torch.fx", first_name)
+        return Captured(*exported, "torch.fx", first_name)
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -123,10 +111,37 @@ def _prepared(model: nn.Module) -> nn.Module:
     return bare
 
 
-def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> fx.GraphModule:
-    batch = _any_batch(model, len(recorded))
-    program = torch.export.export(model, recorded, dynamic_shapes=batch, strict=False)
-    module: fx.GraphModule = program.module()
+def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> tuple[fx.GraphModule, Sizes]:
+    """The graph, of every input size where that can be, and the sizes that it holds for."""
+    shapes = tuple((1, *x.shape[1:]) for x in recorded)
+    why = "the graph cannot be recorded for others"
+    if reads_sizes(model, recorded):
+        static = None
+    else:
+        static, names, _ = _program(model, recorded, any_size=False)
+        if names_no_size(static.graph):
+            return static, Sizes(names, shapes)
+    try:
+        graph, names, guards = _program(model, recorded, any_size=True)
+        kept = conditions(guards, names, _parameters(model, len(recorded)), shapes)
+        if kept is not None:
+            return graph, Sizes(names, shapes, kept)
+    except Exception as error:
+        why = f"others cannot be recorded ({str(error).strip().partition(chr(10))[0][:120]})"
+    if static is None:
+        static, names, _ = _program(model, recorded, any_size=False)
+    return static, Sizes(names, shapes).fixed(why)
+
+
+def _program(
+    model: nn.Module, recorded: tuple[Tensor, ...], *, any_size: bool
+) -> tuple[fx.GraphModule, tuple[str, ...], list[str]]:
+    """(the graph, the names of its inputs, torch.export's guards on their sizes)."""
+    free = _dynamic(model, recorded, any_size)
+    # Otherwise each size that may be 0 or 1 somewhere would be a condition of its own.
+    with _config.patch(backed_size_oblivious=any_size):  # type: ignore[attr-defined]
+        program = torch.export.export(model, recorded, dynamic_shapes=free, strict=False)
+        module: fx.GraphModule = program.module()
     for node in list(module.graph.nodes):
         guards = node.op == "call_module" and "guard" in str(node.target)
         # Checks of the precision that was recorded: the certificate is made in another.
@@ -135,23 +150,39 @@ def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> fx.GraphModule:
             module.graph.erase_node(node)
     # Attention averages its weights for whoever asks: unread, that would block its heads.
     module.graph.eliminate_dead_code()
-    return module
+    names = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")
+    return module, names, program._guards_code
 
 
-def _any_batch(model: nn.Module, count: int) -> tuple[Any, ...]:
-    """Says that the first dimension of each input is free.
+def _dynamic(model: nn.Module, recorded: tuple[Tensor, ...], any_size: bool) -> tuple[Any, ...]:
+    """Which dimensions of each input are free: the batch, and all others where torch can.
 
     Inputs that `forward` takes as *args are one tuple to torch.export.
     """
-    free: list[Any] = [{0: Dim.DYNAMIC} for _ in range(count)]
-    parameters = signature(model.forward).parameters.values()
-    kinds = [parameter.kind for parameter in parameters]
-    if Parameter.VAR_POSITIONAL not in kinds:
-        return tuple(free)
-    alone = kinds.index(Parameter.VAR_POSITIONAL)
-    if count <= alone:
+    free: list[Any] = []
+    for x in recorded:
+        others = [d for d in range(1, x.dim()) if any_size and x.shape[d] > 1]
+        free.append({0: Dim.DYNAMIC, **dict.fromkeys(others, Dim.AUTO)})
+    alone = _variadic(model)
+    if alone is None or len(recorded) <= alone:
         return tuple(free)
     return (*free[:alone], tuple(free[alone:]))
+
+
+def _parameters(model: nn.Module, count: int) -> tuple[str, ...]:
+    """The parameter of `forward` that each of `count` inputs goes to."""
+    parameters = list(signature(model.forward).parameters)
+    alone = _variadic(model)
+    if alone is None or count <= alone:
+        return tuple(parameters[:count])
+    return (*parameters[:alone], *([parameters[alone]] * (count - alone)))
+
+
+def _variadic(model: nn.Module) -> int | None:
+    """The position of *args among the parameters of `forward`; None where there is none."""
+    parameters = signature(model.forward).parameters.values()
+    kinds = [parameter.kind for parameter in parameters]
+    return kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else None
 
 
 @contextmanager

@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from pruning.adapted import as_it_is
 from pruning.structure import graph_files
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
-from pruning.structure.capture import Captured, Example, capture, inputs, tensors_of
+from pruning.structure.capture import Example, capture, inputs, tensors_of
+from pruning.structure.captured import Captured
 from pruning.structure.groups import Blocked, DependencyGroups, Group, Member
 from pruning.structure.labels import ALWAYS, Place, Reason
 from pruning.structure.propagate import Propagation

@@ -21,6 +21,8 @@ from torch.fx import Node
 from pruning.masks import zero
 from pruning.structure import wide_norms
 from pruning.structure.capture import tensors_of
+from pruning.structure.captured import Sizes
+from pruning.structure.input_sizes import InputSizes
 from pruning.structure.liveness import Liveness
 from pruning.structure.propagate import Args, arguments, module_path, names, operation
 from pruning.structure.rewrite import Rewrite
@@ -42,7 +44,7 @@ def build(model: nn.Module, rewrite: Rewrite, masks: Masks) -> fx.GraphModule:
     """
     graph = rewrite.graph
     root = _containers(model, rewrite, masks)
-    _Modules(model, root, graph).run()
+    _Modules(model, root, graph, rewrite.liveness.graph.first_name).run()
     # Modules have taken over most of what the graph read by itself.
     read = {node.target for node in graph.nodes if node.op == "get_attr"}
     for name, values in rewrite.constants.items():
@@ -51,12 +53,25 @@ def build(model: nn.Module, rewrite: Rewrite, masks: Masks) -> fx.GraphModule:
     for node in list(graph.nodes):
         if node.op == "get_attr" and not node.users:
             graph.erase_node(node)
+    _refuse_other_sizes(root, graph, rewrite.liveness.graph.captured.sizes)
     graph._tracer_cls = fx.Tracer  # pickling traces the module again, and not with export's tracer
     compact = fx.GraphModule(root, graph, type(model).__name__)
     if compact.graph.eliminate_dead_code():
         compact.recompile()
-    _tie(model, compact)
     return compact.train(model.training)
+
+
+def _refuse_other_sizes(root: nn.Module, graph: fx.Graph, sizes: Sizes) -> None:
+    """Put a check of the inputs' sizes first, where the graph does not hold for all."""
+    if not sizes.conditions:
+        return
+    name = "input_sizes"
+    while hasattr(root, name):
+        name += "_"
+    root.add_module(name, InputSizes(sizes.names, sizes.recorded, sizes.conditions))
+    placeholders = [node for node in graph.nodes if node.op == "placeholder"]
+    with graph.inserting_after(placeholders[-1]):
+        graph.call_module(name, tuple(placeholders))
 
 
 def cut(liveness: Liveness, name: str, tensor: Tensor) -> Tensor:
@@ -116,14 +131,21 @@ def _containers(model: nn.Module, rewrite: Rewrite, masks: Masks) -> nn.Module:
     tensors = tensors_of(model)
     read = [node for node in rewrite.graph.nodes if node.op == "get_attr" and node.users]
     used = {str(node.target) for node in read}
+    # Tied tensors are there under all their names, as in the model.
+    firsts = {first_name.get(name) for name in used} - {None}
+    used |= {name for name, first in first_name.items() if first in firsts}
     # BatchNorm's counter stands beside its statistics, but only training reads it.
     counter = "num_batches_tracked"
     used |= {name for name in tensors if f"{name.removesuffix(counter)}running_mean" in used}
     persistent = set(model.state_dict(keep_vars=True))
+    made: dict[int, Tensor] = {}  # tied ones once
     for name, tensor in tensors.items():
         if name not in used:
             continue
         owner, short = _owner(root, name)
+        if id(tensor) in made:
+            _register(owner, short, made[id(tensor)], name in persistent)
+            continue
         value = cut(rewrite.liveness, name, tensor)
         keep = masks.get(first_name.get(name, name))
         if keep is not None:
@@ -134,9 +156,9 @@ def _containers(model: nn.Module, rewrite: Rewrite, masks: Masks) -> nn.Module:
                 zero(value, keep)
         if isinstance(tensor, nn.Parameter):
             # What was frozen for training stays so.
-            owner.register_parameter(short, nn.Parameter(value, tensor.requires_grad))
-        else:
-            owner.register_buffer(short, value, persistent=name in persistent)
+            value = nn.Parameter(value, tensor.requires_grad)
+        made[id(tensor)] = value
+        _register(owner, short, value, name in persistent)
     # The rest of what is read belongs to no module of the model.
     captured = rewrite.liveness.graph.captured.graph
     for name in used - set(tensors) - set(rewrite.constants):
@@ -148,6 +170,13 @@ def _containers(model: nn.Module, rewrite: Rewrite, masks: Masks) -> nn.Module:
         else:
             setattr(owner, short, value)
     return root
+
+
+def _register(owner: nn.Module, name: str, value: Tensor, persistent: bool) -> None:
+    if isinstance(value, nn.Parameter):
+        owner.register_parameter(name, value)
+    else:
+        owner.register_buffer(name, value, persistent=persistent)
 
 
 @cache
@@ -173,30 +202,17 @@ def _owner(root: nn.Module, name: str) -> tuple[nn.Module, str]:
     return root, short
 
 
-def _tie(model: nn.Module, compact: nn.Module) -> None:
-    """Make one parameter again of what was one parameter under several names."""
-    first_names: dict[int, str] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        first = first_names.setdefault(id(parameter), name)
-        if first == name:
-            continue
-        parameters = dict(compact.named_parameters(remove_duplicate=False))
-        value = parameters.get(first, parameters.get(name))
-        if value is None:
-            continue
-        for alias in (first, name):
-            owner, short = _owner(compact, alias)
-            owner.register_parameter(short, value)
-
-
 class _Modules:
     """Replaces calls by modules. A class because every maker needs the old and the new tree."""
 
-    def __init__(self, model: nn.Module, root: nn.Module, graph: fx.Graph) -> None:
+    def __init__(
+        self, model: nn.Module, root: nn.Module, graph: fx.Graph, first_name: dict[str, str]
+    ) -> None:
         self.root = root
         self.graph = graph
         self.old = dict(model.named_modules(remove_duplicate=False))
-        self.made: set[str] = set()
+        self.made: dict[str, tuple[str, str]] = {}  # path -> class and options
+        self.first_name = first_name
         self.extra = 0  # dropouts that were functions, and are modules now
         calls = [_call(node) for node in graph.nodes if node.op == "call_function"]
         self.calls = Counter(call for call in calls if call)
@@ -212,10 +228,16 @@ class _Modules:
                 node.replace_all_uses_with(new)
                 self.graph.erase_node(node)
 
-    def _call_module(self, node: Node, path: str, module: nn.Module, *args: Any) -> Node:
-        """A call of the module at `path`, which is put there if no earlier call did."""
+    def _call_module(self, node: Node, path: str, module: nn.Module, *args: Any) -> Node | None:
+        """A call of the module at `path`, which is put there if no earlier call did.
+
+        None where an earlier call put another one there: one weight, used in two ways.
+        """
+        described = type(module).__name__, module.extra_repr()
+        if path in self.made and self.made[path] != described:
+            return None
         if path not in self.made:
-            self.made.add(path)
+            self.made[path] = described
             owner, short = _owner(self.root, path)
             # The tree has plain modules so far; what is below one moves into the new one.
             before = owner._modules.get(short)
@@ -226,28 +248,30 @@ class _Modules:
         with self.graph.inserting_before(node):
             return self.graph.call_module(path, args)
 
-    def _path(self, args: Args, *tensors: str) -> str | None:
+    def _path(self, node: Node, args: Args, *tensors: str) -> str | None:
         """The path of the module whose own tensors these are, under these names; or None.
 
-        A weight that is computed first, or another module's, makes no module of its kind.
+        A weight that is computed first, or another module's, makes no module of its kind. Tied
+        weights belong to several modules: the one that the call comes from is asked first.
         """
         weight = args["weight"]
         if not isinstance(weight, Node):
             return None
-        path, _, short = str(weight.target).rpartition(".")
-        if short != "weight":
-            return None
-        for name in tensors:
-            tensor = args[name]
-            if tensor is None:
-                continue
-            if not isinstance(tensor, Node) or tensor.op != "get_attr":
-                return None
-            if tensor.target != f"{path}.{name}":
-                return None
-        return path if path in self.old else None
+        read = {name: args[name] for name in tensors if args[name] is not None}
+        for path in (module_path(node), str(weight.target).rpartition(".")[0]):
+            own = all(self._is(tensor, f"{path}.{name}") for name, tensor in read.items())
+            if path and path in self.old and own:
+                return path
+        return None
 
-    def _layer(self, node: Node, path: str, module: nn.Module, x: Node) -> Node:
+    def _is(self, read: Any, name: str) -> bool:
+        """Whether what a call reads is the tensor of this name."""
+        if not isinstance(read, Node) or read.op != "get_attr":
+            return False
+        target = str(read.target)
+        return name in self.first_name and self.first_name[name] == self.first_name.get(target)
+
+    def _layer(self, node: Node, path: str, module: nn.Module, x: Node) -> Node | None:
         """A call of a layer, with the tensors under its path in place of its own."""
         source = self.root.get_submodule(path)
         for name in (*module._parameters, *source._parameters):
@@ -259,7 +283,7 @@ class _Modules:
 
     def _convolution(self, node: Node) -> Node | None:
         args = arguments(node)
-        path = self._path(args, "weight", "bias")
+        path = self._path(node, args, "weight", "bias")
         if path is None:
             return None
         name = operation(node)
@@ -280,7 +304,7 @@ class _Modules:
 
     def _linear(self, node: Node) -> Node | None:
         args = arguments(node)
-        path = self._path(args, "weight", "bias")
+        path = self._path(node, args, "weight", "bias")
         if path is None:
             return None
         out, into = self.root.get_parameter(f"{path}.weight").shape
@@ -290,7 +314,7 @@ class _Modules:
 
     def _embedding(self, node: Node) -> Node | None:
         args = arguments(node)
-        path = self._path(args, "weight")
+        path = self._path(node, args, "weight")
         if path is None:
             return None
         rows, width = self.root.get_parameter(f"{path}.weight").shape
@@ -300,7 +324,7 @@ class _Modules:
 
     def _batch_norm(self, node: Node) -> Node | None:
         args = arguments(node)
-        path = self._path(args, "weight", "bias", "running_mean", "running_var")
+        path = self._path(node, args, "weight", "bias", "running_mean", "running_var")
         if path is None or args["running_mean"] is None:
             return None
         old = self.old[path]
@@ -325,7 +349,7 @@ class _Modules:
         else:
             args = arguments(node)
         tensors = ("weight", "bias") if layer else ("weight",)
-        path = self._path(args, *tensors)
+        path = self._path(node, args, *tensors)
         if path is None:
             return None
         shape, eps = list(args["normalized_shape"]), args["eps"]
@@ -340,7 +364,7 @@ class _Modules:
             module = nn.RMSNorm(shape, eps=eps)
         return self._layer(node, path, module, args["input"])
 
-    def _whole(self, node: Node) -> Node:
+    def _whole(self, node: Node) -> Node | None:
         """Dropout, stochastic depth: the old module, copied."""
         path = str(node.args[1])
         module = copy.deepcopy(self.old[path])

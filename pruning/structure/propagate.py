@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
-from pruning.structure.capture import Captured
+from pruning.structure.captured import Captured
 from pruning.structure.labels import Factor, Labels, Reason, along, varies
 
 
@@ -120,7 +120,7 @@ class Propagation:
         self.labels = Labels()
         self.results: dict[Node, Any] = {}  # a Value, a list, or a plain number
         self.state: dict[str, Value] = {}  # parameters and buffers by their first name
-        shapes = iter(captured.shapes)
+        shapes = iter(captured.sizes.recorded)
         with torch.no_grad():
             for node in captured.graph.graph.nodes:
                 self.node = node  # the one that blocks, if something is blocked

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,10 @@ from pruning.structure.capture import Example
 from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.liveness import CannotRewrite, Liveness
 from pruning.structure.modules import build
-from pruning.structure.positions import smaller_inputs
+from pruning.structure.positions import other_shapes, smaller_inputs
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.unit_masks import removed_units
-from pruning.structure.verify import Answer, Comparisons, checks
+from pruning.structure.verify import Answer, Check, Comparisons, checks
 from pruning.types import Masks
 
 LIMIT = 1e-9
@@ -71,24 +72,33 @@ def compact_model(
     removed = removed_units(graph, masks)
     frozen: list[Frozen] = []
     compact, removed = search.build(removed, frozen)
-    comparisons = checks(model, masks, example, smaller_inputs(graph.captured, example))
-    answers = search.compare(compact, comparisons)
+    small = smaller_inputs(graph.captured, example)
+    others = other_shapes(graph.captured, example)
+    comparisons = checks(model, masks, example, small, others)
+    limit = max(limit, comparisons.tolerance)
+    answers = search.compare(compact, comparisons.checks)
     if not answers.error <= limit and comparisons.small:
         # A small input may fail for its size alone: only the example's own size refuses anything.
-        comparisons = checks(model, masks, example, None)
-        answers = search.compare(compact, comparisons)
+        comparisons = replace(checks(model, masks, example, None), others=comparisons.others)
+        answers = search.compare(compact, comparisons.checks)
     # Each turn keeps the zeros of one more group, so that it ends.
     while not answers.error <= limit:  # NaN is no pass either
         removed = search.without_culprit(removed, frozen, comparisons, limit)
         compact, removed = search.build(removed, frozen)
-        answers = search.compare(compact, comparisons)
+        answers = search.compare(compact, comparisons.checks)
+    at_others = search.compare(compact, comparisons.others)
+    if not at_others.error <= limit:
+        # Right at its own size: there it is handed out, and refuses every other.
+        search = search.at_its_own_size()
+        compact, removed = search.build(removed, frozen)
+        comparisons, at_others = replace(comparisons, others=()), Answers(0.0, answers.last)
     compact.module.train(model.training)
     parameters = dict(compact.module.named_parameters(remove_duplicate=False))
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     certificate = Certificate(
-        error=answers.error,
+        error=max(answers.error, at_others.error),
         limit=limit,
-        checks=tuple(check.name for check in comparisons.checks),
+        checks=tuple(check.name for check in (*comparisons.checks, *comparisons.others)),
         control=comparisons.control(answers.last) if removed.any() else 0.0,
         removed=int(removed.sum()),
         units=graph.units,
@@ -96,6 +106,7 @@ def compact_model(
         kept=sum(p.numel() for p in compact.module.parameters()),
         frozen=tuple(frozen),
         unused=tuple(name for name in names if name not in parameters),
+        sizes=search.graph.captured.sizes.in_words(),
     )
     return compact, certificate
 
@@ -169,11 +180,17 @@ class Search:
             removed[start:end] = False
         return removed
 
-    def compare(self, compact: CompactModel, comparisons: Comparisons) -> Answers:
-        """The answers of a compact model to all checks."""
+    def at_its_own_size(self) -> Search:
+        """The same search, for compact models that refuse other sizes than the example's."""
+        captured = self.graph.captured
+        sizes = captured.sizes.fixed("the compact model differs from the masked one at others")
+        return replace(self, graph=replace(self.graph, captured=replace(captured, sizes=sizes)))
+
+    def compare(self, compact: CompactModel, checks: Sequence[Check]) -> Answers:
+        """The answers of a compact model to these checks."""
         worst = 0.0
         last = Answer(float("inf"))
-        for check in comparisons.checks:
+        for check in checks:
             last = check.compare(compact.module, compact.liveness)
             if not last.error <= worst:  # NaN too
                 worst = last.error
@@ -201,7 +218,7 @@ class Search:
             for i in groups[:prefix]:
                 part[units[i]] = removed[units[i]]
             compact, _ = self.build(part, [])
-            return not self.compare(compact, comparisons).error <= limit
+            return not self.compare(compact, comparisons.checks).error <= limit
 
         if not groups or fails(0):
             raise NotTheSame(

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
-from torch.fx import Node
+from torch import Tensor, nn
 from torch.utils import _pytree as trees
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pruning.errors import NotTheSame
 from pruning.masks import apply
 from pruning.structure.capture import Example, inputs, tensors_of
 from pruning.structure.liveness import Liveness
 from pruning.structure.modules import cut
-from pruning.structure.positions import size_in_words, takes
-from pruning.structure.propagate import operation
+from pruning.structure.positions import size_in_words
 from pruning.types import Masks
 
 Outputs = list[Tensor]
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-CASTS = ("to", "_to_copy", "type_as")
+
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""What rounding may do in a model that only runs in its own precision."""
+
+OTHER_SIZES = 2
+"""How many sizes beside the example's are compared."""
 
 
 class Answer(NamedTuple):
@@ -36,33 +41,57 @@ class Answer(NamedTuple):
     outputs: Outputs | None = None
 
 
+class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Whatever number of lower precision appears is read as float64, casts included.
+
+    Half and single precision inside of a model round, and rounding depends on the order of sums:
+    without it, the masked and the compact model are compared by what they compute.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func._schema.is_mutable:  # what it writes into stays what it is
+            return func(*args, **kwargs)
+        leaves = trees.tree_leaves((args, kwargs))
+        if any(isinstance(leaf, Tensor) for leaf in leaves):
+            args, kwargs = trees.tree_map(_double, (args, kwargs))
+        # What is made of nothing is made as it was written, and its numbers are kept.
+        return trees.tree_map(_double_tensor, func(*args, **kwargs))
+
+
+def _double(argument: Any) -> Any:
+    if isinstance(argument, torch.dtype):
+        return torch.float64 if argument in FLOATS else argument
+    return _double_tensor(argument)
+
+
+def _double_tensor(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.dtype in FLOATS else value
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison: inputs, what the masked model answers, and its weights for the compact one.
 
-    name: of the weights, inputs, batch and size; state: float64 parameters and buffers of the whole
-    masked model, from which the compact one's are cut.
+    name: of the weights, inputs, batch and size; state: parameters and buffers of the whole masked
+    model, from which the compact one's are cut; double: whether all is read as float64.
     """
 
     name: str
     state: dict[str, Tensor]
     inputs: tuple[Tensor, ...]
     expected: Outputs
+    double: bool = True
 
     def compare(self, module: nn.Module, liveness: Liveness) -> Answer:
-        """The best answer of all readings of the compact model that run."""
+        """The compact model's answer with the weights of this check."""
         tensors = {name: cut(liveness, name, value) for name, value in self.state.items()}
-        best = Answer(float("inf"))
-        for reading in _readings(module):
-            try:
-                with _replaced(reading, tensors):
-                    actual = outputs(reading, self.inputs)
-            except (RuntimeError, ValueError, IndexError, TypeError):
-                continue  # a graph rewritten wrongly: `shrink` looks for the group at fault
-            answer = Answer(distance(self.expected, actual), actual)
-            if answer.error < best.error or best.outputs is None:
-                best = answer
-        return best
+        try:
+            with _replaced(module, tensors):
+                actual = outputs(module, self.inputs, double=self.double)
+        except Exception:  # a graph rewritten wrongly: `shrink` looks for the group at fault
+            return Answer(float("inf"))
+        return Answer(distance(self.expected, actual), actual)
 
 
 @dataclass(frozen=True)
@@ -70,12 +99,15 @@ class Comparisons:
     """All checks of one compact model.
 
     unmasked: what the model answers to the last check's inputs before masking, with its weights;
-    small: whether some of the inputs are smaller than the example.
+    small: whether some of the inputs are smaller than the example; others: of other input sizes;
+    tolerance: what rounding alone may do, relative.
     """
 
     checks: tuple[Check, ...]
     unmasked: Outputs
     small: bool
+    others: tuple[Check, ...] = ()
+    tolerance: float = TOLERANCES[torch.float64]
 
     def control(self, last: Answer) -> float:
         """The distance of the compact model to the one before masking, both with random weights.
@@ -87,65 +119,148 @@ class Comparisons:
 
 
 def checks(
-    model: nn.Module, masks: Masks, example: Example, small: tuple[Tensor, ...] | None
+    model: nn.Module,
+    masks: Masks,
+    example: Example,
+    small: tuple[Tensor, ...] | None,
+    others: Iterable[tuple[tuple[int, ...], ...]] = (),
 ) -> Comparisons:
-    """Three comparisons, with the model's own weights and with random ones.
+    """Three comparisons, with the model's own weights and with random ones, and other sizes.
 
     Its own weights may hide a difference, as those of a head that starts at zero do, and so may the
     example. small: smaller inputs that three comparisons may be made on; then the example itself is
-    compared once, at its own size. The model is left as found.
+    compared once, at its own size. others: shapes of inputs; the first that the model takes are
+    compared too. In float64; where the model does not run so, in its own precision. The model is
+    left as found. Raises NotTheSame where it does not run on its example at all.
     """
+    try:
+        return _checks(model, masks, example, small, others, double=True)
+    except Exception:  # code that insists on a precision
+        pass
+    try:
+        return _checks(model, masks, example, small, others, double=False)
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0][:200]
+        raise NotTheSame(
+            "The masked model does not run on its own example, so that no compact one can be "
+            f"compared with it ({type(error).__name__}: {first_line}): look at the example first."
+        ) from error
+
+
+def _checks(
+    model: nn.Module,
+    masks: Masks,
+    example: Example,
+    small: tuple[Tensor, ...] | None,
+    others: Iterable[tuple[tuple[int, ...], ...]],
+    *,
+    double: bool,
+) -> Comparisons:
+    def make(words: str, of: nn.Module, x: tuple[Tensor, ...]) -> Check:
+        x = x if double else _as_in(example, x)
+        precision = "" if double else ", in its own precision"
+        name = f"{words}, batch {len(x[0])} of {size_in_words(x)}{precision}"
+        return Check(name, state(of), x, outputs(of, x, double=double), double)
+
     masked = copy.deepcopy(model)
     apply(masks, masked)  # before it is made float64, which separates weights that share memory
-    masked.double().eval()
-    moved = copy.deepcopy(model).double().eval()
-    _randomise(moved)
-    if small is not None and not takes(masked, example_inputs(small, 2)):
-        small = None
-    compared: Example = example if small is None else small
+    moved = copy.deepcopy(model)
+    if double:
+        masked.double()
+        moved.double()
+    masked.eval()
+    _randomise(moved.eval())
+    full = [("its own weights, the example", masked, example_inputs(example, 1))]
+    compared: Example = example
+    if small is not None and _runs(masked, example_inputs(small, 2), double):
+        compared = small
     cases = [
+        *(full if compared is not example else ()),
         ("its own weights, the example", masked, example_inputs(compared, 3)),
         ("its own weights, random inputs", masked, random_inputs(compared, 2)),
         ("random weights, random inputs", moved, random_inputs(compared, 3)),
     ]
-    if small is not None:
-        cases.insert(0, ("its own weights, the example", masked, example_inputs(example, 1)))
-    last = cases[-1][2]
-    unmasked = outputs(moved, last)
+    last = cases[-1][2] if double else _as_in(example, cases[-1][2])
+    unmasked = outputs(moved, last, double=double)
     # The same weights but for the masks: whatever the control finds is what was removed.
     apply(masks, moved)
-    comparisons = []
-    for words, of, x in cases:
-        name = f"{words}, batch {len(x[0])} of {size_in_words(x)}"
-        comparisons.append(Check(name, state(of), x, outputs(of, x)))
-    return Comparisons(tuple(comparisons), unmasked, small is not None)
+    made = tuple(make(*case) for case in cases)
+    at_others: list[Check] = []
+    for shapes in others:
+        if len(at_others) == OTHER_SIZES:
+            break
+        with suppress(Exception):  # a size that the original does not take
+            x = random_inputs(example, 2, shapes)
+            at_others.append(make("random weights, random inputs", moved, x))
+    dtypes = [p.dtype for p in model.parameters() if p.dtype in TOLERANCES]
+    tolerance = max((TOLERANCES[dtype] for dtype in dtypes), default=TOLERANCES[torch.float32])
+    return Comparisons(
+        made,
+        unmasked,
+        compared is not example,
+        tuple(at_others),
+        TOLERANCES[torch.float64] if double else tolerance,
+    )
+
+
+def _as_in(example: Example, x: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs in the precision of the example's."""
+    return tuple(part.to(own.dtype) for part, own in zip(x, inputs(example), strict=True))
+
+
+def _runs(model: nn.Module, x: tuple[Tensor, ...], double: bool) -> bool:
+    """Whether the model runs on inputs of this size."""
+    try:
+        outputs(model, x, double=double)
+    except Exception:
+        return False
+    return True
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in tensors_of(model).items()}
 
 
-def outputs(model: nn.Module, x: tuple[Tensor, ...]) -> Outputs:
-    """Every tensor a model gives, in order."""
-    with torch.inference_mode():
+def outputs(model: nn.Module, x: tuple[Tensor, ...], *, double: bool = False) -> Outputs:
+    """Every tensor a model gives, in order.
+
+    What it draws at random is drawn from the same seed each time.
+    """
+    reading: Any = InDouble() if double else nullcontext()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(), torch.inference_mode(), reading:
+        torch.manual_seed(0)
         leaves = trees.tree_leaves(model(*x))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def distance(expected: Outputs, actual: Outputs) -> float:
-    """max |expected - actual| / max |expected|, over all outputs; inf for other shapes."""
+    """max |expected - actual| / max |expected|, over all outputs; inf for other shapes.
+
+    NaN and infinities must lie at the same places; where there is nothing else, inf.
+    """
     if [a.shape for a in expected] != [b.shape for b in actual]:
         return float("inf")
-    sizes = []
-    differences = []
-    for a, b in zip(expected, actual, strict=True):
-        if a.numel():  # an empty tensor has no maximum
-            difference = a.double() - b.double()
-            sizes.append(float(a.abs().max()))
-            differences.append(float(difference.abs().max()))
-    scale = max(sizes, default=0.0)
-    worst = max(differences, default=0.0)
+    scale = worst = 0.0
+    numbers = finite = 0
+    for a, b in zip(map(_real, expected), map(_real, actual), strict=True):
+        same = (a == b) | (a.isnan() & b.isnan())
+        differences = (a - b).abs()[~same]
+        sizes = a.abs()[a.isfinite()]
+        numbers += a.numel()
+        finite += sizes.numel()
+        if sizes.numel():  # an empty tensor has no maximum
+            scale = max(scale, float(sizes.max()))
+        if differences.numel():
+            # Python's max overlooks a NaN that comes second.
+            worst = max(worst, float(differences.nan_to_num(nan=torch.inf).max()))
+    if numbers and not finite:
+        return float("inf")
     return worst if scale == 0 else worst / scale
+
+
+def _real(x: Tensor) -> Tensor:
+    """Any tensor in float64; a complex number as two."""
+    return torch.view_as_real(x).double() if x.is_complex() else x.double()
 
 
 def example_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
@@ -154,12 +269,17 @@ def example_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
     return tuple(x.double() if x.is_floating_point() else x for x in rows)
 
 
-def random_inputs(example: Example, batch: int) -> tuple[Tensor, ...]:
-    """Inputs with the example's mean and spread, at random; whole numbers from its range."""
+def random_inputs(
+    example: Example, batch: int, shapes: tuple[tuple[int, ...], ...] | None = None
+) -> tuple[Tensor, ...]:
+    """Inputs with the example's mean and spread, at random; whole numbers from its range.
+
+    shapes: of each input, batch first, where they are not to be the example's.
+    """
     generator = torch.Generator().manual_seed(batch)
     results = []
-    for x in inputs(example):
-        shape = (batch, *x.shape[1:])
+    for i, x in enumerate(inputs(example)):
+        shape = (batch, *(x.shape if shapes is None else shapes[i])[1:])
         if x.is_floating_point():
             spread = float(x.std()) if x.numel() > 1 else 0.0
             if not spread > 0:  # one number, or all the same
@@ -187,56 +307,10 @@ def _randomise(model: nn.Module) -> None:
             parameter.add_(noise.to(parameter.dtype), alpha=0.5 * size)
 
 
-def _readings(module: nn.Module) -> Iterator[nn.Module]:
-    """The module as it is and, where its graph spells a precision, with that read as float64.
-
-    Recording writes down the precision it saw. Some code makes tables in single precision whatever
-    the model's, and casts them to it: then a reading with only the casts in float64 is the right
-    one, and which it is only a comparison can tell.
-    """
-    yield module
-    assert isinstance(module, fx.GraphModule)
-    spelled = [node for node in module.graph.nodes if _spells_precision(node)]
-    casts = [node for node in spelled if _casts_a_float(node)]
-    for nodes in (spelled, casts):
-        if nodes:
-            yield _in_double(module, {node.name for node in nodes})
-
-
-def _in_double(module: fx.GraphModule, names: set[str]) -> fx.GraphModule:
-    graph = copy.deepcopy(module.graph)
-    for node in graph.nodes:
-        if node.name in names:
-            node.args = fx.node.map_aggregate(node.args, _double)
-            node.kwargs = fx.node.map_aggregate(node.kwargs, _double)
-    return fx.GraphModule(module, graph)
-
-
-def _double(argument: Any) -> Any:
-    return torch.float64 if _is_precision(argument) else argument
-
-
-def _is_precision(argument: Any) -> bool:
-    return isinstance(argument, torch.dtype) and argument in FLOATS
-
-
-def _spells_precision(node: Node) -> bool:
-    arguments = trees.tree_leaves((node.args, node.kwargs))
-    return any(map(_is_precision, arguments))
-
-
-def _casts_a_float(node: Node) -> bool:
-    """Whether it casts what is a float already: to the model's precision, when it was recorded."""
-    if operation(node) not in CASTS or not isinstance(node.args[0], Node):
-        return False
-    value = node.args[0].meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
 @contextmanager
 def _replaced(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
     """The module in eval mode with other tensors in place of its own, for a while."""
-    # Entries are replaced, not copied into: the others are float64.
+    # Entries are replaced, not copied into: the others may be float64.
     training = module.training
     stores: list[dict[str, Any]] = []
     for part in module.modules():
@@ -253,11 +327,6 @@ def _replaced(module: nn.Module, tensors: dict[str, Tensor]) -> Iterator[None]:
                 owner._parameters[short] = nn.Parameter(value, requires_grad=False)
             elif short in owner._buffers:
                 owner._buffers[short] = value
-        # What is still the module's own are constants of the code: they must be float64 too.
-        for store, own in zip(stores, before, strict=True):
-            for name, value in store.items():
-                if value is not None and value is own[name] and value.is_floating_point():
-                    store[name] = value.double()
         module.eval()
         yield
     finally:

@@ -25,7 +25,8 @@ from pruning.adapted import Widened, fit_to, precision
 from pruning.errors import DataError, Stopped
 from pruning.evidence import evaluating
 from pruning.evidence.activations import Layout
-from pruning.structure.capture import Captured, Example, tensors_of
+from pruning.structure.capture import Example, tensors_of
+from pruning.structure.captured import Captured
 from pruning.structure.dependency_graph import dependency_graph
 from pruning.structure.propagate import Args, arguments, operation
 from pruning.training.finetune import Stop
