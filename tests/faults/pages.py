@@ -30,8 +30,8 @@ def open_page(name: str, home: Path, *, fresh: bool = True, **address: str) -> S
     os.environ["PRUNING_HOME"] = str(home)
     pool.ensure = lambda *_: False
     if fresh:
-        for cached in (jobs._store, jobs._ensure):
-            cached.clear()
+        jobs._store.cache_clear()
+        jobs._ensure.clear()
         jobs._ids().clear()
         jobs._notices.clear()
         jobs._readable.clear()
