@@ -141,9 +141,7 @@ def beside_dense(snapshot: Snapshot, dense: Snapshot) -> Measurement:
 
 
 def _compared(snapshot: Snapshot, dense: Snapshot) -> dict[str, Any]:
-    """Answers beside the dense model's, by the task's metric; the dense one has no other."""
-    if snapshot is dense:
-        return {}
+    """Answers beside the dense model's, by the task's metric."""
     pair = (snapshot.logits, dense.logits, snapshot.work.test, snapshot.work.metric)
     return {"paired": paired(*pair), "score_change": score_change(*pair)}
 
@@ -167,7 +165,8 @@ def finalize(snapshots: Sequence[Snapshot]) -> list[Measurement]:
             energy=_energy(snapshot),
             timings=tuple(timed),
             behaviour=behaviour(work, outputs, snapshot.outputs),
-            **_compared(snapshot, dense),
+            # Beside itself the dense model says nothing.
+            **({} if snapshot is dense else _compared(snapshot, dense)),
         )
         measurements.append(completed)
     return measurements

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -255,7 +256,12 @@ def reader_of_a_killed_server() -> str:
     os.kill(reader, signal.SIGSTOP)
     server.kill()
     server.wait()
-    took = until(lambda: not _alive(reader), "the reader ends", 5)
+    try:
+        took = until(lambda: not _alive(reader), "the reader ends", 5)
+    finally:
+        if _alive(reader):
+            os.kill(reader, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
     return f"gone after {1000 * took:.0f} ms, though it was suspended"
 
 
