@@ -12,7 +12,7 @@ from dashboard import jobs, words
 from dashboard.components.strip import Block
 from pruning import registry
 from pruning.errors import PruningError
-from pruning.events import Accuracy
+from pruning.events import Accuracy, Score
 from pruning.recipe import Recipe
 from pruning.registry import Entry
 from pruning.runs.resolve import describe
@@ -27,13 +27,22 @@ KINDS = ("conv", "depthwise", "linear", "attention")
 
 @dataclass(frozen=True)
 class Facts:
-    """The lines at the side. accuracy: on test data, None without any; bytes: of the dense file."""
+    """The lines at the side. accuracy: on test data, None without any; score: by a metric of the
+    task's own; bytes: of the dense file; measured: whether its loss is known.
+    """
 
     title: str
     accuracy: Accuracy | None
     weights: int
     bytes: int
     random: bool = False
+    score: Score | None = None
+    measured: bool = False
+
+    @property
+    def has_data(self) -> bool:
+        """Whether anything was measured on test data: a loss, where answers are no classes."""
+        return self.accuracy is not None or self.measured
 
 
 def is_sample(model: str) -> bool:
@@ -77,6 +86,8 @@ def facts(model: str) -> Facts | None:
         data["weights"],
         data["measurement"]["size"]["dense"],
         data["labelled_random"],
+        score(study),
+        data["measurement"]["loss"] is not None,
     )
 
 
@@ -92,6 +103,12 @@ def accuracy(study: Study) -> Accuracy | None:
     """Of a "card" study, on test data."""
     counts = study.data["measurement"]["accuracy"]
     return Accuracy(counts["correct"], counts["total"]) if counts else None
+
+
+def score(study: Study) -> Score | None:
+    """Of a "card" study of another task than classification, on test data."""
+    values = study.data["measurement"].get("score")
+    return Score(**values) if values else None
 
 
 def blocks(study: Study, kept: dict[str, float] | None = None) -> list[Block]:
@@ -169,7 +186,7 @@ def _mismatch(criterion: Entry, granularity: str) -> str:
 def _missing(criterion: Entry, card: dict[str, Any]) -> str:
     """What a criterion looks at and the model does not have."""
     needs = str(criterion.tags.get("needs", "nothing"))
-    if needs == "data" and card["measurement"]["accuracy"] is None:
+    if needs == "data" and card["measurement"].get("loss") is None:
         return "It needs data, and there is none for this model."
     if needs == "BatchNorm" and not card.get("norms"):
         return "It looks at the scales of BatchNorm, and this model has none."

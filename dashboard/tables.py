@@ -34,12 +34,15 @@ def is_example(job: Job) -> bool:
 
 
 def headline(result: Finished) -> list[tuple[str, str, str]]:
-    """(what, dense, final): accuracy, weights, bytes; of the compact model where there is one."""
+    """(what, dense, final): accuracy or the task's own metric, weights, bytes.
+
+    Of the compact model where there is one.
+    """
     dense, final = result.dense, result.deliverable
     lines = []
-    if dense.accuracy and final.accuracy:
-        accuracies = words.percent(dense.accuracy.value), words.percent(final.accuracy)
-        lines.append(("accuracy", *accuracies))
+    if dense.quality and final.quality:
+        qualities = dense.quality.text, words.percent(final.quality)
+        lines.append((final.quality.name, *qualities))
     lines.append(("weights", words.count(dense.kept), words.count(final.kept)))
     sizes = words.size(dense.size.dense), words.size(file_bytes(final))
     lines.append(("compact file" if result.compact else "entropy-coded file", *sizes))

@@ -15,7 +15,7 @@ from pruning.describe import option as option
 from pruning.describe import share as share
 from pruning.describe import technique as technique
 from pruning.events import Accuracy, Latency
-from pruning.metrics import Spread
+from pruning.metrics import Quality, Score, Spread
 from pruning.recipe import Recipe
 
 NOT_MEASURED = "not measured"
@@ -24,20 +24,32 @@ NOT_MEASURED = "not measured"
 # ---------------------------------------------------------------- numbers
 
 
-def percent(value: Accuracy | float | None) -> str:
-    """An accuracy with half the width of Wilson's interval, `98.1 % ± 1.4`; a share, `98.1 %`."""
+def percent(value: Quality | float | None) -> str:
+    """An accuracy with half the width of Wilson's interval, `98.1 % ± 1.4`; a share, `98.1 %`.
+
+    Another metric in its own unit, with half the width of its interval where it has one.
+    """
     if value is None:
         return NOT_MEASURED
+    if isinstance(value, Score):
+        if value.spread is None:
+            return value.text
+        half = (value.spread.high - value.spread.low) / 2
+        return f"{value.text} ± {value.shown(half).removesuffix(value.unit).strip()}"
     if isinstance(value, Accuracy):
         low, high = value.interval
         return f"{value.value * 100:.1f} % ± {(high - low) * 50:.1f}"
     return describe.percent(value)
 
 
-def points(after: Accuracy | float | None, before: Accuracy | float | None) -> str:
-    """The signed difference of two accuracies: `+0.3 points`, `−1.4 points`."""
+def points(after: Quality | float | None, before: Quality | float | None) -> str:
+    """The signed difference of two accuracies: `+0.3 points`, `−1.4 points`; of two values of
+    another metric in its unit: `+0.012`.
+    """
     if after is None or before is None:
         return NOT_MEASURED
+    if isinstance(after, Score) and after.unit != "%":
+        return f"{_share(after) - _share(before):+.3g} {after.unit}".strip().replace("-", "−")
     difference = (_share(after) - _share(before)) * 100
     if abs(difference) < 0.05:
         sign = "±"  # rounded to 0.0, it has no direction
@@ -46,6 +58,11 @@ def points(after: Accuracy | float | None, before: Accuracy | float | None) -> s
     else:
         sign = "−"
     return f"{sign}{abs(difference):.1f} points"
+
+
+def heading(name: str) -> str:
+    """A metric's name at the head of something, spelled as it is: `Mean IoU`."""
+    return name[:1].upper() + name[1:]
 
 
 def whole(n: int | None) -> str:
@@ -148,8 +165,8 @@ def shape(dims: Sequence[int]) -> str:
     return " × ".join(map(str, dims))
 
 
-def _share(value: Accuracy | float) -> float:
-    return value.value if isinstance(value, Accuracy) else value
+def _share(value: Quality | float) -> float:
+    return value.value if isinstance(value, Accuracy | Score) else value
 
 
 def _short(value: float, units: Sequence[str]) -> str:

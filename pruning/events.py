@@ -18,6 +18,7 @@ from pruning.metrics import Accuracy as Accuracy
 from pruning.metrics import Latency as Latency
 from pruning.metrics import Layer as Layer
 from pruning.metrics import Measurement as Measurement
+from pruning.metrics import Quality as Quality
 from pruning.metrics import Score as Score
 from pruning.metrics import Size as Size
 
@@ -95,6 +96,11 @@ class Measured:
     seconds: float | None = field(default=None, compare=False)
     validation_score: Score | None = None
 
+    @property
+    def validation_quality(self) -> Quality | None:
+        """By the task's own metric."""
+        return self.validation_score or self.validation
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -166,6 +172,11 @@ class Epoch:
     branch: str = ""
     score: Score | None = None
 
+    @property
+    def quality(self) -> Quality | None:
+        """On validation data, by the task's own metric."""
+        return self.score or self.accuracy
+
 
 @dataclass(frozen=True)
 class Ticket:
@@ -187,6 +198,11 @@ class Ticket:
     overlap: float | None = None
     shared: float | None = None
     score: Score | None = None
+
+    @property
+    def quality(self) -> Quality | None:
+        """On test data, by the task's own metric."""
+        return self.score or self.accuracy
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,21 @@ class Accuracy:
     total: int
 
     @property
+    def name(self) -> str:
+        """As other metrics have one."""
+        return "accuracy"
+
+    @property
+    def higher_is_better(self) -> bool:
+        """As other metrics say."""
+        return True
+
+    @property
+    def text(self) -> str:
+        """The share in percent: `98.1 %`."""
+        return f"{100 * self.value:.1f} %"
+
+    @property
     def value(self) -> float:
         """A share in [0, 1]."""
         return self.correct / self.total
@@ -76,6 +91,10 @@ class Score:
     def text(self) -> str:
         """The value in its own unit."""
         return self.shown(self.value)
+
+
+Quality = Accuracy | Score
+"""What a task is judged by: accuracy, or its own metric."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +279,11 @@ class Measurement:
     not_measured: dict[str, str] = field(default_factory=dict)
 
     @property
+    def quality(self) -> Quality | None:
+        """By the task's own metric, which is accuracy where it has no other."""
+        return self.score or self.accuracy
+
+    @property
     def sparsity(self) -> float:
         return 1 - self.kept / self.weights
 
@@ -321,6 +345,13 @@ def accuracy_change(after: Measurement, dense: Measurement) -> Spread | None:
     if after.accuracy is None or dense.accuracy is None:
         return None
     return stats.difference(after.accuracy.spread, dense.accuracy.spread)
+
+
+def quality_change(after: Measurement, dense: Measurement) -> Spread | None:
+    """Of what the task is judged by, with its interval; None where there is no interval."""
+    if after.score is None:
+        return accuracy_change(after, dense)
+    return after.score_change
 
 
 def train_test_gap(m: Measurement) -> Spread | None:

@@ -23,10 +23,11 @@ from dashboard.charts.base import (
     spread,
     text_size,
 )
+from dashboard.charts.prune import scale
 from dashboard.charts.results import WHOLE_MACS, has_other_macs
 from pruning.describe import RunFacts
 from pruning.events import Finished
-from pruning.metrics import Accuracy, Histogram, Measurement
+from pruning.metrics import Accuracy, Histogram, Measurement, Quality, Score
 from pruning.recipe import Recipe
 from pruning.stats import difference
 
@@ -58,9 +59,13 @@ class ComparedRun:
     facts: RunFacts | None = None
 
     @property
-    def accuracy(self) -> Accuracy | None:
-        """On test data, at the end."""
-        return self.end.deliverable.accuracy
+    def quality(self) -> Quality | None:
+        """On test data, at the end: accuracy, or what its task is judged by."""
+        return self.end.deliverable.quality
+
+
+def _metric(run: ComparedRun) -> str:
+    return run.quality.name if run.quality else "accuracy"
 
 
 def cost(measured: Measurement, kind: str) -> int | None:
@@ -71,17 +76,23 @@ def cost(measured: Measurement, kind: str) -> int | None:
 
 
 def verdict(run: ComparedRun, reference: ComparedRun) -> str:
-    """How a run's accuracy compares with the reference's. Nobody wins inside the interval."""
-    accuracy = run.accuracy
-    base = reference.accuracy
+    """How a run's accuracy, or metric, compares with the reference's. Nobody wins inside the
+    interval.
+    """
+    quality = run.quality
+    base = reference.quality
     if run.id == reference.id:
         return "the reference"
-    if accuracy is None or base is None:
+    if quality is None or base is None:
         return words.NOT_MEASURED
     if run.recipe.model != reference.recipe.model:
         return "another model"
+    if quality.name != base.name:
+        return "another metric"
+    if quality.spread is None or base.spread is None:
+        return "no interval"
     # Two runs keep no answers one by one, so their accuracies are compared as independent ones.
-    change = difference(accuracy.spread, base.spread)
+    change = difference(quality.spread, base.spread)
     if change.crosses_zero:
         return SAME
     return "higher" if change.value > 0 else "lower"
@@ -91,13 +102,15 @@ def finding(runs: Sequence[ComparedRun], reference: ComparedRun) -> str:
     """The chart's title: who is higher, who lower, and who cannot be told from the reference."""
     verdicts = {run.letter: verdict(run, reference) for run in runs if run.id != reference.id}
     if verdicts and set(verdicts.values()) == {SAME}:
-        return f"All within the interval of {reference.letter}: accuracy does not tell them apart"
+        same = f"All within the interval of {reference.letter}"
+        return f"{same}: {_metric(reference)} does not tell them apart"
     parts = []
     for wanted, preposition in (("higher", "than"), ("lower", "than"), (SAME, "of")):
         letters = [letter for letter, answer in verdicts.items() if answer == wanted]
         if letters:
             parts.append(f"{', '.join(letters)} {wanted} {preposition} {reference.letter}")
-    return f"Accuracy: {'; '.join(parts)}" if parts else NO_FINDING
+    name = words.heading(_metric(reference))
+    return f"{name}: {'; '.join(parts)}" if parts else NO_FINDING
 
 
 # ---------------------------------------------------------------- accuracy against cost
@@ -110,7 +123,9 @@ def scatter(
 
     Runs that differ only in how much is pruned are joined.
     """
-    shown = [run for run in runs if run.accuracy and cost(run.end.deliverable, kind)]
+    # One axis has one metric: that of the reference.
+    same = [run for run in runs if run.quality and _metric(run) == _metric(reference)]
+    shown = [run for run in same if cost(run.end.deliverable, kind)]
     lines = [_line(family, kind, dark) for family in families(shown) if len(family) > 1]
     points = [_point(run, kind, dark, run.id == reference.id) for run in shown]
     x = _cost_axis([cost(run.end.deliverable, kind) or 1 for run in shown], kind)
@@ -122,7 +137,7 @@ def scatter(
         dark,
         430,
         xaxis=x,
-        yaxis={"title": {"text": "accuracy on test data, %"}, "range": y},
+        yaxis={"title": {"text": _axis_title(reference)}, "range": y},
         shapes=dense_lines,
         annotations=[*dense_labels, *_names(shown, kind, x, y, taken, tones)],
     )
@@ -243,13 +258,13 @@ def _line(family: list[ComparedRun], kind: str, dark: bool) -> Figure:
 def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool) -> Figure:
     style = colours.technique(run.recipe.criterion, dark)
     tones = colours.palette(dark)
-    accuracy = run.accuracy
-    assert accuracy is not None
+    quality = run.quality
+    assert quality is not None
     above, below = _whiskers(run)
     value = cost(run.end.deliverable, kind)
     amount = words.size(value) if kind == "bytes" else words.count(value)
     hover = [
-        f"{run.letter}: {words.percent(accuracy)} of {accuracy.total:,} test examples right",
+        f"{run.letter}: {_on_test(quality)}",
         f"{COSTS[kind]}: {amount}",
         words.plain(run.label),
     ]
@@ -279,15 +294,31 @@ def _point(run: ComparedRun, kind: str, dark: bool, pinned: bool) -> Figure:
 
 
 def _whiskers(run: ComparedRun) -> tuple[float, float]:
-    """How far the interval of the accuracy reaches above it and below it, in percent."""
-    if run.accuracy is None:
+    """How far the interval reaches above the point and below it; shares in percent."""
+    if run.quality is None or run.quality.spread is None:
         return 0.0, 0.0
-    low, high = run.accuracy.interval
-    return 100 * high - _percent(run), _percent(run) - 100 * low
+    factor = scale(run.quality)
+    low, high = run.quality.spread.low, run.quality.spread.high
+    return factor * high - _percent(run), _percent(run) - factor * low
 
 
 def _percent(run: ComparedRun) -> float:
-    return 100 * run.accuracy.value if run.accuracy else 0.0
+    """The metric's value; a share in percent."""
+    return scale(run.quality) * run.quality.value if run.quality else 0.0
+
+
+def _on_test(quality: Quality) -> str:
+    if isinstance(quality, Accuracy):
+        return f"{words.percent(quality)} of {quality.total:,} test examples right"
+    return f"{quality.name} {words.percent(quality)} on {quality.examples:,} test examples"
+
+
+def _axis_title(reference: ComparedRun) -> str:
+    quality = reference.quality
+    if quality is None or scale(quality) == 100:
+        return f"{_metric(reference)} on test data, %"
+    assert isinstance(quality, Score)
+    return f"{quality.name} on test data" + (f", {quality.unit}" if quality.unit else "")
 
 
 def _cost_axis(values: Sequence[int], kind: str) -> Figure:
@@ -316,12 +347,19 @@ def _cost_range(values: Sequence[int], log: bool) -> tuple[float, float]:
 
 
 def _accuracy_range(runs: Sequence[ComparedRun]) -> list[float]:
-    """Percent that hold every interval, the dense models' too."""
-    accuracies = [a for run in runs for a in (run.accuracy, run.end.dense.accuracy) if a]
-    if not accuracies:
+    """What holds every interval, the dense models' too; shares in percent."""
+    shown = [q for run in runs for q in (run.quality, run.end.dense.quality) if q]
+    if not shown:
         return [0.0, 100.0]
-    low = 100 * min(accuracy.interval[0] for accuracy in accuracies)
-    high = 100 * max(accuracy.interval[1] for accuracy in accuracies)
+    ends = [
+        scale(q) * value
+        for q in shown
+        for value in ((q.value,) if q.spread is None else (q.spread.low, q.spread.high))
+    ]
+    low, high = min(ends), max(ends)
+    if scale(shown[0]) == 1:  # of no share: neither 0 nor 100 is an end
+        room = max(high - low, 0.02 * abs(high), 1e-9)
+        return [low - 0.08 * room, high + 0.08 * room]
     room = max(high - low, 2.0)
     # Above the highest there is room for the name of a dense model's line.
     return [max(0.0, low - 0.08 * room), min(100 + 0.08 * room, high + 0.08 * room)]
@@ -331,23 +369,24 @@ def _dense(
     runs: Sequence[ComparedRun], y_range: Sequence[float], tones: colours.Palette
 ) -> tuple[list[Figure], list[Figure], list[Rectangle]]:
     """A thin line for each dense model, its name at the line, and where the names stand."""
-    accuracies = {run.recipe.model: run.end.dense.accuracy for run in runs}
-    measured = {model: accuracy.value for model, accuracy in accuracies.items() if accuracy}
+    by_model = {run.recipe.model: run.end.dense.quality for run in runs}
+    measured = {model: quality for model, quality in by_model.items() if quality}
+    heights_of = {model: scale(quality) * quality.value for model, quality in measured.items()}
     bottom, top = y_range
-    heights = [PLOT * (top - 100 * accuracy) / (top - bottom) for accuracy in measured.values()]
+    heights = [PLOT * (top - value) / (top - bottom) for value in heights_of.values()]
     # Above the line, so a label's middle is half a line higher; below it at the top of the chart.
     middles = spread([height - 10 for height in heights], 18, 9, PLOT - 9)
     lines = []
     labels = []
     taken = []
-    for (model, accuracy), height, middle in zip(measured.items(), heights, middles, strict=True):
-        y = 100 * accuracy
+    for (model, quality), height, middle in zip(measured.items(), heights, middles, strict=True):
+        y = heights_of[model]
         line = {"color": tones.dense, "width": 1}
         lines.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": line}
         )
         name = "dense" if len(measured) == 1 else f"dense {model}"
-        text = f"{name} {words.percent(accuracy)}"
+        text = f"{name} {quality.text}"
         wide, high = text_size(text, 13)
         taken.append((0.0, middle - high / 2, wide, middle + high / 2))
         labels.append(
@@ -497,18 +536,18 @@ def _run_row(run: ComparedRun, reference: ComparedRun, more: bool) -> dict[str, 
     """more: MACs that belong to no weight are counted too, in a column of their own."""
     final = run.end.deliverable
     base = reference.end.deliverable
-    change = words.points(final.accuracy, base.accuracy)
+    change = words.points(final.quality, base.quality)
     of_reference = words.share(round(final.kept / max(1, base.kept), 4))
     same = run.id == reference.id
     pruned = run.end.pruned or final  # nothing was trained after pruning: the final one is both
     return {
         "run": run.letter,
         "recipe": run.label,
-        "accuracy": words.percent(final.accuracy),
+        _metric(reference): words.percent(final.quality),
         "against reference": "—" if same else change,
         "verdict": verdict(run, reference),
-        "as pruned": words.percent(pruned.accuracy),
-        "dense": words.percent(run.end.dense.accuracy),
+        "as pruned": words.percent(pruned.quality),
+        "dense": words.percent(run.end.dense.quality),
         "weights": final.kept,
         "of reference": "—" if same else of_reference,
         "MACs": final.macs_kept,
@@ -526,11 +565,15 @@ def csv(runs: Sequence[ComparedRun], reference: ComparedRun) -> bytes:
     """The table with raw numbers and whole recipes, for other programs."""
     table = run_table(runs, reference)
     accuracies = {
-        "final": [run.accuracy for run in runs],
+        "final": [run.end.deliverable.accuracy for run in runs],
         "dense": [run.end.dense.accuracy for run in runs],
     }
     for stage, values in accuracies.items():
         table[f"{stage} correct"] = [accuracy.correct if accuracy else None for accuracy in values]
         table[f"{stage} total"] = [accuracy.total if accuracy else None for accuracy in values]
+    if any(run.end.deliverable.score for run in runs):  # another metric than accuracy
+        scores = [run.end.deliverable.score for run in runs]
+        table["metric"] = [score.name if score else None for score in scores]
+        table["metric value"] = [score.value if score else None for score in scores]
     table["recipe"] = [run.recipe.to_json() for run in runs]
     return table.to_csv(index=False).encode()

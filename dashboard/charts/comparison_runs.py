@@ -47,20 +47,21 @@ class ComparisonRun:
 
 def table(this: Finished, others: list[ComparisonRun]) -> pd.DataFrame:
     """A row for this run and for each comparison run."""
-    rows = [_row("This run", this, "—")]
+    metric = this.final.quality.name if this.final.quality else "accuracy"
+    rows = [_row("This run", this, "—", metric)]
     for other in others:
         if other.end is None:
-            rows.append(_row(NAMES[other.kind], None, other.standing))
+            rows.append(_row(NAMES[other.kind], None, other.standing, metric))
         else:
-            rows.append(_row(NAMES[other.kind], other.end, against(this, other)))
+            rows.append(_row(NAMES[other.kind], other.end, against(this, other), metric))
     return pd.DataFrame(rows)
 
 
-def _row(name: str, end: Finished | None, against: str) -> dict[str, str]:
+def _row(name: str, end: Finished | None, against: str, metric: str) -> dict[str, str]:
     final = end.final if end else None
     return {
         "run": name,
-        "accuracy, test": words.percent(final.accuracy) if final else "",
+        f"{metric}, test": words.percent(final.quality) if final else "",
         "weights kept": words.count(final.kept) if final else "",
         "this run against it": against,
     }
@@ -70,8 +71,10 @@ def against(this: Finished, other: ComparisonRun) -> str:
     """How this run's accuracy differs, with its 95 % interval: paired where both answered the same
     examples.
     """
-    if other.end is None or not this.final.accuracy or not other.end.final.accuracy:
+    if other.end is None or not this.final.quality or not other.end.final.quality:
         return words.NOT_MEASURED
+    if not this.final.accuracy or not other.end.final.accuracy:
+        return words.points(this.final.quality, other.end.final.quality)
     if other.answers is not None:
         change, how = other.answers.change, "same test examples"
     else:
@@ -84,8 +87,8 @@ def against(this: Finished, other: ComparisonRun) -> str:
 def finding(this: Finished, others: list[ComparisonRun]) -> str:
     """What the comparison with the dense model says; "" until there is one."""
     for other in others:
-        if other.kind == DENSE and other.end is not None and other.end.final.accuracy:
-            accuracy = words.percent(other.end.final.accuracy)
+        if other.kind == DENSE and other.end is not None and other.end.final.quality:
+            accuracy = words.percent(other.end.final.quality)
             return (
                 f"Dense, trained as long, reaches {accuracy}. This run against it: "
                 f"{against(this, other)}."

@@ -385,7 +385,7 @@ def table(panel: ResultPanel) -> pd.DataFrame:
 
 
 def _verdict(row: FigureRow, improvement: Improvement) -> str:
-    if improvement.kind == "points":
+    if improvement.kind in ("points", "value"):
         in_words = {"same": "within the interval"}
     elif row.aspect == "Speed":
         in_words = {"better": "faster", "same": "no improvement", "worse": "slower"}

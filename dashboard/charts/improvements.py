@@ -18,6 +18,8 @@ from pruning.metrics import (
     TOLERANCE,
     Accuracy,
     Measurement,
+    Quality,
+    Score,
     Spread,
     Timing,
     accuracy_change,
@@ -34,8 +36,9 @@ Timings = Mapping[str, tuple[Timing, ...]]
 class Improvement:
     """How a state compares with dense.
 
-    kind: "times" or "points"; verdict: "better", "same", "worse", "no verdict" or "not measured";
-    why: one sentence where an expected improvement is absent.
+    kind: "times", "points" or "value" (in the unit of a metric of the task's own); verdict:
+    "better", "same", "worse", "no verdict" or "not measured"; why: one sentence where an expected
+    improvement is absent.
     """
 
     kind: str
@@ -347,31 +350,63 @@ def _speedup(timing: Timing, state: str, structured: bool) -> Improvement:
 
 
 def _accuracy(states: States) -> FigureRow:
+    """Accuracy, or what the task is judged by in its place."""
     dense = states["dense"]
+    name = dense.quality.name if dense.quality else "accuracy"
+    share = dense.score is None or dense.score.unit == "%"
     return FigureRow(
         "Accuracy",
-        "accuracy on test data",
-        {state: words.percent(m.accuracy) for state, m in states.items()},
-        {
-            state: _points("accuracy", accuracy_change(m, dense))
-            for state, m in states.items()
-            if state != "dense"
-        },
-        {state: m.accuracy.value if m.accuracy else None for state, m in states.items()},
-        "share",
+        f"{name} on test data",
+        {state: words.percent(m.quality) for state, m in states.items()},
+        {state: _kept(m, dense) for state, m in states.items() if state != "dense"},
+        {state: m.quality.value if m.quality else None for state, m in states.items()},
+        "share" if share else name,
     )
+
+
+def _kept(m: Measurement, dense: Measurement) -> Improvement:
+    """How a state's accuracy, or the task's own metric, compares with dense."""
+    if m.score is None:
+        missing = m.not_measured.get("accuracy")
+        if missing:
+            return Improvement("points", None, "not measured", f"{words.heading(missing)}.")
+        return _points("accuracy", accuracy_change(m, dense))
+    change = m.score_change
+    if change is None:
+        why = f"{words.heading(m.score.name)} is one number here, without an interval."
+        return Improvement("value", None, "no verdict", why)
+    if not m.score.higher_is_better:
+        change = Spread(-change.high, -change.value, -change.low)
+    compared = _points("accuracy", change)
+    if m.score.unit == "%" and m.score.higher_is_better:
+        return compared
+    return replace(compared, kind="value", change=m.score_change)
 
 
 def _change(after: Accuracy | None, before: Accuracy | None) -> Spread | None:
     return difference(after.spread, before.spread) if after and before else None
 
 
+def _under_noise(
+    reason: str, after: Quality | None, before: Quality | None, m: Measurement
+) -> Improvement:
+    """How answers to noisy inputs compare; another metric than accuracy is shown, not judged."""
+    if isinstance(after, Score) or isinstance(before, Score):
+        why = "Under noise, two values of this metric are not paired example by example."
+        return Improvement("value", None, "no verdict", why)
+    missing = m.not_measured.get("noise") or m.not_measured.get("accuracy")
+    if after is None and missing:
+        return Improvement("points", None, "not measured", f"{words.heading(missing)}.")
+    return _points(reason, _change(after, before))
+
+
 def _accuracy_under_noise(states: States) -> FigureRow:
-    def noisy(m: Measurement) -> Accuracy | None:
-        return m.behaviour.noisy if m.behaviour else None
+    def noisy(m: Measurement) -> Quality | None:
+        return (m.behaviour.noisy_score or m.behaviour.noisy) if m.behaviour else None
 
     dense = states["dense"]
     sigma = dense.behaviour.sigma if dense.behaviour else None
+    name = dense.quality.name if dense.quality else "accuracy"
     improvements = {}
     for state, m in states.items():
         if state == "dense":
@@ -380,15 +415,15 @@ def _accuracy_under_noise(states: States) -> FigureRow:
         # What is worse without noise too has lost answers, not robustness.
         lost = clean is not None and clean.high < 0
         reason = "worse without noise" if lost else "noise"
-        improvements[state] = _points(reason, _change(noisy(m), noisy(dense)))
+        improvements[state] = _under_noise(reason, noisy(m), noisy(dense), m)
     accuracies = {state: noisy(m) for state, m in states.items()}
     return FigureRow(
         "Generalisation",
-        f"accuracy under noise (σ = {sigma:.2g})" if sigma else "accuracy under noise",
+        f"{name} under noise (σ = {sigma:.2g})" if sigma else f"{name} under noise",
         {state: words.percent(accuracy) for state, accuracy in accuracies.items()},
         improvements,
         {state: accuracy.value if accuracy else None for state, accuracy in accuracies.items()},
-        "share",
+        "share" if dense.score is None or dense.score.unit == "%" else name,
     )
 
 
@@ -407,6 +442,10 @@ def _share_row(
         if state != "dense":
             change = difference(dense, spread) if dense and spread else None
             improvements[state] = _points(reason, change)
+            missing = states[state].not_measured.get("accuracy")
+            if change is None and missing:
+                why = f"{words.heading(missing)}."
+                improvements[state] = replace(improvements[state], why=why)
     return FigureRow(
         "Generalisation",
         name,
@@ -433,7 +472,8 @@ def _points(reason: str, change: Spread | None) -> Improvement:
 def improved(panel: ResultPanel) -> list[str]:
     """The improvements, a short line each; accuracy that was kept is one, and comes first."""
     kept = [
-        f"Accuracy kept: {amount(row, improvement)}, within the interval"
+        f"{_heading(row).removesuffix(' on test data')} kept: {amount(row, improvement)}, "
+        "within the interval"
         for row, improvement in _listed(panel, ("same",))
         if row.aspect == "Accuracy"
     ]
@@ -507,6 +547,11 @@ def amount(row: FigureRow, improvement: Improvement) -> str:
         return improvement.verdict
     if improvement.kind == "points":
         return words.change(change)
+    if improvement.kind == "value":
+        factor, unit = (100, " points") if row.unit == "share" else (1, "")
+        ends = (factor * value for value in (change.value, change.low, change.high))
+        middle, low, high = (f"{value:+.3g}".replace("-", "−") for value in ends)
+        return f"{middle}{unit} ({low} to {high})"
     if row.aspect == "Speed":
         digits = 2 if change.value < 1.995 else 1
         interval = f"{change.low:.{digits}f}× to {change.high:.{digits}f}×"

@@ -25,7 +25,7 @@ from pruning.events import (
     Pruned,
     Started,
 )
-from pruning.metrics import sparse_bytes
+from pruning.metrics import Quality, Score, sparse_bytes
 from pruning.recipe import Recipe
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
@@ -58,7 +58,7 @@ class RunHistory:
     passes: int = 0
     training: float = 0.0
     dense: Measurement | None = None
-    dense_validation: Accuracy | None = None
+    dense_validation: Quality | None = None
     dense_validation_loss: float | None = None
     steps: list[tuple[int, Pruned]] = field(default_factory=list)
     trained: list[tuple[int, Epoch]] = field(default_factory=list)
@@ -78,13 +78,13 @@ class RunHistory:
         return self.finished
 
     @property
-    def validation(self) -> dict[str, Accuracy]:
-        """Stage that was measured -> its accuracy on validation data."""
-        accuracies = {} if self.dense_validation is None else {"dense": self.dense_validation}
+    def validation(self) -> dict[str, Quality]:
+        """Stage that was measured -> its accuracy, or own metric, on validation data."""
+        by_stage = {} if self.dense_validation is None else {"dense": self.dense_validation}
         for _, event in self.measured:
-            if event.validation is not None:
-                accuracies[event.stage] = event.validation
-        return accuracies
+            if event.validation_quality is not None:
+                by_stage[event.stage] = event.validation_quality
+        return by_stage
 
     @property
     def done(self) -> int:
@@ -113,7 +113,7 @@ def history(events: Iterable[Event], before: RunHistory | None = None) -> RunHis
                 run.epochs = event.epochs - control_epochs(event.recipe)
             case Measured(stage="dense"):
                 run.dense = event.measurement
-                run.dense_validation = event.validation
+                run.dense_validation = event.validation_quality
                 run.dense_validation_loss = event.validation_loss
                 run.seconds = event.seconds
             case Measured():
@@ -200,34 +200,37 @@ def _points_shown(trained: Sequence[tuple[int, Epoch]]) -> list[tuple[int, Epoch
 
 
 def _accuracy(run: RunHistory) -> dict[str, Any]:
-    """Validation and its dense line; test as diamonds, dense's own at epoch 0 in neutral colour."""
+    """Validation and its dense line; test as diamonds, dense's own at epoch 0 in neutral colour.
+
+    Of the task's own metric where that is not accuracy.
+    """
     validation = []
     for epoch, event in _points_shown(run.trained):
-        if event.accuracy:
-            share = words.percent(event.accuracy)
-            text = f"After epoch {epoch}: {share} of the validation examples right."
-            validation.append(_accuracy_point(epoch, event.accuracy, text))
+        if event.quality:
+            text = f"After epoch {epoch}: {_on(event.quality, 'validation')}."
+            validation.append(_accuracy_point(epoch, event.quality, text))
     test = []
     dense = []
-    if run.dense and run.dense.accuracy:
-        text = f"Dense: {words.percent(run.dense.accuracy)} of the test examples right."
-        dense.append([*_accuracy_point(0, run.dense.accuracy, text), True, ""])
+    if run.dense and run.dense.quality:
+        text = f"Dense: {_on(run.dense.quality, 'test')}."
+        dense.append([*_accuracy_point(0, run.dense.quality, text), True, ""])
     for epoch, measured in run.measured:
-        accuracy = measured.measurement.accuracy
-        if accuracy:
+        quality = measured.measurement.quality
+        if quality:
             stage = STAGES.get(measured.stage, measured.stage)
-            text = f"{stage}: {words.percent(accuracy)} of the test examples right."
+            text = f"{stage}: {_on(quality, 'test')}."
             label = "" if measured.stage == "final" else measured.stage
-            test.append([*_accuracy_point(epoch, accuracy, text), True, label])
-    title = "Accuracy"
-    alt = "Accuracy: no epoch is done yet."
+            test.append([*_accuracy_point(epoch, quality, text), True, label])
     newest = newest_accuracy(run)
+    of = newest.accuracy if newest else run.dense_validation
+    title = words.heading(of.name if of else "accuracy")
+    alt = f"{title}: no epoch is done yet."
     if newest:
-        title = f"Accuracy, {newest.split}: {words.percent(newest.accuracy)}"
+        title = f"{title}, {newest.split}: {words.percent(newest.accuracy)}"
         alt = f"{title}; dense {words.percent(newest.dense)}."
     return {
         "id": "accuracy",
-        "kind": "percent",
+        "kind": "number" if of is not None and scale(of) == 1 else "percent",
         "title": title,
         "alt": alt,
         "lines": [
@@ -235,7 +238,7 @@ def _accuracy(run: RunHistory) -> dict[str, Any]:
             {"style": "dense", "name": "dense, test", "points": dense},
             {"style": "test", "name": "test", "points": test},
         ],
-        "dense": _dense_line(run.dense_validation.value * 100) if run.dense_validation else None,
+        "dense": _dense_line(_height(run.dense_validation)) if run.dense_validation else None,
         "zero": False,
     }
 
@@ -244,22 +247,22 @@ class NewestAccuracy(NamedTuple):
     """An accuracy, and the dense model's of the same split, "validation" or "test"."""
 
     split: str
-    accuracy: Accuracy
-    dense: Accuracy | None
+    accuracy: Quality
+    dense: Quality | None
 
 
 def newest_accuracy(run: RunHistory) -> NewestAccuracy | None:
     """A finished run's on test data; of one under way, the last epoch's on validation data."""
-    dense_test = run.dense.accuracy if run.dense else None
+    dense_test = run.dense.quality if run.dense else None
     validation = [
-        NewestAccuracy("validation", event.accuracy, run.dense_validation)
+        NewestAccuracy("validation", event.quality, run.dense_validation)
         for _, event in run.trained
-        if event.accuracy
+        if event.quality
     ]
     test = [
-        NewestAccuracy("test", measured.measurement.accuracy, dense_test)
+        NewestAccuracy("test", measured.measurement.quality, dense_test)
         for _, measured in run.measured
-        if measured.measurement.accuracy
+        if measured.measurement.quality
     ]
     newest = [*validation, *test] if run.result else [*test, *validation]
     return newest[-1] if newest else None
@@ -272,8 +275,8 @@ class AsPruned(NamedTuple):
     """
 
     split: str
-    dense: Accuracy
-    pruned: Accuracy
+    dense: Quality
+    pruned: Quality
     loss: float | None
 
 
@@ -283,11 +286,12 @@ def as_pruned(run: RunHistory) -> AsPruned | None:
     measured = stages.get("pruned") or stages.get("final")
     if measured is None or run.dense is None:
         return None
-    if measured.validation and run.dense_validation:
-        accuracies = ("validation", run.dense_validation, measured.validation)
+    now = measured.measurement
+    if measured.validation_quality and run.dense_validation:
+        accuracies = ("validation", run.dense_validation, measured.validation_quality)
         losses = run.dense_validation_loss, measured.validation_loss
-    elif measured.measurement.accuracy and run.dense.accuracy:
-        accuracies = ("test", run.dense.accuracy, measured.measurement.accuracy)
+    elif now.quality and run.dense.quality:
+        accuracies = ("test", run.dense.quality, now.quality)
         losses = run.dense.loss, measured.measurement.loss
     else:
         return None
@@ -301,10 +305,28 @@ def _dense_line(value: float) -> list[Any]:
     return [value, "dense,\nvalidation"]
 
 
-def _accuracy_point(epoch: int, accuracy: Accuracy, text: str) -> list[Any]:
-    """[epoch, percent, lowest, highest, what hovering says]."""
-    low, high = accuracy.interval
-    return [epoch, accuracy.value * 100, low * 100, high * 100, text]
+def _accuracy_point(epoch: int, quality: Quality, text: str) -> list[Any]:
+    """[epoch, value, lowest, highest, what hovering says]; shares in percent."""
+    spread, factor = quality.spread, scale(quality)
+    if spread is None:
+        return [epoch, _height(quality), None, None, text]
+    return [epoch, _height(quality), spread.low * factor, spread.high * factor, text]
+
+
+def scale(quality: Quality) -> float:
+    """What values are drawn times: shares in percent, others as they are."""
+    return 1.0 if isinstance(quality, Score) and quality.unit != "%" else 100.0
+
+
+def _height(quality: Quality) -> float:
+    return quality.value * scale(quality)
+
+
+def _on(quality: Quality, split: str) -> str:
+    """`98.1 % ± 1.4 of the validation examples right`, or another metric on them."""
+    if isinstance(quality, Accuracy):
+        return f"{words.percent(quality)} of the {split} examples right"
+    return f"{quality.name} {words.percent(quality)} on the {split} examples"
 
 
 def _loss(run: RunHistory) -> dict[str, Any]:
@@ -410,14 +432,15 @@ def epochs_table(run: RunHistory) -> pd.DataFrame:
 
 
 def _epoch_row(number: int, event: Epoch) -> dict[str, Any]:
-    accuracy = event.accuracy
-    low, high = accuracy.interval if accuracy else (None, None)
+    quality = event.quality
+    spread = quality.spread if quality else None
+    name = quality.name if quality else "accuracy"
     return {
         "epoch": number,
         "step": event.step,
-        "accuracy, validation": accuracy.value if accuracy else None,
-        "from": low,
-        "to": high,
+        f"{name}, validation": quality.value if quality else None,
+        "from": spread.low if spread else None,
+        "to": spread.high if spread else None,
         "loss, validation": event.loss,
         "loss, training": event.train_loss,
         "loss, teacher": event.teacher,

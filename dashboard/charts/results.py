@@ -10,7 +10,7 @@ from dashboard import words
 from dashboard.charts.prune import RunHistory, sparse_file
 from pruning.describe import RunFacts
 from pruning.events import Finished, Measurement
-from pruning.metrics import Accuracy, accuracy_change
+from pruning.metrics import Quality, quality_change
 from pruning.recipe import Recipe
 
 WHOLE_MACS = "MACs of the whole model"
@@ -55,16 +55,17 @@ def pruned_stage(recipe: Recipe) -> str:
 
 
 def stage_table(
-    end: Finished, recipe: Recipe, validation: Mapping[str, Accuracy] | None = None
+    end: Finished, recipe: Recipe, validation: Mapping[str, Quality] | None = None
 ) -> pd.DataFrame:
     """What each stage measured, in words: a column for each, and the change from dense to the
     model that the run is for.
 
-    validation: stage of its event ("dense", "pruned", "final" ...) -> accuracy on validation data.
+    validation: stage of its event ("dense", "pruned", "final" ...) -> on validation data, by the
+    same metric.
     """
     more = has_other_macs(end)
     names = [
-        "accuracy (test)",
+        f"{_metric(end)} (test)",
         "loss (test)",
         "weights",
         "MACs of these weights" if more else "MACs",
@@ -76,7 +77,7 @@ def stage_table(
     columns = {"measured": names}
     for name, stage in stages(end, recipe).items():
         columns[name] = [
-            words.percent(stage.accuracy),
+            words.percent(stage.quality),
             words.NOT_MEASURED if stage.loss is None else f"{stage.loss:.3f}",
             words.whole(stage.kept),
             words.count(stage.macs_kept),
@@ -89,11 +90,17 @@ def stage_table(
     table = pd.DataFrame(columns)
     if not validation:
         return table
-    row = {"measured": "accuracy (validation)"}
+    row = {"measured": f"{_metric(end)} (validation)"}
     for name, stage in stages(end, recipe).items():
         row[name] = words.percent(validation.get(_event_stage(stage, end)))
     row["change"] = words.points(validation.get("final"), validation.get("dense"))
     return pd.concat([table[:1], pd.DataFrame([row]), table[1:]], ignore_index=True)
+
+
+def _metric(end: Finished) -> str:
+    """What the task is judged by."""
+    quality = end.deliverable.quality or end.dense.quality
+    return quality.name if quality else "accuracy"
 
 
 def _event_stage(stage: Measurement, end: Finished) -> str:
@@ -128,8 +135,8 @@ def _changes(end: Finished, more: bool) -> list[str]:
     """From dense to the last column, in the order of the table's rows. more: `has_other_macs`."""
     dense, final = end.dense, end.deliverable
     accuracy = ""
-    if dense.accuracy and final.accuracy:
-        accuracy = words.points(final.accuracy, dense.accuracy)
+    if dense.quality and final.quality:
+        accuracy = words.points(final.quality, dense.quality)
     loss = ""
     if dense.loss is not None and final.loss is not None:
         loss = f"{final.loss - dense.loss:+.3f}".replace("-", "−")
@@ -163,18 +170,19 @@ def verdict(end: Finished, recipe: Recipe, facts: RunFacts | None) -> str:
     """
     dense, final = end.dense, end.deliverable
     did = words.outcome(facts)
-    if not dense.accuracy or not final.accuracy:
-        return f"{did} Accuracy was not measured, for there is no test data."
+    if not dense.quality or not final.quality:
+        why = final.not_measured.get("accuracy", "there is no test data")
+        return f"{did} Accuracy was not measured: {why}."
     between = [
         (name, stage) for name, stage in stages(end, recipe).items() if stage in _between(end)
     ]
-    way = [f"{words.percent(stage.accuracy)} {name}" for name, stage in between]
+    way = [f"{words.percent(stage.quality)} {name}" for name, stage in between]
     before = f" ({', '.join(way)})" if way else ""
-    difference = words.points(final.accuracy, dense.accuracy)
-    change = accuracy_change(final, dense)
+    difference = words.points(final.quality, dense.quality)
+    change = quality_change(final, dense)
     tie = ", which is within the interval" if change and change.crosses_zero else ""
-    accuracy = words.percent(final.accuracy)
-    return f"{did} Accuracy is {accuracy}{before}: {difference} from dense{tie}."
+    name = words.heading(final.quality.name)
+    return f"{did} {name} is {words.percent(final.quality)}{before}: {difference} from dense{tie}."
 
 
 def stopping(run: RunHistory) -> str:
@@ -222,9 +230,9 @@ def final_tiles(end: Finished) -> list[tuple[str, str, str]]:
     """Of the compact model where there is one, for it is what one takes away; else masked."""
     dense, final = end.dense, end.deliverable
     of = ", compact" if end.compact else ""
-    accuracy = f"dense {words.percent(dense.accuracy)}" if dense.accuracy else ""
+    beside = f"dense {words.percent(dense.quality)}" if dense.quality else ""
     shown = [
-        ("Accuracy, test", words.percent(final.accuracy), accuracy),
+        (f"{words.heading(_metric(end))}, test", words.percent(final.quality), beside),
         (f"Weights{of}", words.count(final.kept), f"dense {words.count(dense.kept)}"),
         (
             f"File{of}",
@@ -246,14 +254,15 @@ def _milliseconds(measured: Measurement) -> str:
 
 
 def _tiles_so_far(run: RunHistory, dense: Measurement) -> list[tuple[str, str, str]]:
-    accuracy = run.trained[-1][1].accuracy if run.trained else None
+    quality = run.trained[-1][1].quality if run.trained else None
+    known = quality or run.dense_validation or dense.quality
     layers = run.steps[-1][1].layers if run.steps else dense.layers
     kept = words.count(sum(layer.kept for layer in layers))
     size = words.size(sparse_file(dense, layers))
     return [
         (
-            "Accuracy, validation",
-            words.percent(accuracy) if accuracy else "—",
+            f"{words.heading(known.name if known else 'accuracy')}, validation",
+            words.percent(quality) if quality else "—",
             f"dense {words.percent(run.dense_validation)}" if run.dense_validation else "",
         ),
         ("Weights kept", kept, f"of {words.count(dense.kept)}"),

@@ -331,6 +331,10 @@ def _facts(model: str) -> None:
             "± is half the width of the 95 % Wilson interval."
         )
         st.metric("Accuracy, dense", words.percent(facts.accuracy), help=help)
+    elif facts.score is not None:
+        name = words.heading(facts.score.name)
+        help = f"On {facts.score.examples:,} test examples, dense."
+        st.metric(f"{name}, dense", words.percent(facts.score), help=help)
     else:
         st.markdown("Accuracy not measured: there is no data for it.")
     st.markdown(f"{words.whole(facts.weights)} weights · {words.size(facts.bytes)}")

@@ -25,6 +25,10 @@ def predicted(run: RunHistory, recipe: Recipe) -> None:
     end = run.result
     if drop is None or measured is None or end is None:
         return
+    dense, pruned = measured.dense, measured.pruned
+    # What is predicted is a fall of accuracy: another metric has no forecast.
+    if not isinstance(dense, Accuracy) or not isinstance(pruned, Accuracy):
+        return
     st.markdown("### Predicted against measured")
     places = st.grid(3, min_column_width=190, gap="medium")
     left, middle, right = (places.cell() for _ in range(3))
@@ -34,7 +38,7 @@ def predicted(run: RunHistory, recipe: Recipe) -> None:
             source = "Measured on the allocation path, layer by layer"
         _frame.metric("Predicted, validation", words.points(-drop, 0.0), loss_change(loss), source)
     with middle:
-        change = words.points(measured.pruned, measured.dense)
+        change = words.points(pruned, dense)
         loss_text = None if measured.loss is None else loss_change(measured.loss)
         when = pruned_stage(recipe) if end.pruned else "at the end"
         _frame.metric(f"Measured {when}, {measured.split}", change, loss_text)
@@ -46,7 +50,7 @@ def predicted(run: RunHistory, recipe: Recipe) -> None:
         else:
             label = "After fine-tuning, test" if end.pruned else "Final, test"
             _frame.metric(label, words.points(end.final.accuracy, end.dense.accuracy))
-    st.caption(words.plain(verdict(measured.dense, measured.pruned, drop, recipe)))
+    st.caption(words.plain(verdict(dense, pruned, drop, recipe)))
 
 
 def by_map(recipe: Recipe) -> tuple[float, float | None] | None:

@@ -109,7 +109,10 @@ def curves(job: Job, history: RunHistory, *, short: bool = False) -> None:
 
 def epochs_table(history: RunHistory) -> None:
     """The numbers of the curves."""
-    shares = ("accuracy, validation", "from", "to", "sparsity")
+    newest = prune.newest_accuracy(history)
+    percent = newest is None or prune.scale(newest.accuracy) == 100
+    metric = newest.accuracy.name if newest else "accuracy"
+    shares = (f"{metric}, validation", "from", "to", "sparsity") if percent else ("sparsity",)
     columns = {name: st.column_config.NumberColumn(name, format="percent") for name in shares}
     st.dataframe(
         prune.epochs_table(history),

@@ -146,17 +146,18 @@ def accuracy_against_cost(runs: list[ComparedRun]) -> None:
         required=True,
         key="compare-cost",
     )
-    if not any(run.accuracy for run in runs):
+    if not any(run.quality for run in runs):
         text = (
-            "None of these runs has an accuracy: there was no data to measure it on. "
-            "The table has the rest."
+            "None of these runs has an accuracy or another metric: there was no data to measure "
+            "it on, or nothing to judge by. The table has the rest."
         )
         st.info(text, icon=":material/info:")
         return
     reference = runs[0]
     figure = compare.scatter(runs, reference, kind, dark=state.dark())
     against = compare.COSTS[kind].lower()
-    alt = f"Accuracy on test data against {against}. {compare.finding(runs, reference)}."
+    metric = words.heading(reference.quality.name if reference.quality else "accuracy")
+    alt = f"{metric} on test data against {against}. {compare.finding(runs, reference)}."
     _frame.chart(figure, alt=alt, name=f"compare-{kind}")
 
 
@@ -168,7 +169,7 @@ def legend(runs: list[ComparedRun]) -> None:
         for run in runs:
             model = f" · {words.plain(models.title(run.recipe.model))}" if several_models else ""
             with entries.cell(), st.container(gap="xxsmall"):
-                st.markdown(f"**{run.letter}**{model} · {words.percent(run.accuracy)}")
+                st.markdown(f"**{run.letter}**{model} · {words.percent(run.quality)}")
                 st.caption(words.plain(in_words(run, reference)))
                 _frame.result_link(run.id)
 

@@ -219,7 +219,7 @@ def trains(recipe: Recipe) -> int:
 def run(recipe: Recipe) -> None:
     """The button that starts a set of runs, one for each seed; a way out where there is no data."""
     facts = models.facts(recipe.model)
-    if facts is not None and facts.accuracy is None:
+    if facts is not None and not facts.has_data:
         name = words.plain(models.title(recipe.model))
         text = f"There is no data for {name}: lottery tickets are trained from scratch."
         st.info(text, icon=":material/info:")

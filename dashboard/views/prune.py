@@ -84,7 +84,7 @@ def duration(recipe: Recipe) -> str:
 def without_data(recipe: Recipe) -> None:
     """Some models come without data: what that rules out, and what it does not."""
     facts = models.facts(recipe.model)
-    if facts is None or facts.accuracy is not None:
+    if facts is None or facts.has_data:
         return
     name = words.plain(models.title(recipe.model))
     st.info(

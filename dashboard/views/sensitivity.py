@@ -79,7 +79,7 @@ def measurable(recipe: Recipe) -> bool:
     if facts is None:
         _frame.waiting(f"Loading {model}.", HEIGHT, jobs.request("card", model=recipe.model))
         return False
-    if facts.accuracy is None:
+    if not facts.has_data:
         st.info(
             f"There is no data for {words.plain(model)}, so its layers' sensitivity cannot be "
             "measured: use a sample model, or your weights in the architecture of one.",
@@ -87,7 +87,7 @@ def measurable(recipe: Recipe) -> bool:
         )
         icon = ":material/deployed_code:"
         st.page_link(_frame.page_path("model"), label="Choose a model", icon=icon)
-    return facts.accuracy is not None
+    return facts.has_data
 
 
 # ---------------------------------------------------------------- what is measured

@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> None:
             row = {"model": args.model, "weights": name, "accuracy": text.share(m.accuracy)}
             print(json.dumps(row | text.flat(m)))
         else:
-            title = f"{args.model}, {name}: {text.percent(m.accuracy)}"
+            title = f"{args.model}, {name}: {text.quality(m.quality, m)}"
             print("\n".join([title, *text.lines(m)]))
 
 

@@ -73,7 +73,8 @@ def execute(args: argparse.Namespace) -> None:
     ):
         points.append(point)
         print(json.dumps(_line(point)) if args.json else _words(point), flush=True)
-    end = summary(points) | {"seconds": time.perf_counter() - began}
+    estimated = all(point.tier == "estimate" for point in points)
+    end = summary(points) | {"seconds": time.perf_counter() - began, "estimated": estimated}
     if args.json:
         asked = {
             name: getattr(args, name) for name in ("model", "criterion", "granularity", "tier")
@@ -97,7 +98,8 @@ def _words(point: Point) -> str:
     cell = f"{point.layer:28} {point.level:5.0%} removed, {point.kept:,} of {point.units:,} kept: "
     # An estimate from gradients knows the loss alone.
     if point.accuracy is None or point.interval is None or point.change is None:
-        return f"{cell}loss {point.loss_dense:.3f} → {point.loss:.3f} (estimate)"
+        estimate = " (estimate)" if point.tier == "estimate" else ""
+        return f"{cell}loss {point.loss_dense:.3f} → {point.loss:.3f}{estimate}"
     low, high = (100 * bound for bound in point.interval)
     return (
         f"{cell}{point.accuracy.value:.1%} of {point.accuracy.total:,}, "
@@ -110,6 +112,8 @@ def summary_text(end: dict[str, Any]) -> str:
     dense = end["accuracy_dense"]
     cells = f"{end['cells']} cells of {end['layers']} layers in {end['seconds']:.1f} s"
     if not dense:
+        if not end.get("estimated", True):
+            return f"{cells}: the loss alone, for answers are not right or wrong here"
         worth = "the order of cells is worth more than their numbers"
         return f"{cells}, estimated from gradients: {worth}"
     title = (

@@ -7,7 +7,15 @@ from typing import Any
 
 from pruning import describe, events
 from pruning.describe import RunFacts
-from pruning.metrics import Accuracy, Measurement, Spread, Timing, train_test_gap
+from pruning.metrics import (
+    Accuracy,
+    Measurement,
+    Quality,
+    Score,
+    Spread,
+    Timing,
+    train_test_gap,
+)
 
 # ---------------------------------------------------------------- plain data
 
@@ -32,6 +40,9 @@ def flat(m: Measurement) -> dict[str, Any]:
         "energy_joules_measured": energy.measured if energy else None,
         "accuracy_change_points": _points(m.paired.change if m.paired else None),
         "train_test_gap_points": _points(train_test_gap(m)),
+        "metric": score(m.score),
+        "metric_change": asdict(m.score_change) if m.score_change else None,
+        "not_measured": m.not_measured,
         "noisy_accuracy": share(behaviour.noisy if behaviour else None),
         "noise_sigma": behaviour.sigma if behaviour else None,
         "calibration_error_points": _points(behaviour.calibration if behaviour else None),
@@ -46,6 +57,11 @@ def share(accuracy: Accuracy | None) -> dict[str, Any] | None:
     if accuracy is None:
         return None
     return {"value": accuracy.value, "interval": accuracy.interval, **asdict(accuracy)}
+
+
+def score(value: Score | None) -> dict[str, Any] | None:
+    """A metric of the task's own: name, value, interval, unit and which way is better."""
+    return None if value is None else asdict(value)
 
 
 def _points(spread: Spread | None) -> dict[str, float] | None:
@@ -75,11 +91,21 @@ def _timing(t: Timing) -> dict[str, Any]:
 # ---------------------------------------------------------------- words
 
 
-def percent(accuracy: Accuracy | None) -> str:
-    if accuracy is None:
-        return "accuracy not measured (no data)"
-    low, high = accuracy.interval
-    return f"{accuracy.value:.1%} ({low:.1%} to {high:.1%})"
+def quality(value: Quality | None, m: Measurement | None = None) -> str:
+    """An accuracy, or the task's own metric by its name, with its interval.
+
+    m: says why there is none.
+    """
+    if value is None:
+        why = m.not_measured.get("accuracy", "no data") if m else "no data, or no classes"
+        return f"accuracy not measured ({why})"
+    if isinstance(value, Accuracy):
+        low, high = value.interval
+        return f"{value.value:.1%} ({low:.1%} to {high:.1%})"
+    if value.spread is None:
+        return f"{value.name} {value.text}"
+    low_text, high_text = value.shown(value.spread.low), value.shown(value.spread.high)
+    return f"{value.name} {value.text} ({low_text} to {high_text})"
 
 
 def event(event: events.Event, facts: RunFacts | None = None) -> str:
@@ -92,7 +118,7 @@ def event(event: events.Event, facts: RunFacts | None = None) -> str:
         case events.Measured(stage=stage, measurement=m):
             kept = f"{m.kept:,} of {m.weights:,} weights"
             size = f"{m.size.sparse:,} bytes as a sparse file"
-            return f"{stage:8} test {percent(m.accuracy)}, {kept}, {size}"
+            return f"{stage:8} test {quality(m.quality, m)}, {kept}, {size}"
         case events.Pruned(step=step, steps=steps):
             return f"pruned   step {step} of {steps}: {describe.outcome(facts)}"
         case events.Recalibrated(layers=layers, examples=n, seconds=seconds):
@@ -104,7 +130,7 @@ def event(event: events.Event, facts: RunFacts | None = None) -> str:
             return _epoch(event)
         case events.Ticket(step=step, steps=steps, kind=kind, kept=kept):
             weights = f"{kept:,} weights kept ({1 - event.sparsity:.2%})"
-            return f"{kind:11} round {step} of {steps}: {weights}, test {percent(event.accuracy)}"
+            return f"{kind:11} round {step} of {steps}: {weights}, test {quality(event.quality)}"
         case events.Notice(text=notice):
             return f"note     {notice}"
         case events.Finished(seconds=seconds, final=final):
@@ -120,7 +146,7 @@ def _epoch(e: events.Epoch) -> str:
     teacher = "" if e.teacher is None else f", against the dense model {e.teacher:.4f}"
     return (
         f"epoch    {e.epoch} of {e.epochs}{control}: training loss {e.train_loss:.4f}{teacher}, "
-        f"validation {percent(e.accuracy)}, {e.seconds:.2f} s"
+        f"validation {quality(e.quality)}, {e.seconds:.2f} s"
     )
 
 
@@ -140,7 +166,11 @@ def lines(m: Measurement) -> list[str]:
             f"{skipping:.3g} where zeros are skipped{measured}"
         )
     if m.behaviour:
-        lines.append("answers  " + ", ".join(_answers(m)))
+        answers = _answers(m)
+        if answers:
+            lines.append("answers  " + ", ".join(answers))
+    for what, why in m.not_measured.items():
+        lines.append(f"note     {what} is not measured: {why}")
     return lines
 
 
@@ -176,6 +206,9 @@ def _answers(m: Measurement) -> list[str]:
         parts.append(f"train/test gap {100 * gap.value:.1f} percentage points")
     if behaviour and behaviour.noisy:
         parts.append(f"{behaviour.noisy.value:.1%} correct under noise of {behaviour.sigma:.2g}")
+    if behaviour and behaviour.noisy_score:
+        noisy = behaviour.noisy_score
+        parts.append(f"{noisy.name} {noisy.text} under noise of {behaviour.sigma:.2g}")
     if behaviour and behaviour.calibration:
         error = 100 * behaviour.calibration.value
         parts.append(f"calibration error {error:.1f} percentage points")
