@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from faults import clocks, disks, kills, stores
+from faults import clocks, disks, hostile, kills, stores
 from faults.disks import NotHere
 from faults.stage import Broken
 
-PARTS = (kills, clocks, disks, stores)
+PARTS = (kills, clocks, disks, stores, hostile)
 
 
 def main(argv: list[str] | None = None) -> int:
