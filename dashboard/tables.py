@@ -45,7 +45,7 @@ def headline(result: Finished) -> list[tuple[str, str, str]]:
         lines.append((final.quality.name, *qualities))
     lines.append(("weights", words.count(dense.kept), words.count(final.kept)))
     sizes = words.size(dense.size.dense), words.size(file_bytes(final))
-    lines.append(("compact file" if result.compact else "entropy-coded file", *sizes))
+    lines.append(("compact file" if result.compact else "sparse file", *sizes))
     return lines
 
 

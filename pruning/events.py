@@ -364,9 +364,11 @@ ENDS = (Finished, Failed, Halted)
 RENAMED = {
     (Finished, "slim"): "compact",
     (Certificate, "left"): "kept",
-    (Size, "coded"): "entropy_coded",
 }
 """Fields as earlier versions stored them: stored runs and the shipped example still read."""
+
+DROPPED = {(Size, "coded"), (Size, "entropy_coded")}
+"""Fields of earlier versions that mean nothing now: of a file that nobody was handed."""
 
 
 def to_dict(event: Event) -> dict[str, Any]:
@@ -403,6 +405,8 @@ def build(kind: Any, value: Any) -> Any:
         hints = _hints(kind)
         fields = {}
         for stored, part in value.items():
+            if (kind, stored) in DROPPED:
+                continue
             name = RENAMED.get((kind, stored), stored)
             fields[name] = build(hints[name], part)
         return kind(**fields)

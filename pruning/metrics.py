@@ -6,6 +6,8 @@ default to None or (): shown as "not measured", never as 0.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,15 +135,14 @@ class Size:
     """Bytes on disk.
 
     dense: float weights in a safetensors file; sparse: a bitmask and the values kept, for layers
-    that are pruned; entropy_coded: a sparse file whose mask is coded shorter than by a bit a weight
-    (pruning.measurement.sparse_file); compressed: that, with its values compressed too; limit: the
-    entropy of the mask, which no code of independent positions beats, with values as they are.
+    that are pruned (pruning.measurement.sparse_file), dense where that is smaller; compressed: that
+    file by gzip; limit: the entropy of the mask, which no code of independent positions beats, with
+    values as they are.
     """
 
     dense: int
     sparse: int
     compressed: int
-    entropy_coded: int | None = None
     limit: int | None = None
 
 
@@ -305,6 +306,16 @@ def sparse_bytes(total: int, kept: int, width: int = 4) -> int:
     """
     bitmask = -(-total // 8)  # a bit for each weight, in whole bytes
     return min(width * total, bitmask + width * kept)
+
+
+def sparse_head(names: Iterable[str]) -> int:
+    """Bytes that a sparse file's head is longer than the dense file's.
+
+    names: of all tensors that may be pruned. A multiple of eight, as heads are.
+    """
+    # Two names more, and about 104 characters of JSON about them; 24 for all together.
+    each = [104 + 2 * len(json.dumps(name)) for name in names]
+    return 24 + sum(-(-size // 8) * 8 for size in each)
 
 
 BINS = 256

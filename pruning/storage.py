@@ -119,9 +119,14 @@ def sync(path: Path) -> None:
 
 
 def safetensors_header(
-    tensors: Iterable[tuple[str, str, Sequence[int], int]], metadata: dict[str, str] | None = None
+    tensors: Iterable[tuple[str, str, Sequence[int], int]],
+    metadata: dict[str, str] | None = None,
+    *,
+    least: int = 0,
 ) -> bytes:
     """The start of a safetensors file of these (name, dtype, shape, bytes).
+
+    least: bytes that it has at least, a multiple of eight; spaces fill it.
 
     The tensors' data must follow in this order, without gaps:
     https://huggingface.co/docs/safetensors/index#format.
@@ -134,4 +139,5 @@ def safetensors_header(
     text = json.dumps(table, separators=(",", ":")).encode()
     # Padded to eight bytes, as the library does, so that the data starts aligned.
     text += b" " * (-len(text) % 8)
+    text = text.ljust(least - 8)
     return len(text).to_bytes(8, "little") + text

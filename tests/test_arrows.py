@@ -43,6 +43,7 @@ ROOMS = (
     ("selection",),
     ("training",),
     ("pipeline",),
+    ("export",),  # what a result is taken home as; workers and the shell write it
     ("studies",),
     ("runs",),
     ("cli",),

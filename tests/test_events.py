@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from pruning import events, metrics
+from pruning.metrics import Size
 from pruning.recipe import Recipe
 
 finite = some.floats(allow_nan=False, allow_infinity=False)
@@ -114,7 +115,7 @@ def test_what_was_stored_before_a_figure_existed_still_loads() -> None:
     assert isinstance(event, events.Measured)
     measurement = event.measurement
     assert (measurement.memory, measurement.timings) == (None, ())
-    assert measurement.size.entropy_coded is None
+    assert measurement.size.limit is None
 
 
 def test_fields_that_were_renamed_still_load() -> None:
@@ -140,7 +141,7 @@ def test_fields_that_were_renamed_still_load() -> None:
     }
     event = events.from_dict(stored)
     assert isinstance(event, events.Finished)
-    assert event.compact is not None and event.compact.size.entropy_coded == 3
+    assert event.compact is not None and event.compact.size == Size(8, 4, 2)
     assert event.certificate is not None and event.certificate.kept == 75
     assert events.from_json(events.to_json(event)) == event
 
@@ -150,6 +151,6 @@ def test_the_shipped_example_still_reads() -> None:
     lines = (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
     started, *_, end = map(events.from_json, lines)
     assert isinstance(started, events.Started) and isinstance(end, events.Finished)
-    assert end.final.size.entropy_coded is not None
+    assert end.final.size.limit is not None
     recipe = Recipe.from_dict(started.recipe)
     assert (recipe.min_units, recipe.training_epochs()) == (1, started.epochs)

@@ -53,7 +53,7 @@ DENSE = Measurement(
     40_200,
     600_000,
     600_000,
-    Size(162_000, 162_000, 140_000, 161_500, 161_400),
+    Size(162_000, 162_000, 140_000, 161_400),
     None,
     (),
     Memory(161_000, 20_000),
@@ -66,7 +66,7 @@ MASKED = replace(
     accuracy=Accuracy(355, 360),
     kept=4_000,
     macs_kept=96_000,
-    size=Size(162_000, 22_600, 17_300, 19_200, 19_000),
+    size=Size(162_000, 22_600, 17_300, 19_000),
     energy=Energy(2_760_000, 441_600),
     timings=(timing("torch", 0.10, 0.99), timing("torch CSR", 0.12, 0.83)),
     paired=Paired(352, 3, 1, 4),
@@ -95,7 +95,7 @@ def row(panel: ResultPanel, name: str) -> FigureRow:
 def test_improvements_are_listed_with_their_amount() -> None:
     lines = improvements.improved(panel_of(run()))
     assert lines[0] == "Accuracy kept: +0.6 points (−0.7 to +1.8), within the interval"
-    assert "File: 8.4× smaller" in lines  # 162,000 / 19,200
+    assert "File: 7.2× smaller" in lines  # 162,000 / 22,600
     assert "Bytes, compressed: 8.1× less" in lines  # 140,000 / 17,300
     assert "Operations, zeros skipped: 6.2× less, modelled" in lines
     assert not [line for line in lines if "PyTorch" in line or "memory" in line]
@@ -166,7 +166,7 @@ def test_no_verdict_where_the_control_fails() -> None:
     improvement = row(panel, "PyTorch, 1 example").improvements["masked"]
     assert improvement.verdict == "no verdict"
     assert "the very same model differed by 8 %" in improvement.why
-    assert improvement_charts.title(panel) == "File 8.4× smaller; no verdict on speed"
+    assert improvement_charts.title(panel) == "File 7.2× smaller; no verdict on speed"
     assert "PyTorch, 1 example" not in "\n".join(improvements.improved(panel))
 
 
@@ -202,7 +202,7 @@ def test_a_compact_model_stands_beside_the_masked_one() -> None:
     lines = improvements.improved(panel)
     assert "PyTorch, 1 example: 2.0× as fast (2.0× to 2.0×)" in lines
     title = improvement_charts.title(panel)
-    assert title == "File 8.4× smaller; 2.0× as fast (PyTorch, 1 example)"
+    assert title == "File 7.2× smaller; 2.0× as fast (PyTorch, 1 example)"
     shown = improvement_charts.table(panel).set_index("figure")
     assert shown.loc["weights in memory", "masked"] == "161 kB"
     assert shown.loc["weights in memory", "compact"] == "40.0 kB"
@@ -214,7 +214,7 @@ def test_what_one_takes_away_is_the_compact_model() -> None:
     compact = replace(
         MASKED,
         kept=3_900,
-        size=Size(16_000, 16_000, 15_000, 15_500, 15_400),
+        size=Size(16_000, 16_000, 15_000, 15_400),
         memory=Memory(40_000, 10_000),
         latency=Latency(1.48, 1.4, 1.5, 1, 1, 30),
         timings=(timing("torch", 1.48, 1.3),),
@@ -223,7 +223,7 @@ def test_what_one_takes_away_is_the_compact_model() -> None:
     assert end.deliverable is compact and run(masked).deliverable is masked
     tiles = {label: value for label, value, _ in results.final_tiles(end)}
     assert tiles["Weights, compact"] == "3.9 k"
-    assert tiles["File, compact"] == "15.5 kB"
+    assert tiles["File, compact"] == "16.0 kB"
     assert tiles["Memory, compact"] == "40.0 kB"
     assert tiles["Latency, compact"] == "1.48 ms"
     assert ("weights", "40.0 k", "3.9 k") in tables.headline(end)
@@ -287,10 +287,10 @@ def test_the_table_is_in_words_and_the_file_has_raw_numbers() -> None:
         "Generalisation",
     ]
     file = shown.set_index("figure").loc["file"]
-    assert (file["dense"], file["masked"]) == ("162 kB", "19.2 kB")
-    assert (file["change"], file["verdict"]) == ("8.4× smaller", "improved")
+    assert (file["dense"], file["masked"]) == ("162 kB", "22.6 kB")
+    assert (file["change"], file["verdict"]) == ("7.2× smaller", "improved")
     raw = pd.read_csv(io.BytesIO(improvement_charts.csv(panel))).set_index(["figure", "state"])
-    assert raw.loc[("file", "masked"), "value"] == 19_200
+    assert raw.loc[("file", "masked"), "value"] == 22_600
     assert raw.loc[("entropy limit of independent positions", "masked"), "value"] == 19_000
     assert raw.loc[("PyTorch, 1 example", "masked"), "from"] == pytest.approx(0.99 * 0.99)
 

@@ -182,17 +182,9 @@ STORAGE = (
         "file",
         "bytes",
         "file",
-        lambda m: m.size.entropy_coded,
-        # Dense weights are stored as they are: a code for their zeros would only add to them.
-        read_dense=lambda m: m.size.dense,
-    ),
-    Cost(
-        "Size",
-        "file, bitmask and values",
-        "bytes",
-        "file",
         lambda m: m.size.sparse,
-        table_only=True,
+        # Dense weights are stored as they are: bits for their zeros would only add to them.
+        read_dense=lambda m: m.size.dense,
     ),
     Cost(
         "Size",

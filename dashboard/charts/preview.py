@@ -53,9 +53,9 @@ def stop_table(ranking: Ranking, recipe: Recipe, stops: Sequence[float] = STOPS)
     totals = np.array([ranking.total(name) for name in ranking.names], np.int64)
     macs = np.array([ranking.macs.get(name, 0) for name in ranking.names], np.int64)
     sparse = np.vectorize(sparse_bytes, [np.int64])(totals, kept)  # (stops, layers)
-    return StopTable(
-        tuple(stops), kept, (macs * kept // totals).sum(1), ranking.other + sparse.sum(1)
-    )
+    dense = ranking.other + 4 * int(totals.sum())
+    files = np.minimum(dense, ranking.other + ranking.head + sparse.sum(1))
+    return StopTable(tuple(stops), kept, (macs * kept // totals).sum(1), files)
 
 
 def with_stop(table: StopTable, ranking: Ranking, recipe: Recipe) -> tuple[StopTable, int]:

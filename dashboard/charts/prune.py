@@ -25,7 +25,7 @@ from pruning.events import (
     Pruned,
     Started,
 )
-from pruning.metrics import Quality, Score, sparse_bytes
+from pruning.metrics import Quality, Score, sparse_bytes, sparse_head
 from pruning.recipe import Recipe
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
@@ -412,12 +412,14 @@ def _stairs(points: Sequence[tuple[int, float, str]], start: float, end: int) ->
 
 
 def sparse_file(dense: Measurement, layers: Sequence[Layer]) -> int:
-    """Bytes of the file as a bit for each weight and the values kept.
+    """Bytes of the file as a bit for each weight and the values kept, dense where that is smaller.
 
-    What no recipe covers (biases, norms, the header) stays as it is.
+    What no recipe covers (biases, norms) stays as it is.
     """
     others = dense.size.dense - 4 * sum(layer.total for layer in layers)
-    return others + sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
+    others += sparse_head(layer.name for layer in layers)
+    sparse = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
+    return min(dense.size.dense, others + sparse)
 
 
 # ---------------------------------------------------------------- the table of the curves

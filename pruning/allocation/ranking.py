@@ -22,7 +22,7 @@ from pruning.allocation.path import AllocationPath
 from pruning.allocation.scopes import allocate
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.events import Layer
-from pruning.metrics import sparse_bytes
+from pruning.metrics import sparse_bytes, sparse_head
 from pruning.recipe import Recipe
 from pruning.units.counts import UnitCounts
 
@@ -262,7 +262,8 @@ class Ranking:
             if drop and name in self.units:
                 thresholds[name] = float(self.units[name][drop - 1])
         weights = sum(layer.total for layer in layers)
-        sparse = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
+        kept_bytes = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)
+        dense = 4 * weights + self.other
         return Preview(
             sparsity=(covered_total - covered_kept) / covered_total,
             share=self.share(recipe, drops),
@@ -271,13 +272,18 @@ class Ranking:
             kept=sum(layer.kept for layer in layers),
             macs=sum(layer.macs for layer in layers),
             macs_kept=sum(layer.macs_kept for layer in layers),
-            bytes_dense=4 * weights + self.other,
-            bytes_sparse=self.other + sparse,
+            bytes_dense=dense,
+            bytes_sparse=min(dense, self.other + self.head + kept_bytes),
             layers=layers,
             thresholds=thresholds,
             drops=drops,
             units={name: len(values) for name, values in self.units.items()},
         )
+
+    @property
+    def head(self) -> int:
+        """Bytes that a sparse file's head is longer than the dense file's."""
+        return sparse_head(self.names)
 
     def predicted(self, recipe: Recipe, share: float = 1.0) -> tuple[float, float | None] | None:
         """(change of the mean loss, fall of accuracy as a share) that the path predicts.

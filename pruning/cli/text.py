@@ -30,7 +30,7 @@ def flat(m: Measurement) -> dict[str, Any]:
         "macs_nonzero": m.macs_kept,
         "macs_of_no_weight": m.macs_other,
         "dense_file_bytes": size.dense,
-        "sparse_file_bytes": size.entropy_coded,
+        "sparse_file_bytes": size.sparse,
         "entropy_limit_bytes": size.limit,
         "compressed_file_bytes": size.compressed,
         "memory_weights_bytes": memory.weights if memory else None,
@@ -177,14 +177,9 @@ def lines(m: Measurement) -> list[str]:
 def _file(m: Measurement) -> str:
     size = m.size
     dense = f"file     {size.dense:,} bytes dense"
-    # Results of earlier versions did not code the mask.
-    if size.entropy_coded is None:
-        return dense
-    # The limit is of independent positions: whole channels are coded in far fewer bytes.
-    return (
-        f"{dense}, {size.sparse:,} as a sparse file, {size.entropy_coded:,} entropy-coded "
-        f"(limit for independent positions {size.limit:,}), {size.compressed:,} compressed"
-    )
+    # The limit is of independent positions: whole channels need far fewer bytes.
+    limit = "" if size.limit is None else f" (limit for independent positions {size.limit:,})"
+    return f"{dense}, {size.sparse:,} as a sparse file{limit}, {size.compressed:,} compressed"
 
 
 def _time(t: Timing) -> str:

@@ -12,85 +12,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning.evidence import evaluating
+from pruning.measurement import sparse_file
 from pruning.measurement.counts import fit
-from pruning.measurement.sparse_file import entropy, write
-from pruning.metrics import Memory, Size, sparse_bytes
-from pruning.storage import safetensors_header
+from pruning.metrics import Memory, Size
 from pruning.types import Inputs, named_weights, take
-
-DTYPES = (
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.float8_e5m2,
-    torch.float8_e4m3fn,
-    torch.int16,
-    torch.uint16,
-    torch.float16,
-    torch.bfloat16,
-    torch.int32,
-    torch.uint32,
-    torch.float32,
-    torch.complex64,
-    torch.float64,
-    torch.int64,
-    torch.uint64,
-)
-"""In the order of the safetensors library, whose files hold the last of these first."""
 
 
 def dense_bytes(model: nn.Module) -> int:
     """Bytes of the model's state as a safetensors file."""
-    state = model.state_dict()
-    # The library's own order, then by name: offsets are text, so their order counts.
-    tensors = sorted(state.items(), key=lambda item: (-DTYPES.index(item[1].dtype), item[0]))
-    rows = [(name, _dtype_name(value), value.shape, value.nbytes) for name, value in tensors]
-    data: int = sum(size for *_, size in rows)
-    return len(safetensors_header(rows)) + data
-
-
-def _dtype_name(value: Tensor) -> str:
-    """As it stands in the header: F32, BF16, I64, BOOL. Names differ in length, and so do files."""
-    kind = str(value.dtype).removeprefix("torch.")
-    if kind.startswith("float8"):
-        return kind.replace("float8", "F8").removesuffix("fn").upper()
-    letters = {"bfloat": "BF", "float": "F", "uint": "U", "int": "I", "complex": "C"}
-    for word, letter in letters.items():
-        if kind.startswith(word):
-            return kind.replace(word, letter)
-    return kind.upper()
+    return sparse_file.dense_bytes(model.state_dict())
 
 
 def size(model: nn.Module) -> Size:
-    """Bytes of the state as files.
-
-    Each is a real file's length but for `sparse` and `limit`, which are counted.
-    """
+    """Bytes of the state as files. Each is a real file's length but for `limit`, the yardstick."""
     state = model.state_dict()
-    pruned = _prunable_names(model)
-    dense = dense_bytes(model)
-    saved = 0  # by a bitmask, in place of zeros
+    pruned = prunable_names(model)
     limit = 0.0
     for name, value in state.items():
         total = value.numel()
         width = value.element_size()
-        kept = total
-        if name in pruned:
-            kept = int(value.count_nonzero())
-            saved += value.nbytes - sparse_bytes(total, kept, width)
-        limit += min(value.nbytes, entropy(kept, total) / 8 + kept * width)
-    entropy_coded = len(write(state, pruned))
+        kept = int(value.count_nonzero()) if name in pruned else total
+        limit += min(value.nbytes, sparse_file.entropy(kept, total) / 8 + kept * width)
     return Size(
-        dense=dense,
-        sparse=dense - saved,
-        # compressing the values of a tiny model can cost more than it saves
-        compressed=min(entropy_coded, len(write(state, pruned, compress=True))),
-        entropy_coded=entropy_coded,
+        dense=sparse_file.dense_bytes(state),
+        sparse=sparse_file.length(state, pruned),
+        compressed=len(sparse_file.compressed(state, pruned)),
         limit=math.ceil(limit),
     )
 
 
-def _prunable_names(model: nn.Module) -> set[str]:
+def prunable_names(model: nn.Module) -> set[str]:
     """Names in the state that criteria may prune, tied ones under each of their names."""
     weights = {id(weight) for weight in named_weights(model).values()}
     return {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in weights}

@@ -247,7 +247,6 @@ def of_recipe(data: dict[str, Any]) -> dict[str, Any]:
                 ]
                 kept["end"] += [
                     final.size.compressed,
-                    final.size.entropy_coded,
                     final.size.limit,
                     event.dense.accuracy.correct,
                 ]
