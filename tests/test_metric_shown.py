@@ -11,7 +11,7 @@ from torch import nn
 
 import pruning
 from dashboard import tables, words
-from dashboard.charts import compare, comparison_runs, improvements, prune, results
+from dashboard.charts import compare, comparison_runs, improvements, prune, results, sensitivity
 from pruning import Batches, Recipe, Workpiece
 from pruning.cli import text
 from pruning.events import Epoch, Event, Finished, Measured
@@ -100,6 +100,14 @@ def test_improvements_of_an_error_are_where_it_falls(end: Finished) -> None:
     assert improvements.amount(row, improvement) == "−0.1 (−0.12 to −0.08)"
     calibration = next(row for row in panel.rows if row.name == "calibration error")
     assert "not one class" in calibration.improvements["masked"].why
+
+
+def test_a_map_without_accuracy_says_that_the_loss_was_measured() -> None:
+    points = list(pruning.sensitivity(regression(), levels=(0.5,)))
+    assert sensitivity.progress(points, len(points)).endswith("measured")
+    view = sensitivity.MapView("map", "", "map", "weights", 1.0, 16, False, None, False)
+    cell = sensitivity._cell(points[0], 1.0, view)
+    assert cell["say"].endswith("measured on validation data.")
 
 
 def compared(letter: str, end: Finished, recipe: Recipe = RECIPE) -> compare.ComparedRun:

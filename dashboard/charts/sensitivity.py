@@ -189,10 +189,15 @@ def _cell(point: Point, dense: float, view: MapView) -> dict[str, Any]:
 
 
 def _estimate(point: Point, dense: float, removed: str) -> dict[str, Any]:
-    """A cell without measured images: its accuracy is a guess, dense · exp(−rise of the loss)."""
+    """A cell without an accuracy: it is coloured as dense · exp(−rise of the loss), a guess.
+
+    Where answers are not right or wrong, the loss is measured all the same, and said so.
+    """
     rise = point.loss - point.loss_dense
     accuracy = dense * math.exp(-max(0.0, rise))
     change = f"{rise:+.3f}".replace("-", "−")
+    estimated = point.tier == "estimate"
+    how = "an estimate from one gradient pass" if estimated else "measured on validation data"
     return {
         "place": _place(accuracy, dense),
         "size": 1,
@@ -201,7 +206,7 @@ def _estimate(point: Point, dense: float, removed: str) -> dict[str, Any]:
         "y": accuracy,
         "low": None,
         "high": None,
-        "say": f"{removed}: loss {change}, an estimate from one gradient pass.",
+        "say": f"{removed}: loss {change}, {how}.",
     }
 
 
@@ -262,7 +267,7 @@ def within(tolerated: float) -> str:
 
 def progress(points: Sequence[Point], cells: int) -> str:
     """`62 of 198 cells sure, 130 measured`."""
-    measured = [point for point in points if point.accuracy is not None]
+    measured = [point for point in points if point.tier != "estimate"]
     if not measured:
         return f"{len(points)} of {cells} cells estimated"
     sure = sum(point.final for point in measured)
