@@ -39,7 +39,7 @@ def test_the_controls_edit_the_recipe(no_pool):
     assert (recipe.recalibrate, recipe.distill, recipe.temperature) == (True, 0.7, 2.0)
     advanced = next(box.label for box in page.expander if box.label.startswith("Advanced"))
     assert words.FIELDS["recalibrate"] in advanced
-    assert f"{words.FIELDS['distill']} 70 %" in advanced
+    assert f"{words.FIELDS['distill']} 70\u00a0%" in advanced  # a line never breaks there
 
 
 def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
