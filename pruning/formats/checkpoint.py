@@ -12,17 +12,25 @@ from typing import Any, BinaryIO
 from pruning.errors import FileRefused
 from pruning.formats import limits
 from pruning.formats.archive import Archive, archive
-from pruning.formats.magic import TORCH
-from pruning.formats.names import judge_name, judge_shape
-from pruning.formats.pickles import ClaimedTensor, Opaque, Storage, UnreadTensor, load
+from pruning.formats.magic import MODULE, TORCH
+from pruning.formats.names import AVERAGED, judge_name, judge_shape
+from pruning.formats.pickles import (
+    ClaimedTensor,
+    GlobalName,
+    Instance,
+    Opaque,
+    Storage,
+    UnreadTensor,
+    call,
+    load,
+)
 from pruning.formats.types import WIDTHS, Contents, Entry, Shape, shown
 
 # Keys under which people keep a state_dict, the most usual first.
 _USUAL = (
     "state_dict model_state_dict model_state model net network module weights params checkpoint"
 )
-_AVERAGED = "ema ema_state_dict state_dict_ema model_ema ema_model params_ema"
-WRAPPERS = (*_USUAL.split(), *_AVERAGED.split())
+WRAPPERS = (*_USUAL.split(), *AVERAGED)
 
 DEEPEST = 4
 """How many dictionaries may lie around a state_dict."""
@@ -59,6 +67,7 @@ def _state_dict(root: Any) -> tuple[dict[Any, Any], tuple[str, ...], list[str]]:
     path: list[str] = []
     beside: list[str] = []
     while len(path) < DEEPEST:
+        _judge_object(root)
         if not isinstance(root, dict):
             raise FileRefused(
                 f"holds {_kind_of(root)}, not a state_dict: "
@@ -66,6 +75,9 @@ def _state_dict(root: Any) -> tuple[dict[Any, Any], tuple[str, ...], list[str]]:
             )
         key = _wrapper(root)
         if key is None:
+            # Where the weights would be lies an object: what else is here is not the weights.
+            for usual in WRAPPERS:
+                _judge_object(root.get(usual))
             break
         beside += [str(other) for other in root if other != key]
         path.append(key)
@@ -77,16 +89,32 @@ def _state_dict(root: Any) -> tuple[dict[Any, Any], tuple[str, ...], list[str]]:
     return root, tuple(shown(key) for key in path), beside
 
 
+def _judge_object(value: Any) -> None:
+    """FileRefused where an object stands in the place of a state_dict."""
+    if isinstance(value, Instance):
+        raise FileRefused(MODULE.format(which=f" ({shown(value.what)})"))
+    if isinstance(value, GlobalName):
+        raise FileRefused(call(value.full))
+
+
 def _wrapper(table: dict[Any, Any]) -> str | None:
     """The key of a nested dictionary that leads to the tensors; None where they are in `table`.
 
-    It is a usual key, or the only one under which tensors lie.
+    It is a usual key, or the only one under which tensors lie. FileRefused for several others:
+    which of them is meant only their owner knows.
     """
     inside = [key for key, value in table.items() if isinstance(key, str) and _leads_on(value)]
     usual = next((key for key in WRAPPERS if key in inside), None)
     if usual is not None or _any_tensor(table):
         return usual
-    return inside[0] if len(inside) == 1 else None
+    if len(inside) > 1:
+        first = shown(inside[0], 20)
+        raise FileRefused(
+            f"holds {len(inside)} state_dicts ({', '.join(shown(key, 20) for key in inside[:3])}"
+            f"{', ...' if len(inside) > 3 else ''}): save one of them, e.g. "
+            f"torch.save(checkpoint['{first}'], '{first}.pt')."
+        )
+    return inside[0] if inside else None
 
 
 def _leads_on(table: Any, depth: int = 0) -> bool:
@@ -114,7 +142,17 @@ def _tensors(state: dict[Any, Any]) -> tuple[dict[Any, Any], list[str]]:
     if "n_averaged" in state and in_module == len(state) - 1 > 0:
         state = {key: value for key, value in state.items() if key != "n_averaged"}
     tensors = {key: value for key, value in state.items() if _is_tensor(value)}
+    for key, value in state.items():
+        _judge_packed(key, value)
     return tensors, [str(key) for key in state if key not in tensors]
+
+
+def _judge_packed(key: Any, value: Any) -> None:
+    """FileRefused for a layer's weight and bias in one: so torch's quantised linear layers save."""
+    parts = value if isinstance(value, list | tuple) else ()
+    unread = next((part for part in parts if isinstance(part, UnreadTensor)), None)
+    if unread is not None:
+        raise FileRefused(f"has {shown(key)}, {unread.what} and save again.")
 
 
 def _entry(name: str, claimed: ClaimedTensor | UnreadTensor, zipped: Archive) -> Entry:

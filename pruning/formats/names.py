@@ -16,6 +16,18 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 DataParallel, torch.compile, and the two names people give an attribute.
 """
 
+AVERAGED = (
+    "ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+    "params_ema",
+    "averaged_model",
+    "swa_model",
+)
+"""What people call a running average of the weights, which lies beside the weights themselves."""
+
 # Names of attributes joined by dots, as state_dict writes them.
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_:\-]*(\.[A-Za-z0-9_:\-]+)*")
 

@@ -1,8 +1,10 @@
 """A pickle, read as data: its stack is replayed, and nothing it names is looked up or called.
 
 A pickle is a small program. What remains of it here is what people save: dictionaries, lists,
-texts, numbers, and descriptions of tensors (which storage, where, what shape). Only names of things
-known to be harmless may occur at all; every other name refuses the file.
+texts, numbers, and descriptions of tensors (which storage, where, what shape). An object of any
+class (an optimizer, a loss, a configuration) is noted as one and left out, its attributes with it.
+Python's own library is the exception, and so are all other functions: a file that calls those, as
+a planted one does, is refused, though nothing of it would be called.
 The opcodes are documented in Python's own pickletools
 (https://docs.python.org/3/library/pickletools.html).
 """
@@ -10,13 +12,14 @@ The opcodes are documented in Python's own pickletools
 from __future__ import annotations
 
 import pickletools
+import sys
+from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pruning.errors import FileRefused
 from pruning.formats import limits
-from pruning.formats.magic import MODULE
 from pruning.formats.types import shown
 
 BROKEN = "holds a broken pickle: save or download it again."
@@ -37,6 +40,11 @@ class Opaque:
     """
 
     what: str
+
+
+@dataclass(frozen=True)
+class Instance(Opaque):
+    """An object of a class that is no plain value: a module, an optimizer, a configuration."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,7 @@ UNREAD = {
 }
 """What makes an UnreadTensor, and what that is."""
 
+_BUILTINS = "set frozenset bytearray complex slice dict list tuple int float str bool range object"
 _HARMLESS: dict[str, str] = {
     "torch": """
         Size device Tensor float64 float32 float16 bfloat16 int64 int32 int16 int8 uint8 bool
@@ -122,14 +131,24 @@ _HARMLESS: dict[str, str] = {
     "numpy._core.multiarray": "scalar _reconstruct",
     "argparse": "Namespace",
     "types": "SimpleNamespace",
+    "functools": "partial",
+    "numpy.random": "__RandomState_ctor",
+    "numpy.random._pickle": "__randomstate_ctor __generator_ctor __bit_generator_ctor",
+    "numpy.random.bit_generator": "__pyx_unpickle_SeedSequence",
+    "uuid": "UUID",
+    "decimal": "Decimal",
+    "fractions": "Fraction",
     "datetime": "datetime date time timedelta timezone",
     "pathlib": "Path PosixPath WindowsPath PurePosixPath PureWindowsPath",
     # Python 2 called its builtins __builtin__, and protocol 2 still does.
-    "builtins": "set frozenset bytearray complex slice dict list tuple int float str bool range",
-    "__builtin__": "set frozenset bytearray complex slice dict list tuple int float str bool range",
+    "builtins": _BUILTINS,
+    "__builtin__": _BUILTINS,
 }
 HARMLESS = {f"{module}.{name}" for module, names in _HARMLESS.items() for name in names.split()}
-"""Names of values that checkpoints carry beside the weights; what they would make is left out."""
+"""Python's and torch's own values that checkpoints carry beside the weights; they are left out."""
+
+PYTHON = sys.stdlib_module_names | {name.partition(".")[0] for name in IMPORT_MAPPING}
+"""Modules of Python's own library, those of Python 2 too: protocol 2 writes their older names."""
 
 
 # ---------------------------------------------------------------- the stack machine
@@ -260,7 +279,8 @@ class _Machine:
     def global_name(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name is text")
-        self.stack.append(_allowed(f"{module}.{name}"))
+        # Storages of a GPU hold the same numbers; the zip has them like all others.
+        self.stack.append(GlobalName(f"{module}.{name}".replace("torch.cuda.", "torch.")))
 
     def call(self, _: None = None) -> None:
         """What a call would make, described: the call itself does not happen."""
@@ -277,8 +297,7 @@ class _Machine:
     def inst(self, full: str) -> None:
         """The oldest way to write a call: the arguments, then the name."""
         arguments = tuple(self.since_mark())
-        function = _allowed(full.replace(" ", "."))
-        self.stack.append(_described(function.full, arguments))
+        self.stack.append(_described(full.replace(" ", "."), arguments))
 
     def obj(self, _: None) -> None:
         """The second oldest: a name, then the arguments."""
@@ -355,29 +374,40 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 # ---------------------------------------------------------------- what calls would make
 
 
-def _allowed(full: str) -> GlobalName:
-    """`full` as a GlobalName, if it is one that weights and the usual values beside them need.
+def _described(full: str, arguments: tuple[Any, ...]) -> Any:
+    """What calling `full` would have made: a dict, ClaimedTensor, UnreadTensor or Opaque.
 
-    FileRefused for all others.
+    FileRefused for functions that weights and the usual values beside them do not need.
     """
-    # Storages of a GPU hold the same numbers; the zip has them like all others.
-    on_cpu = full.replace("torch.cuda.", "torch.")
-    if on_cpu in STORAGES or full in UNREAD or full in HARMLESS or full in RECONSTRUCTORS:
-        return GlobalName(on_cpu)
-    # A class, by its capital letter: most likely the model itself was saved.
-    if full.rpartition(".")[2][:1].isupper():
-        raise FileRefused(MODULE.format(which=f" ({shown(full)})"))
-    raise FileRefused(
+    if full in RECONSTRUCTORS:
+        return RECONSTRUCTORS[full](*arguments)
+    if full in UNREAD:
+        return UnreadTensor(UNREAD[full])
+    if full in _RECONSTRUCT:
+        return _instance(arguments)
+    if full in HARMLESS or full in STORAGES:
+        return Opaque(full)
+    module, _, name = full.rpartition(".")
+    # A class, by its capital letter. Those of Python's own library start processes and the like.
+    if name[:1].isupper() and module.partition(".")[0] not in PYTHON:
+        return Instance(full)
+    raise FileRefused(call(full))
+
+
+def call(full: str) -> str:
+    """Why a file that calls a function is refused."""
+    return (
         f"holds a pickled call of {shown(full)}, which is a program: save model.state_dict() alone "
         "instead, e.g. torch.save(model.state_dict(), 'weights.pt')."
     )
 
 
-def _described(full: str, arguments: tuple[Any, ...]) -> Any:
-    """What calling `full` would have made: a dict, ClaimedTensor, UnreadTensor or Opaque."""
-    if full in RECONSTRUCTORS:
-        return RECONSTRUCTORS[full](*arguments)
-    return UnreadTensor(UNREAD[full]) if full in UNREAD else Opaque(full)
+def _instance(arguments: tuple[Any, ...]) -> Any:
+    """An object that protocols 0 and 1 write by the class that it is of."""
+    made = arguments[0] if arguments else None
+    if not isinstance(made, GlobalName):
+        raise TypeError("only names are called")
+    return _described(made.full, ())
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> ClaimedTensor:
@@ -415,13 +445,30 @@ def _from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
 
 def _items(flat: list[Any]) -> dict[Any, Any]:
     """Keys and values in turn, as a dict."""
-    keys = flat[::2]
-    # Plain keys only: hashing a nest of tuples could take for ever.
-    plain = all(key is None or isinstance(key, str | int | float | bytes) for key in keys)
-    if len(flat) % 2 or not plain:
-        raise TypeError("not plain keys")
-    return dict(zip(keys, flat[1::2], strict=True))
+    if len(flat) % 2:
+        raise TypeError("a key without a value")
+    return dict(zip(map(_key, flat[::2]), flat[1::2], strict=True))
 
+
+def _key(key: Any) -> Any:
+    """A key that can be hashed at once. Classes, tensors and objects are only ever keys beside the
+    weights: their kind stands for them.
+    """
+    if _is_plain(key):
+        return key
+    # Of plain values only: hashing a nest of tuples could take for ever.
+    if isinstance(key, tuple) and all(map(_is_plain, key)):
+        return key
+    if isinstance(key, GlobalName | Opaque | UnreadTensor | ClaimedTensor):
+        return f"<{type(key).__name__}>"
+    raise TypeError("not plain keys")
+
+
+def _is_plain(key: Any) -> bool:
+    return key is None or isinstance(key, str | int | float | bytes)
+
+
+_RECONSTRUCT = ("copyreg._reconstructor", "copy_reg._reconstructor")
 
 RECONSTRUCTORS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_tensor": _tensor,
