@@ -314,8 +314,8 @@ def open_lottery_set(id: str | None) -> None:
 class Upload:
     """The last uploaded file.
 
-    id: None when it was refused; message: the report, or why; elsewhere: sample that a refused file
-    fits -> the model that it is there.
+    id: None when it was refused; message: the report, or why; elsewhere: architecture that a
+    refused file fits -> the model that it is there.
     """
 
     name: str

@@ -77,15 +77,18 @@ def load(
     return architectures.load(_architecture(name), weights=weights, progress=progress)
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
-    """The untrained model in eval mode, initialised from the seed. Raises UnknownName."""
+def build(name: str, seed: int = 0, classes: int | None = None) -> nn.Module:
+    """The untrained model in eval mode, initialised from the seed. Raises UnknownName.
+
+    classes: how many a torchvision architecture tells apart; None: its own number, as of samples.
+    """
     if name in SAMPLES:
         from sample_models import loading
 
         return loading.build(name, seed)
     from sample_models import architectures
 
-    return architectures.build(_architecture(name), seed)
+    return architectures.build(_architecture(name), seed, classes)
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from pruning.errors import DataError, FileRefused, UnknownName
 from pruning.types import Workpiece
@@ -42,16 +43,45 @@ def load(name: str, *, weights: str = "auto", progress: Progress | None = None) 
     return Workpiece(name, model, example=example, classes=tuple(known.meta["categories"]))
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
-    """Initialised from the seed, in eval mode; torch's own random state stays as it was."""
+def build(name: str, seed: int = 0, classes: int | None = None) -> nn.Module:
+    """Initialised from the seed, in eval mode; torch's own random state stays as it was.
+
+    classes: how many it tells apart; None: torchvision's own number.
+    """
     from torchvision import models
 
+    options = _options(name) | ({} if classes is None else {"num_classes": classes})
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # inception_v3 and googlenet warn of a change of their initialisation.
         warnings.simplefilter("ignore", FutureWarning)
         torch.manual_seed(seed)
-        model: nn.Module = models.get_model(name, weights=None, **_options(name))
+        model: nn.Module = models.get_model(name, weights=None, **options)
     return model.eval()
+
+
+def outline(name: str, classes: int | None = None) -> nn.Module:
+    """The architecture without numbers: its weights are on the meta device and take no memory.
+
+    torchvision's largest have a gigabyte, and making random numbers for them takes seconds.
+    """
+    with _Weightless():
+        return build(name, classes=classes)
+
+
+class _Weightless(TorchFunctionMode):
+    """Inside, what layers make their weights of is on the meta device.
+
+    Only that: `torch.device("meta")` would move the numbers too that some compute their widths
+    from, and RegNets are not built then.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
 
 
 def fetch(name: str, *, progress: Progress | None = None) -> Path:

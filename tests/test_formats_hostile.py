@@ -424,7 +424,7 @@ def test_folders_pipes_and_nothing_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
         ("pipe", "not a plain file"),
-        (".", "not a plain file"),
+        (".", "is a folder without one model's weights"),
         ("missing", "missing is not there: check the path."),
     ):
         assert words in (formats.inspect(tmp_path / name).refusal or "")

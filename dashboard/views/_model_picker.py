@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ INPUTS = {
 FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt"]
 LARGEST_UPLOAD = 600  # MB: torchvision's VGG-19 is 575, and until it is checked it lies in memory
 LOOK = 1.0  # seconds between two looks at the queue
-MOST_OFFERED = 3  # samples that weights fit as well as the one that was chosen
+MOST_OFFERED = 3  # architectures that weights fit as well as the one that was chosen
 SAMPLES, ARCHITECTURES, UPLOAD = "Samples", "torchvision", "Your own weights"
 
 
@@ -110,9 +110,9 @@ def architectures() -> None:
 
 def own_weights() -> None:
     st.markdown(
-        "A safetensors file, or a PyTorch checkpoint that holds a `state_dict`, into an "
-        "architecture you choose. The file is checked in a process of its own; nothing in it is "
-        "run."
+        "A safetensors file (or all shards of one, chosen together), or a PyTorch checkpoint that "
+        "holds a `state_dict`, into an architecture you choose. A torchvision architecture takes "
+        "any number of classes. The file is checked in a process of its own; nothing in it is run."
     )
     architectures = [f"{models.TORCHVISION}{name}" for name in sample_models.torchvision_names()]
     fillable = [*sample_models.names(), *architectures]
@@ -128,31 +128,42 @@ def own_weights() -> None:
             format_func=models.title,
         )
     with right:
-        file = st.file_uploader(
+        files = st.file_uploader(
             "Weights",
             type=FILE_TYPES,
+            # The shards of one model come together, in one choice of files.
+            accept_multiple_files=True,
             # A new key is a new, empty uploader: the copy of the last file in memory is freed.
             key=f"own-{state.upload_count()}",
             max_upload_size=LARGEST_UPLOAD,
         )
-    if file is not None:
-        accept(file, str(architecture))
+    if files:
+        accept(files, str(architecture))
     report()
 
 
-def accept(file: Any, model: str) -> None:
-    """Spool the upload to disk, drop the copy in memory, and have it checked in its turn."""
+def accept(files: Sequence[Any], model: str) -> None:
+    """Spool the upload to disk, drop the copy in memory, and have it checked in its turn.
+
+    files: one, or all shards of one model.
+    """
     from pruning import formats
 
+    names = [file.name for file in files]
     try:
-        with formats.spooled(file.getbuffer(), file.name) as path:
-            drop(file)  # before it waits for its turn: a class would fill the memory meanwhile
-            with formats.turn() as turn:
-                await_turn(turn, file.name)
-                check(path, file.name, model)
+        with ExitStack() as stack:
+            paths = []
+            for file in files:
+                spooled = formats.spooled(file.getbuffer(), file.name)
+                paths.append(stack.enter_context(spooled))
+                drop(file)  # before it waits for its turn: a class would fill the memory meanwhile
+            turn = stack.enter_context(formats.turn())
+            await_turn(turn, names[0])
+            check(paths, names, model)
     except PruningError as error:  # there is no room for it
-        drop(file)
-        state.note_upload(state.Upload(file.name, None, str(error)))
+        for file in files:
+            drop(file)
+        state.note_upload(state.Upload(names[0], None, str(error)))
     st.rerun()
 
 
@@ -175,15 +186,17 @@ def await_turn(turn: Turn, name: str) -> None:
     line.empty()
 
 
-def check(path: Path, name: str, model: str) -> None:
-    """Have a file checked, and use it where it fits."""
+def check(paths: Sequence[Path], names: Sequence[str], model: str) -> None:
+    """Have a file, or the shards of one model, checked, and use it where it fits."""
     from pruning import formats
 
+    name = names[0]
     try:
         with st.spinner(f"Checking {words.plain(name)} in a process of its own."):
-            upload = formats.accept(path, model, filename=name)
+            upload = formats.accept(paths, model, filename=names)
     except FitsAnother as error:
-        state.note_upload(state.Upload(name, None, str(error), elsewhere(path, name, error.fits)))
+        fits = elsewhere(paths, names, error.fits)
+        state.note_upload(state.Upload(name, None, str(error), fits))
     except PruningError as error:
         state.note_upload(state.Upload(name, None, str(error)))
     else:
@@ -191,16 +204,16 @@ def check(path: Path, name: str, model: str) -> None:
         use(upload.model)
 
 
-def elsewhere(path: Path, name: str, fits: Sequence[str]) -> dict[str, str]:
-    """Sample that the weights fit -> the model that they are there, kept already: the file itself
-    is dropped, and need not be brought again.
+def elsewhere(paths: Sequence[Path], names: Sequence[str], fits: Sequence[str]) -> dict[str, str]:
+    """Architecture that the weights fit -> the model that they are there, kept already: the file
+    itself is dropped, and need not be brought again.
     """
     from pruning import formats
 
     kept = {}
     for architecture in fits[:MOST_OFFERED]:
         with suppress(PruningError):
-            kept[architecture] = formats.accept(path, architecture, filename=name).model
+            kept[architecture] = formats.accept(paths, architecture, filename=names).model
     return kept
 
 
@@ -220,7 +233,7 @@ def report() -> None:
         st.error(f"{name} was refused. {message}", icon=":material/block:")
         for architecture, model in upload.elsewhere.items():
             st.button(
-                f"It fits {architecture}: use it there",
+                f"It fits {models.title(architecture)}: use it there",
                 key=f"elsewhere-{architecture}",
                 icon=":material/redo:",
                 on_click=use_elsewhere,

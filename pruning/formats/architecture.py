@@ -13,10 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from pruning.errors import RunError, StoreError, UnknownName
 from pruning.formats import safe
@@ -27,6 +29,9 @@ from pruning.storage import SAMPLES, default_workspace, source_hash, write_json
 
 PATIENCE = 120.0
 """Seconds; importing torch and torchvision takes 5."""
+
+ANOTHER = 7
+"""A number of classes that no architecture has by itself."""
 
 _cache: dict[str, Expected] = {}
 _one_at_a_time = Lock()
@@ -137,16 +142,21 @@ def _ask(model: str) -> Expected:
 
 def _build(model: str) -> Expected:
     """Builds the architecture untrained, in this process."""
-    import torch
-
     import sample_models
 
     if model in sample_models.names():
-        state = sample_models.build(model).state_dict()
-    else:
-        # On the meta device weights take no memory: torchvision's largest have a gigabyte.
-        with torch.device("meta"):
-            state = sample_models.build(model).state_dict()
+        return _described(sample_models.build(model).state_dict())
+    from sample_models import architectures
+
+    name = model.removeprefix(sample_models.PREFIX)
+    expected = _described(architectures.outline(name).state_dict())
+    # Another number of classes changes the shapes of its head, and of nothing else.
+    other = architectures.outline(name, classes=ANOTHER).state_dict()
+    head = (key for key, shape in expected.shapes.items() if tuple(other[key].shape) != shape)
+    return replace(expected, head=frozenset(head))
+
+
+def _described(state: dict[str, Any]) -> Expected:
     # Whole numbers, which a file may not have as floats: BatchNorm's counters, indices.
     whole = (name for name, tensor in state.items() if not tensor.is_floating_point())
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning.errors import FileRefused
-from pruning.formats.names import prefixes
-from pruning.formats.types import FLOATS, WHOLE, Contents, Entry, Expected, Shape, shape_text, shown
-
-COUNTER = "num_batches_tracked"
-"""BatchNorm's counter of batches: evaluation does not use it, and older files lack it."""
+from pruning.formats.names import AVERAGED
+from pruning.formats.naming import Named, Parts, fitting_prefixes, named
+from pruning.formats.types import (
+    COUNTER,
+    FLOATS,
+    WHOLE,
+    Contents,
+    Entry,
+    Expected,
+    Shape,
+    shape_text,
+    shown,
+)
 
 CONVERTED = {"F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-
-Parts = dict[str, tuple[Entry, ...]]
-"""Name -> the file's tensors that make it: one, or two to multiply (weight, mask)."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +43,15 @@ class MatchedTensor:
 
 @dataclass(frozen=True)
 class Match:
-    """A file that fits. notes: what was changed on the way, a sentence each."""
+    """A file that fits.
+
+    notes: what was changed on the way, a sentence each; classes: how many the file's head tells
+    apart, None where the architecture's own number is the only one.
+    """
 
     tensors: tuple[MatchedTensor, ...]
     notes: tuple[str, ...]
+    classes: int | None = None
 
 
 def match(contents: Contents, expected: Expected, model: str) -> Match:
@@ -50,67 +60,49 @@ def match(contents: Contents, expected: Expected, model: str) -> Match:
     FileRefused with what is missing, unexpected or of another shape.
     """
     # Names first: a shape or dtype can only be judged of a tensor that was found.
-    parts, prefix = _best_names(contents.entries, expected.shapes)
-    _judge_names_and_shapes(parts, expected, model)
-    _judge_dtypes(parts, expected)
+    own = named(contents.entries, expected)
+    usual, classes = expected.classes, _classes(own.parts, expected)
+    expected = expected.of_classes(classes)
+    _judge_names_and_shapes(own, expected, model)
+    _judge_alone(own, contents.entries, expected)
+    _judge_dtypes(own.parts, expected)
+    parts = own.parts
     tensors = tuple(
         MatchedTensor(name, "I64" if name in expected.whole else "F32", shape, parts.get(name, ()))
         for name, shape in sorted(expected.shapes.items())
     )
     notes = (
-        *_origins(contents, prefix, len(parts), model),
+        *_origins(contents, own, model),
+        *([f"Its head tells {classes:,} classes apart."] if classes != usual else []),
         *_changes(parts, expected),
         *contents.notes,
     )
-    return Match(tensors, notes)
+    return Match(tensors, notes, classes)
 
 
-def _best_names(entries: tuple[Entry, ...], wanted: Collection[str]) -> tuple[Parts, str]:
-    """The file's tensors under the names that fit best, and the prefix removed from their names.
-
-    Tried: without none, some or all of the prefixes that all names share.
-    """
-    shared = prefixes([entry.name for entry in entries])
-    tried = []
-    # An architecture may have one of these prefixes itself, so removing all is not always right.
-    for count in range(len(shared) + 1):
-        prefix = "".join(shared[:count])
-        parts = _merged({entry.name.removeprefix(prefix): entry for entry in entries})
-        # Of prefixes that fit equally well the longest: mismatches are reported without it.
-        fitting = len(parts.keys() & set(wanted))
-        tried.append((fitting, len(prefix), parts, prefix))
-    *_, parts, prefix = max(tried, key=lambda one: one[:2])
-    return parts, prefix
+def _classes(parts: Parts, expected: Expected) -> int | None:
+    """How many classes the file's head tells apart, read from its shapes; None for no head."""
+    sizes = {
+        parts[name][0].shape[0]
+        for name in expected.head
+        if name in parts and expected.fits(name, parts[name][0].shape)
+    }
+    # A weight and a bias that disagree are reported as shapes that do not fit.
+    return sizes.pop() if len(sizes) == 1 and 0 not in sizes else expected.classes
 
 
-def _merged(named: dict[str, Entry]) -> Parts:
-    """Each name with its entry; a weight that is stored as weight and mask under its own name.
-
-    torch.nn.utils.prune stores such pairs as weight_orig and weight_mask.
-    """
-    parts: Parts = {name: (entry,) for name, entry in named.items()}
-    for name, entry in named.items():
-        base = name.removesuffix("_orig")
-        mask = named.get(f"{base}_mask")
-        # With a plain weight beside them it is unclear which counts: then the names do not fit.
-        if base == name or base in named or mask is None:
-            continue
-        if mask.shape == entry.shape:
-            parts[base] = (*parts.pop(name), *parts.pop(f"{base}_mask"))
-    return parts
-
-
-def _judge_names_and_shapes(parts: Parts, expected: Expected, model: str) -> None:
-    shapes = expected.shapes
-    missing = [
-        shown(name) for name in shapes if name not in parts and name.split(".")[-1] != COUNTER
-    ]
+def _judge_names_and_shapes(named: Named, expected: Expected, model: str) -> None:
+    shapes, parts = expected.shapes, named.parts
+    missing = [shown(name) for name in expected.needed if name not in parts]
     unexpected = [shown(name) for name in parts if name not in shapes]
     wrong = [
         f"{shown(name)} is {shape_text(weight.shape)}, not {shape_text(shapes[name])}"
         for name, (weight, *_) in parts.items()
         if name in shapes and weight.shape != shapes[name]
     ]
+    # Where all is there, what lies beside it is another model, and is told as that.
+    if missing or unexpected or wrong:
+        unexpected += [shown(name) for name in named.beside]
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     listed = [_counted(what, names) for what, names in faults.items() if names]
     if listed:
@@ -118,6 +110,22 @@ def _judge_names_and_shapes(parts: Parts, expected: Expected, model: str) -> Non
             f"does not fit {model} ({'; '.join(listed)}): "
             "choose the architecture these weights were saved from."
         )
+
+
+def _judge_alone(named: Named, entries: tuple[Entry, ...], expected: Expected) -> None:
+    """FileRefused where the file holds a model more: which is meant only its owner knows."""
+    first = named.prefix or "the first"
+    others = {name.partition(".")[0] for name in named.beside}
+    others |= {prefix.partition(".")[0] for prefix in fitting_prefixes(entries, expected)}
+    others -= {named.prefix.partition(".")[0], "", *AVERAGED}
+    if not others:
+        return
+    listed = " and ".join(shown(name, 20) for name in sorted(others)[:3])
+    raise FileRefused(
+        f"holds more than one model ({shown(first.rstrip('.'), 20)} fits, and beside it lies "
+        f"{listed}): save one of them, e.g. torch.save(model.state_dict(), 'weights.pt') of the "
+        "one that you mean."
+    )
 
 
 def _counted(what: str, names: list[str]) -> str:
@@ -137,13 +145,19 @@ def _judge_dtypes(parts: Parts, expected: Expected) -> None:
             )
 
 
-def _origins(contents: Contents, prefix: str, count: int, model: str) -> Iterator[str]:
+def _origins(contents: Contents, named: Named, model: str) -> Iterator[str]:
     """How the names were matched, first of all the notes."""
-    yield f"All {count:,} tensors fit {model}."
+    yield f"All {len(named.parts):,} tensors fit {model}."
     if contents.wrappers:
         yield f"Taken from {' → '.join(contents.wrappers)}."
-    if prefix:
-        yield f"The prefix {prefix} was taken off every name."
+    if named.prefix:
+        every = named.shortened == len(contents.entries)
+        names = "every name" if every else f"{named.shortened:,} names"
+        yield f"The prefix {named.prefix} was taken off {names}."
+    if named.skipped:
+        listed = ", ".join(shown(name, 30) for name in named.skipped[:3])
+        more = f" and {len(named.skipped) - 3:,} more" if len(named.skipped) > 3 else ""
+        yield f"Left out, as no weights of the model: {listed}{more}."
 
 
 def _changes(parts: Parts, expected: Expected) -> Iterator[str]:

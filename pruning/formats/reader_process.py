@@ -2,9 +2,10 @@
 
 It sets limits on itself first, and gives up the network and all other files where it can.
 FOLDER/ask.json says what to do: {} describes; {"numbers": true} also judges every number;
-{"model", "shapes", "whole", "others"} matches, judges and writes FOLDER/model.safetensors; where
-that fails, "fits" of the answer names the others that would have matched. The answer is
-FOLDER/answer.json: plain JSON, never a pickle.
+{"model", "shapes", "whole", "head", "others", "known"} matches, judges and writes
+FOLDER/model.safetensors; where that fails, "fits" of the answer names the others that would have
+matched. "parts" are the lengths of the files that lie end to end in it, where it is a set. The
+answer is FOLDER/answer.json: plain JSON, never a pickle.
 Nothing of torch is imported: it would not be used.
 """
 
@@ -67,15 +68,18 @@ def _read(
     file: BinaryIO, name: str, folder: Path, question: dict[str, Any], result: dict[str, Any]
 ) -> None:
     # Imported here, under the limits, like all that reads.
-    from pruning.formats import guard, numbers
+    from pruning.formats import guard, numbers, shards
 
-    contents = guard.contents(file, os.fstat(file.fileno()).st_size, name)
+    if question.get("parts"):
+        contents = shards.contents(file, question["parts"], name)
+    else:
+        contents = guard.contents(file, os.fstat(file.fileno()).st_size, name)
     result |= _description(contents)
     with guard.guarded(name):
         if "shapes" in question:
-            matched = _matched(contents, question, result)
+            matched = _matched(contents, question, result, name)
             _write(file, matched, folder / "model.safetensors")
-            result["notes"] = matched.notes
+            result |= {"notes": matched.notes, "classes": matched.classes}
         elif question.get("numbers"):
             numbers.judge(file, contents.entries)
 
@@ -98,21 +102,37 @@ def _description(contents: Contents) -> dict[str, Any]:
     }
 
 
-def _matched(contents: Contents, question: dict[str, Any], result: dict[str, Any]) -> Match:
+def _matched(
+    contents: Contents, question: dict[str, Any], result: dict[str, Any], name: str
+) -> Match:
     """The file under the architecture's names; where it does not fit, "fits" of the result names
     the others that it does fit.
     """
+    from pruning.formats.diagnosis import diagnosed
     from pruning.formats.match import match
 
     try:
         return match(contents, Expected.from_json(question), question["model"])
-    except FileRefused:
-        result["fits"] = []
-        for name, shapes in question.get("others", {}).items():
-            with contextlib.suppress(FileRefused):
-                match(contents, Expected.from_json(shapes), name)
-                result["fits"].append(name)
-        raise
+    except FileRefused as refused:
+        result["fits"] = _others(contents, question)
+        # What it is says more than what it lacks.
+        reason = diagnosed(contents.entries, name) if not result["fits"] else None
+        raise FileRefused(reason or str(refused)) from None
+
+
+def _others(contents: Contents, question: dict[str, Any]) -> list[str]:
+    """Other samples and torchvision architectures that the file fits."""
+    from pruning.formats.fingerprints import Fingerprint, recognised
+    from pruning.formats.match import match
+
+    fits = []
+    for name, shapes in question.get("others", {}).items():
+        with contextlib.suppress(FileRefused):
+            match(contents, Expected.from_json(shapes), name)
+            fits.append(name)
+    known = [Fingerprint(name, tuple(head), digest) for name, head, digest in question["known"]]
+    names = [f"torchvision:{name}" for name in recognised(contents.entries, known)]
+    return fits + [name for name in names if name != question["model"]]
 
 
 def _write(file: BinaryIO, matched: Match, out_file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +22,9 @@ WIDTHS: dict[str, int] = {
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 WHOLE = ("I64", "I32", "I16", "I8", "U8", "BOOL")
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's counter of batches: evaluation does not use it, and older files lack it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ class Contents:
     wrappers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def moved(self, by: int) -> Contents:
+        """The same, of a file that begins `by` bytes into another."""
+        return replace(self, entries=tuple(replace(e, start=e.start + by) for e in self.entries))
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -96,19 +103,48 @@ class Reading:
 class Expected:
     """What an architecture's state_dict holds: shape by name.
 
-    whole: the names of whole numbers (counters, indices).
+    whole: the names of whole numbers (counters, indices); head: of the tensors whose first size is
+    the number of classes, where that may be another one.
     """
 
     shapes: Mapping[str, Shape]
     whole: frozenset[str] = frozenset()
+    head: frozenset[str] = frozenset()
+
+    @property
+    def needed(self) -> list[str]:
+        """Names that a file must have: all but BatchNorm's counters."""
+        return [name for name in self.shapes if name.rpartition(".")[2] != COUNTER]
+
+    @property
+    def classes(self) -> int | None:
+        """How many it tells apart; None where that cannot be another number."""
+        return next((self.shapes[name][0] for name in self.head), None)
+
+    def fits(self, name: str, shape: Shape) -> bool:
+        """Whether a tensor of that name may have that shape."""
+        if name in self.head:
+            return bool(shape) and shape[1:] == self.shapes[name][1:]
+        return shape == self.shapes[name]
+
+    def of_classes(self, classes: int | None) -> Expected:
+        """The same architecture for another number of classes; None: itself."""
+        if classes is None:
+            return self
+        head = {name: (classes, *self.shapes[name][1:]) for name in self.head}
+        return replace(self, shapes={**self.shapes, **head})
 
     def to_json(self) -> dict[str, Any]:
-        return {"shapes": dict(self.shapes), "whole": sorted(self.whole)}
+        return {
+            "shapes": dict(self.shapes),
+            "whole": sorted(self.whole),
+            "head": sorted(self.head),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Expected:
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
-        return cls(shapes, frozenset(data["whole"]))
+        return cls(shapes, frozenset(data["whole"]), frozenset(data["head"]))
 
 
 def shown(name: object, length: int = 60) -> str:

@@ -17,14 +17,15 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pruning.errors import FileRefused, FitsAnother, UnknownName
-from pruning.formats import architecture, guard, limits, safe, sandbox
+from pruning.formats import architecture, fingerprints, guard, limits, safe, sandbox, shards
 from pruning.formats.turns import Turn, Turns
 from pruning.formats.types import Expected, Listed, Reading, file_name
 from pruning.storage import default_workspace, sync
@@ -53,7 +54,8 @@ class Upload:
 
     name: the original file's, made safe to show; tensors and numbers: how many; bytes: of the
     safetensors file; notes: how they were matched, a sentence each; accepted: Unix seconds;
-    digest: SHA-256 of the safetensors file.
+    digest: SHA-256 of the safetensors file; classes: how many they tell apart, where the
+    architecture may have any number.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Upload:
     accepted: float
     digest: str
     rules: int = RULES
+    classes: int | None = None
 
     @property
     def model(self) -> str:
@@ -137,23 +140,24 @@ def _is_left_behind(folder: Path) -> bool:
 def inspect(path: str | Path) -> Reading:
     """What a reading of the file finds, without trusting it and without running anything in it.
 
-    Never raises for what is in the file.
+    path: a file, or a folder with a model's weights or all its shards. Never raises for what is in
+    the file.
     """
     path = Path(path)
     name = file_name(path.name)
+    size = path.stat().st_size if path.is_file() else 0
     try:
         with (
-            sandbox.opened(path, name) as file,
             tempfile.TemporaryDirectory(prefix="pruning-reading-") as folder,
+            _source([path], [name], Path(folder)) as source,
         ):
-            length = _length(file)
-            answer = _ask(file, name, length, Path(folder), {"numbers": True})
+            name, size = source.name, source.length
+            answer = _ask(source, Path(folder), {"numbers": True})
     except FileRefused as refused:
-        size = path.stat().st_size if path.is_file() else 0
         return Reading(name, size, refusal=str(refused))
     return Reading(
         name,
-        length,
+        size,
         answer.get("format"),
         tuple(Listed(n, tuple(shape), *rest) for n, shape, *rest in answer.get("tensors", ())),
         tuple(answer.get("wrappers", ())),
@@ -163,40 +167,51 @@ def inspect(path: str | Path) -> Reading:
 
 
 def accept(
-    path: str | Path, model: str, workspace: Path | None = None, filename: str = ""
+    path: str | Path | Sequence[Path],
+    model: str,
+    workspace: Path | None = None,
+    filename: str | Sequence[str] = "",
 ) -> Upload:
     """Checks the file, matches it with an architecture, and keeps it.
 
-    model: a sample's or torchvision's name; filename: what its owner calls it, where `path` is a
+    path: a file, all shards of one model, or a folder with either; model: a sample's or
+    torchvision's name; filename: what the owner calls the file (or each of them), where `path` is a
     spooled copy. Raises FileRefused in one sentence with the way out, FitsAnother where they fit
-    other samples; UnknownName for an unknown architecture.
+    others; UnknownName for an unknown architecture.
     """
-    name = file_name(filename or Path(path).name)
-    with sandbox.opened(Path(path), name) as file, _scratch(workspace, name) as folder:
-        length = _length(file)
+    paths = [Path(path)] if isinstance(path, str | Path) else list(path)
+    owners = [filename] if isinstance(filename, str) else list(filename)
+    names = [file_name(own or path.name) for own, path in zip_longest(owners, paths)]
+    with _scratch(workspace, names[0]) as folder, _source(paths, names, folder) as source:
+        name = source.name
         with guard.guarded(name):
             # Too large, or no weights at all: refused before all of it is read for its id.
-            guard.kind(file, length)
-            id = _id(file, model)
+            guard.kind(source.file, source.length)
+            id = _id(source, model)
         known = _load(folder.parent / id)
         if known is not None:
             return known
         if not architecture.ready(model):
             # A file without weights is refused before an architecture is built, which takes long.
-            _raise_refusal(_ask(file, name, length, folder, {}))
+            _raise_refusal(_ask(source, folder, {}))
         expected = architecture.expected(model)
-        others = {
-            other: shapes.to_json()
-            for other, shapes in architecture.samples().items()
-            if other != model
-        }
-        question = {"model": model, **expected.to_json(), "others": others}
-        answer = _ask(file, name, length, folder, question)
+        answer = _ask(source, folder, _question(model, expected))
         _raise_refusal(answer)
         with guard.guarded(name):
             upload = _upload(id, model, answer, name, folder / WEIGHTS, expected)
             return _keep(folder, upload)
     raise AssertionError("guarded either returns or raises")
+
+
+def _question(model: str, expected: Expected) -> dict[str, Any]:
+    """What the reading process is asked: whether the file fits, and what else it would fit."""
+    others = {
+        other: shapes.to_json()
+        for other, shapes in architecture.samples().items()
+        if other != model
+    }
+    known = [(one.name, one.head, one.digest) for one in fingerprints.table()]
+    return {"model": model, **expected.to_json(), "others": others, "known": known}
 
 
 def uploads(workspace: Path | None = None) -> list[Upload]:
@@ -230,25 +245,49 @@ def load_upload(id: str, workspace: Path | None = None) -> tuple[str, dict[str, 
 # ---------------------------------------------------------------- reading
 
 
-def _length(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+@dataclass(frozen=True)
+class Source:
+    """What is read. parts: the length of each file of a set, empty for a single one."""
+
+    file: BinaryIO
+    name: str
+    length: int
+    parts: tuple[int, ...] = ()
 
 
-def _id(file: BinaryIO, model: str) -> str:
+@contextmanager
+def _source(paths: list[Path], names: list[str], folder: Path) -> Iterator[Source]:
+    """The one file, or the shards of a set laid end to end in the folder. Raises FileRefused."""
+    if len(paths) == 1 and paths[0].is_dir():
+        paths = shards.files(paths[0])
+        names = [file_name(path.name) for path in paths]
+    # The table that lists the shards is brought along with them, and needed by nobody.
+    kept = [pair for pair in zip(paths, names, strict=True) if not pair[1].endswith(shards.INDEX)]
+    if len(paths) == 1 or not kept:
+        with sandbox.opened(paths[0], names[0]) as file:
+            yield Source(file, names[0], os.fstat(file.fileno()).st_size)
+        return
+    paths, names = [path for path, _ in kept], [name for _, name in kept]
+    name = shards.judge_names(names)
+    joined = folder / "set"
+    parts = shards.join(paths, names, joined)
+    with joined.open("rb") as file:
+        yield Source(file, name, sum(parts), tuple(parts))
+
+
+def _id(source: Source, model: str) -> str:
     digest = hashlib.sha256(model.encode() + b"\0")
-    file.seek(0)
-    while piece := file.read(1 << 20):
+    source.file.seek(0)
+    while piece := source.file.read(1 << 20):
         digest.update(piece)
     return digest.hexdigest()[:16]
 
 
-def _ask(
-    file: BinaryIO, name: str, length: int, folder: Path, question: dict[str, Any]
-) -> dict[str, Any]:
+def _ask(source: Source, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
     """The reading process's answer, for a file whose first bytes are those of weights."""
-    with guard.guarded(name):
-        guard.kind(file, length)
-    return sandbox.ask(file, name, folder, question)
+    with guard.guarded(source.name):
+        guard.kind(source.file, source.length)
+    return sandbox.ask(source.file, source.name, folder, {**question, "parts": source.parts})
 
 
 def _raise_refusal(answer: dict[str, Any]) -> None:
@@ -284,7 +323,8 @@ def _upload(
     with weights.open("rb") as file:
         # Judged again by the same reader: the process had an untrusted file in its memory.
         entries = safe.contents(file, length).entries
-        if {entry.name: entry.shape for entry in entries} != expected.shapes:
+        wanted = expected.of_classes(answer["classes"]).shapes
+        if {entry.name: entry.shape for entry in entries} != wanted:
             raise ValueError("what was written is not what was asked for")
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -299,6 +339,7 @@ def _upload(
         notes=tuple(answer["notes"]),
         accepted=time.time(),
         digest=digest,
+        classes=answer["classes"],
     )
 
 

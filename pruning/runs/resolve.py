@@ -125,10 +125,20 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
     """Uploaded weights in the architecture they were matched with, with that one's data."""
 
     architecture, state = load_upload(id, workspace)
+    about = _upload(id, workspace)
     work = base(architecture)
-    model = copy.deepcopy(work.model)
+    name = f"{about['name']} as {architecture}"
+    own = {key: value.shape for key, value in work.model.state_dict().items()}
+    if own == {key: value.shape for key, value in state.items()}:
+        model = copy.deepcopy(work.model)
+        model.load_state_dict(state)
+        return replace(work, name=name, model=model)
+    import sample_models
+
+    # Of another number of classes, whose names the file does not hold.
+    model = sample_models.build(architecture, classes=about["classes"])
     model.load_state_dict(state)
-    return replace(work, name=f"{_upload(id, workspace)['name']} as {architecture}", model=model)
+    return replace(work, name=name, model=model, classes=())
 
 
 def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
