@@ -165,14 +165,13 @@ class Ranking:
         covered = self._covered(recipe)
         # Where no weight is shared, removals add up and each layer has its own total.
         shared = self.counts.shared
-        layers = [_layer_of(name) for name in names]
         return RankedLayers(
             units={name: self.units[name] for name in names},
             sizes={name: self.sizes[name] for name in names},
             min_units=recipe.min_units,
             ratios={name: r * share for name, r in recipe.ratios.items() if name in names},
-            shapes={name: self.shapes[of] for name, of in zip(names, layers, strict=True)},
-            totals={} if shared else {name: self.total(name) for name in names},
+            shapes={name: self._shape(name) for name in names},
+            totals={} if shared else {name: int(np.prod(self._shape(name))) for name in names},
             costs={name: self.costs[name] for name in names if name in self.costs},
             trace=self.trace,
             path=self.path,
@@ -180,6 +179,17 @@ class Ranking:
             spent_by=partial(self._spent, covered) if shared else None,
             amount=partial(self._amount, covered) if shared else None,
         )
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the layer that a set is named after, or else of the first that it touches.
+
+        A set may be named after a parameter that is used outside of any layer.
+        """
+        layer = _layer_of(name)
+        if layer in self.shapes:
+            return self.shapes[layer]
+        touched = self.counts.touches()[:, self.counts.sets.index(name)]
+        return self.shapes[self.counts.tensors[int(np.argmax(touched))]]
 
     def _amount(self, covered: NDArray[np.bool_], budget: str) -> float:
         """All weights, MACs or bytes of the covered layers."""

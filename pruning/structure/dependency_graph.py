@@ -28,6 +28,7 @@ from types import BuiltinFunctionType
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -153,13 +154,14 @@ def _groups(
 
     unit_of_class = np.full(len(removable), -1, np.int64)
     start = 0
+    made = _made(propagation)
     groups: dict[str, Group] = {}
     for signature, units in together.items():
         units.sort(key=position.__getitem__)
         unit_of_class[units] = np.arange(start, start + len(units))
         start += len(units)
         head = bool(heads[units[0]])
-        group = _group(propagation, signature, len(units), head, set(groups))
+        group = _group(propagation, signature, len(units), head, made, set(groups))
         groups[group.name] = group
     return tuple(groups.values()), unit_of_class
 
@@ -169,16 +171,22 @@ def _group(
     shares: tuple[Share, ...],
     units: int,
     head: bool,
+    made: set[Place],
     taken: set[str],
 ) -> Group:
-    """Named after the first weight whose rows belong to it. taken: the names of other groups."""
+    """Named after the first weight whose rows belong to it.
+
+    made: the places that hold channels of a layer's making; taken: the names of other groups.
+    """
     state = propagation.state
     # Buffers, such as BatchNorm's statistics, shrink with their channels but hold no weights.
     members = tuple(
         Member(name, dim, each) for (name, dim), each in shares if state[name].kind == "parameter"
     )
     ranks = {m.parameter: len(state[m.parameter].shape) for m in members}
+    # A scale of shape (8, 1, 1) has rows too, but makes none.
     weights = [m for m in members if ranks[m.parameter] > 1]
+    weights = [m for m in weights if (m.parameter, m.dim) in made] or weights
     rows = [m.parameter for m in weights if m.dim == 0]
     if not rows:
         rows = [m.parameter for m in members]
@@ -194,6 +202,13 @@ def _group(
     else:
         kind = "neurons"
     return Group(name, kind, units, members)
+
+
+def _made(propagation: Propagation) -> set[Place]:
+    """The places of parameters whose indices are channels that a layer makes."""
+    labels = propagation.labels
+    sources = set(torch.cat([torch.zeros(0), *labels.marks.get("source", ())]).tolist())
+    return {place for place, first in labels.origins.items() if first in sources}
 
 
 def _blocked(

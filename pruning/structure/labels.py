@@ -120,6 +120,12 @@ class Labels:
         self.sizes[name, dim] = size
         return torch.arange(first, first + size)
 
+    def unnamed(self, size: int) -> Tensor:
+        """New labels that are indices of no parameter. (size,) int64"""
+        first = self.count
+        self.count += size
+        return torch.arange(first, first + size)
+
     def join(self, a: Factor, b: Factor) -> None:
         """a and b, broadcast, are kept or removed together."""
         a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]

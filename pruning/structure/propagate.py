@@ -40,6 +40,11 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         return tuple(self.meta.shape)
 
+    @property
+    def all_zero(self) -> bool:
+        """Whether it is a constant of zeros, such as the state that a recurrence starts from."""
+        return self.kind == "constant" and self.real is not None and not self.real.any()
+
     def moved(self, move: Callable[[Tensor], Tensor]) -> Value:
         """The same value, its elements elsewhere."""
         factors = tuple(map(move, self.factors))
@@ -120,6 +125,8 @@ class Propagation:
         self.labels = Labels()
         self.results: dict[Node, Any] = {}  # a Value, a list, or a plain number
         self.state: dict[str, Value] = {}  # parameters and buffers by their first name
+        # Labels of zeros that are concatenated: (the concatenation, which part) -> (size,).
+        self.zeros: dict[tuple[Node, int], Tensor] = {}
         shapes = iter(captured.sizes.recorded)
         with torch.no_grad():
             for node in captured.graph.graph.nodes:

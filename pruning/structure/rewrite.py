@@ -17,7 +17,7 @@ from pruning.structure import wide_norms
 from pruning.structure.dependency_graph import DependencyGraph
 from pruning.structure.labels import along, collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
-from pruning.structure.propagate import Args, Value, arguments, operation, values_of
+from pruning.structure.propagate import Args, Value, arguments, names, operation, values_of
 from pruning.structure.rules.convolve import CONVOLUTIONS
 from pruning.structure.rules.elementwise import BINARY, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
@@ -27,6 +27,9 @@ Change = Callable[["Rewrite", Node, Node, Args], None]
 """(rewrite, node of the old graph, the same node in the new one, the old node's arguments)."""
 
 CHANGES: dict[str, Change] = {}
+
+FILLS = names("zeros ones full new_zeros new_ones new_full")
+"""Operations that make as many equal numbers as they are asked for."""
 
 
 def change(*operations: str) -> Callable[[Change], Change]:
@@ -131,15 +134,29 @@ class Rewrite:
         own = self.kept(source)
         sizes = self.before(source)
         ahead = len(kept) - len(sizes)
+        before, user = self.new[source], self.new[node]
+        cut = before
         for d, keep in enumerate(kept[max(0, ahead) :]):
-            if own[d] is not None or keep is None or sizes[d] <= 1:
-                continue
-            user = self.new[node]
-            places = self.constant(keep.nonzero().flatten(), user)
-            with self.graph.inserting_before(user):
-                select = (self.new[source], d, places)
-                cut = self.graph.call_function(aten.index_select.default, select)
-            user.replace_input_with(self.new[source], cut)
+            if own[d] is None and keep is not None and sizes[d] > 1:
+                cut = self._shorter(cut, d, keep, user)
+        if cut is not before:
+            user.replace_input_with(before, cut)
+
+    def _shorter(self, source: Node, dim: int, keep: Tensor, user: Node) -> Node:
+        """What is kept of a node of the new graph along one dimension, for its user."""
+        if source.op == "call_function" and operation(source) in FILLS:
+            sizes = list(arguments(source)["size"])
+            # All its numbers are the same: fewer are made in the first place.
+            if isinstance(sizes[dim], int):
+                sizes[dim] = int(keep.sum())
+                with self.graph.inserting_before(user):
+                    filled = self.graph.node_copy(source, lambda node: node)
+                set_argument(filled, "size", sizes)
+                return filled
+        places = self.constant(keep.nonzero().flatten(), user)
+        with self.graph.inserting_before(user):
+            select = (source, dim, places)
+            return self.graph.call_function(aten.index_select.default, select)
 
     # ---------------------------------------------------------------- shuffles
 
@@ -347,6 +364,20 @@ def groups(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         set_argument(new, "groups", channels // columns)
 
 
+@change("linear", "matmul", "mm", "bmm")
+def product(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    """Cut a constant, such as the state that a recurrence starts from, to the weight it meets."""
+    if "weight" in args:
+        x, columns = args["input"], rewrite.kept(args["weight"])[-1]
+        rewrite.trim(node, x, [*[None] * (len(rewrite.before(x)) - 1), columns])
+        return
+    first, second = node.args[0], args.get("other", args.get("mat2"))
+    assert isinstance(first, Node) and isinstance(second, Node)
+    shared = rewrite.kept(second)[-2], rewrite.kept(first)[-1]
+    rewrite.trim(node, first, [*[None] * (len(rewrite.before(first)) - 1), shared[0]])
+    rewrite.trim(node, second, [*[None] * (len(rewrite.before(second)) - 2), shared[1], None])
+
+
 @change("layer_norm", "rms_norm")
 def norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     """Removed elements were zeros, and zeros count in a mean: remember the original width."""
@@ -389,7 +420,14 @@ def operands(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     """Cut constants to what their partners kept."""
     kept = list(rewrite.kept(node))
     if "tensors" in args:
-        kept[args["dim"] % len(kept)] = None  # along it, parts have their own lengths
+        dim = args["dim"] % len(kept)
+        kept[dim] = None  # along it, parts have their own lengths
+        for i, source in enumerate(args["tensors"]):
+            zeros = rewrite.propagation.zeros.get((node, i))
+            if zeros is not None:
+                own: Kept = [None] * len(kept)
+                own[dim] = rewrite.liveness.keep[zeros]
+                rewrite.trim(node, source, own)
     for source in dict.fromkeys(node.all_input_nodes):
         if isinstance(rewrite.propagation.results[source], Value):
             rewrite.trim(node, source, kept)

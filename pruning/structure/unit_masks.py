@@ -37,11 +37,19 @@ def removed_units(graph: NumberedUnits, masks: Masks) -> NDArray[np.bool_]:
     No group is emptied: a layer without channels computes nothing, so its first unit is kept.
     """
     # Tied parameters have one place in the graph, and a mask under any of their names.
+    places = _places(graph)
+    last: dict[str, int] = {}  # the last dimension of each parameter that is asked for
+    for name, dim in places:
+        last[name] = max(dim, last.get(name, 0))
     by_first_name: Masks = {}
     for name, keep in masks.items():
-        by_first_name[graph.first_name.get(name, name)] = _collapsed(keep)
+        name = graph.first_name.get(name, name)
+        collapsed = _collapsed(keep, max(2, last.get(name, 0) + 1))
+        # Under several names, it keeps what all of them keep.
+        both = by_first_name.get(name, collapsed) & collapsed
+        by_first_name[name] = both
     removed = np.ones(graph.units + 1, bool)  # the last: indices without a unit
-    for name, dim in _places(graph):
+    for name, dim in places:
         units = graph.unit_of_index[name, dim]
         if name in by_first_name:
             keep = by_first_name[name]
@@ -57,14 +65,16 @@ def removed_units(graph: NumberedUnits, masks: Masks) -> NDArray[np.bool_]:
     return removed
 
 
-def _collapsed(keep: Tensor) -> Tensor:
-    """(out, in) of a convolution's mask, 1 where anything of the kernel is kept; others stay.
+def _collapsed(keep: Tensor, dims: int) -> Tensor:
+    """The first dimensions of a mask, 1 where anything of the others is kept.
 
-    Kernels' positions belong to no group, and both dimensions are asked for: one pass over the
-    weights answers both. As uint8, whose maximum is six times faster than `any` of bools.
+    A convolution's (out, in): kernels' positions belong to no group, and both dimensions are asked
+    for, so that one pass over the weights answers both. dims: how many are asked for; a table of
+    positions (1, tokens, width) has three. As uint8, whose maximum is six times faster than `any`
+    of bools.
     """
     keep = keep.contiguous().view(torch.uint8)
-    return keep.flatten(2).amax(2) if keep.dim() > 2 else keep
+    return keep.flatten(dims).amax(dims) if keep.dim() > dims else keep
 
 
 def _places(graph: NumberedUnits) -> list[Place]:

@@ -93,8 +93,9 @@ class Zeros:
         first = labelled[0]
         if name in TIMES:
             # 0 · y = 0: of each label, one operand that has it must be zero.
+            factors = [n for n in node.all_input_nodes if self.value(n)]
             return all(
-                any(self.zero[n] for n in self.carriers(labelled, factor, result))
+                any(self.zero[n] for n in self.carriers(factors, factor, result))
                 for factor in result.factors
             )
         if name in OVER:
@@ -118,6 +119,9 @@ class Zeros:
         for node in nodes:
             value = self.value(node)
             assert value is not None
+            if value.all_zero:
+                carrying.append(node)
+                continue
             ahead = len(result.shape) - len(value.shape)
             labelled = {d + ahead for own in value.factors for d in varies(own)}
             if set(varies(factor)) <= labelled:

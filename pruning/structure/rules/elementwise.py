@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from pruning.structure.labels import ALWAYS, Factor, collapsed, narrowed, varies
+from pruning.structure.labels import ALWAYS, Factor, collapsed, laid, narrowed, varies
 from pruning.structure.propagate import Args, Propagation, Value, names, operation, rule
 from pruning.structure.rule_work import match, unsqueezed
 
@@ -59,7 +59,7 @@ def concatenate(propagation: Propagation, node: Node, args: Args, meta: Any) -> 
     parts: list[Value] = args["tensors"]
     if operation(node) == "stack":
         parts = [unsqueezed(part, dim) for part in parts]
-    lengthwise, others = _along(propagation, parts, dim, meta.shape)
+    lengthwise, others = _along(propagation, node, parts, dim, meta.shape)
     shape = [1 if d == dim else size for d, size in enumerate(meta.shape)]
     # One slice of each part stands for it along the other dimensions.
     slices = []
@@ -74,7 +74,7 @@ def concatenate(propagation: Propagation, node: Node, args: Args, meta: Any) -> 
 
 
 def _along(
-    propagation: Propagation, parts: list[Value], dim: int, shape: tuple[int, ...]
+    propagation: Propagation, node: Node, parts: list[Value], dim: int, shape: tuple[int, ...]
 ) -> tuple[list[Factor], list[list[Factor]]]:
     """(the labels along `dim`, concatenated; for each part the factors that do not vary there)."""
     along: list[Factor | None] = []  # one for each part
@@ -85,7 +85,9 @@ def _along(
             propagation.labels.join(varying[0], factor)
         along.append(varying[0] if varying else None)
         others.append([factor for factor in part.factors if dim not in varies(factor)])
-    if all(factor is None for factor in along):
+    once = len(set(map(id, parts))) == len(parts) and operation(node) != "stack"
+    zeros = [once and part.all_zero for part in parts]
+    if all(factor is None for factor in along) and not any(zeros):
         return [], others
     # Every piece gets the dimensions that any of them varies on, and no more: positions of a
     # picture would be copied thousands of times.
@@ -94,9 +96,14 @@ def _along(
         if piece is not None:
             dims.update(varies(piece))
     pieces = []
-    for part, piece in zip(parts, along, strict=True):
+    for i, (part, piece) in enumerate(zip(parts, along, strict=True)):
         sizes = [size if d in dims else 1 for d, size in enumerate(part.shape)]
-        if piece is None:
+        if piece is None and zeros[i]:
+            # Fewer zeros will do where what reads them loses some.
+            labels = propagation.labels.unnamed(part.shape[dim])
+            propagation.zeros[node, i] = labels
+            pieces.append(laid(labels, dim, len(sizes)).expand(sizes))
+        elif piece is None:
             pieces.append(torch.full(sizes, ALWAYS))
         else:
             pieces.append(narrowed(piece, dims).expand(sizes))
