@@ -32,7 +32,7 @@ from pruning.types import Masks
 PLAIN = names("""
     ReLU ReLU6 GELU SiLU Hardswish Hardsigmoid Sigmoid Tanh LeakyReLU ELU Mish Softplus
     MaxPool1d MaxPool2d MaxPool3d AvgPool1d AvgPool2d AvgPool3d
-    AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d
+    AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d GLU
 """)
 """Classes of torch.nn without weights, whose modules are put back as they were."""
 
@@ -364,6 +364,26 @@ class _Modules:
             module = nn.RMSNorm(shape, eps=eps)
         return self._layer(node, path, module, args["input"])
 
+    def _group_norm(self, node: Node) -> Node | None:
+        wide = node.target is wide_norms.group_norm
+        if wide:
+            parameters = signature(wide_norms.group_norm).parameters
+            args: Args = dict(zip(parameters, node.args, strict=True))
+        else:
+            args = arguments(node)
+        if args["weight"] is None:
+            return None
+        path = self._path(node, args, "weight", "bias")
+        if path is None:
+            return None
+        channels = len(self.root.get_parameter(f"{path}.weight"))
+        module: nn.Module
+        if wide:
+            module = wide_norms.WideGroupNorm(channels, args["eps"], args["width"])
+        else:
+            module = nn.GroupNorm(args["num_groups"], channels, eps=args["eps"])
+        return self._layer(node, path, module, args["input"])
+
     def _whole(self, node: Node) -> Node | None:
         """Dropout, stochastic depth: the old module, copied."""
         path = str(node.args[1])
@@ -418,6 +438,7 @@ MAKERS: dict[str, Maker] = {
     "batch_norm": _Modules._batch_norm,
     "layer_norm": _Modules._norm,
     "rms_norm": _Modules._norm,
+    "group_norm": _Modules._group_norm,
     "embedding": _Modules._embedding,
     "whole": _Modules._whole,
     "dropout": _Modules._dropout,

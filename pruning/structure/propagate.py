@@ -126,7 +126,9 @@ class Propagation:
         self.results: dict[Node, Any] = {}  # a Value, a list, or a plain number
         self.state: dict[str, Value] = {}  # parameters and buffers by their first name
         # Labels of zeros that are concatenated: (the concatenation, which part) -> (size,).
-        self.zeros: dict[tuple[Node, int], Tensor] = {}
+        self.zero_parts: dict[tuple[Node, int], Tensor] = {}
+        # Set by `Zeros`: whether the elements of a node's value that would be removed are zero.
+        self.zero: dict[Node, bool] = {}
         shapes = iter(captured.sizes.recorded)
         with torch.no_grad():
             for node in captured.graph.graph.nodes:

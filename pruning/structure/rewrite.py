@@ -18,9 +18,10 @@ from pruning.structure.dependency_graph import DependencyGraph
 from pruning.structure.labels import along, collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
 from pruning.structure.propagate import Args, Value, arguments, names, operation, values_of
-from pruning.structure.rules.convolve import CONVOLUTIONS
+from pruning.structure.rules.convolve import CONVOLUTIONS, whole_groups
 from pruning.structure.rules.elementwise import BINARY, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
+from pruning.structure.rules.reduce import WIDE, reduced_dims
 
 aten = torch.ops.aten
 Change = Callable[["Rewrite", Node, Node, Args], None]
@@ -157,6 +158,91 @@ class Rewrite:
         with self.graph.inserting_before(user):
             select = (source, dim, places)
             return self.graph.call_function(aten.index_select.default, select)
+
+    # ---------------------------------------------------------------- removed elements
+
+    def background(self, node: Node, dim: int, user: Node, *, zeros: bool) -> Node | None:
+        """What each removed element of a node's value is, 1 long along `dim`.
+
+        Of zeros: a node of zeros, or None where `zeros` is False. Raises CannotRewrite where it
+        cannot be computed; `zeros.Zeros` has blocked what is not alike.
+        """
+        if self.propagation.zero[node]:
+            return self._one_zero(node, dim, user) if zeros else None
+        source = node.all_input_nodes[0] if node.all_input_nodes else node
+        name = operation(node) if node.op == "call_function" else node.op
+        if name == "permute":
+            total = len(self.before(node))
+            order: list[int] = arguments(node)["dims"]
+            inner = order[dim] % total
+            one = self.background(source, inner, user, zeros=True)
+        elif name == "transpose":
+            total = len(self.before(node))
+            args = arguments(node)
+            first, second = args["dim0"] % total, args["dim1"] % total
+            inner = {first: second, second: first}.get(dim, dim)
+            one = self.background(source, inner, user, zeros=True)
+        else:
+            return self._of_ones(node, dim, user)
+        with self.graph.inserting_before(user):
+            return self.graph.node_copy(node, lambda old: one if old is source else self.new[old])
+
+    def _one_zero(self, node: Node, dim: int, user: Node) -> Node:
+        with self.graph.inserting_before(user):
+            first = self.graph.call_function(aten.narrow.default, (self.new[node], dim, 0, 1))
+            return self.graph.call_function(aten.zeros_like.default, (first,))
+
+    def _of_ones(self, node: Node, dim: int, user: Node) -> Node:
+        """An elementwise operation on one removed element of each operand."""
+        ahead = len(self.before(node))
+        ones: dict[Node, Node] = {}
+        for source in node.all_input_nodes:
+            if not isinstance(self.propagation.results[source], Value):
+                ones[source] = self.new[source]
+                continue
+            sizes = self.before(source)
+            own = dim - (ahead - len(sizes))
+            if own < 0 or sizes[own] == 1:
+                ones[source] = self.new[source]
+                continue
+            one = self.background(source, own, user, zeros=True)
+            assert one is not None
+            ones[source] = one
+        with self.graph.inserting_before(user):
+            if operation(node).endswith("_"):  # it would change what others read
+                first = node.all_input_nodes[0]
+                ones[first] = self.graph.call_function(aten.clone.default, (ones[first],))
+            return self.graph.node_copy(node, ones.__getitem__)
+
+    def extreme(self, node: Node, source: Node, dim: int) -> None:
+        """The largest or smallest of what is kept and of one removed element."""
+        args, new = arguments(node), self.new[node]
+        least = operation(node) in ("amin", "min")
+        one = self.background(source, dim, new, zeros=True)
+        if "dim" in args and operation(node) in ("max", "min"):
+            values = [user for user in new.users if user.args[1:] == (0,)]
+            if len(values) < len(new.users):
+                labels = self.liveness.removed(self.propagation.value(source))
+                raise CannotRewrite(labels, f"{operation(node)} gives places of channels")
+        else:
+            values = [new]
+        over = [args["dim"]] if isinstance(args.get("dim"), int) else args.get("dim") or []
+        of = aten.amin.default if least else aten.amax.default
+        both = aten.minimum.default if least else aten.maximum.default
+        keepdim = bool(args.get("keepdim", False))
+        with self.graph.inserting_before(new):
+            kept = self.graph.call_function(of, (self.new[source], over, keepdim))
+            removed = self.graph.call_function(of, (one, over, keepdim))
+            result = self.graph.call_function(both, (kept, removed))
+        result.meta = dict(new.meta)
+        for value in values:
+            value.replace_all_uses_with(result)
+            if value is not new:
+                self.graph.erase_node(value)
+        for old, now in list(self.new.items()):
+            if now in values:
+                self.new[old] = result
+        self.graph.erase_node(new)
 
     # ---------------------------------------------------------------- shuffles
 
@@ -358,10 +444,13 @@ def _moved_dims(node: Node, args: Args, total: int) -> set[int]:
 def groups(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     if args["groups"] > 1:
         channels = rewrite.after(args["input"])[1]
-        # A transposed weight (C, O/groups, k...) is only removed from where it is depthwise.
-        transposed = "transpose" in operation(node)
-        columns = 1 if transposed else rewrite.after(args["weight"])[1]
-        set_argument(new, "groups", channels // columns)
+        if "transpose" not in operation(node):
+            set_argument(new, "groups", channels // rewrite.after(args["weight"])[1])
+            return
+        # A transposed weight is (C, O/groups, k...): its columns say nothing of the groups.
+        into = rewrite.before(args["input"])[1] // args["groups"]
+        if whole_groups(args["groups"], into):
+            set_argument(new, "groups", channels // into)
 
 
 @change("linear", "matmul", "mm", "bmm")
@@ -398,6 +487,11 @@ def norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 
 @change("group_norm")
 def group_norm(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    if args["num_groups"] == 1:
+        own = arguments(new)
+        call = (own["input"], own["weight"], own["bias"], own["eps"], rewrite.before(node)[1])
+        rewrite.replace(node, wide_norms.group_norm, call)
+        return
     # Groups are removed whole, so the others are as wide as before.
     width = rewrite.before(node)[1] // args["num_groups"]
     set_argument(new, "num_groups", rewrite.after(node)[1] // width)
@@ -415,6 +509,64 @@ def attention(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         rewrite.trim(node, mask, [*heads, None, None])
 
 
+# ---------------------------------------------------------------- reductions
+
+
+@change("sum", *WIDE)
+def reduced(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    """Removed elements that are no zeros count, and even zeros do in a mean: add them back.
+
+    They are alike, so that one of them stands for all: `Rewrite.background`.
+    """
+    name = operation(node)
+    if isinstance(args.get("other"), Node):  # of two tensors
+        operands(rewrite, node, new, args)
+        return
+    source = node.all_input_nodes[0]
+    kept = rewrite.kept(source)
+    dims = [d for d in reduced_dims(node, len(kept)) if kept[d] is not None]
+    if not dims:
+        return
+    if len(dims) > 1:
+        labels = rewrite.liveness.removed(rewrite.propagation.value(source))
+        raise CannotRewrite(labels, f"{name} runs over two dimensions that lost something")
+    (dim,) = dims
+    before, after = rewrite.before(source)[dim], rewrite.after(source)[dim]
+    if name in ("var", "std", "var_mean"):
+        own = arguments(new)
+        over = list(reduced_dims(node, len(kept)))
+        correction = own.get("correction", 1 if own.get("unbiased", True) else 0)
+        one = rewrite.background(source, dim, new, zeros=True)
+        correction = 1 if correction is None else correction
+        call = (own["self"], one, over, correction, bool(own.get("keepdim")), before - after)
+        rewrite.replace(node, getattr(wide_norms, name), call)
+        return
+    if name in ("amax", "amin", "max", "min"):
+        rewrite.extreme(node, source, dim)
+        return
+    one = rewrite.background(source, dim, new, zeros=False)
+    # A mean of what is kept is over fewer elements, and one removed stands for all of them.
+    mean = name == "mean"
+    if one is None and not mean:
+        return
+    share = after / before if mean else 1
+    weight = (before - after) / before if mean else before - after
+    users = list(new.users)
+    with rewrite.graph.inserting_after(new):
+        total = rewrite.graph.call_function(aten.mul.Scalar, (new, share)) if mean else new
+    if one is not None:
+        with rewrite.graph.inserting_after(total):
+            removed = rewrite.graph.node_copy(new, lambda n: one if n is rewrite.new[source] else n)
+        with rewrite.graph.inserting_after(removed):
+            total = rewrite.graph.call_function(
+                aten.add.Tensor, (total, removed), {"alpha": weight}
+            )
+    for user in users:
+        user.replace_input_with(new, total)
+    total.meta = dict(new.meta)
+    rewrite.new[node] = total
+
+
 @change(*with_inplace(BINARY), "cat", "concat", "concatenate")
 def operands(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     """Cut constants to what their partners kept."""
@@ -423,7 +575,7 @@ def operands(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         dim = args["dim"] % len(kept)
         kept[dim] = None  # along it, parts have their own lengths
         for i, source in enumerate(args["tensors"]):
-            zeros = rewrite.propagation.zeros.get((node, i))
+            zeros = rewrite.propagation.zero_parts.get((node, i))
             if zeros is not None:
                 own: Kept = [None] * len(kept)
                 own[dim] = rewrite.liveness.keep[zeros]

@@ -95,7 +95,8 @@ def names_no_size(graph: fx.Graph, allowed: frozenset[str] = UNREAD) -> bool:
 
 # ---------------------------------------------------------------- torch.export's conditions
 
-_MORE_THAN_ONE = re.compile(r"1 < (\d+\*)?\w+\.shape\[\d+\](\*\w+\.shape\[\d+\])*")
+_LENGTH = r"(\w+\.shape\[\d+\]|torch\.sym_max\(1, (\(-\d+\)|[^()])*\))"
+_MORE_THAN_ONE = re.compile(rf"1 < (\d+\*)?{_LENGTH}(\*{_LENGTH})*")
 _SOURCE = re.compile(r"L\['(\w+)'\](?:\[(\d+)\])?\.size\(\)\[(\d+)\]")
 
 

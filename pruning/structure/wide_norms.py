@@ -53,6 +53,70 @@ def rms_norm(
     return y if weight is None else y * weight
 
 
+def group_norm(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, width: int
+) -> Tensor:
+    """Group norm in one group over all of `width` channels, of which removed ones are zero."""
+    dims = tuple(range(1, input.dim()))
+    positions = math.prod(input.shape[2:])
+    count = width * positions
+    mean = input.sum(dims, keepdim=True) / count
+    centred = input - mean
+    removed = (width - input.shape[1]) * positions
+    squares = centred.square().sum(dims, keepdim=True) + removed * mean.square()
+    y = centred * torch.rsqrt(squares / count + eps)
+    sizes = [-1] + [1] * (input.dim() - 2)
+    if weight is not None:
+        y = y * weight.view(sizes)
+    return y if bias is None else y + bias.view(sizes)
+
+
+def var_mean(
+    input: Tensor,
+    one: Tensor,
+    dims: Sequence[int],
+    correction: float,
+    keepdim: bool,
+    removed: int,
+) -> tuple[Tensor, Tensor]:
+    """Variance and mean of `input` and `removed` times `one`, 1 long where they were removed."""
+    count = math.prod(input.shape[d] for d in dims)
+    count_removed = removed * math.prod(one.shape[d] for d in dims)
+    dims = tuple(dims)
+    total = input.sum(dims, keepdim=True) + removed * one.sum(dims, keepdim=True)
+    mean = total / (count + count_removed)
+    squares = (input - mean).square().sum(dims, keepdim=True)
+    squares = squares + removed * (one - mean).square().sum(dims, keepdim=True)
+    variance = squares / (count + count_removed - correction)
+    if keepdim:
+        return variance, mean
+    return variance.squeeze(dims), mean.squeeze(dims)
+
+
+def var(
+    input: Tensor,
+    one: Tensor,
+    dims: Sequence[int],
+    correction: float,
+    keepdim: bool,
+    removed: int,
+) -> Tensor:
+    """The variance of `var_mean`."""
+    return var_mean(input, one, dims, correction, keepdim, removed)[0]
+
+
+def std(
+    input: Tensor,
+    one: Tensor,
+    dims: Sequence[int],
+    correction: float,
+    keepdim: bool,
+    removed: int,
+) -> Tensor:
+    """The square root of the variance of `var_mean`."""
+    return var(input, one, dims, correction, keepdim, removed).sqrt()
+
+
 class WideLayerNorm(nn.LayerNorm):
     """A LayerNorm that remembers how wide it was."""
 
@@ -76,6 +140,20 @@ class WideRMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.normalized_shape, self.weight, self.eps, self.width)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, width={self.width}"
+
+
+class WideGroupNorm(nn.GroupNorm):
+    """A GroupNorm in one group that remembers how many channels it had."""
+
+    def __init__(self, channels: int, eps: float, width: int) -> None:
+        super().__init__(1, channels, eps=eps)
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        return group_norm(x, self.weight, self.bias, self.eps, self.width)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, width={self.width}"

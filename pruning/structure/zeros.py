@@ -18,16 +18,16 @@ from pruning.structure.propagate import Propagation, Value, arguments, names, op
 from pruning.structure.rules.contract import SOFTMAX
 from pruning.structure.rules.convolve import CONVOLUTIONS
 from pruning.structure.rules.elementwise import BINARY, UNARY, with_inplace
-from pruning.structure.rules.moves import MOVES
-from pruning.structure.rules.reduce import EXACT
+from pruning.structure.rules.moves import COPIES, MOVES
+from pruning.structure.rules.reduce import EXACT, WIDE, reduced_dims
 
 LAYERS = (*CONVOLUTIONS, "linear", "embedding")
 PRODUCTS = names("matmul bmm mm einsum addmm baddbmm")
 NORMS = names("layer_norm rms_norm batch_norm group_norm instance_norm")
 TIMES = names("mul mul_ multiply multiply_ logical_and __and__")
 OVER = names("div div_ divide divide_ true_divide")
+TURNS = names("permute transpose")
 ELEMENTWISE = frozenset(with_inplace(UNARY) + with_inplace(BINARY))
-TWO_OPERANDS = frozenset(with_inplace(BINARY))
 
 
 class Zeros:
@@ -35,12 +35,15 @@ class Zeros:
 
     A class because every check looks up what was decided of the values before.
 
-    zero: node -> whether the elements of its value that would be removed are zero.
+    zero: node -> whether the elements of its value that would be removed are zero; uniform: whether
+    they are all alike along the dimension they are removed from, so that one of them can be
+    computed for all (sigmoid(0); minus a mean over channels).
     """
 
     def __init__(self, propagation: Propagation) -> None:
         self.propagation = propagation
-        self.zero: dict[Node, bool] = {}
+        self.zero = propagation.zero
+        self.uniform: dict[Node, bool] = {}
 
     def run(self) -> None:
         for node in self.propagation.captured.graph.graph.nodes:
@@ -53,6 +56,28 @@ class Zeros:
                 self.zero[node] = self.is_zero(node, result)
             else:
                 self.zero[node] = True
+            self.uniform[node] = self.zero[node] or self.is_uniform(node, result)
+
+    def is_uniform(self, node: Node, result: Value | None) -> bool:
+        """Whether what would be removed of a node's result is alike, along any labelled dimension.
+
+        As `Rewrite.background` computes it: by the operation itself, of what its operands would
+        have there.
+        """
+        if result is None or node.op != "call_function" or not result.factors:
+            return False
+        name = operation(node)
+        if name not in ELEMENTWISE and name not in (*COPIES, *TURNS):
+            return False
+        labelled = {d - len(result.shape) for factor in result.factors for d in varies(factor)}
+        for source in node.all_input_nodes:
+            value = self.value(source)
+            if value is None:
+                continue
+            alike = all(-d > len(value.shape) or value.shape[d] == 1 for d in labelled)
+            if not alike and not (value.factors and self.uniform[source]):
+                return False
+        return True
 
     def value(self, node: Node) -> Value | None:
         """The first value of a node's result; None for sizes."""
@@ -69,7 +94,7 @@ class Zeros:
         """Whether what would be removed of a node's result is zero."""
         name = operation(node)
         labelled = self.labelled(node)
-        if not labelled or name in MOVES:
+        if not labelled or (name in MOVES and name != "expand_as"):
             return all(self.zero[n] for n in labelled)
         if name in LAYERS:
             return self.layer(node, result)
@@ -81,9 +106,21 @@ class Zeros:
             return self.norm(node, labelled)
         if name in SOFTMAX:
             return False  # exp(0) is 1
+        if name in ("max", "min") and len(node.all_input_nodes) > 1:  # of two tensors
+            return self.elementwise(node, labelled, result)
+        if name == "sum" or name in WIDE:
+            why = f"{name} runs over removed elements that are not alike"
+            dims = reduced_dims(node, len(self.propagation.value(labelled[0]).shape))
+            self.need_zero(labelled[0], why, dims=dims, alike=True)
+            return self.zero[labelled[0]]
         if name in EXACT:
             self.need_zero(labelled[0], "it sums removed elements that are not zero")
             return self.zero[labelled[0]]
+        if name == "expand_as":
+            # What is expanded takes labels of what it is expanded to, but not its numbers.
+            source = node.all_input_nodes[0]
+            own = [source in self.carriers([source], factor, result) for factor in result.factors]
+            return self.zero[source] and all(own)
         if name in ELEMENTWISE:
             return self.elementwise(node, labelled, result)
         return all(self.zero[n] for n in labelled)
@@ -105,7 +142,7 @@ class Zeros:
                 first in self.carriers(labelled, factor, result) for factor in result.factors
             )
         operands = [n for n in node.all_input_nodes if self.value(n)]
-        if name in TWO_OPERANDS and len(operands) > 1:
+        if len(operands) > 1:
             # 0 + y = y: every operand must be zero, and have every label.
             read = operands[1:] if name.startswith("where") else operands
             return all(self.zero[n] for n in read) and all(
@@ -192,15 +229,22 @@ class Zeros:
             self.need_zero(x, why, dims=inside)
             if any(set(varies(factor)) - set(inside) for factor in value.factors):
                 return False  # labels along tokens, say: their shifts are not masked
+        if name == "group_norm" and args["num_groups"] == 1 and x in labelled:
+            self.need_zero(x, "its statistics count removed elements that are not zero")
         # Scales and shifts of removed channels are masked. Without them, zero stays zero where
         # no mean is subtracted, or that of a whole group of zeros.
         return args.get("weight") is not None or (
             name in ("rms_norm", "group_norm") and self.zero[x]
         )
 
-    def need_zero(self, node: Node, why: str, dims: Iterable[int] = ()) -> None:
-        """Block the labels of a value that is not zero (those along `dims`, if given)."""
-        if self.zero[node]:
+    def need_zero(
+        self, node: Node, why: str, dims: Iterable[int] = (), *, alike: bool = False
+    ) -> None:
+        """Block the labels of a value that is not zero (those along `dims`, if given).
+
+        alike: it is enough that they are alike.
+        """
+        if self.zero[node] or (alike and self.uniform[node]):
             return
         value = self.propagation.value(node)
         total = len(value.shape)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from pruning.structure.labels import ALWAYS, along, varies
-from pruning.structure.propagate import Args, Propagation, Value, names, operation, rule
+from pruning.structure.propagate import Args, Propagation, Value, names, rule
 from pruning.structure.rule_work import vector
 
 PLAIN = names("conv1d conv2d conv3d")
@@ -84,7 +84,7 @@ def _grouped(
         # Depthwise: a channel is removed with all outputs that are made of it.
         labels.join(rows, channels.repeat_interleave(out))
         labels.tie(rows.view(groups, out), [1])
-    elif groups >= into:
+    elif whole_groups(groups, into):
         # Many narrow groups: whole groups are removed.
         if columns is not None:
             propagation.block(columns, "groups are removed whole")
@@ -111,12 +111,46 @@ def transposed(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
         propagation.labels.mark("source", columns)
         _meet(propagation, rows, channels)
         return _result(propagation, columns, bias, meta)
-    if weight.shape[1] == 1 and channels is not None and rows is not None:  # depthwise
-        propagation.labels.join(rows, channels)
-        propagation.labels.mark("source", rows)
-        return _result(propagation, rows, bias, meta)
-    propagation.block_all([weight, x, bias], f"{operation(node)} in groups is kept whole")
-    return Value(meta)
+    if channels is None or rows is None:
+        why = "it is grouped over channels that cannot be removed"
+        propagation.block_all([weight, x, bias], why)
+        return Value(meta)
+    made = _grouped_transposed(propagation, rows, columns, channels, args["groups"], weight.shape)
+    return _result(propagation, made, bias, meta)
+
+
+def _grouped_transposed(
+    propagation: Propagation,
+    rows: Tensor,
+    columns: Tensor | None,
+    channels: Tensor,
+    groups: int,
+    shape: tuple[int, ...],
+) -> Tensor:
+    """The labels of the channels made. All groups share the weight's dimension 1.
+
+    As in a convolution: of many narrow groups whole ones are removed, of few wide ones the same
+    positions in each.
+    """
+    labels = propagation.labels
+    into, out = shape[0] // groups, shape[1]  # channels of each group
+    labels.join(rows, channels)
+    if whole_groups(groups, into):
+        if columns is not None:
+            propagation.block(columns, "groups are removed whole")
+        of_groups = labels.tie(rows.view(groups, into), [1])[:, 0]
+        labels.mark("source", of_groups)
+        return of_groups.repeat_interleave(out)
+    labels.tie(rows.view(groups, into), [0])
+    if columns is None:
+        columns = torch.full((out,), ALWAYS)
+    labels.mark("source", columns)
+    return columns.repeat(groups)
+
+
+def whole_groups(groups: int, into: int) -> bool:
+    """Whether a grouped convolution with `into` channels a group loses whole groups."""
+    return groups >= into
 
 
 def _result(propagation: Propagation, rows: Tensor, bias: Value | None, meta: Tensor) -> Value:

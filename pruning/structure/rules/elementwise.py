@@ -49,6 +49,17 @@ def elementwise(propagation: Propagation, node: Node, args: Args, meta: Any) -> 
     return Value(meta, factors, None, "constant" if constant else "activation")
 
 
+@rule("glu")
+def gated(propagation: Propagation, node: Node, args: Args, meta: Any) -> Value:
+    """One half of the channels times the sigmoid of the other: channel c is removed from both."""
+    source: Value = args["self"]
+    dim, width = args["dim"] % meta.dim(), meta.shape[args["dim"]]
+    first = source.moved(lambda x: x.narrow(dim, 0, width))
+    second = source.moved(lambda x: x.narrow(dim, width, width))
+    why = "it meets a value that cannot lose the same channels"
+    return Value(meta, match(propagation, meta.shape, [first, second], why))
+
+
 @rule("cat", "concat", "concatenate", "stack")
 def concatenate(propagation: Propagation, node: Node, args: Args, meta: Any) -> Value:
     """Labels along the dimension are concatenated; along others, those of the parts are joined.
@@ -101,7 +112,7 @@ def _along(
         if piece is None and zeros[i]:
             # Fewer zeros will do where what reads them loses some.
             labels = propagation.labels.unnamed(part.shape[dim])
-            propagation.zeros[node, i] = labels
+            propagation.zero_parts[node, i] = labels
             pieces.append(laid(labels, dim, len(sizes)).expand(sizes))
         elif piece is None:
             pieces.append(torch.full(sizes, ALWAYS))

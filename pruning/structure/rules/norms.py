@@ -52,7 +52,10 @@ def layer_norm(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
 
 @rule("group_norm")
 def group_norm(propagation: Propagation, node: Node, args: Args, meta: Tensor) -> Value:
-    """x (n, C, ...): whole groups are removed, with their scales and shifts."""
+    """x (n, C, ...): whole groups are removed, with their scales and shifts.
+
+    One group over all channels is layer norm, and removed from as that is.
+    """
     groups = args["num_groups"]
     channels, rest = vector(propagation, args["input"], 1)
     operands = (args["weight"], args["bias"])
@@ -60,11 +63,10 @@ def group_norm(propagation: Propagation, node: Node, args: Args, meta: Tensor) -
     if channels is None:
         propagation.block_all(affine, INPUT)
         return Value(meta, rest)
-    if groups == 1:
-        propagation.block(channels, "statistics are taken over all channels")
-    # Of a group that loses one channel, the others' statistics would change.
-    tied = propagation.labels.tie(channels.view(groups, -1), [1])
-    channels = tied.reshape(-1)
+    if groups > 1:
+        # Of a group that loses one channel, the others' statistics would change.
+        tied = propagation.labels.tie(channels.view(groups, -1), [1])
+        channels = tied.reshape(-1)
     for value in affine:
         labels, _ = vector(propagation, value, 0)
         if labels is not None:

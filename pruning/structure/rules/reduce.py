@@ -7,14 +7,26 @@ from typing import Any
 from torch.fx import Node
 
 from pruning.structure.labels import narrowed, varies
-from pruning.structure.propagate import Args, Propagation, Value, each, names, operation, rule
-from pruning.structure.rule_work import summed
+from pruning.structure.propagate import (
+    Args,
+    Propagation,
+    Value,
+    arguments,
+    each,
+    names,
+    operation,
+    rule,
+)
+from pruning.structure.rule_work import match, summed
 
 EXACT = names("sum linalg_vector_norm norm")
 """Zeros add nothing to these."""
 
-INEXACT = names("mean amax amin max min var std var_mean prod argmax argmin logsumexp any all")
-"""A removed zero would count in these."""
+WIDE = names("mean amax amin max min var std var_mean")
+"""A removed element counts in these: they are rewritten so that it still does (see `rewrite`)."""
+
+INEXACT = names("prod argmax argmin logsumexp any all")
+"""A removed element counts in these, and cannot be made to without being there."""
 
 POOLS = tuple(
     f"{kind}_pool{n}d{extra}"
@@ -28,25 +40,20 @@ RESIZES = names("""
 """)
 
 
-@rule(*EXACT, *INEXACT)
+@rule(*EXACT, *WIDE, *INEXACT)
 def reduction(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     if isinstance(args.get("other"), Value):  # max and min of two tensors
-        return propagation.give_up(propagation.inputs(node), meta)
+        why = "it meets a value that cannot lose the same channels"
+        return Value(meta, match(propagation, meta.shape, [args["self"], args["other"]], why))
     source: Value = args["self"] if "self" in args else args["x"]
-    total = len(source.shape)
-    dims = args.get("dim")
-    if dims is None or dims == []:  # ATen's ways to say all of them
-        dims = range(total)
-    elif isinstance(dims, int):
-        dims = [dims]
     name = operation(node)
     factors = summed(
         propagation,
         source.factors,
-        [d % total for d in dims],
+        reduced_dims(node, len(source.shape)),
         f"{name} runs over it",
         keepdim=bool(args.get("keepdim", False)),
-        exact=name in EXACT,
+        exact=name not in INEXACT,
     )
     return each(meta, lambda part: Value(part, factors))
 
@@ -66,6 +73,14 @@ def pool(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
         else:
             kept.append(narrowed(factor, varies(factor)).expand(first.shape))
     return each(meta, lambda part: Value(part, tuple(kept)))
+
+
+def reduced_dims(node: Node, total: int) -> list[int]:
+    """The dimensions, of `total`, that a reduction runs over."""
+    dims = arguments(node).get("dim")
+    if dims is None or dims == []:  # ATen's ways to say all of them
+        return list(range(total))
+    return [d % total for d in ([dims] if isinstance(dims, int) else dims)]
 
 
 def _rank(name: str) -> int:
