@@ -26,6 +26,7 @@ from torch.fx.experimental import _config
 from pruning.errors import NotCaptured
 from pruning.evidence.attention import no_fused_attention
 from pruning.structure.captured import Captured, Sizes
+from pruning.structure.regions import inline
 from pruning.structure.sizes import conditions, names_no_size, reads_sizes
 
 Example = Tensor | tuple[Tensor, ...]
@@ -148,6 +149,7 @@ def _program(
         precision = node.target is torch.ops.aten._assert_tensor_metadata.default
         if guards or precision:
             module.graph.erase_node(node)
+    inline(module)
     # Attention averages its weights for whoever asks: unread, that would block its heads.
     module.graph.eliminate_dead_code()
     names = tuple(node.name for node in module.graph.nodes if node.op == "placeholder")

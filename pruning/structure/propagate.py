@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from pruning.errors import NotCaptured
 from pruning.structure.captured import Captured
 from pruning.structure.labels import Factor, Labels, Reason, along, varies
 
@@ -133,7 +134,12 @@ class Propagation:
         with torch.no_grad():
             for node in captured.graph.graph.nodes:
                 self.node = node  # the one that blocks, if something is blocked
-                self.results[node] = self._visit(node, shapes)
+                try:
+                    self.results[node] = self._visit(node, shapes)
+                except Exception as error:  # an operation in a form that its rule does not know
+                    what, line = "The recorded graph", f"the operation {operation(node)}"
+                    reason = str(error).strip().partition("\n")[0][:200]
+                    raise NotCaptured(what, line, reason or type(error).__name__) from error
 
     def _visit(self, node: Node, shapes: Iterator[tuple[int, ...]]) -> Any:
         if node.op == "placeholder":

@@ -19,7 +19,7 @@ from pruning.structure.labels import along, collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
 from pruning.structure.propagate import Args, Value, arguments, names, operation, values_of
 from pruning.structure.rules.convolve import CONVOLUTIONS, whole_groups
-from pruning.structure.rules.elementwise import BINARY, with_inplace
+from pruning.structure.rules.elementwise import BINARY, DRAWN, LIKES, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
 from pruning.structure.rules.reduce import WIDE, reduced_dims
 
@@ -158,6 +158,40 @@ class Rewrite:
         with self.graph.inserting_before(user):
             select = (source, dim, places)
             return self.graph.call_function(aten.index_select.default, select)
+
+    def as_before(self, node: Node, fill: float, user: Node, *, with_own: bool) -> Node:
+        """A tensor as large as a node's value was in the whole model, full of one number.
+
+        with_own: what is kept of the value is in its places.
+        """
+        kept, own = self.kept(node), self.new[node]
+        sizes: list[Any] = []
+        with self.graph.inserting_before(user):
+            for d, keep in enumerate(kept):
+                if keep is None:
+                    sizes.append(self.graph.call_function(aten.sym_size.int, (own, d)))
+                else:
+                    sizes.append(len(keep))
+            whole = self.graph.call_function(aten.new_full.default, (own, sizes, fill))
+        if not with_own:
+            return whole
+        for d in reversed(_lost(kept)):
+            keep = kept[d]
+            assert keep is not None
+            # All but this dimension is as long as what is put in.
+            at = self.constant(keep.nonzero().flatten(), user)
+            target = self.cut(whole, [k if i < d else None for i, k in enumerate(kept)], user)
+            with self.graph.inserting_before(user):
+                call = (target, d, at, own)
+                own = self.graph.call_function(aten.index_copy.default, call)
+        return own
+
+    def cut(self, node: Node, kept: Kept, user: Node) -> Node:
+        """What is kept of a node of the new graph that is as large as in the whole model."""
+        for d, keep in enumerate(kept):
+            if keep is not None:
+                node = self._shorter(node, d, keep, user)
+        return node
 
     # ---------------------------------------------------------------- removed elements
 
@@ -507,6 +541,34 @@ def attention(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
         *heads, _, _ = rewrite.kept(node)
         # The mask's last two dimensions are tokens times tokens, and stay whole.
         rewrite.trim(node, mask, [*heads, None, None])
+
+
+# ---------------------------------------------------------------- random numbers
+
+
+@change(*LIKES, *DRAWN, "bernoulli", "dropout", "feature_dropout")
+def drawn(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+    """Draw as many numbers as before, and keep those of what is kept: they stay the same ones."""
+    name = operation(node)
+    if "dropout" in name and args["train"] is False:
+        return
+    source = node.all_input_nodes[0]
+    if not _lost(rewrite.kept(source)):
+        return
+    fill = 0.5 if name == "bernoulli" else 1.0
+    whole = rewrite.as_before(source, fill, new, with_own=name == "bernoulli")
+    own = rewrite.new[source]
+    with rewrite.graph.inserting_before(new):
+        random = rewrite.graph.node_copy(new, lambda n: whole if n is own else n)
+    cut = rewrite.cut(random, rewrite.kept(source), new)
+    if "dropout" in name:
+        rewrite.replace(node, aten.mul.Tensor, (own, cut))
+    elif name in DRAWN:
+        rewrite.replace(node, aten.copy_.default, (own, cut))
+    else:
+        new.replace_all_uses_with(cut)
+        rewrite.graph.erase_node(new)
+        rewrite.new[node] = cut
 
 
 # ---------------------------------------------------------------- reductions

@@ -17,7 +17,13 @@ from pruning.structure.labels import Factor, varies
 from pruning.structure.propagate import Propagation, Value, arguments, names, operation
 from pruning.structure.rules.contract import SOFTMAX
 from pruning.structure.rules.convolve import CONVOLUTIONS
-from pruning.structure.rules.elementwise import BINARY, UNARY, with_inplace
+from pruning.structure.rules.elementwise import (
+    BINARY,
+    DRAWN,
+    LIKES,
+    UNARY,
+    with_inplace,
+)
 from pruning.structure.rules.moves import COPIES, MOVES
 from pruning.structure.rules.reduce import EXACT, WIDE, reduced_dims
 
@@ -26,6 +32,7 @@ PRODUCTS = names("matmul bmm mm einsum addmm baddbmm")
 NORMS = names("layer_norm rms_norm batch_norm group_norm instance_norm")
 TIMES = names("mul mul_ multiply multiply_ logical_and __and__")
 OVER = names("div div_ divide divide_ true_divide")
+RANDOM = (*LIKES, *DRAWN, *names("bernoulli dropout feature_dropout alpha_dropout"))
 TURNS = names("permute transpose")
 ELEMENTWISE = frozenset(with_inplace(UNARY) + with_inplace(BINARY))
 
@@ -68,6 +75,8 @@ class Zeros:
             return False
         name = operation(node)
         if name not in ELEMENTWISE and name not in (*COPIES, *TURNS):
+            return False
+        if name in RANDOM:
             return False
         labelled = {d - len(result.shape) for factor in result.factors for d in varies(factor)}
         for source in node.all_input_nodes:
@@ -121,7 +130,7 @@ class Zeros:
             source = node.all_input_nodes[0]
             own = [source in self.carriers([source], factor, result) for factor in result.factors]
             return self.zero[source] and all(own)
-        if name in ELEMENTWISE:
+        if name in ELEMENTWISE or name in (*LIKES, *DRAWN):
             return self.elementwise(node, labelled, result)
         return all(self.zero[n] for n in labelled)
 
@@ -167,6 +176,8 @@ class Zeros:
 
     def keeps_zero(self, node: Node) -> bool:
         """Whether f(0) = 0, asked of the operation itself."""
+        if operation(node) in (*LIKES, *DRAWN):
+            return False
         function: Any = node.target
         try:
             rest = self.propagation.real(node.args[1:])

@@ -16,13 +16,17 @@ UNARY = names("""
     leaky_relu elu celu selu mish softplus softsign log_sigmoid hardshrink softshrink threshold
     rrelu exp exp2 log log1p clamp clamp_min clamp_max neg abs sqrt rsqrt square reciprocal sign
     erf sin cos tan floor ceil round alpha_dropout bernoulli zeros_like ones_like full_like
-    rand_like zero fill nan_to_num isnan logical_not bitwise_not expm1 atan positive
+    zero fill nan_to_num isnan logical_not bitwise_not expm1 atan positive
 """)
 BINARY = names("""
     add sub rsub mul div maximum minimum where pow lerp addcmul addcdiv atan2 prelu copy
     masked_fill eq ne gt lt ge le logical_and logical_or true_divide multiply fmod remainder
     __and__ __or__ bitwise_and bitwise_or floor_divide subtract divide heaviside hypot
 """)
+LIKES = names("rand_like randn_like randint_like empty_like")
+DRAWN = names("normal_ uniform_ exponential_ bernoulli_ random_ log_normal_ cauchy_ geometric_")
+"""Random numbers in the shape of a tensor, and in its place."""
+
 PADDINGS = names("""
     pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d replication_pad1d
     zero_pad2d
@@ -34,7 +38,7 @@ def with_inplace(operations: tuple[str, ...]) -> tuple[str, ...]:
     return (*operations, *(f"{name}_" for name in operations))
 
 
-@rule(*with_inplace(UNARY), *with_inplace(BINARY))
+@rule(*with_inplace(UNARY), *with_inplace(BINARY), *LIKES, *DRAWN)
 def elementwise(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     """Operands' labels are joined, position by position."""
     # Scalars, such as the 2 in x * 2, have no labels and stand in nobody's way.

@@ -45,6 +45,19 @@ def move(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     return Value(meta, tuple(factors), real, source.kind)
 
 
+@rule("view_as_complex", "view_as_real")
+def complex_pairs(propagation: Propagation, node: Node, args: Args, meta: Any) -> Value:
+    """(..., 2) <-> (...): a complex number is kept or removed as a whole."""
+    source: Value = args["self"]
+    factors = source.factors
+    if operation(node) == "view_as_real":
+        factors = tuple(f.unsqueeze(-1).expand(meta.shape) for f in factors)
+    else:
+        last = len(source.shape) - 1
+        factors = tuple(propagation.labels.tie(f, [last]).select(-1, 0) for f in factors)
+    return Value(meta, factors, None, source.kind)
+
+
 def moved_as(propagation: Propagation, node: Node, values: Tensor, meta: Any) -> Any:
     """What the node does to an integer tensor of its input's shape."""
     name = operation(node)
