@@ -96,7 +96,14 @@ class Rewrite:
         for source in inputs:
             self.kept(source)  # raises where its pieces make no rectangle
         if name in CHANGES:
-            CHANGES[name](self, node, self.new[node], arguments(node))
+            try:
+                CHANGES[name](self, node, self.new[node], arguments(node))
+            except CannotRewrite:
+                raise
+            except Exception as error:  # a form that nobody thought of: these groups keep zeros
+                labels = torch.cat([self.liveness.removed(value) for value in involved])
+                why = f"{name} cannot be rewritten ({type(error).__name__}: {error})"
+                raise CannotRewrite(labels, why) from error
 
     # ---------------------------------------------------------------- tools of the changes
 

@@ -252,7 +252,7 @@ def distance(expected: Outputs, actual: Outputs) -> float:
             scale = max(scale, float(sizes.max()))
         if differences.numel():
             # Python's max overlooks a NaN that comes second.
-            worst = max(worst, float(differences.nan_to_num(nan=torch.inf).max()))
+            worst = max(worst, float(differences.nan_to_num(torch.inf, torch.inf).max()))
     if numbers and not finite:
         return float("inf")
     return worst if scale == 0 else worst / scale
