@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -104,3 +105,9 @@ def test_a_certificate_in_words_says_what_was_kept_and_what_removed():
     assert "to 3e-16 of the largest output" in text
     assert "conv kept 2 units as zeros: it moves." in text
     assert "1 parameter that only training uses" in text
+    assert "It holds" not in text and "in double precision" in text
+    text = charts.certificate_in_words(
+        replace(certificate, sizes="3 × 8 × 8 alone, for x", checks=("a, in its own precision",))
+    )
+    assert "It holds for inputs of 3 × 8 × 8 alone, for x." in text
+    assert "in its own precision (" in text

@@ -222,11 +222,15 @@ def certificate_in_words(certificate: Certificate) -> str:
         f"without {certificate.removed:,} of {words.plural(certificate.units, 'unit')}, "
         f"{certificate.kept:,} of {words.plural(certificate.parameters, 'parameter')}"
     )
+    own = any(check.endswith("in its own precision") for check in certificate.checks)
+    precision = "its own" if own else "double"
     sentences = [
         f"Certified: the compact model, {removed}, gives the outputs of the masked one, "
-        f"to {certificate.error:.0e} of the largest output in double precision "
+        f"to {certificate.error:.0e} of the largest output in {precision} precision "
         f"(refused above {certificate.limit:.0e}; {len(certificate.checks)} comparisons)."
     ]
+    if certificate.sizes:
+        sentences.append(f"It holds for inputs of {certificate.sizes}.")
     for frozen in certificate.frozen:
         units = words.plural(frozen.units, "unit")
         sentences.append(f"{words.layer_name(frozen.group)} kept {units} as zeros: {frozen.why}.")

@@ -12,8 +12,9 @@ import io
 import logging
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,15 @@ def capture(model: nn.Module, example: Example) -> Captured:
     Raises NotCaptured with the offending line where neither torch.export nor torch.fx follows it.
     """
     recorded = inputs(example, 2)  # export takes a batch of 1 for a constant
-    bare = _prepared(model)
     first_name = first_names(model)
+    copied = partial(_prepared, model)
     with _quiet(), no_fused_attention():
         try:
-            return Captured(*_export(bare, recorded), "torch.export", first_name)
+            return Captured(*_export(copied, recorded), "torch.export", first_name)
         except Exception as error:  # whatever stops export, fx may pass
             stopped = error
         try:
-            exported = _export(fx.symbolic_trace(bare), recorded)
+            exported = _export(lambda: fx.symbolic_trace(copied()), recorded)
         except Exception:
             # Export's error names the user's line; fx's often one of torch's own.
             raise NotCaptured(type(model).__name__, *_blame(stopped)) from stopped
@@ -112,17 +113,23 @@ def _prepared(model: nn.Module) -> nn.Module:
     return bare
 
 
-def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> tuple[fx.GraphModule, Sizes]:
-    """The graph, of every input size where that can be, and the sizes that it holds for."""
+def _export(
+    copied: Callable[[], nn.Module], recorded: tuple[Tensor, ...]
+) -> tuple[fx.GraphModule, Sizes]:
+    """The graph, of every input size where that can be, and the sizes that it holds for.
+
+    copied: gives the model, anew for each attempt: tables that it keeps would be in the next.
+    """
     shapes = tuple((1, *x.shape[1:]) for x in recorded)
     why = "the graph cannot be recorded for others"
-    if reads_sizes(model, recorded):
+    if reads_sizes(copied(), recorded):
         static = None
     else:
-        static, names, _ = _program(model, recorded, any_size=False)
+        static, names, _ = _program(copied(), recorded, any_size=False)
         if names_no_size(static.graph):
             return static, Sizes(names, shapes)
     try:
+        model = copied()
         graph, names, guards = _program(model, recorded, any_size=True)
         kept = conditions(guards, names, _parameters(model, len(recorded)), shapes)
         if kept is not None:
@@ -130,7 +137,7 @@ def _export(model: nn.Module, recorded: tuple[Tensor, ...]) -> tuple[fx.GraphMod
     except Exception as error:
         why = f"others cannot be recorded ({str(error).strip().partition(chr(10))[0][:120]})"
     if static is None:
-        static, names, _ = _program(model, recorded, any_size=False)
+        static, names, _ = _program(copied(), recorded, any_size=False)
     return static, Sizes(names, shapes).fixed(why)
 
 

@@ -10,6 +10,9 @@ from torch import fx
 
 from pruning.structure.input_sizes import meets, size_in_words
 
+SHOWN = 3
+"""Conditions in a sentence; what is left out is counted."""
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -36,7 +39,9 @@ class Sizes:
             recorded = " and ".join(map(size_in_words, self.recorded))
             return f"{recorded} alone, for {self.alone}"
         if self.conditions:
-            return f"sizes with {' and '.join(self.conditions)}"
+            more = len(self.conditions) - SHOWN
+            end = f" and {more} more" if more > 0 else ""
+            return f"sizes with {' and '.join(self.conditions[:SHOWN])}{end}"
         return "every size that the original takes"
 
     def fixed(self, why: str) -> Sizes:

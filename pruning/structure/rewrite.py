@@ -19,7 +19,7 @@ from pruning.structure.labels import along, collapsed, flat, varies
 from pruning.structure.liveness import CannotRewrite, Kept, Liveness
 from pruning.structure.propagate import Args, Value, arguments, names, operation, values_of
 from pruning.structure.rules.convolve import CONVOLUTIONS, whole_groups
-from pruning.structure.rules.elementwise import BINARY, DRAWN, LIKES, with_inplace
+from pruning.structure.rules.elementwise import BINARY, LIKES, SAMPLED, with_inplace
 from pruning.structure.rules.moves import MOVES, moved_as
 from pruning.structure.rules.reduce import WIDE, reduced_dims
 
@@ -553,8 +553,8 @@ def attention(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
 # ---------------------------------------------------------------- random numbers
 
 
-@change(*LIKES, *DRAWN, "bernoulli", "dropout", "feature_dropout")
-def drawn(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
+@change(*LIKES, *SAMPLED, "bernoulli", "dropout", "feature_dropout")
+def sampled(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     """Draw as many numbers as before, and keep those of what is kept: they stay the same ones."""
     name = operation(node)
     if "dropout" in name and args["train"] is False:
@@ -570,7 +570,7 @@ def drawn(rewrite: Rewrite, node: Node, new: Node, args: Args) -> None:
     cut = rewrite.cut(random, rewrite.kept(source), new)
     if "dropout" in name:
         rewrite.replace(node, aten.mul.Tensor, (own, cut))
-    elif name in DRAWN:
+    elif name in SAMPLED:
         rewrite.replace(node, aten.copy_.default, (own, cut))
     else:
         new.replace_all_uses_with(cut)

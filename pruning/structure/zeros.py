@@ -19,8 +19,8 @@ from pruning.structure.rules.contract import SOFTMAX
 from pruning.structure.rules.convolve import CONVOLUTIONS
 from pruning.structure.rules.elementwise import (
     BINARY,
-    DRAWN,
     LIKES,
+    SAMPLED,
     UNARY,
     with_inplace,
 )
@@ -32,7 +32,7 @@ PRODUCTS = names("matmul bmm mm einsum addmm baddbmm")
 NORMS = names("layer_norm rms_norm batch_norm group_norm instance_norm")
 TIMES = names("mul mul_ multiply multiply_ logical_and __and__")
 OVER = names("div div_ divide divide_ true_divide")
-RANDOM = (*LIKES, *DRAWN, *names("bernoulli dropout feature_dropout alpha_dropout"))
+RANDOM = (*LIKES, *SAMPLED, *names("bernoulli dropout feature_dropout alpha_dropout"))
 TURNS = names("permute transpose")
 ELEMENTWISE = frozenset(with_inplace(UNARY) + with_inplace(BINARY))
 
@@ -130,7 +130,7 @@ class Zeros:
             source = node.all_input_nodes[0]
             own = [source in self.carriers([source], factor, result) for factor in result.factors]
             return self.zero[source] and all(own)
-        if name in ELEMENTWISE or name in (*LIKES, *DRAWN):
+        if name in ELEMENTWISE or name in (*LIKES, *SAMPLED):
             return self.elementwise(node, labelled, result)
         return all(self.zero[n] for n in labelled)
 
@@ -176,7 +176,7 @@ class Zeros:
 
     def keeps_zero(self, node: Node) -> bool:
         """Whether f(0) = 0, asked of the operation itself."""
-        if operation(node) in (*LIKES, *DRAWN):
+        if operation(node) in (*LIKES, *SAMPLED):
             return False
         function: Any = node.target
         try:

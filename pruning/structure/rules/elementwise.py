@@ -24,7 +24,7 @@ BINARY = names("""
     __and__ __or__ bitwise_and bitwise_or floor_divide subtract divide heaviside hypot
 """)
 LIKES = names("rand_like randn_like randint_like empty_like")
-DRAWN = names("normal_ uniform_ exponential_ bernoulli_ random_ log_normal_ cauchy_ geometric_")
+SAMPLED = names("normal_ uniform_ exponential_ bernoulli_ random_ log_normal_ cauchy_ geometric_")
 """Random numbers in the shape of a tensor, and in its place."""
 
 PADDINGS = names("""
@@ -38,7 +38,7 @@ def with_inplace(operations: tuple[str, ...]) -> tuple[str, ...]:
     return (*operations, *(f"{name}_" for name in operations))
 
 
-@rule(*with_inplace(UNARY), *with_inplace(BINARY), *LIKES, *DRAWN)
+@rule(*with_inplace(UNARY), *with_inplace(BINARY), *LIKES, *SAMPLED)
 def elementwise(propagation: Propagation, node: Node, args: Args, meta: Any) -> Any:
     """Operands' labels are joined, position by position."""
     # Scalars, such as the 2 in x * 2, have no labels and stand in nobody's way.
