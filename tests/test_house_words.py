@@ -53,7 +53,7 @@ ALLOWED = {
     # Version 1 called them so, and its recipes, events and runs still read.
     ("pruning/recipe.py", "by_hand"),
     ("pruning/events.py", "slim"),
-    ("pruning/runs/handlers.py", "slim"),
+    ("pruning/runs/take_home.py", "slim"),
     # "went wrong" is of errors, not of weights.
     ("pruning/runs/worker.py", "went"),
 }

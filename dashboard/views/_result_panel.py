@@ -11,6 +11,7 @@ from dashboard.charts import improvement_charts, improvements, reasons, structur
 from dashboard.charts.improvements import NotImproved, ResultPanel
 from dashboard.charts.prune import RunHistory
 from dashboard.views import _frame, _run_panel
+from dashboard.views._take_home import take_home
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.events import Finished, build
@@ -71,6 +72,7 @@ def result_panel(job: Job, end: Finished, recipe: Recipe, history: RunHistory) -
         alt = f"Improvements {of} over dense, with intervals. Improved: {improved}."
         _frame.chart(figure, alt=alt, name=f"improvements-{job.id}")
     no_improvement(improvements.not_improved(panel))
+    take_home(job, recipe)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         protocol = improvement_charts.timing_protocol(
             end, onnx_timings, why_unmeasured(job, recipe)

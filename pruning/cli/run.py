@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,10 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     options.threads(sub, "CPU threads (default: torch's choice; numbers repeat at the same count)")
     saved = "write the pruned weights as safetensors"
     sub.add_argument("--save", type=Path, metavar="FILE", help=saved)
+    compact = "write the compact model's weights (safetensors), and its source beside them (.py)"
+    sub.add_argument("--save-compact", type=Path, metavar="FILE", help=compact)
+    onnx = "write the model as an ONNX program, the compact one where there is one"
+    sub.add_argument("--save-onnx", type=Path, metavar="FILE", help=onnx)
 
 
 def _flag(sub: argparse.ArgumentParser, field: dataclasses.Field[Any]) -> None:
@@ -65,13 +68,18 @@ def execute(args: argparse.Namespace) -> None:
     from pruning import pipeline
 
     options.use_threads(args.threads)
-    save = _saver(args.save) if args.save else None
+    saver = _Saver(args.save, args.save_compact, args.save_onnx)
+    work = resolve(recipe.model)
     facts = None
-    for event in pipeline.run(recipe, resolve(recipe.model), keep=save, cache=options.maps()):
+    events_of_run = pipeline.run(
+        recipe, work, keep=saver.keep, keep_compact=saver.keep_compact, cache=options.maps()
+    )
+    for event in events_of_run:
         if isinstance(event, events.Pruned):
             facts = describe.facts(recipe, event)
         line = json.dumps(_line(event, facts)) if args.json else text.event(event, facts)
         print(line, flush=True)
+    saver.write_rest(work.example)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -92,14 +100,39 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     return Recipe.from_dict(data)
 
 
-def _saver(file: Path) -> Callable[[Any, Any], None]:
-    # The pipeline hands the masks too; the file needs none, for pruned weights are zero.
-    def save(model: Any, masks: Any) -> None:
-        from safetensors.torch import save_model
+class _Saver:
+    """Writes what a run ends with. A class because the pipeline hands it over in parts."""
 
-        save_model(model, str(file))
+    def __init__(self, file: Path | None, compact: Path | None, onnx: Path | None) -> None:
+        self.file = file
+        self.compact_file = compact
+        self.onnx_file = onnx
+        self.model: Any = None
+        self.compact: Any = None
 
-    return save
+    def keep(self, model: Any, masks: Any) -> None:
+        # Written at once; the file needs no masks, for pruned weights are zero.
+        self.model = model
+        if self.file is not None:
+            from pruning.export.bundle import save_weights
+
+            save_weights(model, self.file)
+
+    def keep_compact(self, model: Any, certificate: Any) -> None:
+        self.compact = model
+
+    def write_rest(self, example: Any) -> None:
+        """The compact model and the ONNX program. Raises ModelError where there is none."""
+        if self.compact_file is None and self.onnx_file is None:
+            return
+        from pruning.export.bundle import save_network, save_onnx
+
+        if self.compact_file is not None:
+            save_network(self.compact, example, self.compact_file)
+        if self.onnx_file is not None:
+            save_onnx(
+                self.compact if self.compact is not None else self.model, example, self.onnx_file
+            )
 
 
 def _line(event: events.Event, facts: describe.RunFacts | None) -> dict[str, Any]:

@@ -53,10 +53,11 @@ class Source:
     state: dict[str, Tensor]
 
 
-def write(module: fx.GraphModule, example: Example, title: str) -> Source:
+def write(module: fx.GraphModule, example: Example, title: str, weights: str = WEIGHTS) -> Source:
     """The source of a recorded network, tried on the example before it is handed out.
 
-    module: as `shrink` makes it; title: what it is, in a sentence.
+    module: as `shrink` makes it; title: what it is, in a sentence; weights: the file that its
+    `load` reads by default.
     Raises ModelError, which says why it cannot be written.
     """
     wanted = answers(module, example)
@@ -64,7 +65,7 @@ def write(module: fx.GraphModule, example: Example, title: str) -> Source:
     # A usual spelling that computes something else is a fault of ours: ATen's own names do not.
     for readable in (True, False):
         try:
-            source = Source(*_Writer(module, example, title, readable).run())
+            source = Source(*_Writer(module, example, title, readable, weights).run())
             difference = apart(wanted, answers(loaded(source), example))
         except NotWritten as error:
             raise ModelError(
@@ -146,8 +147,14 @@ class _Writer:
     """Writes one network. A class because __init__ and forward share the tree and the names."""
 
     def __init__(
-        self, module: fx.GraphModule, example: Example, title: str, readable: bool
+        self,
+        module: fx.GraphModule,
+        example: Example,
+        title: str,
+        readable: bool,
+        weights: str = WEIGHTS,
     ) -> None:
+        self.weights = weights
         self.module = module
         self.graph = module.graph
         self.example = inputs(example)
@@ -382,7 +389,7 @@ class _Writer:
         yield f'"""{_comment(self.title)}'
         yield ""
         yield "Written by the Pruning Workbench from the network's graph. It needs torch, and"
-        yield f"safetensors to read {WEIGHTS} beside it:"
+        yield f"safetensors to read {_comment(self.weights)} beside it:"
         yield ""
         yield "    from model import load"
         yield ""
@@ -422,7 +429,7 @@ class _Writer:
         yield "    return state | {name: state[first] for name, first in TIED.items()}"
         yield ""
         yield ""
-        yield f"def load(file: str | Path = Path(__file__).parent / {WEIGHTS!r}) -> Model:"
+        yield f"def load(file: str | Path = Path(__file__).parent / {self.weights!r}) -> Model:"
         yield '    """The network with its weights, in eval mode."""'
         yield "    from safetensors.torch import load_file"
         yield ""

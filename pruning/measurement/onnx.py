@@ -121,6 +121,22 @@ def _prepared(
     return run
 
 
+def exported(model: nn.Module, example: Inputs) -> tuple[bytes, float]:
+    """The model as an ONNX program, for batches of any size where it allows that, and how far its
+    outputs are from torch's in ONNX Runtime: max |difference|.
+
+    Raises NotExported; it also says so where a package is missing.
+    """
+    x = examples(example, model, 2)
+    try:
+        program = export(model, x)
+        return program, _check(session(program, 1), model, x)
+    except NotExported:
+        x = examples(example, model, 1)
+        program = export(model, x, free=False)
+        return program, _check(session(program, 1), model, x)
+
+
 def arrays(x: tuple[Tensor, ...]) -> Arrays:
     """Raises NotExported for bfloat16, which numpy does not know."""
     if any(part.dtype == torch.bfloat16 for part in x):
@@ -152,7 +168,12 @@ def export(model: nn.Module, x: Inputs, *, free: bool = True) -> bytes:
 
 def session(program: bytes, threads: int) -> Session:
     """Inputs -> the first output, on so many threads."""
-    import onnxruntime
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NotExported(
+            "cannot be tried, for ONNX Runtime is not installed (pip install onnxruntime)"
+        ) from error
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -171,8 +192,8 @@ def session(program: bytes, threads: int) -> Session:
     return lambda inputs: ready.run(None, dict(zip(names, inputs, strict=False)))[0]
 
 
-def _check(run: Session, model: nn.Module, x: tuple[Tensor, ...]) -> None:
-    """Raises NotExported for outputs other than torch's."""
+def _check(run: Session, model: nn.Module, x: tuple[Tensor, ...]) -> float:
+    """max |difference| from torch's outputs. Raises NotExported for other ones."""
     with evaluating(model), torch.inference_mode():
         main = main_output(model(*x))
     assert main is not None, "what has no outputs was refused before"
@@ -189,6 +210,7 @@ def _check(run: Session, model: nn.Module, x: tuple[Tensor, ...]) -> None:
     # "not <=", so that NaN is refused
     if not apart <= CLOSE * max(1.0, float(np.abs(wanted).max())):
         raise NotExported(f"was exported, but its answers differ from torch's by {apart:.2g}")
+    return apart
 
 
 @contextmanager

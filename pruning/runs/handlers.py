@@ -25,6 +25,7 @@ from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
 from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
 from pruning.runs.store import Job, Store
+from pruning.runs.take_home import COMPACT, take_home
 from pruning.selection import choose
 from pruning.sensitivity_map.sensitivity import sensitivity
 from pruning.storage import whole, write_json
@@ -37,9 +38,6 @@ T = TypeVar("T")
 ROOM = 60.0
 """Seconds that work waits for room on a full disk before it fails: what it has is worth more."""
 
-COMPACT = "slim.safetensors"
-"""The compact model's weights in a run's folder, under the name that stored runs have them by."""
-
 
 def do(store: Store, job: Job, stop: Stop) -> None:
     """Do the job and end it as finished. Raises what went wrong; Stopped once `stop()` is true."""
@@ -49,6 +47,11 @@ def do(store: Store, job: Job, stop: Stop) -> None:
     elif job.spec.get("what") == "map":
         with limited_memory(study_memory()):
             measure_map(store, job, stop)
+    elif job.spec.get("what") == "take_home":
+        with limited_memory(study_memory()):
+            data = when_there_is_room(partial(take_home, store, job.spec, job.folder))
+        when_there_is_room(partial(save_study, job.folder, data, {}))
+        store.finish(job, "finished")
     else:
         _study(store, job, stop)
 

@@ -169,6 +169,11 @@ def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:
     return job, load_run(job.folder)
 
 
+def upload_architecture(id: str, workspace: Path) -> str:
+    """The model whose architecture an upload's weights are of. Raises RecipeError."""
+    return str(_upload(id, workspace)["architecture"])
+
+
 def _upload(id: str, workspace: Path) -> dict[str, Any]:
     """What `upload.json` says. Raises RecipeError where there is none."""
     file = workspace / "uploads" / id / "upload.json"
