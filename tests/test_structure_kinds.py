@@ -14,6 +14,7 @@ from torch.nn import functional as F
 import pruning
 from pruning import masks as engine
 from pruning.errors import NotTheSame
+from pruning.export.source import write
 from pruning.recipe import Recipe
 from pruning.structure.dependency_graph import dependency_graph
 from pruning.structure.shrink import shrink_certified
@@ -278,6 +279,14 @@ def test_a_recipe_prunes_them(name: str) -> None:
     small = pruning.shrink(model, masks, x)
     sizes = [sum(p.numel() for p in module.parameters()) for module in (small, model)]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("name", ["norm by var_mean", "group norm over all", "noise", "gru"])
+def test_they_are_written_as_source(name: str) -> None:
+    """`write` runs what it wrote, and hands out nothing that differs."""
+    model, x = made(name)
+    compact, _ = shrink_certified(model, halved(model, x)[2], x)
+    assert "class Model(nn.Module):" in write(compact, x, name).text  # type: ignore[arg-type]
 
 
 def test_a_scale_names_no_group() -> None:

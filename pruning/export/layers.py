@@ -20,6 +20,7 @@ SIDES = ("kernel_size", "stride", "padding", "dilation", "output_padding", "outp
 OURS = {
     wide_norms.WideLayerNorm: ("normalized_shape", "eps", "width"),
     wide_norms.WideRMSNorm: ("normalized_shape", "eps", "width"),
+    wide_norms.WideGroupNorm: ("num_channels", "eps", "width"),
     wide_norms.Attention: ("p",),
 }
 """Classes that are written out beside the network, and what they are made with."""

@@ -40,7 +40,8 @@ SIZES = ("n", "m", "k")
 
 RESERVED = names("""
     self torch nn F math operator Tensor Sequence Path Any TIED load with_ties Model
-    Block DropPath Attention WideLayerNorm WideRMSNorm layer_norm rms_norm
+    Block DropPath Attention WideLayerNorm WideRMSNorm WideGroupNorm layer_norm rms_norm group_norm
+    var_mean var std
 """)
 WIDTH = 100
 
@@ -406,11 +407,16 @@ class _Writer:
         for function, kind in (
             (wide_norms.layer_norm, wide_norms.WideLayerNorm),
             (wide_norms.rms_norm, wide_norms.WideRMSNorm),
+            (wide_norms.group_norm, wide_norms.WideGroupNorm),
         ):
             if function in calls or kind in self.needs:
                 ours.append(function)
             if kind in self.needs:
                 ours.append(kind)
+        # Each of these calls the one before it.
+        statistics = [wide_norms.var_mean, wide_norms.var, wide_norms.std]
+        called = [i for i, function in enumerate(statistics) if function in calls]
+        ours += statistics[: max(called, default=-1) + 1]
         ours += [k for k in (wide_norms.Attention, parts.DropPath, parts.Block) if k in self.needs]
         for thing in ours:
             yield from inspect.getsource(thing).rstrip().splitlines()

@@ -132,7 +132,7 @@ class Spelling:
             return self._aten(node, target)
         if target is operator.getitem:
             return f"{self.value(node.args[0])}[{self.value(node.args[1])}]"
-        if target in (wide_norms.layer_norm, wide_norms.rms_norm):
+        if target in wide_norms.FUNCTIONS:
             return f"{target.__name__}({self.arguments(node.args, node.kwargs)})"
         name = str(getattr(target, "__name__", target))
         module = str(getattr(target, "__module__", ""))
