@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from pruning.errors import PruningError, RecipeError
+from pruning.formats.uploads import Spooled
 from pruning.recipe import VERSION, Recipe
 
 session = st.session_state  # a proxy: it finds the tab that the running script belongs to
@@ -324,6 +325,33 @@ class Upload:
     elsewhere: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """An upload that is not checked yet. spooled: one file, or all shards of one model; model: the
+    architecture to fill.
+    """
+
+    spooled: tuple[Spooled, ...]
+    model: str
+
+
+def pending() -> Pending | None:
+    return session.get("pending_upload")
+
+
+def set_pending(upload: Pending) -> None:
+    """One that was there before makes way."""
+    _forget_pending()
+    session["pending_upload"] = upload
+
+
+def _forget_pending() -> None:
+    before: Pending | None = session.pop("pending_upload", None)
+    if before is not None:
+        for copy in before.spooled:
+            copy.remove()
+
+
 def last_upload() -> Upload | None:
     begin()
     return session["upload"]
@@ -334,6 +362,7 @@ def note_upload(upload: Upload) -> None:
     begin()
     session["upload"] = upload
     session["uploads"] += 1
+    _forget_pending()
 
 
 def upload_count() -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -13,9 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+import streamlit as st
+from pages import opened
 
 from dashboard.views import _model_picker
 from pruning import formats
+from pruning.errors import FileRefused
 from pruning.formats import architecture, limits, sandbox
 from pruning.formats.turns import Turns
 from pruning.formats.types import Expected
@@ -40,6 +45,14 @@ def test_two_are_read_at_a_time_and_the_others_know_their_place() -> None:
     with turns.turn() as sixth:
         assert sixth.place == 0
         sixth.wait(60)  # it is its turn: nothing to wait for
+
+
+def test_one_that_was_interrupted_has_its_place_again() -> None:
+    turns = Turns(1)
+    with turns.turn() as first, turns.turn() as second, turns.turn(second.since - 1e-9) as again:
+        assert [turn.place for turn in (first, again, second)] == [0, 1, 2]
+    with turns.turn() as late, turns.turn(0.0) as early:
+        assert (late.place, early.place) == (0, 1)  # nobody's turn is taken from him
 
 
 def test_whoever_waits_goes_on_when_a_turn_ends() -> None:
@@ -150,23 +163,51 @@ def test_a_reader_reaches_no_network_no_other_file_and_no_process(tmp_path: Path
 # ---------------------------------------------------------------- nothing stays
 
 
-def test_an_uploads_bytes_leave_the_memory_before_it_waits(tmp_path: Path) -> None:
-    import io
-    import weakref
+def test_an_uploads_bytes_leave_the_memory_before_it_waits(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    file = io.BytesIO(b"some weights")
+    spooled = formats.Spooled(file.getbuffer(), "C:\\x\\My Model.PT")
+    file.close()  # no view of its buffer remains, which would make this an error
+    assert spooled.path.name == "weights.pt"
+    assert spooled.path.read_bytes() == b"some weights"
+    spooled.remove()
+    assert list(tmp_path.iterdir()) == []
+    spooled = formats.Spooled(b"of a tab that is closed before its turn", "a.pt")
+    assert spooled.path.exists()
+    with pytest.warns(ResourceWarning):
+        del spooled
+    assert list(tmp_path.iterdir()) == []
 
-    class Bytes(bytearray):
-        """A buffer that can be watched."""
 
-    data = Bytes(b"some weights")
-    watched = weakref.ref(data)
-    with formats.spooled(memoryview(data), "C:\\x\\My Model.PT") as path:
-        del data
-        assert watched() is None
-        assert (path.name, path.read_bytes()) == ("weights.pt", b"some weights")
-    assert not path.parent.exists()
-    file = io.BytesIO(b"x" * 100)
-    with formats.spooled(file.getbuffer(), "a.pt"):
-        file.close()  # no view of its buffer remains, which would make this an error
+def test_a_full_disk_refuses_an_upload_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(path: Path, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FileRefused, match="the disk is full"):
+        formats.Spooled(b"weights", "a.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_drawn_anew_while_a_file_waits_goes_on_with_it(tmp_path: Path, monkeypatch) -> None:
+    """Its bytes have left the memory by then: only the copy on the disk is left of it."""
+    cut = [True]
+    real = _model_picker.judge
+
+    def judge(paths: list[Path], names: list[str], model: str) -> None:
+        if cut and cut.pop():
+            st.rerun()  # as when a study that the page waits for ends
+        real(paths, names, model)
+
+    monkeypatch.setattr(_model_picker, "judge", judge)
+    page = opened()
+    page.segmented_control(key="way").set_value("Your own weights").run()
+    page.file_uploader[0].upload("model.pt", b"no weights at all").run()
+    page.run()
+    assert not cut and not page.exception
+    assert any("refused" in error.value and "model.pt" in error.value for error in page.error)
 
 
 def test_a_judged_file_leaves_streamlits_memory(home: Path, monkeypatch) -> None:

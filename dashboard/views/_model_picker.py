@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 import sample_models
 from dashboard import models, refit, state, words
 from dashboard.views import _frame
+from pruning import formats
 from pruning.errors import FitsAnother, PruningError
 from pruning.formats.turns import Turn
 
@@ -138,32 +139,46 @@ def own_weights() -> None:
             max_upload_size=LARGEST_UPLOAD,
         )
     if files:
-        accept(files, str(architecture))
+        take(files, str(architecture))
+    pending = state.pending()
+    if pending is not None:
+        go_on(pending)
     report()
 
 
-def accept(files: Sequence[Any], model: str) -> None:
-    """Spool the upload to disk, drop the copy in memory, and have it checked in its turn.
+def take(files: Sequence[Any], model: str) -> None:
+    """Spool the upload to disk and drop the copy in memory, before it waits for its turn: a class
+    would fill the memory meanwhile.
 
     files: one, or all shards of one model.
     """
-    from pruning import formats
-
-    names = [file.name for file in files]
+    spooled: list[formats.Spooled] = []
     try:
-        with ExitStack() as stack:
-            paths = []
-            for file in files:
-                spooled = formats.spooled(file.getbuffer(), file.name)
-                paths.append(stack.enter_context(spooled))
-                drop(file)  # before it waits for its turn: a class would fill the memory meanwhile
-            turn = stack.enter_context(formats.turn())
-            await_turn(turn, names[0])
-            check(paths, names, model)
+        for file in files:
+            spooled.append(formats.Spooled(file.getbuffer(), file.name))
+            drop(file)
     except PruningError as error:  # there is no room for it
+        for copy in spooled:
+            copy.remove()
         for file in files:
             drop(file)
-        state.note_upload(state.Upload(names[0], None, str(error)))
+        state.note_upload(state.Upload(files[0].name, None, str(error)))
+    else:
+        state.set_pending(state.Pending(tuple(spooled), model))
+
+
+def go_on(pending: state.Pending) -> None:
+    """Check what waits to be checked.
+
+    Anything that draws the page anew may cut this off wherever something is drawn: it is begun
+    again then, in the place in the queue that it had.
+    """
+    paths = [copy.path for copy in pending.spooled]
+    names = [copy.name for copy in pending.spooled]
+    with formats.turn(pending.spooled[0].arrived) as turn:
+        await_turn(turn, names[0])
+        with st.spinner(f"Checking {words.plain(names[0])} in a process of its own."):
+            judge(paths, names, pending.model)
     st.rerun()
 
 
@@ -186,30 +201,27 @@ def await_turn(turn: Turn, name: str) -> None:
     line.empty()
 
 
-def check(paths: Sequence[Path], names: Sequence[str], model: str) -> None:
-    """Have a file, or the shards of one model, checked, and use it where it fits."""
-    from pruning import formats
-
+def judge(paths: Sequence[Path], names: Sequence[str], model: str) -> None:
+    """Have a file, or the shards of one model, checked, and use it where it fits. Draws nothing, so
+    that nothing cuts it off.
+    """
     name = names[0]
     try:
-        with st.spinner(f"Checking {words.plain(name)} in a process of its own."):
-            upload = formats.accept(paths, model, filename=names)
+        upload = formats.accept(paths, model, filename=names)
     except FitsAnother as error:
         fits = elsewhere(paths, names, error.fits)
         state.note_upload(state.Upload(name, None, str(error), fits))
     except PruningError as error:
         state.note_upload(state.Upload(name, None, str(error)))
     else:
-        state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
         use(upload.model)
+        state.note_upload(state.Upload(upload.name, upload.id, " ".join(upload.notes)))
 
 
 def elsewhere(paths: Sequence[Path], names: Sequence[str], fits: Sequence[str]) -> dict[str, str]:
     """Architecture that the weights fit -> the model that they are there, kept already: the file
     itself is dropped, and need not be brought again.
     """
-    from pruning import formats
-
     kept = {}
     for architecture in fits[:MOST_OFFERED]:
         with suppress(PruningError):

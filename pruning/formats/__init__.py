@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from pruning.formats.types import Listed, Reading
 from pruning.formats.uploads import (
+    Spooled,
     Upload,
     accept,
     inspect,
     load_upload,
-    spooled,
     sweep,
     turn,
     uploads,
@@ -23,11 +23,11 @@ from pruning.formats.uploads import (
 __all__ = [
     "Listed",
     "Reading",
+    "Spooled",
     "Upload",
     "accept",
     "inspect",
     "load_upload",
-    "spooled",
     "sweep",
     "turn",
     "uploads",

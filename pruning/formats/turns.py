@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,43 +16,56 @@ class Turns:
 
     def __init__(self, at_once: int) -> None:
         self.at_once = at_once
-        self._queue: list[Turn] = []  # those whose turn it is come first
+        self._working: list[Turn] = []
+        self._waiting: list[Turn] = []
         self._changed = threading.Condition()
 
     @contextmanager
-    def turn(self) -> Iterator[Turn]:
-        """A place in the queue, given up at the end of the block whatever happens in it."""
-        turn = Turn(self)
+    def turn(self, since: float | None = None) -> Iterator[Turn]:
+        """A place in the queue, given up at the end of the block whatever happens in it.
+
+        since: monotonic seconds at which it came, for one that was interrupted and comes again.
+        """
+        turn = Turn(self, time.monotonic() if since is None else since)
         with self._changed:
-            self._queue.append(turn)
+            self._waiting.append(turn)
+            self._waiting.sort(key=lambda one: one.since)
+            self._go_on()
         try:
             yield turn
         finally:
             with self._changed:
-                self._queue.remove(turn)
-                self._changed.notify_all()
+                (self._working if turn in self._working else self._waiting).remove(turn)
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Whose turn it is now; under the lock."""
+        while self._waiting and len(self._working) < self.at_once:
+            self._working.append(self._waiting.pop(0))
+        self._changed.notify_all()
 
     def place(self, turn: Turn) -> int:
-        """0: it is its turn; 1: it is next."""
-        return max(0, self._queue.index(turn) + 1 - self.at_once)
+        with self._changed:
+            return 0 if turn in self._working else self._waiting.index(turn) + 1
 
     def wait(self, turn: Turn, seconds: float) -> None:
-        """Wait until another's turn ends, or for so long."""
         with self._changed:
-            if self.place(turn):
+            if turn in self._waiting:
                 self._changed.wait(seconds)
 
 
 class Turn:
-    """One place in the queue."""
+    """One place in the queue. since: monotonic seconds at which it was taken."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: Turns, since: float) -> None:
         self._turns = turns
+        self.since = since
 
     @property
     def place(self) -> int:
-        """0: it is this one's turn; else how many turns must end before."""
+        """0: it is this one's turn; 1: it is next, and so on."""
         return self._turns.place(self)
 
     def wait(self, seconds: float) -> None:
+        """Wait until the queue moves, or for so long."""
         self._turns.wait(self, seconds)

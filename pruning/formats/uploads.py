@@ -80,30 +80,38 @@ class Upload:
 _turns = Turns(limits.READERS)
 
 
-def turn() -> AbstractContextManager[Turn]:
+def turn(since: float | None = None) -> AbstractContextManager[Turn]:
     """A place in this process's queue of readers, for whoever shows how long it takes.
 
-    Each reader may take a processor and a gigabyte: thirty at once would end the server.
+    Each reader may take a processor and a gigabyte: thirty at once would end the server. since: as
+    `Turns.turn` has it.
     """
-    return _turns.turn()
+    return _turns.turn(since)
 
 
-@contextmanager
-def spooled(data: bytes | memoryview, name: str) -> Iterator[Path]:
-    """The bytes of an upload in a temporary file, removed afterwards.
+class Spooled:
+    """The bytes of an upload in a temporary file, which goes with this object at the latest.
 
-    name: the owner's, of which only the ending is taken. Raises FileRefused where there is no room.
+    name: the owner's; path: of the copy, of which only the ending is the owner's; arrived:
+    monotonic seconds. Raises FileRefused where there is no room.
     """
-    with guard.guarded(name):
-        folder = Path(tempfile.mkdtemp(prefix=_prefix(SPOOL)))
-    try:
-        path = folder / f"weights{Path(file_name(name)).suffix.lower()}"
+
+    def __init__(self, data: bytes | memoryview, name: str) -> None:
+        self.name = name
+        self.arrived = time.monotonic()
         with guard.guarded(name):
-            path.write_bytes(data)
-        del data  # while the file waits for its turn, its bytes need not lie in memory as well
-        yield path
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            self._folder = tempfile.TemporaryDirectory(
+                prefix=_prefix(SPOOL), ignore_cleanup_errors=True
+            )
+            self.path = Path(self._folder.name) / f"weights{Path(file_name(name)).suffix.lower()}"
+            try:
+                self.path.write_bytes(data)
+            except OSError:
+                self.remove()
+                raise
+
+    def remove(self) -> None:
+        self._folder.cleanup()
 
 
 def sweep(workspace: Path | None = None) -> None:
