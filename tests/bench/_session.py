@@ -8,17 +8,21 @@ that are not sent twice.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Delta_pb2 import Delta
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from websockets.asyncio.client import ClientConnection, connect
 
 PREFIX = "$$STREAMLIT_INTERNAL_KEY"
@@ -42,7 +46,8 @@ class Tab:
     """One tab. url: of the server, without a slash at the end.
 
     messages, bytes: that came; reruns: of the script or a part that came to their end; cut: that
-    another began before; errors: texts of error elements; components: key -> element.
+    another began before; releases: of its slider; errors: texts of error elements; components: key
+    -> element; widgets: Streamlit's own, key -> id; session: the server's name of this tab.
     """
 
     url: str
@@ -50,12 +55,16 @@ class Tab:
     messages: int = 0
     bytes: int = 0
     reruns: int = 0
+    releases: int = 0
     cut: int = 0
     errors: list[str] = field(default_factory=list)
     components: dict[str, Component] = field(default_factory=dict)
+    widgets: dict[str, str] = field(default_factory=dict)
+    session: str = ""
 
     def __post_init__(self) -> None:
         self._cache: dict[str, ForwardMsg] = {}
+        self._states: dict[str, WidgetState] = {}
         self._page = ""
         self._query = ""
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -87,6 +96,34 @@ class Tab:
 
     async def rerun(self, fragment: str = "", *, timer: bool = False, **trigger: Any) -> None:
         """Ask for the page, or the part of that id. trigger: id of a widget -> its JSON."""
+        message = self._rerun(fragment, timer=timer)
+        for id, value in trigger.items():
+            widget = message.rerun_script.widget_states.widgets.add()
+            widget.id = id
+            widget.json_trigger_value = json.dumps(value)
+        await self._socket.send(message.SerializeToString())
+
+    async def pick(self, key: str, value: str) -> None:
+        """Press one of a row of buttons."""
+        state = WidgetState(id=self.widgets[key])
+        state.string_array_value.data.append(value)
+        self._states[state.id] = state
+        await self.rerun()
+
+    async def upload(self, key: str, file: Path) -> None:
+        """Send a file as the uploader does, and tell the page that it is there."""
+        id = str(uuid.uuid4())
+        path = f"/_stcore/upload_file/{self.session}/{id}"
+        await asyncio.to_thread(send_file, self.url, path, file)
+        widget = WidgetState(id=self.widgets[key])
+        info = widget.file_uploader_state_value.uploaded_file_info.add()
+        info.name, info.size, info.file_id = file.name, file.stat().st_size, id
+        urls = info.file_urls
+        urls.file_id, urls.upload_url, urls.delete_url = id, path, path
+        self._states[widget.id] = widget
+        await self.rerun()
+
+    def _rerun(self, fragment: str = "", *, timer: bool = False) -> BackMsg:
         message = BackMsg()
         state = message.rerun_script
         state.query_string = self._query
@@ -96,11 +133,9 @@ class Tab:
         state.cached_message_hashes.extend(self._cache)
         state.context_info.url = f"{self.url}/"
         state.context_info.color_scheme = "light"
-        for id, value in trigger.items():
-            widget = state.widget_states.widgets.add()
-            widget.id = id
-            widget.json_trigger_value = json.dumps(value)
-        await self._socket.send(message.SerializeToString())
+        # A client sends the values of all its widgets with whatever it asks for.
+        state.widget_states.widgets.extend(self._states.values())
+        return message
 
     async def trigger(self, key: str, event: str, value: Any) -> None:
         """What `setTriggerValue` of a component does."""
@@ -139,6 +174,7 @@ class Tab:
                 self._draw(message.delta, seen)
             elif kind == "new_session":
                 self._page = message.new_session.page_script_hash
+                self.session = message.new_session.initialize.session_id
             elif kind == "page_info_changed":
                 self._query = message.page_info_changed.query_string
             elif kind == "auto_rerun":
@@ -167,13 +203,21 @@ class Tab:
                 self._wait(key, data["question"])
         elif kind == "alert" and element.alert.format == element.alert.ERROR:
             self.errors.append(element.alert.body)
+            self._note(element.alert.body, seen)
+        elif kind == "alert":
+            self._note(element.alert.body, seen)
+        elif kind in ("button_group", "file_uploader"):
+            id = getattr(element, str(kind)).id
+            self.widgets[id.split("-", 2)[2]] = id  # "$$ID-<hash>-<key>"
         elif kind == "exception":
             self.errors.append(element.exception.message)
         elif kind == "markdown":
-            text = element.markdown.body
-            for pair in [pair for pair in self._watchers if pair[0](text)]:
-                self._watchers.remove(pair)
-                seen.append(pair[1])
+            self._note(element.markdown.body, seen)
+
+    def _note(self, text: str, seen: list[asyncio.Future[float]]) -> None:
+        for pair in [pair for pair in self._watchers if pair[0](text)]:
+            self._watchers.remove(pair)
+            seen.append(pair[1])
 
     # ---------------------------------------------------------------- what a browser does by itself
 
@@ -208,6 +252,28 @@ class Tab:
             while await get(self.url, question, self.headers) != CHANGED:
                 pass
             await self.trigger(key, "changed", question)
+
+
+def send_file(url: str, path: str, file: Path) -> None:
+    """PUT a file as a form, with the token that Streamlit asks for. Raises RuntimeError."""
+    address = urlsplit(url)
+    link = http.client.HTTPConnection(str(address.hostname), address.port, timeout=120)
+    link.request("GET", "/_stcore/health")
+    answer = link.getresponse()
+    answer.read()
+    cookie = (answer.getheader("set-cookie") or "").split(";")[0]
+    token = cookie.partition("=")[2]
+    bound = uuid.uuid4().hex
+    start = f'--{bound}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n'
+    body = f"{start}\r\n".encode() + file.read_bytes() + f"\r\n--{bound}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={bound}"}
+    headers |= {"Cookie": cookie, "X-Xsrftoken": token.strip('"')}
+    link.request("PUT", path, body, headers)
+    answer = link.getresponse()
+    text = answer.read()
+    link.close()
+    if answer.status >= 300:
+        raise RuntimeError(f"the upload was answered with {answer.status}: {text[:200]!r}")
 
 
 async def get(url: str, path: str, headers: dict[str, str] | None = None) -> int:
