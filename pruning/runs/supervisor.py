@@ -70,8 +70,8 @@ NO_WORKER_STARTS = (
 @dataclass
 class Worker:
     """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing waits;
-    outcomes: a pipe on which it tells how jobs ended that it could not record itself; worked: it
-    has had a job.
+    outcomes: a pipe on which it tells how jobs ended that it could not record itself, heard: the
+    beginning of what it tells; worked: it has had a job.
     """
 
     process: subprocess.Popen[bytes]
@@ -80,6 +80,7 @@ class Worker:
     outcomes: int | None = None
     began: float = field(default_factory=time.monotonic)
     worked: bool = False
+    heard: bytes = b""
 
     @property
     def owner(self) -> str:
@@ -162,7 +163,6 @@ class WorkerPool:
 
     def _hear(self, worker: Worker) -> None:
         """Read what a worker has told of jobs that it could not record."""
-        text = b""
         while worker.outcomes is not None:
             try:
                 piece = os.read(worker.outcomes, 1 << 16)
@@ -171,8 +171,10 @@ class WorkerPool:
             if not piece:  # it has ended, and so has what it has to tell
                 os.close(worker.outcomes)
                 worker.outcomes = None
-            text += piece
-        self.unrecorded += [json.loads(line) for line in text.splitlines()]
+            worker.heard += piece
+        # A long recipe may come in two pieces, and the end of one that was killed never comes.
+        *lines, worker.heard = worker.heard.split(b"\n")
+        self.unrecorded += [json.loads(line) for line in lines]
 
     def _record_outcomes(self) -> None:
         """Record how jobs ended whose workers found no room for it. Raises DiskFull again."""

@@ -183,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     store = _opened(shutdown)
     if store is None:
         return 0
-    warm(store, args.kinds)
+    warm(store, shutdown, args.kinds)
     # Long studies go to the workers that take runs: one is always free for what pages wait for.
     queues = [*args.kinds, "long"] if "run" in args.kinds else args.kinds
     serve(store, shutdown, queues=queues, share=args.jobs, idle=args.idle, stamp=stamp)
@@ -344,14 +344,15 @@ def _unexpected(store: Store, job: Job, error: BaseException) -> str:
     )
 
 
-def warm(store: Store, kinds: list[str]) -> None:
+def warm(store: Store, shutdown: Shutdown, kinds: list[str]) -> None:
     """Import what jobs need, and do a small one: it takes seconds that nobody should wait for.
 
     Only the imports when somebody waits already: the job itself does the rest.
     """
     from pruning.runs import handlers
 
-    if not store.any_waiting(kinds):
+    over = shutdown.due() or shutdown.last  # whoever started this may have ended during the import
+    if not over and not store.any_waiting(kinds):
         handlers.warm_up(train="run" in kinds)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from e2e import served
+from faults.stage import processes_of, until
 from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
 
 PICTURES = Path(__file__).parent / "pictures"
@@ -31,6 +32,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
     running = served.serve(tmp_path_factory.mktemp("e2e") / "workspace")
     yield running
     running.end()
+    until(lambda: not processes_of(running.home), "nothing that it started is left running", 20)
 
 
 @pytest.fixture(scope="session")
