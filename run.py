@@ -34,6 +34,8 @@ SCRATCH = VENV / "unpacking"
 APP = ("requirements.txt",)
 ALL = ("requirements.txt", "requirements-dev.txt")
 OLDEST = (3, 11)
+PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
+SHORTEST = 8  # characters of a passphrase
 
 # Gigabytes: what the packages take, what must be free to begin, what downloading beside them may
 # take for a while, and that with pip's cache on top. On Linux PyTorch brings CUDA's libraries.
@@ -232,7 +234,13 @@ def app(words: List[str]) -> int:
     parser.add_argument("--port", type=int, default=8501, help=port_help)
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    passphrase_help = "what visitors must enter; $PRUNING_PASSPHRASE does the same, out of sight"
+    proxy_help = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
+    parser.add_argument("--passphrase", metavar="WORD", help=passphrase_help)
+    parser.add_argument("--behind-proxy", metavar="NAME", help=proxy_help)
     options = parser.parse_args(words)
+    passphrase = options.passphrase or os.environ.get(PASSPHRASE, "")
+    guard = guarded_by(options.host, passphrase, options.behind_proxy)
     ensure(APP)
     port = free_port(options.host, options.port)
     if port != options.port:
@@ -241,13 +249,47 @@ def app(words: List[str]) -> int:
     host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
     address = "http://%s:%d" % (host, port)
     print("Pruning Workbench at %s (Ctrl+C ends it)" % address, flush=True)
+    if guard:
+        print(guard, flush=True)
     command = [str(PYTHON), "-m", "streamlit", "run", "dashboard/app.py"]
     command += ["--server.headless", "true"]
     command += ["--server.address", options.host, "--server.port", str(port)]
-    server = subprocess.Popen(command, cwd=str(ROOT))
+    if options.behind_proxy or not is_loopback(options.host):
+        command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
+    env = {**os.environ, PASSPHRASE: passphrase}
+    server = subprocess.Popen(command, cwd=str(ROOT), env=env)
     if not options.no_browser and has_screen(dict(os.environ)):
         threading.Thread(target=open_browser, args=(address,), daemon=True).start()
     return wait_for(server)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def guarded_by(host: str, passphrase: str, proxy: Optional[str]) -> Optional[str]:
+    """What an address that others can reach means, in a sentence; None for this machine alone.
+
+    Stops where nobody would ask those others who they are.
+    """
+    if passphrase and len(passphrase) < SHORTEST:
+        raise Trouble("A passphrase of under %d characters is soon guessed." % SHORTEST)
+    if is_loopback(host) and not proxy:
+        return None
+    others = "Everybody who reaches this machine at %s" % host
+    if proxy:
+        return "%s is let in by %s; the workbench asks nobody itself." % (others, proxy)
+    if not passphrase:
+        raise Trouble(
+            "%s could read, start, stop and delete everything here. Give --passphrase WORD, which "
+            "visitors must enter, or --behind-proxy NAME if something in front of it asks who they "
+            "are." % others
+        )
+    return (
+        "%s and knows the passphrase can read, start, stop and delete everything here. What passes "
+        "is not encrypted: on a network that is not yours, put a proxy with TLS in front." % others
+    )
 
 
 def open_browser(address: str) -> None:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import os
+
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import jobs, refit, server, state
+from dashboard import access, jobs, refit, server, state
 from dashboard.components.fold import fold
 from dashboard.views import _frame
 
@@ -46,4 +48,8 @@ else:
     style = Middleware(server.StyleMiddleware, lengths=_frame.LENGTHS)
     changed = Middleware(server.ChangedMiddleware, states=jobs.states)
     scripts = Middleware(server.ScriptMiddleware)
-    app = st.App(__file__, middleware=[scripts, changed, redirect, style])
+    hosts = Middleware(access.HostMiddleware)
+    word = os.environ.get(access.PASSPHRASE, "")
+    passphrase = Middleware(access.PassphraseMiddleware, passphrase=word, secret=access.secret)
+    ours = [hosts, passphrase, scripts, changed, redirect, style]
+    app = st.App(__file__, middleware=ours)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
@@ -40,6 +41,40 @@ def default_workspace() -> Path:
 def _resolved(place: str, current: str) -> Path:
     """Asked for at every step of a page: each time it would ask the disk for every folder of it."""
     return Path(current, place).resolve()
+
+
+OTHERS = 0o007
+"""The rights of those who are neither the owner nor of his group."""
+
+
+def private_folder(folder: Path, holds: Path) -> None:
+    """Make a folder that its owner alone may enter; of one that is there, others no longer may.
+
+    holds: the file by which a folder is known as ours. One that holds only something else stays as
+    it is: it may be somebody's home.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if holds.exists() or not any(folder.iterdir()):
+        _close_to_others(folder)
+
+
+def private_file(file: Path) -> None:
+    """Make an empty file that its owner alone may read; one that is there loses others' rights.
+
+    What SQLite writes beside its file has the same rights.
+    """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        _close_to_others(file)
+
+
+def _close_to_others(path: Path) -> None:
+    # The group keeps what it has: some share a workspace on purpose. Somebody else's cannot be.
+    with suppress(OSError):
+        mode = path.stat().st_mode
+        if mode & OTHERS:
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from pruning.recipe import Recipe
 from pruning.runs import process_id
 from pruning.runs.cache_keys import complete
 from pruning.runs.schema import check_version, migrate
-from pruning.storage import default_workspace, is_full, whole
+from pruning.storage import default_workspace, is_full, private_file, private_folder, whole
 
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
@@ -133,7 +133,7 @@ class Store:
         self.writable = True
         self.damaged: dict[str, str] = {}
         with _readable_errors(self.file):
-            self.workspace.mkdir(parents=True, exist_ok=True)
+            private_folder(self.workspace, self.file)
             self.writable = _may_write(self.file)
             if _is_emptied(self.workspace):
                 raise Damaged(f"{self.file} is damaged (it is empty): {SET_IT_ASIDE}")
@@ -652,6 +652,7 @@ class Store:
         options["check_same_thread"] = False
         db: sqlite3.Connection
         if self.writable:
+            private_file(self.file)
             db = sqlite3.connect(self.file, **options)
             # With a write-ahead log pages read while a worker writes.
             db.execute("PRAGMA journal_mode = WAL")
