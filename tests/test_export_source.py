@@ -28,6 +28,7 @@ from pruning.structure.modules import build
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.shrink import shrink
 from tests.nets import NETS, Net, linear, net
+from tests.test_structure_kinds import made
 
 FRESH = """
 import importlib.util, sys
@@ -119,9 +120,9 @@ def test_written_networks_give_the_same_answers_where_only_torch_is(tmp_path: Pa
     assert len(done.stdout.split()) == 2 * len(works)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [*NETS, "regions", "rotary complex"])
 def test_every_kind_of_connection_is_written_out(name: str) -> None:
-    model, example = net(name)
+    model, example = net(name) if name in NETS else made(name)
     module = recorded(model, example, 0.5)
     written = source.write(module, example, name)  # which holds them to each other
     fresh = source.loaded(written)

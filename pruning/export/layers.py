@@ -17,13 +17,8 @@ from pruning.structure.capture import TRAINING_ONLY
 SIDES = ("kernel_size", "stride", "padding", "dilation", "output_padding", "output_size")
 """Arguments that one number gives for all sides."""
 
-OURS = {
-    wide_norms.WideLayerNorm: ("normalized_shape", "eps", "width"),
-    wide_norms.WideRMSNorm: ("normalized_shape", "eps", "width"),
-    wide_norms.WideGroupNorm: ("num_channels", "eps", "width"),
-    wide_norms.Attention: ("p",),
-}
-"""Classes that are written out beside the network, and what they are made with."""
+ATTRIBUTES = {"shape": "normalized_shape", "channels": "num_channels"}
+"""Arguments of our own classes that torch's have under another name."""
 
 literal = Spelling({}, "None").value
 
@@ -39,8 +34,9 @@ def layer(module: nn.Module) -> tuple[str, type[nn.Module] | None]:
     Raises NotWritten for a class that is not torch's.
     """
     kind = type(module)
-    if kind in OURS:
-        values = [literal(_plain(getattr(module, name))) for name in OURS[kind]]
+    if kind.__module__ == wide_norms.__name__:  # written out beside the network
+        names = [ATTRIBUTES.get(name, name) for name in signature(kind).parameters]
+        values = [literal(_plain(getattr(module, name))) for name in names]
         return f"{kind.__name__}({', '.join(values)}){_as_it_is(module)}", kind
     if kind.__name__ in TRAINING_ONLY:
         return _training_only(module)

@@ -38,11 +38,16 @@ POOL = ("x", "y", "z", "u", "v", "w")
 SIZES = ("n", "m", "k")
 """Variables of `forward`: of tensors, and of sizes."""
 
-RESERVED = names("""
-    self torch nn F math operator Tensor Sequence Path Any TIED load with_ties Model
-    Block DropPath Attention WideLayerNorm WideRMSNorm WideGroupNorm layer_norm rms_norm group_norm
-    var_mean var std
-""")
+WIDE = {
+    name: thing
+    for name, thing in vars(wide_norms).items()
+    if getattr(thing, "__module__", "") == wide_norms.__name__
+}
+"""Functions and classes of ours that a compact network may use, in the order they are defined."""
+
+OTHERS = names("self torch nn F math operator Tensor Sequence Path Any TIED load with_ties Model")
+RESERVED = (*OTHERS, "Block", "DropPath", *WIDE)
+"""Names that no variable of `forward` may have."""
 WIDTH = 100
 
 
@@ -403,21 +408,15 @@ class _Writer:
     def _classes(self) -> Iterator[str]:
         """The classes and functions of ours that the network uses, as they stand here."""
         calls = {node.target for node in self.graph.nodes if node.op == "call_function"}
-        ours: list[Any] = []
-        for function, kind in (
-            (wide_norms.layer_norm, wide_norms.WideLayerNorm),
-            (wide_norms.rms_norm, wide_norms.WideRMSNorm),
-            (wide_norms.group_norm, wide_norms.WideGroupNorm),
-        ):
-            if function in calls or kind in self.needs:
-                ours.append(function)
-            if kind in self.needs:
-                ours.append(kind)
-        # Each of these calls the one before it.
-        statistics = [wide_norms.var_mean, wide_norms.var, wide_norms.std]
-        called = [i for i, function in enumerate(statistics) if function in calls]
-        ours += statistics[: max(called, default=-1) + 1]
-        ours += [k for k in (wide_norms.Attention, parts.DropPath, parts.Block) if k in self.needs]
+        needed = {name for name, thing in WIDE.items() if thing in calls or thing in self.needs}
+        texts = {name: inspect.getsource(thing) for name, thing in WIDE.items()}
+        while True:  # what they use themselves, too
+            used = {name for name in WIDE for n in needed if re.search(rf"\b{name}\(", texts[n])}
+            if used <= needed:
+                break
+            needed |= used
+        ours: list[Any] = [thing for name, thing in WIDE.items() if name in needed]
+        ours += [kind for kind in (parts.DropPath, parts.Block) if kind in self.needs]
         for thing in ours:
             yield from inspect.getsource(thing).rstrip().splitlines()
             yield ""

@@ -132,10 +132,10 @@ class Spelling:
             return self._aten(node, target)
         if target is operator.getitem:
             return f"{self.value(node.args[0])}[{self.value(node.args[1])}]"
-        if target in wide_norms.FUNCTIONS:
-            return f"{target.__name__}({self.arguments(node.args, node.kwargs)})"
         name = str(getattr(target, "__name__", target))
         module = str(getattr(target, "__module__", ""))
+        if module == wide_norms.__name__:  # written out beside the network
+            return f"{name}({self.arguments(node.args, node.kwargs)})"
         if name == "_set_grad_enabled":
             return None
         if module == "_operator" and name in INFIX and len(node.args) == 2:

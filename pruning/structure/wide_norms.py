@@ -117,9 +117,6 @@ def std(
     return var(input, one, dims, correction, keepdim, removed).sqrt()
 
 
-FUNCTIONS = (layer_norm, rms_norm, group_norm, var_mean, var, std)
-
-
 class WideLayerNorm(nn.LayerNorm):
     """A LayerNorm that remembers how wide it was."""
 
