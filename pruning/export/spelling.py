@@ -77,6 +77,9 @@ INTERPOLATE = {
 }
 """Operation -> the mode that `F.interpolate` calls it."""
 
+FAMILIES = ("linalg", "fft", "special")
+"""Rooms of torch whose operations begin with their name."""
+
 LAST = 2**63 - 1
 """The end of a slice that has none."""
 
@@ -180,6 +183,10 @@ class Spelling:
             return self._infix(name, positional)
         if name in FUNCTIONAL:
             return f"F.{name}({self.arguments(positional, keywords)})"
+        for family in FAMILIES:  # torch.linalg.vector_norm
+            short = name.removeprefix(f"{family}_")
+            if short != name and hasattr(getattr(torch, family), short):
+                return f"torch.{family}.{short}({self.arguments(positional, keywords)})"
         first = target._schema.arguments[0] if target._schema.arguments else None
         method = first is not None and first.name == "self" and str(first.type) == "Tensor"
         if method and hasattr(Tensor, name) and isinstance(positional[0], Node):
