@@ -2,6 +2,7 @@
 """Set up and start the workbench. Standard library only.
 
     python3 run.py                     make .venv, install what is pinned, open the page
+    python3 run.py --model FILE.py:F   the same with a model of yours: what the function F returns
     python3 run.py test [pytest's own arguments]
     python3 run.py bench [NAME ...]    measure; without a name, everything in tests/bench
     python3 run.py faults [NAME ...]   kill processes, fill disks, break stores; what is outlived
@@ -238,10 +239,14 @@ def app(words: List[str]) -> int:
     proxy_help = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
     parser.add_argument("--passphrase", metavar="WORD", help=passphrase_help)
     parser.add_argument("--behind-proxy", metavar="NAME", help=proxy_help)
+    model_help = "a model of yours: my_file.py:build, my_package.my_file:build or hf:FOLDER; again "
+    model_help += "for more. Its code is run by everybody who can open the page"
+    parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model_help)
     options = parser.parse_args(words)
     passphrase = options.passphrase or os.environ.get(PASSPHRASE, "")
     guard = guarded_by(options.host, passphrase, options.behind_proxy)
     ensure(APP)
+    own = own_models(options.model)
     port = free_port(options.host, options.port)
     if port != options.port:
         print("Port %d is taken; using %d." % (options.port, port))
@@ -256,7 +261,7 @@ def app(words: List[str]) -> int:
     command += ["--server.address", options.host, "--server.port", str(port)]
     if options.behind_proxy or not is_loopback(options.host):
         command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
-    env = {**os.environ, PASSPHRASE: passphrase}
+    env = {**os.environ, PASSPHRASE: passphrase, **own}
     server = subprocess.Popen(command, cwd=str(ROOT), env=env)
     if not options.no_browser and has_screen(dict(os.environ)):
         threading.Thread(target=open_browser, args=(address,), daemon=True).start()
@@ -290,6 +295,19 @@ def guarded_by(host: str, passphrase: str, proxy: Optional[str]) -> Optional[str
         "%s and knows the passphrase can read, start, stop and delete everything here. What passes "
         "is not encrypted: on a network that is not yours, put a proxy with TLS in front." % others
     )
+
+
+def own_models(names: List[str]) -> Dict[str, str]:
+    """The variable that tells every process which models of somebody's own may be used."""
+    if not names:
+        return {}
+    command = [str(PYTHON), "-m", "pruning.runs.own_models", os.getcwd()]
+    asked = subprocess.run(
+        command + names, cwd=str(ROOT), check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    if asked.returncode:
+        raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    return {"PRUNING_MODELS": asked.stdout.decode("utf-8").strip()}
 
 
 def open_browser(address: str) -> None:

@@ -27,7 +27,7 @@ from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
 from pruning.events import Event, Finished, Halted, Point, Ticket
 from pruning.recipe import Recipe
-from pruning.runs import shipped
+from pruning.runs import own_models, shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
 from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, UNWATCHED, Job, Store
@@ -147,6 +147,7 @@ def _ensure(place: str) -> bool:
 
 def start(recipe: Recipe) -> str:
     """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago."""
+    own_models.check(recipe.model)
     ensure()
     return store().submit("run", recipe.to_dict(), within=MOMENT)
 
@@ -156,6 +157,7 @@ def start_once(recipe: Recipe) -> str:
     same = run_of(recipe)
     if same is not None:
         return same.id
+    own_models.check(recipe.model)
     ensure()
     # The key settles a race of two tabs.
     return store().submit("run", recipe.to_dict(), key=f"run:{recipe.id}")
@@ -171,6 +173,8 @@ def run_of(recipe: Recipe) -> Job | None:
 
 def start_set(recipes: Sequence[Recipe]) -> str:
     """Queue runs that belong together; the set's id."""
+    for recipe in recipes:
+        own_models.check(recipe.model)
     ensure()
     return store().submit_set([recipe.to_dict() for recipe in recipes], within=MOMENT)
 
@@ -599,6 +603,7 @@ def maps_of(recipe: Recipe) -> list[Job]:
 
 def _request(spec: dict[str, Any], priority: int = 0) -> Job:
     """The job with this spec; queued unless somebody requested it before."""
+    own_models.check(str(spec.get("model", "")))
     ids, key = _ids(), _key(spec)
     if key in ids:
         try:

@@ -20,6 +20,9 @@ from pruning.runs.results import Study
 from pruning.storage import default_workspace
 
 TORCHVISION = "torchvision:"
+TIMM = "timm:"
+CODE = "code:"
+HUGGING_FACE = "hf:"
 UPLOAD = "upload:"
 RUN = "run:"
 KINDS = ("conv", "depthwise", "linear", "attention")
@@ -60,7 +63,9 @@ def title(model: str) -> str:
         return _file_name(model, default_workspace())
     if model.startswith(RUN):
         return f"result of run {model.removeprefix(RUN)[:6]}"
-    return model.removeprefix(TORCHVISION)
+    if model.startswith(HUGGING_FACE):
+        return Path(model.removeprefix(HUGGING_FACE)).name or model
+    return model.removeprefix(TORCHVISION).removeprefix(TIMM).removeprefix(CODE)
 
 
 @lru_cache(maxsize=256)

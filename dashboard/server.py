@@ -20,6 +20,7 @@ from dashboard import example, jobs
 from dashboard.components import base, wait
 from pruning import formats
 from pruning.errors import StoreError
+from pruning.runs import own_models
 from pruning.storage import default_workspace
 
 Asgi = Callable[..., Awaitable[None]]
@@ -56,6 +57,8 @@ def _start() -> bool:
 def _open(place: str, begun: int) -> bool:
     """The workspace, with something in it. begun: another number once it was begun anew."""
     formats.sweep()
+    with suppress(StoreError):  # a worker that this server starts knows them anyway
+        own_models.keep(default_workspace())
     with suppress(StoreError):  # an empty one does as well
         example.ensure(jobs.store())
         jobs.store().jobs(limit=MOST_JOBS)  # rows that cannot be read are noted before a page opens

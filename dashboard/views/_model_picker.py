@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dashboard.views import _frame
 from pruning import formats
 from pruning.errors import FitsAnother, PruningError
 from pruning.formats.turns import Turn
+from pruning.runs import own_models
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 INPUTS = {
@@ -60,6 +63,9 @@ def use(model: str) -> None:
 
 def samples() -> None:
     with st.grid(min_column_width=250, border=True, vertical_alignment="top"):
+        for named in own_models.named():
+            with st.container(), _frame.guarded():
+                own(named)
         for name in sample_models.names():
             with st.container(), _frame.guarded():
                 sample(name)
@@ -84,6 +90,24 @@ def sample(name: str) -> None:
             st.badge("data by download", icon=":material/download:", color="gray", help=help)
 
 
+def own(named: own_models.OwnModel) -> None:
+    """A model that whoever started the server named: its numbers once a worker has built it."""
+    title = models.title(named.model)
+    st.markdown(f"**{words.plain(title)}**")
+    facts = models.facts(named.model)
+    if facts is None:
+        st.caption(f"A worker is building it: {words.plain(named.name)}.")
+    else:
+        size = f"{words.count(facts.weights)} weights · {words.size(facts.bytes)}"
+        accuracy = f"{words.percent(facts.accuracy)} · " if facts.accuracy else ""
+        st.markdown(words.glued(f"{accuracy}{size}"))
+    st.caption("A model of your own, named when this server was started.")
+    if state.recipe().model == named.model:
+        st.badge("current model", icon=":material/check:", color="blue")
+    else:
+        st.button("Use this model", key=f"choose-{named.model}", on_click=use, args=(named.model,))
+
+
 # ---------------------------------------------------------------- torchvision
 
 
@@ -104,6 +128,23 @@ def architectures() -> None:
             args=(f"{models.TORCHVISION}{name}",),
             type="primary",
         )
+    if not has_timm():
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        other = st.text_input("Or one of timm's", key="timm", placeholder="resnet10t", width=320)
+        st.button(
+            "Use this model",
+            key="choose-timm",
+            on_click=use,
+            args=(f"{models.TIMM}{other.strip()}",),
+            disabled=not other.strip(),
+        )
+
+
+@cache
+def has_timm() -> bool:
+    """Whether timm is installed. It is not imported here, which would import torch."""
+    return find_spec("timm") is not None
 
 
 # ---------------------------------------------------------------- your own weights

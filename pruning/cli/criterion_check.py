@@ -47,7 +47,7 @@ def execute(args: argparse.Namespace) -> None:
     from pruning.types import prunable
 
     options.use_threads(args.threads)
-    work = resolve(args.model)
+    work = resolve(options.model(args.model))
     # People leave out ".weight", which every layer's name ends in.
     full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
     check = Check(

@@ -7,17 +7,21 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pruning.cli import options, text
 from pruning.formats import accept
-from pruning.runs.resolve import resolve
+from pruning.formats.architecture import described
+from pruning.runs.resolve import resolve, split
+
+if TYPE_CHECKING:
+    from pruning.types import Workpiece
 
 HELP = "what a model costs: file, memory, time in two runtimes, energy; and how it answers"
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    model = "a sample model, or torchvision:<architecture>"
+    model = "a sample model, torchvision:<architecture>, my_file.py:build, hf:<folder>"
     sub.add_argument("--model", required=True, help=model)
     weights = "weights of the same architecture (safetensors, PyTorch), measured beside it"
     sub.add_argument("--weights", type=Path, metavar="FILE", help=weights)
@@ -29,9 +33,10 @@ def execute(args: argparse.Namespace) -> None:
     from pruning.measurement import finalize, take_snapshot, time_in_onnx
 
     options.use_threads(args.threads)
-    works = {"dense": resolve(args.model)}
+    model = options.model(args.model)
+    works = {"dense": resolve(model)}
     if args.weights:
-        works[args.weights.name] = _from_file(args.weights, args.model)
+        works[args.weights.name] = _from_file(args.weights, model, works["dense"])
     # All models in the same rounds, so that a machine that gets busy slows each of them alike.
     measured = finalize([take_snapshot(work) for work in works.values()])
     onnx = time_in_onnx(list(works.values()))
@@ -45,10 +50,13 @@ def execute(args: argparse.Namespace) -> None:
             print("\n".join([title, *text.lines(m)]))
 
 
-def _from_file(file: Path, model: str) -> Any:
+def _from_file(file: Path, model: str, dense: Workpiece) -> Workpiece:
     """A file's weights in the architecture, past the guard that all files from outside pass."""
-
+    # Of names that are listed the classes may be others than those of the model that is here.
+    listed = split(model)[0] in ("sample", "torchvision")
+    expected = None if listed else described(dense.model.state_dict())
     with TemporaryDirectory(prefix="pruning-measure-") as folder:
         # The copy is removed with the folder: weights that were only measured are not kept.
         workspace = Path(folder)
-        return resolve(accept(file, model, workspace).model, workspace)
+        upload = accept(file, model, workspace, expected=expected)
+        return resolve(upload.model, workspace)

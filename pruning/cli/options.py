@@ -10,6 +10,7 @@ from typing import Any
 
 from pruning.errors import RecipeError
 from pruning.ranges import Range
+from pruning.runs import own_models
 from pruning.storage import default_workspace
 
 AGAIN = "again for more"
@@ -23,6 +24,14 @@ def repeated(sub: argparse.ArgumentParser, flag: str, metavar: str, help: str = 
 
 def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: torch's own)") -> None:
     sub.add_argument("--threads", type=int, help=help)
+
+
+def model(text: str) -> str:
+    """What a recipe calls the model of a flag; code and folders that it names may be used then.
+
+    Raises RecipeError.
+    """
+    return own_models.name(text)
 
 
 def use_threads(count: int | None) -> None:

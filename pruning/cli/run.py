@@ -97,6 +97,9 @@ def _recipe(args: argparse.Namespace) -> Recipe:
         value = getattr(args, field.name)
         if value is not None:
             data[field.name] = options.pairs(value) if _is_dict(field) else value
+    # Of the flag alone: a recipe file may be somebody else's, and must not name code to be run.
+    if args.model is not None:
+        data["model"] = options.model(args.model)
     return Recipe.from_dict(data)
 
 

@@ -46,7 +46,7 @@ def execute(args: argparse.Namespace) -> None:
 
     # A name that is not there is said before a model is loaded, which may take a download.
     registry.entry("criterion", args.criterion)
-    work = resolve(args.model)
+    work = resolve(options.model(args.model))
     began = time.perf_counter()
     # Workers are threads of one processor each: torch's own would fight with them.
     options.use_threads(1)

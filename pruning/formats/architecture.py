@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cache
@@ -145,18 +145,19 @@ def _build(model: str) -> Expected:
     import sample_models
 
     if model in sample_models.names():
-        return _described(sample_models.build(model).state_dict())
+        return described(sample_models.build(model).state_dict())
     from sample_models import architectures
 
     name = model.removeprefix(sample_models.PREFIX)
-    expected = _described(architectures.outline(name).state_dict())
+    expected = described(architectures.outline(name).state_dict())
     # Another number of classes changes the shapes of its head, and of nothing else.
     other = architectures.outline(name, classes=ANOTHER).state_dict()
     head = (key for key, shape in expected.shapes.items() if tuple(other[key].shape) != shape)
     return replace(expected, head=frozenset(head))
 
 
-def _described(state: dict[str, Any]) -> Expected:
+def described(state: Mapping[str, Any]) -> Expected:
+    """What a state_dict holds."""
     # Whole numbers, which a file may not have as floats: BatchNorm's counters, indices.
     whole = (name for name, tensor in state.items() if not tensor.is_floating_point())
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

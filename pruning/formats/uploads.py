@@ -179,12 +179,14 @@ def accept(
     model: str,
     workspace: Path | None = None,
     filename: str | Sequence[str] = "",
+    expected: Expected | None = None,
 ) -> Upload:
     """Checks the file, matches it with an architecture, and keeps it.
 
     path: a file, all shards of one model, or a folder with either; model: a sample's or
     torchvision's name; filename: what the owner calls the file (or each of them), where `path` is a
-    spooled copy. Raises FileRefused in one sentence with the way out, FitsAnother where they fit
+    spooled copy; expected: what the architecture's state_dict holds, where its name is neither.
+    Raises FileRefused in one sentence with the way out, FitsAnother where they fit
     others; UnknownName for an unknown architecture.
     """
     paths = [Path(path)] if isinstance(path, str | Path) else list(path)
@@ -199,10 +201,10 @@ def accept(
         known = _load(folder.parent / id)
         if known is not None:
             return known
-        if not architecture.ready(model):
+        if expected is None and not architecture.ready(model):
             # A file without weights is refused before an architecture is built, which takes long.
             _raise_refusal(_ask(source, folder, {}))
-        expected = architecture.expected(model)
+        expected = expected or architecture.expected(model)
         answer = _ask(source, folder, _question(model, expected))
         _raise_refusal(answer)
         with guard.guarded(name):

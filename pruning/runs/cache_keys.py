@@ -6,9 +6,12 @@ import hashlib
 import json
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pruning.errors import PruningError
+from pruning.runs import own_models
 from pruning.storage import PACKAGE, SAMPLES, source_hash
 
 _PLAIN = re.compile(r"[\w.-]{1,100}")
@@ -29,6 +32,8 @@ def facts(model: str, workspace: Path) -> str:
 
 
 def _weights(model: str, workspace: Path) -> list[Path]:
+    if own_models.is_own(model):
+        return _own(model, workspace)
     kind, colon, id = model.rpartition(":")
     # Names come from outside: only plain ones, which a file can have, may become paths.
     if not _PLAIN.fullmatch(id):
@@ -39,6 +44,13 @@ def _weights(model: str, workspace: Path) -> list[Path]:
         return sorted(_hub().glob(f"{id}-*"))
     sample = SAMPLES / "weights" / f"{model}.safetensors"
     return [sample] if not colon and sample.is_file() else []
+
+
+def _own(model: str, workspace: Path) -> list[Path]:
+    """The files of a model that was named here; none of another, which is never looked at."""
+    with suppress(PruningError):
+        return own_models.files(own_models.known(model, workspace))
+    return []
 
 
 def _state(file: Path) -> str:
@@ -69,4 +81,6 @@ def stamp() -> int:
 
 
 def _sources() -> list[Path]:
-    return [*PACKAGE.rglob("*.py"), *SAMPLES.glob("*.py")]
+    # Code of one's own too: what it imported of an older version stays in the process.
+    own = [file for each in own_models.named() for file in own_models.files(each)]
+    return [*PACKAGE.rglob("*.py"), *SAMPLES.glob("*.py"), *own]

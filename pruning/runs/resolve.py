@@ -1,6 +1,7 @@
-"""From the name of a model to the model: a sample, a torchvision one, an upload, or a run's result.
+"""From the name of a model to the model.
 
-digits-cnn · torchvision:resnet18 · upload:<id> · run:<id>
+digits-cnn · torchvision:resnet18 · timm:resnet10t · upload:<id> · run:<id>, and what the starter
+named: code:my_file.py:build · hf:PATH
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pruning.errors import RecipeError, UnknownName, shown
 from pruning.formats import load_upload
 from pruning.recipe import Recipe
-from pruning.runs import cache_keys
+from pruning.runs import cache_keys, own_models
 from pruning.runs.results import RunResult, has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.storage import default_workspace
@@ -61,6 +62,12 @@ def resolve(
             work = _of_run(id, workspace, base)
         elif kind == "upload":
             work = _of_upload(id, workspace, base)
+        elif own_models.is_own(model):
+            work = _own(model, workspace)
+        elif kind == "timm":
+            from pruning.runs import hubs
+
+            work = hubs.timm(id)
         else:
             import sample_models
 
@@ -86,20 +93,30 @@ def describe(model: str, workspace: Path | None = None) -> dict[str, Any]:
         return {"kind": kind, "name": model, "recipe": job.spec, "result": finished}
     if kind == "upload":
         return {"kind": kind, "name": model, **_upload(id, workspace)}
-    if kind == "torchvision":
-        return {"kind": kind, "name": model, "architecture": id}
-    import sample_models
+    if kind == "sample":
+        import sample_models
 
-    return {"kind": kind, **dataclasses.asdict(sample_models.card(id))}
+        return {"kind": kind, **dataclasses.asdict(sample_models.card(id))}
+    own_models.check(model)
+    return {"kind": kind, "name": model, "architecture": id}
 
 
 def split(model: str) -> tuple[str, str]:
-    """("sample" | "torchvision" | "upload" | "run", the rest). UnknownName for another prefix."""
+    """("sample" | "torchvision" | "timm" | "upload" | "run" | "code" | "hf", the rest).
+
+    UnknownName for another prefix.
+    """
     kind, colon, rest = model.partition(":")
     if not colon:
         return "sample", model
-    if kind not in ("torchvision", "upload", "run"):
-        known = ("torchvision:<architecture>", "upload:<id>", "run:<id>")
+    if kind not in (*own_models.OTHERS, own_models.CODE, own_models.HUGGING_FACE):
+        known = (
+            "torchvision:<architecture>",
+            "timm:<architecture>",
+            "upload:<id>",
+            "run:<id>",
+            "hf:<folder>",
+        )
         raise UnknownName("source of models", kind, known)
     return kind, rest
 
@@ -119,6 +136,18 @@ def _has_data(model: str) -> bool:
     from sample_models.data import find
 
     return find(sample_models.card(model).data) is not None
+
+
+def _own(model: str, workspace: Path) -> Workpiece:
+    """A model that whoever started this workbench named, and nobody else's."""
+    own = own_models.known(model, workspace)
+    if own.function:
+        from pruning.runs import own_code
+
+        return own_code.load(own)
+    from pruning.runs import hubs
+
+    return hubs.hugging_face(own.path, own.name)
 
 
 def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:

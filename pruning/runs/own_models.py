@@ -1,0 +1,170 @@
+"""Models of one's own, named by whoever starts the server or the shell: never by an upload or link.
+
+    my_package.my_file:build · my_file.py:build     Python, which is run
+    hf:PATH                                         a Hugging Face directory, which is read
+
+A recipe calls them `code:my_file.py:build` and `hf:PATH`. The names lie in a variable that every
+process inherits, and in the workspace, since its workers may be older than this server. A name that
+is in neither is refused before anything of it is looked at. No torch here: pages ask too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruning.errors import RecipeError, shown
+from pruning.storage import write_json
+
+VARIABLE = "PRUNING_MODELS"
+"""A JSON list of [name, folder], as run.py writes it."""
+
+KEPT = "own_models.json"
+CODE, HUGGING_FACE = "code", "hf"
+OTHERS = ("torchvision", "upload", "run", "timm")
+MOST_FILES = 200
+
+NOT_NAMED = (
+    "{name} is {what} of somebody's own, and this workbench was not started with it: whoever "
+    "starts it can name it, with --model {name} behind `python3 run.py` or a verb of the shell."
+)
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A name as its owner typed it, and the folder that it was typed in."""
+
+    name: str
+    folder: Path
+
+    @property
+    def model(self) -> str:
+        """What a recipe calls it."""
+        return self.name if self.name.startswith(f"{HUGGING_FACE}:") else f"{CODE}:{self.name}"
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that is meant; of an installed package, where it would lie here."""
+        if self.model == self.name:
+            return self.folder / Path(self.name.partition(":")[2]).expanduser()
+        place = self.name.rpartition(":")[0]
+        if place.endswith(".py"):
+            return self.folder / Path(place).expanduser()
+        return self.folder.joinpath(*place.split(".")).with_suffix(".py")
+
+    @property
+    def function(self) -> str:
+        """The function of code; "" of a directory."""
+        return "" if self.model == self.name else self.name.rpartition(":")[2]
+
+
+def name(text: str, folder: Path | None = None) -> str:
+    """What a recipe calls a model that the starter of this process names.
+
+    text: any model's name; those of samples, torchvision and the like come back as they are.
+    folder: what relative paths begin in; None: the current one. Raises RecipeError.
+    """
+    kind, colon, rest = text.partition(":")
+    if (not colon and not text.endswith(".py")) or kind in OTHERS:
+        return text
+    own = OwnModel(text.removeprefix(f"{CODE}:"), (folder or Path.cwd()).resolve())
+    if kind == HUGGING_FACE:
+        if not rest or not own.path.is_dir():
+            raise RecipeError(f"{text} names no folder: give the one that config.json lies in.")
+    elif not own.function.isidentifier() or own.function.endswith(".py"):
+        raise RecipeError(
+            f"{text} names no function: add the one that builds the model, as in {text}:build."
+        )
+    elif own.name.rpartition(":")[0].endswith(".py") and not own.path.is_file():
+        raise RecipeError(f"There is no file {own.path}: check the path before {own.function}.")
+    _remember([*(other for other in named() if other.name != own.name), own])
+    return own.model
+
+
+def named() -> list[OwnModel]:
+    """Those that this process was started with, in their order."""
+    return _read(os.environ.get(VARIABLE, "[]"))
+
+
+def keep(workspace: Path) -> None:
+    """Write them into the workspace, for workers that run already. Raises StoreError."""
+    rows = [[own.name, str(own.folder)] for own in named()]
+    if rows or (workspace / KEPT).is_file():
+        write_json(workspace / KEPT, rows)
+
+
+def known(model: str, workspace: Path | None = None) -> OwnModel:
+    """The model of that name; RecipeError where nobody who may named it.
+
+    workspace: whose server may have named it; None: this process's own starter alone.
+    """
+    own = named()
+    if workspace is not None:
+        with suppress(OSError, ValueError):
+            own += _read((workspace / KEPT).read_text(encoding="utf-8"))
+    for each in own:
+        if each.model == model:
+            return each
+    kind, _, rest = model.partition(":")
+    what = "code" if kind == CODE else "a folder"
+    quoted = shown(rest if kind == CODE else model).strip("'\"")
+    raise RecipeError(NOT_NAMED.format(name=quoted, what=what))
+
+
+def is_own(model: str) -> bool:
+    return model.partition(":")[0] in (CODE, HUGGING_FACE)
+
+
+def check(model: str) -> None:
+    """RecipeError for a model of one's own that this process was not started with."""
+    if is_own(model):
+        known(model)
+
+
+def files(own: OwnModel) -> list[Path]:
+    """What a model is made of: its file with those beside it, or what a directory holds."""
+    folder = own.path if own.path.is_dir() else own.path.parent
+    patterns = ("*.py",) if own.function else ("*.json", "*.safetensors")
+    if not folder.is_dir():
+        return []
+    inside = sorted(file for pattern in patterns for file in folder.glob(pattern))
+    return [file for file in inside if file.is_file()][:MOST_FILES]
+
+
+def _read(text: str) -> list[OwnModel]:
+    """Raises nothing: what somebody else wrote there names no model."""
+    try:
+        return [OwnModel(str(name), Path(folder)) for name, folder in json.loads(text)]
+    except (ValueError, TypeError):
+        return []
+
+
+def _remember(own: list[OwnModel]) -> None:
+    os.environ[VARIABLE] = json.dumps([[each.name, str(each.folder)] for each in own])
+
+
+def main(words: list[str]) -> int:
+    """`python -m pruning.runs.own_models FOLDER MODEL...`: the variable's value for those models,
+    typed in that folder; 2 and one sentence where one of them is none.
+    """
+    folder, *models = words
+    try:
+        for model in models:
+            if not is_own(name(model, Path(folder))):
+                raise RecipeError(
+                    f"{model} names no code or folder: give my_file.py:build or hf:<folder>; other "
+                    "models are chosen on the page."
+                )
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(os.environ.get(VARIABLE, "[]"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
