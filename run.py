@@ -234,6 +234,8 @@ def app(words: List[str]) -> int:
     host_help = "127.0.0.1 (this machine only) unless you give another"
     parser.add_argument("--port", type=int, default=8501, help=port_help)
     parser.add_argument("--host", default="127.0.0.1", help=host_help)
+    data_help = "examples to offer: a folder or zip of images by class, an npz, a CSV; repeatable"
+    parser.add_argument("--data", action="append", default=[], metavar="PATH", help=data_help)
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     passphrase_help = "what visitors must enter; $PRUNING_PASSPHRASE does the same, out of sight"
     proxy_help = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
@@ -262,6 +264,8 @@ def app(words: List[str]) -> int:
     if options.behind_proxy or not is_loopback(options.host):
         command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
     env = {**os.environ, PASSPHRASE: passphrase, **own}
+    if options.data:
+        env["PRUNING_OFFERED_DATA"] = ",".join(read_data(path) for path in options.data)
     server = subprocess.Popen(command, cwd=str(ROOT), env=env)
     if not options.no_browser and has_screen(dict(os.environ)):
         threading.Thread(target=open_browser, args=(address,), daemon=True).start()
@@ -308,6 +312,16 @@ def own_models(names: List[str]) -> Dict[str, str]:
     if asked.returncode:
         raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
     return {"PRUNING_MODELS": asked.stdout.decode("utf-8").strip()}
+
+
+def read_data(path: str) -> str:
+    """Read a data set once, before the page opens; the id that it is kept under."""
+    print("Reading %s ..." % path, flush=True)
+    command = [str(PYTHON), "-m", "pruning", "data", str(Path(path).absolute()), "--json"]
+    done = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise Trouble("%s is not offered: the line above says why." % path)
+    return str(json.loads(done.stdout.decode("utf-8"))["id"])
 
 
 def open_browser(address: str) -> None:

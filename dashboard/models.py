@@ -13,6 +13,7 @@ from dashboard.components.strip import Block
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.events import Accuracy, Score
+from pruning.formats import datasets
 from pruning.recipe import Recipe
 from pruning.registry import Entry
 from pruning.runs.resolve import describe
@@ -58,7 +59,10 @@ def examples(model: str) -> int:
 
 
 def title(model: str) -> str:
-    """A model's name for people: of an upload, its file's."""
+    """A model's name for people: of an upload, its file's; with a data set, that one's too."""
+    model, data = datasets.parted(model)
+    if data is not None:
+        return f"{title(model)} on {_data_name(data, default_workspace())}"
     if model.startswith(UPLOAD):
         return _file_name(model, default_workspace())
     if model.startswith(RUN):
@@ -74,6 +78,14 @@ def _file_name(model: str, place: Path) -> str:
         return str(describe(model, place)["name"])
     except PruningError:  # of another workspace, or deleted
         return f"upload {model.removeprefix(UPLOAD)[:6]}"
+
+
+@lru_cache(maxsize=256)
+def _data_name(id: str, place: Path) -> str:
+    try:
+        return datasets.get(id, place).name
+    except PruningError:  # of another workspace, or deleted
+        return f"data set {id[:6]}"
 
 
 def facts(model: str) -> Facts | None:

@@ -328,11 +328,12 @@ class Upload:
 @dataclass(frozen=True)
 class Pending:
     """An upload that is not checked yet. spooled: one file, or all shards of one model; model: the
-    architecture to fill.
+    architecture to fill; target: of a data set for that model, the column to predict, else None.
     """
 
     spooled: tuple[Spooled, ...]
     model: str
+    target: str | None = None
 
 
 def pending() -> Pending | None:
@@ -361,6 +362,20 @@ def note_upload(upload: Upload) -> None:
     """Remember it, and let the next uploader start empty: its copy of the file leaves memory."""
     begin()
     session["upload"] = upload
+    session["uploads"] += 1
+    _forget_pending()
+
+
+def last_data() -> Upload | None:
+    """The last data set that somebody brought."""
+    begin()
+    return session["data_upload"]
+
+
+def note_data(upload: Upload) -> None:
+    """As `note_upload`, of a data set."""
+    begin()
+    session["data_upload"] = upload
     session["uploads"] += 1
     _forget_pending()
 
@@ -561,7 +576,7 @@ def begin() -> None:
     """Fill what a new tab starts with: HOME, nothing to undo."""
     if "recipe" not in session:
         session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
-        session.update(warnings=[], expected=set(), upload=None, uploads=0)
+        session.update(warnings=[], expected=set(), upload=None, uploads=0, data_upload=None)
         session.update(written={}, written_before={})
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from pruning.collect import collected
 from pruning.errors import DataError, ModelError, NotFinite, NothingToPrune
 from pruning.tasks import ACCURACY, Metric
 
@@ -78,6 +79,21 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
         yield from zip(split(self.x, self.batch), torch.split(self.y, self.batch), strict=True)
+
+    @classmethod
+    def of(cls, source: Any, batch: int | None = None) -> Batches:
+        """A `DataLoader`'s or `Dataset`'s examples, read once; batches and pairs as they are.
+
+        source: gives (input, target), (first input, second input, ..., target) or a dictionary
+        whose targets are called labels, label, targets, target or y; or is (inputs, targets) as
+        tensors or arrays. batch: examples a batch, None: the loader's own, else 128.
+        What takes more than half of the memory that is free is a file in the temporary folder,
+        mapped. Raises DataError for anything else.
+        """
+        if isinstance(source, cls):
+            return source if batch is None else replace(source, batch=batch)
+        x, y, own = collected(source)
+        return cls(x, y, batch or own or 128)
 
     @property
     def examples(self) -> int:
@@ -170,7 +186,8 @@ class Workpiece:
     """A model and, where there is any, the data to train and judge it by.
 
     Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen
-    on `validation`, results reported on `test`. example: one input batch, for tracing and timing.
+    on `validation`, results reported on `test`; each may be a `DataLoader`, a `Dataset` or (inputs,
+    targets), which are read once (`Batches.of`). example: one input batch, for tracing and timing.
     dense, masks: of a model that was pruned before, what it was then and what was kept; a run holds
     those masks from its start and compares with that dense model. None: `model` itself is dense.
     augment: what training inputs were put through, so that fine-tuning can do the same.
@@ -192,6 +209,12 @@ class Workpiece:
     augment: Augment | None = None
     metric: Metric = ACCURACY
     outputs: Outputs | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation", "test"):
+            data = getattr(self, name)
+            if data is not None and not isinstance(data, Batches):
+                object.__setattr__(self, name, Batches.of(data))
 
     @property
     def reference(self) -> Workpiece:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import UnknownName
 from sample_models.cards import CARDS, Card, card
-from sample_models.catalogue import ARCHITECTURES, DATASETS, SAMPLES, Dataset
+from sample_models.catalogue import ARCHITECTURES, DATASETS, SAMPLES, Dataset, dataset, sample
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "fetch",
     "load",
     "names",
+    "normalisation",
     "torchvision_names",
 ]
 
@@ -43,6 +44,12 @@ def names() -> list[str]:
 def datasets() -> list[dict[str, Any]]:
     """The data sets, described in plain data (the fields of `Dataset`)."""
     return [dataclasses.asdict(data) for data in DATASETS.values()]
+
+
+def normalisation(name: str) -> tuple[float, float]:
+    """Mean and deviation that a sample model's inputs, in [0, 1], have taken away. UnknownName."""
+    data = dataset(sample(name).dataset)
+    return data.mean, data.std
 
 
 def torchvision_names() -> list[str]:

@@ -29,7 +29,7 @@ OURS = ("pruning", "sample_models", "dashboard")
 # rooms of one line are neighbours and do not know each other.
 ROOMS = (
     ("errors",),
-    ("ranges", "tasks"),
+    ("ranges", "tasks", "collect"),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
     ("events",),
@@ -60,6 +60,8 @@ HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "timm"}
 # Imports inside functions that keep something else out than torch, and what.
 DEFERRED_FOR_ANOTHER_REASON = {
     "pruning.formats.reader_process": "its limits are set before anything else of ours is loaded",
+    "pruning.formats.datasets.reader_process": "likewise",
+    "pruning.formats.datasets.source": "pandas takes as much time and memory as pictures need",
 }
 
 

@@ -18,7 +18,7 @@ import pytest
 import streamlit as st
 from pages import opened
 
-from dashboard.views import _model_picker
+from dashboard.views import _model_picker, _uploading
 from pruning import formats
 from pruning.errors import FileRefused
 from pruning.formats import architecture, limits, sandbox
@@ -220,12 +220,12 @@ def test_a_judged_file_leaves_streamlits_memory(home: Path, monkeypatch) -> None
 
     record = UploadedFileRec("1", "a.pt", "", b"x" * 1000)
     Context.uploaded_file_mgr.add_file("tab", record)
-    monkeypatch.setattr(_model_picker, "get_script_run_ctx", Context)
+    monkeypatch.setattr(_uploading, "get_script_run_ctx", Context)
     file = UploadedFile(record, None)  # type: ignore[arg-type]
-    _model_picker.drop(file)
+    _uploading.drop(file)
     assert file.closed
     assert Context.uploaded_file_mgr.get_files("tab", ["1"]) == []
-    _model_picker.drop(file)  # it may have been dropped before it was refused
+    _uploading.drop(file)  # it may have been dropped before it was refused
 
 
 def test_what_a_killed_process_left_is_swept(home: Path, tmp_path: Path, monkeypatch) -> None:

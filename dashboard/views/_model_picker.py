@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 import sample_models
 from dashboard import models, refit, state, words
-from dashboard.views import _frame
+from dashboard.views import _data_picker, _frame, _uploading
 from pruning import formats
 from pruning.errors import FitsAnother, PruningError
-from pruning.formats.turns import Turn
 from pruning.runs import own_models
 
 PICTURES = Path(__file__).parents[1] / "pictures"
@@ -31,16 +28,15 @@ INPUTS = {
 """Data set -> a picture of some of its inputs."""
 
 FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt"]
-LARGEST_UPLOAD = 600  # MB: torchvision's VGG-19 is 575, and until it is checked it lies in memory
-LOOK = 1.0  # seconds between two looks at the queue
 MOST_OFFERED = 3  # architectures that weights fit as well as the one that was chosen
 SAMPLES, ARCHITECTURES, UPLOAD = "Samples", "torchvision", "Your own weights"
+DATA = "Your own data"
 
 
 def choose() -> None:
     source = st.segmented_control(
         "Where from",
-        (SAMPLES, ARCHITECTURES, UPLOAD),
+        (SAMPLES, ARCHITECTURES, UPLOAD, DATA),
         default=SAMPLES,
         required=True,
         key="way",
@@ -50,6 +46,8 @@ def choose() -> None:
         architectures()
     elif source == UPLOAD:
         own_weights()
+    elif source == DATA:
+        _data_picker.choose()
     else:
         samples()
 
@@ -177,12 +175,12 @@ def own_weights() -> None:
             accept_multiple_files=True,
             # A new key is a new, empty uploader: the copy of the last file in memory is freed.
             key=f"own-{state.upload_count()}",
-            max_upload_size=LARGEST_UPLOAD,
+            max_upload_size=_uploading.LARGEST,
         )
     if files:
         take(files, str(architecture))
     pending = state.pending()
-    if pending is not None:
+    if pending is not None and pending.target is None:
         go_on(pending)
     report()
 
@@ -197,12 +195,12 @@ def take(files: Sequence[Any], model: str) -> None:
     try:
         for file in files:
             spooled.append(formats.Spooled(file.getbuffer(), file.name))
-            drop(file)
+            _uploading.drop(file)
     except PruningError as error:  # there is no room for it
         for copy in spooled:
             copy.remove()
         for file in files:
-            drop(file)
+            _uploading.drop(file)
         state.note_upload(state.Upload(files[0].name, None, str(error)))
     else:
         state.set_pending(state.Pending(tuple(spooled), model))
@@ -217,29 +215,10 @@ def go_on(pending: state.Pending) -> None:
     paths = [copy.path for copy in pending.spooled]
     names = [copy.name for copy in pending.spooled]
     with formats.turn(pending.spooled[0].arrived) as turn:
-        await_turn(turn, names[0])
+        _uploading.await_turn(turn, names[0])
         with st.spinner(f"Checking {words.plain(names[0])} in a process of its own."):
             judge(paths, names, pending.model)
     st.rerun()
-
-
-def drop(file: Any) -> None:
-    """Let the server's memory have an upload's bytes back: Streamlit keeps them with the tab."""
-    file.close()
-    context = get_script_run_ctx()
-    if context is not None and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
-        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
-
-
-def await_turn(turn: Turn, name: str) -> None:
-    """Show its place in the queue until it is its turn. A tab that is closed gives up its place."""
-    line = st.empty()
-    while turn.place:
-        others = words.plural(turn.place, "file")
-        text = f"{name} waits for its turn: {others} to be checked before it."
-        line.caption(words.plain(text))
-        turn.wait(LOOK)
-    line.empty()
 
 
 def judge(paths: Sequence[Path], names: Sequence[str], model: str) -> None:

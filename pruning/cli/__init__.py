@@ -2,7 +2,7 @@
 
 list: techniques, models and data sets; run: prune and fine-tune; sensitivity: which layers can be
 pruned; check: whether a criterion orders units by their loss change; measure: what a model costs;
-inspect: what is in a weights file; export: a result taken home.
+inspect: what is in a weights file; data: what is in a data set; export: a result taken home.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pruning.cli import criterion_check, export, inspect, list_, measure, run, sensitivity
+from pruning.cli import criterion_check, data, export, inspect, list_, measure, run, sensitivity
 from pruning.errors import PruningError
 
 VERBS = {
@@ -20,6 +20,7 @@ VERBS = {
     "check": criterion_check,
     "measure": measure,
     "inspect": inspect,
+    "data": data,
     "export": export,
 }
 """Each module has HELP, arguments(parser) and execute(args)."""

@@ -17,6 +17,7 @@ HELP = "criterion check: scores against the loss change when a unit is left out"
 
 def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", required=True)
+    options.data(sub)
     every = "again for more (default: every layer that has such units)"
     options.repeated(sub, "--layer", "LAYER", every)
     usual = ["magnitude", "taylor", "random"]
@@ -47,7 +48,7 @@ def execute(args: argparse.Namespace) -> None:
     from pruning.types import prunable
 
     options.use_threads(args.threads)
-    work = resolve(options.model(args.model))
+    work = resolve(options.with_data(options.model(args.model), args))
     # People leave out ".weight", which every layer's name ends in.
     full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
     check = Check(

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pruning.cli import options, text
-from pruning.formats import accept
+from pruning.formats import accept, datasets
 from pruning.formats.architecture import described
-from pruning.runs.resolve import resolve, split
+from pruning.runs.resolve import on_data, resolve, split
 
 if TYPE_CHECKING:
     from pruning.types import Workpiece
@@ -23,6 +23,7 @@ HELP = "what a model costs: file, memory, time in two runtimes, energy; and how 
 def arguments(sub: argparse.ArgumentParser) -> None:
     model = "a sample model, torchvision:<architecture>, my_file.py:build, hf:<folder>"
     sub.add_argument("--model", required=True, help=model)
+    options.data(sub)
     weights = "weights of the same architecture (safetensors, PyTorch), measured beside it"
     sub.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     options.threads(sub)
@@ -33,7 +34,7 @@ def execute(args: argparse.Namespace) -> None:
     from pruning.measurement import finalize, take_snapshot, time_in_onnx
 
     options.use_threads(args.threads)
-    model = options.model(args.model)
+    model = options.with_data(options.model(args.model), args)
     works = {"dense": resolve(model)}
     if args.weights:
         works[args.weights.name] = _from_file(args.weights, model, works["dense"])
@@ -58,5 +59,8 @@ def _from_file(file: Path, model: str, dense: Workpiece) -> Workpiece:
     with TemporaryDirectory(prefix="pruning-measure-") as folder:
         # The copy is removed with the folder: weights that were only measured are not kept.
         workspace = Path(folder)
-        upload = accept(file, model, workspace, expected=expected)
-        return resolve(upload.model, workspace)
+        own, data = datasets.parted(model)
+        upload = accept(file, own, workspace, expected=expected)
+        measured = resolve(upload.model, workspace)
+        # Its data set is kept where the others are.
+        return measured if data is None else on_data(measured, own, data)

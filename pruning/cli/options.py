@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pruning.errors import RecipeError
+from pruning.formats import datasets
 from pruning.ranges import Range
 from pruning.runs import own_models
 from pruning.storage import default_workspace
 
 AGAIN = "again for more"
 THREADS = Range(1, 1024)
+SETTINGS = [field.name for field in fields(datasets.Settings)]
 
 
 def repeated(sub: argparse.ArgumentParser, flag: str, metavar: str, help: str = AGAIN) -> None:
@@ -31,7 +34,36 @@ def model(text: str) -> str:
 
     Raises RecipeError.
     """
-    return own_models.name(text)
+    own, kept = datasets.parted(text)
+    return datasets.joined(own_models.name(own), kept)
+
+
+def data(sub: argparse.ArgumentParser) -> None:
+    """Flags for a data set of one's own, in place of the model's."""
+    path = "a folder or zip of images by class, an npz, a CSV, MNIST's idx files; or data:<id>"
+    sub.add_argument("--data", metavar="PATH", help=path)
+    settings = f"of the data set, again for more: {', '.join(SETTINGS)}"
+    repeated(sub, "--data-settings", "NAME=VALUE", settings)
+
+
+def with_data(model: str, args: argparse.Namespace) -> str:
+    """The model's name with the data set that was asked for, which is read and kept.
+
+    Raises FileRefused, RecipeError.
+    """
+    settings = pairs(args.data_settings)
+    own, kept = datasets.parted(model)
+    if not args.data and not settings:
+        return model
+    if args.data and not args.data.startswith("data:"):
+        read = datasets.accept(args.data, settings=datasets.Settings.of(settings), named=True)
+        return datasets.joined(own, read.id)
+    id = args.data.removeprefix("data:") if args.data else kept
+    if id is None:
+        raise RecipeError("--data-settings are of a data set: name one with --data PATH.")
+    known = datasets.get(id).settings
+    changed = datasets.Settings.of({**asdict(known), **settings})
+    return datasets.joined(own, datasets.adjusted(id, changed).id)
 
 
 def use_threads(count: int | None) -> None:

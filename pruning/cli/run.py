@@ -24,6 +24,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Recipe):
         _flag(sub, field)
     options.threads(sub, "CPU threads (default: torch's choice; numbers repeat at the same count)")
+    options.data(sub)
     saved = "write the pruned weights as safetensors"
     sub.add_argument("--save", type=Path, metavar="FILE", help=saved)
     compact = "write the compact model's weights (safetensors), and its source beside them (.py)"
@@ -64,6 +65,7 @@ def execute(args: argparse.Namespace) -> None:
             "No model is named: add --model digits-mlp "
             "(`python -m pruning list models` shows them all)."
         )
+    recipe = dataclasses.replace(recipe, model=options.with_data(recipe.model, args))
     # torch takes seconds to load: what is wrong with the flags is said before.
     from pruning import pipeline
 

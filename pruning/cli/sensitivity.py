@@ -20,6 +20,7 @@ HELP = "which layers can be pruned: each alone, at every ratio; the last line su
 def arguments(sub: argparse.ArgumentParser) -> None:
     default = "default %(default)s"
     sub.add_argument("--model", required=True)
+    options.data(sub)
     sub.add_argument("--criterion", default="magnitude", help=default)
     options.repeated(sub, "--options", "NAME=VALUE", "of the criterion; again for more")
     sub.add_argument("--granularity", default="weight", help=default)
@@ -46,7 +47,7 @@ def execute(args: argparse.Namespace) -> None:
 
     # A name that is not there is said before a model is loaded, which may take a download.
     registry.entry("criterion", args.criterion)
-    work = resolve(options.model(args.model))
+    work = resolve(options.with_data(options.model(args.model), args))
     began = time.perf_counter()
     # Workers are threads of one processor each: torch's own would fight with them.
     options.use_threads(1)

@@ -56,11 +56,11 @@ ALLOW, REFUSE = 0x7FFF0000, 0x00050001
 """Of classic BPF; REFUSE is "not permitted"."""
 
 
-def confine(writable: Path) -> list[str]:
+def confine(writable: Path, readable: Iterable[Path] = ()) -> list[str]:
     """Confine this process, which must have one thread; what that took from it, for tests.
 
-    It may read Python and its packages, and read and write in `writable`. Files that it has open
-    stay open.
+    It may read Python and its packages and what is `readable`, and read and write in `writable`.
+    Files that it has open stay open.
     """
     if not sys.platform.startswith("linux"):
         return []
@@ -68,14 +68,14 @@ def confine(writable: Path) -> list[str]:
     taken = []
     if libc.unshare(NEW_USER | NEW_NETWORK) == 0:
         taken.append("network")
-    if _restrict_files(libc, writable):
+    if _restrict_files(libc, writable, readable):
         taken.append("files")
     if _restrict_calls(libc):
         taken.append("processes")
     return taken
 
 
-def _restrict_files(libc: ctypes.CDLL, writable: Path) -> bool:
+def _restrict_files(libc: ctypes.CDLL, writable: Path, readable: Iterable[Path]) -> bool:
     version = libc.syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ABI_QUESTION)
     if version < 1 or libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         return False
@@ -90,7 +90,7 @@ def _restrict_files(libc: ctypes.CDLL, writable: Path) -> bool:
         return False
     try:
         _allow(libc, ruleset, [writable], files)
-        _allow(libc, ruleset, _pythons_own(), READ)
+        _allow(libc, ruleset, [*_pythons_own(), *readable], READ)
         return bool(libc.syscall(RESTRICT_SELF, ruleset, 0) == 0)
     finally:
         os.close(ruleset)

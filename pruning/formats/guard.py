@@ -11,10 +11,9 @@ from pruning.formats import checkpoint, limits, magic, safe
 from pruning.formats.types import Contents, file_name
 from pruning.storage import is_full
 
-OUT_OF_MEMORY = (
-    f"needs more than the {limits.MEMORY >> 20:,} MiB of memory that reading may take: "
-    "save only the model's state_dict()."
-)
+TOO_MUCH_MEMORY = f"needs more than the {limits.MEMORY >> 20:,} MiB of memory that reading may take"
+LESS = "save only the model's state_dict()"
+OUT_OF_MEMORY = f"{TOO_MUCH_MEMORY}: {LESS}."
 DISK_FULL = "could not be kept, because the disk is full: free some space and try again."
 TOO_LARGE = (
     f"is larger than the {limits.LARGEST >> 20:,} MiB that are read: "
@@ -23,14 +22,17 @@ TOO_LARGE = (
 
 
 @contextmanager
-def guarded(name: str) -> Iterator[None]:
-    """Whatever fails inside becomes a FileRefused that begins with the file's name."""
+def guarded(name: str, less: str = LESS) -> Iterator[None]:
+    """Whatever fails inside becomes a FileRefused that begins with the file's name.
+
+    less: what to do where memory does not do.
+    """
     try:
         yield
     except FileRefused as refused:
         reason = str(refused)
     except MemoryError:
-        reason = OUT_OF_MEMORY
+        reason = f"{TOO_MUCH_MEMORY}: {less}."
     except OSError as error:
         if is_full(error):
             reason = DISK_FULL

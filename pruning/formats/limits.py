@@ -19,3 +19,13 @@ FILES = 64  # that the reading process may have open: imports need a handful
 READERS = 2  # reading processes of a server at a time: each may take MEMORY and a processor
 WALL = 90.0  # seconds until the reading process is killed
 REPORT = 16 * MIB  # bytes of the reading process's answer
+
+# Of data sets. What somebody uploads, and what whoever starts the server names on its disk.
+ONE_PICTURE = 64 * MIB  # bytes of a picture's file
+PIXELS = 64_000_000  # of a picture: a camera's largest; a bomb has billions
+SIDE = 224  # pixels a side that pictures of different sizes are kept at, at most
+PICTURES = 2_000_000
+COLUMNS = 10_000  # of a table
+CLASSES = 10_000
+UPLOADED = (4096 * MIB, 120)  # bytes written at most, seconds of processor time
+NAMED = (256 * 1024 * MIB, 4 * 3600)

@@ -29,20 +29,24 @@ if TYPE_CHECKING:
     from pruning.formats.match import Match
 
 
-def bind() -> None:
+def bind(
+    wall: float = limits.WALL, cpu: int = limits.CPU, written: int = 4 * limits.LARGEST
+) -> None:
     """Limits on this process: memory, processor time, time on the clock, what it may write, how
     many files it may have open; and it starts no other.
+
+    wall, cpu: seconds; written: bytes.
     """
     # Later than the parent's own clock, which is all there is where a system has no limits.
     if hasattr(signal, "alarm"):
-        signal.alarm(int(limits.WALL) + 5)
+        signal.alarm(int(wall) + 5)
     with contextlib.suppress(ImportError):
         import resource
 
         bounds = {
             resource.RLIMIT_AS: limits.MEMORY,
-            resource.RLIMIT_CPU: limits.CPU,
-            resource.RLIMIT_FSIZE: 4 * limits.LARGEST,
+            resource.RLIMIT_CPU: cpu,
+            resource.RLIMIT_FSIZE: written,
             resource.RLIMIT_CORE: 0,
             resource.RLIMIT_NOFILE: limits.FILES,
             resource.RLIMIT_NPROC: 0,

@@ -41,29 +41,36 @@ def opened(path: Path, name: str) -> BinaryIO:
     raise AssertionError("guarded either returns or raises")
 
 
-def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> dict[str, Any]:
+def ask(
+    file: BinaryIO,
+    name: str,
+    folder: Path,
+    question: dict[str, Any],
+    *,
+    module: str = "pruning.formats.reader_process",
+    wall: float = limits.WALL,
+    less: str = guard.LESS,
+) -> dict[str, Any]:
     """The reading process's answer about `file`; its output, if any, lies in `folder`.
 
-    See reader_process.py for the question and the answer.
+    See reader_process.py for the question and the answer. module: that is run in the process;
+    wall: seconds that it may take; less: what to do where that is too little.
     """
     with guard.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
         # A process of its own: what a hostile file does to its memory ends with it.
-        reader = [sys.executable, "-m", "pruning.formats.reader_process"]
-        code = _run([*reader, str(folder.resolve()), file_name(name)], file)
+        reader = [sys.executable, "-m", module]
+        code = _run([*reader, str(folder.resolve()), file_name(name)], file, wall)
         if code is None or code in OVERTIME:
-            raise FileRefused(
-                f"took longer to read than the {limits.WALL:.0f} seconds it may: "
-                "save only the model's state_dict()."
-            )
+            raise FileRefused(f"took longer to read than the {wall:,.0f} seconds it may: {less}.")
         if code in (errno.ENOSPC, errno.EDQUOT):
             raise FileRefused(guard.DISK_FULL)
-        return _answer(folder / "answer.json")
+        return _answer(folder / "answer.json", less)
     raise AssertionError("guarded either returns or raises")
 
 
-def _run(command: list[str], file: BinaryIO) -> int | None:
+def _run(command: list[str], file: BinaryIO, wall: float) -> int | None:
     """The process's exit code, None when its time was over.
 
     It sees the file and the project, and of our environment only what a process needs to start.
@@ -79,7 +86,7 @@ def _run(command: list[str], file: BinaryIO) -> int | None:
         start_new_session=True,
     )
     try:
-        return process.wait(limits.WALL)
+        return process.wait(wall)
     except subprocess.TimeoutExpired:
         return None
     finally:
@@ -98,12 +105,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _answer(path: Path) -> dict[str, Any]:
+def _answer(path: Path, less: str) -> dict[str, Any]:
     # No answer: it was killed, most likely for its memory.
     if not path.is_file():
-        raise FileRefused(guard.OUT_OF_MEMORY)
+        raise FileRefused(f"{guard.TOO_MUCH_MEMORY}: {less}.")
     if path.stat().st_size > limits.REPORT:
-        raise FileRefused("describes too much to list: save only the model's state_dict().")
+        raise FileRefused(f"describes too much to list: {less}.")
     answer = json.loads(path.read_bytes())
     if not isinstance(answer, dict):
         raise TypeError("an answer is a table")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import PruningError
+from pruning.formats.datasets.types import parted
 from pruning.runs import own_models
 from pruning.storage import PACKAGE, SAMPLES, source_hash
 
@@ -27,8 +28,12 @@ def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
 
 def facts(model: str, workspace: Path) -> str:
     """A cheap fingerprint of what a model's name stands for on this machine: weights and data."""
-    files = [_state(file) for file in _weights(model, workspace)]
-    return ";".join(files + _data())
+    model, data = parted(model)
+    files = _weights(model, workspace)
+    if data is not None and _PLAIN.fullmatch(data):
+        # Its settings, and its numbers: another folder's where the settings were changed.
+        files += sorted((workspace / "datasets" / data).glob("*.json"))
+    return ";".join([_state(file) for file in files] + _data())
 
 
 def _weights(model: str, workspace: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruning.errors import RecipeError, shown
+from pruning.formats.datasets.types import parted
 from pruning.storage import write_json
 
 VARIABLE = "PRUNING_MODELS"
@@ -102,6 +103,7 @@ def known(model: str, workspace: Path | None = None) -> OwnModel:
 
     workspace: whose server may have named it; None: this process's own starter alone.
     """
+    model, _ = parted(model)
     own = named()
     if workspace is not None:
         with suppress(OSError, ValueError):

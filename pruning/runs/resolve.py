@@ -1,7 +1,8 @@
 """From the name of a model to the model.
 
 digits-cnn · torchvision:resnet18 · timm:resnet10t · upload:<id> · run:<id>, and what the starter
-named: code:my_file.py:build · hf:PATH
+named: code:my_file.py:build · hf:PATH; each also with a data set that somebody brought:
+digits-cnn@data:<id>
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError, UnknownName, shown
-from pruning.formats import load_upload
+from pruning.formats import datasets, load_upload
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys, own_models
 from pruning.runs.results import RunResult, has_result, load_run
@@ -25,6 +26,7 @@ from pruning.runs.store import Job, Store
 from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
+    from pruning.formats.datasets.batches import Scale
     from pruning.types import Workpiece
 
 LONGEST_ID = 64
@@ -57,8 +59,14 @@ def resolve(
     if key not in _cache:
         # Uploads and runs are new weights in a model that has a name itself.
         base = partial(resolve, workspace=workspace, fetch=fetch, progress=progress)
-        kind, id = split(model)
-        if kind == "run":
+        own, data = datasets.parted(model)
+        kind, id = split(own)
+        if data is not None:
+            # Its own data need not be fetched.
+            own_data = partial(resolve, workspace=workspace, fetch=False, progress=progress)
+            datasets.get(data, workspace)  # before the model, which may take a download
+            work = on_data(own_data(own), own, data, workspace)
+        elif kind == "run":
             work = _of_run(id, workspace, base)
         elif kind == "upload":
             work = _of_upload(id, workspace, base)
@@ -86,6 +94,9 @@ def describe(model: str, workspace: Path | None = None) -> dict[str, Any]:
     The card of a sample, what checking an upload found, or a run's recipe and result.
     """
     workspace = workspace or default_workspace()
+    model, data = datasets.parted(model)
+    if data is not None:
+        return {**describe(model, workspace), "data": datasets.get(data, workspace).to_json()}
     kind, id = split(model)
     if kind == "run":
         job, result = _finished(id, workspace)
@@ -106,6 +117,7 @@ def split(model: str) -> tuple[str, str]:
 
     UnknownName for another prefix.
     """
+    model, _ = datasets.parted(model)
     kind, colon, rest = model.partition(":")
     if not colon:
         return "sample", model
@@ -119,6 +131,37 @@ def split(model: str) -> tuple[str, str]:
         )
         raise UnknownName("source of models", kind, known)
     return kind, rest
+
+
+def on_data(work: Workpiece, model: str, data: str, workspace: Path | None = None) -> Workpiece:
+    """A model with a data set that somebody brought in place of its own.
+
+    model: the name that says how its inputs were scaled. Raises RecipeError, DataError.
+    """
+    from pruning.formats.datasets.batches import joined
+
+    workspace = workspace or default_workspace()
+    usual = _usual_scale(model, workspace)
+    return joined(work, datasets.get(data, workspace), usual, workspace)
+
+
+def _usual_scale(model: str, workspace: Path) -> Scale | None:
+    """How the inputs of a model's own training were scaled, where that is known."""
+    from pruning.formats.datasets.batches import IMAGENET, scale_of
+
+    model, _ = datasets.parted(model)
+    kind, id = split(model)
+    if kind == "run":
+        return _usual_scale(recipe_of(_finished(id, workspace)[0].spec).model, workspace)
+    if kind == "upload":
+        return _usual_scale(str(_upload(id, workspace)["architecture"]), workspace)
+    if kind in ("torchvision", "timm"):
+        return scale_of(*IMAGENET)
+    import sample_models
+
+    if model not in sample_models.names():
+        return None
+    return scale_of(*sample_models.normalisation(model))
 
 
 def recipe_of(spec: dict[str, Any]) -> Recipe:
