@@ -152,3 +152,27 @@ def test_weights_of_another_sample_are_used_there_without_bringing_them_again(tm
     assert not page.exception and not page.error
     assert state.decode(page.query_params["r"]).model.startswith("upload:")
     assert list(page.dataframe[0].value["weights"]) == [19200, 30000, 1000]
+
+
+def test_a_zip_of_pictures_is_worked_on_and_adjusted():
+    from tests.test_datasets import by_class, zipped
+
+    page = opened()
+    page.segmented_control(key="way").set_value("Your own data").run()
+    page.file_uploader[0].upload("bad.zip", zipped({"a.txt": b"x"})).run()
+    page.run()
+    assert not page.exception
+    assert any("refused" in error.value and "bad.zip" in error.value for error in page.error)
+    page.file_uploader[0].upload("mine.zip", zipped(by_class(12, "01"))).run()
+    page.run()
+    assert not page.exception
+    model = state.decode(page.query_params["r"]).model
+    assert model.startswith("digits-cnn@data:")
+    assert "mine.zip" in texts(page) and "24 pictures of 1 × 8 × 8, 2 classes" in texts(page)
+    id = model.rpartition(":")[2]
+    page.selectbox(key=f"data-normalisation-{id}").set_value("unit")
+    page.number_input(key=f"data-seed-{id}").set_value(5)
+    next(button for button in page.button if button.label == "Apply").click()
+    settle(page.run())
+    assert not page.exception
+    assert state.decode(page.query_params["r"]).model not in (model, "digits-cnn")

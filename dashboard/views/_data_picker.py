@@ -81,6 +81,7 @@ def _cells(row: Any) -> dict[str, float]:
 def adjust(own: str, data: DataSet) -> None:
     """Split, size and normalisation. Other settings are another data set with its own link."""
     settings = data.settings
+    # By its numbers: another data set must not take over what was set for this one.
     with st.form("data-settings", border=True):
         left, right = st.columns(2, gap="medium")
         with left:
@@ -90,7 +91,7 @@ def adjust(own: str, data: DataSet) -> None:
                 49,
                 round(100 * settings.validation),
                 disabled=data.divided,
-                key="data-validation",
+                key=f"data-validation-{data.arrays}",
                 help="Ratios are chosen on these.",
             )
             test = st.slider(
@@ -99,7 +100,7 @@ def adjust(own: str, data: DataSet) -> None:
                 49,
                 round(100 * settings.test),
                 disabled=data.divided,
-                key="data-test",
+                key=f"data-test-{data.arrays}",
                 help="Results are reported on these.",
             )
         with right:
@@ -109,7 +110,7 @@ def adjust(own: str, data: DataSet) -> None:
                 kinds,
                 index=kinds.index(settings.normalisation),
                 format_func=NAMES.__getitem__,
-                key="data-normalisation",
+                key=f"data-normalisation-{data.arrays}",
             )
             size = st.number_input(
                 "Pixels a side (0: as the model takes them)",
@@ -117,18 +118,20 @@ def adjust(own: str, data: DataSet) -> None:
                 1024,
                 settings.size,
                 disabled=not data.pictures,
-                key="data-size",
+                key=f"data-size-{data.arrays}",
             )
-            seed = st.number_input("Seed of the split", 0, None, settings.seed, key="data-seed")
+            seed = st.number_input(
+                "Seed of the split", 0, None, settings.seed, key=f"data-seed-{data.arrays}"
+            )
         if data.divided:
             st.caption("It came divided into parts, which stay as they are.")
         if st.form_submit_button("Apply", icon=":material/check:"):
-            share = {"validation": validation / 100, "test": test / 100}
-            changed = {"size": int(size), "seed": int(seed), "normalisation": str(kind)}
-            if data.divided:
-                share = {"validation": settings.validation, "test": settings.test}
-            train = round(1 - share["validation"] - share["test"], 6)
-            apply(own, data, replace(settings, train=train, **share, **changed))
+            changed = replace(settings, size=int(size), seed=int(seed), normalisation=str(kind))
+            if not data.divided:
+                parts = validation / 100, test / 100
+                train = round(1 - sum(parts), 6)
+                changed = replace(changed, train=train, validation=parts[0], test=parts[1])
+            apply(own, data, changed)
 
 
 def apply(own: str, data: DataSet, settings: Settings) -> None:
