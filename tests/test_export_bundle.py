@@ -136,6 +136,9 @@ def test_replay_reaches_the_same_numbers_and_says_where_it_does_not(
         file.write_text(json.dumps(expected | {"kept": 1}), encoding="utf-8")
         assert script.main() == 1
         assert "other numbers than expected" in capsys.readouterr().out
+        file.write_text(json.dumps(expected | {"start": "of others"}), encoding="utf-8")
+        assert script.main() == 1
+        assert "digits-mlp has other weights here" in capsys.readouterr().out
     finally:
         torch.set_num_threads(threads)
 

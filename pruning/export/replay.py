@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pruning.adapted import unadapted
 from pruning.export.result import Result
@@ -27,6 +29,7 @@ import torch
 from safetensors.torch import load_file
 
 import pruning
+from pruning.export.replay import digest
 from pruning.pipeline import machine
 from pruning.prepare import plain
 from pruning.runs.resolve import resolve
@@ -42,6 +45,10 @@ def main() -> int:
     work = resolve(expected["base"])
     if (HERE / "start.safetensors").is_file():
         work = started(work)
+    if digest(work.model) != expected["start"]:
+        print(f"{expected['base']} has other weights here than the run started from: "
+              "fetch those (with a network, torchvision downloads them), and start again")
+        return 1
     for event in pruning.run(recipe, work):
         print(f"  {type(event).__name__}", flush=True)
     final = event.final
@@ -92,9 +99,19 @@ def expected(result: Result) -> dict[str, Any]:
     return {
         "base": result.base,
         "machine": result.machine,
+        "start": digest((result.start or result.work.reference).model),
         "kept": final.kept,
         "quality": asdict(final.quality) if final.quality else None,
     }
+
+
+def digest(model: nn.Module) -> str:
+    """A hash of a model's weights, by name."""
+    made = hashlib.sha256()
+    for name, value in sorted(unadapted(model).state_dict().items()):
+        raw = value.detach().reshape(-1).contiguous().view(torch.uint8)
+        made.update(name.encode() + raw.numpy().tobytes())
+    return made.hexdigest()[:16]
 
 
 def start_state(result: Result) -> dict[str, Tensor]:

@@ -43,8 +43,9 @@ def result_of(store: Store, id: str) -> Result:
     started = next((event for event in events if isinstance(event, Started)), None)
     masks = {name: torch.from_numpy(keep) for name, keep in files.masks().items()}
     kind, _ = split(recipe.model)
-    # Of a sample its name is enough: its weights are part of the workbench.
-    start = None if kind == "sample" else resolve(recipe.model, store.workspace, fetch=False)
+    # Of others the name is enough: it gives the same weights wherever the workbench is.
+    named = kind in ("sample", "torchvision")
+    start = None if named else resolve(recipe.model, store.workspace, fetch=False)
     return Result(
         name=f"Run {id[:6]} on {recipe.model}",
         work=work,
