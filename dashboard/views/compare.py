@@ -33,7 +33,7 @@ COLUMN_HELP = {
     WHOLE_MACS: "With those that belong to no weight, such as attention's products of queries, "
     "keys and values, which pruning weights does not change: what published figures count.",
     "bytes, bitmask": "A sparse file: a bit for each weight, and the values kept.",
-    "bytes, compressed": "The sparse file, compressed as in a zip file.",
+    "bytes, compressed": "The sparse file by gzip, as it is taken home.",
 }
 COUNTS = ("weights", "MACs", WHOLE_MACS, "bytes, bitmask", "bytes, compressed")
 
