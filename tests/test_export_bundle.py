@@ -143,6 +143,17 @@ def test_replay_reaches_the_same_numbers_and_says_where_it_does_not(
         torch.set_num_threads(threads)
 
 
+def test_a_stopped_run_is_not_run_again(workspace: Path, run: str, tmp_path: Path) -> None:
+    """Its recipe would go on to the end, and reach other numbers."""
+    contents = Contents()
+    result = replace(result_of(Store(workspace), run), stopped=True)
+    bundle._recipe(result, None, bundle._Put(tmp_path, contents))
+    assert {"recipe.json"} <= contents.files.keys() and "replay.py" not in contents.files
+    assert contents.notes == [
+        "There is no replay.py: the run was stopped, and its recipe would go on to the end."
+    ]
+
+
 def test_a_run_that_went_on_from_another_starts_from_its_weights_again(
     workspace: Path, run: str, tmp_path: Path
 ) -> None:

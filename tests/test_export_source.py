@@ -30,6 +30,12 @@ from pruning.structure.shrink import shrink
 from tests.nets import NETS, Net, linear, net
 from tests.test_structure_kinds import made
 
+CONNECTIONS = """
+    two_in_two_out shared one_channel packed_attention upward looked_up recurrent shuffled mixer
+    gated regions
+"""
+"""Nets in each of which something is written in a way of its own."""
+
 FRESH = """
 import importlib.util, sys
 from pathlib import Path
@@ -93,6 +99,7 @@ def recorded(model: nn.Module, example: Example, share: float) -> Any:
     return build(model, rewrite, {}).eval()
 
 
+@pytest.mark.slow
 def test_written_networks_give_the_same_answers_where_only_torch_is(tmp_path: Path) -> None:
     works: dict[str, tuple[nn.Module, Tensor]] = {}
     for name in sample_models.names():
@@ -120,7 +127,7 @@ def test_written_networks_give_the_same_answers_where_only_torch_is(tmp_path: Pa
     assert len(done.stdout.split()) == 2 * len(works)
 
 
-@pytest.mark.parametrize("name", [*NETS, "regions", "rotary complex"])
+@pytest.mark.parametrize("name", CONNECTIONS.split())
 def test_every_kind_of_connection_is_written_out(name: str) -> None:
     model, example = net(name) if name in NETS else made(name)
     module = recorded(model, example, 0.5)

@@ -86,8 +86,7 @@ def _downloads(job: Job, study: Study) -> None:
             f"{job.id[:6]}-{name}" if name != "model.py" else name,
             kind,
             help=about,
-            icon=":material/download:",
-            on_click="ignore",
+            on_click="ignore",  # without icons the row fits on one line
             key=f"home-{name}-{job.id}",
         )
 
