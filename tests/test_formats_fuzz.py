@@ -9,6 +9,7 @@ import struct
 import zipfile
 from contextlib import suppress
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from pruning.errors import FileRefused
-from pruning.formats import guard, names, numbers, pickles
+from pruning.formats import diagnosis, fingerprints, guard, names, numbers, pickles, shards
 from pruning.formats.match import match
 from pruning.formats.types import Contents, Expected, Shape, shape_text
 
+TABLE = fingerprints.table()
+STRANGER = Expected({"a.weight": (7, 3), "a.bias": (7,)}, head=frozenset({"a.weight", "a.bias"}))
 PICKLE_CODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 
@@ -32,6 +35,11 @@ def read(content: bytes) -> Contents | None:
         with guard.guarded("file.pt"):
             numbers.judge(file, contents.entries)
             shapes = {entry.name: entry.shape for entry in contents.entries}
+            # Whatever the names, they are matched with a stranger and called something or nothing.
+            fingerprints.recognised(contents.entries, TABLE)
+            diagnosis.diagnosed(contents.entries, "file-00001-of-00002.pt")
+            with suppress(FileRefused):
+                match(contents, STRANGER, "a stranger")
             fit = match(contents, Expected(shapes), "itself")
             out = io.BytesIO()
             numbers.write(file, fit.tensors, out)
@@ -88,6 +96,28 @@ def test_sound_files_with_bytes_changed(which: int, changes: list[tuple[float, b
         at = int(where * (len(content) - 1))
         content[at : at + len(what)] = what
     read(bytes(content))
+
+
+@given(
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=8)), max_size=4),
+    st.lists(st.integers(-9, 9), max_size=3),
+)
+def test_sets_with_bytes_and_borders_changed(
+    which: list[int], changes: list[tuple[float, bytes]], moved: list[int]
+) -> None:
+    lengths = [len(sound()[one]) for one in which]
+    content = bytearray(b"".join(sound()[one] for one in which))
+    for where, what in changes:
+        at = int(where * (len(content) - 1))
+        content[at : at + len(what)] = what
+    lengths = [
+        length + by for length, by in zip_longest(lengths, moved[: len(lengths)], fillvalue=0)
+    ]
+    try:
+        shards.contents(io.BytesIO(bytes(content)), lengths, "file.pt")
+    except FileRefused as refused:
+        assert str(refused).startswith("file.pt ") and str(refused).isprintable()
 
 
 @given(st.integers(0, 2), st.floats(0, 1), st.binary(max_size=20))

@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from torch.nn.utils import parametrizations
 import sample_models
 from pruning import formats
 from pruning.errors import FileRefused, FitsAnother
-from pruning.formats import architecture, fingerprints, shards
+from pruning.formats import architecture, fingerprints, reader_process, sandbox, shards
 from pruning.formats.types import Expected
 from pruning.runs.resolve import resolve
 
@@ -45,6 +45,18 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         architecture, "expected", lambda model: expected if model == "small" else EXPECTED(model)
     )
+
+
+@pytest.fixture(autouse=True)
+def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: that reading has one of its own is test_formats_readers' to hold."""
+
+    def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> Any:
+        (folder / "ask.json").write_text(json.dumps(question))
+        file.seek(0)
+        return json.loads(json.dumps(reader_process.answer(file, name, folder)))
+
+    monkeypatch.setattr(sandbox, "ask", ask)
 
 
 def accepted(what: object, home: Path, model: str = "small") -> tuple[formats.Upload, State]:
@@ -94,6 +106,20 @@ def test_a_head_of_another_width_or_of_two_minds_does_not_fit(home: Path) -> Non
         torn, home
     )
     assert "does not fit" in refused({**state, "3.weight": torch.ones(0, 16)}, home)
+
+
+def test_a_head_that_was_replaced_is_taken_for_the_head(home: Path) -> None:
+    """nn.Sequential(nn.Dropout(), nn.Linear(16, 7)) in its place; of several layers it is told."""
+    body = {name: value for name, value in small().state_dict().items() if name[0] != "3"}
+    weight, bias = torch.randn(7, 16), torch.randn(7)
+    own = {**body, "3.1.weight": weight, "3.1.bias": bias}
+    upload, loaded = accepted(under("net.", own), home)
+    assert same(loaded, {**body, "3.weight": weight, "3.bias": bias}) and upload.classes == 7
+    assert any(note.startswith("Its head is 3.1 in place of 3: ") for note in upload.notes)
+    several = {**own, "3.0.weight": torch.randn(16, 16), "3.0.bias": torch.randn(16)}
+    assert "fits small but for its head (3.1.weight" in refused(several, home)
+    elsewhere = {**body, "9.1.weight": weight, "9.1.bias": bias}
+    assert "2 missing" in refused(elsewhere, home)
 
 
 def test_a_fine_tuned_torchvision_model_is_a_model_of_its_classes(home: Path) -> None:

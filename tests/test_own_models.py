@@ -96,7 +96,7 @@ def named(text: str) -> pruning.Workpiece:
     return resolve(own_models.name(text))
 
 
-@pytest.mark.parametrize("text", ["model.py:build", "package.nets:build", "code:model.py:build"])
+@pytest.mark.parametrize("text", ["model.py:build", "package.nets:build"])
 def test_a_function_becomes_a_model(text: str, mine: Path, capsys: pytest.CaptureFixture) -> None:
     work = named(text)
     assert work.name == text.removeprefix("code:") and not work.model.training

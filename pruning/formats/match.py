@@ -103,12 +103,26 @@ def _judge_names_and_shapes(named: Named, expected: Expected, model: str) -> Non
     # Where all is there, what lies beside it is another model, and is told as that.
     if missing or unexpected or wrong:
         unexpected += [shown(name) for name in named.beside]
+    if expected.head and not wrong and {*missing} <= {*expected.head}:
+        _judge_head(unexpected, expected, model)
     faults = {"missing": missing, "unexpected": unexpected, "of another shape": wrong}
     listed = [_counted(what, names) for what, names in faults.items() if names]
     if listed:
         raise FileRefused(
             f"does not fit {model} ({'; '.join(listed)}): "
             "choose the architecture these weights were saved from."
+        )
+
+
+def _judge_head(unexpected: list[str], expected: Expected, model: str) -> None:
+    """FileRefused for an architecture with a head of one's own, of several layers."""
+    head = next(iter(expected.head)).rpartition(".")[0]
+    place = head.partition(".")[0]
+    if unexpected and all(name.partition(".")[0] == place for name in unexpected):
+        raise FileRefused(
+            f"fits {model} but for its head ({', '.join(unexpected[:3])}"
+            f"{', ...' if len(unexpected) > 3 else ''} in place of {head}): start the workbench "
+            "with the network as your own code, python3 run.py --model my_file.py:build."
         )
 
 
@@ -154,6 +168,10 @@ def _origins(contents: Contents, named: Named, model: str) -> Iterator[str]:
         every = named.shortened == len(contents.entries)
         names = "every name" if every else f"{named.shortened:,} names"
         yield f"The prefix {named.prefix} was taken off {names}."
+    if named.head:
+        yield (
+            f"Its head is {named.head}: what has no weights there, such as a dropout, is left out."
+        )
     if named.skipped:
         listed = ", ".join(shown(name, 30) for name in named.skipped[:3])
         more = f" and {len(named.skipped) - 3:,} more" if len(named.skipped) > 3 else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pruning.formats.names import AVERAGED, prefixes
 from pruning.formats.types import COUNTER, WHOLE, Entry, Expected
@@ -33,7 +33,8 @@ class Named:
     """The file's tensors under the names that fit best.
 
     prefix: what was removed, and from how many names; skipped: original names of what is no weight
-    of the model; beside: of what lies outside the prefix and fits nothing.
+    of the model; beside: of what lies outside the prefix and fits nothing; head: which layer is the
+    head in place of which, "" where it has the architecture's name.
     """
 
     parts: Parts
@@ -41,6 +42,7 @@ class Named:
     shortened: int = 0
     skipped: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    head: str = ""
 
 
 def named(entries: tuple[Entry, ...], expected: Expected) -> Named:
@@ -51,7 +53,30 @@ def named(entries: tuple[Entry, ...], expected: Expected) -> Named:
         # Of prefixes that fit equally well the longest: mismatches are reported without it.
         return *_fit(one.parts, expected), not _is_averaged(one.prefix), len(one.prefix)
 
-    return max(tried, key=rank)
+    return _with_own_head(max(tried, key=rank), expected)
+
+
+def _with_own_head(one: Named, expected: Expected) -> Named:
+    """Takes the one layer that somebody put in the head's place for the head.
+
+    A dropout in front of it, as in nn.Sequential(nn.Dropout(), nn.Linear(512, 10)), makes `fc.1` of
+    what was `fc`.
+    """
+    others = {name.rpartition(".")[0] for name in one.parts if name not in expected.shapes}
+    if any(name in one.parts for name in expected.head) or len(others) != 1 or not expected.head:
+        return one
+    head, other = next(iter(expected.head)).rpartition(".")[0], others.pop()
+    parts = {
+        name if name in expected.shapes else head + name.removeprefix(other): part
+        for name, part in one.parts.items()
+    }
+    fits = all(
+        name in parts and expected.fits(name, parts[name][0].shape) for name in expected.head
+    )
+    same_place = head.partition(".")[0] == other.partition(".")[0]
+    if not fits or not same_place or len(parts) < len(one.parts):
+        return one
+    return replace(one, parts=parts, head=f"{other} in place of {head}")
 
 
 def fitting_prefixes(entries: tuple[Entry, ...], expected: Expected) -> list[str]:
