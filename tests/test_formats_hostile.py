@@ -338,7 +338,8 @@ OTHER: dict[str, tuple[Made, str]] = {
         lambda f: b"\x89HDF\r\n\x1a\n" + bytes(600),
         "HDF5 (Keras .h5) file, and that is not read yet",
     ),
-    "ONNX": (lambda f: b"\x08\x08\x12\x07pytorch" + bytes(600), "an ONNX or TensorFlow file"),
+    "ONNX in a set": (lambda f: b"\x08\x08\x12\x07pytorch" + bytes(600), "is an ONNX file"),
+    "TensorFlow": (lambda f: b"\x08\x01\x12\x07serving" + bytes(600), "a TensorFlow file"),
     "tar": (lambda f: bytes(257) + b"ustar\x0000" + bytes(600), "is a tar file"),
     "gzip": (lambda f: b"\x1f\x8b\x08\x00" + bytes(600), "is a gzip file"),
     "half a checkpoint": (

@@ -21,7 +21,7 @@ HELP = "what a model costs: file, memory, time in two runtimes, energy; and how 
 
 
 def arguments(sub: argparse.ArgumentParser) -> None:
-    model = "a sample model, torchvision:<architecture>, my_file.py:build, hf:<folder>"
+    model = "a sample model, torchvision:<architecture>, my_file.py:build, hf:<folder>, FILE.onnx"
     sub.add_argument("--model", required=True, help=model)
     options.data(sub)
     weights = "weights of the same architecture (safetensors, PyTorch), measured beside it"

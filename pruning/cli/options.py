@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import RecipeError
-from pruning.formats import datasets
+from pruning.formats import accept, datasets
+from pruning.formats.uploads import ONNX
 from pruning.ranges import Range
 from pruning.runs import own_models
 from pruning.storage import default_workspace
@@ -32,9 +33,12 @@ def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: tor
 def model(text: str) -> str:
     """What a recipe calls the model of a flag; code and folders that it names may be used then.
 
-    Raises RecipeError.
+    An ONNX file is read as an upload is, and kept in the workspace. Raises RecipeError,
+    FileRefused.
     """
     own, kept = datasets.parted(text)
+    if Path(own).suffix.lower() == ".onnx":
+        return datasets.joined(accept(own, ONNX).model, kept)
     return datasets.joined(own_models.name(own), kept)
 
 

@@ -4,6 +4,7 @@ A file passes: first bytes (magic) → in a fresh process under limits (sandbox,
 zip's directory (archive), the pickle as data (pickles), or the header (safe) → names, shapes and
 bytes judged (checkpoint, names) → matched with an architecture (match) → every number read, judged
 and written as safetensors (numbers) → kept (uploads). Everything later reads only that.
+An ONNX file brings its graph along: `onnx` converts it, in the same process.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pruning.formats.uploads import (
     Upload,
     accept,
     inspect,
+    load_network,
     load_upload,
     sweep,
     turn,
@@ -27,6 +29,7 @@ __all__ = [
     "Upload",
     "accept",
     "inspect",
+    "load_network",
     "load_upload",
     "sweep",
     "turn",

@@ -59,7 +59,10 @@ def contents(file: BinaryIO, length: int, name: str) -> Contents:
     """What a file of `length` bytes holds. Runs nothing in it; raises nothing but FileRefused."""
     # By content alone: what a file is called says nothing of what it is.
     with guarded(name):
-        if kind(file, length) == magic.TORCH:
+        what = kind(file, length)
+        if what == magic.TORCH:
             return checkpoint.contents(file, length)
+        if what == magic.ONNX:
+            raise FileRefused("is an ONNX file: bring it by itself, not as a part of a set.")
         return safe.contents(file, length)
     raise AssertionError("guarded either returns or raises")

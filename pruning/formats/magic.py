@@ -6,6 +6,10 @@ from pruning.errors import FileRefused
 
 SAFETENSORS = "safetensors"
 TORCH = "PyTorch checkpoint"
+ONNX = "ONNX"
+
+FIRST_ONNX = 3
+"""The version that every ONNX file begins with at least; TensorFlow's SavedModel has 1."""
 
 HEAD = 512
 """How many bytes from the start are read."""
@@ -36,7 +40,7 @@ UNREAD: tuple[tuple[int, bytes, str], ...] = (
 
 
 def kind(head: bytes, length: int) -> str:
-    """SAFETENSORS or TORCH, from a file's first HEAD bytes and its length in bytes.
+    """SAFETENSORS, TORCH or ONNX, from a file's first HEAD bytes and its length in bytes.
 
     FileRefused for all else.
     """
@@ -52,6 +56,8 @@ def kind(head: bytes, length: int) -> str:
             raise FileRefused(
                 f"is a {name} file, and that is not read yet: in PyTorch, {HOW_TO_SAVE}."
             )
+    if _protobuf(head) and head[1] >= FIRST_ONNX:
+        return ONNX
     # A pickle of the number that torch.save wrote first of all before 1.6.
     if head.startswith(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."):
         raise FileRefused(LEGACY)
@@ -66,7 +72,7 @@ def _other(head: bytes, length: int) -> str:
     if head.startswith(b"PK"):
         return "an empty or damaged zip file"
     if _protobuf(head):
-        return "an ONNX or TensorFlow file, and those are not read yet"
+        return "a TensorFlow file, which is not read: convert it to ONNX with tf2onnx; in PyTorch"
     # Where the file goes on, a letter of up to four bytes may be cut in two at the end.
     end = length if length <= HEAD else HEAD - 4
     try:

@@ -2,6 +2,7 @@
 
 It sets limits on itself first, and gives up the network and all other files where it can.
 FOLDER/ask.json says what to do: {} describes; {"numbers": true} also judges every number;
+{"network": true} converts a graph with its weights, and writes it so;
 {"model", "shapes", "whole", "head", "others", "known"} matches, judges and writes
 FOLDER/model.safetensors; where that fails, "fits" of the answer names the others that would have
 matched. "parts" are the lengths of the files that lie end to end in it, where it is a set. The
@@ -72,8 +73,13 @@ def _read(
     file: BinaryIO, name: str, folder: Path, question: dict[str, Any], result: dict[str, Any]
 ) -> None:
     # Imported here, under the limits, like all that reads.
-    from pruning.formats import guard, numbers, shards
+    from pruning.formats import guard, magic, numbers, shards
 
+    with guard.guarded(name):
+        kind = guard.kind(file, os.fstat(file.fileno()).st_size)
+        if kind == magic.ONNX and not question.get("parts"):
+            _read_network(file, folder, question, result)
+            return
     if question.get("parts"):
         contents = shards.contents(file, question["parts"], name)
     else:
@@ -86,6 +92,20 @@ def _read(
             result |= {"notes": matched.notes, "classes": matched.classes}
         elif question.get("numbers"):
             numbers.judge(file, contents.entries)
+
+
+def _read_network(
+    file: BinaryIO, folder: Path, question: dict[str, Any], result: dict[str, Any]
+) -> None:
+    """A graph with its weights; with "network" of the question, written as what is kept of it."""
+    from pruning.formats.onnx import convert, kept
+
+    result["format"] = "ONNX"
+    program = convert.program(file)
+    tensors = [[name, shape, dtype, size] for name, dtype, shape, size in kept.rows(program)]
+    result |= {"tensors": tensors, "notes": program.notes, "classes": program.classes}
+    if question.get("network"):
+        kept.write(program, folder / "model.safetensors")
 
 
 def _description(contents: Contents) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Uploads: weights people brought, checked and re-saved, and from then on read from there alone.
 
     <workspace>/uploads/<id>/model.safetensors   float32 weights under the architecture's own names
+                                                 (of an ONNX file: its own, and its graph as data)
     <workspace>/uploads/<id>/upload.json         which architecture, the file's name, how it matched
 
 The id is of the original bytes and the architecture, so that the same file for the same
@@ -17,21 +18,25 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from pruning.errors import FileRefused, FitsAnother, UnknownName
-from pruning.formats import architecture, fingerprints, guard, limits, safe, sandbox, shards
+from pruning.errors import FileRefused, FitsAnother, RecipeError, UnknownName
+from pruning.formats import architecture, fingerprints, guard, limits, magic, safe, sandbox, shards
+from pruning.formats.onnx import kept
 from pruning.formats.turns import Turn, Turns
-from pruning.formats.types import Expected, Listed, Reading, file_name
+from pruning.formats.types import Expected, Listed, Reading, Shape, file_name
 from pruning.storage import default_workspace, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+ONNX = "onnx"
+"""What stands for the architecture of a file that brings its own."""
 
 WEIGHTS = "model.safetensors"
 ABOUT = "upload.json"
@@ -44,6 +49,8 @@ HOUR = 3600.0
 
 RULES = 1
 """Raised when what is accepted changes: older uploads are then checked again when they return."""
+
+Shapes = Mapping[str, Shape]
 
 _ID = re.compile(r"[0-9a-f]{16}")
 
@@ -184,8 +191,9 @@ def accept(
     """Checks the file, matches it with an architecture, and keeps it.
 
     path: a file, all shards of one model, or a folder with either; model: a sample's or
-    torchvision's name; filename: what the owner calls the file (or each of them), where `path` is a
-    spooled copy; expected: what the architecture's state_dict holds, where its name is neither.
+    torchvision's name, ONNX for a file of that kind, which brings its own architecture; filename:
+    what the owner calls the file (or each of them), where `path` is a spooled copy; expected: what
+    the architecture's state_dict holds, where its name is neither.
     Raises FileRefused in one sentence with the way out, FitsAnother where they fit
     others; UnknownName for an unknown architecture.
     """
@@ -196,11 +204,21 @@ def accept(
         name = source.name
         with guard.guarded(name):
             # Too large, or no weights at all: refused before all of it is read for its id.
-            guard.kind(source.file, source.length)
+            kind = guard.kind(source.file, source.length)
+            if model == ONNX and kind != magic.ONNX:
+                raise FileRefused("is no ONNX file: choose the architecture that its weights fit.")
+            # A graph brings its own architecture.
+            model = ONNX if kind == magic.ONNX else model
             id = _id(source, model)
         known = _load(folder.parent / id)
         if known is not None:
             return known
+        if model == ONNX:
+            answer = _ask(source, folder, {"network": True})
+            _raise_refusal(answer)
+            with guard.guarded(name):
+                wanted = _network(folder / WEIGHTS)[1]
+                return _keep(folder, _upload(id, model, answer, name, folder / WEIGHTS, wanted))
         if expected is None and not architecture.ready(model):
             # A file without weights is refused before an architecture is built, which takes long.
             _raise_refusal(_ask(source, folder, {}))
@@ -208,7 +226,8 @@ def accept(
         answer = _ask(source, folder, _question(model, expected))
         _raise_refusal(answer)
         with guard.guarded(name):
-            upload = _upload(id, model, answer, name, folder / WEIGHTS, expected)
+            wanted = expected.of_classes(answer["classes"]).shapes
+            upload = _upload(id, model, answer, name, folder / WEIGHTS, wanted)
             return _keep(folder, upload)
     raise AssertionError("guarded either returns or raises")
 
@@ -236,20 +255,50 @@ def load_upload(id: str, workspace: Path | None = None) -> tuple[str, dict[str, 
 
     Raises UnknownName for an id that is not kept, FileRefused where its file was changed.
     """
+    upload = _known(id, workspace)
+    from safetensors.torch import load_file
+
+    return upload.architecture, load_file(_judged(upload, workspace))
+
+
+def load_network(id: str, workspace: Path | None = None) -> dict[str, Any]:
+    """The program of a network that came as ONNX; its weights are those of `load_upload`.
+
+    Raises RecipeError for an upload that is none, or what `load_upload` raises.
+    """
+    upload = _known(id, workspace)
+    if upload.architecture != ONNX:
+        raise RecipeError(f"{upload.name} holds weights alone, for {upload.architecture}.")
+    with guard.guarded(upload.name):
+        return _network(_judged(upload, workspace))[0]
+    raise AssertionError("guarded either returns or raises")
+
+
+def _known(id: str, workspace: Path | None) -> Upload:
+    """The upload of that id. Raises UnknownName."""
     # The id may come from an address: only a plain one becomes a path.
     upload = _load(_folder(workspace) / id) if _ID.fullmatch(id) else None
     if upload is None:
         raise UnknownName("upload", id, [upload.id for upload in uploads(workspace)])
-    from safetensors.torch import load_file
+    return upload
 
-    path = _folder(workspace) / id / WEIGHTS
+
+def _network(weights: Path) -> tuple[dict[str, Any], Shapes]:
+    """The program and the shapes that lie in a kept file."""
+    with weights.open("rb") as file:
+        return kept.read(file, os.fstat(file.fileno()).st_size)
+
+
+def _judged(upload: Upload, workspace: Path | None) -> Path:
+    """The file that is kept of an upload. FileRefused where it was changed."""
+    path = _folder(workspace) / upload.id / WEIGHTS
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != upload.digest:
             raise FileRefused(
                 f"The kept weights of {upload.name} have changed on disk: "
                 "bring the original file again."
             )
-    return upload.architecture, load_file(path)
+    return path
 
 
 # ---------------------------------------------------------------- reading
@@ -326,14 +375,13 @@ def _load(folder: Path) -> Upload | None:
 
 
 def _upload(
-    id: str, model: str, answer: dict[str, Any], name: str, weights: Path, expected: Expected
+    id: str, model: str, answer: dict[str, Any], name: str, weights: Path, wanted: Shapes
 ) -> Upload:
     """What is known of `weights`, which our own process wrote."""
     length = weights.stat().st_size
     with weights.open("rb") as file:
         # Judged again by the same reader: the process had an untrusted file in its memory.
         entries = safe.contents(file, length).entries
-        wanted = expected.of_classes(answer["classes"]).shapes
         if {entry.name: entry.shape for entry in entries} != wanted:
             raise ValueError("what was written is not what was asked for")
         file.seek(0)

@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError, UnknownName, shown
-from pruning.formats import datasets, load_upload
+from pruning.formats import datasets, load_network, load_upload
+from pruning.formats.uploads import ONNX
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys, own_models
+from pruning.runs.fitting_data import with_fitting_data
 from pruning.runs.results import RunResult, has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pruning.formats.datasets.batches import Scale
     from pruning.types import Workpiece
 
@@ -198,6 +202,8 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
 
     architecture, state = load_upload(id, workspace)
     about = _upload(id, workspace)
+    if architecture == ONNX:
+        return _of_network(about, load_network(id, workspace), state)
     work = base(architecture)
     name = f"{about['name']} as {architecture}"
     own = {key: value.shape for key, value in work.model.state_dict().items()}
@@ -211,6 +217,18 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
     model = sample_models.build(architecture, classes=about["classes"])
     model.load_state_dict(state)
     return replace(work, name=name, model=model, classes=())
+
+
+def _of_network(
+    about: dict[str, Any], program: dict[str, Any], state: dict[str, Tensor]
+) -> Workpiece:
+    """A network that came as ONNX, with the data of a sample that its shapes fit."""
+    from pruning.formats.onnx.module import example, module
+    from pruning.types import Workpiece
+
+    work = Workpiece(about["name"], module(program, state), example=example(program))
+    shapes = [tuple(shape) for _, shape, _ in program["inputs"]]
+    return with_fitting_data(work, shapes[0], about["classes"]) if len(shapes) == 1 else work
 
 
 def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
