@@ -242,6 +242,10 @@ def test_the_shell_takes_it_with_every_verb(mine: Path, capsys: pytest.CaptureFi
     weights = {name: value * 2 for name, value in named("model.py:bare").model.state_dict().items()}
     torch.save({"state_dict": weights}, mine / "mine.pt")
     assert main(["measure", "--model", "model.py:bare", "--weights", "mine.pt", "--json"]) == 0
+    assert main(["export", "mine.pt", "--model", "model.py:build", "--to", "out"]) == 2
+    assert "does not fit code:model.py:build" in capsys.readouterr().err
+    assert main(["export", "mine.pt", "--model", "model.py:bare", "--to", "out"]) == 0
+    assert (mine / "out" / "bundle.zip").is_file()
 
 
 def test_the_start_passes_names_on_and_refuses_others(mine: Path) -> None:

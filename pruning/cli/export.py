@@ -8,9 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from pruning.cli import options
 from pruning.errors import RecipeError
 from pruning.formats import accept
-from pruning.runs.resolve import resolve
+from pruning.formats.architecture import described
+from pruning.runs.resolve import resolve, split
 from pruning.runs.store import Store
 
 HELP = "a run or a weights file as a bundle: model.py, weights, ONNX, sparse file, replay, report"
@@ -20,7 +22,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     what = "a run of this workspace, by its id, or a weights file (with --model)"
     sub.add_argument("what", metavar="RUN|FILE", help=what)
     sub.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="made if need be")
-    model = "the file's architecture: a sample model, or torchvision:<architecture>"
+    model = "the file's architecture: a sample model, torchvision:<name>, my_file.py:build"
     sub.add_argument("--model", metavar="ARCH", help=model)
 
 
@@ -28,7 +30,7 @@ def execute(args: argparse.Namespace) -> None:
     """Write what a result is taken home as into a folder; a line for each file."""
     # torch takes seconds to load: what is wrong with the arguments is said before.
     file = Path(args.what)
-    if file.is_file() and not args.model:
+    if file.exists() and not args.model:
         raise RecipeError(
             f"{file.name} is a file of weights: say of which architecture, for example "
             "--model torchvision:resnet18."
@@ -50,9 +52,13 @@ def execute(args: argparse.Namespace) -> None:
 def _result(file: Path, args: argparse.Namespace, folder: Path) -> Any:
     from pruning.runs.take_home import find_run, of_weights, result_of
 
-    if not file.is_file():
+    if not file.exists():
         store = Store()
         return result_of(store, find_run(store, args.what))
     # The copy is removed with the folder: weights that were only exported are not kept.
-    work = resolve(accept(file, args.model, folder).model, folder)
+    model = options.model(args.model)
+    # A listed architecture may have other classes than the model of that name has here.
+    listed = split(model)[0] in ("sample", "torchvision")
+    expected = None if listed else described(resolve(model).model.state_dict())
+    work = resolve(accept(file, model, folder, expected=expected).model, folder)
     return of_weights(work, f"{file.name} as {args.model}")
