@@ -203,6 +203,8 @@ def test_the_shell_saves_the_compact_model_and_its_onnx_program(
     np.testing.assert_allclose(answers, model(x).detach().numpy(), rtol=1e-4, atol=1e-4)
     assert main(["run", *flags]) == 2
     assert "made no compact model" in capsys.readouterr().err
+    assert main(["run", "--model", "digits-mlp", "--save-compact", "small.py"]) == 2
+    assert "small.py is where" in capsys.readouterr().err
 
 
 def test_what_cannot_be_recorded_is_taken_home_as_weights(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def result(home: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
 def test_a_result_shows_improvements_and_folds_what_did_not_improve(result: AppTest) -> None:
     assert not result.exception
     (title,) = figures(result)
-    assert title.startswith("File 8.") and title.endswith("smaller; not faster")
+    assert title.startswith("File 7.") and title.endswith("smaller; not faster")
     folded = {
         box.label.replace("\\", ""): str(box.markdown[0].value)
         for box in result.expander

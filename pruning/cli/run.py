@@ -66,6 +66,11 @@ def execute(args: argparse.Namespace) -> None:
             "(`python -m pruning list models` shows them all)."
         )
     recipe = dataclasses.replace(recipe, model=options.with_data(recipe.model, args))
+    if args.save_compact is not None and args.save_compact.suffix == ".py":
+        raise RecipeError(
+            f"{args.save_compact.name} is where the compact model's source would be written: name "
+            "its weights file, for example small.safetensors."
+        )
     # torch takes seconds to load: what is wrong with the flags is said before.
     from pruning import pipeline
 
