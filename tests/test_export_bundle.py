@@ -25,12 +25,13 @@ from pruning.export.bundle import Contents
 from pruning.export.read_sparse import read_sparse
 from pruning.export.report import report
 from pruning.export.result import Result
+from pruning.formats.datasets.types import JOINED
 from pruning.metrics import Histogram, Layer
 from pruning.recipe import Recipe
 from pruning.runs import handlers
 from pruning.runs.results import RunResult, load_run
 from pruning.runs.store import Store
-from pruning.runs.take_home import result_of, take_home
+from pruning.runs.take_home import base_of, result_of, take_home
 from pruning.types import Workpiece
 
 HALF = Recipe(model="digits-mlp", granularity="channel", scope="per_layer", sparsity=0.5, epochs=1)
@@ -165,7 +166,15 @@ def test_a_run_that_went_on_from_another_starts_from_its_weights_again(
     assert expected["base"] == "digits-mlp"
     parts = {name.partition("/")[0] for name in load_file(folder / "start.safetensors")}
     assert parts == {"model", "dense", "mask"}
+    # Where there is no such run, the weights that came along are started from.
     assert loaded(folder / "replay.py").main() == 0
+
+
+def test_what_only_one_workspace_has_is_named_for_no_other(workspace: Path, run: str) -> None:
+    store = Store(workspace)
+    assert base_of(f"run:{run}", store) == base_of("digits-mlp", store) == "digits-mlp"
+    assert base_of(f"digits-mlp{JOINED}0123", store) == ""  # data that somebody brought
+    assert base_of("code:my_file.py:build", store) == ""
 
 
 def test_a_file_of_weights_is_exported_in_its_architecture(

@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file
 
 import pruning
+from pruning.errors import PruningError
 from pruning.export.replay import digest
 from pruning.pipeline import machine
 from pruning.prepare import plain
@@ -42,11 +43,15 @@ def main() -> int:
     text = (HERE / "recipe.json").read_text(encoding="utf-8")
     recipe = pruning.Recipe.from_dict(json.loads(text))
     torch.set_num_threads(expected["machine"].get("threads") or 1)
-    work = resolve(expected["base"])
-    if (HERE / "start.safetensors").is_file():
-        work = started(work)
+    try:
+        work = resolve(recipe.model)
+    except PruningError as error:  # in another workspace than the run was made in
+        if not (HERE / "start.safetensors").is_file():
+            print(f"{error} Run this where the workspace of the run lies, or set PRUNING_HOME.")
+            return 1
+        work = started(resolve(expected["base"]))
     if digest(work.model) != expected["start"]:
-        print(f"{expected['base']} has other weights here than the run started from: "
+        print(f"{recipe.model} has other weights here than the run started from: "
               "fetch those (with a network, torchvision downloads them), and start again")
         return 1
     for event in pruning.run(recipe, work):
@@ -120,7 +125,7 @@ def start_state(result: Result) -> dict[str, Tensor]:
     Each name begins with what it is of: `model/`, `dense/` or `mask/`. Tied ones stand twice.
     """
     start = result.start
-    if start is None:
+    if start is None or not result.base:
         return {}
     state = {f"model/{n}": t for n, t in unadapted(start.model).state_dict().items()}
     if start.masks is not None:

@@ -22,11 +22,12 @@ class Result:
 
     name: what it is called, in a word or two; work: the model as it ended, zeros in place, with its
     data; masks: what was kept; recipe: None for weights that came from elsewhere; start: the model
-    that the recipe began with, where its name alone does not give it; base: the name that does give
-    its architecture and data; finished: the figures; pruned, epochs: what happened on the way;
-    dense_validation: the dense model on the data that epochs are measured on;
-    stopped: before its end, so that its recipe alone would go on; machine: that it happened on;
-    histograms: of weights before and after; date: when.
+    that the recipe began with, where its name gives it in one workspace alone; base: a name that
+    gives its architecture and data in any, "" where there is none; finished: the figures; measured:
+    those of weights without a run; pruned, epochs: what happened on the way; dense_validation: the
+    dense model on the data that epochs are measured on; stopped: before its end, so that its recipe
+    alone would go on; machine: that it happened on; histograms: of weights before and after; date:
+    when.
     """
 
     name: str

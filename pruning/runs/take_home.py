@@ -13,6 +13,8 @@ from pruning.errors import RecipeError
 from pruning.events import Epoch, Measured, Pruned, Started
 from pruning.export import bundle
 from pruning.export.result import Result
+from pruning.formats.datasets.types import parted
+from pruning.formats.uploads import ONNX
 from pruning.measurement import measure
 from pruning.prepare import plain, ready
 from pruning.runs.resolve import recipe_of, resolve, split, upload_architecture
@@ -43,9 +45,13 @@ def result_of(store: Store, id: str) -> Result:
     started = next((event for event in events if isinstance(event, Started)), None)
     masks = {name: torch.from_numpy(keep) for name, keep in files.masks().items()}
     kind, _ = split(recipe.model)
+    start, base = None, ""
     # Of others the name is enough: it gives the same weights wherever the workbench is.
-    named = kind in ("sample", "torchvision")
-    start = None if named else resolve(recipe.model, store.workspace, fetch=False)
+    if kind in ("upload", "run"):
+        start = resolve(recipe.model, store.workspace, fetch=False)
+        base = base_of(recipe.model, store)
+        if base and not _same_shapes(base, start):
+            base = ""
     return Result(
         name=f"Run {id[:6]} on {recipe.model}",
         work=work,
@@ -53,7 +59,7 @@ def result_of(store: Store, id: str) -> Result:
         masks=masks if (job.folder / COMPACT).is_file() else {},
         recipe=recipe,
         start=start,
-        base=base_of(recipe.model, store),
+        base=base,
         finished=files.finished,
         dense_validation=dense.validation_quality if dense else None,
         stopped=job.state == "stopped",
@@ -66,13 +72,29 @@ def result_of(store: Store, id: str) -> Result:
 
 
 def base_of(model: str, store: Store) -> str:
-    """The name that gives a model's architecture and data in any workspace."""
-    kind, id = split(model)
+    """A name that gives an upload's or a run's architecture and data in any workspace.
+
+    "" where there is none: of data and of networks that somebody brought.
+    """
+    own, data = parted(model)
+    kind, id = split(own)
+    if data is not None:
+        return ""
     if kind == "run":
         return base_of(recipe_of(store.job(id).spec).model, store)
     if kind == "upload":
-        return upload_architecture(id, store.workspace)
-    return model
+        architecture = upload_architecture(id, store.workspace)
+        return "" if architecture == ONNX else architecture
+    return model if kind in ("sample", "torchvision") else ""
+
+
+def _same_shapes(base: str, start: Workpiece) -> bool:
+    """Whether weights fit the architecture of that name: a new head has other classes."""
+    shapes = [
+        {name: value.shape for name, value in model.state_dict().items()}
+        for model in (plain(resolve(base, fetch=False).model), plain(start.model))
+    ]
+    return shapes[0] == shapes[1]
 
 
 def take_home(store: Store, spec: dict[str, Any], folder: Path) -> dict[str, Any]:
