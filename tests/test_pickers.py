@@ -20,9 +20,10 @@ REWOUND = {"start": "random", "epochs": 1}
 BARE = {
     "norms": 0,
     "fits": {"head": "the model has no attention."},
-    "measurement": {"accuracy": None},
+    "measurement": {"accuracy": None, "loss": None},
 }
-FULL = {"norms": 3, "fits": {}, "measurement": {"accuracy": {"correct": 1, "total": 2}}}
+ANSWERS = {"accuracy": {"correct": 1, "total": 2}, "loss": 0.7}
+FULL = {"norms": 3, "fits": {}, "measurement": ANSWERS}
 
 
 def why_not(kind: str, name: str, card: dict[str, Any] | None = None, **recipe: Any) -> str:
