@@ -124,8 +124,9 @@ def test_a_head_that_was_replaced_is_taken_for_the_head(home: Path) -> None:
 
 def test_a_fine_tuned_torchvision_model_is_a_model_of_its_classes(home: Path) -> None:
     """From the file to the model that a worker gets, which answers for 5 classes."""
-    model = sample_models.build("torchvision:squeezenet1_1", seed=1, classes=5)
-    upload, _ = accepted(model.state_dict(), home, "torchvision:squeezenet1_1")
+    # MNASNet asks for the version that its weights were written by.
+    model = sample_models.build("torchvision:mnasnet0_5", seed=1, classes=5)
+    upload, _ = accepted(model.state_dict(), home, "torchvision:mnasnet0_5")
     work = resolve(upload.model, home)
     example = torch.randn(1, 3, 64, 64)
     assert torch.equal(work.model(example), model(example)) and work.classes == ()
@@ -161,6 +162,16 @@ def test_any_prefix_is_taken_off(prefix: str, home: Path) -> None:
     upload, loaded = accepted(under(prefix, state), home)
     assert same(loaded, state)
     assert f"The prefix {prefix} was taken off every name." in upload.notes
+
+
+def test_wrappers_of_single_layers_are_taken_off_too(home: Path) -> None:
+    """model[3] = torch.compile(model[3]), or a layer of FSDP's."""
+    state = small().state_dict()
+    for wrapper in ("_orig_mod", "_fsdp_wrapped_module"):
+        wrapped = {name.replace("3.", f"3.{wrapper}."): value for name, value in state.items()}
+        assert same(accepted(under("model.", wrapped), home)[1], state)
+    twice = {**state, "3._orig_mod.weight": state["3.weight"]}
+    assert "3._orig_mod.weight" in refused(twice, home)
 
 
 EXTRAS: dict[str, Callable[[State], dict[str, Any]]] = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pruning.errors import FileRefused
 from pruning.formats.names import AVERAGED
-from pruning.formats.naming import Named, Parts, fitting_prefixes, named
+from pruning.formats.naming import Named, Parts, fitting_prefixes, named, unwrapped
 from pruning.formats.types import (
     COUNTER,
     FLOATS,
@@ -60,11 +60,12 @@ def match(contents: Contents, expected: Expected, model: str) -> Match:
     FileRefused with what is missing, unexpected or of another shape.
     """
     # Names first: a shape or dtype can only be judged of a tensor that was found.
-    own = named(contents.entries, expected)
+    entries = unwrapped(contents.entries, expected)
+    own = named(entries, expected)
     usual, classes = expected.classes, _classes(own.parts, expected)
     expected = expected.of_classes(classes)
     _judge_names_and_shapes(own, expected, model)
-    _judge_alone(own, contents.entries, expected)
+    _judge_alone(own, entries, expected)
     _judge_dtypes(own.parts, expected)
     parts = own.parts
     tensors = tuple(

@@ -25,6 +25,9 @@ _JUDGING = re.compile(
     r"(?:^|_)(?:loss|losses|criterion|criterions|metric|metrics|acc|accuracy|f1|auc|auroc|precision"
     r"|recall|iou|miou|confmat|mae|mse|psnr|ssim)(?:_|\d|$)"
 )
+_INSIDE = re.compile(
+    r"(?<=\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_checkpoint_module)\."
+)
 _AUXILIARY = re.compile(r"aux\d?|AuxLogits|aux_(?:classifier|head)|auxiliary_(?:classifier|head)")
 
 
@@ -43,6 +46,15 @@ class Named:
     skipped: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     head: str = ""
+
+
+def unwrapped(entries: tuple[Entry, ...], expected: Expected) -> tuple[Entry, ...]:
+    """The tensors without what wrappers of single layers write in the middle of their names."""
+    if any(_INSIDE.search(name) for name in expected.shapes):
+        return entries
+    renamed = tuple(replace(entry, name=_INSIDE.sub("", entry.name)) for entry in entries)
+    # A layer and its compiled copy in one file: then the names must say which is which.
+    return renamed if len({entry.name for entry in renamed}) == len(entries) else entries
 
 
 def named(entries: tuple[Entry, ...], expected: Expected) -> Named:

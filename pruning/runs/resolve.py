@@ -28,7 +28,7 @@ from pruning.runs.store import Job, Store
 from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from pruning.formats.datasets.batches import Scale
     from pruning.types import Workpiece
@@ -209,13 +209,13 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
     own = {key: value.shape for key, value in work.model.state_dict().items()}
     if own == {key: value.shape for key, value in state.items()}:
         model = copy.deepcopy(work.model)
-        model.load_state_dict(state)
+        _fill(model, state)
         return replace(work, name=name, model=model)
     import sample_models
 
     # Of another number of classes, whose names the file does not hold.
     model = sample_models.build(architecture, classes=about["classes"])
-    model.load_state_dict(state)
+    _fill(model, state)
     return replace(work, name=name, model=model, classes=())
 
 
@@ -231,10 +231,25 @@ def _of_network(
     return with_fitting_data(work, shapes[0], about["classes"]) if len(shapes) == 1 else work
 
 
+def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights that match the model by name; of tied ones a file holds only one name."""
+    from pruning.types import place_of
+
+    own = model.state_dict()
+    there = {place_of(own[name]): name for name in state if name in own}
+    # A model may ask which version of itself wrote them, as MNASNet does: they fit this one.
+    whole = OrderedDict(state)
+    whole._metadata = own._metadata  # type: ignore[attr-defined]
+    for name, value in own.items():
+        if name not in state and place_of(value) in there:
+            whole[name] = state[there[place_of(value)]]
+    model.load_state_dict(whole)
+
+
 def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
     """The model that a run started from, with the weights and masks that the run ended with."""
     import torch
-    from safetensors.torch import load_model
+    from safetensors.torch import load_file
 
     from pruning.prepare import plain
 
@@ -242,7 +257,7 @@ def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workp
     work = base(recipe_of(job.spec).model)
     # A copy, because the base stays in the cache for others, and plain, as the run pruned it.
     model = plain(work.model)
-    load_model(model, str(result.weights))
+    _fill(model, load_file(result.weights))
     masks = {name: torch.from_numpy(keep) for name, keep in result.masks().items()}
     name = f"run {id} of {work.name}"
     return replace(work, name=name, model=model, dense=work.reference.model, masks=masks)
