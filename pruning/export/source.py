@@ -304,9 +304,9 @@ class _Writer:
                 text = spelling.call(node)
             if text is None:
                 continue
-            if place != section:
+            if place and place != section:
                 section = place
-                yield f"        # {_comment(place)}" if place else ""
+                yield f"        # {_comment(place)}"
             ended = [source for source in node.all_input_nodes if last[source] == i]
             free = [self.names[source] for source in ended if self.names[source] in taken]
             taken -= set(free)
