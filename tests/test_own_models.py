@@ -106,6 +106,14 @@ def test_a_function_becomes_a_model(text: str, mine: Path, capsys: pytest.Captur
     assert isinstance(end, Finished)
 
 
+def test_every_process_builds_the_same_weights(mine: Path) -> None:
+    from pruning.runs import own_code
+
+    own = own_models.known(own_models.name("model.py:build"))
+    first, again = (own_code.load(own).model.state_dict() for _ in range(2))
+    assert first and all(torch.equal(first[name], again[name]) for name in first)
+
+
 def test_a_model_without_data_is_pruned_by_what_needs_none(mine: Path) -> None:
     bare = named("model.py:bare")
     assert bare.example is None

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pruning.errors import ModelError, PruningError
@@ -32,7 +33,17 @@ RETURN = "return an nn.Module, (module, example) or a pruning.Workpiece."
 
 
 def load(own: OwnModel) -> Workpiece:
-    """The workpiece that the function builds. Raises ModelError, which names file and line."""
+    """The workpiece that the function builds. Raises ModelError, which names file and line.
+
+    Weights that it draws at random are the same each time: several processes build it, and the same
+    recipe must give the same numbers in all of them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return _load(own)
+
+
+def _load(own: OwnModel) -> Workpiece:
     with _explained(own), _importing(own):
         module = _module(own)
     function = getattr(module, own.function, None)
