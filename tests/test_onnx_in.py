@@ -41,7 +41,7 @@ def exported(model: nn.Module, x: Tensor, *, fixed: bool = False) -> bytes:
 def back(content: bytes) -> torch.fx.GraphModule:
     program = convert.program(io.BytesIO(content))
     arrays = {**program.parameters, **program.buffers}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     # By way of text, as it is kept.
     return module(json.loads(json.dumps(program.to_json())), tensors)
 

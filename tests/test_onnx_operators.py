@@ -65,7 +65,7 @@ def graph(
 def converted(model: ModelProto) -> tuple[Program, torch.fx.GraphModule]:
     program = convert.program(io.BytesIO(model.SerializeToString()))
     arrays = {**program.parameters, **program.buffers}
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return program, module(program.to_json(), tensors)
 
 

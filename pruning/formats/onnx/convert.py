@@ -28,10 +28,10 @@ def program(file: BinaryIO) -> Program:
     net = Net(graph, *facts(graph))
     _strip_softmax(net)
     needed = _needed(net)
-    for name in (name for node in needed for name in _tensors_of(node)):
+    for name in (name for node in needed for name in _tensors_of(net, node)):
         net.uses[name] += 1
     for node in needed:
-        for name in _tensors_of(node):
+        for name in _tensors_of(net, node):
             net.readers[name] = node
     _inputs(net)
     for node in needed:
@@ -89,9 +89,11 @@ def _strip_softmax(net: Net) -> None:
         net.graph.notes.append("The softmax at its end is taken off: the loss has its own.")
 
 
-def _tensors_of(node: NodeProto) -> list[str]:
+def _tensors_of(net: Net, node: NodeProto) -> list[str]:
     """What a node reads of the network itself, and not as sizes."""
     sizes = SIZES.get(node.op_type, ())
+    if node.op_type == "Gather" and net.counts_up(node.input[1]):
+        sizes = (1,)
     return [name for i, name in enumerate(node.input) if name and i not in sizes]
 
 
@@ -104,7 +106,7 @@ def _needed(net: Net) -> list[NodeProto]:
         if not made or all(_is_known(net, name) for name in made):
             continue
         needed.append(node)
-        wanted.update(_tensors_of(node))
+        wanted.update(_tensors_of(net, node))
     return needed[::-1]
 
 

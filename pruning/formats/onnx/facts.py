@@ -27,7 +27,7 @@ BATCHES = (31, 37)
 LARGEST = BATCHES[1] << 26
 """Numbers of one value for a batch of BATCHES: a layer of a larger network would not fit anyway."""
 
-CONSTANTS = 1 << 28
+CONSTANTS = 1 << 27
 """Numbers of everything that is computed from constants."""
 
 KNOWN = 4096
@@ -72,8 +72,8 @@ Facts = dict[str, Fact]
 def facts(graph: Graph) -> tuple[Facts, Facts]:
     """Of every value of the graph, at each of BATCHES. FileRefused with the node that has none."""
     graph.inputs[:] = [_settled(one, graph) for one in graph.inputs]
-    first, second = (_at(graph, batch) for batch in BATCHES)
-    return first, second
+    first = _at(graph, BATCHES[0], {})
+    return first, _at(graph, BATCHES[1], first)
 
 
 def _settled(one: Input, graph: Graph) -> Input:
@@ -99,14 +99,14 @@ def _settled(one: Input, graph: Graph) -> Input:
     return replace(one, shape=shape)
 
 
-def _at(graph: Graph, batch: int) -> Facts:
+def _at(graph: Graph, batch: int, earlier: Facts) -> Facts:
     known = {
         name: Fact(_dtype(array), array.shape, array, name)
         for name, array in graph.constants.items()
     }
     for one in graph.inputs:
         known[one.name] = Fact(_plain(one.dtype), (batch, *(size or 0 for size in one.shape[1:])))
-    work = _Work(graph.opset, known, batch, graph.inputs[0].shape[0] or 1)
+    work = _Work(graph.opset, known, earlier, batch, graph.inputs[0].shape[0] or 1)
     for node in graph.nodes:
         work.add(node)
     return known
@@ -124,9 +124,10 @@ def _plain(dtype: int) -> int:
 class _Work:
     """The walk over one graph at one batch. A class because every step needs all of this."""
 
-    def __init__(self, opset: int, known: Facts, batch: int, declared: int) -> None:
+    def __init__(self, opset: int, known: Facts, earlier: Facts, batch: int, declared: int) -> None:
         self.opset = opset
         self.known = known
+        self.earlier = earlier
         self.batch = batch
         self.declared = declared
         self.budget = CONSTANTS
@@ -146,8 +147,20 @@ class _Work:
             fact is None or fact.data is not None for fact in reads
         )
         if computed and any(fact.data is None for fact in made.values()):
-            made = self.computed(node, reads, made)
+            made = self.before(node, reads) or self.computed(node, reads, made)
         self.known.update(made)
+
+    def before(self, node: NodeProto, reads: list[Fact | None]) -> Facts:
+        """What another batch has computed of the same numbers: large weights lie here once."""
+        names = [*filter(None, node.output)]
+        pairs = zip(node.input, reads, strict=True)
+        same = all(
+            name in self.earlier and self.earlier[name].data is fact.data
+            for name, fact in pairs
+            if fact is not None
+        )
+        known = same and all(name in self.earlier for name in names)
+        return {name: self.earlier[name] for name in names} if known else {}
 
     def special(self, node: NodeProto, reads: list[Fact | None]) -> Facts:
         """Operators that ask for shapes alone, or that exporters fix to one batch."""

@@ -37,7 +37,7 @@ def write(program: Program, path: Path) -> None:
     with path.open("wb") as out:
         out.write(header)
         for array in (*program.parameters.values(), *program.buffers.values()):
-            out.write(array.tobytes())
+            array.tofile(out)
         out.flush()
         os.fsync(out.fileno())
 

@@ -68,6 +68,16 @@ class Net:
         )
         return one if same else None
 
+    def counts_up(self, name: str) -> bool:
+        """Whether a value is 0, 1, 2, ... in order, for whatever size of the batch."""
+        pair = (self.first[name].data, self.second[name].data)
+        return all(
+            data is not None
+            and data.size > 1
+            and np.array_equal(data.ravel(), np.arange(data.size))
+            for data in pair
+        )
+
     def sizes(self, name: str) -> list[Any]:
         """A value's shape: numbers, and {"batch": [k, c]} where it grows with the batch."""
         one, two = self.first[name].shape, self.second[name].shape
@@ -209,11 +219,14 @@ class At:
 
     def reshape(self, x: Ref, sizes: Sequence[Any]) -> Ref:
         """x in another shape, of which a size that grows with the batch is left to torch."""
+        x = self.program.reshaped.get(x, x)
         growing = [i for i, size in enumerate(sizes) if isinstance(size, dict)]
         sizes = list(sizes)
         if growing:
             sizes[growing[0]] = -1
-        return self.call("reshape", x, sizes)
+        result = self.call("reshape", x, sizes)
+        self.program.reshaped[result] = x
+        return result
 
     # ---------------------------------------------------------------- fusing
 

@@ -30,7 +30,8 @@ Ref = Any
 class Program:
     """parameters: trained; buffers: constants. Both by path in the module.
 
-    classes: how many numbers it answers with for one example, where they lie in a row.
+    reshaped: what a result was before it was reshaped, which shapes it again as well; classes: how
+    many numbers it answers with for one example, where they lie in a row.
     """
 
     inputs: list[tuple[str, list[int], str]] = field(default_factory=list)
@@ -40,6 +41,7 @@ class Program:
     buffers: dict[str, Array] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     notes: list[str] = field(default_factory=list)
+    reshaped: dict[str, Ref] = field(default_factory=dict)
     results: int = 0
     classes: int | None = None
 
@@ -64,8 +66,8 @@ class Program:
                 f"holds NaN or infinite weights in {shown(path)}, and a mask cannot remove those: "
                 "load a checkpoint from before training diverged."
             )
-        # A copy of its own: an exporter may have merged what only happened to be equal.
-        self.parameters[path] = np.array(array, np.float32, order="C")
+        # Not copied: large weights lie in memory once, and are written as often as they are named.
+        self.parameters[path] = np.asarray(array, np.float32, order="C")
         return f"${path}"
 
     def buffer(self, path: str, array: Array) -> str:
