@@ -256,7 +256,7 @@ BOMBS: dict[str, tuple[Made, str]] = {
     ),
     "Keras": (
         lambda f: zipped({"config.json": b"{}", "model.weights.h5": b""}),
-        "a Keras file, and that is not read yet",
+        "a Keras file that was packed anew",
     ),
     "no numbers": (
         lambda f: zipped({"a/data.pkl": tensor("L4L\n", "L1L\n")}),

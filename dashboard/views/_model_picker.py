@@ -27,7 +27,7 @@ INPUTS = {
 }
 """Data set -> a picture of some of its inputs."""
 
-FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt", "onnx"]
+FILE_TYPES = ["safetensors", "pt", "pth", "bin", "ckpt", "onnx", "keras"]
 MOST_OFFERED = 3  # architectures that weights fit as well as the one that was chosen
 SAMPLES, ARCHITECTURES, UPLOAD = "Samples", "torchvision", "Your own weights"
 DATA = "Your own data"
@@ -152,8 +152,8 @@ def own_weights() -> None:
     st.markdown(
         "A safetensors file (or all shards of one, chosen together), or a PyTorch checkpoint that "
         "holds a `state_dict`, into an architecture you choose. A torchvision architecture takes "
-        "any number of classes. An ONNX file brings its own architecture. The file is checked in a "
-        "process of its own; nothing in it is run."
+        "any number of classes. ONNX and Keras files bring their own architecture. The file is "
+        "checked in a process of its own; nothing in it is run."
     )
     architectures = [f"{models.TORCHVISION}{name}" for name in sample_models.torchvision_names()]
     fillable = [*sample_models.names(), *architectures]

@@ -17,6 +17,7 @@ from pruning.runs import own_models
 from pruning.storage import default_workspace
 
 AGAIN = "again for more"
+NETWORKS = (".onnx", ".keras")
 THREADS = Range(1, 1024)
 SETTINGS = [field.name for field in fields(datasets.Settings)]
 
@@ -33,11 +34,11 @@ def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: tor
 def model(text: str) -> str:
     """What a recipe calls the model of a flag; code and folders that it names may be used then.
 
-    An ONNX file is read as an upload is, and kept in the workspace. Raises RecipeError,
+    An ONNX or Keras file is read as an upload is, and kept in the workspace. Raises RecipeError,
     FileRefused.
     """
     own, kept = datasets.parted(text)
-    if Path(own).suffix.lower() == ".onnx":
+    if Path(own).suffix.lower() in NETWORKS:
         return datasets.joined(accept(own, ONNX).model, kept)
     return datasets.joined(own_models.name(own), kept)
 

@@ -119,7 +119,9 @@ def _judge_kind(names: list[str]) -> None:
     if exported or any(name.startswith("models/") for name in below):
         raise FileRefused(EXPORT)
     if "model.weights.h5" in names:
-        raise FileRefused(f"is a Keras file, and that is not read yet: in PyTorch, {HOW_TO_SAVE}.")
+        raise FileRefused(
+            "is a Keras file that was packed anew: save it with Keras's model.save()."
+        )
     if names and all(name.endswith(".npy") for name in names):
         raise FileRefused(
             f"is a NumPy .npz file, and that is not read yet: in PyTorch, {HOW_TO_SAVE}."

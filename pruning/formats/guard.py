@@ -62,7 +62,7 @@ def contents(file: BinaryIO, length: int, name: str) -> Contents:
         what = kind(file, length)
         if what == magic.TORCH:
             return checkpoint.contents(file, length)
-        if what == magic.ONNX:
-            raise FileRefused("is an ONNX file: bring it by itself, not as a part of a set.")
+        if what in magic.NETWORKS:
+            raise FileRefused(f"is a network ({what}): bring it by itself, not as a part of a set.")
         return safe.contents(file, length)
     raise AssertionError("guarded either returns or raises")

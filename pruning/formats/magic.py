@@ -7,6 +7,15 @@ from pruning.errors import FileRefused
 SAFETENSORS = "safetensors"
 TORCH = "PyTorch checkpoint"
 ONNX = "ONNX"
+KERAS = "Keras"
+NETWORKS = (ONNX, KERAS)
+"""Files that bring their architecture along."""
+
+KERAS_MEMBERS = (b"metadata.json", b"config.json", b"model.weights.h5")
+"""What the first member of a Keras file's zip is called."""
+
+MEMBER = 30
+"""Where the name of a zip's first member begins."""
 
 FIRST_ONNX = 3
 """The version that every ONNX file begins with at least; TensorFlow's SavedModel has 1."""
@@ -40,7 +49,7 @@ UNREAD: tuple[tuple[int, bytes, str], ...] = (
 
 
 def kind(head: bytes, length: int) -> str:
-    """SAFETENSORS, TORCH or ONNX, from a file's first HEAD bytes and its length in bytes.
+    """SAFETENSORS, TORCH, ONNX or KERAS, from a file's first HEAD bytes and its length in bytes.
 
     FileRefused for all else.
     """
@@ -50,7 +59,7 @@ def kind(head: bytes, length: int) -> str:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return SAFETENSORS
     if head.startswith(b"PK\x03\x04"):
-        return TORCH
+        return KERAS if head[MEMBER:].startswith(KERAS_MEMBERS) else TORCH
     for offset, mark, name in UNREAD:
         if head[offset : offset + len(mark)] == mark:
             raise FileRefused(

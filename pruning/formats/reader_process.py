@@ -77,8 +77,8 @@ def _read(
 
     with guard.guarded(name):
         kind = guard.kind(file, os.fstat(file.fileno()).st_size)
-        if kind == magic.ONNX and not question.get("parts"):
-            _read_network(file, folder, question, result)
+        if kind in magic.NETWORKS and not question.get("parts"):
+            _read_network(kind, file, folder, question, result)
             return
     if question.get("parts"):
         contents = shards.contents(file, question["parts"], name)
@@ -95,13 +95,21 @@ def _read(
 
 
 def _read_network(
-    file: BinaryIO, folder: Path, question: dict[str, Any], result: dict[str, Any]
+    kind: str, file: BinaryIO, folder: Path, question: dict[str, Any], result: dict[str, Any]
 ) -> None:
     """A graph with its weights; with "network" of the question, written as what is kept of it."""
-    from pruning.formats.onnx import convert, kept
+    from pruning.formats import magic
+    from pruning.formats.onnx import kept
 
-    result["format"] = "ONNX"
-    program = convert.program(file)
+    result["format"] = kind
+    if kind == magic.KERAS:
+        from pruning.formats.keras import convert as keras
+
+        program = keras.program(file, folder)
+    else:
+        from pruning.formats.onnx import convert as onnx
+
+        program = onnx.program(file)
     tensors = [[name, shape, dtype, size] for name, dtype, shape, size in kept.rows(program)]
     result |= {"tensors": tensors, "notes": program.notes, "classes": program.classes}
     if question.get("network"):

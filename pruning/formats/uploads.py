@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ONNX = "onnx"
-"""What stands for the architecture of a file that brings its own."""
+"""What stands for the architecture of a file that brings its own: ONNX's, or Keras's."""
 
 WEIGHTS = "model.safetensors"
 ABOUT = "upload.json"
@@ -205,10 +205,12 @@ def accept(
         with guard.guarded(name):
             # Too large, or no weights at all: refused before all of it is read for its id.
             kind = guard.kind(source.file, source.length)
-            if model == ONNX and kind != magic.ONNX:
-                raise FileRefused("is no ONNX file: choose the architecture that its weights fit.")
+            if model == ONNX and kind not in magic.NETWORKS:
+                raise FileRefused(
+                    "is no ONNX or Keras file: choose the architecture that its weights fit."
+                )
             # A graph brings its own architecture.
-            model = ONNX if kind == magic.ONNX else model
+            model = ONNX if kind in magic.NETWORKS else model
             id = _id(source, model)
         known = _load(folder.parent / id)
         if known is not None:
