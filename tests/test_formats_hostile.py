@@ -256,7 +256,7 @@ BOMBS: dict[str, tuple[Made, str]] = {
     ),
     "Keras": (
         lambda f: zipped({"config.json": b"{}", "model.weights.h5": b""}),
-        "a Keras file that was packed anew",
+        "weights that are no HDF5 file",
     ),
     "no numbers": (
         lambda f: zipped({"a/data.pkl": tensor("L4L\n", "L1L\n")}),
@@ -506,5 +506,5 @@ def test_a_reading_process_that_dies_is_a_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file.pt").write_bytes(saved(OrderedDict(w=torch.ones(2))))
-    monkeypatch.setattr(sandbox, "_run", lambda command, file: -11)
+    monkeypatch.setattr(sandbox, "_run", lambda command, file, wall: -11)
     assert formats.inspect(tmp_path / "file.pt").refusal == f"file.pt {guard.OUT_OF_MEMORY}"

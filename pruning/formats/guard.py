@@ -63,6 +63,7 @@ def contents(file: BinaryIO, length: int, name: str) -> Contents:
         if what == magic.TORCH:
             return checkpoint.contents(file, length)
         if what in magic.NETWORKS:
-            raise FileRefused(f"is a network ({what}): bring it by itself, not as a part of a set.")
+            which = "an ONNX" if what == magic.ONNX else "a Keras"
+            raise FileRefused(f"is {which} file: bring it by itself, not as a part of a set.")
         return safe.contents(file, length)
     raise AssertionError("guarded either returns or raises")

@@ -48,14 +48,15 @@ def ask(
     question: dict[str, Any],
     *,
     module: str = "pruning.formats.reader_process",
-    wall: float = limits.WALL,
+    wall: float | None = None,
     less: str = guard.LESS,
 ) -> dict[str, Any]:
     """The reading process's answer about `file`; its output, if any, lies in `folder`.
 
     See reader_process.py for the question and the answer. module: that is run in the process;
-    wall: seconds that it may take; less: what to do where that is too little.
+    wall: seconds that it may take, None: limits.WALL; less: what to do where that is too little.
     """
+    wall = limits.WALL if wall is None else wall
     with guard.guarded(name):
         (folder / "ask.json").write_text(json.dumps(question))
         file.seek(0)
