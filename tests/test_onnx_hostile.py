@@ -18,6 +18,7 @@ from pruning.formats import accept, guard, inspect
 from pruning.formats.onnx import convert
 from pruning.formats.onnx.facts import COMPUTED
 from pruning.formats.onnx.module import module
+from pruning.formats.onnx.naming import Names
 from pruning.formats.onnx.net import OPERATORS
 
 node = helper.make_node
@@ -346,6 +347,16 @@ def test_mutations_are_read_or_refused(seed: int) -> None:
     outcomes += [refused_or_read(renamed(sound(), generator)) for _ in range(100)]
     # Both happen, or the mutations try nothing.
     assert {True, False} == set(outcomes)
+
+
+def test_a_name_inside_of_a_weight_gets_one_beside_it() -> None:
+    names = Names()
+    assert [names.free(name) for name in ("head", "head.weight", "head.weight", "head")] == [
+        "head",
+        "head_weight",
+        "head_weight_2",
+        "head_2",
+    ]
 
 
 def test_the_sound_file_is_one_by_its_makers_own_check() -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
+from io import StringIO
 from typing import Any
 
 import torch
@@ -84,7 +86,8 @@ def example(program: Mapping[str, Any], batch: int = 2) -> Tensor | tuple[Tensor
 def _check(made: fx.GraphModule, program: Mapping[str, Any]) -> None:
     """One pass of one example: what does not fit is refused here, and not in a run."""
     x = example(program, batch=1)
-    with torch.no_grad():
+    # torch.fx prints where it failed; who brings a file is told by its refusal.
+    with torch.no_grad(), redirect_stderr(StringIO()):
         made(*x) if isinstance(x, tuple) else made(x)
 
 

@@ -44,6 +44,9 @@ class Names:
     def free(self, wanted: str) -> str:
         """The name, made one that a module can have, with a number after it where it is taken."""
         name = clean(wanted) or "layer"
+        # Nothing lies inside a layer or a weight: beside it there is room.
+        if any(parent in self.taken for parent in parents(name)):
+            name = name.replace(".", "_")
         number, tried = 2, name
         while not self.fits(tried):
             tried = f"{name}_{number}"
