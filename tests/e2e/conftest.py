@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, syn
 PICTURES = Path(__file__).parent / "pictures"
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the group in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All on one worker, in order: they share a server. Skipped where there is no browser."""
     reason = served.missing()
