@@ -355,7 +355,7 @@ def test(words: List[str]) -> int:
     env = {**os.environ, "WORKBENCH_CHECKS": ", ".join(results)}  # tests/conftest.py repeats it
     # Both cores, unless the caller says how many or wants to step through in the debugger.
     alone = any(word.startswith("-n") or word == "--pdb" for word in words)
-    workers = [] if alone else ["-n", "2", "--dist", "loadgroup"]
+    workers = [] if alone else ["-n", "2"]
     print("\n== pytest", flush=True)
     pytest = [str(PYTHON), "-m", "pytest", *workers, *words]
     code = subprocess.run(pytest, cwd=str(ROOT), env=env, check=False).returncode

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import pytest
@@ -30,6 +30,22 @@ settings.register_profile(
     "ci", deadline=None, suppress_health_check=quiet, derandomize=True, print_blob=True
 )
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """All browser tests on one worker, since they share a server; any other test on any.
+
+    Groups by mark, xdist's own way, have no effect: this pytest keeps the ids that they change
+    elsewhere, and each worker had a server and a browser of its own.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class BrowserTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid
+
+    return BrowserTogether(config, log)
 
 
 def pytest_sessionfinish() -> None:

@@ -16,14 +16,12 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, syn
 PICTURES = Path(__file__).parent / "pictures"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the group in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All on one worker, in order: they share a server. Skipped where there is no browser."""
+    """Skipped, with the reason, where there is no browser."""
     reason = served.missing()
     for item in items:
         if Path(item.path).parent == Path(__file__).parent:
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.xdist_group("e2e"))
             if reason:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
