@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import stat
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 import streamlit as st
+from pages import awaited
 
 from dashboard import access
 from dashboard.access import HostMiddleware, PassphraseMiddleware, Tries
@@ -77,7 +77,7 @@ def asked(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(app(scope, receive, send))
+    awaited(app(scope, receive, send))
     return Answer(sent)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from pages import opened
+from pages import awaited, opened
 
 from dashboard import jobs, server
 from dashboard.charts import prune
@@ -142,7 +142,7 @@ def test_many_tabs_share_a_look_and_wait_for_their_turn(monkeypatch) -> None:
         looks = [middleware._shared_look({"a": "", "b": ""}) for _ in range(30)]
         return list(await asyncio.gather(*looks))
 
-    assert asyncio.run(all_tabs()) == [{"a": "s.1", "b": "s.1"}] * 30
+    assert awaited(all_tabs()) == [{"a": "s.1", "b": "s.1"}] * 30
     assert asked == [["a", "b"]]
     middleware = server.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
     apart = []

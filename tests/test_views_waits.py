@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from pages import opened, texts
+from pages import awaited, opened, texts
 
 import pruning
 from dashboard import jobs, server, waits
@@ -100,9 +99,7 @@ def answered(known: dict[str, str], states: Callable[[Iterable[str]], dict[str, 
     path, _, query = wait.question(known).partition("?")
     scope = {"type": "http", "path": path, "query_string": query.encode(), "method": "GET"}
     middleware = server.ChangedMiddleware(elsewhere, states)
-    # In a thread of its own: Playwright's synchronous browser leaves a running loop in this one.
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, middleware(scope, receive, send)).result()
+    awaited(middleware(scope, receive, send))
     return int(sent[0]["status"])
 
 

@@ -36,11 +36,15 @@ function follow(question, signal, tell, tries = 0) {
   });
 }
 
+// Each begins its pause when it has been, not when it was asked for: on a busy machine two timers are
+// due at once.
 function inTurn(then) {
-  const now = performance.now();
-  const turn = Math.max(now, (window.__nextTurn ?? 0) + APART);
-  window.__nextTurn = turn;
-  setTimeout(then, turn - now);
+  const turn = () =>
+    new Promise((done) => {
+      then();
+      setTimeout(done, APART);
+    });
+  window.__turns = (window.__turns ?? Promise.resolve()).then(turn).catch(() => {});
 }
 
 function ask(memory, question) {

@@ -113,7 +113,7 @@ def turn_the_slider(tab: Page) -> None:
 
 def run_and_watch(tab: Page, scheme: str) -> str:
     """At least three times a new point must be seen to arrive while the run is live."""
-    steps.set_number(tab, "Fine-tuning epochs", "25")
+    steps.set_number(tab, "Fine-tuning epochs", "100")
     run = steps.start_run(tab)
     seen: list[int] = []
     until = time.monotonic() + 60
