@@ -39,12 +39,20 @@ function follow(question, signal, tell, tries = 0) {
 // Each begins its pause when it has been, not when it was asked for: on a busy machine two timers are
 // due at once.
 function inTurn(then) {
-  const turn = () =>
-    new Promise((done) => {
-      then();
-      setTimeout(done, APART);
-    });
-  window.__turns = (window.__turns ?? Promise.resolve()).then(turn).catch(() => {});
+  const turns = (window.__turns ??= []);
+  turns.push(then);
+  if (turns.length === 1) next(turns);
+}
+
+function next(turns) {
+  try {
+    turns[0]();
+  } finally {
+    setTimeout(() => {
+      turns.shift();
+      if (turns.length) next(turns);
+    }, APART);
+  }
 }
 
 function ask(memory, question) {
