@@ -148,6 +148,16 @@ def test_the_source_reads_as_people_write_it() -> None:
     assert max(map(len, text.splitlines())) <= 110
 
 
+def test_layers_called_by_numbers_are_entries_of_the_network() -> None:
+    layers = (nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model = nn.Sequential(*layers, nn.Linear(4, 2)).eval()
+    example = torch.randn(2, 1, 8, 8)
+    written = source.write(recorded(model, example, 0.5), example, "numbered")
+    assert "class Model(nn.ModuleDict):" in written.text
+    assert "        self['0'] = nn.Conv2d(1, 2, 3)\n" in written.text
+    assert "        x = self['4'](x)\n" in written.text and "getattr" not in written.text
+
+
 def test_ties_precision_and_frozen_layers_stay() -> None:
     def run(m: Any, x: Tensor) -> dict[str, Any]:
         y = m.b(m.a(x).relu())

@@ -80,6 +80,9 @@ def test_from_a_network_of_ones_own_to_a_file_to_ship(
     with zipfile.ZipFile(mine / "out" / "bundle.zip") as archive:
         archive.extractall(bundle)
 
+    card = (bundle / "card.md").read_text("utf-8")
+    assert card.startswith(f"# Run {id[:6]} on my\\_net.py:build on pictures\n")
+
     work = resolve(recipe.model, home)
     assert work.example is not None
     masked = copy.deepcopy(work.model)

@@ -170,7 +170,7 @@ def bring(own: str) -> None:
         )
     with right:
         file = st.file_uploader(
-            "Data set",
+            f"Data set, up to {_uploading.LARGEST} MB",
             type=FILE_TYPES,
             key=f"data-{state.upload_count()}",
             max_upload_size=_uploading.LARGEST,

@@ -170,7 +170,7 @@ def own_weights() -> None:
         )
     with right:
         files = st.file_uploader(
-            "Weights",
+            f"Weights, up to {_uploading.LARGEST} MB",
             type=FILE_TYPES,
             # The shards of one model come together, in one choice of files.
             accept_multiple_files=True,

@@ -29,7 +29,7 @@ def example() -> None:
     ]
     with st.container(border=True):
         left, right = st.columns([3, 2], gap="medium", vertical_alignment="center")
-        title = f"**{kind}, on {words.plain(recipe.model)}.**"
+        title = f"**{kind}, on {words.plain(models.title(recipe.model))}.**"
         did = f"{words.outcome(jobs.facts(job))} {words.sentence(recipe)}"
         left.markdown(f"{title} {words.plain(did)}")
         with left:
@@ -70,8 +70,9 @@ def layer_table(study: Study) -> None:
     table = tables.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
+        # As wide as half a laptop's page leaves it: wider, and its numbers are cut.
         "share": st.column_config.ProgressColumn(
-            "share of weights", format="%.1f %%", min_value=0, max_value=100
+            "share", format="%.1f %%", min_value=0, max_value=100, width=112, help="Of all weights."
         ),
         "MACs": st.column_config.NumberColumn(
             "MACs", format="localized", help="Multiply-accumulates of one example."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
+import textwrap
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -207,8 +208,9 @@ class _Writer:
                 self.root.at(name).tensor = tensor
 
     def _init(self) -> Iterator[str]:
-        yield "class Model(nn.Module):"
-        yield f'    """{_comment(self.title)}"""'
+        # Parts called by numbers, as those of an nn.Sequential, are no attributes.
+        yield f"class Model(nn.{'ModuleDict' if self._numbered else 'Module'}):"
+        yield '    """The network that is described above."""'
         yield ""
         yield "    def __init__(self) -> None:"
         yield "        super().__init__()"
@@ -218,6 +220,8 @@ class _Writer:
                 yield f"        self.register_buffer({name!r}, {text})"
             elif is_name(name):
                 yield f"        self.{name} = {text}"
+            elif self._numbered:
+                yield f"        self[{name!r}] = {text}"
             else:
                 yield f"        setattr(self, {name!r}, {text})"
         # Layers below a layer of torch's own are rare, and set one by one.
@@ -226,6 +230,13 @@ class _Writer:
         for name, first in self.ties.items():
             if isinstance(self.tensors[name], nn.Parameter):
                 yield f"        {self._access(name)} = {self._access(first)}"
+
+    @property
+    def _numbered(self) -> bool:
+        parts = self.root.parts
+        return bool(parts) and all(
+            not is_name(name) and part.tensor is None for name, part in parts.items()
+        )
 
     def _below_layers(self, path: str, part: _Part) -> Iterator[tuple[str, _Part]]:
         for name, child in part.parts.items():
@@ -264,7 +275,9 @@ class _Writer:
         for name in path.split("."):
             kind = part.kind
             whole = part is not self.root and part.module is None
-            if whole and kind == "list":
+            if part is self.root and self._numbered:
+                text += f"[{name!r}]"
+            elif whole and kind == "list":
                 text += f"[{name}]"
             elif whole and kind == "dict":
                 text += f"[{name!r}]"
@@ -392,7 +405,9 @@ class _Writer:
 
     def _head(self) -> Iterator[str]:
         shapes = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in self.example)
-        yield f'"""{_comment(self.title)}'
+        first, *others = textwrap.wrap(_comment(self.title), 95)
+        yield f'"""{first}'
+        yield from others
         yield ""
         yield "Written by the Pruning Workbench from the network's graph. It needs torch, and"
         yield f"safetensors to read {_comment(self.weights)} beside it:"

@@ -13,11 +13,11 @@ from pruning.errors import RecipeError
 from pruning.events import Epoch, Measured, Pruned, Started
 from pruning.export import bundle
 from pruning.export.result import Result
-from pruning.formats.datasets.types import parted
+from pruning.formats import datasets
 from pruning.formats.uploads import ONNX
 from pruning.measurement import measure
 from pruning.prepare import plain, ready
-from pruning.runs.resolve import recipe_of, resolve, split, upload_architecture
+from pruning.runs.resolve import describe, recipe_of, resolve, split, upload_architecture
 from pruning.runs.results import load_run
 from pruning.runs.store import Store
 from pruning.types import Workpiece
@@ -53,7 +53,7 @@ def result_of(store: Store, id: str) -> Result:
         if base and not _same_shapes(base, start):
             base = ""
     return Result(
-        name=f"Run {id[:6]} on {recipe.model}",
+        name=f"Run {id[:6]} on {_name_of(recipe.model, store)}",
         work=work,
         # What is pruned in part has no compact model: its zeros stay.
         masks=masks if (job.folder / COMPACT).is_file() else {},
@@ -71,12 +71,23 @@ def result_of(store: Store, id: str) -> Result:
     )
 
 
+def _name_of(model: str, store: Store) -> str:
+    """What people call a model; by an id alone nobody knows an upload or a data set."""
+    own, data = datasets.parted(model)
+    if data is not None:
+        return f"{_name_of(own, store)} on {datasets.get(data, store.workspace).name}"
+    kind, name = split(own)
+    if kind == "upload":
+        return str(describe(own, store.workspace)["name"])
+    return name if kind == "code" else own
+
+
 def base_of(model: str, store: Store) -> str:
     """A name that gives an upload's or a run's architecture and data in any workspace.
 
     "" where there is none: of data and of networks that somebody brought.
     """
-    own, data = parted(model)
+    own, data = datasets.parted(model)
     kind, id = split(own)
     if data is not None:
         return ""
