@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -142,6 +143,23 @@ def delete_oldest(files: Iterable[Path], most: int, most_bytes: int) -> None:
         total += file.stat().st_size
         if number >= most or total > most_bytes:
             file.unlink(missing_ok=True)
+
+
+def put_in_place(folder: Path, place: Path) -> bool:
+    """Rename a finished folder, whole or not at all; False where somebody was quicker.
+
+    What stands in its place already is replaced: callers have found it damaged.
+    """
+    place.parent.mkdir(exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        folder.rename(place)
+    except OSError:  # somebody brought the same file at the same moment
+        return False
+    # The rename itself on disk, where the system can say so.
+    with suppress(OSError):
+        sync(place.parent)
+    return True
 
 
 def sync(path: Path) -> None:

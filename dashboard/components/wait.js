@@ -36,8 +36,8 @@ function follow(question, signal, tell, tries = 0) {
   });
 }
 
-// Each begins its pause when it has been, not when it was asked for: on a busy machine two timers are
-// due at once.
+// Each begins its pause when it has been, not when it was asked for: on a busy machine two timers
+// are due at once.
 function inTurn(then) {
   const turns = (window.__turns ??= []);
   turns.push(then);

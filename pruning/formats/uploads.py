@@ -30,7 +30,7 @@ from pruning.formats import architecture, fingerprints, guard, limits, magic, sa
 from pruning.formats.onnx import kept
 from pruning.formats.turns import Turn, Turns
 from pruning.formats.types import Expected, Listed, Reading, Shape, file_name
-from pruning.storage import default_workspace, sync
+from pruning.storage import default_workspace, put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -413,15 +413,9 @@ def _keep(folder: Path, upload: Upload) -> Upload:
         about.flush()
         os.fsync(about.fileno())
     place = folder.parent / upload.id
-    shutil.rmtree(place, ignore_errors=True)  # only what `_load` refuses
-    try:
-        folder.rename(place)
-    except OSError:  # somebody brought the same file at the same moment
-        return _load(place) or upload
-    # The rename itself on disk, where the system can say so.
-    with suppress(OSError):
-        sync(place.parent)
-    return upload
+    if put_in_place(folder, place):  # of what `_load` refuses, if anything
+        return upload
+    return _load(place) or upload
 
 
 @contextmanager

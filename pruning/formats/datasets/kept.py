@@ -18,7 +18,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from math import prod
 from pathlib import Path
@@ -35,7 +35,7 @@ from pruning.formats.datasets.types import LESS, DataSet, Settings
 from pruning.formats.datasets.writer import PART, X, Y
 from pruning.formats.types import file_name
 from pruning.formats.uploads import READING
-from pruning.storage import default_workspace, sync, whole
+from pruning.storage import default_workspace, put_in_place, whole
 
 ABOUT = "data.json"
 RULES = 1
@@ -313,15 +313,9 @@ def _keep(folder: Path, data: DataSet) -> DataSet:
         about.flush()
         os.fsync(about.fileno())
     place = folder.parent.parent / "datasets" / data.id
-    place.parent.mkdir(exist_ok=True)
-    shutil.rmtree(place, ignore_errors=True)  # only what `_load` refuses
-    try:
-        folder.rename(place)
-    except OSError:  # somebody brought the same file at the same moment
-        return _load(place) or data
-    with suppress(OSError):
-        sync(place.parent)
-    return data
+    if put_in_place(folder, place):  # of what `_load` refuses, if anything
+        return data
+    return _load(place) or data
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pruning.errors import FileRefused
 from pruning.formats import limits
 from pruning.formats.confine import confine
 from pruning.formats.parent import end_with_parent
-from pruning.formats.reader_process import bind
+from pruning.formats.reader_process import bind, leave
 
 MODULE = "pruning.formats.datasets.reader_process"
 
@@ -47,12 +47,7 @@ def main() -> None:
     written, cpu = limits.NAMED if question["named"] else limits.UPLOADED
     bind(wall=2 * cpu, cpu=cpu, written=written)
     confine(folder, [Path(question["source"])] if question["source"] else [])
-    result = answer(sys.stdin.buffer, sys.argv[2], folder, question)
-    try:
-        (folder / "answer.json").write_text(json.dumps(result))
-    except OSError as error:
-        # There may be no room even for that; without an answer it would count as out of memory.
-        sys.exit(error.errno)
+    leave(folder, answer(sys.stdin.buffer, sys.argv[2], folder, question))
 
 
 if __name__ == "__main__":
