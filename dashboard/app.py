@@ -1,55 +1,56 @@
-"""Navigation on top, the current model at the side, the page, and running work at the bottom.
+"""The server: what every request passes, and `tab.py` for each tab.
 
-`streamlit run` imports this file for the server, and runs it as `__main__` for each tab.
+`streamlit run` imports this file and listens. The pages load beside that, while the first browser
+loads its own part.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import access, jobs, refit, server, state
-from dashboard.components.fold import fold
-from dashboard.views import _frame
+from dashboard import access, middleware, pages
 
-if __name__ == "__main__":
-    st.set_page_config(
-        page_title="Pruning Workbench",
-        page_icon=str(_frame.MARKS / "mark.svg"),
-        layout="wide",
-        menu_items={"About": _frame.ABOUT},
-    )
-    state.set_trouble(server.ensure())
-    state.take_address()  # before anything is drawn: all of it follows from the address
-    with _frame.guarded():
-        refit.check()
-    page = st.navigation(_frame.pages(), position="top")
-    state.set_page_title(page.title)
-    with _frame.guarded():
-        _frame.go_to(state.requested_page())
-    if page.url_path != "prune":
-        state.watch(None)  # whoever comes back later has not just seen the run end
-    _frame.wordmark()
-    _frame.troubles()
-    _frame.warnings()
-    with st.sidebar, _frame.guarded():
-        _frame.current_model()
-        fold()
-    with _frame.guarded():
-        page.run()
-    _frame.help_asked_for()
-    with _frame.guarded():
-        _frame.follow()  # late: only now it is known what the page waits for
-    state.note_shown()
-else:
-    redirect = Middleware(server.RedirectMiddleware, pages=(*_frame.PAGE_NAMES, *_frame.RENAMED))
-    style = Middleware(server.StyleMiddleware, lengths=_frame.LENGTHS)
-    changed = Middleware(server.ChangedMiddleware, states=jobs.states)
-    scripts = Middleware(server.ScriptMiddleware)
-    hosts = Middleware(access.HostMiddleware)
-    word = os.environ.get(access.PASSPHRASE, "")
-    passphrase = Middleware(access.PassphraseMiddleware, passphrase=word, secret=access.secret)
-    ours = [hosts, passphrase, scripts, changed, redirect, style]
-    app = st.App(__file__, middleware=ours)
+HERE = Path(__file__).parent
+FIRST = pages.PAGES[0][0]
+PATIENCE = 4.0
+"""Seconds until workers are started that nobody asked for: they load PyTorch, which takes a core
+for as long, and the first page needs none of them."""
+
+
+def load_pages() -> None:
+    """Import what the first page needs, and start the workers once it has been drawn."""
+    for name in ("views._frame", "refit", "server"):
+        importlib.import_module(f"dashboard.{name}")
+    warm_up = importlib.import_module("dashboard.server").warm_up
+    timer = threading.Timer(PATIENCE, warm_up)
+    timer.daemon = True
+    timer.start()
+
+
+def states(ids: Iterable[str]) -> dict[str, str]:
+    """States of jobs. Asked once a page is open, when this is loaded long since."""
+    known: dict[str, str] = importlib.import_module("dashboard.jobs").states(ids)
+    return known
+
+
+threading.Thread(target=load_pages, name="loading", daemon=True).start()
+ours = [
+    Middleware(access.HostMiddleware),
+    Middleware(
+        access.PassphraseMiddleware,
+        passphrase=os.environ.get(access.PASSPHRASE, ""),
+        secret=access.secret,
+    ),
+    Middleware(middleware.ScriptMiddleware),
+    Middleware(middleware.ChangedMiddleware, states=states),
+    Middleware(middleware.RedirectMiddleware, pages=(*pages.PAGE_NAMES, *pages.RENAMED)),
+    Middleware(middleware.StyleMiddleware, lengths=pages.LENGTHS),
+]
+app = st.App(HERE / "tab.py", middleware=ours)

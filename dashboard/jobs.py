@@ -616,9 +616,11 @@ def _request(spec: dict[str, Any], priority: int = 0) -> Job:
             pass
         del ids[key]
     _ask_first(spec, key)
-    ensure()
     ids[key] = shipped.submit(store(), spec, key, priority)
-    return store().job(ids[key])
+    job = store().job(ids[key])
+    if job.state in LIVE:
+        ensure()
+    return job
 
 
 def _ask_first(spec: dict[str, Any], key: str) -> None:

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from pruning.runs.store import Store
 
-APP = Path(__file__).parents[1] / "dashboard" / "app.py"
+APP = Path(__file__).parents[1] / "dashboard" / "tab.py"
 TEXTS = (
     "title",
     "header",

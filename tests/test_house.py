@@ -161,8 +161,8 @@ def test_the_page_does_not_load_torch() -> None:
     """Every module of the page, imported in one process, as the web process would over its life."""
     files = [path.relative_to(ROOT) for path in SOURCES if ROOT / "dashboard" in path.parents]
     modules = [".".join(file.with_suffix("").parts) for file in files]
-    # Views and app.py draw when they are imported, which needs a session of Streamlit's.
-    drawing = ("dashboard.views", "dashboard.app")
+    # Views and tab.py draw when they are imported, which needs a session of Streamlit's.
+    drawing = ("dashboard.views", "dashboard.tab")
     importable = [name for name in modules if not name.startswith(drawing)]
     script = f"import importlib, sys\nfor name in {importable!r}: importlib.import_module(name)\n"
     done = in_a_fresh_process(script + "assert 'torch' not in sys.modules")

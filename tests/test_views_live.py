@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 from pages import awaited, opened
 
-from dashboard import jobs, server
+from dashboard import jobs, middleware
 from dashboard.charts import prune
 from dashboard.components import wait
 from pruning import events
@@ -116,21 +116,21 @@ def _parts(value: str) -> tuple[str, str, str]:
 
 
 def test_another_state_is_told_at_once_and_progress_in_turn(monkeypatch) -> None:
-    monkeypatch.setattr(server, "LONGEST_PAUSE", 0.0)
-    monkeypatch.setattr(server, "SHARED", 0.0)
-    monkeypatch.setattr(server, "APART", 60.0)
+    monkeypatch.setattr(middleware, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(middleware, "SHARED", 0.0)
+    monkeypatch.setattr(middleware, "APART", 60.0)
     looks = iter([{"a": "s.2"}] * 5 + [{"a": "t.2"}, {"a": "never asked"}])
     assert answered({"a": "s.1"}, lambda _: next(looks)) == 200
     assert next(looks) == {"a": "never asked"}
-    monkeypatch.setattr(server, "APART", 0.0)
-    monkeypatch.setattr(server, "DRAWINGS", 1e9)
+    monkeypatch.setattr(middleware, "APART", 0.0)
+    monkeypatch.setattr(middleware, "DRAWINGS", 1e9)
     looks = iter([{"a": "s.1"}, {"a": "s.2"}, {"a": "never asked"}])
     assert answered({"a": "s.1"}, lambda _: next(looks)) == 200
     assert next(looks) == {"a": "never asked"}
 
 
 def test_many_tabs_share_a_look_and_wait_for_their_turn(monkeypatch) -> None:
-    monkeypatch.setattr(server, "SHARED", 60.0)
+    monkeypatch.setattr(middleware, "SHARED", 60.0)
     asked: list[list[str]] = []
 
     def states(ids: Iterable[str]) -> dict[str, str]:
@@ -138,17 +138,22 @@ def test_many_tabs_share_a_look_and_wait_for_their_turn(monkeypatch) -> None:
         return dict.fromkeys(asked[-1], "s.1")
 
     async def all_tabs() -> list[dict[str, str]]:
-        middleware = server.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
-        looks = [middleware._shared_look({"a": "", "b": ""}) for _ in range(30)]
+        changed = middleware.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+        looks = [changed._shared_look({"a": "", "b": ""}) for _ in range(30)]
         return list(await asyncio.gather(*looks))
 
     assert awaited(all_tabs()) == [{"a": "s.1", "b": "s.1"}] * 30
     assert asked == [["a", "b"]]
-    middleware = server.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+    changed = middleware.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
     apart = []
-    for middleware.followers in (1, 12, 30, 300):
-        apart.append(middleware._apart())
-    assert apart == [server.APART, 12 / server.DRAWINGS, 30 / server.DRAWINGS, server.FARTHEST]
+    for changed.followers in (1, 12, 30, 300):
+        apart.append(changed._apart())
+    assert apart == [
+        middleware.APART,
+        12 / middleware.DRAWINGS,
+        30 / middleware.DRAWINGS,
+        middleware.FARTHEST,
+    ]
 
 
 def test_a_page_asks_for_news_of_runs_and_ticks_no_more(home: Path) -> None:

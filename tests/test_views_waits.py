@@ -14,7 +14,7 @@ import pytest
 from pages import awaited, opened, texts
 
 import pruning
-from dashboard import jobs, server, waits
+from dashboard import jobs, middleware, waits
 from dashboard.charts import prune
 from dashboard.components import base, wait
 from dashboard.views import _frame
@@ -98,8 +98,8 @@ def answered(known: dict[str, str], states: Callable[[Iterable[str]], dict[str, 
 
     path, _, query = wait.question(known).partition("?")
     scope = {"type": "http", "path": path, "query_string": query.encode(), "method": "GET"}
-    middleware = server.ChangedMiddleware(elsewhere, states)
-    awaited(middleware(scope, receive, send))
+    changed = middleware.ChangedMiddleware(elsewhere, states)
+    awaited(changed(scope, receive, send))
     return int(sent[0]["status"])
 
 
@@ -110,18 +110,18 @@ def test_a_question_is_answered_when_a_job_ends(monkeypatch) -> None:
 
 
 def test_a_job_that_begins_at_once_is_nothing_to_draw_anew(monkeypatch) -> None:
-    monkeypatch.setattr(server, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(middleware, "FIRST_PAUSE", 0.0)
     looks = iter([{"a": "queued"}, {"a": "running"}, {"a": "running"}, {"a": "failed"}])
     assert answered({"a": "queued"}, lambda _: next(looks)) == 200
     assert next(looks, None) is None
-    monkeypatch.setattr(server, "SOON", 0.0)  # the page said that it has to wait for its turn
+    monkeypatch.setattr(middleware, "SOON", 0.0)  # the page said that it has to wait for its turn
     looks = iter([{"a": "queued"}, {"a": "running"}, {"a": "never asked"}])
     assert answered({"a": "queued"}, lambda _: next(looks)) == 200
     assert next(looks) == {"a": "never asked"}
 
 
 def test_a_question_nothing_comes_of_is_asked_again(monkeypatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    monkeypatch.setattr(middleware, "PATIENCE", 0.1)
     assert answered({"a": "running", "b": "queued"}, dict.fromkeys) == 200  # other states
     assert answered({"a": "running"}, lambda ids: {"a": "running"}) == 204
 

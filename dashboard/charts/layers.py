@@ -14,6 +14,7 @@ import numpy as np
 
 from dashboard import colours, words
 from dashboard.charts.base import Array, Figure, centres, layout, readable_bins, rebin
+from dashboard.pages import PANELS
 
 CELL = 132  # pixels: height of a panel
 LABEL = 40 / CELL  # share of it that the label takes
@@ -21,8 +22,6 @@ HEADING = 52  # pixels above the panels
 MARGIN = 0.05  # of a panel's width, on each side of its bars
 NAME = 17  # letters of a layer's name: as many as fit the narrowest panel
 MOST_BINS = 64  # more do not show in so small a panel
-ACROSS = 5  # panels in a row
-NARROWEST = 132 * ACROSS  # pixels of a row whose names keep clear of each other
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def multiples(
     *,
     title: str,
     dark: bool,
-    across: int = ACROSS,
+    across: int = PANELS,
     log: bool = False,
 ) -> Figure:
     """A small histogram for each layer.

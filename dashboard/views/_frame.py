@@ -16,12 +16,12 @@ import streamlit as st
 from streamlit.errors import StreamlitDuplicateElementKey
 
 from dashboard import jobs, models, parts, state, waits, words
-from dashboard.charts import base, layers, results
+from dashboard.charts import base, results
 from dashboard.charts.prune import RunHistory
-from dashboard.components import strip
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
+from dashboard.pages import PAGE_NAMES, PAGES, RENAMED
 from pruning.errors import Damaged, PruningError
 from pruning.runs.store import Job
 from pruning.runs.waits import Wait
@@ -35,9 +35,6 @@ ABOUT = (
 SHORT = 5.0  # seconds up to which a study has no Stop
 MOST_LINES = 3  # of running work at the bottom
 MOST_DAMAGED = 3  # rows of the store that cannot be read
-TILES = 95  # pixels of large numbers, each with another below it
-LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": layers.NARROWEST}
-"""What page.css has to know of elements, as it names them. tests/e2e measures them."""
 STOP = ":material/stop_circle:"
 SHORTCUTS = {
     "Run": "Ctrl+Enter",
@@ -46,20 +43,6 @@ SHORTCUTS = {
     "Redo": "Ctrl+Shift+Z",
 }
 """Button -> its keys, as Streamlit writes them; on a Mac it is Cmd. Run is each page's own."""
-PAGES = (
-    ("model", "Model"),
-    ("inspect", "Inspect"),
-    ("sensitivity", "Sensitivity"),
-    ("prune", "Prune"),
-    ("run", "Result"),
-    ("compare", "Compare"),
-    ("lottery", "Lottery"),
-    ("structure", "Structure"),
-    ("criteria", "Criteria"),
-)
-PAGE_NAMES = tuple(name for name, *_ in PAGES)
-RENAMED = {"scores": "criteria"}
-"""Pages that had another name: old links still open them."""
 
 
 def pages() -> list[Any]:

@@ -13,7 +13,7 @@ from e2e.served import READY, Served
 from playwright.sync_api import Browser, Page, expect
 
 from dashboard import state
-from dashboard.views._frame import PAGE_NAMES
+from dashboard.pages import PAGE_NAMES
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
 

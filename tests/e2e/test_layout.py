@@ -11,7 +11,7 @@ from e2e import boxes, prepared, served, shots, steps
 from e2e.conftest import complaints
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard.views import _frame
+from dashboard import pages
 
 WIDTHS = (1920, 1280, 1024, 800, 390)
 LAPTOP, TABLET, PHONE = 1280, 800, 390
@@ -88,7 +88,7 @@ def check_reserved_heights(page: Page) -> set[str]:
     for name, selector in RESERVED.items():
         for element in page.locator(selector).all():
             natural = element.evaluate(NATURAL)
-            assert abs(natural - _frame.LENGTHS[name]) <= 1, f"{name}: it takes {natural}"
+            assert abs(natural - pages.LENGTHS[name]) <= 1, f"{name}: it takes {natural}"
             here.add(name)
     return here
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from faults.pages import open_page, press_run, shown
 from faults.stage import SHORT, check, stage, until
 
-from dashboard.views._frame import PAGE_NAMES
+from dashboard.pages import PAGE_NAMES
 from pruning.runs.store import Store
 
 

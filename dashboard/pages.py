@@ -1,0 +1,26 @@
+"""What the server knows of the pages before it has loaded them: their names and fixed lengths."""
+
+from __future__ import annotations
+
+from dashboard.components import strip
+
+PAGES = (
+    ("model", "Model"),
+    ("inspect", "Inspect"),
+    ("sensitivity", "Sensitivity"),
+    ("prune", "Prune"),
+    ("run", "Result"),
+    ("compare", "Compare"),
+    ("lottery", "Lottery"),
+    ("structure", "Structure"),
+    ("criteria", "Criteria"),
+)
+PAGE_NAMES = tuple(name for name, *_ in PAGES)
+RENAMED = {"scores": "criteria"}
+"""Pages that had another name: old links still open them."""
+
+PANELS = 5  # small histograms in a row
+SMALL_WIDTH = 132 * PANELS  # pixels of a row of them whose names keep clear of each other
+TILES = 95  # pixels of large numbers, each with another below it
+LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": SMALL_WIDTH}
+"""What page.css has to know of elements, as it names them. tests/e2e measures them."""

@@ -1,0 +1,39 @@
+"""What runs for each tab: navigation on top, the current model at the side, the page, and running
+work at the bottom."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from dashboard import refit, server, state
+from dashboard.components.fold import fold
+from dashboard.views import _frame
+
+st.set_page_config(
+    page_title="Pruning Workbench",
+    page_icon=str(_frame.MARKS / "mark.svg"),
+    layout="wide",
+    menu_items={"About": _frame.ABOUT},
+)
+state.set_trouble(server.ensure())
+state.take_address()  # before anything is drawn: all of it follows from the address
+with _frame.guarded():
+    refit.check()
+page = st.navigation(_frame.pages(), position="top")
+state.set_page_title(page.title)
+with _frame.guarded():
+    _frame.go_to(state.requested_page())
+if page.url_path != "prune":
+    state.watch(None)  # whoever comes back later has not just seen the run end
+_frame.wordmark()
+_frame.troubles()
+_frame.warnings()
+with st.sidebar, _frame.guarded():
+    _frame.current_model()
+    fold()
+with _frame.guarded():
+    page.run()
+_frame.help_asked_for()
+with _frame.guarded():
+    _frame.follow()  # late: only now it is known what the page waits for
+state.note_shown()
