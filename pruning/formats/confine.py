@@ -12,6 +12,7 @@ import platform
 import struct
 import sys
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 NEW_USER, NEW_NETWORK = 0x10000000, 0x40000000
@@ -136,4 +137,13 @@ def _pythons_own() -> list[Path]:
     """Where modules and the libraries that they load lie; not the project, which has workspaces."""
     package = Path(__file__).resolve().parents[1]
     system = [Path("/usr"), Path("/lib"), Path("/lib64")]
-    return [package, Path(sys.prefix), Path(sys.base_prefix), *system]
+    return [package, *_packages(), Path(sys.prefix), Path(sys.base_prefix), *system]
+
+
+def _packages() -> list[Path]:
+    """Where numpy lies, and so the others: outside of Python's own folders, installed for one user.
+
+    It is looked for without being imported, which would start its threads.
+    """
+    numpy = find_spec("numpy")
+    return [Path(numpy.origin).resolve().parents[1]] if numpy and numpy.origin else []

@@ -102,14 +102,18 @@ def _read_network(
     from pruning.formats.onnx import kept
 
     result["format"] = kind
-    if kind == magic.KERAS:
-        from pruning.formats.keras import convert as keras
-
-        program = keras.program(file, folder)
-    else:
-        from pruning.formats.onnx import convert as onnx
-
-        program = onnx.program(file)
+    try:
+        if kind == magic.KERAS:
+            from pruning.formats.keras import convert as keras
+        else:
+            from pruning.formats.onnx import convert as onnx
+    except ModuleNotFoundError as missing:
+        # They are no dependencies of the installed package, but of its extras.
+        raise FileRefused(
+            f"needs the package {missing.name}, which is not installed: `pip install "
+            f"{missing.name}`, then open it again."
+        ) from None
+    program = keras.program(file, folder) if kind == magic.KERAS else onnx.program(file)
     tensors = [[name, shape, dtype, size] for name, dtype, shape, size in kept.rows(program)]
     result |= {"tensors": tensors, "notes": program.notes, "classes": program.classes}
     if question.get("network"):

@@ -160,6 +160,11 @@ def export(model: nn.Module, x: Inputs, *, free: bool = True) -> bytes:
             )
             assert program is not None
             return bytes(program.model_proto.SerializeToString())
+        except ModuleNotFoundError as error:
+            raise NotExported(
+                f"could not be exported, for {error.name} is not installed (pip install "
+                f"{error.name})"
+            ) from error
         except Exception as error:  # whatever stops an exporter that traces code nobody here wrote
             raise NotExported(
                 f"could not be exported by torch.onnx ({type(error).__name__})"

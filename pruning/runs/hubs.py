@@ -143,5 +143,5 @@ def _library(name: str, model: str) -> Any:
     except ImportError:
         raise ModelError(
             f"{model} needs {name}, which is not installed here: "
-            f"`.venv/bin/pip install {name}`, then start again."
+            f"`pip install {name}`, then start again."
         ) from None
