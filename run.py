@@ -11,19 +11,12 @@ The file keeps to grammar that Python 3.6 reads, so that an old Python can say i
 wrong instead of raising a SyntaxError.
 """
 
-import argparse
 import hashlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import threading
-import time
-import urllib.request
-import webbrowser
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -35,8 +28,6 @@ SCRATCH = VENV / "unpacking"
 APP = ("requirements.txt",)
 ALL = ("requirements.txt", "requirements-dev.txt")
 OLDEST = (3, 11)
-PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
-SHORTEST = 8  # characters of a passphrase
 
 # Gigabytes: what the packages take, what must be free to begin, what downloading beside them may
 # take for a while, and that with pip's cache on top. On Linux PyTorch brings CUDA's libraries.
@@ -87,33 +78,6 @@ def check_disk(free: float, have_torch: bool) -> None:
             "Only %.1f GB are free on this disk, and the packages take %.1f GB, most of it "
             "PyTorch: make room for %.0f GB, then start again." % (free, SIZE, room)
         )
-
-
-def free_port(host: str, wanted: int, tries: int = 50) -> int:
-    """`wanted`, or the next port that nobody listens on."""
-    for port in range(wanted, min(wanted + tries, 65536)):
-        if port_is_free(host, port):
-            return port
-    last = wanted + tries - 1
-    raise Trouble("Ports %d to %d are all taken: give another with --port." % (wanted, last))
-
-
-def port_is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        if os.name != "nt":  # as the server does: a port still cooling down is free
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
-
-
-def has_screen(env: Dict[str, str]) -> bool:
-    """Whether opening a browser makes sense here."""
-    display = env.get("DISPLAY") or env.get("WAYLAND_DISPLAY")
-    return not env.get("CI") and (not LINUX or bool(display))
 
 
 # ---------------------------------------------------------------- the environment
@@ -225,126 +189,17 @@ def pip_env() -> Dict[str, str]:
 
 
 def app(words: List[str]) -> int:
-    parser = argparse.ArgumentParser(
+    # Here, not on top: the file is for Pythons that are new enough, as main knows by now.
+    from dashboard import launch
+
+    return launch.main(
+        words,
         prog="run.py",
-        description="Open the Pruning Workbench.",
-        epilog="Also: run.py test, run.py bench, run.py faults.",
+        also="Also: run.py test, run.py bench, run.py faults.",
+        python=PYTHON,
+        folder=ROOT,
+        prepare=lambda: ensure(APP),
     )
-    port_help = "where to listen; the next free one when taken (8501)"
-    host_help = "127.0.0.1 (this machine only) unless you give another"
-    parser.add_argument("--port", type=int, default=8501, help=port_help)
-    parser.add_argument("--host", default="127.0.0.1", help=host_help)
-    data_help = "examples to offer: a folder or zip of images by class, an npz, a CSV; repeatable"
-    parser.add_argument("--data", action="append", default=[], metavar="PATH", help=data_help)
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
-    passphrase_help = "what visitors must enter; $PRUNING_PASSPHRASE does the same, out of sight"
-    proxy_help = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
-    parser.add_argument("--passphrase", metavar="WORD", help=passphrase_help)
-    parser.add_argument("--behind-proxy", metavar="NAME", help=proxy_help)
-    model_help = "a model of yours: my_file.py:build, my_package.my_file:build or hf:FOLDER; again "
-    model_help += "for more. Its code is run by everybody who can open the page"
-    parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model_help)
-    options = parser.parse_args(words)
-    passphrase = options.passphrase or os.environ.get(PASSPHRASE, "")
-    guard = guarded_by(options.host, passphrase, options.behind_proxy)
-    ensure(APP)
-    own = own_models(options.model)
-    port = free_port(options.host, options.port)
-    if port != options.port:
-        print("Port %d is taken; using %d." % (options.port, port))
-    # A browser cannot open 0.0.0.0, which means every address of this machine.
-    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
-    address = "http://%s:%d" % (host, port)
-    print("Pruning Workbench at %s (Ctrl+C ends it)" % address, flush=True)
-    if guard:
-        print(guard, flush=True)
-    command = [str(PYTHON), "-m", "streamlit", "run", "dashboard/app.py"]
-    command += ["--server.headless", "true"]
-    command += ["--server.address", options.host, "--server.port", str(port)]
-    if options.behind_proxy or not is_loopback(options.host):
-        command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
-    env = {**os.environ, PASSPHRASE: passphrase, **own}
-    if options.data:
-        env["PRUNING_OFFERED_DATA"] = ",".join(read_data(path) for path in options.data)
-    server = subprocess.Popen(command, cwd=str(ROOT), env=env)
-    if not options.no_browser and has_screen(dict(os.environ)):
-        threading.Thread(target=open_browser, args=(address,), daemon=True).start()
-    return wait_for(server)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-def guarded_by(host: str, passphrase: str, proxy: Optional[str]) -> Optional[str]:
-    """What an address that others can reach means, in a sentence; None for this machine alone.
-
-    Stops where nobody would ask those others who they are.
-    """
-    if passphrase and len(passphrase) < SHORTEST:
-        raise Trouble("A passphrase of under %d characters is soon guessed." % SHORTEST)
-    if is_loopback(host) and not proxy:
-        return None
-    others = "Everybody who reaches this machine at %s" % host
-    if proxy:
-        return "%s is let in by %s; the workbench asks nobody itself." % (others, proxy)
-    if not passphrase:
-        raise Trouble(
-            "%s could read, start, stop and delete everything here. Give --passphrase WORD, which "
-            "visitors must enter, or --behind-proxy NAME if something in front of it asks who they "
-            "are." % others
-        )
-    return (
-        "%s and knows the passphrase can read, start, stop and delete everything here. What passes "
-        "is not encrypted: on a network that is not yours, put a proxy with TLS in front." % others
-    )
-
-
-def own_models(names: List[str]) -> Dict[str, str]:
-    """The variable that tells every process which models of somebody's own may be used."""
-    if not names:
-        return {}
-    command = [str(PYTHON), "-m", "pruning.runs.own_models", os.getcwd()]
-    asked = subprocess.run(
-        command + names, cwd=str(ROOT), check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    if asked.returncode:
-        raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
-    return {"PRUNING_MODELS": asked.stdout.decode("utf-8").strip()}
-
-
-def read_data(path: str) -> str:
-    """Read a data set once, before the page opens; the id that it is kept under."""
-    print("Reading %s ..." % path, flush=True)
-    command = [str(PYTHON), "-m", "pruning", "data", str(Path(path).absolute()), "--json"]
-    done = subprocess.run(command, cwd=str(ROOT), stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        raise Trouble("%s is not offered: the line above says why." % path)
-    return str(json.loads(done.stdout.decode("utf-8"))["id"])
-
-
-def open_browser(address: str) -> None:
-    """Open the page once it answers."""
-    for _ in range(300):
-        try:
-            urllib.request.urlopen(address + "/_stcore/health", timeout=2).close()
-        except OSError:
-            time.sleep(0.2)
-        else:
-            webbrowser.open(address)
-            return
-
-
-def wait_for(server: "subprocess.Popen[bytes]") -> int:
-    """Wait for the server; end it when we are ended."""
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
-    while True:
-        try:
-            code = server.wait()
-            return 0 if code in (-signal.SIGTERM, -signal.SIGINT) else code
-        except KeyboardInterrupt:
-            continue  # the server got it too, and is closing
 
 
 def test(words: List[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,10 +11,9 @@ import pytest
 import streamlit as st
 from pages import awaited
 
-from dashboard import access
+from dashboard import access, launch
 from dashboard.access import HostMiddleware, PassphraseMiddleware, Tries
 from pruning.runs.store import Store
-from tests.test_house import house as house  # run.py as a module
 
 WORD = "a long passphrase"
 PAGE = {"accept": "text/html"}
@@ -132,7 +130,7 @@ def test_metrics_are_closed_unless_asked_for(hosts: Any, monkeypatch) -> None:
 
 
 def test_the_configuration_names_this_machine_alone() -> None:
-    text = (Path(__file__).parents[1] / ".streamlit" / "config.toml").read_text()
+    text = (Path(__file__).parents[1] / "dashboard" / ".streamlit" / "config.toml").read_text()
     assert 'allowedHosts = ["localhost", "127.0.0.1", "::1"]' in text
 
 
@@ -266,17 +264,17 @@ def test_the_secret_is_the_workspaces_own_and_stays(home: Path) -> None:
 # ---------------------------------------------------------------- run.py and the disk
 
 
-def test_another_host_wants_a_passphrase_or_a_proxy(house: ModuleType) -> None:
+def test_another_host_wants_a_passphrase_or_a_proxy() -> None:
     for own in ("127.0.0.1", "127.0.0.2", "localhost", "::1"):
-        assert house.guarded_by(own, "", None) is None
+        assert launch.guarded_by(own, "", None) is None
     for other in ("0.0.0.0", "::", "192.168.1.5", "workbench.example"):
-        with pytest.raises(house.Trouble, match=r"--passphrase WORD.*--behind-proxy NAME"):
-            house.guarded_by(other, "", None)
-        assert "not encrypted" in house.guarded_by(other, WORD, None)
-        assert "nginx" in house.guarded_by(other, "", "nginx")
-    with pytest.raises(house.Trouble, match="under 8 characters"):
-        house.guarded_by("127.0.0.1", "short", None)
-    assert house.PASSPHRASE == access.PASSPHRASE
+        with pytest.raises(launch.Trouble, match=r"--passphrase WORD.*--behind-proxy NAME"):
+            launch.guarded_by(other, "", None)
+        assert "not encrypted" in launch.guarded_by(other, WORD, None)
+        assert "nginx" in launch.guarded_by(other, "", "nginx")
+    with pytest.raises(launch.Trouble, match="under 8 characters"):
+        launch.guarded_by("127.0.0.1", "short", None)
+    assert launch.PASSPHRASE == access.PASSPHRASE
 
 
 def modes(folder: Path) -> tuple[int, set[int]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import torch
 
 import pruning
-from dashboard import state
+from dashboard import launch, state
 from pruning.cli import main
 from pruning.errors import DataError, FileRefused, ModelError, RecipeError, UnknownName
 from pruning.events import Finished
@@ -257,20 +255,17 @@ def test_the_shell_takes_it_with_every_verb(mine: Path, capsys: pytest.CaptureFi
 
 
 def test_the_start_passes_names_on_and_refuses_others(mine: Path) -> None:
-    def asked(*models: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pruning.runs.own_models", str(mine), *models]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    done = asked("model.py:build", "package.nets:bare")
-    assert json.loads(done.stdout) == [
+    place = launch.Place(Path(sys.executable), ROOT)
+    variable = launch.own_models(["model.py:build", "package.nets:bare"], place)
+    assert json.loads(variable["PRUNING_MODELS"]) == [
         ["model.py:build", str(mine)],
         ["package.nets:bare", str(mine)],
     ]
     for wrong in ("digits-mlp", "none.py:build"):
-        done = asked(wrong)
-        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    run = importlib.import_module("run")
-    assert run.own_models([]) == {}
+        with pytest.raises(launch.Trouble) as caught:
+            launch.own_models([wrong], place)
+        assert len(str(caught.value).splitlines()) == 1
+    assert launch.own_models([], place) == {}
 
 
 def test_it_stands_first_in_the_gallery_and_is_used(

@@ -19,7 +19,7 @@ from dashboard import colours, state
 from pruning.errors import RecipeError
 from pruning.recipe import Recipe
 
-CONFIG = Path(__file__).parents[1] / ".streamlit" / "config.toml"
+CONFIG = Path(__file__).parents[1] / "dashboard" / ".streamlit" / "config.toml"
 GROUNDS = ("backgroundColor", "secondaryBackgroundColor")
 
 

@@ -1,0 +1,1 @@
+"""The page of the Pruning Workbench. `dashboard.charts` draws its charts in a notebook too."""

@@ -1,0 +1,231 @@
+"""Start the page's server: what `pruning-workbench` does, and run.py when the packages are there.
+
+Standard library only, because run.py asks for it before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+APP = Path(__file__).resolve().parent / "app.py"
+PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
+SHORTEST = 8  # characters of a passphrase
+PORT = 8501
+LINUX = sys.platform.startswith("linux")
+
+
+class Trouble(Exception):
+    """What stopped the start, in words for the person who started it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """python: that has the packages; folder: in which it runs, None for the current one."""
+
+    python: Path
+    folder: Path | None
+
+    def command(self, *words: str) -> list[str]:
+        """`python -m WORDS`."""
+        # Installed, our packages are on the path already, and a folder or file in the current one
+        # that happens to be called `dashboard` must not stand in their way.
+        isolated = [] if self.folder else ["-P"]
+        return [str(self.python), *isolated, "-m", *words]
+
+
+def main(
+    words: Sequence[str] | None = None,
+    *,
+    prog: str = "pruning-workbench",
+    also: str | None = None,
+    python: Path | None = None,
+    folder: Path | None = None,
+    prepare: Callable[[], None] = lambda: None,
+) -> int:
+    """Open the page and wait until it ends; returns the exit code.
+
+    words: the command's arguments, None for the process's own; prog, also: its name and the last
+    line of its help; python, folder: as in Place, None for this Python and the current folder;
+    prepare: what has to be there before the first of our processes starts.
+    """
+    options = _parser(prog, also).parse_args(words)
+    place = Place(python or Path(sys.executable), folder)
+    try:
+        return _serve(options, place, prepare)
+    except Trouble as trouble:
+        print(f"\n{trouble}", file=sys.stderr)
+        return 1
+
+
+def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
+    description = "Open the Pruning Workbench."
+    parser = argparse.ArgumentParser(prog=prog, description=description, epilog=also)
+    port = f"where to listen; the next free one when taken ({PORT})"
+    parser.add_argument("--port", type=int, default=PORT, help=port)
+    host = "127.0.0.1 (this machine only) unless you give another"
+    parser.add_argument("--host", default="127.0.0.1", help=host)
+    data = "examples to offer: a folder or zip of images by class, an npz, a CSV; repeatable"
+    parser.add_argument("--data", action="append", default=[], metavar="PATH", help=data)
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    passphrase = f"what visitors must enter; ${PASSPHRASE} does the same, out of sight"
+    parser.add_argument("--passphrase", metavar="WORD", help=passphrase)
+    proxy = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
+    parser.add_argument("--behind-proxy", metavar="NAME", help=proxy)
+    model = (
+        "a model of yours: my_file.py:build, my_package.my_file:build or hf:FOLDER; again for "
+        "more. Its code is run by everybody who can open the page"
+    )
+    parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model)
+    return parser
+
+
+def _serve(options: argparse.Namespace, place: Place, prepare: Callable[[], None]) -> int:
+    passphrase = options.passphrase or os.environ.get(PASSPHRASE, "")
+    guard = guarded_by(options.host, passphrase, options.behind_proxy)
+    prepare()
+    env = {**os.environ, PASSPHRASE: passphrase, **own_models(options.model, place)}
+    port = free_port(options.host, options.port)
+    if port != options.port:
+        print(f"Port {options.port} is taken; using {port}.")
+    # A browser cannot open 0.0.0.0, which means every address of this machine.
+    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
+    address = f"http://{host}:{port}"
+    print(f"Pruning Workbench at {address} (Ctrl+C ends it)", flush=True)
+    if guard:
+        print(guard, flush=True)
+    command = place.command("streamlit", "run", str(APP), "--server.headless", "true")
+    command += ["--server.address", options.host, "--server.port", str(port)]
+    if options.behind_proxy or not is_loopback(options.host):
+        command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
+    if options.data:
+        ids = [_read_data(path, place) for path in options.data]
+        env["PRUNING_OFFERED_DATA"] = ",".join(ids)
+    server = subprocess.Popen(command, cwd=place.folder, env=env)
+    if not options.no_browser and has_screen(os.environ):
+        threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
+    return _wait_for(server)
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def free_port(host: str, wanted: int, tries: int = 50) -> int:
+    """`wanted`, or the next port that nobody listens on."""
+    for port in range(wanted, min(wanted + tries, 65536)):
+        if _port_is_free(host, port):
+            return port
+    last = wanted + tries - 1
+    raise Trouble(f"Ports {wanted} to {last} are all taken: give another with --port.")
+
+
+def _port_is_free(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        if os.name != "nt":  # as the server does: a port still cooling down is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def has_screen(env: Mapping[str, str]) -> bool:
+    """Whether opening a browser makes sense here."""
+    display = env.get("DISPLAY") or env.get("WAYLAND_DISPLAY")
+    return not env.get("CI") and (not LINUX or bool(display))
+
+
+# ---------------------------------------------------------------- who may reach it
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def guarded_by(host: str, passphrase: str, proxy: str | None) -> str | None:
+    """What an address that others can reach means, in a sentence; None for this machine alone.
+
+    Stops where nobody would ask those others who they are.
+    """
+    if passphrase and len(passphrase) < SHORTEST:
+        raise Trouble(f"A passphrase of under {SHORTEST} characters is soon guessed.")
+    if is_loopback(host) and not proxy:
+        return None
+    others = f"Everybody who reaches this machine at {host}"
+    if proxy:
+        return f"{others} is let in by {proxy}; the workbench asks nobody itself."
+    if not passphrase:
+        raise Trouble(
+            f"{others} could read, start, stop and delete everything here. Give --passphrase WORD, "
+            "which visitors must enter, or --behind-proxy NAME if something in front of it asks "
+            "who they are."
+        )
+    return (
+        f"{others} and knows the passphrase can read, start, stop and delete everything here. What "
+        "passes is not encrypted: on a network that is not yours, put a proxy with TLS in front."
+    )
+
+
+# ---------------------------------------------------------------- what is offered
+
+
+def own_models(names: Sequence[str], place: Place) -> dict[str, str]:
+    """The variable that tells every process which models of somebody's own may be used."""
+    if not names:
+        return {}
+    command = place.command("pruning.runs.own_models", os.getcwd(), *names)
+    asked = subprocess.run(command, cwd=place.folder, check=False, capture_output=True)
+    if asked.returncode:
+        raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    return {"PRUNING_MODELS": asked.stdout.decode("utf-8").strip()}
+
+
+def _read_data(path: str, place: Place) -> str:
+    """Read a data set once, before the page opens; the id that it is kept under."""
+    print(f"Reading {path} ...", flush=True)
+    command = place.command("pruning", "data", str(Path(path).absolute()), "--json")
+    done = subprocess.run(command, cwd=place.folder, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise Trouble(f"{path} is not offered: the line above says why.")
+    return str(json.loads(done.stdout.decode("utf-8"))["id"])
+
+
+# ---------------------------------------------------------------- the server
+
+
+def _open_browser(address: str) -> None:
+    """Open the page once it answers."""
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            webbrowser.open(address)
+            return
+
+
+def _wait_for(server: subprocess.Popen[bytes]) -> int:
+    """Wait for the server; end it when we are ended."""
+    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    while True:
+        try:
+            code = server.wait()
+            return 0 if code in (-signal.SIGTERM, -signal.SIGINT) else code
+        except KeyboardInterrupt:
+            continue  # the server got it too, and is closing
