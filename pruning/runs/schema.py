@@ -39,6 +39,29 @@ MIGRATIONS = (
         PRIMARY KEY (job, attempt, number)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN visitor TEXT;       -- who asked for it; NULL: nobody in particular
+    ALTER TABLE jobs ADD COLUMN resumed INTEGER NOT NULL DEFAULT 0;  -- from a checkpoint, so often
+    ALTER TABLE jobs ADD COLUMN deleted REAL;       -- unix seconds; its files are kept for a while
+    ALTER TABLE jobs ADD COLUMN label TEXT;         -- the name that people gave it
+    ALTER TABLE jobs ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';     -- JSON list of strings
+    ALTER TABLE jobs ADD COLUMN note TEXT;
+    CREATE INDEX jobs_visitor ON jobs (visitor, state);
+    CREATE TABLE sweeps (
+        id      TEXT PRIMARY KEY,
+        plan    TEXT NOT NULL,                      -- JSON object: pruning.sweeps.plan
+        state   TEXT NOT NULL DEFAULT 'active',     -- active, paused or cancelled
+        created REAL NOT NULL,
+        visitor TEXT,
+        label   TEXT
+    );
+    CREATE TABLE sweep_runs (                       -- a run may belong to several sweeps
+        sweep TEXT NOT NULL REFERENCES sweeps (id) ON DELETE CASCADE,
+        job   TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+        PRIMARY KEY (sweep, job)
+    ) WITHOUT ROWID;
+    CREATE INDEX sweep_runs_job ON sweep_runs (job);
+    """,
 )
 """Step i takes a store from version i to i + 1.
 
