@@ -15,7 +15,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import access, middleware, pages
+from dashboard import access, arrivals, middleware, pages
 
 HERE = Path(__file__).parent
 FIRST = pages.PAGES[0][0]
@@ -47,6 +47,9 @@ ours = [
         access.PassphraseMiddleware,
         passphrase=os.environ.get(access.PASSPHRASE, ""),
         secret=access.secret,
+    ),
+    Middleware(
+        arrivals.UploadMiddleware, largest=st.get_option("server.maxUploadSize") * arrivals.MB
     ),
     Middleware(middleware.ScriptMiddleware),
     Middleware(middleware.ChangedMiddleware, states=states),
