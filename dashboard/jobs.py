@@ -31,7 +31,15 @@ from pruning.runs import own_models, shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
 from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, UNWATCHED, Job, Store
-from pruning.runs.waits import Expected, Wait, expected_seconds, study_seconds, wait_of
+from pruning.runs.waits import (
+    Expected,
+    Size,
+    Wait,
+    expected_seconds,
+    gradients,
+    study_seconds,
+    wait_of,
+)
 from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
@@ -442,9 +450,16 @@ WAIT_FOR_A_PRESS = {
     "map": "Measuring the map",
     "weights": "Reading the weights",
     "structure": "Tracing channels",
+    "pair": "Pairing the answers of two runs",
 }
-"""Study -> what it does. A card is always worked out, since nothing is known without it; the others
-are asked for by a button in any case."""
+"""Study -> what it does, where that waits for a press if it takes long."""
+
+START_IN_ANY_CASE = ("card",)
+"""Studies without which nothing is known of a model, nor how long its others take."""
+
+HAVE_A_BUTTON = ("reconstruction", "runtimes", "take_home")
+"""Studies that a page asks for only once their own button was pressed, or not before it has looked
+at `seconds` itself. A study that is in none of the three is refused: each says how it starts."""
 
 WATCHED_EVERY = 2.0
 """Seconds after which a look at a study is noted again, for the pool."""
@@ -464,6 +479,14 @@ class Costly(Exception):
         return WAIT_FOR_A_PRESS[self.spec["what"]]
 
 
+class NoCard(Exception):
+    """How long a study takes is not known before its model's card is there. job: that card's."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.id)
+        self.job = job
+
+
 class StudyEnded(PruningError):
     """A study that failed or was stopped; `guarded` draws a button that starts it again."""
 
@@ -479,7 +502,11 @@ def study(what: str, **spec: Any) -> Study | None:
     failed; Costly where it waits for a press.
     """
     asked = {"what": what, **spec}
-    job = _request(asked)
+    try:
+        job = _request(asked)
+    except NoCard as first:
+        state.expect(first.job.id)
+        return None
     if job.state == "finished":
         return _study(str(job.folder), job.id, job.attempt)
     if job.state in LIVE:
@@ -496,20 +523,31 @@ def _study(folder: str, id: str, attempt: int) -> Study:
 def request(what: str, **spec: Any) -> Job:
     """The job of a study, for what a page says while it waits; queued unless it is there.
 
-    Raises Costly where it waits for a press.
+    The card's, where it has to be there before. Raises Costly where it waits for a press.
     """
-    return _request({"what": what, **spec})
+    try:
+        return _request({"what": what, **spec})
+    except NoCard as first:
+        return first.job
 
 
 def press(spec: dict[str, Any]) -> None:
     """Somebody wants this study, whatever it costs; what else asks for the same scores goes on."""
     _pressed().add(_question(spec))
+    if spec["what"] == "map":
+        _pressed().add(_question(_scoring(spec)))
 
 
 def _question(spec: dict[str, Any]) -> str:
-    """What makes a study costly: equal for a criterion's scores, and for the map by it."""
+    """What makes a study costly: equal for all that asks for the same criterion's scores."""
+    scores = spec.get("criterion") and spec["what"] != "map"
     asked = {name: spec.get(name) for name in ("model", "criterion", "options")}
-    return json.dumps(asked if spec.get("criterion") else spec, sort_keys=True)
+    return json.dumps(asked if scores else spec, sort_keys=True)
+
+
+def _scoring(map: dict[str, Any]) -> dict[str, Any]:
+    """The scores that a map begins with."""
+    return {**map, "what": "scores"}
 
 
 @st.cache_resource
@@ -572,9 +610,19 @@ def _note_watched(job: Job) -> None:
 # ---------------------------------------------------------------- maps
 
 
-def sensitivity_map(spec: dict[str, Any]) -> Job:
-    """The job of the map that `spec` describes, started unless it is there already."""
-    return _request({"what": "map", **spec}, priority=-1)  # behind what pages wait for
+def sensitivity_map(spec: dict[str, Any]) -> tuple[Job, Costly | None]:
+    """The job of the map that `spec` describes, started unless it is there already.
+
+    Where the map waits for a press, its estimate's, and the map with what it would take. Raises
+    Costly where there is no estimate, or where that takes long too.
+    """
+    asked = {"what": "map", **spec}
+    try:
+        return _request(asked, priority=-1), None  # behind what pages wait for
+    except Costly as costly:
+        if spec.get("reconstruct"):
+            raise
+        return _request({**asked, "tier": "estimate"}, priority=-1), costly
 
 
 def mark_watched(map: Job) -> None:
@@ -624,34 +672,56 @@ def _request(spec: dict[str, Any], priority: int = 0) -> Job:
 
 
 def _ask_first(spec: dict[str, Any], key: str) -> None:
-    """Raises Costly for a study that takes long and that nobody has asked for."""
-    if spec["what"] not in WAIT_FOR_A_PRESS or _question(spec) in _pressed():
+    """Raises Costly for a study that takes long and that nobody has asked for, NoCard while it is
+    not known whether it does.
+    """
+    what = spec["what"]
+    if what in START_IN_ANY_CASE or what in HAVE_A_BUTTON:
         return
-    if spec["what"] == "map" and not spec.get("criterion"):
+    assert what in WAIT_FOR_A_PRESS, f"Say how a study {what!r} starts."
+    if _question(spec) in _pressed():
         return
-    seconds = _seconds(spec)
-    if seconds > STARTS_BY_ITSELF and not store().known(spec, key):
-        raise Costly(spec, seconds)
+    card = _card_job(spec["model"])
+    if card is not None and card.state in LIVE and _hangs_on_size(spec):
+        if not store().known(spec, key):
+            raise NoCard(card)
+        return
+    taken = seconds(spec)
+    if taken > STARTS_BY_ITSELF and not store().known(spec, key):
+        raise Costly(spec, taken)
 
 
-def _seconds(spec: dict[str, Any]) -> float:
-    """How long a study takes here, as far as that is known."""
-    # A map by itself starts nothing costly: it comes in cells, behind all else, with a Stop. What
-    # its criterion takes before the first of them counts.
-    if spec["what"] == "map":
-        spec = {**spec, "what": "scores"}
-    return study_seconds(store(), spec, _macs(spec["model"])) or 0.0
+def _hangs_on_size(spec: dict[str, Any]) -> bool:
+    """Whether a study may take very long with a large model, so that its card comes first."""
+    return spec["what"] in ("map", "criterion_check", "pair") or bool(gradients(spec))
 
 
-def _macs(model: str) -> int:
-    """MACs of a model on one example, by its card; 0 while that is not there."""
-    spec = {"what": "card", "model": model}
+def seconds(spec: dict[str, Any]) -> float:
+    """How long a study takes here, as far as that is known: by past ones, else estimated."""
+    size = _size(spec["model"])
+    taken = study_seconds(store(), spec, size) or 0.0
+    if spec["what"] == "map" and _question(_scoring(spec)) not in _pressed():
+        # The criterion's scores come before the first cell.
+        taken = max(taken, study_seconds(store(), _scoring(spec), size) or 0.0)
+    return taken
+
+
+def _size(model: str) -> Size:
+    job = _card_job(model)
+    if job is None or job.state != "finished":
+        return Size()
     try:
-        job = _request(spec)
-        data = _study(str(job.folder), job.id, job.attempt).data if job.state == "finished" else {}
+        return Size.of(_study(str(job.folder), job.id, job.attempt).data)
     except PruningError:  # its own part of the page says why
-        return 0
-    return int((data.get("measurement") or {}).get("macs") or 0)
+        return Size()
+
+
+def _card_job(model: str) -> Job | None:
+    """The job of a model's card; None where it cannot be asked for."""
+    try:
+        return _request({"what": "card", "model": model})
+    except PruningError:  # its own part of the page says why
+        return None
 
 
 def _key(spec: dict[str, Any]) -> str:

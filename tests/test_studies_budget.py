@@ -10,15 +10,18 @@ import pytest
 import torch
 
 from dashboard import jobs, state, tables
-from pruning import registry
+from pruning import registry, studies
+from pruning.analysis import criterion_check as check
 from pruning.errors import RunError
 from pruning.events import Halted
 from pruning.recipe import Recipe
-from pruning.runs import pool, supervisor, waits
+from pruning.runs import handlers, pool, shipped, supervisor, waits
 from pruning.runs.memory_limit import limited_memory
 from pruning.runs.store import UNWATCHED, Job, Store
 from pruning.runs.supervisor import WorkerPool
-from tests.pages import opened, texts
+from pruning.sensitivity_map import estimate, sensitivity
+from pruning.training import reconstruct
+from tests.pages import opened, settle, settled, texts
 
 COSTLY = Recipe(model="digits-cnn", criterion="hutchinson", options={"probes": 1000})
 CARD = {"what": "card", "model": "digits-cnn"}
@@ -58,17 +61,26 @@ def test_every_criterion_says_how_many_gradients_it_takes() -> None:
 def test_a_few_probes_say_how_long_a_thousand_take(store: Store) -> None:
     spec = tables.scores_spec(Recipe(model="digits-cnn", criterion="hutchinson"))
     few = {"what": "scores", **spec, "options": {"probes": 2}}
-    assert waits.study_seconds(store, {"what": "scores", "model": "m"}, 0) is None
-    by_gradients = waits.study_seconds(store, few, macs=10**6)
+    assert waits.study_seconds(store, {"what": "scores", "model": "m"}, waits.Size()) is None
+    size = waits.Size(macs=10**6)
+    by_gradients = waits.study_seconds(store, few, size)
     assert by_gradients == pytest.approx(2 * 1536 * (waits.GRADIENT + 6e6 / waits.FLOPS))
     store.submit("study", few)
     job = store.claim()
     assert job is not None
     store.finish(job, "finished")
-    took = waits.study_seconds(store, few, macs=10**6)
+    took = waits.study_seconds(store, few, size)
     assert took is not None and took < 5
-    many = waits.study_seconds(store, {**few, "options": {"probes": 1000}}, macs=10**6)
+    many = waits.study_seconds(store, {**few, "options": {"probes": 1000}}, size)
     assert many == pytest.approx(500 * took)
+
+
+def test_what_is_estimated_counts_as_the_engine_does() -> None:
+    """The estimates know no torch, so that they repeat some of its numbers."""
+    assert (waits.CHECKED, waits.CHECK_UNITS) == (check.EXAMPLES, check.UNITS)
+    assert (waits.ESTIMATED, waits.REPAIRED) == (estimate.EXAMPLES, sensitivity.REPAIRED)
+    assert len(sensitivity.LEVELS) == waits.MAP_LEVELS
+    assert reconstruct.EXAMPLES == waits.FITTED
 
 
 # ---------------------------------------------------------------- a press
@@ -84,6 +96,90 @@ def test_what_takes_long_waits_for_a_press(view: str) -> None:
     (scores,) = waiting("scores")
     assert scores.spec["options"] == {"probes": 1000}
     assert "Start" not in [button.label for button in page.button]
+
+
+HUGE = waits.Size(macs=10**10, parameters=10**9, layers=1000, validation=5000, test=5000)
+TRAINED = {"criterion": "taylor", "options": {}}
+STARTED = {
+    "scores": TRAINED,
+    "units": TRAINED,
+    "criterion_check": {"layer": "conv1.weight"},
+    "map": {**TRAINED, "tier": "progressive"},
+    "weights": {},
+    "structure": {},
+    "pair": {"run": "aa", "other": "bb"},
+}
+
+
+def test_every_study_says_how_it_starts() -> None:
+    """A new one that a page or a link could start must say so, or it is refused."""
+    known = {*studies.kinds(), *handlers.STUDIES}
+    ways = [set(jobs.WAIT_FOR_A_PRESS), set(jobs.START_IN_ANY_CASE), set(jobs.HAVE_A_BUTTON)]
+    assert set().union(*ways) == known and sum(map(len, ways)) == len(known)
+    assert set(STARTED) == set(jobs.WAIT_FOR_A_PRESS) <= set(waits.ESTIMATES)
+    with pytest.raises(AssertionError, match="Say how a study 'new' starts"):
+        jobs.request("new", model="digits-cnn")
+
+
+@pytest.mark.parametrize("what", jobs.WAIT_FOR_A_PRESS)
+def test_every_study_that_a_link_starts_waits_where_it_takes_long(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"model": "digits-cnn", "seed": 1, **STARTED[what]}
+    with monkeypatch.context() as patched:
+        patched.setattr(jobs, "_size", lambda model: HUGE)
+        with pytest.raises(jobs.Costly) as costly:
+            jobs.request(what, **spec)
+        assert costly.value.doing and waiting(what) == []
+        jobs.press({"what": what, **spec})
+        assert jobs.request(what, **spec).spec["what"] == what
+    # The same of a small model needs no press.
+    jobs._pressed.clear()
+    jobs.request(what, **spec | {"seed": 2})
+    assert len(waiting(what)) == 2
+
+
+def test_what_may_take_long_waits_for_the_card_that_says_how_long() -> None:
+    spec = {"model": "torchvision:resnet18", **TRAINED}
+    assert jobs.request("units", **spec).spec["what"] == "card"
+    assert waiting("units") == []
+    # Ranking by weights alone is fast whatever the model.
+    assert jobs.request("units", **spec | {"criterion": "magnitude"}).spec["what"] == "units"
+
+
+@pytest.mark.parametrize("model", shipped.CARDS)
+def test_a_samples_map_starts_by_itself(model: str) -> None:
+    spec = {"what": "map", "model": model, "criterion": "magnitude", "options": {}, "tier": "exact"}
+    size = jobs._size(model)
+    assert 0 < waits.ESTIMATES["map"](spec, size) < jobs.STARTS_BY_ITSELF / 2
+
+
+def test_a_map_that_takes_long_is_an_estimate_until_somebody_starts_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def long(spec: dict[str, object], size: waits.Size) -> float:
+        return 1.0 if spec["tier"] == "estimate" else 70.0
+
+    monkeypatch.setitem(waits.ESTIMATES, "map", long)
+    link = state.encode(Recipe(model="digits-mlp"))
+    page = settled("sensitivity", r=link)
+    assert not page.exception
+    assert "Measuring the map takes about 1 min 10 s on this machine" in texts(page)
+    (first,) = maps()
+    assert first.spec["tier"] == "estimate" and len(jobs.points(first)) == 27
+    page.button(key="map-start-magnitude").click().run()
+    page = settle(page)
+    exact, _ = maps()
+    assert (exact.spec["tier"], exact.state) == ("exact", "finished")
+    # What was measured is shown, also where nobody of this server pressed.
+    jobs._pressed.clear()
+    jobs._ids().clear()
+    page = settled("sensitivity", r=link)
+    assert "Every validation image was asked" in texts(page) and len(maps()) == 2
+
+
+def maps() -> list[Job]:
+    return [job for job in Store().jobs("study") if job.spec["what"] == "map"]
 
 
 def test_what_is_fast_starts_by_itself() -> None:

@@ -71,7 +71,7 @@ def test_an_older_question_that_still_waits_makes_way(no_pool) -> None:
 
 
 def test_what_takes_long_waits_for_a_press(no_pool, monkeypatch) -> None:
-    monkeypatch.setattr(_at_once, "SMALL", 1000)
+    monkeypatch.setattr(_at_once, "AT_ONCE", 0.0)
     page = settled("prune", r=state.encode(CHANNELS))
     assert metric(page, "Reconstructed") is None
     page.button(key="at-once-measure").click().run()

@@ -18,8 +18,6 @@ from pruning.runs.store import Job
 
 AT_ONCE = 20.0
 """Seconds up to which it is measured without being asked for."""
-SMALL = 100_000_000
-"""MACs of a model that was never measured here, up to which it is taken for that fast."""
 MUCH = 0.05
 """Of accuracy: what reconstruction may miss before another choice of channels is named."""
 STAGES = ("dense", "pruned", "reconstructed")
@@ -63,11 +61,9 @@ def _accuracies(recipe: Recipe) -> None:
 
 def _fast(recipe: Recipe, spec: dict[str, Any]) -> bool:
     """Whether it is measured without being asked for."""
-    expected = jobs.expected("study", {"what": "reconstruction", **spec})
-    if expected is not None and expected.same_model:
-        return expected.seconds <= AT_ONCE
-    card = jobs.study("card", model=recipe.model)
-    return card is not None and card.data["measurement"]["macs"] <= SMALL
+    if jobs.study("card", model=recipe.model) is None:  # which says how large the model is
+        return False
+    return jobs.seconds({"what": "reconstruction", **spec}) <= AT_ONCE
 
 
 def _ask(spec: dict[str, Any]) -> None:

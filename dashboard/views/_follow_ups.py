@@ -115,6 +115,9 @@ def _answers(model: str, run: str, other: str) -> Paired | None:
     spec: dict[str, Any] = {"model": model, "run": run, "other": other}
     try:
         study = jobs.study("pair", **spec)
+    except jobs.Costly as costly:
+        _frame.ask(costly)
+        return None
     except PruningError:  # without test data there is nothing to pair
         return None
     return Paired(**study.data["answers"]) if study else None

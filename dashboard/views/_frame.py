@@ -129,15 +129,14 @@ def ask(study: jobs.Costly) -> None:
     by = f" by {words.display_name(spec['criterion'])}" if spec.get("criterion") else ""
     text = f"{study.doing}{by} takes about {words.seconds(study.seconds)} here (estimate)."
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        pressed = False
         with suppress(StreamlitDuplicateElementKey):
-            st.button(
-                "Start",
-                icon=":material/play_arrow:",
-                on_click=jobs.press,
-                args=(spec,),
-                key=f"press-{_digest(spec)}",
-            )
+            key = f"press-{_digest(spec)}"
+            pressed = st.button("Start", icon=":material/play_arrow:", key=key)
         st.caption(words.plain(text), width="stretch")
+    if pressed:
+        jobs.press(spec)
+        st.rerun()  # the whole page, which then waits for it: a part alone would not
 
 
 def try_again(spec: dict[str, Any]) -> None:

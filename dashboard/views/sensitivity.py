@@ -36,11 +36,23 @@ MOST_NAMED = 3  # layers named in the line of those that cannot be pruned
 
 @dataclass(frozen=True)
 class Map:
-    """A map on the page. recipe: whose criterion and granularity are measured."""
+    """A map on the page. recipe: whose criterion and granularity are measured; costly: the map
+    that waits for a press, where `job` is its estimate alone.
+    """
 
     recipe: Recipe
     job: Job
     points: list[Point]
+    costly: jobs.Costly | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """What was started for a recipe's map, by its job's id. costly: as of a Map."""
+
+    recipe: Recipe
+    id: str
+    costly: jobs.Costly | None
 
 
 def page() -> None:
@@ -67,9 +79,11 @@ def page() -> None:
         if all(row.fixed for row in rows):
             granularity = words.capitalized(recipe.granularity)
             raise PruningError(f"{granularity} fits no layer of this model: choose another one.")
-        live = [job.id for job in maps if job.state in jobs.LIVE]
-        ids = [job.id for job in maps]
-        _frame.live_part("map", live, watch, recipe, asked, ids, rows, bool(live))
+        live = [job.id for job, _ in maps if job.state in jobs.LIVE]
+        started = [
+            Started(one, job.id, costly) for one, (job, costly) in zip(asked, maps, strict=True)
+        ]
+        _frame.live_part("map", live, watch, recipe, started, rows, bool(live))
 
 
 def measurable(recipe: Recipe) -> bool:
@@ -214,18 +228,19 @@ def preview_of(recipe: Recipe) -> Preview | None:
 # ---------------------------------------------------------------- the map
 
 
-def watch(
-    recipe: Recipe, asked: Sequence[Recipe], ids: Sequence[str], rows: list[charts.Row], alive: bool
-) -> None:
+def watch(recipe: Recipe, started: Sequence[Started], rows: list[charts.Row], alive: bool) -> None:
     """The maps, live while they are measured. alive: one of them was when the page was made."""
     with _frame.guarded():
-        current = [jobs.job(id) for id in ids]
+        current = [jobs.job(one.id) for one in started]
         measuring = any(job.state in jobs.LIVE for job in current)
         if state.recipe() != recipe or (alive and not measuring):
             st.rerun()
         for job in current if alive else ():
             jobs.mark_watched(job)
-        maps = [Map(one, job, jobs.points(job)) for one, job in zip(asked, current, strict=True)]
+        maps = [
+            Map(one.recipe, job, jobs.points(job), one.costly)
+            for one, job in zip(started, current, strict=True)
+        ]
         if refill(rows, maps[0]):
             st.rerun()
         draw(recipe, rows, maps)
@@ -297,13 +312,29 @@ def status(shown: Map, cells: int) -> None:
                 key=f"map-stop-{job.id}",
                 type="tertiary",
             )
+        elif job.state == "finished" and shown.costly is not None:
+            start(shown.costly)
         elif job.state == "finished":
             finished(job)
         else:
             st.caption(words.plain(job.message or "Stopped."), width="stretch")
             if st.button("Go on", icon=":material/play_arrow:", key=f"map-again-{job.id}"):
+                jobs.press(job.spec)
                 jobs.forget(**job.spec)
                 st.rerun()
+
+
+def start(costly: jobs.Costly) -> None:
+    """What measuring the map takes, and a button that starts it."""
+    text = (
+        "An estimate from one gradient pass. Measuring the map takes about "
+        f"{words.seconds(costly.seconds)} on this machine."
+    )
+    st.caption(words.plain(text), width="stretch")
+    criterion = costly.spec["criterion"]
+    if st.button("Start", icon=":material/play_arrow:", key=f"map-start-{criterion}"):
+        jobs.press(costly.spec)
+        st.rerun()  # the whole page: a press alone redraws only the map
 
 
 def finished(job: Job) -> None:
@@ -318,6 +349,7 @@ def finished(job: Job) -> None:
     help = "Exact on the validation data; takes several times as long."
     if st.button("Ask every image", help=help, key=f"map-every-{job.id}", type="tertiary"):
         state.ask_every_image()
+        jobs.press({**job.spec, "tier": "exact"})
         st.rerun()
 
 

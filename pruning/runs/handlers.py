@@ -44,16 +44,8 @@ def do(store: Store, job: Job, stop: Stop) -> None:
     torch.set_num_threads(_threads(job.spec))
     if job.kind == "run":
         _run(store, job, stop)
-    elif job.spec.get("what") == "map":
-        with limited_memory(study_memory()):
-            measure_map(store, job, stop)
-    elif job.spec.get("what") == "take_home":
-        with limited_memory(study_memory()):
-            data = when_there_is_room(partial(take_home, store, job.spec, job.folder))
-        when_there_is_room(partial(save_study, job.folder, data, {}))
-        store.finish(job, "finished")
     else:
-        _study(store, job, stop)
+        STUDIES.get(job.spec.get("what"), _study)(store, job, stop)
 
 
 def _run(store: Store, job: Job, stop: Stop) -> None:
@@ -143,6 +135,25 @@ def _study(store: Store, job: Job, stop: Stop) -> None:
         raise Stopped("Stopped.")
     when_there_is_room(partial(save_study, job.folder, data, arrays))
     store.finish(job, "finished")
+
+
+def _map(store: Store, job: Job, stop: Stop) -> None:
+    with limited_memory(study_memory()):
+        measure_map(store, job, stop)
+
+
+def _take_home(store: Store, job: Job, stop: Stop) -> None:
+    with limited_memory(study_memory()):
+        data = when_there_is_room(partial(take_home, store, job.spec, job.folder))
+    when_there_is_room(partial(save_study, job.folder, data, {}))
+    store.finish(job, "finished")
+
+
+STUDIES: dict[str | None, Callable[[Store, Job, Stop], None]] = {
+    "map": _map,
+    "take_home": _take_home,
+}
+"""Studies that write files or events of their own as they go; `studies.kinds` has the others."""
 
 
 def finished_run(store: Store, id: str) -> tuple[Workpiece, Masks | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -58,21 +58,126 @@ def expected_seconds(store: Store, kind: str, spec: dict[str, Any]) -> Expected 
     return _expected(_finished(store), kind, spec)
 
 
-GRADIENT = 1e-4
-FLOPS = 1e10
-"""Seconds that a gradient of one example takes at least, and operations of a core in a second."""
+# ---------------------------------------------------------------- before anything was timed
+
+GRADIENT, FORWARD = 1e-4, 5e-5
+"""Seconds that a gradient of one example takes at least, and its answer."""
+
+FLOPS, FORWARD_FLOPS = 1e10, 5e10
+"""Operations of a core in a second: of gradients, one example at a time, and of answers, many at
+once. On an idle machine a map takes about two thirds of what these say.
+"""
+
+CELL = 0.01
+"""Seconds that pruning takes, and putting back: for each cell of a map, each unit of a check."""
+
+PARAMETER = 1e-7
+"""Seconds for reading and ranking one."""
+
+TRACED, SOLVED = 0.05, 0.03
+"""Seconds for each layer: to trace it, and to reconstruct it."""
+
+MAP_LEVELS, REFINED, ESTIMATED, REPAIRED = 9, 500, 512, 1024
+"""Of a map: its levels, and images that a progressive map asks a cell of, an estimate looks at, and
+a reconstructed cell is asked of."""
+
+CHECK_UNITS, CHECKED, FITTED = 256, 1024, 512
+"""Of a criterion check: units, and examples; and examples that reconstruction is fitted to."""
 
 
-def study_seconds(store: Store, spec: dict[str, Any], macs: int) -> float | None:
-    """How long a study takes: by past ones of the same model, else estimated from its gradients.
+@dataclass(frozen=True)
+class Size:
+    """What a model's card says that its studies take: 0 for what is not known.
 
-    macs: of the model on one example; 0 where that is not known. None where nothing is known.
+    macs: of one example; validation, test: examples.
+    """
+
+    macs: int = 0
+    parameters: int = 0
+    layers: int = 0
+    validation: int = 0
+    test: int = 0
+
+    @classmethod
+    def of(cls, card: dict[str, Any]) -> Size:
+        """card: the plain data of a "card" study; {} while there is none."""
+        measured = card.get("measurement") or {}
+        validation = int(card.get("validation") or 0)
+        accuracy = measured.get("accuracy") or {}
+        return cls(
+            macs=int(measured.get("macs") or 0),
+            parameters=int(card.get("parameters") or 0),
+            layers=len(card.get("layers") or ()),
+            validation=validation,
+            test=int(accuracy.get("total") or validation),
+        )
+
+    @property
+    def gradient(self) -> float:
+        """Seconds for one example's."""
+        # A forward and a backward pass are three products, each a multiply and an add.
+        return GRADIENT + 6 * self.macs / FLOPS
+
+    @property
+    def answer(self) -> float:
+        """Seconds for one example's."""
+        return FORWARD + 2 * self.macs / FORWARD_FLOPS
+
+    @property
+    def half_answer(self) -> float:
+        """The same from a layer on, on average over the layers: what comes before it is kept."""
+        return FORWARD + self.macs / FORWARD_FLOPS
+
+
+def study_seconds(store: Store, spec: dict[str, Any], size: Size) -> float | None:
+    """How long a study takes: by past ones of the same model, else estimated from what it does.
+
+    None where nothing is known.
     """
     expected = expected_seconds(store, "study", spec)
     if expected is not None and expected.same_model:
         return expected.seconds
-    # A forward and a backward pass are three products, each a multiply and an add.
-    return gradients(spec) * (GRADIENT + 6 * macs / FLOPS) or None
+    estimate = ESTIMATES.get(spec["what"])
+    return estimate(spec, size) or None if estimate else None
+
+
+def _scores(spec: dict[str, Any], size: Size) -> float:
+    return gradients(spec) * size.gradient + PARAMETER * size.parameters
+
+
+def _map(spec: dict[str, Any], size: Size) -> float:
+    if spec.get("tier") == "estimate":
+        return min(size.validation, ESTIMATED) * size.gradient
+    cells = size.layers * len(spec.get("levels") or range(MAP_LEVELS))
+    if spec.get("reconstruct"):
+        images = min(size.validation, REPAIRED)
+        return cells * (_reconstruction(spec, size) + images * size.answer)
+    images = size.validation
+    if spec.get("tier") == "progressive":
+        images = min(images, REFINED)
+    return cells * (CELL + images * size.half_answer)
+
+
+def _reconstruction(spec: dict[str, Any], size: Size) -> float:
+    return SOLVED * size.layers + FITTED * size.gradient
+
+
+def _criterion_check(spec: dict[str, Any], size: Size) -> float:
+    examples = min(size.validation, spec.get("examples", CHECKED))
+    return float(spec.get("units", CHECK_UNITS) * (CELL + examples * size.half_answer))
+
+
+ESTIMATES: dict[str, Callable[[dict[str, Any], Size], float]] = {
+    "weights": lambda spec, size: PARAMETER * size.parameters,
+    "structure": lambda spec, size: TRACED * size.layers,
+    "scores": _scores,
+    "units": _scores,
+    "criterion_check": _criterion_check,
+    "map": _map,
+    "pair": lambda spec, size: 2 * size.test * size.answer,
+    "reconstruction": _reconstruction,
+}
+"""Study -> seconds that it takes on an idle core, without its criterion where it is a map."""
 
 
 def gradients(spec: dict[str, Any]) -> float:
@@ -165,7 +270,7 @@ def _scaled(job: Job, spec: dict[str, Any], same_model: bool) -> float | None:
     if (job.spec.get("model") == spec.get("model")) is not same_model:
         return None
     if job.kind == "study":
-        names = ("what", "criterion", "tier", "scope")
+        names = ("what", "criterion", "tier", "scope", "reconstruct")
         if any(job.spec.get(name) != spec.get(name) for name in names):
             return None
         # Of a thousand probes a few say how long they take.

@@ -40,6 +40,21 @@ from pruning.types import Workpiece
 Study = Callable[[dict[str, Any], Workpiece], tuple[dict[str, Any], Arrays | Ranking]]
 
 
+def kinds(finished: FinishedRun | None = None, cache: Path | None = None) -> dict[str, Study]:
+    """Every study that `make` makes, by its name."""
+    return {
+        "card": card.card,
+        "weights": weights.weights,
+        "scores": partial(scores.scores, cache=cache),
+        "units": criterion_check.units,
+        "criterion_check": criterion_check.criterion_check,
+        "pair": partial(pair.pair, finished=finished),
+        "reconstruction": reconstruction.reconstruction,
+        "runtimes": partial(runtimes.runtimes, finished=finished),
+        "structure": structure.structure,
+    }
+
+
 def make(
     spec: dict[str, Any],
     work: Workpiece,
@@ -54,17 +69,7 @@ def make(
     Raises UnknownName for a study there is none of; RecipeError, ModelError or DataError from what
     it looks at.
     """
-    studies: dict[str, Study] = {
-        "card": card.card,
-        "weights": weights.weights,
-        "scores": partial(scores.scores, cache=cache),
-        "units": criterion_check.units,
-        "criterion_check": criterion_check.criterion_check,
-        "pair": partial(pair.pair, finished=finished),
-        "reconstruction": reconstruction.reconstruction,
-        "runtimes": partial(runtimes.runtimes, finished=finished),
-        "structure": structure.structure,
-    }
+    studies = kinds(finished, cache)
     what = spec.get("what")
     if what not in studies:
         raise UnknownName("study", what, studies)
