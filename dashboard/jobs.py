@@ -22,7 +22,7 @@ import streamlit as st
 from dashboard import state
 from dashboard.charts.prune import RunHistory
 from dashboard.charts.prune import history as run_history
-from pruning import describe
+from pruning import describe, recorded
 from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
 from pruning.events import Event, Finished, Halted, Point, Ticket
@@ -155,7 +155,7 @@ def _ensure(place: str) -> bool:
 
 def start(recipe: Recipe) -> str:
     """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago."""
-    own_models.check(recipe.model)
+    _check(recipe)
     ensure()
     return store().submit("run", recipe.to_dict(), within=MOMENT)
 
@@ -165,10 +165,16 @@ def start_once(recipe: Recipe) -> str:
     same = run_of(recipe)
     if same is not None:
         return same.id
-    own_models.check(recipe.model)
+    _check(recipe)
     ensure()
     # The key settles a race of two tabs.
     return store().submit("run", recipe.to_dict(), key=f"run:{recipe.id}")
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises RecipeError for a recipe that this server runs for nobody."""
+    recorded.check(recipe)
+    own_models.check(recipe.model)
 
 
 def run_of(recipe: Recipe) -> Job | None:
@@ -182,7 +188,7 @@ def run_of(recipe: Recipe) -> Job | None:
 def start_set(recipes: Sequence[Recipe]) -> str:
     """Queue runs that belong together; the set's id."""
     for recipe in recipes:
-        own_models.check(recipe.model)
+        _check(recipe)
     ensure()
     return store().submit_set([recipe.to_dict() for recipe in recipes], within=MOMENT)
 
@@ -232,7 +238,8 @@ def live() -> list[Job]:
 
 
 def recipe_of(run: Job) -> Recipe:
-    return Recipe.from_dict(run.spec)
+    """Also one that today would be refused: what a run measured is shown in any case."""
+    return recorded.recorded(run.spec)
 
 
 def _with_recipe(runs: list[Job]) -> list[Job]:

@@ -32,7 +32,7 @@ ROOMS = (
     ("ranges", "tasks", "collect"),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
-    ("events",),
+    ("events", "recorded"),
     ("evidence", "formats", "masks", "coverage", "describe"),
     ("prepare",),  # looks at what is covered, runs one pass
     ("measurement", "criteria", "structure"),

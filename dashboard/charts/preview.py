@@ -21,6 +21,7 @@ from pruning.errors import RecipeError
 from pruning.events import Finished
 from pruning.metrics import sparse_bytes
 from pruning.recipe import Recipe
+from pruning.recorded import recorded
 
 STOPS = (*(i / 100 for i in range(100)), *(i / 1000 for i in range(991, 1000)))
 """Shares the dial stops at: every percent, and every tenth of one where they matter most."""
@@ -282,7 +283,7 @@ def duration(past: Sequence[tuple[dict[str, Any], Finished]], recipe: Recipe) ->
     same = ("model", "batch", "optimizer") if epochs else ("model",)
     for spec, end in past:
         try:
-            earlier = Recipe.from_dict(spec)
+            earlier = recorded(spec)
         except RecipeError:  # of a technique that is no longer there
             continue
         trained = earlier.training_epochs()

@@ -26,7 +26,7 @@ from pruning.events import (
     Started,
 )
 from pruning.metrics import Quality, Score, sparse_bytes, sparse_head
-from pruning.recipe import Recipe
+from pruning.recorded import recorded
 
 DASHES = {"solid": "none", "dot": "2 3", "dash": "6 4", "dashdot": "6 3 2 3", "longdash": "10 4"}
 """Plotly's names of dashes as SVG writes them."""
@@ -148,7 +148,7 @@ def _copied(run: RunHistory) -> RunHistory:
 def control_epochs(recipe: dict[str, Any]) -> int:
     """Epochs that train the controls of a lottery. recipe: as plain data."""
     try:
-        return Recipe.from_dict(recipe).control_epochs()
+        return recorded(recipe).control_epochs()
     except RecipeError:  # of a technique that is no longer there
         return 0
 

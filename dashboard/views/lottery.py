@@ -16,6 +16,7 @@ from dashboard.views import _frame
 from pruning.errors import PruningError, RunError
 from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
+from pruning.recorded import refusal
 from pruning.runs.store import Job
 
 RECENT = 40  # finished runs that the estimate of the time looks at
@@ -313,7 +314,7 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
                 disabled=stopping,
                 key="lottery-stop",
             )
-        elif recipe != lottery.recipes(state.lottery_recipe(), 1)[0]:
+        elif not refusal(recipe) and recipe != lottery.recipes(state.lottery_recipe(), 1)[0]:
             st.button(
                 "Use its settings",
                 icon=":material/content_copy:",

@@ -12,6 +12,7 @@ from dashboard.views._predicted import predicted
 from dashboard.views._result_panel import result_panel
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
+from pruning.recorded import refusal
 from pruning.runs.store import Job
 
 MOST_LISTED = 8  # runs offered where none is open
@@ -91,6 +92,7 @@ def heading(job: Job, recipe: Recipe, history: RunHistory) -> None:
 
 def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """What can be done with a run: buttons and a link, on one line."""
+    refused = refusal(recipe)
     with st.container(horizontal=True, vertical_alignment="center", width="content", gap="small"):
         _follow_ups.go_on(job, recipe, history.halted)
         st.button(
@@ -99,9 +101,13 @@ def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
             on_click=_run_panel.start,
             args=(recipe,),
             key=f"again-{job.id}",
+            disabled=bool(refused),
         )
         label = "Its recipe" if recipe == state.recipe() else "Use its recipe"
-        if st.button(label, icon=":material/content_cut:", key=f"use-{job.id}"):
+        use = st.button(
+            label, icon=":material/content_cut:", key=f"use-{job.id}", disabled=bool(refused)
+        )
+        if use:
             state.put(recipe)
             st.switch_page(_frame.page_path("prune"))
         if history.result:
@@ -124,6 +130,10 @@ def standing(job: Job, recipe: Recipe, history: RunHistory) -> None:
     if history.result:
         st.markdown(f"**{words.plain(results.verdict(history.result, recipe, jobs.facts(job)))}**")
     st.caption(words.plain(words.sentence(recipe)))
+    refused = refusal(recipe)
+    if refused:
+        text = f"This recipe of an earlier workbench is not run again: {refused}"
+        st.info(words.plain(text), icon=":material/info:")
 
 
 page()

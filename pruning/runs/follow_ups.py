@@ -13,6 +13,7 @@ from typing import Any
 from pruning import registry
 from pruning.events import Halted
 from pruning.recipe import Recipe
+from pruning.recorded import refusal
 
 DENSE = "dense"
 RANDOM = "random"
@@ -25,6 +26,8 @@ def continued(recipe: Recipe, id: str, halted: Halted) -> Recipe | None:
     None where it left no weights, where all was done, or where it rewinds: the weights that a
     rewind returns to are no longer known. Within the last step the learning rate begins anew.
     """
+    if refusal(recipe):
+        return None
     if halted.result is None or halted.done >= halted.planned or recipe.rewind != "none":
         return None
     epochs = recipe.epochs

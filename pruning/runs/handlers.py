@@ -20,6 +20,7 @@ from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.prepare import plain
 from pruning.recipe import Recipe
+from pruning.recorded import check
 from pruning.runs.map_study import measure_map
 from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
@@ -51,6 +52,7 @@ def do(store: Store, job: Job, stop: Stop) -> None:
 def _run(store: Store, job: Job, stop: Stop) -> None:
     """Prune as the recipe says, and append the run's events to the store."""
     recipe = recipe_of(job.spec)
+    check(recipe)
     work, missing = _with_data(store, job, recipe.model)
 
     def keep(model: nn.Module, masks: Masks) -> None:

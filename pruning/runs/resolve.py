@@ -21,6 +21,7 @@ from pruning.errors import RecipeError, UnknownName, shown
 from pruning.formats import datasets, load_network, load_upload
 from pruning.formats.uploads import ONNX
 from pruning.recipe import Recipe
+from pruning.recorded import recorded
 from pruning.runs import cache_keys, own_models
 from pruning.runs.fitting_data import with_fitting_data
 from pruning.runs.results import RunResult, has_result, load_run
@@ -169,8 +170,11 @@ def _usual_scale(model: str, workspace: Path) -> Scale | None:
 
 
 def recipe_of(spec: dict[str, Any]) -> Recipe:
-    """The recipe of a run's job: its spec says too how many threads the run may use."""
-    return Recipe.from_dict({name: value for name, value in spec.items() if name != "threads"})
+    """The recipe of a run's job: its spec says too how many threads the run may use.
+
+    Also one that today would be refused: `recorded.check` says so before it is run.
+    """
+    return recorded({name: value for name, value in spec.items() if name != "threads"})
 
 
 def _has_data(model: str) -> bool:

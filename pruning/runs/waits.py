@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning import registry
 from pruning.errors import RecipeError
-from pruning.recipe import Recipe
+from pruning.recorded import recorded
 from pruning.runs.store import Job, Store
 
 RECENT = 400
@@ -281,7 +281,7 @@ def _scaled(job: Job, spec: dict[str, Any], same_model: bool) -> float | None:
     if job.batch is not None or not same_model:
         return None
     try:
-        earlier, recipe = Recipe.from_dict(job.spec), Recipe.from_dict(spec)
+        earlier, recipe = recorded(job.spec), recorded(spec)
     except RecipeError:  # of a technique that is no longer there
         return None
     epochs, trained = recipe.training_epochs(), earlier.training_epochs()
