@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from pruning.cli import main
 from pruning.errors import DataError, FileRefused, ModelError, RecipeError, UnknownName
 from pruning.events import Finished
 from pruning.recipe import Recipe
-from pruning.runs import cache_keys, own_models, pool
+from pruning.runs import cache_keys, own_models, pool, process_id
 from pruning.runs.resolve import describe, resolve
 from tests.pages import opened, settle, settled, texts
 
@@ -216,9 +219,38 @@ def test_workers_that_run_already_learn_it_from_the_workspace(
     own_models.keep(home)  # by a server that was started without it
     with pytest.raises(RecipeError):
         own_models.known(model, home)
-    (home / own_models.KEPT).write_text("{")
+    (home / own_models.KEPT / "torn.json").write_text("{")
     with pytest.raises(RecipeError):
         own_models.known(model, home)
+
+
+def test_two_servers_of_a_workspace_name_models_of_their_own(
+    mine: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(other, stdin=subprocess.PIPE) as process:
+        second = process_id.name(process.pid)
+        for server, model in ((process_id.me(), "model.py:build"), (second, "model.py:bare")):
+            monkeypatch.setenv(own_models.VARIABLE, "[]")
+            monkeypatch.setattr(process_id, "me", partial(str, server))
+            own_models.name(model)
+            own_models.keep(home)
+        monkeypatch.setenv(own_models.VARIABLE, "[]")
+        names = ("code:model.py:build", "code:model.py:bare")
+        assert [own_models.known(name, home).folder for name in names] == [mine, mine]
+        # Where both mean another one by a name, neither is guessed.
+        (mine / "package" / "model.py").write_text(CODE)
+        own_models.name("model.py:build", mine / "package")
+        own_models.keep(home)
+        monkeypatch.setenv(own_models.VARIABLE, "[]")
+        with pytest.raises(RecipeError, match="another model for each of two servers"):
+            own_models.known("code:model.py:build", home)
+        process.communicate(b"\n")
+    # What a server named that has ended lasts until another one starts.
+    assert second in [server for _, server, _ in own_models._kept(home)]
+    monkeypatch.setattr(process_id, "me", partial(process_id.name, os.getpid()))
+    own_models.keep(home)
+    assert own_models._kept(home) == []
 
 
 def test_changed_code_is_another_model(mine: Path, home: Path) -> None:

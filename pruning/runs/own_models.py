@@ -10,21 +10,26 @@ is in neither is refused before anything of it is looked at. No torch here: page
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pruning.errors import RecipeError, shown
 from pruning.formats.datasets.types import parted
+from pruning.runs import process_id
 from pruning.storage import write_json
 
 VARIABLE = "PRUNING_MODELS"
 """A JSON list of [name, folder], as run.py writes it."""
 
-KEPT = "own_models.json"
+KEPT = "own_models"
+"""A folder of the workspace, with a file for each server that uses it."""
+
 CODE, HUGGING_FACE = "code", "hf"
 OTHERS = ("torchvision", "upload", "run", "timm")
 MOST_FILES = 200
@@ -32,6 +37,11 @@ MOST_FILES = 200
 NOT_NAMED = (
     "{name} is {what} of somebody's own, and this workbench was not started with it: whoever "
     "starts it can name it, with --model {name} behind `python3 run.py` or a verb of the shell."
+)
+
+TWICE_NAMED = (
+    "{name} is another model for each of two servers of this workspace, {places}: end one of them, "
+    "or give it a workspace of its own with PRUNING_HOME."
 )
 
 
@@ -92,10 +102,20 @@ def named() -> list[OwnModel]:
 
 
 def keep(workspace: Path) -> None:
-    """Write them into the workspace, for workers that run already. Raises StoreError."""
+    """Write them into the workspace, for workers that run already. Raises StoreError.
+
+    What servers named that have ended is forgotten: until then their runs, which wait, may need it.
+    """
     rows = [[own.name, str(own.folder)] for own in named()]
-    if rows or (workspace / KEPT).is_file():
-        write_json(workspace / KEPT, rows)
+    server = process_id.me()
+    for file, owner, _ in _kept(workspace):
+        if process_id.dead(owner) or (owner == server and not rows):
+            with suppress(OSError):
+                file.unlink()
+    if rows:
+        # Never into another server's file: both are somebody's who named models for its workers.
+        name = hashlib.sha256(server.encode()).hexdigest()[:16]
+        write_json(workspace / KEPT / f"{name}.json", {"server": server, "models": rows})
 
 
 def known(model: str, workspace: Path | None = None) -> OwnModel:
@@ -105,12 +125,17 @@ def known(model: str, workspace: Path | None = None) -> OwnModel:
     """
     model, _ = parted(model)
     own = named()
-    if workspace is not None:
-        with suppress(OSError, ValueError):
-            own += _read((workspace / KEPT).read_text(encoding="utf-8"))
     for each in own:
         if each.model == model:
             return each
+    kept = _kept(workspace) if workspace is not None else []
+    named_as = {each.path: each for _, _, models in kept for each in models if each.model == model}
+    if len(named_as) > 1:
+        raise RecipeError(
+            TWICE_NAMED.format(name=shown(model).strip("'"), places=_places(named_as))
+        )
+    for each in named_as.values():
+        return each
     kind, _, rest = model.partition(":")
     what = "code" if kind == CODE else "a folder"
     quoted = shown(rest if kind == CODE else model).strip("'\"")
@@ -137,12 +162,32 @@ def files(own: OwnModel) -> list[Path]:
     return [file for file in inside if file.is_file()][:MOST_FILES]
 
 
+def _kept(workspace: Path) -> list[tuple[Path, str, list[OwnModel]]]:
+    """(file, server, its models) of this machine's servers: another one's folders are not here."""
+    kept = []
+    for file in sorted((workspace / KEPT).glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):  # torn, or somebody else's
+            data = json.loads(file.read_text(encoding="utf-8"))
+            owner = str(data["server"])
+            if owner.rsplit(":", 2)[0] == process_id.host() and owner.count(":") >= 2:
+                kept.append((file, owner, _models(data["models"])))
+    return kept
+
+
 def _read(text: str) -> list[OwnModel]:
     """Raises nothing: what somebody else wrote there names no model."""
     try:
-        return [OwnModel(str(name), Path(folder)) for name, folder in json.loads(text)]
+        return _models(json.loads(text))
     except (ValueError, TypeError):
         return []
+
+
+def _places(paths: Iterable[Path]) -> str:
+    return " and ".join(sorted(map(str, paths)))
+
+
+def _models(rows: list[list[str]]) -> list[OwnModel]:
+    return [OwnModel(str(name), Path(folder)) for name, folder in rows]
 
 
 def _remember(own: list[OwnModel]) -> None:
