@@ -67,10 +67,11 @@ class Served:
         return "libtorch" in Path(f"/proc/{self.process.pid}/maps").read_text()
 
 
-def serve(home: Path) -> Served:
+def serve(home: Path, **variables: str) -> Served:
     """Start the page on a free port and wait until it answers.
 
-    Raises RuntimeError, with its log, when it does not.
+    variables: of its environment, beside those of every server. Raises RuntimeError, with its log,
+    when it does not.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -81,7 +82,11 @@ def serve(home: Path) -> Served:
     command += ["--server.headless", "true", "--server.port", str(port)]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(home), stdout=out, stderr=subprocess.STDOUT
+            command,
+            cwd=ROOT,
+            env=environment(home) | variables,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
     for _ in range(300):
