@@ -49,11 +49,13 @@ SURFACE = [
     "Workpiece",
     "apply",
     "choose",
+    "frame",
     "measure",
     "plain",
     "run",
     "sensitivity",
     "shrink",
+    "watch",
 ]
 
 
