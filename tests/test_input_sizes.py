@@ -8,14 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models import VisionTransformer, shufflenet_v2_x0_5
 
 from pruning import masks as engine
 from pruning.structure import shrink as shrinking
+from pruning.structure.capture import capture
 from pruning.structure.dependency_graph import dependency_graph
 from pruning.structure.shrink import shrink_certified
+from pruning.structure.size_words import sizes_in_words
 from pruning.structure.verify import distance, outputs
 from tests.nets import Net, conv, linear
 from tests.test_structure import halved
@@ -204,8 +208,8 @@ def test_sizes_that_it_does_not_hold_for_are_refused(make: Callable[[], Made]) -
 def test_a_refusal_names_the_sizes_and_the_way_out() -> None:
     model, x = other_above()
     compact, certificate = shrink_certified(model, halved(model, x)[2], x)
-    assert certificate.sizes == "sizes with x_0.shape[1] == 3 and x_0.shape[3] <= 20"
-    match = r"made for inputs of 3 × 16 × 16 .* 3 × 16 × 24: it needs x_0.shape\[3\] <= 20. Make"
+    assert certificate.sizes == "height any, width from 1 to 20"
+    match = r"made for inputs of 3 × 16 × 16 .* 3 × 16 × 24: it holds for height any, width .* Make"
     with pytest.raises(ValueError, match=match):
         compact(torch.randn(1, 3, 16, 24))
     # Copies and files of the module refuse as well.
@@ -214,6 +218,65 @@ def test_a_refusal_names_the_sizes_and_the_way_out() -> None:
     file.seek(0)
     with pytest.raises(ValueError, match=match):
         torch.load(file, weights_only=False)(torch.randn(1, 3, 16, 24))
+
+
+@pytest.mark.parametrize(
+    ("make", "side", "words"),
+    [
+        (lambda: timm.create_model("test_vit"), 64, "height and width multiples of 16, from 16 on"),
+        (
+            lambda: VisionTransformer(32, 16, 1, 2, 16, 16, num_classes=4),
+            32,
+            "3 × 32 × 32 only",
+        ),
+        (lambda: shufflenet_v2_x0_5(num_classes=4), 96, "height and width at least 33"),
+        (lambda: timm.create_model("test_resnet"), 64, "every size that the original takes"),
+    ],
+)
+def test_sizes_are_said_in_words(make: Callable[[], nn.Module], side: int, words: str) -> None:
+    assert capture(make().eval(), torch.randn(2, 3, side, side)).sizes.in_words() == words
+
+
+@pytest.mark.parametrize(
+    ("shape", "conditions", "words"),
+    [
+        ((1, 3, 64, 64), ["x.shape[2] == x.shape[3]"], "squares of every size"),
+        (
+            (1, 3, 64, 64),
+            ["x.shape[2] == x.shape[3]", "x.shape[2] > 9"],
+            "squares of side at least 10",
+        ),
+        (
+            (1, 3, 64, 96),
+            ["x.shape[2] % 32 == 0", "x.shape[3] >= 8"],
+            "height multiples of 32, from 32 on, width at least 8",
+        ),
+        (
+            (1, 3, 64, 64),
+            ["x.shape[2] % 32 == 0 and x.shape[2] <= 128", "x.shape[3] == 64"],
+            "height multiples of 32, from 32 to 128, width 64 only",
+        ),
+        (
+            (1, 3, 64, 64),
+            ["x.shape[2] <= 600", "x.shape[3] <= 600"],
+            "height and width from 1 to 512 at least",
+        ),
+        (
+            (1, 3, 64, 64),
+            ["x.shape[2] * x.shape[3] == 4096"],
+            "3 × 64 × 64, and those others that its own check lets pass",
+        ),
+        ((1, 12), ["x.shape[1] <= 32"], "lengths from 1 to 32"),
+        ((1, 5, 4), ["x.shape[2] == 4", "x.shape[1] <= 9"], "lengths from 1 to 9"),
+        (
+            (1, 5, 4),
+            ["x.shape[2] == 4", "x.shape[1] in (3, 5, 6, 8, 20)"],
+            "lengths 3, 5, 6 or 8, or some of the others",
+        ),
+    ],
+)
+def test_conditions_become_words(shape: tuple[int, ...], conditions: list[str], words: str) -> None:
+    assert sizes_in_words(("x",), (shape,), tuple(conditions)) == words
 
 
 def test_what_differs_at_other_sizes_is_handed_out_for_its_own(

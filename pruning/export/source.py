@@ -341,7 +341,8 @@ class _Writer:
         for condition in check.conditions:
             for name, argument in zip(check.names, arguments, strict=True):
                 condition = re.sub(rf"\b{name}\.shape", f"{argument}.shape", condition)
-            message = f"This network was made for inputs of {recorded}: others need {condition}."
+            needed = check.words or condition
+            message = f"This network was made for inputs of {recorded}: it holds for {needed}."
             yield f"            if not ({condition}):"
             yield f"                raise ValueError({message!r})"
 

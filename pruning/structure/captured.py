@@ -9,9 +9,7 @@ from typing import Any
 from torch import fx
 
 from pruning.structure.input_sizes import meets, size_in_words
-
-SHOWN = 3
-"""Conditions in a sentence; what is left out is counted."""
+from pruning.structure.size_words import EVERY, sizes_in_words
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,8 @@ class Sizes:
             recorded = " and ".join(map(size_in_words, self.recorded))
             return f"{recorded} alone, for {self.alone}"
         if self.conditions:
-            more = len(self.conditions) - SHOWN
-            end = f" and {more} more" if more > 0 else ""
-            return f"sizes with {' and '.join(self.conditions[:SHOWN])}{end}"
-        return "every size that the original takes"
+            return sizes_in_words(self.names, self.recorded, self.conditions)
+        return EVERY
 
     def fixed(self, why: str) -> Sizes:
         """The recorded sizes alone."""

@@ -39,18 +39,24 @@ class InputSizes(nn.Module):
     """Refuses inputs of sizes that the graph behind it does not hold for.
 
     names: of the inputs; recorded: their shapes, batch first; conditions: what other sizes must
-    meet, in Python.
+    meet, in Python; words: the same for people.
     """
 
+    words = ""  # of those that were saved before there were any
     _is_impure = True  # torch.fx keeps a call that nothing reads only where this is said
 
     def __init__(
-        self, names: Sequence[str], recorded: Sequence[Sequence[int]], conditions: Sequence[str]
+        self,
+        names: Sequence[str],
+        recorded: Sequence[Sequence[int]],
+        conditions: Sequence[str],
+        words: str = "",
     ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.recorded = tuple(tuple(shape) for shape in recorded)
         self.conditions = tuple(conditions)
+        self.words = words
 
     def forward(self, *inputs: Tensor) -> None:
         """Raises ValueError for other sizes than the conditions allow."""
@@ -63,8 +69,9 @@ class InputSizes(nn.Module):
             recorded = " and ".join(map(size_in_words, self.recorded))
             raise ValueError(
                 f"This compact model was made for inputs of {recorded} and does not hold for "
-                f"{asked}: it needs {failed[0]}. Make it again with an example of that size."
+                f"{asked}: it holds for {self.words or failed[0]}. Make it again with an example "
+                "of that size."
             )
 
     def extra_repr(self) -> str:
-        return " and ".join(self.conditions)
+        return self.words or " and ".join(self.conditions)

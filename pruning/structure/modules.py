@@ -68,7 +68,9 @@ def _refuse_other_sizes(root: nn.Module, graph: fx.Graph, sizes: Sizes) -> None:
     name = "input_sizes"
     while hasattr(root, name):
         name += "_"
-    root.add_module(name, InputSizes(sizes.names, sizes.recorded, sizes.conditions))
+    root.add_module(
+        name, InputSizes(sizes.names, sizes.recorded, sizes.conditions, sizes.in_words())
+    )
     placeholders = [node for node in graph.nodes if node.op == "placeholder"]
     with graph.inserting_after(placeholders[-1]):
         graph.call_module(name, tuple(placeholders))
