@@ -37,7 +37,7 @@ from pruning.structure import graph_files
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
 from pruning.structure.capture import Example, capture, inputs, tensors_of
 from pruning.structure.captured import Captured
-from pruning.structure.groups import Blocked, DependencyGroups, Group, Member
+from pruning.structure.groups import Blocked, DependencyGroups, Group, Member, Numbering
 from pruning.structure.labels import ALWAYS, Place, Reason
 from pruning.structure.propagate import Propagation
 from pruning.structure.zeros import Zeros
@@ -47,7 +47,7 @@ Share = tuple[Place, int]
 
 
 @dataclass(frozen=True)
-class DependencyGraph:
+class DependencyGraph(Numbering):
     """A model's dependency groups.
 
     Units are numbered through, group after group, in the order of their first member's indices.
@@ -63,16 +63,6 @@ class DependencyGraph:
     captured: Captured
     propagation: Propagation = field(repr=False, compare=False)
     unit_of_label: NDArray[np.int64] = field(repr=False, compare=False)
-
-    @property
-    def units(self) -> int:
-        return sum(group.units for group in self.groups)
-
-    @property
-    def starts(self) -> NDArray[np.int64]:
-        """The first unit of each group, and the end. (groups + 1,)"""
-        counts = [group.units for group in self.groups]
-        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 def build_graph(captured: Captured) -> DependencyGraph:

@@ -49,18 +49,10 @@ class Blocked:
     shapes: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True)
-class DependencyGroups:
-    """What pruning needs of a dependency graph, as plain data. how: it was captured.
-
-    unit_of_index, first_name: as `NumberedUnits` has them.
-    """
+class Numbering:
+    """Numbers units through, group after group."""
 
     groups: tuple[Group, ...]
-    blocked: tuple[Blocked, ...]
-    unit_of_index: Mapping[tuple[str, int], NDArray[np.int64]]
-    first_name: Mapping[str, str]
-    how: str
 
     @property
     def units(self) -> int:
@@ -71,6 +63,20 @@ class DependencyGroups:
         """The first unit of each group, and the end. (groups + 1,)"""
         counts = [group.units for group in self.groups]
         return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+@dataclass(frozen=True)
+class DependencyGroups(Numbering):
+    """What pruning needs of a dependency graph, as plain data. how: it was captured.
+
+    unit_of_index, first_name: as `NumberedUnits` has them.
+    """
+
+    groups: tuple[Group, ...]
+    blocked: tuple[Blocked, ...]
+    unit_of_index: Mapping[tuple[str, int], NDArray[np.int64]]
+    first_name: Mapping[str, str]
+    how: str
 
 
 class NumberedUnits(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -270,7 +269,3 @@ def linear(one: int, two: int) -> Any:
 
 def is_float(fact: Fact) -> bool:
     return fact.dtype == TensorProto.FLOAT
-
-
-def numbers_of(shape: Sequence[int]) -> int:
-    return prod(shape)
