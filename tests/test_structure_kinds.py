@@ -334,6 +334,7 @@ def test_a_nan_anywhere_is_a_difference() -> None:
     assert distance([a, b], [a, a]) == float("inf")
     assert distance([a, b], [a, b]) == 0  # both have none there
     assert distance([b[1:]], [b[1:]]) == float("inf")  # nothing was compared
+    assert distance([a, b[1:]], [a, b[1:]]) == float("inf")  # nothing of the second
     infinite = torch.tensor([torch.inf, 2.0])
     assert distance([infinite], [infinite]) == 0
     assert distance([infinite], [-infinite]) == float("inf")

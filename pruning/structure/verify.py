@@ -236,7 +236,8 @@ def outputs(model: nn.Module, x: tuple[Tensor, ...], *, double: bool = False) ->
 def distance(expected: Outputs, actual: Outputs) -> float:
     """max |expected - actual| / max |expected|, over all outputs; inf for other shapes.
 
-    NaN and infinities must lie at the same places; where there is nothing else, inf.
+    NaN and infinities must lie at the same places; where there is nothing else, inf, and also where
+    one of the outputs is NaN alone.
     """
     if [a.shape for a in expected] != [b.shape for b in actual]:
         return float("inf")
@@ -245,6 +246,8 @@ def distance(expected: Outputs, actual: Outputs) -> float:
     for a, b in zip(map(_real, expected), map(_real, actual), strict=True):
         same = (a == b) | (a.isnan() & b.isnan())
         differences = (a - b).abs()[~same]
+        if a.numel() and a.isnan().all():
+            return float("inf")  # whatever the others say, nothing of this one was compared
         sizes = a.abs()[a.isfinite()]
         numbers += a.numel()
         finite += sizes.numel()
