@@ -3,6 +3,7 @@
 
     python3 run.py                     make .venv, install what is pinned, open the page
     python3 run.py --model FILE.py:F   the same with a model of yours: what the function F returns
+    python3 run.py --model FILE        the same with a file of weights, an ONNX or a Keras network
     python3 run.py test [pytest's own arguments]
     python3 run.py bench [NAME ...]    measure; without a name, everything in tests/bench
     python3 run.py faults [NAME ...]   kill processes, fill disks, break stores; what is outlived

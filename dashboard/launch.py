@@ -85,8 +85,9 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
     proxy = "what stands in front of it and asks who visitors are: nginx, a tunnel ..."
     parser.add_argument("--behind-proxy", metavar="NAME", help=proxy)
     model = (
-        "a model of yours: my_file.py:build, my_package.my_file:build or hf:FOLDER; again for "
-        "more. Its code is run by everybody who can open the page"
+        "a model of yours: my_file.py:build, my_package.my_file:build, hf:FOLDER, a file "
+        "(net.onnx, net.keras, weights.pt) or ARCHITECTURE=weights.pt; again for more. Code is run "
+        "by everybody who can open the page"
     )
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model)
     return parser
@@ -188,7 +189,7 @@ def own_models(names: Sequence[str], place: Place) -> dict[str, str]:
     """The variable that tells every process which models of somebody's own may be used."""
     if not names:
         return {}
-    command = place.command("pruning.runs.own_models", os.getcwd(), *names)
+    command = place.command("pruning.runs.own_files", os.getcwd(), *names)
     asked = subprocess.run(command, cwd=place.folder, check=False, capture_output=True)
     if asked.returncode:
         raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])

@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     # What type checkers see; while running, __getattr__ finds the same names by the table below.
     from pruning.events import Event
-    from pruning.frames import frame
     from pruning.masks import apply
     from pruning.measurement import measure
     from pruning.metrics import Measurement
     from pruning.pipeline import run
     from pruning.prepare import plain
-    from pruning.progress import watch
     from pruning.recipe import Recipe
     from pruning.selection import choose
     from pruning.sensitivity_map.sensitivity import sensitivity
@@ -43,13 +41,11 @@ MODULES = {
     "Workpiece": "types",
     "apply": "masks",
     "choose": "selection",
-    "frame": "frames",
     "measure": "measurement",
     "plain": "prepare",
     "run": "pipeline",
     "sensitivity": "sensitivity_map.sensitivity",
     "shrink": "structure.shrink",
-    "watch": "progress",
 }
 """Public name -> the module of this package that holds it."""
 
@@ -65,13 +61,11 @@ __all__ = [
     "Workpiece",
     "apply",
     "choose",
-    "frame",
     "measure",
     "plain",
     "run",
     "sensitivity",
     "shrink",
-    "watch",
 ]
 
 

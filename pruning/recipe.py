@@ -16,13 +16,10 @@ from typing import Any
 from pruning import registry
 from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName, shown
 from pruning.ranges import SHARE, Range
-from pruning.tables import html_table
 
 VERSION = 2
 RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
 """Fields as version 1 called them; stored runs and links that carry the old names still read."""
-TECHNIQUE = ("criterion", "granularity", "scope", "sparsity", "schedule", "steps", "epochs")
-"""Fields that a recipe is shown by, whatever they are."""
 RENAMED_SCOPES = {"by_hand": "manual"}
 
 STARTS = ("trained", "random")
@@ -299,12 +296,6 @@ class Recipe:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = _defaults()
         return {name: value for name, value in values.items() if value != defaults[name]}
-
-    def _repr_html_(self) -> str:
-        """What it asks for, as a notebook shows it: the technique, and what is no default."""
-        asked = {name: getattr(self, name) for name in TECHNIQUE} | self.short()
-        rows = [(name.replace("_", " "), str(value)) for name, value in asked.items()]
-        return html_table([f"Recipe {self.id}", ""], rows)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

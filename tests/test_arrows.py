@@ -29,11 +29,11 @@ OURS = ("pruning", "sample_models", "dashboard")
 # rooms of one line are neighbours and do not know each other.
 ROOMS = (
     ("errors",),
-    ("ranges", "tasks", "collect", "tables"),
+    ("ranges", "tasks", "collect"),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
     ("events", "recorded"),
-    ("evidence", "formats", "masks", "coverage", "describe", "frames", "progress"),
+    ("evidence", "formats", "masks", "coverage", "describe"),
     ("prepare",),  # looks at what is covered, runs one pass
     ("measurement", "criteria", "structure"),
     ("units",),
@@ -61,7 +61,6 @@ HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "timm"}
 DEFERRED_FOR_ANOTHER_REASON = {
     "pruning.formats.reader_process": "its limits are set before anything else of ours is loaded",
     "pruning.formats.datasets.reader_process": "likewise",
-    "pruning.frames": "pandas takes half a second, and most runs make no table",
     "pruning.formats.datasets.source": "pandas takes as much time and memory as pictures need",
 }
 

@@ -49,13 +49,11 @@ SURFACE = [
     "Workpiece",
     "apply",
     "choose",
-    "frame",
     "measure",
     "plain",
     "run",
     "sensitivity",
     "shrink",
-    "watch",
 ]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,15 +14,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 import pruning
+import sample_models
 from dashboard import launch, state
 from pruning.cli import main
 from pruning.errors import DataError, FileRefused, ModelError, RecipeError, UnknownName
 from pruning.events import Finished
 from pruning.recipe import Recipe
-from pruning.runs import cache_keys, own_models, pool, process_id
+from pruning.runs import cache_keys, outlines, own_files, own_models, pool, process_id
 from pruning.runs.resolve import describe, resolve
 from tests.pages import opened, settle, settled, texts
 
@@ -290,10 +296,10 @@ def test_the_start_passes_names_on_and_refuses_others(mine: Path) -> None:
     place = launch.Place(Path(sys.executable), ROOT)
     variable = launch.own_models(["model.py:build", "package.nets:bare"], place)
     assert json.loads(variable["PRUNING_MODELS"]) == [
-        ["model.py:build", str(mine)],
-        ["package.nets:bare", str(mine)],
+        ["model.py:build", str(mine), ""],
+        ["package.nets:bare", str(mine), ""],
     ]
-    for wrong in ("digits-mlp", "none.py:build"):
+    for wrong in ("digits-mlp", "none.py:build", "none.onnx"):
         with pytest.raises(launch.Trouble) as caught:
             launch.own_models([wrong], place)
         assert len(str(caught.value).splitlines()) == 1
@@ -315,6 +321,140 @@ def test_it_stands_first_in_the_gallery_and_is_used(
     assert not page.exception and not page.error
     assert state.decode(page.query_params["r"]).model == model
     assert list(page.dataframe[0].value["weights"]) == [36, 720]
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("network") / "net.onnx"
+    work = sample_models.load("digits-cnn")
+    assert isinstance(work.example, torch.Tensor)
+    with contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(work.model, (work.example,), file, external_data=False, verbose=False)
+    return file
+
+
+@pytest.fixture
+def files(mine: Path, home: Path, network: Path) -> Path:
+    """Weights of a sample, of one's own code, the same for 3 classes, and a network as ONNX."""
+    shutil.copy(network, mine)
+    torch.save(sample_models.load("digits-cnn").model.state_dict(), mine / "digits.pt")
+    own = named("model.py:build").model.state_dict()
+    torch.save({name: value + 1 for name, value in own.items()}, mine / "mine.pt")
+    own["3.weight"], own["3.bias"] = own["3.weight"][:3] + 1, own["3.bias"][:3]
+    torch.save(own, mine / "three.pt")
+    os.environ[own_models.VARIABLE] = "[]"
+    return mine
+
+
+def test_the_shell_takes_files(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("net.onnx", "digits.pt"):
+        assert main(["measure", "--model", file, "--json"]) == 0
+        line = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert line["model"] == file and line["accuracy"]["value"] > 0.9
+    sweep = ["--levels", "0.5", "--tier", "estimate", "--json"]
+    assert main(["sensitivity", "--model", "digits.pt", *sweep]) == 0
+    capsys.readouterr()
+    run = ["run", "--sparsity", "0.5", "--json", "--model"]
+    assert main([*run, "model.py:build=three.pt"]) == 0
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert end["event"] == "finished" and end["weights"]["total"] == 36 + 3 * 144
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("none.pt", r"There is no file .*none\.pt: check the path"),
+        ("torchvision:resnet18=none.pt", r"There is no file .*none\.pt"),
+        ("mine.pt", r"fits no sample model .* as in my_file\.py:build=mine\.pt"),
+        ("digits-cnn=net.onnx", "brings its own architecture: leave digits-cnn="),
+        ("model.py:bare=mine.pt", r"mine\.pt does not fit code:model\.py:bare"),
+        ("model.py:bare=three.pt", r"three\.pt does not fit code:model\.py:bare"),
+        ("text.pt", r"text\.pt is a text file"),
+    ],
+)
+def test_files_that_lead_nowhere_are_refused_at_the_start(
+    text: str, words: str, files: Path
+) -> None:
+    (files / "text.pt").write_text("no weights")
+    with pytest.raises((RecipeError, FileRefused), match=words):
+        own_files.name(text)
+    assert not [own for own in own_models.named() if own.kept]
+
+
+def test_files_stand_first_in_the_gallery(
+    files: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
+    kept = [own_files.name(file) for file in ("net.onnx", "digits.pt")]
+    assert [own.model for own in own_models.named()] == kept
+    page = settled()
+    assert not page.exception and not page.error
+    buttons = [button.key for button in page.button if str(button.key).startswith("choose-")]
+    assert buttons[:2] == [f"choose-{model}" for model in kept]
+    assert "net.onnx" in texts(page) and "digits.pt" in texts(page)
+    page.button(key=buttons[0]).click()
+    settle(page.run())
+    assert not page.exception and not page.error
+    assert state.decode(page.query_params["r"]).model == kept[0]
+
+
+def test_weights_of_own_code_and_timm_come_by_the_page(
+    files: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "ensure", lambda *_: False)
+    code = own_models.name("model.py:build")
+    torch.save(timm.create_model("test_vit", num_classes=4).state_dict(), files / "vit.pt")
+    for architecture, file, classes in (
+        (code, "mine.pt", 5),
+        (code, "three.pt", 3),
+        ("timm:test_vit", "vit.pt", 4),
+    ):
+        # The current model is the one that is offered first.
+        page = opened(r=state.encode(Recipe(model=architecture)))
+        page.segmented_control(key="way").set_value("Your own weights").run()
+        assert page.selectbox(key="own-architecture").value == architecture
+        page.file_uploader[0].upload(file, (files / file).read_bytes()).run()
+        assert not page.exception and not page.error, [box.value for box in page.error]
+        model = state.decode(page.query_params["r"]).model
+        work = resolve(model)
+        assert model.startswith("upload:") and work.example is not None
+        assert work.model(work.example).shape[-1] == classes
+        saved = torch.load(files / file)
+        assert all(torch.equal(saved[name], v) for name, v in work.model.state_dict().items())
+    with pytest.raises(RecipeError, match="was not started with it"):
+        outlines.expected("code:os:getcwd")
+
+
+def test_weights_of_code_that_was_edited_since_are_asked_for_again(files: Path, home: Path) -> None:
+    model = own_files.name("model.py:build=mine.pt")
+    before = cache_keys.facts(model, home)
+    assert resolve(model).model[0].weight.shape == (4, 1, 3, 3)
+    code = CODE.replace("Conv2d(1, 4, 3)", "Conv2d(1, 2, 3)").replace("144", "72")
+    (files / "model.py").write_text(code)
+    assert cache_keys.facts(model, home) != before
+    with pytest.raises(ModelError, match="changed since these weights were brought"):
+        resolve(model)
+    with pytest.raises(FileRefused, match="does not fit"):
+        own_files.name("model.py:build=mine.pt")
+
+
+def test_only_a_last_layer_of_its_own_takes_other_classes(mine: Path) -> None:
+    from pruning.runs.new_head import with_classes
+
+    head = with_classes(named("model.py:attribute"), 9)
+    assert head(torch.zeros(2, 4)).shape == (2, 9) and head.out_features == 9
+    x = torch.zeros(1, 4)
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    two = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    for model in (tied, two, nn.Sequential(nn.Linear(4, 4), nn.Unflatten(1, (2, 2)))):
+        with pytest.raises(ModelError, match="another number of classes"):
+            with_classes(pruning.Workpiece("odd", model, example=x), 9)
+    with pytest.raises(ModelError, match="another number of classes"):
+        with_classes(named("model.py:bare"), 9)
 
 
 def test_a_link_to_code_that_the_server_was_not_started_with_is_refused(

@@ -16,7 +16,7 @@ from dashboard import models, refit, state, words
 from dashboard.views import _data_picker, _frame, _uploading
 from pruning import formats
 from pruning.errors import FitsAnother, PruningError
-from pruning.runs import own_models
+from pruning.runs import outlines, own_models
 
 PICTURES = Path(__file__).parents[1] / "pictures"
 INPUTS = {
@@ -151,13 +151,15 @@ def has_timm() -> bool:
 def own_weights() -> None:
     st.markdown(
         "A safetensors file (or all shards of one, chosen together), or a PyTorch checkpoint that "
-        "holds a `state_dict`, into an architecture you choose. A torchvision architecture takes "
-        "any number of classes. ONNX and Keras files bring their own architecture. The file is "
-        "checked in a process of its own; nothing in it is run."
+        "holds a `state_dict`, into an architecture you choose. One of torchvision's, of timm's or "
+        "of this server's own code takes any number of classes. ONNX and Keras files bring their "
+        "own architecture. The file is checked in a process of its own; nothing in it is run."
     )
     architectures = [f"{models.TORCHVISION}{name}" for name in sample_models.torchvision_names()]
-    fillable = [*sample_models.names(), *architectures]
+    own = [named.model for named in own_models.named() if own_models.is_own(named.model)]
     current = state.recipe().model
+    typed = [current] if current.startswith(models.TIMM) else []
+    fillable = [*own, *typed, *sample_models.names(), *architectures]
     left, right = st.columns([1, 2], gap="medium")
     with left:
         architecture = st.selectbox(
@@ -167,6 +169,9 @@ def own_weights() -> None:
             index=fillable.index(current) if current in fillable else 0,
             key="own-architecture",
             format_func=models.title,
+            # timm has a thousand: typed, not listed.
+            accept_new_options=has_timm(),
+            help="Of timm by its name: timm:resnet10t." if has_timm() else None,
         )
     with right:
         files = st.file_uploader(
@@ -228,7 +233,8 @@ def judge(paths: Sequence[Path], names: Sequence[str], model: str) -> None:
     """
     name = names[0]
     try:
-        upload = formats.accept(paths, model, filename=names)
+        expected = outlines.expected(model)
+        upload = formats.accept(paths, model, filename=names, expected=expected)
     except FitsAnother as error:
         fits = elsewhere(paths, names, error.fits)
         state.note_upload(state.Upload(name, None, str(error), fits))

@@ -11,8 +11,8 @@ from typing import Any
 from pruning.cli import options
 from pruning.errors import RecipeError
 from pruning.formats import accept
-from pruning.formats.architecture import described
-from pruning.runs.resolve import resolve, split
+from pruning.runs.outlines import expected
+from pruning.runs.resolve import resolve
 from pruning.runs.store import Store
 
 HELP = "a run or a weights file as a bundle: model.py, weights, ONNX, sparse file, replay, report"
@@ -57,8 +57,5 @@ def _result(file: Path, args: argparse.Namespace, folder: Path) -> Any:
         return result_of(store, find_run(store, args.what))
     # The copy is removed with the folder: weights that were only exported are not kept.
     model = options.model(args.model)
-    # A listed architecture may have other classes than the model of that name has here.
-    listed = split(model)[0] in ("sample", "torchvision")
-    expected = None if listed else described(resolve(model).model.state_dict())
-    work = resolve(accept(file, model, folder, expected=expected).model, folder)
+    work = resolve(accept(file, model, folder, expected=expected(model)).model, folder)
     return of_weights(work, f"{file.name} as {args.model}")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from pruning.cli import options, text
 from pruning.formats import accept, datasets
-from pruning.formats.architecture import described
-from pruning.runs.resolve import on_data, resolve, split
+from pruning.runs.outlines import expected
+from pruning.runs.resolve import on_data, resolve
 
 if TYPE_CHECKING:
     from pruning.types import Workpiece
@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> None:
     model = options.with_data(options.model(args.model), args)
     works = {"dense": resolve(model)}
     if args.weights:
-        works[args.weights.name] = _from_file(args.weights, model, works["dense"])
+        works[args.weights.name] = _from_file(args.weights, model)
     # All models in the same rounds, so that a machine that gets busy slows each of them alike.
     measured = finalize([take_snapshot(work) for work in works.values()])
     onnx = time_in_onnx(list(works.values()))
@@ -51,16 +51,13 @@ def execute(args: argparse.Namespace) -> None:
             print("\n".join([title, *text.lines(m)]))
 
 
-def _from_file(file: Path, model: str, dense: Workpiece) -> Workpiece:
+def _from_file(file: Path, model: str) -> Workpiece:
     """A file's weights in the architecture, past the guard that all files from outside pass."""
-    # Of names that are listed the classes may be others than those of the model that is here.
-    listed = split(model)[0] in ("sample", "torchvision")
-    expected = None if listed else described(dense.model.state_dict())
+    own, data = datasets.parted(model)
     with TemporaryDirectory(prefix="pruning-measure-") as folder:
         # The copy is removed with the folder: weights that were only measured are not kept.
         workspace = Path(folder)
-        own, data = datasets.parted(model)
-        upload = accept(file, own, workspace, expected=expected)
+        upload = accept(file, own, workspace, expected=expected(own))
         measured = resolve(upload.model, workspace)
         # Its data set is kept where the others are.
         return measured if data is None else on_data(measured, own, data)

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from pruning.errors import RecipeError
-from pruning.formats import accept, datasets
-from pruning.formats.uploads import ONNX
+from pruning.formats import datasets
 from pruning.ranges import Range
-from pruning.runs import own_models
+from pruning.runs import own_files
 from pruning.storage import default_workspace
 
 AGAIN = "again for more"
-NETWORKS = (".onnx", ".keras")
 THREADS = Range(1, 1024)
 SETTINGS = [field.name for field in fields(datasets.Settings)]
 
@@ -34,13 +32,10 @@ def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: tor
 def model(text: str) -> str:
     """What a recipe calls the model of a flag; code and folders that it names may be used then.
 
-    An ONNX or Keras file is read as an upload is, and kept in the workspace. Raises RecipeError,
-    FileRefused.
+    A file is read as an upload is, and kept in the workspace. Raises RecipeError, FileRefused.
     """
     own, kept = datasets.parted(text)
-    if Path(own).suffix.lower() in NETWORKS:
-        return datasets.joined(accept(own, ONNX).model, kept)
-    return datasets.joined(own_models.name(own), kept)
+    return datasets.joined(own_files.name(own), kept)
 
 
 def data(sub: argparse.ArgumentParser) -> None:

@@ -57,7 +57,7 @@ def expected(model: str) -> Expected:
     with _one_at_a_time, _locked():
         known = _kept(model)
         if known is None:
-            known = _ask(model)
+            known = Expected.from_json(answered("pruning.formats.architecture", model))
             with suppress(StoreError):  # a full disk: then it is built again next time
                 write_json(_file(model), known.to_json())
         _cache[model] = known
@@ -119,10 +119,14 @@ def _check_name(model: str) -> None:
         raise UnknownName("architecture", model, [*samples, *others])
 
 
-def _ask(model: str) -> Expected:
+def answered(module: str, model: str) -> dict[str, Any]:
+    """What a process of its own, in which a module of ours runs, prints of a model.
+
+    Raises RunError where it prints nothing.
+    """
     try:
         process = subprocess.run(
-            [sys.executable, "-m", "pruning.formats.architecture", model],
+            [sys.executable, "-m", module, model],
             cwd=ROOT,
             env={**os.environ, PARENT: str(os.getpid())},
             capture_output=True,
@@ -131,13 +135,12 @@ def _ask(model: str) -> Expected:
             check=False,
         )
         # The last line: what is imported may print before it.
-        answer = json.loads(process.stdout.splitlines()[-1])
+        answer: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     except (subprocess.TimeoutExpired, ValueError, IndexError):
         raise RunError(
-            f"The architecture {model} could not be built to compare with: "
-            "try it again, or choose another."
+            f"{model} could not be built to compare with: try it again, or choose another."
         ) from None
-    return Expected.from_json(answer)
+    return answer
 
 
 def _build(model: str) -> Expected:

@@ -5,8 +5,8 @@ FOLDER/ask.json says what to do: {} describes; {"numbers": true} also judges eve
 {"network": true} converts a graph with its weights, and writes it so;
 {"model", "shapes", "whole", "head", "others", "known"} matches, judges and writes
 FOLDER/model.safetensors; where that fails, "fits" of the answer names the others that would have
-matched. "parts" are the lengths of the files that lie end to end in it, where it is a set. The
-answer is FOLDER/answer.json: plain JSON, never a pickle.
+matched, as it does of a question without "shapes". "parts" are the lengths of the files that lie
+end to end in it, where it is a set. The answer is FOLDER/answer.json: plain JSON, never a pickle.
 Nothing of torch is imported: it would not be used.
 """
 
@@ -74,6 +74,7 @@ def _read(
 ) -> None:
     # Imported here, under the limits, like all that reads.
     from pruning.formats import guard, magic, numbers, shards
+    from pruning.formats.diagnosis import diagnosed
 
     with guard.guarded(name):
         kind = guard.kind(file, os.fstat(file.fileno()).st_size)
@@ -90,6 +91,11 @@ def _read(
             matched = _matched(contents, question, result, name)
             _write(file, matched, folder / "model.safetensors")
             result |= {"notes": matched.notes, "classes": matched.classes}
+        elif "others" in question:
+            result["fits"] = _others(contents, question)
+            reason = diagnosed(contents.entries, name) if not result["fits"] else None
+            if reason is not None:
+                raise FileRefused(reason)
         elif question.get("numbers"):
             numbers.judge(file, contents.entries)
 

@@ -193,7 +193,8 @@ def accept(
     path: a file, all shards of one model, or a folder with either; model: a sample's or
     torchvision's name, ONNX for a file of that kind, which brings its own architecture; filename:
     what the owner calls the file (or each of them), where `path` is a spooled copy; expected: what
-    the architecture's state_dict holds, where its name is neither.
+    the architecture's state_dict holds, where its name is neither: weights that were checked
+    against another content of it are checked anew.
     Raises FileRefused in one sentence with the way out, FitsAnother where they fit
     others; UnknownName for an unknown architecture.
     """
@@ -211,7 +212,7 @@ def accept(
                 )
             # A graph brings its own architecture.
             model = ONNX if kind in magic.NETWORKS else model
-            id = _id(source, model)
+            id = _id(source, model, expected)
         known = _load(folder.parent / id)
         if known is not None:
             return known
@@ -234,15 +235,37 @@ def accept(
     raise AssertionError("guarded either returns or raises")
 
 
+def architectures_of(path: Path) -> list[str]:
+    """The samples and torchvision architectures that a file's names and shapes are of.
+
+    [ONNX] for a network, whatever it is called. Raises FileRefused for what is no file of weights,
+    or of weights that no architecture takes.
+    """
+    name = file_name(path.name)
+    with (
+        tempfile.TemporaryDirectory(prefix="pruning-reading-") as folder,
+        _source([path], [name], Path(folder)) as source,
+    ):
+        answer = _ask(source, Path(folder), _others(""))
+    if answer.get("refusal"):
+        raise FileRefused(str(answer["refusal"]))
+    return [str(name) for name in answer.get("fits", [ONNX])]
+
+
 def _question(model: str, expected: Expected) -> dict[str, Any]:
     """What the reading process is asked: whether the file fits, and what else it would fit."""
+    return {**_others(model), **expected.to_json()}
+
+
+def _others(model: str) -> dict[str, Any]:
+    """What the reading process compares a file with: all that is known but the model."""
     others = {
         other: shapes.to_json()
         for other, shapes in architecture.samples().items()
         if other != model
     }
     known = [(one.name, one.head, one.digest) for one in fingerprints.table()]
-    return {"model": model, **expected.to_json(), "others": others, "known": known}
+    return {"model": model, "others": others, "known": known}
 
 
 def uploads(workspace: Path | None = None) -> list[Upload]:
@@ -336,8 +359,10 @@ def _source(paths: list[Path], names: list[str], folder: Path) -> Iterator[Sourc
         yield Source(file, name, sum(parts), tuple(parts))
 
 
-def _id(source: Source, model: str) -> str:
+def _id(source: Source, model: str, expected: Expected | None) -> str:
     digest = hashlib.sha256(model.encode() + b"\0")
+    if expected is not None and model != ONNX:
+        digest.update(json.dumps(expected.to_json(), sort_keys=True).encode() + b"\0")
     source.file.seek(0)
     while piece := source.file.read(1 << 20):
         digest.update(piece)

@@ -44,11 +44,21 @@ def _weights(model: str, workspace: Path) -> list[Path]:
     if not _PLAIN.fullmatch(id):
         return []
     if kind == "upload" and id.isalnum():
-        return sorted((workspace / "uploads" / id).glob("*.safetensors"))
+        kept = sorted((workspace / "uploads" / id).glob("*.safetensors"))
+        return kept + _base(id, workspace)
     if kind == "torchvision" and id.isidentifier():
         return sorted(_hub().glob(f"{id}-*"))
     sample = SAMPLES / "weights" / f"{model}.safetensors"
     return [sample] if not colon and sample.is_file() else []
+
+
+def _base(id: str, workspace: Path) -> list[Path]:
+    """The files of somebody's own code that an upload's weights are of."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        about = json.loads((workspace / "uploads" / id / "upload.json").read_bytes())
+        architecture = str(about["architecture"])
+        return _own(architecture, workspace) if own_models.is_own(architecture) else []
+    return []
 
 
 def _own(model: str, workspace: Path) -> list[Path]:

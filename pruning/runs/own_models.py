@@ -2,10 +2,12 @@
 
     my_package.my_file:build · my_file.py:build     Python, which is run
     hf:PATH                                         a Hugging Face directory, which is read
+    net.onnx · weights.pt                           a file, which is read and kept (own_files.py)
 
-A recipe calls them `code:my_file.py:build` and `hf:PATH`. The names lie in a variable that every
-process inherits, and in the workspace, since its workers may be older than this server. A name that
-is in neither is refused before anything of it is looked at. No torch here: pages ask too.
+A recipe calls them `code:my_file.py:build`, `hf:PATH` and, of a file, `upload:<id>`. The names lie
+in a variable that every process inherits, and in the workspace, since its workers may be older than
+this server. Code that is in neither is refused before anything of it is looked at. No torch here:
+pages ask too.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pruning.runs import process_id
 from pruning.storage import write_json
 
 VARIABLE = "PRUNING_MODELS"
-"""A JSON list of [name, folder], as run.py writes it."""
+"""A JSON list of [name, folder, what was kept of a file or ""], as run.py writes it."""
 
 KEPT = "own_models"
 """A folder of the workspace, with a file for each server that uses it."""
@@ -47,15 +48,21 @@ TWICE_NAMED = (
 
 @dataclass(frozen=True)
 class OwnModel:
-    """A name as its owner typed it, and the folder that it was typed in."""
+    """A name as its owner typed it, and the folder that it was typed in.
+
+    kept: of a file, the upload that was made of it; "" of code and directories.
+    """
 
     name: str
     folder: Path
+    kept: str = ""
 
     @property
     def model(self) -> str:
         """What a recipe calls it."""
-        return self.name if self.name.startswith(f"{HUGGING_FACE}:") else f"{CODE}:{self.name}"
+        if self.kept or self.name.startswith(f"{HUGGING_FACE}:"):
+            return self.kept or self.name
+        return f"{CODE}:{self.name}"
 
     @property
     def path(self) -> Path:
@@ -92,7 +99,7 @@ def name(text: str, folder: Path | None = None) -> str:
         )
     elif own.name.rpartition(":")[0].endswith(".py") and not own.path.is_file():
         raise RecipeError(f"There is no file {own.path}: check the path before {own.function}.")
-    _remember([*(other for other in named() if other.name != own.name), own])
+    remember(own)
     return own.model
 
 
@@ -106,7 +113,7 @@ def keep(workspace: Path) -> None:
 
     What servers named that have ended is forgotten: until then their runs, which wait, may need it.
     """
-    rows = [[own.name, str(own.folder)] for own in named()]
+    rows = _rows(named())
     server = process_id.me()
     for file, owner, _ in _kept(workspace):
         if process_id.dead(owner) or (owner == server and not rows):
@@ -153,7 +160,12 @@ def check(model: str) -> None:
 
 
 def files(own: OwnModel) -> list[Path]:
-    """What a model is made of: its file with those beside it, or what a directory holds."""
+    """What a model is made of: its file with those beside it, or what a directory holds.
+
+    None of a file that was kept: that one does not change.
+    """
+    if own.kept:
+        return []
     folder = own.path if own.path.is_dir() else own.path.parent
     patterns = ("*.py",) if own.function else ("*.json", "*.safetensors")
     if not folder.is_dir():
@@ -187,31 +199,14 @@ def _places(paths: Iterable[Path]) -> str:
 
 
 def _models(rows: list[list[str]]) -> list[OwnModel]:
-    return [OwnModel(str(name), Path(folder)) for name, folder in rows]
+    return [OwnModel(str(name), Path(folder), *map(str, kept)) for name, folder, *kept in rows]
 
 
-def _remember(own: list[OwnModel]) -> None:
-    os.environ[VARIABLE] = json.dumps([[each.name, str(each.folder)] for each in own])
+def _rows(own: list[OwnModel]) -> list[list[str]]:
+    return [[each.name, str(each.folder), each.kept] for each in own]
 
 
-def main(words: list[str]) -> int:
-    """`python -m pruning.runs.own_models FOLDER MODEL...`: the variable's value for those models,
-    typed in that folder; 2 and one sentence where one of them is none.
-    """
-    folder, *models = words
-    try:
-        for model in models:
-            if not is_own(name(model, Path(folder))):
-                raise RecipeError(
-                    f"{model} names no code or folder: give my_file.py:build or hf:<folder>; other "
-                    "models are chosen on the page."
-                )
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(os.environ.get(VARIABLE, "[]"))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+def remember(own: OwnModel) -> None:
+    """Beside what was named before; the same name again is the newest."""
+    others = [other for other in named() if other.name != own.name]
+    os.environ[VARIABLE] = json.dumps(_rows([*others, own]))

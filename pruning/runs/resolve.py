@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.errors import RecipeError, UnknownName, shown
+from pruning.errors import ModelError, RecipeError, UnknownName, shown
 from pruning.formats import datasets, load_network, load_upload
 from pruning.formats.uploads import ONNX
 from pruning.recipe import Recipe
@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from pruning.types import Workpiece
 
 LONGEST_ID = 64
+
+CHANGED = (
+    "{name} has changed since these weights were brought, and they fit it no more: bring the file "
+    "again."
+)
 
 CACHED = 3
 """Models that a worker keeps in memory: the current one, and what it is compared with."""
@@ -215,12 +220,23 @@ def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Wo
         model = copy.deepcopy(work.model)
         _fill(model, state)
         return replace(work, name=name, model=model)
+    # Of another number of classes, whose names the file does not hold.
+    model = _of_classes(work, architecture, about["classes"])
+    _fill(model, state)
+    return replace(work, name=name, model=model, classes=(), train=None, validation=None, test=None)
+
+
+def _of_classes(work: Workpiece, architecture: str, classes: int | None) -> nn.Module:
+    """The architecture, which gives so many outputs. Raises ModelError where it cannot."""
     import sample_models
 
-    # Of another number of classes, whose names the file does not hold.
-    model = sample_models.build(architecture, classes=about["classes"])
-    _fill(model, state)
-    return replace(work, name=name, model=model, classes=())
+    if architecture.startswith(sample_models.PREFIX):
+        return sample_models.build(architecture, classes=classes)
+    from pruning.runs.new_head import with_classes
+
+    if classes is None:  # it fitted when it was brought
+        raise ModelError(CHANGED.format(name=architecture))
+    return with_classes(work, classes)
 
 
 def _of_network(
@@ -247,7 +263,10 @@ def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
     for name, value in own.items():
         if name not in state and place_of(value) in there:
             whole[name] = state[there[place_of(value)]]
-    model.load_state_dict(whole)
+    try:
+        model.load_state_dict(whole)
+    except RuntimeError:  # of code, which was edited since
+        raise ModelError(CHANGED.format(name=type(model).__name__)) from None
 
 
 def _of_run(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:

@@ -95,7 +95,7 @@ def base_of(model: str, store: Store) -> str:
         return base_of(recipe_of(store.job(id).spec).model, store)
     if kind == "upload":
         architecture = upload_architecture(id, store.workspace)
-        return "" if architecture == ONNX else architecture
+        return "" if architecture == ONNX else base_of(architecture, store)
     return model if kind in ("sample", "torchvision") else ""
 
 
