@@ -22,7 +22,7 @@ Asgi = Callable[..., Awaitable[None]]
 PATH = "/_stcore/upload_file/"
 MB = 1 << 20
 
-TOGETHER = 250 * MB
+TOGETHER = 150 * MB
 """Bytes of uploads that arrive or lie in memory together, of different tabs; a larger one alone."""
 
 MOST = 1500 * MB

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
+from streamlit.proto.Common_pb2 import FileURLs
+from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
 from dashboard import arrivals
 from dashboard.arrivals import MB, UploadMiddleware
+from dashboard.views import _uploading
 
 LARGEST = 600 * MB
 
@@ -84,6 +88,20 @@ def test_ten_uploads_at_once_take_turns(memory: Memory, door: UploadMiddleware) 
     assert memory.read == [f"tab{i}" for i in range(10)]  # in their order
     assert 2 * 47 * MB <= memory.most <= arrivals.TOGETHER
     assert not door.waiting and not door.arriving
+
+
+def test_an_upload_is_copied_to_disk_from_the_bytes_that_are_there() -> None:
+    """Each further copy would be as large as the upload, for every tab."""
+    record = UploadedFileRec("id", "a.safetensors", "", bytes(8 * MB))
+    file = UploadedFile(record, FileURLs(file_id="id"))
+    tracemalloc.start()
+    try:
+        copy = _uploading.spooled(file)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert copy.path.stat().st_size == 8 * MB and most < 2 * MB
+    copy.remove()
 
 
 def test_a_large_one_goes_alone_and_the_shards_of_one_tab_together(

@@ -186,7 +186,7 @@ def bring(own: str) -> None:
 def take(file: Any, own: str, target: str) -> None:
     """Spool the upload to disk, and drop the copy in memory before it waits for its turn."""
     try:
-        spooled = formats.Spooled(file.getbuffer(), file.name)
+        spooled = _uploading.spooled(file)
     except PruningError as error:  # there is no room for it
         state.note_data(state.Upload(file.name, None, str(error)))
     else:

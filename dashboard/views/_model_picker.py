@@ -200,7 +200,7 @@ def take(files: Sequence[Any], model: str) -> None:
     spooled: list[formats.Spooled] = []
     try:
         for file in files:
-            spooled.append(formats.Spooled(file.getbuffer(), file.name))
+            spooled.append(_uploading.spooled(file))
             _uploading.drop(file)
     except PruningError as error:  # there is no room for it
         for copy in spooled:

@@ -9,10 +9,17 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard import words
+from pruning import formats
 from pruning.formats.turns import Turn
 
 LARGEST = 600  # MB: torchvision's VGG-19 is 575, and until it is checked it lies in memory
 LOOK = 1.0  # seconds between two looks at the queue
+
+
+def spooled(file: Any) -> formats.Spooled:
+    """An upload as a file on disk. Raises FileRefused where there is no room."""
+    # Streamlit's own bytes: `getbuffer` would make a second copy of all of them.
+    return formats.Spooled(file.getvalue(), file.name)
 
 
 def drop(file: Any) -> None:
