@@ -11,7 +11,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from starlette.responses import PlainTextResponse
 from streamlit import runtime
@@ -29,7 +31,7 @@ MOST = 1500 * MB
 """The same whatever they belong to: one tab's files, as the shards of a model are, stay in memory
 until the last of them is there."""
 
-LONGEST_WAIT = 30.0
+LONGEST_WAIT = 60.0
 """Seconds after which an upload no longer waits for tabs that do not take theirs."""
 
 SILENT = 30.0
@@ -54,14 +56,32 @@ class Arrival:
 
 
 def in_memory() -> dict[str, int]:
-    """Session -> bytes of its uploads that no page has taken yet."""
+    """Session -> bytes of its uploads in memory."""
     manager = runtime.get_instance().uploaded_file_mgr
     if not isinstance(manager, MemoryUploadedFileManager):
         return {}
-    return {
+    kept = {
         session: sum(len(file.data) for file in list(files.values()))
         for session, files in list(manager.file_storage.items())
     }
+    # What a page has copied stays in its session, too, until it was checked and the page drawn.
+    with _lock:
+        return kept | {TAKEN: sum(_taken.values())}
+
+
+TAKEN = ""
+"""Stands for the sessions whose uploads are being checked."""
+
+_taken: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+"""Copy on disk -> bytes, as long as a page holds on to it."""
+
+_lock = Lock()
+
+
+def note_taken(copy: object, size: int) -> None:
+    """A page has copied an upload of so many bytes. copy: what it holds until that was checked."""
+    with _lock:
+        _taken[copy] = size
 
 
 class UploadMiddleware:

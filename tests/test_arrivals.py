@@ -101,7 +101,10 @@ def test_an_upload_is_copied_to_disk_from_the_bytes_that_are_there() -> None:
     finally:
         tracemalloc.stop()
     assert copy.path.stat().st_size == 8 * MB and most < 2 * MB
-    copy.remove()
+    # It counts until the page lets go of it, after it was checked.
+    assert sum(arrivals._taken.values()) == 8 * MB
+    del copy
+    assert not arrivals._taken
 
 
 def test_a_large_one_goes_alone_and_the_shards_of_one_tab_together(

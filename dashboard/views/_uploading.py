@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dashboard import words
+from dashboard import arrivals, words
 from pruning import formats
 from pruning.formats.turns import Turn
 
@@ -19,7 +19,9 @@ LOOK = 1.0  # seconds between two looks at the queue
 def spooled(file: Any) -> formats.Spooled:
     """An upload as a file on disk. Raises FileRefused where there is no room."""
     # Streamlit's own bytes: `getbuffer` would make a second copy of all of them.
-    return formats.Spooled(file.getvalue(), file.name)
+    copy = formats.Spooled(file.getvalue(), file.name)
+    arrivals.note_taken(copy, file.size)
+    return copy
 
 
 def drop(file: Any) -> None:
