@@ -90,6 +90,8 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
         "by everybody who can open the page"
     )
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model)
+    device = "where runs and maps are computed: cpu, cuda, cuda:1, mps, or auto for the best (cpu)"
+    parser.add_argument("--device", default="cpu", metavar="DEVICE", help=device)
     return parser
 
 
@@ -98,6 +100,7 @@ def _serve(options: argparse.Namespace, place: Place, prepare: Callable[[], None
     guard = guarded_by(options.host, passphrase, options.behind_proxy)
     prepare()
     env = {**os.environ, PASSPHRASE: passphrase, **own_models(options.model, place)}
+    env.update(device(options.device, place))
     port = free_port(options.host, options.port)
     if port != options.port:
         print(f"Port {options.port} is taken; using {port}.")
@@ -194,6 +197,21 @@ def own_models(names: Sequence[str], place: Place) -> dict[str, str]:
     if asked.returncode:
         raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
     return {"PRUNING_MODELS": asked.stdout.decode("utf-8").strip()}
+
+
+def device(name: str, place: Place) -> dict[str, str]:
+    """The variables that tell every process where to compute. torch is asked, which takes seconds;
+    nothing for the CPU, which every machine has.
+    """
+    if name == "cpu":
+        return {"PRUNING_DEVICE": "", "PRUNING_DEVICE_TITLE": ""}
+    command = place.command("pruning.devices", name)
+    asked = subprocess.run(command, cwd=place.folder, check=False, capture_output=True)
+    if asked.returncode:
+        raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    known = json.loads(asked.stdout.decode("utf-8"))
+    print(f"Runs and maps are computed on {known['device']} {known['title']}".rstrip(), flush=True)
+    return {"PRUNING_DEVICE": known["device"], "PRUNING_DEVICE_TITLE": known["title"]}
 
 
 def _read_data(path: str, place: Place) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # What type checkers see; while running, __getattr__ finds the same names by the table below.
+    from pruning.devices import on_device
     from pruning.events import Event
     from pruning.masks import apply
     from pruning.measurement import measure
@@ -42,6 +43,7 @@ MODULES = {
     "apply": "masks",
     "choose": "selection",
     "measure": "measurement",
+    "on_device": "devices",
     "plain": "prepare",
     "run": "pipeline",
     "sensitivity": "sensitivity_map.sensitivity",
@@ -62,6 +64,7 @@ __all__ = [
     "apply",
     "choose",
     "measure",
+    "on_device",
     "plain",
     "run",
     "sensitivity",

@@ -12,6 +12,7 @@
     │   └── NotTheSame        a compact model that differs from the masked one
     ├── DataError             data that a technique needs and does not have
     ├── FileRefused           a file that is not read, and why
+    ├── NoDevice              a device that this machine does not have
     └── RunError              work that could not go on
         ├── Diverged          training left the finite numbers
         ├── Stopped           somebody pressed Stop
@@ -132,6 +133,15 @@ class FitsAnother(FileRefused):
     def __init__(self, refusal: str, fits: Sequence[str]) -> None:
         super().__init__(f"{refusal} They fit {' and '.join(fits)}.")
         self.fits = tuple(fits)
+
+
+class NoDevice(PruningError, ValueError):
+    """A device that this machine does not have; the message lists those it has."""
+
+    def __init__(self, name: object, known: Iterable[str]) -> None:
+        super().__init__(
+            f"There is no device {shown(name)} on this machine: known are {', '.join(known)}."
+        )
 
 
 class RunError(PruningError):

@@ -16,8 +16,11 @@ from pruning.types import Masks, prunable, unwrapped
 
 
 def dense(model: nn.Module) -> Masks:
-    """Masks that keep every prunable weight."""
-    return {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(model).items()}
+    """Masks that keep every prunable weight; as all masks, on the CPU."""
+    return {
+        name: torch.ones(w.shape, dtype=torch.bool, device="cpu")
+        for name, w in prunable(model).items()
+    }
 
 
 @torch.no_grad()
@@ -63,6 +66,7 @@ def is_computed(name: str, parameters: Collection[str]) -> bool:
 
 def zero(weight: Tensor, keep: Tensor) -> None:
     """Plain zeros, in place, where `keep` is False. Both of one shape."""
+    keep = keep.to(weight.device)
     # A float product is several times faster than torch.where or a bool product.
     weight.mul_(keep.to(weight.dtype))
     # x * 0 leaves -0.0 for a negative x: plain zeros compress, and compare equal bit for bit.

@@ -152,11 +152,13 @@ class Memory:
 
     weights: all parameters and buffers, as torch keeps them; activations: most bytes of input,
     intermediate and output tensors alive at once while one example passes. An operation's own
-    scratch space is not seen.
+    scratch space is not seen. device: most bytes that the weights and such a pass take on an
+    accelerator by its allocator's account, scratch space among them; None where nobody counts.
     """
 
     weights: int
     activations: int | None
+    device: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ class Latency:
 class Timing:
     """A model timed in one runtime, interleaved with the dense one.
 
-    runtime: "torch", "torch CSR" or "ONNX Runtime"; batch: examples; threads: of the CPU; speedup:
+    runtime: "torch", "torch CSR" or "ONNX Runtime", with the device where that is no CPU ("torch on
+    cuda:0"); batch: examples; threads: of the CPU; speedup:
     dense's milliseconds over this one's, pass by pass: the median and its 95 % interval (None for
     dense itself); control: how far the median of dense against a copy of itself lay from 1, in the
     same round; why: what stood in the way.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pruning.adapted import unadapted
 from pruning.allocation.schedules import grow
 from pruning.coverage import notes, plain_copy
+from pruning.devices import CPU, device_of, on_cpu, title
 from pruning.errors import NotCaptured, Stopped
 from pruning.events import (
     Certificate,
@@ -60,7 +61,7 @@ from pruning.training.finetune import Stop, finetune
 from pruning.training.recalibrate import norms, recalibrate
 from pruning.training.reconstruct import reconstruct
 from pruning.training.rewind import State, epochs_of_run, first_step, put_back, state_of
-from pruning.types import Masks, Workpiece, named_weights
+from pruning.types import Masks, Workpiece, named_weights, unwrapped
 from pruning.units.layout import Units, lay_out
 
 Keep = Callable[[nn.Module, Masks], None]
@@ -144,19 +145,21 @@ def run(
 
     stop: asked often; when true, the last event is Halted, with the model of the last whole epoch
         (step, where none is trained); before the first such epoch Stopped is raised.
-    keep: given the final model and its masks before the last measurement.
+    keep: given the final model and its masks before the last measurement, both on the CPU.
     keep_compact: then given the compact model and its certificate, where whole channels or heads
         were pruned.
     cache: a folder for what later runs need again: measured allocation paths (scope
         by_sensitivity), and the dense model's outputs.
-    The caller's model stays bit-identical; the same recipe, machine and thread count give the same
-    numbers (times aside).
+    Computed where the model lies (`pruning.on_device` moves it). The caller's model stays
+    bit-identical; the same recipe, machine, device and thread count give the same numbers (times
+    aside).
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
     start = time.perf_counter()
     # Counted before anything is loaded or trained: a rewind step past the end is refused here.
-    yield Started(recipe.to_dict(), machine(), epochs_of_run(recipe, work))
+    there = device_of(unwrapped(work.model))
+    yield Started(recipe.to_dict(), machine(there), epochs_of_run(recipe, work))
     # Before all else: what wraps or computes the weights comes off, so that dense and pruned are of
     # a kind, and one pass with loss and metric says what could not work at the end.
     task = prepared(work)
@@ -173,7 +176,8 @@ def run(
         model = reinitialised(work.model, recipe.seed)
     copied = replace(work, model=model)
     # Masks only ever intersect, so they start by keeping everything that was not pruned before.
-    masks = intersect(dense(model), work.masks or {})
+    pruned_before = {name: keep.cpu() for name, keep in (work.masks or {}).items()}
+    masks = intersect(dense(model), pruned_before)
     if work.masks:
         apply(masks, model)  # weights from scratch are random where they were pruned, too
     state = _State(recipe, work.reference, copied, masks, teacher, stop, cache)
@@ -189,14 +193,14 @@ def run(
         return
     # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
-        keep(unadapted(model), state.masks)
+        keep(on_cpu(unadapted(model)), state.masks)
     result = CompactResult()
     if (recipe.prunes or work.masks) and state.compact:
         result = final_compact(copied, state.masks)
     if result.notice is not None:
         yield result.notice
     if keep_compact is not None and result.snapshot and result.certificate:
-        keep_compact(unadapted(result.snapshot.work.model), result.certificate)
+        keep_compact(on_cpu(unadapted(result.snapshot.work.model)), result.certificate)
     # All are timed in the same rounds: latencies compare only on the same machine at the same time.
     assert state.dense is not None
     snapshots = [state.dense, take_snapshot(copied, outputs=state.outputs)]
@@ -270,7 +274,7 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
     put_back(reached.weights, reached.masks, work.model)
     # Saved first, as at the end of a whole run.
     if keep is not None:
-        keep(unadapted(work.model), reached.masks)
+        keep(on_cpu(unadapted(work.model)), reached.masks)
     planned = state.recipe.steps
     if state.recipe.epochs:
         planned = epochs_of_run(replace(state.recipe, controls=()), state.original)
@@ -626,9 +630,12 @@ def _raise_if_stopped(stop: Stop | None, where: str) -> None:
         raise Stopped(f"Stopped {where}.")
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers depend on beside the recipe: versions, threads, processor."""
+def machine(device: torch.device = CPU) -> dict[str, Any]:
+    """What the numbers depend on beside the recipe: versions, threads, processor, device."""
+    accelerator = {} if device.type == "cpu" else {"accelerator": title(device)}
     return {
+        "device": str(device),
+        **accelerator,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

@@ -17,6 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from pruning.adapted import Adapted, adapted, everything, fit_to, is_half, precision
 from pruning.coverage import baked_note, computed_weights, plain_copy
+from pruning.devices import with_data_there
 from pruning.errors import DataError, ModelError, PruningError
 from pruning.evidence import evaluating
 from pruning.tasks import ACCURACY, classifies, main_output
@@ -51,7 +52,7 @@ def prepared(work: Workpiece) -> Prepared:
     model, _ = _plain(work.model, notes)
     dense = None if work.dense is None else _plain(work.dense, [])[0]
     work = replace(work, model=model, dense=dense)
-    work = _fitted(work)
+    work = with_data_there(_fitted(work))
     work = _adapted(work, notes)
     return Prepared(work, tuple(notes))
 
@@ -178,7 +179,7 @@ def _one_input(work: Workpiece) -> Inputs | None:
     splits = (work.train, work.validation, work.test)
     data = next((data for data in splits if data is not None), None)
     if data is not None:
-        return take(data.x, slice(2))
+        return data.at(slice(2))[0]
     return None if work.example is None else take(work.example, slice(2))
 
 
@@ -253,7 +254,7 @@ def try_out(work: Workpiece) -> list[str]:
     data = next((d for d in (work.test, work.validation, work.train) if d is not None), None)
     if data is None:
         return []
-    few = data.head(2)
+    few = data.head(2).loaded()
     with evaluating(work.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         out = _try(lambda: work.model(few.x), work.model, few.x)
     _check_shapes(work, out, few.y)

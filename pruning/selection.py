@@ -94,7 +94,8 @@ def tie_warning(recipe: Recipe, selection: Selection, work: Workpiece) -> str | 
             continue
         if selection.ranking.sizes[name] == 1 and name in parameters:
             # Which of the weights that are zero already are masked is all the same.
-            zeros = int((parameters[name][~selection.masks[name]] == 0).sum())
+            masked = parameters[name].detach().cpu()[~selection.masks[name]]
+            zeros = int((masked == 0).sum())
             if zeros >= tied:
                 continue
         layers.append(f"{name} ({tied:,} of {pruned:,})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ Masks = dict[str, Tensor]
 
 Inputs = Tensor | tuple[Tensor, ...]
 """What a model is called with: one tensor, or several, in the order of its forward."""
+
+X = TypeVar("X", Tensor, tuple[Tensor, ...], Inputs)
 
 Outputs = Callable[[Any], Tensor]
 """What a model gives -> the tensor that is trained and measured."""
@@ -54,12 +56,14 @@ class Batches:
     Several times faster than a loader that collates single items.
 
     x: (n, ...), or a tuple of such for a model of several inputs; y: (n,) int64 for classification,
-    (n, ...) as the loss takes it for others; batch: examples a batch.
+    (n, ...) as the loss takes it for others; batch: examples a batch. device: where batches go when
+    they are read, so that all of them need not fit there; None: they stay where they lie.
     """
 
     x: Inputs
     y: Tensor
     batch: int = 128  # for evaluation; training has the recipe's own
+    device: torch.device | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.x, tuple):
@@ -78,7 +82,8 @@ class Batches:
             raise DataError("There are no examples: give at least one.")
 
     def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
-        yield from zip(split(self.x, self.batch), torch.split(self.y, self.batch), strict=True)
+        for x, y in zip(split(self.x, self.batch), torch.split(self.y, self.batch), strict=True):
+            yield self.there(x), self.there(y)
 
     @classmethod
     def of(cls, source: Any, batch: int | None = None) -> Batches:
@@ -115,7 +120,7 @@ class Batches:
     ) -> Iterator[tuple[Inputs, Tensor]]:
         """The same examples in a random order of the generator."""
         for part in self.order(generator, batch):
-            yield take(self.x, part), self.y[part]
+            yield self.at(part)
 
     def order(self, generator: torch.Generator, batch: int | None = None) -> list[Tensor]:
         """Which examples each batch of `shuffled` holds: (batch,) indices each."""
@@ -126,9 +131,29 @@ class Batches:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 
+    def at(self, index: Any) -> tuple[Inputs, Tensor]:
+        """The examples at an index, a slice or indices, and their targets, on the device."""
+        return self.there(take(self.x, index)), self.there(self.y[index])
+
+    def there(self, x: X) -> X:
+        """Inputs or targets on the device."""
+        if self.device is None:
+            return x
+        if isinstance(x, tuple):
+            return tuple(map(self.there, x))
+        # Only pinned memory is read while the processor goes on; of any other, it would be waited
+        # for in any case.
+        return x.to(self.device, non_blocking=x.is_pinned())
+
+    def loaded(self) -> Batches:
+        """All of it on the device, for few examples that are read again and again."""
+        if self.device is None:
+            return self
+        return Batches(*self.at(slice(None)), self.batch)
+
     def head(self, n: int) -> Batches:
         """The first n examples."""
-        return Batches(take(self.x, slice(n)), self.y[:n], self.batch)
+        return Batches(take(self.x, slice(n)), self.y[:n], self.batch, self.device)
 
     def sample(self, n: int, seed: int = 0, *, balanced: bool = False) -> Batches:
         """At most n examples at random, to stand for all of them; as they are where all fit.
@@ -139,12 +164,13 @@ class Batches:
         """
         if self.examples <= n:
             return self
-        chosen = torch.randperm(self.examples, generator=torch.Generator().manual_seed(seed))
+        order = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(self.examples, generator=order)
         if balanced and self.y.dim() == 1 and not self.y.is_floating_point():
             # The first of each class in this order, then the second of each, and so on.
-            chosen = chosen[_turns(self.y[chosen]).argsort(stable=True)]
+            chosen = chosen[_turns(self.y[chosen].cpu()).argsort(stable=True)]
         chosen = chosen[:n]
-        return Batches(take(self.x, chosen), self.y[chosen], self.batch)
+        return Batches(take(self.x, chosen), self.y[chosen], self.batch, self.device)
 
 
 def parts_of(x: Inputs) -> tuple[Tensor, ...]:

@@ -32,6 +32,7 @@ ROOMS = (
     ("ranges", "tasks", "collect"),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
+    ("devices",),  # where a model is computed on
     ("events", "recorded"),
     ("evidence", "formats", "masks", "coverage", "describe"),
     ("prepare",),  # looks at what is covered, runs one pass

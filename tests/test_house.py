@@ -50,6 +50,7 @@ SURFACE = [
     "apply",
     "choose",
     "measure",
+    "on_device",
     "plain",
     "run",
     "sensitivity",

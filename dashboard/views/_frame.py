@@ -23,6 +23,7 @@ from dashboard.components.keys import keys
 from dashboard.components.wait import wait
 from dashboard.pages import PAGE_NAMES, PAGES, RENAMED
 from pruning.errors import Damaged, PruningError
+from pruning.runs import server_device
 from pruning.runs.store import Job
 from pruning.runs.waits import Wait
 
@@ -266,6 +267,8 @@ def current_model() -> None:
     """The model, the recipe as a sentence, and Undo, Redo, Reset and Link."""
     recipe = state.recipe()
     st.caption("CURRENT MODEL")
+    if there := server_device.words():
+        st.caption(f"Runs and maps are computed on {words.plain(there)}.")
     with guarded():
         _facts(recipe.model)
     st.divider()

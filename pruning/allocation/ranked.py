@@ -58,6 +58,8 @@ def score(recipe: Recipe, work: Workpiece, evidence: Evidence | None = None) -> 
     evidence = evidence or Evidence.of(work, seed=recipe.seed)
     scores: Scores = registry.get("criterion", recipe.criterion)(evidence, **recipe.options)
     # One NaN would sort to the end and silently be kept; refused, it is found.
+    # Scores are ranked as plain data, wherever they were computed.
+    scores = {name: values.cpu() for name, values in scores.items()}
     for name, values in scores.items():
         if not all_finite(values):
             raise ModelError(

@@ -232,7 +232,7 @@ def _sample(layer: str, size: int, check: Check) -> list[int]:
     if size <= check.units:
         return list(range(size))
     seed = (check.seed * 1_000_003 + crc32(layer.encode())) % 2**63
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed), device="cpu")
     return sorted(order[: check.units].tolist())
 
 
@@ -294,7 +294,7 @@ class LeaveOneOut:
     def __init__(self, work: Workpiece, check: Check, examples: int = EXAMPLES) -> None:
         data = work.need("validation", "The leave-one-out loss change")
         RANGES["examples"].check("examples", examples, whole=True)
-        self.data: Batches = data.sample(examples)
+        self.data: Batches = data.sample(examples).loaded()
         self.units = _units(work, check)
         # Eval mode: dropout and BatchNorm would move the loss by more than one unit does.
         self.model = copy.deepcopy(work.model).eval()
@@ -351,5 +351,6 @@ class LeaveOneOut:
     def _batch_loss(self, out: Tensor, y: Tensor) -> Tensor:
         try:
             return self.loss_of(out.double(), y)
-        except RuntimeError:  # a loss that holds tensors of its own, in the model's precision
+        # A loss that holds tensors of its own, in the model's precision; a device without float64.
+        except (RuntimeError, TypeError):
             return self.loss_of(out, y)

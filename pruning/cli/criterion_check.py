@@ -31,6 +31,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--examples", type=int, default=1024, help=examples)
     sub.add_argument("--seed", type=int, default=0)
     options.threads(sub)
+    options.device(sub)
 
 
 EVENTS = {"CheckPlan": "plan", "CheckedUnit": "point", "CheckResult": "summary"}
@@ -49,6 +50,7 @@ def execute(args: argparse.Namespace) -> None:
 
     options.use_threads(args.threads)
     work = resolve(options.with_data(options.model(args.model), args))
+    work = options.on_device(work, args)
     # People leave out ".weight", which every layer's name ends in.
     full_names = {name.removesuffix(".weight"): name for name in prunable(work.model)}
     check = Check(

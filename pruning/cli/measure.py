@@ -27,6 +27,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     weights = "weights of the same architecture (safetensors, PyTorch), measured beside it"
     sub.add_argument("--weights", type=Path, metavar="FILE", help=weights)
     options.threads(sub)
+    options.device(sub)
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -39,6 +40,7 @@ def execute(args: argparse.Namespace) -> None:
     if args.weights:
         works[args.weights.name] = _from_file(args.weights, model)
     # All models in the same rounds, so that a machine that gets busy slows each of them alike.
+    works = {name: options.on_device(work, args) for name, work in works.items()}
     measured = finalize([take_snapshot(work) for work in works.values()])
     onnx = time_in_onnx(list(works.values()))
     for name, measurement, timings in zip(works, measured, onnx, strict=True):

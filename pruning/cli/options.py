@@ -7,13 +7,16 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruning.errors import RecipeError
 from pruning.formats import datasets
 from pruning.ranges import Range
 from pruning.runs import own_files
 from pruning.storage import default_workspace
+
+if TYPE_CHECKING:
+    from pruning.types import Workpiece
 
 AGAIN = "again for more"
 THREADS = Range(1, 1024)
@@ -27,6 +30,12 @@ def repeated(sub: argparse.ArgumentParser, flag: str, metavar: str, help: str = 
 
 def threads(sub: argparse.ArgumentParser, help: str = "CPU threads (default: torch's own)") -> None:
     sub.add_argument("--threads", type=int, help=help)
+
+
+def device(sub: argparse.ArgumentParser) -> None:
+    """A flag for where the verb computes."""
+    places = "where it is computed: cpu, cuda, cuda:1, mps, or auto for the best there is here"
+    sub.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{places} (default cpu)")
 
 
 def model(text: str) -> str:
@@ -73,6 +82,14 @@ def use_threads(count: int | None) -> None:
     if count is not None:
         THREADS.check("threads", count, whole=True)
         torch.set_num_threads(count)
+
+
+def on_device(work: Workpiece, args: argparse.Namespace) -> Workpiece:
+    """The workpiece where the flag says. Raises NoDevice."""
+    # Late, as above.
+    from pruning import devices
+
+    return devices.on_device(work, args.device)
 
 
 def maps() -> Path | None:

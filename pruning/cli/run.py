@@ -24,6 +24,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     for field in dataclasses.fields(Recipe):
         _flag(sub, field)
     options.threads(sub, "CPU threads (default: torch's choice; numbers repeat at the same count)")
+    options.device(sub)
     options.data(sub)
     saved = "write the pruned weights as safetensors"
     sub.add_argument("--save", type=Path, metavar="FILE", help=saved)
@@ -76,7 +77,7 @@ def execute(args: argparse.Namespace) -> None:
 
     options.use_threads(args.threads)
     saver = _Saver(args.save, args.save_compact, args.save_onnx)
-    work = resolve(recipe.model)
+    work = options.on_device(resolve(recipe.model), args)
     facts = None
     events_of_run = pipeline.run(
         recipe, work, keep=saver.keep, keep_compact=saver.keep_compact, cache=options.maps()

@@ -37,6 +37,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     reconstruct = "solve the layers of each cell anew before it is measured (tier exact)"
     sub.add_argument("--reconstruct", action="store_true", help=reconstruct)
     sub.add_argument("--seed", type=int, default=0)
+    options.device(sub)
     options.threads(sub, "of one processor each (default: 2 where two are idle, else 1)")
 
 
@@ -48,6 +49,7 @@ def execute(args: argparse.Namespace) -> None:
     # A name that is not there is said before a model is loaded, which may take a download.
     registry.entry("criterion", args.criterion)
     work = resolve(options.with_data(options.model(args.model), args))
+    work = options.on_device(work, args)
     began = time.perf_counter()
     # Workers are threads of one processor each: torch's own would fight with them.
     options.use_threads(1)

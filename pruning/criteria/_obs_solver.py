@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pruning.devices import double
+
 CHUNK = 2**25
 """Numbers of inverse Hessians in memory at once, at most: 128 MB."""
 
@@ -29,9 +31,9 @@ def damped(gram: Tensor, damping: float) -> Tensor:
 
     In double precision.
     """
-    wide = gram.double()
+    wide = double(gram)
     lift = damping * wide.diagonal().mean().clamp_min(1e-12)
-    return wide + lift * torch.eye(len(wide), dtype=wide.dtype)
+    return wide + lift * torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
 
 
 def loss(before: Tensor, after: Tensor, gram: Tensor) -> Tensor:
@@ -52,18 +54,18 @@ def greedy(weight: Tensor, inverse: Tensor) -> Tensor:
     Optimal Brain Compression, Frantar & Alistarh, 2022, https://arxiv.org/abs/2208.11580
     """
     step = max(1, CHUNK // inverse.numel())
-    parts = torch.split(weight.double(), step)
+    parts = torch.split(double(weight), step)
     return torch.cat([_greedy(rows, inverse) for rows in parts])
 
 
 def _greedy(weight: Tensor, inverse: Tensor) -> Tensor:
     rows, d = weight.shape
-    each = torch.arange(rows)
+    each = torch.arange(rows, device=weight.device)
     w = weight.clone()
     # each row removes other weights, and so has its own inverse of what remains of H: (rows, d, d)
     remaining = inverse.expand(rows, d, d).clone()
     diagonal = remaining.diagonal(dim1=1, dim2=2)  # a view: it follows `remaining`
-    removed = torch.zeros(rows, d, dtype=torch.bool)
+    removed = torch.zeros(rows, d, dtype=torch.bool, device=weight.device)
     scores = torch.zeros_like(weight)
     highest = weight.new_zeros(rows)
     for _ in range(d):
@@ -90,7 +92,7 @@ def in_rounds(weight: Tensor, gram: Tensor, keep_share: float = 0.7) -> Tensor:
     Then the rest compensates for all of them together, and the next round begins.
     """
     step = max(1, CHUNK // gram.numel())
-    parts = torch.split(weight.double(), step)
+    parts = torch.split(double(weight), step)
     return torch.cat([_in_rounds(rows, gram, keep_share) for rows in parts])
 
 
@@ -99,7 +101,8 @@ def _in_rounds(weight: Tensor, gram: Tensor, keep_share: float) -> Tensor:
     target = weight @ gram
     scores = torch.zeros_like(weight)
     highest = weight.new_zeros(rows, 1)
-    kept = torch.arange(d).expand(rows, d)  # places of the weights that remain, ascending
+    # places of the weights that remain, ascending
+    kept = torch.arange(d, device=weight.device).expand(rows, d)
     while kept.shape[1]:
         block = gram[kept.unsqueeze(2), kept.unsqueeze(1)]  # (rows, kept, kept)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(block))
@@ -108,7 +111,8 @@ def _in_rounds(weight: Tensor, gram: Tensor, keep_share: float) -> Tensor:
         cost = w.square() / inverse.diagonal(dim1=1, dim2=2) / 2
         cost, order = cost.sort(dim=1, stable=True)
         # above all of the rounds before, and rising within this one
-        rise = RISE ** torch.arange(1, cost.shape[1] + 1, dtype=cost.dtype)
+        turns = torch.arange(1, cost.shape[1] + 1, dtype=cost.dtype, device=cost.device)
+        rise = RISE**turns
         cost = torch.maximum(cost, highest * rise)
         kept = kept.gather(1, order)
         # the kept ones' scores are written again in the next round
@@ -127,9 +131,10 @@ def compensated(weight: Tensor, keep: Tensor, gram: Tensor, work: int) -> Tensor
 
     Exactly while the work, Σ kept³, is within bounds, else by the shared sweep.
     """
+    weight, keep = double(weight), keep.to(gram.device)
     kept = keep.sum(1).double()
     if int(kept.pow(3).sum()) <= work:
-        return fit(weight.double() @ gram, keep, gram)
+        return fit(weight @ gram, keep, gram)
     return sweep(weight, keep, torch.linalg.inv(gram))
 
 

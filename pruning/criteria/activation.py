@@ -39,7 +39,7 @@ def activation(
         of a layer.
     """
     skipped = skips(seen)
-    total = {name: torch.zeros(len(w)) for name, w in seen.weights.items()}
+    total = {name: torch.zeros(len(w), device=w.device) for name, w in seen.weights.items()}
     for activations, share in seen.activations():
         for name in activations.keys() - skipped.keys():
             # linear layers have their units last, convolutions second

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from pruning.devices import device_of, seeded
 from pruning.errors import ModelError
 from pruning.evidence import Evidence
 from pruning.ranges import Range
@@ -62,8 +63,7 @@ def movement(
     scores = {name: torch.zeros_like(w) for name, w in full.items()}
     order = torch.Generator().manual_seed(seen.seed)
     # dropout draws from torch's own generator: seeded here, and put back for the caller
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seen.seed)
+    with seeded(seen.seed, device_of(model)), torch.enable_grad():
         for step, (x, y) in enumerate(islice(_endless(seen.all_data, order, batch), steps)):
             share = target * _grown(step / steps) if under == "mask" else 0.0
             masks = _highest(scores, keep, share)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pruning.criteria import _obs_solver
+from pruning.devices import double
 from pruning.evidence import Evidence
 from pruning.ranges import Range
 from pruning.registry import criterion
@@ -83,6 +84,7 @@ def compensate(
         if keep is None or bool(keep.all()):
             continue
         layout = seen.layouts[name]
+        keep = keep.to(w.device)
         groups = zip(layout.matrices(w), layout.matrices(keep), grams, strict=True)
         parts = []
         for rows, kept, gram in groups:
@@ -109,7 +111,7 @@ def _scores(rows: Tensor, gram: Tensor) -> Tensor:
     if work <= WORK:
         return _obs_solver.in_rounds(rows, gram)
     # no inverse: each weight's loss when nothing compensates it
-    return rows.double().square() * gram.diagonal() / 2
+    return double(rows).square() * gram.diagonal() / 2
 
 
 def _price(seen: Evidence, name: str, grams: Tensor) -> Tensor:
@@ -118,7 +120,7 @@ def _price(seen: Evidence, name: str, grams: Tensor) -> Tensor:
     The Gauss-Newton diagonal of a weight is that of its output times its squared input: so, over
     the mean squared input.
     """
-    diagonal = seen.layouts[name].matrices(seen.gauss_newton(PROBES)[name])
-    curvature = diagonal.double().mean(2, keepdim=True)
-    inputs = grams.diagonal(dim1=1, dim2=2).mean(1).double()
+    diagonal = double(seen.layouts[name].matrices(seen.gauss_newton(PROBES)[name]))
+    curvature = diagonal.mean(2, keepdim=True)
+    inputs = double(grams.diagonal(dim1=1, dim2=2).mean(1))
     return curvature / inputs.clamp_min(1e-12).reshape(-1, 1, 1)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pruning.criteria import _obs_solver, obs
+from pruning.devices import double
 from pruning.evidence import Evidence
 from pruning.ranges import Range
 from pruning.registry import criterion
@@ -69,15 +70,17 @@ def greedy(weight: Tensor, gram: Tensor, size: int) -> Tensor:
     Over the squared outputs. Rising along the order of removal. weight: (rows, channels · size);
     gram: (channels · size, channels · size), damped, float64.
     """
-    w = weight.double().clone()
+    w = double(weight).clone()
     channels = w.shape[1] // size
     outputs = float(((w @ gram) * w).sum()) / 2
     inverse = torch.linalg.inv(gram)
-    scores = torch.zeros(channels, dtype=torch.float64)
-    remaining = torch.arange(channels)
+    there = w.device
+    scores = torch.zeros(channels, dtype=torch.float64, device=there)
+    remaining = torch.arange(channels, device=there)
+    inside = torch.arange(size, device=there)
     highest = 0.0
     while len(remaining):
-        places = remaining.unsqueeze(1) * size + torch.arange(size)  # (remaining, size)
+        places = remaining.unsqueeze(1) * size + inside  # (remaining, size)
         blocks = inverse[places.unsqueeze(2), places.unsqueeze(1)]  # [H⁻¹]_cc of each channel
         own = w[:, places].permute(1, 2, 0)  # (remaining, size, rows): W_cᵀ of each
         lost = (own * torch.linalg.solve(blocks, own)).sum((1, 2)) / 2
@@ -92,7 +95,7 @@ def greedy(weight: Tensor, gram: Tensor, size: int) -> Tensor:
         moved = torch.linalg.solve(inverse[on[:, None], on], inverse[on])
         w -= w[:, on] @ moved
         inverse -= column @ moved
-        stays = torch.ones(len(remaining), dtype=torch.bool)
+        stays = torch.ones(len(remaining), dtype=torch.bool, device=there)
         stays[order] = False
         remaining = remaining[stays]
     return scores / max(outputs, 1e-300)

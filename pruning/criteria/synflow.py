@@ -81,7 +81,8 @@ def synflow(
     total = len(flow)
     counts = _kept_by_round(total, rounds, target)
     end = len(counts) + 1
-    removed_in = torch.full((total,), end)  # a weight that is kept to the end has `end`
+    # a weight that is kept to the end has `end`
+    removed_in = torch.full((total,), end, device=flow.device)
     for step, keep in enumerate(counts, start=1):
         remaining = (removed_in == end).nonzero().flatten()
         if len(remaining) > keep:
@@ -170,6 +171,7 @@ def _places(removed_in: Tensor, flow: Tensor) -> Tensor:
     by_flow = flow.argsort(stable=True)
     # stable: within a round the order by flow remains
     order = by_flow[removed_in[by_flow].argsort(stable=True)]
-    places = torch.empty(len(order), dtype=torch.float32)
-    places[order] = torch.arange(len(order), dtype=torch.float32) / len(order)
+    ranks = torch.arange(len(order), dtype=torch.float32, device=flow.device)
+    places = torch.empty_like(ranks)
+    places[order] = ranks / len(order)
     return places

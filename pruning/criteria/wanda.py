@@ -46,5 +46,6 @@ def _places(values: Tensor) -> Tensor:
     """Each weight's place among those of its output, from 0 (lowest) up to, not including, 1."""
     order = values.flatten(1).argsort(dim=1, stable=True)  # (out, inputs)
     inputs = order.shape[1]
-    places = torch.arange(inputs, dtype=torch.float32).expand(order.shape) / inputs
+    places = torch.arange(inputs, dtype=torch.float32, device=values.device)
+    places = places.expand(order.shape) / inputs
     return torch.empty_like(places).scatter_(1, order, places).reshape(values.shape)

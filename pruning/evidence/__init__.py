@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.adapted import fit_to, precision, wide_copy
+from pruning.devices import device_of, seeded
 from pruning.errors import DataError
 from pruning.evidence import gradients as derivatives
 from pruning.evidence.activations import (
@@ -96,7 +97,8 @@ class Evidence:
 
         At random by the seed, where there are more. Raises DataError when there are none.
         """
-        return self.all_data.sample(self.limit, self.seed % 2**63, balanced=True)
+        # On the device at once: it is read by every criterion, and some read it many times.
+        return self.all_data.sample(self.limit, self.seed % 2**63, balanced=True).loaded()
 
     @property
     def all_data(self) -> Batches:
@@ -124,7 +126,8 @@ class Evidence:
                 "choose one that looks at weights alone."
             )
         kind = precision(self.model)
-        one = tuple(fit_to(part[:1], kind) for part in parts_of(batch))
+        there = device_of(self.model)
+        one = tuple(fit_to(part[:1].to(there), kind) for part in parts_of(batch))
         return one if isinstance(batch, tuple) else one[0]
 
     @cached_property
@@ -206,8 +209,7 @@ class Evidence:
             # a copy: in train mode a forward pass changes BatchNorm's running statistics
             model, data = copy.deepcopy(model), _mixed(data, self._generator(500_003))
         of = (self.weights, data, self.loss)
-        with frozen_eval(model), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed % 2**63)
+        with frozen_eval(model), seeded(self.seed % 2**63, device_of(model)):
             model.train(train)
             gradient = derivatives.gradient(model, *of, temperature)
             _, product = derivatives.hessian_product(model, *of, lambda: gradient, temperature)
@@ -364,18 +366,24 @@ def frozen_eval(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unfused_recurrence(model: nn.Module) -> Iterator[None]:
-    """LSTMs step by step: oneDNN has one operation for a whole layer, which hides its weights."""
-    # Only for models that have one: oneDNN's convolutions are several times faster than torch's.
-    if not any(isinstance(module, nn.LSTM) for module in model.modules()):
+    """Recurrent layers step by step: oneDNN and cuDNN have one operation for a whole layer, which
+    hides its weights, and cuDNN's derives in train mode alone.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    if not layers:
         yield
         return
+    # Only for models that have one: oneDNN's convolutions are several times faster than torch's.
+    fused = any(isinstance(module, nn.LSTM) for module in layers)
     # Not by `flags`, which sets all of oneDNN's switches and warns of those that are not there.
-    before = torch._C._get_mkldnn_enabled()
-    torch._C._set_mkldnn_enabled(False)
+    before = torch._C._get_mkldnn_enabled(), torch._C._get_cudnn_enabled()
+    torch._C._set_mkldnn_enabled(before[0] and not fused)
+    torch._C._set_cudnn_enabled(False)
     try:
         yield
     finally:
-        torch._C._set_mkldnn_enabled(before)
+        torch._C._set_mkldnn_enabled(before[0])
+        torch._C._set_cudnn_enabled(before[1])
 
 
 @contextmanager

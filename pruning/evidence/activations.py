@@ -175,6 +175,9 @@ class WatchWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._matrix(args[0], args[1], out)
             case "addmm":
                 self._matrix(args[1], args[2], out)
+            case "linear":  # where a device has it whole (mps)
+                rows = args[0].reshape(-1, args[0].shape[-1])
+                self._matrix(rows, args[1].T, out.reshape(len(rows), -1))
             case "convolution":
                 weight = self._find(args[1])
                 if weight is not None:

@@ -64,7 +64,8 @@ def hessian_product(
             slopes = _grad(loss(outputs, y), leaves, create_graph=True)
             # Hv is the gradient of g · v (Pearlmutter, 1994); H itself is never built
             dots = ((slopes[name] * v[name]).sum() for name in leaves)
-            dot = sum(dots, torch.zeros(()))
+            dot = sum(dots)
+            assert isinstance(dot, Tensor)
             # a loss that is linear in every weight has no second derivative
             hv = _grad(dot, leaves) if dot.requires_grad else {}
             vhv = {name: part * v[name] for name, part in hv.items()}
@@ -134,23 +135,28 @@ def gauss_newton(
 
 def _one_class(index: int, classes: int, kind: torch.dtype, y: Tensor) -> tuple[Tensor, Tensor]:
     """(n, classes): 1 for one class, 0 for all others; and the targets."""
-    return nn.functional.one_hot(torch.full((len(y),), index), classes).to(kind), y
+    indices = torch.full((len(y),), index, device=y.device)
+    return nn.functional.one_hot(indices, classes).to(kind), y
 
 
 def _output_signs(
     generator: torch.Generator, shape: tuple[int, ...], kind: torch.dtype, y: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(n, *shape): +1 or −1 at random; and the targets."""
-    return _signs((len(y), *shape), kind, generator), y
+    return _signs((len(y), *shape), kind, generator, y.device), y
 
 
 def random_signs(weights: Named, generator: torch.Generator) -> Named:
     """+1 or −1 for each weight."""
-    return {name: _signs(w.shape, w.dtype, generator) for name, w in weights.items()}
+    return {name: _signs(w.shape, w.dtype, generator, w.device) for name, w in weights.items()}
 
 
-def _signs(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, shape, generator=generator).to(dtype) * 2 - 1
+def _signs(
+    shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, device: torch.device
+) -> Tensor:
+    # Drawn on the CPU, so that every device gets the same ones.
+    signs = torch.randint(0, 2, shape, generator=generator, device="cpu")
+    return signs.to(device, dtype) * 2 - 1
 
 
 # ---------------------------------------------------------------- one example at a time

@@ -70,6 +70,8 @@ def made(result: Result) -> str:
         plural = "" if threads == 1 else "s"
         parts.append(f"torch {machine.get('torch')}")
         parts.append(f"{threads} thread{plural} of {machine.get('processor')}")
+        if machine.get("accelerator"):
+            parts.append(f"{machine['accelerator']} ({machine.get('device')})")
     if result.recipe is not None:
         parts.append(f"seed {result.recipe.seed}")
     return ", ".join(part for part in parts if part)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pruning.devices import CPU, device_of, on_cpu, to
 from pruning.measurement.counts import count_uses, layer_counts, macs, output_layer, output_shapes
 from pruning.measurement.energy import energy, joules
 from pruning.measurement.onnx import onnx_timings
@@ -31,7 +32,7 @@ from pruning.measurement.quality import (
 )
 from pruning.measurement.remembered import remembered_outputs
 from pruning.measurement.sizes import dense_bytes, memory, size
-from pruning.measurement.speed import BATCHES, latencies, timings
+from pruning.measurement.speed import BATCHES, latencies, runtime, timings
 from pruning.metrics import Energy, Latency, Measurement, Timing
 from pruning.prepare import ready
 from pruning.types import Batches, Workpiece, prunable
@@ -181,7 +182,8 @@ def time_in_onnx(works: Sequence[Workpiece]) -> list[tuple[Timing, ...]]:
     example = works[0].example
     if example is None:
         return [() for _ in works]
-    times = onnx_timings([work.model for work in works], example, batches=BATCHES)
+    models = [on_cpu(work.model) for work in works]  # ONNX Runtime is the CPU's here
+    times = onnx_timings(models, to(example, CPU), batches=BATCHES)
     return [tuple(timed) for timed in times]
 
 
@@ -206,7 +208,8 @@ def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:
             # A run that has trained is not lost for a figure of time.
             why = f"A batch of {batch} cannot be timed ({type(error).__name__})."
             threads = torch.get_num_threads()
-            timed = [[Timing("torch", batch, threads, why=why)] for _ in works]
+            here = runtime(device_of(works[0].model))
+            timed = [[Timing(here, batch, threads, why=why)] for _ in works]
         for total, added in zip(times, timed, strict=True):
             total.extend(added)
     return times
@@ -215,6 +218,6 @@ def _times(works: Sequence[Workpiece]) -> list[list[Timing]]:
 def _first(timed: Sequence[Timing]) -> Latency | None:
     """Of one example in torch: the latency that is shown large."""
     for timing in timed:
-        if timing.batch == 1 and timing.runtime == "torch":
+        if timing.batch == 1 and timing.runtime.partition(" on ")[0] == "torch":
             return timing.latency
     return None

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning.adapted import fit_to, precision
+from pruning.devices import device_of
 from pruning.evidence import frozen_eval
 from pruning.masks import count_layer
 from pruning.metrics import Layer
@@ -52,7 +53,7 @@ def layer_counts(
     layers = []
     for name, weight in (weights or named_weights(model)).items():
         rows = uses.rows.get(name) if uses else None
-        layers.append(count_layer(name, weight.detach() != 0, rows))
+        layers.append(count_layer(name, (weight.detach() != 0).cpu(), rows))
     return tuple(layers)
 
 
@@ -124,9 +125,9 @@ def count_uses(
 
 
 def fit(example: Inputs, model: nn.Module) -> tuple[Tensor, ...]:
-    """The example's inputs in the model's precision."""
-    kind = precision(model)
-    return tuple(fit_to(part, kind) for part in parts_of(example))
+    """The example's inputs in the model's precision, where the model lies."""
+    kind, there = precision(model), device_of(model)
+    return tuple(fit_to(part.to(there), kind) for part in parts_of(example))
 
 
 class _Part(NamedTuple):
@@ -163,6 +164,8 @@ class _CountProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._count(args[0].numel() * args[1].shape[-1], args[:2], out)
             case "addmm" | "baddbmm" | "addbmm":
                 self._count(args[1].numel() * args[2].shape[-1], args[1:3], out)
+            case "linear":  # where a device has it whole (mps)
+                self._count(args[0].numel() * len(args[1]), args[1:2], out)
             case "mv":
                 self._count(args[0].numel(), args[:2], out)
             case "addmv":
@@ -186,7 +189,8 @@ class _CountProducts(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 continue
             whole = self._weights[part.name]
             # Taken out and put in again: a tied weight stands where it was last used.
-            rows = self.rows.pop(part.name, torch.zeros(len(whole), dtype=torch.float64))
+            none = torch.zeros(len(whole), dtype=torch.float64, device="cpu")
+            rows = self.rows.pop(part.name, none)
             used = self._used_rows(operand, part, whole)
             row_size = whole.numel() // len(whole)
             rows[used] += macs / (row_size * len(rows[used]))

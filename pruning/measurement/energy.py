@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from pruning.devices import device_of
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.metrics import Energy
@@ -34,7 +35,8 @@ def joules(
     All that the processor does meanwhile is counted too.
     """
     counters = _counters(place)
-    if not counters:
+    # An accelerator's energy is not the processor's.
+    if not counters or device_of(model).type != "cpu":
         return None
     x = fit(take(example, slice(1)), model)
     passes = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from pruning.evidence import evaluating
 from pruning.metrics import Accuracy, Behaviour, Paired, Score, Spread
 from pruning.stats import FEWEST, mean, wilson
 from pruning.tasks import ACCURACY, Counts, Metric, classifies, hits
-from pruning.types import Batches, Loss, Workpiece, parts_of, split, take
+from pruning.types import Batches, Loss, Workpiece, parts_of, split
 
 NOISE = 0.3
 """Deviation of the noise, in deviations of the test inputs."""
@@ -55,16 +56,18 @@ def answered(outputs: Tensor, data: Batches, loss: Loss, metric: Metric = ACCURA
 
 @torch.inference_mode()
 def logits(model: nn.Module, data: Batches) -> Tensor:
-    """(n, ...) outputs for all examples, in eval mode; (n, classes) of a classifier."""
+    """(n, ...) outputs for all examples, in eval mode, on the CPU; (n, classes) of a classifier."""
     with evaluating(model):
-        return torch.cat([model(x) for x in split(data.x, _together(data))])
+        parts = split(data.x, _together(data))
+        return torch.cat([model(data.there(x)).cpu() for x in parts])
 
 
 @torch.inference_mode()
 def first_pass(model: nn.Module, data: Batches) -> Tensor:
     """The first rows of `logits`, as many as are computed together."""
     with evaluating(model):
-        outputs: Tensor = model(take(data.x, slice(_together(data))))
+        x, _ = data.at(slice(_together(data)))
+        outputs: Tensor = model(x).cpu()
     return outputs
 
 
@@ -81,7 +84,7 @@ def correct(outputs: Tensor, data: Batches, metric: Metric = ACCURACY) -> Accura
     """
     if metric != ACCURACY or not classifies(outputs, data.y):
         return None
-    return Accuracy(int(hits(outputs, data.y).sum()), len(data.y))
+    return Accuracy(int(hits(outputs, data.y.cpu()).sum()), len(data.y))
 
 
 def score(outputs: Tensor, data: Batches, metric: Metric) -> Score | None:
@@ -98,7 +101,7 @@ def score(outputs: Tensor, data: Batches, metric: Metric) -> Score | None:
     if isinstance(value, Tensor):
         if len(value) < FEWEST:
             return _score(metric, float(value.mean()), len(data.y), None, None)
-        spread = mean(value.numpy())
+        spread = mean(value.cpu().numpy())
         return _score(metric, spread.value, len(data.y), spread.low, spread.high)
     return _score(metric, value, len(data.y), None, None)
 
@@ -115,7 +118,7 @@ def _values(outputs: Tensor, targets: Tensor, metric: Metric) -> float | Tensor 
     It was tried at the start: what fails now (one class alone, say) is no reason to lose a run.
     """
     try:
-        value = metric.function(outputs, targets)
+        value = metric.function(outputs, targets.cpu())
         if isinstance(value, tuple):
             return int(value[0]), int(value[1])
         if isinstance(value, Tensor) and value.shape == targets.shape[:1] and len(value) > 1:
@@ -131,8 +134,10 @@ def mean_loss(outputs: Tensor, data: Batches, loss: Loss) -> float:
     for part, y in zip(
         torch.split(outputs, data.batch), torch.split(data.y, data.batch), strict=True
     ):
-        # the loss is a mean, and the last batch may be smaller
-        total += float(loss(part, y)) * len(y)
+        # Where the model lies: a loss may hold weights of its own. It is a mean, and the last batch
+        # may be smaller.
+        y = data.there(y)
+        total += float(loss(part.to(y.device), y)) * len(y)
     return total / len(data.y)
 
 
@@ -182,7 +187,7 @@ def behaviour(
         train=train,
         noisy=noisy,
         sigma=sigma or 0.0,
-        calibration=calibration(outputs, work.test.y) if classes else None,
+        calibration=calibration(outputs, work.test.y.cpu()) if classes else None,
         bins=BINS,
         train_score=train_score,
         noisy_score=noisy_score,
@@ -200,7 +205,8 @@ def paired(
         return None
     if metric != ACCURACY or not classifies(this, data.y):
         return None
-    a, b = hits(this, data.y), hits(dense, data.y)
+    targets = data.y.cpu()
+    a, b = hits(this, targets), hits(dense, targets)
     return Paired(
         both=int((a & b).sum()),
         gained=int((a & ~b).sum()),
@@ -217,7 +223,7 @@ def score_change(
         return None
     after, before = (_values(outputs, data.y, metric) for outputs in (this, dense))
     if isinstance(after, Tensor) and isinstance(before, Tensor) and len(after) >= FEWEST:
-        return mean((after - before).numpy())
+        return mean((after - before).cpu().numpy())
     return None
 
 
@@ -235,13 +241,14 @@ def _noisy(data: Batches) -> Batches:
     def noisy(part: Tensor, of_all: Tensor) -> Tensor:
         if not part.is_floating_point():
             return part
-        noise = torch.randn(part.shape, generator=generator)
+        noise = torch.randn(part.shape, generator=generator, device="cpu").to(part.device)
         return part + NOISE * float(of_all.std()) * noise
 
     parts = [
         noisy(part, all_) for part, all_ in zip(parts_of(few.x), parts_of(data.x), strict=True)
     ]
-    return Batches(tuple(parts) if isinstance(few.x, tuple) else parts[0], few.y, data.batch)
+    x = tuple(parts) if isinstance(few.x, tuple) else parts[0]
+    return replace(few, x=x, batch=data.batch)
 
 
 # ---------------------------------------------------------------- calibration
@@ -255,8 +262,8 @@ def calibration(outputs: Tensor, targets: Tensor, bins: int = BINS, draws: int =
     fixed seed. outputs: (n, classes) logits; targets: (n,).
     """
     top, classes = outputs.double().softmax(1).max(1)
-    confidence = top.numpy()
-    hits = (classes == targets).numpy().astype(float)
+    confidence = top.cpu().numpy()
+    hits = (classes == targets).cpu().numpy().astype(float)
     gaps = hits - confidence
     # (0, 1/bins] is the first bin; a confidence of 0 falls into it too
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)

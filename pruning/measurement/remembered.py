@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pruning.devices import device_of
 from pruning.errors import RunError
 from pruning.measurement.quality import first_pass, logits
 from pruning.storage import delete_oldest, source_hash, whole
@@ -70,8 +71,10 @@ def add_tensor(digest: Any, value: Tensor) -> None:
 def _key(model: nn.Module, data: Batches) -> str:
     """What outputs depend on: layers, weights, examples, how they are batched, and the code."""
     digest = hashlib.blake2b(digest_size=16)
-    # Sums are taken in another order by another number of threads, and differ in their last bits.
-    setting = (source_hash(), torch.__version__, torch.get_num_threads(), data.batch)
+    # Sums are taken in another order by another number of threads or another device, and differ in
+    # their last bits.
+    there = str(device_of(model))
+    setting = (source_hash(), torch.__version__, torch.get_num_threads(), data.batch, there)
     digest.update(repr(setting).encode())
     digest.update(f"{type(model).__module__}.{type(model).__qualname__}\n{model}".encode())
     for name, value in model.state_dict().items():

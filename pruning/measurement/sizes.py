@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pruning.devices import device_of, peak_bytes
 from pruning.evidence import evaluating
 from pruning.measurement import sparse_file
 from pruning.measurement.counts import fit
@@ -25,7 +26,8 @@ def dense_bytes(model: nn.Module) -> int:
 
 def size(model: nn.Module) -> Size:
     """Bytes of the state as files. Each is a real file's length but for `limit`, the yardstick."""
-    state = model.state_dict()
+    # Files are written by the CPU: brought there once, for all that is counted below.
+    state = {name: value.cpu() for name, value in model.state_dict().items()}
     pruned = prunable_names(model)
     limit = 0.0
     for name, value in state.items():
@@ -57,8 +59,15 @@ def memory(model: nn.Module, example: Inputs | None) -> Memory:
     for tensor in (*model.parameters(), *model.buffers()):
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
-    activations = peak_activations(model, example) if example is not None else None
-    return Memory(sum(storages.values()), activations)
+    weights = sum(storages.values())
+    if example is None:
+        return Memory(weights, None)
+    there = device_of(model)
+    x = fit(take(example, slice(1)), model)
+    with evaluating(model), torch.no_grad():
+        scratch = peak_bytes(lambda: model(*x), there)
+    device = None if scratch is None else weights + scratch
+    return Memory(weights, peak_activations(model, example), device)
 
 
 def peak_activations(model: nn.Module, example: Inputs) -> int:

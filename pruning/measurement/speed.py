@@ -19,6 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from pruning.devices import device_of, synchronize
 from pruning.evidence import evaluating
 from pruning.measurement.counts import fit
 from pruning.metrics import Latency, Spread, Timing
@@ -67,9 +68,12 @@ def timings(
     for all, with a copy of the first as control.
     """
     # place of a model -> the same with sparse layers
+    there = device_of(models[0])
     sparse: dict[int, nn.Module] = {}
     for i, model in enumerate(models):
-        rows = to_sparse(model) if model is not models[0] else None
+        # CSR is worth it at such shares on a CPU alone.
+        tried = model is not models[0] and there.type == "cpu"
+        rows = to_sparse(model) if tried else None
         if rows is not None:
             sparse[i] = rows
     every = [*models, *sparse.values(), copy.deepcopy(models[0])]
@@ -82,10 +86,10 @@ def timings(
                 f"One pass of {batch} examples takes {taken:.1f} s here: "
                 "too long to repeat at a run's end."
             )
-            return [[Timing("torch", batch, threads, why=why)] for _ in models]
+            return [[Timing(runtime(there), batch, threads, why=why)] for _ in models]
         runs = [_pass(model, x) for model in every]
         times = interleaved(runs, least=5, most=300, budget=budget)
-    compared = compare("torch", times, batch, threads)
+    compared = compare(runtime(there), times, batch, threads)
     by_model = [[timing] for timing in compared[: len(models)]]
     for i, timing in zip(sparse, compared[len(models) :], strict=True):
         by_model[i].append(replace(timing, runtime="torch CSR"))
@@ -164,8 +168,20 @@ def seconds(run: Pass) -> float:
     return time.perf_counter() - start
 
 
+def runtime(device: torch.device) -> str:
+    """What torch is called as a runtime, on a device: `torch`, `torch on cuda:0`."""
+    return "torch" if device.type == "cpu" else f"torch on {device}"
+
+
 def _pass(model: nn.Module, x: tuple[Tensor, ...]) -> Pass:
-    return lambda: model(*x)
+    """A pass to its end: a device goes on by itself when it has been asked."""
+    there = x[0].device
+
+    def run() -> None:
+        model(*x)
+        synchronize(there)
+
+    return run
 
 
 @contextmanager

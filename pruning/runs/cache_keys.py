@@ -12,7 +12,7 @@ from typing import Any
 
 from pruning.errors import PruningError
 from pruning.formats.datasets.types import parted
-from pruning.runs import own_models
+from pruning.runs import own_models, server_device
 from pruning.storage import PACKAGE, SAMPLES, source_hash
 
 _PLAIN = re.compile(r"[\w.-]{1,100}")
@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[\w.-]{1,100}")
 def complete(spec: dict[str, Any], key: str | None, workspace: Path) -> str:
     """The key of a study: equal for equal questions about equal weights, data and code."""
     model = str(spec.get("model", ""))
-    parts = [key, spec, facts(model, workspace), source_hash()]
+    parts = [key, spec, facts(model, workspace), source_hash(), server_device.name()]
     text = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 

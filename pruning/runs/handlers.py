@@ -14,6 +14,7 @@ from safetensors.torch import save_model
 from torch import nn
 
 from pruning import studies
+from pruning.devices import on_cpu, on_device
 from pruning.errors import DataError, DiskFull, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Event, Finished, Halted, Notice
 from pruning.metrics import Histogram, bin_counts, bin_edges
@@ -21,6 +22,7 @@ from pruning.pipeline import run
 from pruning.prepare import plain
 from pruning.recipe import Recipe
 from pruning.recorded import check
+from pruning.runs import server_device
 from pruning.runs.map_study import measure_map
 from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
@@ -54,10 +56,12 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     recipe = recipe_of(job.spec)
     check(recipe)
     work, missing = _with_data(store, job, recipe.model)
+    work = on_device(work, server_device.name())
 
     def keep(model: nn.Module, masks: Masks) -> None:
         store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
-        when_there_is_room(partial(save, job, work.reference.model, model, masks))
+        before = on_cpu(work.reference.model)
+        when_there_is_room(partial(save, job, before, model, masks))
 
     def keep_compact(model: nn.Module, certificate: Certificate) -> None:
         store.stopping(job)

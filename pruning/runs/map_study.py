@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from pruning.devices import on_device
 from pruning.events import Point
 from pruning.prepare import ready
+from pruning.runs import server_device
 from pruning.runs.resolve import resolve
 from pruning.runs.results import save_study
 from pruning.runs.store import LIVE, Job, Store
@@ -62,7 +64,8 @@ def _points(
     options: dict[str, Any],
     stop: Callable[[], bool],
 ) -> Generator[Point, None, None]:
-    work = ready(resolve(spec["model"], store.workspace, fetch=False))
+    work = resolve(spec["model"], store.workspace, fetch=False)
+    work = ready(on_device(work, server_device.name()))
     repair = None
     if spec.get("reconstruct"):
         data = work.need("train", "Reconstruction")

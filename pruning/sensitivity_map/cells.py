@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pruning import registry
 from pruning.allocation.layers import RankedLayers
 from pruning.allocation.ranked import RankedUnits
+from pruning.devices import device_of
 from pruning.events import Accuracy, Point
 from pruning.measurement.remembered import add_tensor
 from pruning.recipe import Recipe
@@ -199,6 +200,7 @@ def cache_key(recipe: Recipe, work: Workpiece, data: Batches, how: str) -> str:
         recipe.embeddings,
         recipe.seed,
         work.metric.name,
+        str(device_of(work.model)),
         how,
         source_hash(),
     )

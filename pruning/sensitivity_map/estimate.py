@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pruning.adapted import wide_copy
 from pruning.allocation.ranked import RankedUnits
+from pruning.devices import device_of
 from pruning.errors import Stopped
 from pruning.events import Point
 from pruning.evidence import evaluating
@@ -101,7 +102,10 @@ def _along(
         weight = weights[name].detach().flatten()
         moves = []
         for keep in masks:
-            removed = -weight * ~keep[name].flatten() if name in keep else torch.zeros_like(weight)
+            if name in keep:
+                removed = -weight * ~keep[name].flatten().to(weight.device)
+            else:
+                removed = torch.zeros_like(weight)
             moves.append(removed)
         total = total + torch.stack(moves) @ gradients[name].flatten(1).T
-    return total if isinstance(total, Tensor) else torch.zeros(len(row), 1)
+    return total if isinstance(total, Tensor) else torch.zeros(len(row), 1, device=device_of(model))

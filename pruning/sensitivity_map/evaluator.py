@@ -21,7 +21,7 @@ from pruning.masks import apply
 from pruning.sensitivity_map.cells import COLLAPSED, Cell, CountCache, masks_of
 from pruning.sensitivity_map.replay import PartialForward
 from pruning.tasks import ACCURACY, classifies, hits
-from pruning.types import Batches, Inputs, Loss, Masks, Workpiece, split, take
+from pruning.types import Batches, Inputs, Loss, Masks, Workpiece, split
 
 PART = 64
 """Images passed through at once: what lies between two layers then fits the processor's cache
@@ -195,14 +195,14 @@ def measured(
     if all(plan.done(cell) for cell in cells):
         cache.put(cells)
         return
-    sample = take(data.x, slice(PART))
+    sample, _ = data.at(slice(PART))
     evaluators = [Evaluator(work, ranked, sample, plan.repair) for _ in range(plan.workers)]
     dense: dict[int, tuple[Tensor | None, float]] = {}  # by chunk: asked once, whatever the cells
     saved = time.monotonic()
     try:
         while next_cells := _next(cells, plan):
             number = chunk_at[next_cells[0].seen]
-            x, y = take(data.x, chunks[number]), data.y[chunks[number]]
+            x, y = data.at(chunks[number])
             if number not in dense:
                 dense[number] = evaluators[0].dense(x, y)
             right_dense, loss_dense = dense[number]
@@ -272,8 +272,8 @@ def _chunks(data: Batches, seed: int | None) -> list[Tensor]:
     """Indices of images, a tensor for each chunk."""
     n = data.examples
     if seed is None:
-        return list(torch.split(torch.arange(n), data.batch))
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+        return list(torch.split(torch.arange(n, device="cpu"), data.batch))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed), device="cpu")
     return list(torch.split(order, CHUNK))
 
 

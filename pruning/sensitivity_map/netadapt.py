@@ -110,7 +110,7 @@ class _Search:
         self.work = work
         self.ranked = ranked
         self.layers = layers
-        self.data = data
+        self.data = data.loaded()
 
     def extend(
         self, known: AllocationPath | None, until: float, stop: Callable[[], bool] | None
@@ -158,7 +158,7 @@ class _Search:
         with sandbox.without(self._masks(after)), torch.inference_mode():
             logits = sandbox.model(self.data.x)
         weights = sum(self.layers.removed(name, count) for name, count in after.items())
-        right = correct(logits, self.data, self.work.metric)
+        right = correct(logits.cpu(), self.data, self.work.metric)
         loss = float(self.work.loss(logits, self.data.y))
         return self._moved(logits), PathStep(
             tuple(removals), weights, loss, right.correct if right else None

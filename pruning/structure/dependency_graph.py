@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pruning.adapted import as_it_is
+from pruning.devices import CPU, on_cpu, to
 from pruning.structure import graph_files
 from pruning.structure import rules as _rules  # noqa: F401  registers every rule
 from pruning.structure.capture import Example, capture, inputs, tensors_of
@@ -238,12 +239,21 @@ _groups_known: OrderedDict[Any, DependencyGroups] = OrderedDict()
 REMEMBERED = 8  # a graph holds labels and shapes, but no weights
 
 
+def followed(model: nn.Module, example: Example) -> tuple[nn.Module, Example]:
+    """Model and example as they are recorded: as the class has it, on the CPU.
+
+    Recorded elsewhere, a graph would hold that device's name wherever it makes a tensor.
+    """
+    model, example = as_it_is(model, example)
+    return on_cpu(model), to(example, CPU)
+
+
 def dependency_graph(model: nn.Module, example: Example) -> DependencyGraph:
     """The model's dependency graph, made once for each architecture. Raises NotCaptured.
 
     example: one input, or a tuple of them.
     """
-    model, example = as_it_is(model, example)
+    model, example = followed(model, example)
     key = _architecture(model, example)
     if key not in _known:
         graph = build_graph(capture(model, example))
@@ -258,7 +268,7 @@ def dependency_groups(model: nn.Module, example: Example) -> DependencyGroups:
 
     Following a model takes seconds, so they are kept in the workspace too, where there is one.
     """
-    model, example = as_it_is(model, example)
+    model, example = followed(model, example)
     key = _architecture(model, example)
     if key not in _groups_known:
         file = graph_files.file_of(key, model)

@@ -113,11 +113,11 @@ def paste(compact: nn.Module, liveness: Liveness, model: nn.Module) -> None:
         target = targets.get(name)
         if target is None:
             continue  # a constant of the rewriting
-        places = [torch.arange(n) for n in target.shape]
+        places = [torch.arange(n, device="cpu") for n in target.shape]
         for d, indices in _kept_indices(liveness, name, target).items():
             places[d] = indices
         if places:
-            target[torch.meshgrid(*places, indexing="ij")] = values
+            target[torch.meshgrid(*places, indexing="ij")] = values.to(target.device)
         else:  # a number, such as the batches that BatchNorm has seen
             target.copy_(values)
 

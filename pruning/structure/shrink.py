@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from pruning.adapted import as_it_is
+from pruning.devices import device_of, moved
 from pruning.errors import NotTheSame
 from pruning.events import Certificate, Frozen
 from pruning.masks import apply, check_names
 from pruning.structure.capture import Example
-from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
+from pruning.structure.dependency_graph import DependencyGraph, dependency_graph, followed
 from pruning.structure.liveness import CannotRewrite, Liveness
 from pruning.structure.modules import build
 from pruning.structure.positions import other_shapes, smaller_inputs
@@ -59,14 +59,17 @@ def shrink_certified(
     Groups that stand in the way of an exact copy keep their zeros, and are named in it.
     """
     compact, certificate = compact_model(model, masks, example, limit=limit)
-    return compact.module, certificate
+    return moved(compact.module, device_of(model)), certificate
 
 
 def compact_model(
     model: nn.Module, masks: Masks, example: Example, *, limit: float = LIMIT
 ) -> tuple[CompactModel, Certificate]:
-    """`shrink_certified`, with what says which of the old indices the compact model keeps."""
-    model, example = as_it_is(model, example)
+    """`shrink_certified`, with what says which of the old indices the compact model keeps.
+
+    On the CPU, wherever the model lies: float64 is not there on every device.
+    """
+    model, example = followed(model, example)
     search = Search.of(model, masks, example)
     graph = search.graph
     removed = removed_units(graph, masks)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as trees
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pruning.devices import CPU, seeded
 from pruning.errors import NotTheSame
 from pruning.masks import apply
 from pruning.structure.capture import Example, inputs, tensors_of
@@ -227,8 +228,7 @@ def outputs(model: nn.Module, x: tuple[Tensor, ...], *, double: bool = False) ->
     What it draws at random is drawn from the same seed each time.
     """
     reading: Any = InDouble() if double else nullcontext()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(), torch.inference_mode(), reading:
-        torch.manual_seed(0)
+    with seeded(0, CPU), torch.inference_mode(), reading:
         leaves = trees.tree_leaves(model(*x))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 

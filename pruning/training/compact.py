@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from pruning.adapted import adapted_like
+from pruning.devices import device_of, moved
 from pruning.errors import ModelError
 from pruning.events import Certificate, Epoch, Notice
 from pruning.masks import sparsity
@@ -68,11 +69,12 @@ def finetune_compact(
         return
     # The compact model has no zeros to count: what was pruned is not in it.
     share = sparsity(masks, covered)
-    smaller = replace(work, model=adapted_like(compact.module, work.model))
+    module = moved(compact.module, device_of(work.model))
+    smaller = replace(work, model=adapted_like(module, work.model))
     # Without masks: everything that is in the compact model is kept.
     for epoch in finetune(smaller, {}, recipe, step=step, stop=stop, teacher=teacher):
         # Before the event: a run that is stopped keeps the weights of its last whole epoch.
-        paste(compact.module, compact.liveness, work.model)
+        paste(module, compact.liveness, work.model)
         yield replace(epoch, sparsity=share)
 
 
@@ -84,7 +86,8 @@ def final_compact(work: Workpiece, masks: Masks) -> CompactResult:
     except ModelError as error:
         return CompactResult(notice=Notice(f"No compact model was made: {error}"))
     # The compact module is traced anew and starts in training mode.
-    smaller = replace(work, model=adapted_like(compact.module.eval(), work.model))
+    module = moved(compact.module.eval(), device_of(work.model))
+    smaller = replace(work, model=adapted_like(module, work.model))
     return CompactResult(compact_snapshot(smaller, work), certificate)
 
 

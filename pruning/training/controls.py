@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pruning.allocation.ranked import rank
+from pruning.devices import CPU, device_of, moved, on_cpu, seeded
 from pruning.masks import apply
 from pruning.recipe import Recipe
 from pruning.training.rewind import State, put_back
@@ -22,13 +23,13 @@ from pruning.types import Masks, Workpiece
 
 def reinitialised(model: nn.Module, seed: int) -> nn.Module:
     """A copy with random weights by each module's own initialisation, from the seed."""
-    copied = copy.deepcopy(model)
+    # Drawn on the CPU, so that every device starts from the same numbers.
+    copied = copy.deepcopy(on_cpu(model))
     # torch's initialisers know only the global generator: it is set, and put back afterwards.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, CPU):
         for module in copied.modules():
             _initialise(module)
-    return copied
+    return moved(copied, device_of(model))
 
 
 @torch.no_grad()

@@ -18,12 +18,12 @@ from pruning.types import Batches
 
 @torch.no_grad()
 def teacher_logits(teacher: nn.Module, data: Batches) -> Tensor:
-    """The teacher's outputs for every example in order, (n, ...), in eval mode.
+    """The teacher's outputs for every example in order, (n, ...), in eval mode, on the CPU.
 
     Computed once: the teacher does not change.
     """
     with evaluating(teacher):
-        return torch.cat([teacher(x) for x, _ in data])
+        return torch.cat([teacher(x).cpu() for x, _ in data])
 
 
 def distillation_loss(

@@ -26,14 +26,18 @@ def positions(output: Tensor, convolution: bool) -> int:
 
 
 def choose(count: int, most: int, generator: torch.Generator) -> Tensor:
-    """At most `most` of `count` places, at random, with replacement where there are more."""
+    """At most `most` of `count` places, at random, with replacement where there are more.
+
+    Drawn on the CPU, so that every device gets the same ones.
+    """
     if count <= most:
-        return torch.arange(count)
-    return torch.randint(0, count, (most,), generator=generator)
+        return torch.arange(count, device="cpu")
+    return torch.randint(0, count, (most,), generator=generator, device="cpu")
 
 
 def outputs_at(output: Tensor, places: Tensor, convolution: bool) -> Tensor:
     """(places, units). output: (n, units, ...) of a convolution, (..., units) of a linear layer."""
+    places = places.to(output.device)
     if not convolution:
         return output.reshape(-1, output.shape[-1])[places]
     flat = output.flatten(2)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pruning.devices import double
+
 DIRECT = 2**36
 """Multiplications up to which rows that keep different inputs are each solved exactly."""
 
@@ -51,8 +53,9 @@ def solve(
     inputs' mean square; intercept: whether the bias may change. Rows without a kept weight are left
     as they are. In float64. The squared error never rises: else the old weights are given back.
     """
-    wide = [tensor.double() for tensor in (weight, bias, inputs, targets)]
+    wide = [double(tensor) for tensor in (weight, bias, inputs, targets)]
     weight, bias, inputs, targets = wide
+    keep = keep.to(weight.device)
     kept_rows = keep.any(2)  # (groups, rows)
     weight = weight * keep
     error = targets - inputs @ weight.mT  # of the old weights, before any bias

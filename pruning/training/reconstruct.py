@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from torch.fx import Node
 
 from pruning.adapted import Widened, fit_to, precision
+from pruning.devices import device_of, double, with_device
 from pruning.errors import DataError, Stopped
 from pruning.evidence import evaluating
 from pruning.evidence.activations import Layout
@@ -157,7 +158,7 @@ class _Networks:
     def __post_init__(self) -> None:
         self.new, self.old = tensors_of(self.model), tensors_of(self.reference)
         self.generator = torch.Generator().manual_seed(self.seed % 2**63)
-        self.kind = precision(self.model)
+        self.kind, self.there = precision(self.model), device_of(self.model)
         *self.nodes, _ = self.captured.graph.graph.nodes  # without the output
         self.inputs = [node for node in self.nodes if node.op == "placeholder"]
         place = {node: i for i, node in enumerate(self.nodes)}
@@ -194,15 +195,18 @@ class _Networks:
     def value(self, node: Node, values: Values, tensors: Tensors, x: Inputs) -> Any:
         """What a node gives, from the values before it."""
         if node.op == "placeholder":
-            like = next(iter(tensors.values()))
             part = parts_of(x)[self.inputs.index(node)]
-            return fit_to(part.to(like.device), self.kind)
+            return fit_to(part.to(self.there), self.kind)
         if node.op == "get_attr":
             name = str(node.target)
             # What is no parameter or buffer was recorded with the graph.
-            return tensors[name] if name in tensors else _recorded(self.captured.graph, name)
-        args: Any = fx.node.map_arg(node.args, values.__getitem__)
-        kwargs: Any = fx.node.map_arg(node.kwargs, values.__getitem__)
+            if name in tensors:
+                return tensors[name]
+            recorded = _recorded(self.captured.graph, name)
+            return recorded.to(self.there) if isinstance(recorded, Tensor) else recorded
+        # The graph was recorded on the CPU, and names it wherever it makes a tensor.
+        args: Any = fx.node.map_arg(with_device(node.args, self.there), values.__getitem__)
+        kwargs: Any = fx.node.map_arg(with_device(node.kwargs, self.there), values.__getitem__)
         if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
             # What it writes into may be the same tensor in both networks.
             args = (args[0].clone(), *args[1:])
@@ -260,7 +264,8 @@ class _Networks:
             bias.copy_(solved.bias.flatten())
         elif norm is not None:
             # BatchNorm subtracts its mean: a bias before it is a mean that is smaller by it.
-            self.pruned[norm["running_mean"]].sub_(solved.bias.flatten())
+            mean = self.pruned[norm["running_mean"]]
+            mean.sub_(solved.bias.flatten().to(mean.device))
 
     def _targets(self, node: Node, convolution: bool, places: Tensor) -> Tensor:
         """(places, units) what a layer should give for all that follows to be the dense network's.
@@ -268,7 +273,7 @@ class _Networks:
         Behind a BatchNorm that is what the BatchNorm gives; in a sum whose other part is known
         already, it is the sum.
         """
-        plain = outputs_at(self.dense[node], places, convolution).double()
+        plain = double(outputs_at(self.dense[node], places, convolution))
         norm = self._norm_behind(node)
         behind = node if norm is None else next(iter(node.users))
         lacking = self._lacking(behind, self.dense[node].shape)
@@ -305,8 +310,7 @@ class _Networks:
         pruned, dense = self.pruned[others[0]], self.dense[others[0]]
         if pruned is dense or dense.shape != shape:
             return None
-        lacking: Tensor = (dense - pruned).double()
-        return lacking
+        return double(dense - pruned)
 
     def _norm_behind(self, node: Node) -> Args | None:
         """The arguments of the BatchNorm that alone reads a layer, with statistics of its own."""
@@ -371,7 +375,8 @@ class _Networks:
 
     def _keep(self, name: str, weight: Tensor) -> Tensor:
         keep = self.masks.get(name)
-        return torch.ones_like(weight, dtype=torch.bool) if keep is None else keep.to(weight.device)
+        whole = torch.ones_like(weight, dtype=torch.bool)
+        return whole if keep is None else keep.to(weight.device)
 
 
 def _is_layer(node: Any) -> bool:
@@ -380,13 +385,13 @@ def _is_layer(node: Any) -> bool:
 
 def _affine(norm: Args, values: Values) -> tuple[Tensor, Tensor]:
     """(scale, shift) of a BatchNorm with fixed statistics: it gives z · scale + shift. (units,)"""
-    mean = values[norm["running_mean"]].double()
-    scale = (values[norm["running_var"]].double() + norm["eps"]).rsqrt()
+    mean = double(values[norm["running_mean"]])
+    scale = (double(values[norm["running_var"]]) + norm["eps"]).rsqrt()
     if norm["weight"] is not None:
-        scale = scale * values[norm["weight"]]
+        scale = scale * double(values[norm["weight"]])
     shift = -mean * scale
     if norm["bias"] is not None:
-        shift = shift + values[norm["bias"]]
+        shift = shift + double(values[norm["bias"]])
     return scale, shift
 
 
