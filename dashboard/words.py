@@ -487,6 +487,7 @@ FIELDS = {
     "momentum": "momentum",
     "weight_decay": "weight decay",
     "batch": "batch",
+    "precision": "precision of training",
     "slimming": "slimming",
     "distill": "weight of the teacher",
     "temperature": "temperature",

@@ -20,6 +20,9 @@ from pruning.ranges import SHARE, Range
 VERSION = 2
 RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
 """Fields as version 1 called them; stored runs and links that carry the old names still read."""
+YOUNGER = ("precision",)
+"""Fields that recipes were stored without: at their defaults they are left out, so that the ids of
+those recipes are what they were."""
 RENAMED_SCOPES = {"by_hand": "manual"}
 
 STARTS = ("trained", "random")
@@ -27,12 +30,14 @@ OPTIMIZERS = ("sgd", "adamw", "adam")
 DECAYS = ("cosine", "constant")
 BUDGETS = ("", "weights", "units", "macs", "bytes")
 REWINDS = ("none", "init", "early", "learning_rate")
+PRECISIONS = ("float32", "bfloat16", "float16")
 CHOICES = {
     "start": STARTS,
     "budget": BUDGETS,
     "optimizer": OPTIMIZERS,
     "decay": DECAYS,
     "rewind": REWINDS,
+    "precision": PRECISIONS,
 }
 """Field -> what it may be; the names of techniques are the registry's."""
 RANGES = {
@@ -103,6 +108,9 @@ class Recipe:
         undoes it
     optimizer: "sgd" (with momentum), "adamw" or "adam"; lr: at the start of each round; decay:
         "cosine" to 0 or "constant"; batch: examples
+    precision: what the products of training are computed in, "float32", "bfloat16" or "float16"
+        (automatic mixed precision); weights, scores, masks and measurement stay in float32. Faster
+        on accelerators alone
     slimming: weight of an L1 penalty on BatchNorm's scales, in a training of `epochs` before
         anything is pruned (network slimming); 0: no such training
     distill: share of the loss that compares with the dense model's answers, [0, 1]; temperature:
@@ -148,6 +156,7 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch: int = 64
+    precision: str = "float32"
     slimming: float = 0.0
     distill: float = 0.0
     temperature: float = 4.0
@@ -284,6 +293,9 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         data = {"version": VERSION, **dataclasses.asdict(self)}
+        for name in YOUNGER:
+            if data[name] == _defaults()[name]:
+                del data[name]
         # As JSON would give them back, so that a dict and its JSON are equal.
         return data | {"exclude": list(self.exclude), "controls": list(self.controls)}
 

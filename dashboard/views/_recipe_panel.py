@@ -13,7 +13,7 @@ from dashboard import forms, jobs, models, refit, state, words
 from dashboard.charts import preview
 from pruning import registry
 from pruning.allocation.ranking import Ranking
-from pruning.recipe import BUDGETS, DECAYS, OPTIMIZERS, REWINDS, STARTS, Recipe
+from pruning.recipe import BUDGETS, DECAYS, OPTIMIZERS, PRECISIONS, REWINDS, STARTS, Recipe
 
 ADVANCED = (
     "start",
@@ -31,6 +31,7 @@ ADVANCED = (
     "momentum",
     "weight_decay",
     "batch",
+    "precision",
     "rewind",
     "rewind_step",
     "controls",
@@ -126,6 +127,9 @@ HELP = {
     "reconstructed": "Reconstruction sets what recalibrating would overwrite: switch it off first.",
     "recalibrated": "Recalibrating BatchNorm would undo it: switch that off first.",
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
+    "precision": "Half precision (automatic mixed precision) is for accelerators: on the CPU that "
+    "this was written on, bfloat16 took 1.2 to 2 times as long, and float16 4 to 5 times. Scores, "
+    "masks and measurement stay in float32.",
     "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
     "time. Where whole channels or heads are pruned.",
     "embeddings": "Where units lie in single layers. Embeddings are looked up and not multiplied: "
@@ -307,6 +311,8 @@ def optimizer(recipe: Recipe) -> None:
         number("min_units")
         number("momentum", disabled=recipe.optimizer != "sgd")
         number("weight_decay")
+    names = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
+    forms.choice("Precision of training", "precision", PRECISIONS, names, help=HELP["precision"])
 
 
 def pruned_model(recipe: Recipe, batchnorm: bool) -> None:

@@ -17,16 +17,18 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pruning.adapted import Widened
+from pruning.devices import device_of, seeded
 from pruning.errors import Diverged, ModelError, RunError, Stopped
 from pruning.events import Epoch
 from pruning.masks import sparsity
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
-from pruning.tasks import class_dimension, main_output
+from pruning.tasks import HALF, class_dimension, main_output
 from pruning.training.distill import distillation_loss
 from pruning.training.memory_format import channels_last, pays
+from pruning.training.mixed_precision import MixedPrecision
 from pruning.training.rewind import State, state_of
-from pruning.types import Augment, Inputs, Masks, Workpiece, parts_of, take
+from pruning.types import Augment, Inputs, Masks, Workpiece, parts_of
 
 Stop = Callable[[], bool]
 
@@ -54,11 +56,15 @@ def finetune(
     remember: an optimizer step after which a copy of the state is taken, and returned in the end.
     branch: the control that is trained, for the events.
     The learning rate falls from `recipe.lr` to 0 along a cosine, or is constant. Convolutional nets
-    train with channels innermost where that pays; between epochs they are as they were.
+    train with channels innermost where that pays; between epochs they are as they were. Examples
+    come to the model's device batch by batch.
     Raises Diverged, Stopped, or DataError without training data.
     """
     data = work.need("train", "Fine-tuning")
-    inside = pays(work.model, data.x, min(recipe.batch, data.examples))
+    there = device_of(work.model)
+    few, _ = data.at(slice(2))
+    inside = pays(work.model, few, min(recipe.batch, data.examples))
+    mixed = MixedPrecision(recipe.precision, there)
     # The small steps of training are lost in half precision: it is done in float32.
     with Widened(work.model) as wide:
         zeros = ZeroKeeper(work.model, masks)
@@ -87,22 +93,19 @@ def finetune(
             if done == begin:  # a training that is resumed in the middle of an epoch
                 batches = batches[done % steps_per_epoch :]
             # Dropout and the like draw from the recipe's seed, not the caller's.
-            with torch.random.fork_rng(devices=[]), channels_last(work.model, inside) as order:
-                torch.manual_seed(seed)
+            with seeded(seed, there), channels_last(work.model, inside) as order:
                 work.model.train()
                 for batch in batches:
                     if stop is not None and stop():
                         raise Stopped(f"Stopped in step {step}, epoch {epoch}.")
                     _set_learning_rate(optimizer, _learning_rate(recipe, done / all_steps))
-                    logits = teacher[batch] if teacher is not None else None
-                    x = take(data.x, batch)
+                    logits = teacher[batch].to(there) if teacher is not None else None
+                    x, y = data.at(batch)
                     if augment is not None:
                         x = augmented(x, augment, generator)
                     if inside:
                         x = in_order(x, order)
-                    loss, distance = _train_on(
-                        work, optimizer, x, data.y[batch], recipe, logits, scales
-                    )
+                    loss, distance = _train_on(work, optimizer, x, y, recipe, logits, scales, mixed)
                     # Found at once, not at the end of an epoch: a diverged run wastes minutes.
                     if not math.isfinite(loss + distance):
                         raise Diverged(step, epoch, recipe.lr)
@@ -144,6 +147,7 @@ def _train_on(
     recipe: Recipe,
     teacher: Tensor | None,
     scales: list[nn.Parameter],
+    mixed: MixedPrecision,
 ) -> tuple[float, float]:
     """One optimizer step: the task's loss, and the distance to the teacher (0 without one).
 
@@ -151,26 +155,29 @@ def _train_on(
     """
     optimizer.zero_grad()  # to None, so that parameters without a gradient are left alone
     # In training some models give more than in eval mode: the outputs of auxiliary heads.
-    out = main_output(work.model(x))
+    with mixed.forward():
+        out = main_output(work.model(x))
     if out is None:
         raise ModelError(
             "The model gives no tensor in training mode: say which of its outputs is trained with "
             "Workpiece(outputs=...)."
         )
+    # Losses are taken in float32: their small differences are lost in half precision.
+    out = out.float() if out.dtype in HALF else out
     loss = work.loss(out, y)
     if teacher is None:
-        distance = torch.zeros(())
+        distance = torch.zeros((), device=out.device)
         objective = loss
     else:
         classes = class_dimension(out, y)
         distance = distillation_loss(out, teacher, recipe.temperature, classes)
         objective = (1 - recipe.distill) * loss + recipe.distill * distance
-    objective.backward()  # type: ignore[no-untyped-call]
+    mixed.backward(objective, optimizer)
     # The gradient of slimming · Σ|γ|: Liu et al., 2017, https://arxiv.org/abs/1708.06519
     for scale in scales:
         if scale.grad is not None:
             scale.grad.add_(scale.detach().sign(), alpha=recipe.slimming)
-    optimizer.step()
+    mixed.step(optimizer)
     return float(loss.detach()), float(distance.detach())
 
 
@@ -221,7 +228,7 @@ class ZeroKeeper:
     def check(self) -> None:
         """Raises RunError when a masked weight is not exactly zero."""
         for (name, keep), weight in zip(self.masks.items(), self.weights, strict=True):
-            revived = int(weight.detach()[~keep].count_nonzero())
+            revived = int(weight.detach()[~keep.to(weight.device)].count_nonzero())
             if revived:
                 raise RunError(
                     f"{revived:,} pruned weights of {name} came back during training: please "
