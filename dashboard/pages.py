@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dashboard.components import strip
+from dashboard.lengths import PANELS
 
 PAGES = (
     ("model", "Model"),
@@ -19,7 +20,6 @@ PAGE_NAMES = tuple(name for name, *_ in PAGES)
 RENAMED = {"scores": "criteria"}
 """Pages that had another name: old links still open them."""
 
-PANELS = 5  # small histograms in a row
 SMALL_WIDTH = 132 * PANELS  # pixels of a row of them whose names keep clear of each other
 TILES = 95  # pixels of large numbers, each with another below it
 LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": SMALL_WIDTH}

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     # What type checkers see; while running, __getattr__ finds the same names by the table below.
     from pruning.devices import on_device
     from pruning.events import Event
+    from pruning.frames import frame
     from pruning.masks import apply
     from pruning.measurement import measure
     from pruning.metrics import Measurement
     from pruning.pipeline import run
     from pruning.prepare import plain
+    from pruning.progress import watch
     from pruning.recipe import Recipe
     from pruning.selection import choose
     from pruning.sensitivity_map.sensitivity import sensitivity
@@ -42,12 +44,14 @@ MODULES = {
     "Workpiece": "types",
     "apply": "masks",
     "choose": "selection",
+    "frame": "frames",
     "measure": "measurement",
     "on_device": "devices",
     "plain": "prepare",
     "run": "pipeline",
     "sensitivity": "sensitivity_map.sensitivity",
     "shrink": "structure.shrink",
+    "watch": "progress",
 }
 """Public name -> the module of this package that holds it."""
 
@@ -63,12 +67,14 @@ __all__ = [
     "Workpiece",
     "apply",
     "choose",
+    "frame",
     "measure",
     "on_device",
     "plain",
     "run",
     "sensitivity",
     "shrink",
+    "watch",
 ]
 
 

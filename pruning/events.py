@@ -21,6 +21,8 @@ from pruning.metrics import Measurement as Measurement
 from pruning.metrics import Quality as Quality
 from pruning.metrics import Score as Score
 from pruning.metrics import Size as Size
+from pruning.metrics import figure_rows
+from pruning.tables import html_table
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,18 @@ class Finished:
         """The model that a run is for: compact where whole units were pruned, else masked."""
         return self.compact or self.final
 
+    def stages(self) -> dict[str, Measurement]:
+        """What was measured, in the order in which it came to be; "final" is the masked model."""
+        names = ("dense", "pruned", "recalibrated", "reconstructed", "final", "compact")
+        every = {name: getattr(self, name) for name in names}
+        return {name: m for name, m in every.items() if m is not None}
+
+    def _repr_html_(self) -> str:
+        """The figures of every stage, as a notebook shows them."""
+        stages = self.stages()
+        head = [f"{100 * self.sparsity:.1f} % of the weights pruned", *stages]
+        return html_table(head, [[name, *texts] for name, texts in figure_rows(stages)])
+
 
 @dataclass(frozen=True)
 class Point:
@@ -390,9 +404,16 @@ def from_json(text: str) -> Event:
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def hints(kind: type) -> dict[str, Any]:
     """A dataclass's annotations, evaluated once: that takes longer than all else of an event."""
     return get_type_hints(kind)
+
+
+def dataclass_in(kind: Any) -> type | None:
+    """The dataclass of an annotation `Kind` or `Kind | None`; None for others."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kinds = (each for each in options if isinstance(each, type) and dataclasses.is_dataclass(each))
+    return next(kinds, None)
 
 
 def build(kind: Any, value: Any) -> Any:
@@ -402,13 +423,13 @@ def build(kind: Any, value: Any) -> Any:
     """
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         # Annotations are strings here (`from __future__ import annotations`).
-        hints = _hints(kind)
+        annotated = hints(kind)
         fields = {}
         for stored, part in value.items():
             if (kind, stored) in DROPPED:
                 continue
             name = RENAMED.get((kind, stored), stored)
-            fields[name] = build(hints[name], part)
+            fields[name] = build(annotated[name], part)
         return kind(**fields)
     if get_origin(kind) in (Union, UnionType):
         # Every union here is `Kind | None`.

@@ -7,7 +7,7 @@ default to None or (): shown as "not measured", never as 0.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pruning import stats
 from pruning.stats import Spread as Spread
+from pruning.tables import html_table
 
 TOLERANCE = 0.05
 """Ratios of time, as a share: a control further off than this allows no verdict on speed, and
@@ -301,6 +302,11 @@ class Measurement:
         """Those of the whole model without zero weights'."""
         return None if self.macs_kept is None else self.macs_kept + (self.macs_other or 0)
 
+    def _repr_html_(self) -> str:
+        """The figures, as a notebook shows them."""
+        rows = figure_rows({"model": self})
+        return html_table(["Measured", ""], [[name, *texts] for name, texts in rows])
+
 
 def sparse_bytes(total: int, kept: int, width: int = 4) -> int:
     """Bytes of a tensor as a bitmask and the values kept; dense where that is smaller.
@@ -373,3 +379,79 @@ def train_test_gap(m: Measurement) -> Spread | None:
     if m.behaviour is None or m.behaviour.train is None or m.accuracy is None:
         return None
     return stats.difference(m.behaviour.train.spread, m.accuracy.spread)
+
+
+# ---------------------------------------------------------------- figures as text
+
+NOT_MEASURED = "not measured"
+
+
+def figure_rows(stages: dict[str, Measurement]) -> list[tuple[str, list[str]]]:
+    """(what, one text for each stage): one row a figure; one that no stage has is left out."""
+    dense = stages.get("dense")
+    metric = next((m.score.name for m in stages.values() if m.score), "Accuracy")
+    readers: dict[str, Callable[[Measurement], str]] = {
+        f"{metric}, test (95 %)": lambda m: with_interval(m.quality),
+        "Change from dense (95 %)": lambda m: change_text(m, dense),
+        "Loss": lambda m: NOT_MEASURED if m.loss is None else f"{m.loss:.4f}",
+        "Weights not zero": lambda m: f"{m.kept:,} of {m.weights:,}",
+        "Parameters": lambda m: f"{m.parameters:,}",
+        "MACs an example, zeros skipped": lambda m: count_text(m.macs_kept),
+        "File, dense": lambda m: bytes_text(m.size.dense),
+        "File, sparse": lambda m: bytes_text(m.size.sparse),
+        "File, sparse, by gzip": lambda m: bytes_text(m.size.compressed),
+        "Weights in memory": lambda m: bytes_text(m.memory.weights) if m.memory else NOT_MEASURED,
+        "Latency, one example": latency_text,
+    }
+    made = [(name, [read(m) for m in stages.values()]) for name, read in readers.items()]
+    return [(name, texts) for name, texts in made if set(texts) - {NOT_MEASURED, ""}]
+
+
+def with_interval(value: Quality | None) -> str:
+    """An accuracy or the task's own metric, with its interval."""
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, Accuracy):
+        low, high = value.interval
+        return f"{100 * value.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    if value.spread is None:
+        return value.text
+    return f"{value.text} ({value.shown(value.spread.low)} to {value.shown(value.spread.high)})"
+
+
+def change_text(m: Measurement, dense: Measurement | None) -> str:
+    """Less dense's, in percentage points or the metric's own unit."""
+    if dense is None or m is dense:
+        return ""
+    if m.score is not None:
+        spread = m.score_change
+        if spread is None:
+            return NOT_MEASURED
+        return f"{spread.value:+.4g} ({spread.low:+.4g} to {spread.high:+.4g})"
+    spread = accuracy_change(m, dense)
+    if spread is None:
+        return NOT_MEASURED
+    value, low, high = (100 * part for part in (spread.value, spread.low, spread.high))
+    text = f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
+    return text.replace("-", "−")
+
+
+def latency_text(m: Measurement) -> str:
+    if m.latency is None:
+        return NOT_MEASURED
+    spread = f"{m.latency.low:.3g} to {m.latency.high:.3g}"
+    plural = "" if m.latency.threads == 1 else "s"
+    return f"{m.latency.median:.3g} ms ({spread}; {m.latency.threads} thread{plural})"
+
+
+def count_text(number: int | None) -> str:
+    return NOT_MEASURED if number is None else f"{number:,}"
+
+
+def bytes_text(number: float) -> str:
+    """Bytes in kB and MB, of 1,000."""
+    for unit in ("bytes", "kB", "MB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.3g} {unit}"
+        number /= 1000
+    return f"{number:.3g} GB"

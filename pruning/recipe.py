@@ -16,6 +16,7 @@ from typing import Any
 from pruning import registry
 from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName, shown
 from pruning.ranges import SHARE, Range
+from pruning.tables import html_table
 
 VERSION = 2
 RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
@@ -23,6 +24,8 @@ RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
 YOUNGER = ("precision",)
 """Fields that recipes were stored without: at their defaults they are left out, so that the ids of
 those recipes are what they were."""
+TECHNIQUE = ("criterion", "granularity", "scope", "sparsity", "schedule", "steps", "epochs")
+"""Fields that a recipe is shown by, whatever they are."""
 RENAMED_SCOPES = {"by_hand": "manual"}
 
 STARTS = ("trained", "random")
@@ -308,6 +311,12 @@ class Recipe:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         defaults = _defaults()
         return {name: value for name, value in values.items() if value != defaults[name]}
+
+    def _repr_html_(self) -> str:
+        """What it asks for, as a notebook shows it: the technique, and what is no default."""
+        asked = {name: getattr(self, name) for name in TECHNIQUE} | self.short()
+        rows = [(name.replace("_", " "), str(value)) for name, value in asked.items()]
+        return html_table([f"Recipe {self.id}", ""], rows)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Recipe:

@@ -29,12 +29,12 @@ OURS = ("pruning", "sample_models", "dashboard")
 # rooms of one line are neighbours and do not know each other.
 ROOMS = (
     ("errors",),
-    ("ranges", "tasks", "collect"),
+    ("ranges", "tasks", "collect", "tables"),
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
     ("devices",),  # where a model is computed on
     ("events", "recorded"),
-    ("evidence", "formats", "masks", "coverage", "describe"),
+    ("evidence", "formats", "masks", "coverage", "describe", "frames", "progress"),
     ("prepare",),  # looks at what is covered, runs one pass
     ("measurement", "criteria", "structure"),
     ("units",),
@@ -62,6 +62,7 @@ HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "timm"}
 DEFERRED_FOR_ANOTHER_REASON = {
     "pruning.formats.reader_process": "its limits are set before anything else of ours is loaded",
     "pruning.formats.datasets.reader_process": "likewise",
+    "pruning.frames": "pandas takes half a second, and most runs make no table",
     "pruning.formats.datasets.source": "pandas takes as much time and memory as pictures need",
 }
 

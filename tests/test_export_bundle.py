@@ -20,13 +20,13 @@ from torch import nn
 
 from dashboard import example
 from pruning.cli import main
-from pruning.export import bundle, figures
+from pruning.export import bundle
 from pruning.export.bundle import Contents
 from pruning.export.read_sparse import read_sparse
 from pruning.export.report import report
 from pruning.export.result import Result
 from pruning.formats.datasets.types import JOINED
-from pruning.metrics import Histogram, Layer
+from pruning.metrics import Histogram, Layer, with_interval
 from pruning.recipe import Recipe
 from pruning.runs import handlers
 from pruning.runs.results import RunResult, load_run
@@ -113,8 +113,8 @@ def test_card_and_report_say_the_runs_own_numbers(
     page = (home_made / "report.html").read_text(encoding="utf-8")
     for measured in (end.dense, end.pruned, end.final, end.compact):
         assert measured is not None
-        assert figures.quality(measured.quality) in card
-        assert figures.quality(measured.quality) in page
+        assert with_interval(measured.quality) in card
+        assert with_interval(measured.quality) in page
     assert "ONNX Runtime within" in card and "ONNX Runtime within" in page
     for file in home_made.iterdir():  # the card says what each of them is for
         assert file.name == "card.md" or f"`{file.name}`" in card
@@ -240,7 +240,7 @@ def test_the_shipped_example_of_an_earlier_version_is_taken_home(
     (job,) = store.jobs("run")
     result = result_of(store, job.id)
     assert result.finished is not None and result.facts is not None
-    assert figures.quality(result.finished.final.quality) in report(result, [])
+    assert with_interval(result.finished.final.quality) in report(result, [])
 
 
 class _Tags(HTMLParser):

@@ -49,12 +49,14 @@ SURFACE = [
     "Workpiece",
     "apply",
     "choose",
+    "frame",
     "measure",
     "on_device",
     "plain",
     "run",
     "sensitivity",
     "shrink",
+    "watch",
 ]
 
 

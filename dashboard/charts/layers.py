@@ -14,7 +14,7 @@ import numpy as np
 
 from dashboard import colours, words
 from dashboard.charts.base import Array, Figure, centres, layout, readable_bins, rebin
-from dashboard.pages import PANELS
+from dashboard.lengths import PANELS
 
 CELL = 132  # pixels: height of a panel
 LABEL = 40 / CELL  # share of it that the label takes

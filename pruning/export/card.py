@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from pruning.export import figures
 from pruning.export.report import made
 from pruning.export.result import Result
+from pruning.metrics import figure_rows
 
 FILES = {
     "model.py": "The network as plain PyTorch: `from model import load; model = load()`.",
@@ -34,7 +34,7 @@ def card(result: Result, files: list[str], notes: list[str]) -> str:
     if stages:
         lines += ["## Figures", "", f"| | {' | '.join(map(_plain, stages))} |"]
         lines.append("|---" * (len(stages) + 1) + "|")
-        for name, texts in figures.rows(stages):
+        for name, texts in figure_rows(stages):
             lines.append(f"| {_plain(name)} | {' | '.join(map(_plain, texts))} |")
         lines.append("")
     if notes:

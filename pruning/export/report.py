@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from html import escape
 
-from pruning.export import figures, pictures
+from pruning.export import pictures
 from pruning.export.result import Result
+from pruning.metrics import figure_rows
 
 MOST = 24
 """Layers whose histograms are drawn."""
@@ -83,7 +84,7 @@ def _table(result: Result) -> list[str]:
         return []
     heads = "".join(f'<th scope="col">{escape(stage)}</th>' for stage in stages)
     lines = ["<h2>Figures</h2>", f"<figure><table><thead><tr><td></td>{heads}</tr></thead><tbody>"]
-    for name, texts in figures.rows(stages):
+    for name, texts in figure_rows(stages):
         cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return [*lines, "</tbody></table></figure>"]

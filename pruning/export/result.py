@@ -76,13 +76,4 @@ class Result:
         """Stage -> what was measured of it, in the order in which it came to be."""
         if self.finished is None:
             return {"as it is": self.measured} if self.measured else {}
-        end = self.finished
-        stages = {
-            "dense": end.dense,
-            "pruned": end.pruned,
-            "recalibrated": end.recalibrated,
-            "reconstructed": end.reconstructed,
-            "final": end.final,
-            "compact": end.compact,
-        }
-        return {name: measured for name, measured in stages.items() if measured is not None}
+        return self.finished.stages()
