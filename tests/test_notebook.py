@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from safetensors.numpy import load_file
 
 import pruning
 from dashboard import charts, example
@@ -258,3 +262,37 @@ def test_charts_come_without_streamlit_and_torch() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- the notebook of the README's tour
+
+
+@pytest.mark.slow
+def test_the_notebook_takes_a_network_to_a_compact_file(tmp_path: Path) -> None:
+    """Its ten cells, in a fresh interpreter; what they give is what the file shows."""
+    file = ROOT / "dashboard" / "examples" / "dense_to_compact.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    # A sentence before each cell.
+    assert [cell["cell_type"] for cell in cells] == ["markdown", "code"] * 10
+    assert file.stat().st_size < 100_000
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PRUNING_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.notebook", str(file)],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    gave = [json.loads(line) for line in done.stdout.splitlines()]
+    shown = [cell["outputs"] for cell in cells if cell["cell_type"] == "code"]
+    assert len(gave) == len(shown) == 10
+    for now, before in zip(gave, shown, strict=True):
+        kinds = [sorted(output.get("data", {"stream": 0})) for output in before]
+        # Pictures of charts are for readers where nothing runs.
+        assert now == [[kind for kind in output if kind != "image/png"] for output in kinds]
+    home = tmp_path / "my_net"
+    assert {"model.py", "model.safetensors", "bundle.zip"} <= {each.name for each in home.iterdir()}
+    compact = sum(values.size for values in load_file(home / "model.safetensors").values())
+    assert 1_000 < compact < 0.7 * 6_186, "parameters, of those that the second cell counts"
