@@ -29,6 +29,11 @@ from pruning.runs import pool
 TIMES = 20
 WAIT = 30.0  # seconds that a page waits for a study that does not come
 MODEL = "digits-cnn"
+CHANNELS = Recipe(
+    model="digits-resnet", granularity="channel", scope="per_layer", sparsity=0.45, reconstruct=True
+)
+SHARES = (0.5, 0.4, 0.6, 0.3, 0.7)
+"""Where the slider is let go for the accuracy of the reconstructed model: each is measured anew."""
 PAGES = {
     "Inspect": "What is in this layer",
     "Sensitivity": "",
@@ -73,6 +78,14 @@ FOLLOWED = """() => document.querySelector('[data-testid=stApp]')?.dataset.testS
     === 'notRunning'"""
 SIDE = "() => document.querySelector('[data-testid=stSidebar]').innerText"
 HEADING = "() => document.querySelector('h1')?.innerText"
+
+# Becomes true in the first frame that waits for a study. The numbers before it may stand there, and
+# the next may be equal to them: to look at what they say would be to miss the end, or to see it
+# before the beginning.
+WAITED = """() => window.__waited ||=
+    Boolean(document.querySelector('[class*=st-key-awaiting-]'))"""
+RECONSTRUCTED = f"""() => ({WHOLE})() && [...document.querySelectorAll('[data-testid=stMetric]')]
+    .some((metric) => /Reconstructed[^]*\\d %/.test(metric.innerText))"""
 
 
 @dataclass
@@ -160,6 +173,20 @@ def releases(page: Page, app: Served, traffic: Traffic, times: int) -> list[Cost
     release(0.5)  # fills caches, and allows Undo
     # Golden steps: far apart, and never the same share twice in a row.
     return [release(0.25 + 0.6 * (0.618 * i % 1)) for i in range(1, times + 1)]
+
+
+def reconstructions(page: Page, app: Served, traffic: Traffic) -> list[Cost]:
+    """The slider on Prune, let go at SHARES of the channels, until a worker has measured what the
+    reconstructed model says of every validation image.
+    """
+    steps.open_at(page, f"{app.url}/prune?r={state.encode(CHANNELS)}", wait=120_000)
+    costs = []
+    for share in SHARES:
+        whole(page)
+        steps.drag_slider(page, share)
+        page.evaluate("() => { window.__waited = false; }")
+        costs.append(act(page, app, traffic, "pointerup", WAITED, page.mouse.up, RECONSTRUCTED))
+    return costs
 
 
 def switches(page: Page, app: Served, traffic: Traffic, times: int) -> dict[str, list[Cost]]:
@@ -267,7 +294,8 @@ def main() -> int:
         print(f"Not measured: {reason}.")
         return 1
     times = int(sys.argv[1]) if len(sys.argv) > 1 else TIMES
-    print(f"# The page\n\n{conditions()} Medians of {times}, quartiles beside them.\n")
+    print(f"# The page\n\n{conditions()} Medians of {times}, quartiles beside them;", end=" ")
+    print(f"of {len(SHARES)} where a reconstructed model is measured.\n")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         home = Path(folder) / "workspace"
         browser = play.chromium.launch(executable_path=str(served.CHROMIUM), args=served.FLAGS)
@@ -286,6 +314,9 @@ def main() -> int:
             steps.open_at(page, app.url, wait=120_000)
             print("| | to the picture | messages | sent | server |\n|---|---|---|---|---|")
             print(row("Prune: release of the slider", releases(page, app, traffic, times)))
+            solved = reconstructions(page, app, traffic)
+            print(row("Prune: release to the reconstructed accuracy", solved))
+            steps.open_at(page, app.url, wait=120_000)
             for name, costs in switches(page, app, traffic, times).items():
                 print(row(f"to {name}", costs))
             messages, size = waiting(page, app, traffic)
