@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -34,18 +35,20 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """All browser tests on one worker, since they share a server; any other test on any.
+    """All browser tests on one worker, since they share a server, and those of any other file.
 
+    What a file makes once, and what it has captured and scored before, was made on both workers.
+    Files with many tests come first, as xdist has it, so that none has long to wait at the end.
     Groups by mark, xdist's own way, have no effect: this pytest keeps the ids that they change
     elsewhere, and each worker had a server and a browser of its own.
     """
     from xdist.scheduler import LoadScopeScheduling
 
-    class BrowserTogether(LoadScopeScheduling):
+    class FilesTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid
+            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
 
-    return BrowserTogether(config, log)
+    return FilesTogether(config, log)
 
 
 def pytest_sessionfinish() -> None:
@@ -65,12 +68,11 @@ def end_pool(workspace: Path) -> None:
     process.wait(pool.STOPPING)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """The checks that `run.py test` ran first, repeated where people look: at the end."""
-    results = os.environ.get("WORKBENCH_CHECKS")
-    if results:
-        terminalreporter.section("checks before the tests")
-        terminalreporter.line(results)
+def pytest_collection_finish() -> None:
+    """Networks of many files are followed once by each worker; the product remembers fewer."""
+    graphs = sys.modules.get("pruning.structure.dependency_graph")
+    if graphs is not None:
+        graphs.REMEMBERED = 48  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
@@ -86,9 +88,21 @@ def few_timed_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(measurement, "timings", partial(speed.timings, budget=0.0))
 
 
+@pytest.fixture(autouse=True)
+def no_pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages start no worker pool, but where a test is marked `pool`: tests do the studies.
+
+    Each pool has a worker that imports PyTorch, for seconds, and may be quicker than the test.
+    """
+    if not request.node.get_closest_marker("pool"):
+        from pruning.runs import pool
+
+        monkeypatch.setattr(pool, "ensure", lambda *_: False)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty workspace for this test alone. A pool that a page started for it ends with it."""
+    """An empty workspace for this test alone. A pool that was started for it ends with it."""
     workspace = tmp_path / "workspace"
     monkeypatch.setenv("PRUNING_HOME", str(workspace))
     yield workspace

@@ -354,6 +354,7 @@ print("torch" in sys.modules)
     assert process.stdout.strip() == "False"
 
 
+@pytest.mark.pool
 @pytest.mark.slow
 def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
     store = Store()
@@ -397,6 +398,7 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
     assert all(isinstance(store.events(id)[-1][1], ENDS) for id in (first, long, doomed))
 
 
+@pytest.mark.pool
 @pytest.mark.slow
 def test_a_pool_without_its_workspace_leaves(home: Path) -> None:
     pool.ensure()
