@@ -204,18 +204,36 @@ def app(words: List[str]) -> int:
 
 
 def test(words: List[str]) -> int:
-    """ruff, mypy, pytest; pytest's summary comes last, and any failure fails the whole."""
+    """ruff, pytest and, beside it, mypy; the last line says how each went, and any failure fails
+    the whole.
+    """
+    import tempfile
+
     ensure(ALL)
-    codes = {"ruff": check("ruff", "check", "."), "mypy": check("mypy")}
-    results = ["%s %s" % (name, "failed" if code else "passed") for name, code in codes.items()]
-    env = {**os.environ, "WORKBENCH_CHECKS": ", ".join(results)}  # tests/conftest.py repeats it
+    codes = {"ruff": check("ruff", "check", ".")}
+    env = dict(os.environ)
+    # Tests start a hundred processes, and each would compile all that it imports.
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    # While pages are tested, half of a core waits for them.
+    types = tempfile.TemporaryFile()
+    mypy = subprocess.Popen(
+        [str(PYTHON), "-m", "mypy"], cwd=str(ROOT), env=env, stdout=types, stderr=types
+    )
     # Both cores, unless the caller says how many or wants to step through in the debugger.
     alone = any(word.startswith("-n") or word == "--pdb" for word in words)
     workers = [] if alone else ["-n", "2"]
     print("\n== pytest", flush=True)
     pytest = [str(PYTHON), "-m", "pytest", *workers, *words]
-    code = subprocess.run(pytest, cwd=str(ROOT), env=env, check=False).returncode
-    return code or max(codes.values())
+    try:
+        codes["pytest"] = subprocess.run(pytest, cwd=str(ROOT), env=env, check=False).returncode
+        codes["mypy"] = mypy.wait()
+    finally:
+        mypy.kill()  # where somebody interrupts the tests
+    types.seek(0)
+    print("\n== mypy\n%s" % types.read().decode("utf-8", "replace"), flush=True)
+    results = ["%s %s" % (name, "failed" if code else "passed") for name, code in codes.items()]
+    print("== %s" % ", ".join(results), flush=True)
+    return codes["pytest"] or max(codes.values())
 
 
 def check(name: str, *options: str) -> int:

@@ -375,23 +375,35 @@ def test_an_interrupted_or_torn_start_is_taken_up_again(
     assert not house.ready(house.APP)
 
 
-def test_any_failing_check_fails_the_whole_and_pytest_comes_last(
-    house: ModuleType, monkeypatch: pytest.MonkeyPatch
+def test_any_failing_check_fails_the_whole_and_the_last_line_says_which(
+    house: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ran: list[str] = []
     codes = {"ruff": 1, "mypy": 0, "pytest": 0}
 
-    def done(command: list[str], **_: object) -> object:
-        ran.append(command[2])
-        return type("Done", (), {"returncode": codes[command[2]]})()
+    class Done:
+        def __init__(self, command: list[str], **_: object) -> None:
+            ran.append(command[2])
+            self.returncode = codes[command[2]]
+
+        def wait(self) -> int:
+            return self.returncode
+
+        def kill(self) -> None:
+            pass
 
     monkeypatch.setattr(house, "ensure", lambda _: None)
-    monkeypatch.setattr(house.subprocess, "run", done)
+    monkeypatch.setattr(house.subprocess, "run", Done)
+    monkeypatch.setattr(house.subprocess, "Popen", Done)
     assert house.test([]) == 1
     assert ran == ["ruff", "mypy", "pytest"]
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "== ruff failed, pytest passed, mypy passed"
     codes.update(ruff=0, pytest=2)
     assert house.test([]) == 2
-    codes.update(pytest=0)
+    codes.update(pytest=0, mypy=1)
+    assert house.test([]) == 1
+    codes.update(mypy=0)
     assert house.test([]) == 0
 
 
