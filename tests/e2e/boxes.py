@@ -16,21 +16,37 @@ MEASURE = r"""
 
   const parentOf = (node) => node.parentElement ?? node.getRootNode().host ?? null;
 
+  // Of an element, once: it is an ancestor of many texts, and a style takes long to ask for.
+  const known = new Map();
+
+  function about(element) {
+    if (!known.has(element)) {
+      const style = getComputedStyle(element);
+      const cuts = !(element instanceof SVGElement) && style.overflowX !== "visible";
+      known.set(element, {
+        hidden: style.visibility === "hidden" || Number(style.opacity) === 0,
+        frame: cuts ? element.getBoundingClientRect() : null,
+        scrolls: style.overflowX === "auto" || style.overflowX === "scroll",
+        cutsBelow: style.overflowY !== "visible",
+        inline: style.display === "inline",
+      });
+    }
+    return known.get(element);
+  }
+
   // What is seen of a box: ancestors that hide or scroll what overflows cut it to their own box.
   function seen(rect, element) {
     let { left, top, right, bottom } = rect;
     let lost = null;
     for (let at = element; at && at !== document.documentElement; at = parentOf(at)) {
-      const style = getComputedStyle(at);
-      if (style.visibility === "hidden" || Number(style.opacity) === 0) return null;
-      if (at instanceof SVGElement || style.overflowX === "visible") continue;
-      const frame = at.getBoundingClientRect();
+      const { hidden, frame, scrolls, cutsBelow } = about(at);
+      if (hidden) return null;
+      if (!frame) continue;
       const beyond = Math.max(frame.left - left, right - frame.right);
-      const scrolls = style.overflowX === "auto" || style.overflowX === "scroll";
       if (beyond > 2 && !scrolls && frame.width > 1) lost ??= at;
       left = Math.max(left, frame.left);
       right = Math.min(right, frame.right);
-      if (style.overflowY !== "visible") {
+      if (cutsBelow) {
         top = Math.max(top, frame.top);
         bottom = Math.min(bottom, frame.bottom);
       }
@@ -54,7 +70,7 @@ MEASURE = r"""
 
   function paragraph(element) {
     let at = element;
-    while (getComputedStyle(at).display === "inline" && parentOf(at)) at = parentOf(at);
+    while (about(at).inline && parentOf(at)) at = parentOf(at);
     if (!paragraphs.has(at)) paragraphs.set(at, paragraphs.size);
     return paragraphs.get(at);
   }

@@ -1,5 +1,7 @@
 """One server and one browser for all end-to-end tests; each has a fresh tab, and a console without
 errors and warnings.
+
+    PRUNING_PICTURES=1 python3 run.py test tests/e2e      leaves pictures of the pages, for looking
 """
 
 from __future__ import annotations
@@ -7,13 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from e2e import served
 from faults.stage import processes_of, until
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    sync_playwright,
+)
 
 PICTURES = Path(__file__).parent / "pictures"
+LOOKING = "PRUNING_PICTURES"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,23 +54,33 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(params=["light", "dark"])
+@pytest.fixture(params=SCHEMES)
 def scheme(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def tab(browser: Browser, scheme: str) -> Iterator[Page]:
-    """A tab of 1280 by 800 in the scheme. Its console must show no error or warning at its end."""
+@pytest.fixture(scope="session")
+def windows(browser: Browser) -> Iterator[dict[str, BrowserContext]]:
+    """A window of 1280 by 800 for each scheme: its tabs share what was loaded and compiled once."""
     size: ViewportSize = {"width": 1280, "height": 800}
-    context = browser.new_context(viewport=size, color_scheme=scheme)  # type: ignore[arg-type]
+    made = {name: browser.new_context(viewport=size, color_scheme=name) for name in SCHEMES}
+    yield made
+    for context in made.values():
+        context.close()
+
+
+@pytest.fixture
+def tab(windows: dict[str, BrowserContext], scheme: str) -> Iterator[Page]:
+    """A tab in the scheme. Its console must show no error or warning at its end."""
+    context = windows[scheme]
     page = context.new_page()
     page.set_default_timeout(20_000)
     errors = complaints(page)
     yield page
-    if os.environ.get("CI") is None:
-        picture(page, f"last-{scheme}")
-    context.close()
+    picture(page, f"last-{scheme}")
+    for other in context.pages:
+        other.close()
+    context.clear_cookies()
     assert errors == []
 
 
@@ -76,6 +98,11 @@ def complaints(page: Page) -> list[str]:
 
 
 def picture(page: Page, name: str) -> None:
-    """For looking: what the page shows now, beside the tests (git ignores it)."""
+    """For looking, where that is asked for: what the page shows now (git ignores it).
+
+    A whole page, drawn without a graphics card, takes a second.
+    """
+    if not os.environ.get(LOOKING):
+        return
     PICTURES.mkdir(exist_ok=True)
     page.screenshot(path=PICTURES / f"{name}.png", full_page=True)

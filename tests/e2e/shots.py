@@ -19,20 +19,47 @@ PICTURES = Path(__file__).parent / "pictures"
 HEIGHTS = {1920: 1080, 1280: 800, 1024: 768, 800: 1100, 390: 844}
 
 
+RESTING = """([rest, most]) => new Promise((done) => {
+    const places = () => {
+        let sum = document.querySelector("[data-testid=stMain]").scrollHeight;
+        for (const one of document.querySelectorAll("svg, canvas, text, p, [data-testid]")) {
+            const { x, y, width, height } = one.getBoundingClientRect();
+            sum += x + 3 * y + 5 * width + 7 * height;
+        }
+        return sum;
+    };
+    const start = performance.now();
+    let [before, since] = [places(), start];
+    const look = () => {
+        const [now, at] = [performance.now(), places()];
+        if (at !== before) [before, since] = [at, now];
+        if (now - since >= rest || now - start >= most) done(now - start);
+        else setTimeout(look, 40);
+    };
+    setTimeout(look, 40);
+})"""
+"""Until nothing has moved for `rest` ms, since charts follow the window later; at most `most`."""
+
+
 def unfolded(page: Page, width: int) -> None:
-    """Make the window as high as the page, so that nothing hides below the rim."""
-    page.set_viewport_size({"width": width, "height": HEIGHTS.get(width, 800)})
-    page.wait_for_timeout(250)  # charts follow the window a moment later
+    """Make the window as high as the page, so that nothing hides below the rim.
+
+    It is never made lower: each change is drawn, which takes longer than all else.
+    """
+    before = page.viewport_size["height"] if page.viewport_size else 0
+    height = max(before, HEIGHTS.get(width, 800))
+    page.set_viewport_size({"width": width, "height": height})
+    page.evaluate(RESTING, [160, 2000])
     for _ in range(3):
         main = page.get_by_test_id("stMain")
         needed = main.evaluate("main => main.scrollHeight")
-        height = page.viewport_size["height"] if page.viewport_size else 0
         if needed <= height:
             break
-        page.set_viewport_size({"width": width, "height": needed + 40})
-        page.wait_for_timeout(250)
+        height = needed + 40
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate(RESTING, [160, 2000])
     steps.settled(page)
-    page.wait_for_timeout(350)
+    page.evaluate(RESTING, [240, 2000])
 
 
 def look(page: Page, name: str, widths: Sequence[int], scheme: str) -> None:
