@@ -47,6 +47,7 @@ ROOMS = (
     ("export",),  # what a result is taken home as; workers and the shell write it
     ("studies",),
     ("runs",),
+    ("sweeps",),  # plans of many runs
     ("cli",),
     ("__init__", "__main__"),  # the public names and the way in: nothing imports them
 )

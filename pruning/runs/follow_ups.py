@@ -19,6 +19,20 @@ DENSE = "dense"
 RANDOM = "random"
 SCRATCH = "scratch"
 
+UNPRUNED: dict[str, Any] = {
+    "sparsity": 0.0,
+    "criterion": "magnitude",
+    "options": {},
+    "scope": "global",
+    "scope_options": {},
+    "ratios": {},
+    "exclude": (),
+    "min_units": 1,
+    "schedule": "one_shot",
+    "schedule_options": {},
+}
+"""Fields of recipes that prune nothing: equal ones are one run, whatever they are compared with."""
+
 
 def continued(recipe: Recipe, id: str, halted: Halted) -> Recipe | None:
     """What was left to do when run `id` was stopped, starting from what it had reached.
@@ -39,6 +53,13 @@ def continued(recipe: Recipe, id: str, halted: Halted) -> Recipe | None:
     return replace(recipe, model=f"run:{id}", start="trained", steps=steps, epochs=epochs)
 
 
+def dense_run(recipe: Recipe) -> Recipe:
+    """The dense model, trained as long: the same for every criterion, amount and granularity."""
+    return replace(
+        recipe, **UNPRUNED, granularity="weight", granularity_options={}, finetune_compact=False
+    )
+
+
 def comparison_runs(recipe: Recipe, id: str) -> dict[str, Recipe]:
     """The comparison runs of run `id`, by kind; none where nothing is pruned and then trained.
 
@@ -51,27 +72,12 @@ def comparison_runs(recipe: Recipe, id: str) -> dict[str, Recipe]:
     # A lottery trains its own controls, and its dense network, inside the run.
     if not recipe.prunes or not recipe.epochs or recipe.rewind != "none":
         return {}
-    unpruned: dict[str, Any] = {
-        "sparsity": 0.0,
-        "criterion": "magnitude",
-        "options": {},
-        "scope": "global",
-        "scope_options": {},
-        "ratios": {},
-        "exclude": (),
-        "min_units": 1,
-        "schedule": "one_shot",
-        "schedule_options": {},
-    }
-    dense = replace(
-        recipe, **unpruned, granularity="weight", granularity_options={}, finetune_compact=False
-    )
-    runs = {DENSE: dense}
+    runs = {DENSE: dense_run(recipe)}
     if recipe.criterion != "random" and not registry.misfit("random", recipe.granularity):
         # A scope without a budget goes by the scores' size: it would prune another share.
         if recipe.budgeted or recipe.scope == "manual":
             runs[RANDOM] = replace(recipe, criterion="random", options={})
     # Granularity stays: it says whether the masks are a smaller shape.
-    scratch = replace(recipe, **unpruned, model=f"run:{id}", start="random", slimming=0.0)
+    scratch = replace(recipe, **UNPRUNED, model=f"run:{id}", start="random", slimming=0.0)
     runs[SCRATCH] = replace(scratch, steps=recipe.training_epochs() // recipe.epochs)
     return runs

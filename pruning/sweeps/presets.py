@@ -1,0 +1,88 @@
+"""Plans for the questions that people come with. Each is a plan like any other: edit it freely."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pruning.sweeps.plan import LEVELS, Plan
+
+SEEDS = (0, 1, 2)
+
+SIX: tuple[dict[str, Any], ...] = (
+    {"name": "magnitude", "criterion": "magnitude"},
+    {"name": "lamp", "criterion": "magnitude", "scope": "lamp"},
+    {"name": "taylor", "criterion": "taylor"},
+    {"name": "fisher", "criterion": "fisher"},
+    {"name": "snip", "criterion": "snip"},
+    {"name": "wanda", "criterion": "wanda", "scope": "per_layer"},
+)
+"""Six techniques as their papers use them: by the weights alone, by gradients, by curvature, by
+activations. Wanda's scores compare inside a layer only."""
+
+
+def which_technique(models: Sequence[str], epochs: int = 3) -> Plan:
+    """Six techniques from half of the weights to one in fifty, with three seeds."""
+    return Plan(models=tuple(models), techniques=SIX, seeds=SEEDS, fields={"epochs": epochs})
+
+
+def how_far(models: Sequence[str], epochs: int = 5) -> Plan:
+    """One good technique to the end: where does accuracy fall?"""
+    levels = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
+    fields = {"epochs": epochs, "steps": 3}
+    return Plan(
+        models=tuple(models),
+        scopes=("lamp",),
+        schedules=("cubic",),
+        sparsities=levels,
+        seeds=SEEDS,
+        fields=fields,
+    )
+
+
+def structured(models: Sequence[str], epochs: int = 5) -> Plan:
+    """Single weights against whole channels, by magnitude and by Taylor."""
+    return Plan(
+        models=tuple(models),
+        criteria=("magnitude", "taylor"),
+        granularities=("weight", "channel"),
+        sparsities=(0.3, 0.5, 0.7, 0.8, 0.9),
+        seeds=SEEDS,
+        fields={"epochs": epochs},
+    )
+
+
+def iterative(models: Sequence[str], epochs: int = 10) -> Plan:
+    """All at once against five steps, with as many epochs in all."""
+    steps = 5
+    techniques = (
+        {"name": "one-shot", "epochs": epochs},
+        {
+            "name": "iterative",
+            "schedule": "cubic",
+            "steps": steps,
+            "epochs": max(1, epochs // steps),
+        },
+    )
+    levels = (0.8, 0.9, 0.95, 0.98, 0.99)
+    return Plan(models=tuple(models), techniques=techniques, sparsities=levels, seeds=SEEDS)
+
+
+def seeds(models: Sequence[str], epochs: int = 3) -> Plan:
+    """Magnitude against random with ten seeds: how much of a difference is chance?"""
+    return Plan(
+        models=tuple(models),
+        sparsities=(LEVELS[0], LEVELS[2], LEVELS[3]),
+        seeds=tuple(range(10)),
+        fields={"epochs": epochs},
+    )
+
+
+PRESETS: dict[str, Callable[..., Plan]] = {
+    "which technique": which_technique,
+    "how far can it go": how_far,
+    "structured against unstructured": structured,
+    "one-shot against iterative": iterative,
+    "seeds": seeds,
+}
+"""Name -> the plan for some models, by its docstring's question; `epochs` can be changed."""
