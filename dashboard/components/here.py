@@ -1,4 +1,8 @@
-"""The page's name above its question, in windows whose navigation has no room for every page."""
+"""The page's name above its question, in windows whose navigation has no room for every page.
+
+It is on every page, and so it also tells when the theme turns: charts, strips and pictures have the
+colours of the theme that they were drawn in, and the page is drawn anew in the other's.
+"""
 
 from __future__ import annotations
 
@@ -6,4 +10,8 @@ from dashboard.components.base import control
 
 
 def here(name: str) -> None:
-    control("here")(key="here", data={"name": name})
+    control("here")(key="here", data={"name": name}, on_theme_change=_rerun)
+
+
+def _rerun() -> None:
+    """That the script runs again is all that a turned theme asks for."""

@@ -4,6 +4,7 @@ what helps in narrow windows is there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ from e2e import boxes, prepared, served, shots, steps
 from e2e.conftest import complaints
 from playwright.sync_api import Browser, Page, expect
 
-from dashboard import pages
+from dashboard import colours, pages
 
 WIDTHS = (1920, 1280, 1024, 800, 390)
 LAPTOP, TABLET, PHONE = 1280, 800, 390
@@ -121,3 +122,16 @@ def test_narrow_windows_name_the_page_and_fold_the_sidebar(
     expect(sidebar).to_have_attribute("data-collapsed", "true")
     wide.set_viewport_size({"width": 1280, "height": 800})
     expect(sidebar).to_have_attribute("data-collapsed", "false")
+
+
+def test_a_page_is_drawn_anew_when_the_theme_turns(app: served.Served, wide: Page) -> None:
+    """What has its colours from the server: strips, charts, pictures, the name."""
+    steps.open_at(wide, app.url)
+    strip = wide.locator(".strip").first
+    ground = "e => e.style.getPropertyValue('--ground')"
+    wide.emulate_media(color_scheme="light")
+    steps.settled(wide)
+    assert strip.evaluate(ground) == colours.palette(dark=False).ground
+    wide.emulate_media(color_scheme="dark")
+    dark = colours.palette(dark=True).ground
+    expect(strip).to_have_attribute("style", re.compile(f"--ground: ?{re.escape(dark)}"))
