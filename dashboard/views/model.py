@@ -70,10 +70,8 @@ def layer_table(study: Study) -> None:
     table = tables.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
-        # As wide as half a laptop's page leaves it: wider, and its numbers are cut.
-        "share": st.column_config.ProgressColumn(
-            "share", format="%.1f %%", min_value=0, max_value=100, width=112, help="Of all weights."
-        ),
+        # No bar, which the strip above is already: with one, half a laptop's page cuts the MACs.
+        "share": st.column_config.NumberColumn("share", format="%.1f %%", help="Of all weights."),
         "MACs": st.column_config.NumberColumn(
             "MACs", format="localized", help="Multiply-accumulates of one example."
         ),
