@@ -284,6 +284,8 @@ def mutated(content: bytes, generator: random.Random) -> bytes:
     """The same with a few bytes changed, cut, doubled or put elsewhere."""
     data = bytearray(content)
     for _ in range(generator.randint(1, 4)):
+        if not data:
+            break
         at, size = generator.randrange(len(data)), generator.randint(1, 16)
         kind = generator.randrange(5)
         if kind == 0:

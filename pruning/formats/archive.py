@@ -55,6 +55,8 @@ class Archive:
             )
         # The directory at the file's end says where a member's own header lies, not its content.
         header, size = self.members[member]
+        if not 0 <= header < self.length:
+            raise FileRefused(DAMAGED)
         self.file.seek(header)
         local = self.file.read(LOCAL)
         if len(local) < LOCAL or local[:4] != b"PK\x03\x04":

@@ -273,10 +273,13 @@ def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 
 def _decoded(file: File, size: tuple[int, int], channels: int) -> NDArray[Any] | None:
     """(channels, high, wide) uint8; None where it cannot be read."""
-    values = None
-    for opened in _opened(file):
-        values = _pixels(opened, size, channels)
-    return values
+    try:
+        for opened in _opened(file):
+            return _pixels(opened, size, channels)
+    # Half a picture has a sound header: only its pixels tell, and Pillow raises what it likes.
+    except Exception:
+        return None
+    return None
 
 
 def _pixels(opened: Image.Image, size: tuple[int, int], channels: int) -> NDArray[Any]:

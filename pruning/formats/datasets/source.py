@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -58,6 +59,7 @@ def of_file(file: BinaryIO, target: str, folder: Path, most: int) -> Written:
 def _of_zip(file: BinaryIO, folder: Path, most: int) -> Written:
     try:
         with zipfile.ZipFile(file) as opened:
+            _judge(opened.infolist())
             members = [info.filename for info in opened.infolist() if not info.is_dir()]
             if members and all(name.endswith(".npy") for name in members):
                 return arrays.read(opened, folder, most)
@@ -65,10 +67,17 @@ def _of_zip(file: BinaryIO, folder: Path, most: int) -> Written:
                 raise FileRefused("is an Office document: save the table as CSV (UTF-8).")
             files, notes = images.of_zip(opened)
             return _of_files(files, notes, folder, most)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError):
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
         raise FileRefused(
             "is a zip file that is cut off or damaged: save or download it again."
         ) from None
+
+
+def _judge(members: list[zipfile.ZipInfo]) -> None:
+    """Raises BadZipFile for members that zipfile lists and cannot open: bytes before them are gone,
+    or their names are."""
+    if any(info.header_offset < 0 or not info.filename for info in members):
+        raise zipfile.BadZipFile("members without a place or a name")
 
 
 def of_folder(source: Path, folder: Path, most: int) -> Written:

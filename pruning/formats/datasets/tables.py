@@ -7,6 +7,7 @@ column's mean. Read by pandas, which knows what spreadsheets write.
 from __future__ import annotations
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,15 +70,23 @@ def _table(file: BinaryIO) -> pd.DataFrame:
     header = None if all(_is_number(cell) for cell in cells) else 0
     file.seek(0)
     try:
-        table = pd.read_csv(
-            file,
-            sep=delimiter,
-            header=header,
-            encoding="utf-8-sig",
-            index_col=False,
-            skipinitialspace=True,
-            low_memory=False,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                file,
+                sep=delimiter,
+                header=header,
+                encoding="utf-8-sig",
+                index_col=False,
+                skipinitialspace=True,
+                low_memory=False,
+            )
+    # What is over would be dropped, and the last column is the target, mostly.
+    except pd.errors.ParserWarning:
+        raise FileRefused(
+            f"has rows of more cells than the {len(cells):,} that its first row has: give every "
+            "column a name, or put cells with commas into quotes."
+        ) from None
     except UnicodeDecodeError:
         raise FileRefused("is not text in UTF-8: save it as CSV (UTF-8).") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError, csv.Error) as error:
@@ -149,11 +158,15 @@ def _targets(wanted: pd.Series) -> tuple[list[str], NDArray[Any]]:
     if pd.api.types.is_bool_dtype(wanted) or not pd.api.types.is_numeric_dtype(wanted):
         return _classes(wanted.astype(str))
     values = wanted.to_numpy(np.float64)
-    whole = bool((values == np.round(values)).all())
-    if whole and len(np.unique(values)) <= MOST_NUMBERS:
-        return _classes(pd.Series(values.astype(np.int64)))
     if not np.isfinite(values).all():
         raise FileRefused("holds targets that are infinite: leave those rows out.")
+    if np.abs(values).max(initial=0) > np.finfo(np.float32).max:
+        raise FileRefused(
+            f"holds targets over {np.finfo(np.float32).max:.0e}: divide them by a power of ten."
+        )
+    whole = bool((values == np.round(values)).all() and np.abs(values).max(initial=0) < 1 << 53)
+    if whole and len(np.unique(values)) <= MOST_NUMBERS:
+        return _classes(pd.Series(values.astype(np.int64)))
     return [], values.astype(np.float32)[:, None]
 
 

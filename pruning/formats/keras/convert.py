@@ -31,7 +31,7 @@ def program(file: BinaryIO, folder: Path) -> Program:
     converter = _Converter(weights)
     try:
         outputs = converter.model(config, "", "", [], 0)
-    except (KeyError, TypeError, IndexError, AttributeError):
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError):
         raise FileRefused(f"has a config.json that Keras does not write: {AGAIN}.") from None
     finally:
         weights.file.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import struct
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,6 +45,10 @@ class Weights:
 
     def array(self, place: str, shape: tuple[int, ...]) -> Array:
         """The array at a place, of that shape, as float32. Raises FileRefused."""
+        with _whole(place):
+            return self._array(place, shape)
+
+    def _array(self, place: str, shape: tuple[int, ...]) -> Array:
         dataset = self._at(place)
         if not isinstance(dataset, h5py.Dataset):
             raise FileRefused(f"has no weights at {place}: {AGAIN}.")
@@ -64,8 +70,9 @@ class Weights:
 
     def shape(self, place: str) -> tuple[int, ...] | None:
         """Of the array at a place, None where there is none."""
-        dataset = self._at(place)
-        return tuple(dataset.shape) if isinstance(dataset, h5py.Dataset) else None
+        with _whole(place):
+            dataset = self._at(place)
+            return tuple(dataset.shape) if isinstance(dataset, h5py.Dataset) else None
 
     def _at(self, place: str) -> Any:
         """A group or array, reached without following a link. None where there is none."""
@@ -77,6 +84,15 @@ class Weights:
                 raise FileRefused(f"holds a link at {place}, which is not read: {AGAIN}.")
             here = here[name]
         return here
+
+
+@contextmanager
+def _whole(place: str) -> Iterator[None]:
+    """What HDF5 raises, in half a dozen kinds, for a file whose own tables are damaged."""
+    try:
+        yield
+    except (RuntimeError, OSError, KeyError, ValueError, TypeError):
+        raise FileRefused(f"holds damaged weights at {place}: {AGAIN}.") from None
 
 
 def load(file: BinaryIO, folder: Path) -> tuple[dict[str, Any], Weights]:
@@ -103,6 +119,8 @@ def _judged(opened: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     if len(infos) > MEMBERS or len(names) < len(infos):
         raise FileRefused(f"is a zip file that Keras did not write: {AGAIN}.")
     for info in infos:
+        if info.header_offset < 0:
+            raise zipfile.BadZipFile("a member that lies before the file")
         odd = "\\" in info.orig_filename or "\x00" in info.orig_filename
         if odd or info.filename.startswith("/") or ".." in info.filename.split("/"):
             raise FileRefused(f"is a zip file with paths in it that lead elsewhere: {AGAIN}.")
