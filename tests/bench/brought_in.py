@@ -1,39 +1,51 @@
 """What comes of models that people bring: read, pruned, shrunk, fine-tuned, taken home?
 
-Fine-tuned torchvision files of 5 classes, timm's architectures, Hugging Face directories of tiny
-configuration; half of every dependency group pruned, one epoch on noise.
-`python3 run.py bench brought_in [NAME ...]`
+Fine-tuned torchvision files of 5 classes, ONNX and Keras files, timm's architectures, Hugging Face
+directories of tiny configuration; half of every dependency group pruned, one epoch on noise.
+
+    python3 run.py bench brought_in                         what the results do not hold yet
+    .venv/bin/python tests/bench/brought_in.py resnet18     its rows anew; `PYTHONPATH=tests:.`
+    .venv/bin/python tests/bench/brought_in.py onnx timm    some kinds anew
 """
 
 from __future__ import annotations
 
 import gc
+import logging
 import os
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from bench import onnx_in
 from bench._table import conditions
+from bench.structure import side
 
 import pruning
 import sample_models
 from pruning import formats
 from pruning.errors import PruningError
-from pruning.events import Certificate, Finished
+from pruning.events import Finished, Notice
 from pruning.export import bundle
 from pruning.export.result import Result
+from pruning.formats.uploads import ONNX
 from pruning.recipe import Recipe
 from pruning.runs import own_models
 from pruning.runs.resolve import resolve
 from pruning.types import Batches, Workpiece, count, take
+from tests.test_keras_in import BUILD
 
 RESULT = Path(__file__).parent / "results" / "brought_in.md"
 CLASSES, EXAMPLES = 5, 4
+STOPPED = "**stopped**"
 TORCHVISION = """
     alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3
     mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf regnet_y_400mf resnet18 resnet50
@@ -63,35 +75,62 @@ SMALL = {
     "intermediate_size": 64,
 }
 
+KERAS = ("cnn", "mlp", "depthwise")
+"""Those of tests/test_keras_in.py."""
+
+WINDOWS = {"mixer_s32_224", "vit_tiny_patch16_224"}
+"""Of timm: they take the size of their name alone."""
+
 HEAD = """# Models that were brought in
 
-Files of torchvision architectures with 5 classes, under `module.` and beside an optimizer; timm's
-architectures by name; Hugging Face directories of tiny configuration. Half of the units of every
-dependency group pruned by magnitude, one epoch on {examples} examples of noise. *Shrunk*:
-parameters of the compact model, as a share, and its largest relative difference from the masked
-one. *Taken home*: files of the bundle beside the weights.
+*file*: torchvision architectures with 5 classes, their weights under `module.` and beside an
+optimizer. *onnx*: torchvision architectures by torch's exporter. *keras*: `.keras` files that Keras
+{keras} wrote. *timm*: by name, with {timm}. *transformers*: Hugging Face directories of tiny
+configuration, with {transformers}. Of each, half of the units of every layer or dependency group
+are pruned by magnitude (`channel`, `per_layer`), and it is fine-tuned for one epoch on {examples}
+examples of noise.
+
+Columns: *read* by the workbench's own readers; *pruned*, the share of the weights; *shrunk*,
+parameters of the compact model as a share of the dense ones, and its largest relative difference
+from the masked model, in double precision; *fine-tuned*, loss of that noise after pruning and after
+the epoch; *taken home*, what the bundle has beside the weights, and how far ONNX Runtime is from
+torch; *s*, processor seconds of all that, reading processes left out. What stopped a model stands
+where it stopped.
 
 {conditions}
 
-| model | read | pruned | shrunk | fine-tuned | taken home | s |
-|---|---|---|---|---|---|---|
+{counted}
+
+| model | kind | read | pruned | shrunk | fine-tuned | taken home | s |
+|---|---|---|---|---|---|---|---|
 """
 
 
 def torchvision_file(name: str, folder: Path) -> Workpiece:
     torch.manual_seed(0)
-    state = sample_models.build(f"torchvision:{name}", seed=1, classes=CLASSES).state_dict()
+    made = sample_models.build(f"torchvision:{name}", seed=1, classes=CLASSES)
+    state = onnx_in.alive(made, torch.randn(4, 3, side(name), side(name))).state_dict()
     beside = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     file = folder / f"{name}.pt"
     wrapped = {f"module.{key}": value for key, value in state.items()}
     torch.save({"state_dict": wrapped, "optimizer": beside}, file)
-    return resolve(
-        formats.accept(file, f"torchvision:{name}", folder / "home").model, folder / "home"
-    )
+    upload = formats.accept(file, f"torchvision:{name}", folder / "home")
+    return small(resolve(upload.model, folder / "home"), side(name))
 
 
-def timm_name(name: str, folder: Path) -> Workpiece:
-    return resolve(f"timm:{name}", folder)
+def onnx_file(name: str, folder: Path) -> Workpiece:
+    size = onnx_in.OWN_SIZE.get(name, 64)
+    file = folder / f"{name}.onnx"
+    onnx_in.exported(onnx_in.built(name), torch.randn(2, 3, size, size), "older", file)
+    return resolve(formats.accept(file, ONNX, folder / "home").model, folder / "home")
+
+
+def keras_file(name: str, folder: Path) -> Workpiece:
+    environment = {**os.environ, "KERAS_BACKEND": "torch", "KERAS_HOME": str(folder)}
+    command = [sys.executable, "-W", "ignore", "-c", BUILD, str(folder)]
+    subprocess.run(command, env=environment, check=True)
+    upload = formats.accept(folder / f"{name}.keras", ONNX, folder / "home")
+    return resolve(upload.model, folder / "home")
 
 
 def hugging_face(name: str, folder: Path) -> Workpiece:
@@ -105,6 +144,16 @@ def hugging_face(name: str, folder: Path) -> Workpiece:
     return resolve(own_models.name(f"hf:{folder / name}"), folder)
 
 
+def timm_name(name: str, folder: Path) -> Workpiece:
+    work = resolve(f"timm:{name}", folder)
+    return work if name in WINDOWS else small(work, 128)
+
+
+def small(work: Workpiece, side: int) -> Workpiece:
+    """With inputs of fewer pixels: what is pruned and written out is the same, sooner."""
+    return replace(work, example=torch.randn(2, 3, side, side))
+
+
 def with_noise(work: Workpiece) -> Workpiece:
     """As much data as an epoch takes."""
     assert work.example is not None
@@ -115,66 +164,95 @@ def with_noise(work: Workpiece) -> Workpiece:
     return replace(work, train=data, validation=data, test=data)
 
 
-def row(name: str, load: Callable[[str, Path], Workpiece]) -> str:
+def row(kind: str, name: str) -> str:
     """A line of the table: how far it came, and why no farther."""
-    began = time.perf_counter()
-    cells = ["", "", "", "", ""]
+    began = time.process_time()
+    cells: list[str] = []
     with TemporaryDirectory() as place:
         folder = Path(place)
         os.environ["PRUNING_HOME"] = str(folder)
         try:
-            work = with_noise(load(name, folder))
-            cells[0] = "yes"
-            _work(work, cells, folder)
+            torch.manual_seed(0)
+            work = with_noise(KINDS[kind][1](name, folder))
+            cells.append("yes")
+            cells += pruned(work, folder)
         except PruningError as error:
-            cells[cells.index("")] = str(error)[:160]
+            cells.append(f"{STOPPED}: {error}")
         except Exception as error:  # what nobody foresaw is a row too, and the worst kind
-            cells[cells.index("")] = f"FAILED: {type(error).__name__}: {error}"[:160]
+            cells.append(f"{STOPPED}, {type(error).__name__}: {error}")
     gc.collect()
-    return f"| {name} | {' | '.join(cells)} | {time.perf_counter() - began:.0f} |"
+    cells += [""] * (5 - len(cells))
+    cells = [cell.replace("|", "/").replace("\n", " ")[:240] for cell in cells]
+    return f"| {name} | {kind} | {' | '.join(cells)} | {time.process_time() - began:.0f} |"
 
 
-def _work(work: Workpiece, cells: list[str], folder: Path) -> None:
-    recipe = Recipe(granularity="channel", sparsity=0.5, scope="per_layer", epochs=1, lr=1e-3)
+def pruned(work: Workpiece, folder: Path) -> list[str]:
+    """The cells behind *read*."""
+    recipe = Recipe(granularity="channel", sparsity=0.5, scope="per_layer", epochs=1, lr=0.01)
     kept: dict[str, Any] = {}
-    compact: list[Certificate] = []
-    *_, end = pruning.run(
+    *events, end = pruning.run(
         recipe,
         work,
         keep=lambda model, masks: kept.update(model=model, masks=masks),
-        keep_compact=lambda model, certificate: compact.append(certificate),
     )
-    assert isinstance(end, Finished)
-    cells[1] = f"{end.sparsity:.0%}"
-    if end.compact is not None:
-        share = end.compact.parameters / end.dense.parameters
-        cells[2] = f"{share:.0%}, {compact[0].error:.0e}" if compact else f"{share:.0%}"
-    else:
-        cells[2] = "no"
-    cells[3] = "yes"
-    result = Result(
-        "brought", replace(work, model=kept["model"]), kept["masks"], recipe, finished=end
+    assert isinstance(end, Finished) and end.pruned is not None
+    shrunk = "no: " + "; ".join(event.text for event in events if isinstance(event, Notice))
+    if end.certificate is not None:
+        share = end.certificate.kept / end.certificate.parameters
+        shrunk = f"{share:.0%}, {end.certificate.error:.0e}"
+    losses = f"loss {end.pruned.loss:.2f} to {end.final.loss:.2f}"
+    as_ended = replace(work, model=kept["model"])
+    written = bundle.write(
+        Result("brought", as_ended, kept["masks"], recipe, finished=end), folder / "out"
     )
-    files = bundle.write(result, folder / "out").files
-    cells[4] = ", ".join(file for file in ("model.py", "model.onnx") if file in files) or "weights"
+    home = ", ".join(file for file in ("model.py", "model.onnx") if file in written.files)
+    apart = re.search(r"within (\S+)", " ".join(written.notes))
+    home += f" within {apart.group(1)}" if apart else ""
+    missing = [note for note in written.notes if "missing" in note]
+    return [f"{end.sparsity:.0%}", shrunk, losses, "; ".join([home, *missing])]
+
+
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[str, Path], Workpiece]]] = {
+    "file": (tuple(TORCHVISION.split()), torchvision_file),
+    "onnx": (onnx_in.NAMES[:12], onnx_file),
+    "keras": (KERAS, keras_file),
+    "timm": (tuple(TIMM.split()), timm_name),
+    "transformers": (tuple(TRANSFORMERS), hugging_face),
+}
+
+
+def earlier() -> dict[tuple[str, str], str]:
+    """(kind, name) -> the line that the results hold already."""
+    text = RESULT.read_text(encoding="utf-8") if RESULT.is_file() else ""
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line.count("|") == 9]
+    cells = [[cell.strip() for cell in line.split("|")] for line in rows]
+    return {(cell[2], cell[1]): line for cell, line in zip(cells, rows, strict=True)}
+
+
+def write(lines: dict[tuple[str, str], str], when: str) -> None:
+    rows = [lines[key] for key in keys() if key in lines]
+    stopped = sum(STOPPED in line for line in rows)
+    counted = f"{len(rows) - stopped} of {len(rows)} came through whole."
+    if len(rows) < len(keys()):
+        counted += f" Not tried yet: {len(keys()) - len(rows)}."
+    versions = {name: version(name) for name in ("keras", "timm", "transformers")}
+    head = HEAD.format(conditions=when, counted=counted, examples=EXAMPLES, **versions)
+    RESULT.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+def keys() -> list[tuple[str, str]]:
+    return [(kind, name) for kind, (names, _) in KINDS.items() for name in names]
 
 
 def main(words: list[str]) -> int:
-    table = HEAD.format(conditions=conditions(), examples=EXAMPLES)
-    print(table, end="", flush=True)
-    kinds = (
-        (TORCHVISION.split(), torchvision_file),
-        (TIMM.split(), timm_name),
-        (list(TRANSFORMERS), hugging_face),
-    )
-    for names, load in kinds:
-        for name in names:
-            if not words or name in words:
-                line = row(name, load)
-                print(line, flush=True)
-                table += line + "\n"
-    if not words:
-        RESULT.write_text(table)
+    logging.disable(logging.WARNING)
+    lines, when = earlier(), conditions()
+    for kind, name in keys():
+        wanted = kind in words or name in words if words else (kind, name) not in lines
+        if wanted:
+            lines[kind, name] = row(kind, name)
+            print(lines[kind, name], flush=True)
+            write(lines, when)
     return 0
 
 

@@ -69,13 +69,28 @@ def built(name: str) -> nn.Module:
         return made.eval()
     extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
     made = torchvision.models.get_model(name, num_classes=10, **extra)
-    norms = [m for m in made.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return alive(made, torch.randn(8, 3, 64, 64))
+
+
+def alive(model: nn.Module, x: Tensor) -> nn.Module:
+    """Weights with which what the first layers compute is not lost before the last, in place.
+
+    Statistics of batch norms are those of a batch; without any, layers are drawn as He et al. do,
+    and ConvNeXt's scales, which begin at 1e-6, are not nothing.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    model.eval()
     for norm in norms:
         norm.momentum = None  # the plain average of what it sees
+        norm.train()
+    for module in model.modules():
+        if not norms and isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight)
+        if isinstance(getattr(module, "layer_scale", None), nn.Parameter):
+            nn.init.constant_(module.layer_scale, 0.5)  # type: ignore[arg-type]
     with torch.no_grad():
-        if norms:
-            made.train()(torch.randn(8, 3, 64, 64))
-    return made.eval()
+        model(x)
+    return model.eval()
 
 
 def exported(model: nn.Module, x: Tensor, exporter: str, file: Path) -> None:
