@@ -287,6 +287,10 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "fortran": (npz(x=np.asfortranarray(np.ones((4, 2))), y=np.zeros(4)), "Fortran"),
     "words": (npz(x=np.array(["a", "b"]), y=np.zeros(2)), "save whole numbers or floats"),
     "cut off": (zipped(by_class())[:-30], "cut off or damaged"),
+    "bzip2": (
+        zipped(idx_files(), zipfile.ZIP_BZIP2).replace(b"BZh9", b"BZh0"),
+        "cut off or damaged",
+    ),
     "begins late": (b"PK" + npz(x=np.ones((4, 2)), y=np.arange(4) % 2)[20:], "cut off or damaged"),
     "no names": (zipped({"N.png": flat(1)}).replace(b"N.png", b"\0.png"), "cut off or damaged"),
     "lying size": (_lying_sizes(), ""),

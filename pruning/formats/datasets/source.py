@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from lzma import LZMAError
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,8 @@ from pruning.formats.datasets.writer import Written, capped
 
 HEAD = 4096  # bytes that are looked at
 HOW = "bring a zip of pictures in a folder for each class, an npz with x and y, or a CSV"
+
+DAMAGED = "is a zip file that is cut off or damaged: save or download it again."
 
 UNREAD: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -67,10 +70,12 @@ def _of_zip(file: BinaryIO, folder: Path, most: int) -> Written:
                 raise FileRefused("is an Office document: save the table as CSV (UTF-8).")
             files, notes = images.of_zip(opened)
             return _of_files(files, notes, folder, most)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError):
-        raise FileRefused(
-            "is a zip file that is cut off or damaged: save or download it again."
-        ) from None
+    except (zipfile.BadZipFile, zlib.error, LZMAError, NotImplementedError, EOFError):
+        raise FileRefused(DAMAGED) from None
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the disk; bz2 raises one without a number for damaged data
+        raise FileRefused(DAMAGED) from None
 
 
 def _judge(members: list[zipfile.ZipInfo]) -> None:
