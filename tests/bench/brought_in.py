@@ -200,7 +200,7 @@ def pruned(work: Workpiece, folder: Path) -> list[str]:
     if end.certificate is not None:
         share = end.certificate.kept / end.certificate.parameters
         shrunk = f"{share:.0%}, {end.certificate.error:.0e}"
-    losses = f"loss {end.pruned.loss:.2f} to {end.final.loss:.2f}"
+    losses = f"loss {end.pruned.loss:.3g} to {end.final.loss:.3g}"
     as_ended = replace(work, model=kept["model"])
     written = bundle.write(
         Result("brought", as_ended, kept["masks"], recipe, finished=end), folder / "out"
