@@ -80,9 +80,15 @@ def device_of(model: nn.Module) -> torch.device:
 def on_device(work: Workpiece, device: str | torch.device = AUTO) -> Workpiece:
     """The workpiece with its model on a device; examples go there a batch at a time.
 
-    The caller's model is left where it is: a copy is moved. Raises NoDevice.
+    The caller's model is left where it is: a copy is moved. On CUDA, convolutions are switched to
+    true float32 and to algorithms that repeat, for this process. Raises NoDevice.
     """
     there = chosen(device) if isinstance(device, str) else device
+    if there.type == "cuda":
+        # TF32, cuDNN's default, keeps 10 bits of each number: scores would order other weights, and
+        # who wants speed says so in the recipe (precision).
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
     dense = None if work.dense is None else moved(work.dense, there)
     return with_data_there(replace(work, model=moved(work.model, there), dense=dense))
 

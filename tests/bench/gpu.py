@@ -337,6 +337,9 @@ def main() -> int:
     args = parser.parse_args()
     size = TINY if args.tiny else Size()
     device = devices.chosen(args.device)
+    if device.type == "cpu" and args.device == devices.AUTO:
+        print("This machine has no accelerator: --device cpu runs it here, in hours.")
+        return 0
     conditions = machine(device)
     print(conditions, flush=True)
     report = Report()
