@@ -161,7 +161,10 @@ def pretended() -> Iterator[torch.device]:
     before = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)
     try:
-        with _Pretending(), _Making():
+        # Backward passes in this thread: torch starts its threads for devices with the first one of
+        # a process, which may have been before this device was known.
+        alone = torch.autograd.set_multithreading_enabled(False)
+        with alone, _Pretending(), _Making():
             yield torch.device(NAME, 0)
     finally:
         torch.__future__.set_swap_module_params_on_conversion(before)
