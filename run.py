@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
@@ -204,36 +205,46 @@ def app(words: List[str]) -> int:
 
 
 def test(words: List[str]) -> int:
-    """ruff, pytest and, beside it, mypy; the last line says how each went, and any failure fails
-    the whole.
+    """ruff, pytest and, beside it, mypy; pytest's summary comes last, any failure fails the whole.
+
+    tests/conftest.py says before that summary how the others went.
     """
     import tempfile
 
     ensure(ALL)
     codes = {"ruff": check("ruff", "check", ".")}
-    env = dict(os.environ)
     # Tests start a hundred processes, and each would compile all that it imports.
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    # While pages are tested, half of a core waits for them.
-    types = tempfile.TemporaryFile()
-    mypy = subprocess.Popen(
-        [str(PYTHON), "-m", "mypy"], cwd=str(ROOT), env=env, stdout=types, stderr=types
-    )
-    # Both cores, unless the caller says how many or wants to step through in the debugger.
-    alone = any(word.startswith("-n") or word == "--pdb" for word in words)
-    workers = [] if alone else ["-n", "2"]
-    print("\n== pytest", flush=True)
-    pytest = [str(PYTHON), "-m", "pytest", *workers, *words]
-    try:
-        codes["pytest"] = subprocess.run(pytest, cwd=str(ROOT), env=env, check=False).returncode
-        codes["mypy"] = mypy.wait()
-    finally:
-        mypy.kill()  # where somebody interrupts the tests
-    types.seek(0)
-    print("\n== mypy\n%s" % types.read().decode("utf-8", "replace"), flush=True)
-    results = ["%s %s" % (name, "failed" if code else "passed") for name, code in codes.items()]
-    print("== %s" % ", ".join(results), flush=True)
-    return codes["pytest"] or max(codes.values())
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "checks.json"
+        env["WORKBENCH_CHECKS"] = str(results)
+        # While pages are tested, half of a core waits for them.
+        mypy = subprocess.Popen(
+            [str(PYTHON), "-m", "mypy"],
+            cwd=str(ROOT),
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+        def note() -> None:
+            text = mypy.communicate()[0].decode("utf-8", "replace")
+            codes["mypy"] = mypy.returncode
+            replace(results, json.dumps({"codes": codes, "mypy": text}))
+
+        types = threading.Thread(target=note, daemon=True)
+        types.start()
+        # Both cores, unless the caller says how many or wants to step through in the debugger.
+        alone = any(word.startswith("-n") or word == "--pdb" for word in words)
+        workers = [] if alone else ["-n", "2"]
+        print("\n== pytest", flush=True)
+        pytest = [str(PYTHON), "-m", "pytest", *workers, *words]
+        try:
+            code = subprocess.run(pytest, cwd=str(ROOT), env=env, check=False).returncode
+            types.join()
+        finally:
+            mypy.kill()  # where somebody interrupts the tests
+    return code or max(codes.values())
 
 
 def check(name: str, *options: str) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -49,6 +51,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
 
     return FilesTogether(config, log)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how ruff and mypy went, which `run.py test` runs: pytest's own line comes last."""
+    results = os.environ.get("WORKBENCH_CHECKS")
+    if not results:
+        return
+    until = time.monotonic() + 600
+    while not Path(results).exists() and time.monotonic() < until:
+        time.sleep(0.2)  # mypy may take longer than a few tests
+    data = json.loads(Path(results).read_text(encoding="utf-8"))
+    terminalreporter.section("mypy")
+    terminalreporter.write_line(data["mypy"].rstrip())
+    each = [f"{name} {'failed' if code else 'passed'}" for name, code in data["codes"].items()]
+    terminalreporter.write_line(", ".join(each))
 
 
 def pytest_sessionfinish() -> None:
