@@ -139,8 +139,9 @@ def energy(picojoules: float | int | None) -> str:
 
 
 def runtime(name: str) -> str:
-    """A runtime's name for people."""
-    return {"torch": "PyTorch", "torch CSR": "PyTorch sparse"}.get(name, name)
+    """A runtime's name for people, with its device where that is no CPU."""
+    own, on, device = name.partition(" on ")
+    return {"torch": "PyTorch", "torch CSR": "PyTorch sparse"}.get(own, own) + on + device
 
 
 def seconds(value: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -279,8 +279,13 @@ def test_a_share_that_is_nearly_all_is_not_called_all():
     assert (words.percent(1.0), words.percent(0.0)) == ("100.0 %", "0.0 %")
 
 
+def test_a_runtime_is_named_with_its_device():
+    assert words.runtime("torch") == "PyTorch"
+    assert words.runtime("torch on cuda:0") == "PyTorch on cuda:0"
+
+
 def test_every_field_of_a_recipe_has_a_name_for_people():
-    assert set(words.FIELDS) == set(Recipe().to_dict()) - {"version"}
+    assert set(words.FIELDS) == {field.name for field in fields(Recipe)}
 
 
 def test_plain_text_carries_no_markdown():

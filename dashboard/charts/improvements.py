@@ -321,7 +321,7 @@ def _speed_row(
         if timing and state != "dense":
             improvements[state] = _speedup(timing, state, structured)
     name = f"{words.runtime(runtime)}, {words.plural(batch, 'example')}"
-    unit = f"ms, {words.plural(threads, 'CPU thread')}"
+    unit = "ms" if " on " in runtime else f"ms, {words.plural(threads, 'CPU thread')}"
     return FigureRow("Speed", name, cells, improvements, raw, unit)
 
 

@@ -108,7 +108,8 @@ def why_not_faster(timing: Timing, state: str, structured: bool) -> str:
             f"Whole units are zero, but {runtime} multiplies them all the same: "
             "only a compact model leaves them out."
         )
-    return SPEED.get((timing.runtime, state), "The arithmetic that remains takes as long.")
+    own = timing.runtime.partition(" on ")[0]  # of a device: the same kernels, elsewhere
+    return SPEED.get((own, state), "The arithmetic that remains takes as long.")
 
 
 def _control_failed(timing: Timing) -> str:
