@@ -1,8 +1,9 @@
 """The workbench from a shell: `python -m pruning VERB`, one file for each verb; all take --json.
 
-list: techniques, models and data sets; run: prune and fine-tune; sensitivity: which layers can be
-pruned; check: whether a criterion orders units by their loss change; measure: what a model costs;
-inspect: what is in a weights file; data: what is in a data set; export: a result taken home.
+list: techniques, models and data sets; run: prune and fine-tune; sweep: many runs as a plan says;
+sensitivity: which layers can be pruned; check: whether a criterion orders units by their loss
+change; measure: what a model costs; inspect: what is in a weights file; data: what is in a data
+set; export: a result taken home.
 """
 
 from __future__ import annotations
@@ -10,12 +11,23 @@ from __future__ import annotations
 import argparse
 import sys
 
-from pruning.cli import criterion_check, data, export, inspect, list_, measure, run, sensitivity
+from pruning.cli import (
+    criterion_check,
+    data,
+    export,
+    inspect,
+    list_,
+    measure,
+    run,
+    sensitivity,
+    sweep,
+)
 from pruning.errors import PruningError
 
 VERBS = {
     "list": list_,
     "run": run,
+    "sweep": sweep,
     "sensitivity": sensitivity,
     "check": criterion_check,
     "measure": measure,

@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -65,6 +65,13 @@ READ_ONLY = (
     "its folder be written, or point PRUNING_HOME at another one."
 )
 
+SWEEP = -1
+"""Priority of a sweep's runs, after what people wait for."""
+
+PARKED = -1000
+"""Priority of runs that only paused sweeps want: nobody takes them. Kept in the row, because idle
+workers look at the queue many times a second, and must not join tables for it."""
+
 # SQL. The queue a job stands in: studies of low priority are long, and stand in one of their own.
 _IS_LONG = "(kind = 'study' AND priority < 0)"
 _QUEUE = f"CASE WHEN {_IS_LONG} THEN 'long' ELSE kind END"
@@ -74,7 +81,25 @@ _ORDER = (
     "queue = 'long', queue = 'study' DESC, priority DESC, "
     "submitted * (1 - 2 * (queue = 'long')), rowid"
 )
-_CLAIMABLE = f"state = 'queued' AND NOT ({_IS_LONG} AND {_LONG_RUNS})"
+# Live runs of a sweep (?) that no person wants; whether a sweep other than it (?), in one of two
+# states (?, ?), wants them.
+_OWN_RUNS = (
+    "state IN ('queued', 'running') AND priority < 0 "
+    "AND id IN (SELECT job FROM sweep_runs WHERE sweep = ?)"
+)
+_WANTED = (
+    "EXISTS (SELECT 1 FROM sweep_runs JOIN sweeps ON sweeps.id = sweep "
+    "WHERE job = jobs.id AND sweep <> ? AND sweeps.state IN (?, ?))"
+)
+_LINKED = (
+    "SELECT jobs.* FROM sweep_runs JOIN jobs ON jobs.id = job "
+    "WHERE sweep = ? AND deleted IS NULL ORDER BY submitted, jobs.rowid"
+)
+_ANSWERS = (
+    "SELECT id, kind, spec, state FROM jobs WHERE kind = 'run' AND deleted IS NULL "
+    "AND state IN ('queued', 'running', 'finished') ORDER BY submitted DESC, rowid DESC"
+)
+_CLAIMABLE = f"state = 'queued' AND priority > {PARKED} AND NOT ({_IS_LONG} AND {_LONG_RUNS})"
 
 
 @dataclass(frozen=True)
@@ -102,6 +127,22 @@ class Job:
 
 
 _JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs that are asked for as one.
+
+    plan: plain data, as `pruning.sweeps.plan` reads it; state: active, paused or cancelled;
+    created: unix seconds; visitor: who asked for it; label: the name it was given.
+    """
+
+    id: str
+    plan: dict[str, Any]
+    state: str
+    created: float
+    visitor: str | None
+    label: str | None
 
 
 class Unreadable(RunError):
@@ -170,6 +211,9 @@ class Store:
         with self._write() as db:
             same = _same_key(db, key)
             if same is not None and self._answers(same):
+                # A sweep's run that a person asks for now.
+                if kind == "run" and same["priority"] < priority:
+                    db.execute("UPDATE jobs SET priority = ? WHERE id = ?", (priority, same["id"]))
                 return str(same["id"])
             if same is not None:
                 # Its files were deleted: the row alone is no answer, and must free the key.
@@ -461,7 +505,9 @@ class Store:
     def fail_waiting(self, message: str) -> None:
         """End every queued job: there is nobody to do them."""
         with self._write() as db:
-            for row in db.execute("SELECT * FROM jobs WHERE state = 'queued'").fetchall():
+            parked = f"priority = {PARKED}"
+            query = f"SELECT * FROM jobs WHERE state = 'queued' AND NOT {parked}"
+            for row in db.execute(query).fetchall():
                 _end(db, row, "failed", message, Failed("RunError", message))
 
     def folder(self, id: str) -> Path:
@@ -473,10 +519,185 @@ class Store:
             )
         return self.workspace / "jobs" / id
 
+    # ---------------------------------------------------------------- sweeps
+
+    def begin_sweep(
+        self,
+        plan: dict[str, Any],
+        runs: Mapping[str, dict[str, Any]],
+        *,
+        visitor: str | None = None,
+        label: str | None = None,
+    ) -> str:
+        """Queue a sweep's runs, each once, all of them or none; the sweep's id.
+
+        runs: key -> spec, in the order that they are wanted. A run of an equal spec that waits,
+        works or is finished is the sweep's too, whoever asked for it. A sweep of an equal plan that
+        the visitor has goes on instead, with what is missing.
+        """
+        text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+        query = (
+            "SELECT id, state FROM sweeps WHERE plan = ? AND visitor IS ? "
+            "ORDER BY created DESC LIMIT 1"
+        )
+        with self._write() as db:
+            row = db.execute(query, (text, visitor)).fetchone()
+            id = str(row["id"]) if row else secrets.token_hex(6)
+            if row is None:
+                db.execute(
+                    "INSERT INTO sweeps (id, plan, created, visitor, label) VALUES (?, ?, ?, ?, ?)",
+                    (id, text, time.time(), visitor, label),
+                )
+            else:
+                db.execute("UPDATE sweeps SET state = 'active' WHERE id = ?", (id,))
+            # A cancelled one asked for anew: what its cancelling stopped is wanted again.
+            again = ("stopped",) if row and row["state"] == "cancelled" else ()
+            self._queue_for(db, id, runs, visitor, again)
+        self._check_file()
+        return id
+
+    def extend_sweep(
+        self,
+        id: str,
+        runs: Mapping[str, dict[str, Any]],
+        *,
+        plan: dict[str, Any] | None = None,
+        again: Collection[str] = (),
+    ) -> None:
+        """Queue what the sweep has no run of, and let it go on.
+
+        plan: what it is from now on; again: states of runs that are replaced by new ones, in every
+        sweep that has them. Raises RunError for an id the store does not have.
+        """
+        visitor = self.sweep(id).visitor
+        with self._write() as db:
+            if plan is not None:
+                text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
+                db.execute("UPDATE sweeps SET plan = ? WHERE id = ?", (text, id))
+            db.execute("UPDATE sweeps SET state = 'active' WHERE id = ?", (id,))
+            self._queue_for(db, id, runs, visitor, again)
+        self._check_file()
+
+    def pause_sweep(self, id: str) -> None:
+        """Let nobody take its waiting runs, but for those that others want; what runs, runs on."""
+        with self._write() as db:
+            db.execute("UPDATE sweeps SET state = 'paused' WHERE id = ?", (id,))
+            # Of running ones too: one that has to be begun anew waits like the others.
+            db.execute(
+                f"UPDATE jobs SET priority = {PARKED} WHERE {_OWN_RUNS} AND NOT {_WANTED}",
+                (id, id, "active", "active"),
+            )
+
+    def cancel_sweep(self, id: str) -> None:
+        """Stop its runs, but for those that a person or another sweep wants, paused or not."""
+        with self._write() as db:
+            db.execute("UPDATE sweeps SET state = 'cancelled' WHERE id = ?", (id,))
+            unwanted = db.execute(
+                f"SELECT * FROM jobs WHERE {_OWN_RUNS} AND NOT {_WANTED}",
+                (id, id, "active", "paused"),
+            ).fetchall()
+            now = time.time()
+            for row in unwanted:
+                db.execute(
+                    "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?",
+                    (now, row["id"]),
+                )
+                if row["state"] == "queued":
+                    _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+            # What only paused sweeps still want waits for them.
+            db.execute(
+                f"UPDATE jobs SET priority = {PARKED} WHERE {_OWN_RUNS} AND NOT {_WANTED}",
+                (id, id, "active", "active"),
+            )
+
+    def want(self, id: str) -> None:
+        """A person wants this run now: it waits among people's, and no sweep's pause holds it."""
+        with self._write() as db:
+            db.execute("UPDATE jobs SET priority = 0 WHERE id = ? AND priority < 0", (id,))
+
+    def sweep(self, id: str) -> Sweep:
+        """Raises RunError for an id the store does not have."""
+        with self._read() as db:
+            row = db.execute("SELECT * FROM sweeps WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            raise RunError(
+                f"There is no sweep {id!r} in this workspace: it was deleted, or belongs to "
+                "another one. Choose one from the list."
+            )
+        return _sweep(row)
+
+    def sweeps(self, limit: int = 200) -> list[Sweep]:
+        """Newest first."""
+        query = "SELECT * FROM sweeps ORDER BY created DESC, rowid DESC LIMIT ?"
+        with self._read() as db:
+            return [_sweep(row) for row in db.execute(query, (limit,))]
+
+    def runs_of_sweep(self, id: str) -> list[Job]:
+        """Its runs, in the order they were submitted."""
+        with self._read() as db:
+            return self._readable(db.execute(_LINKED, (id,)))
+
+    def sweeps_of_run(self, id: str) -> list[str]:
+        """The sweeps that a run is part of."""
+        with self._read() as db:
+            rows = db.execute("SELECT sweep FROM sweep_runs WHERE job = ?", (id,))
+            return [row["sweep"] for row in rows]
+
+    def _queue_for(
+        self,
+        db: sqlite3.Connection,
+        sweep: str,
+        runs: Mapping[str, dict[str, Any]],
+        visitor: str | None,
+        again: Collection[str],
+    ) -> None:
+        """Link the sweep with a run of each spec; queue those that there are none of."""
+        own = {row["spec"]: row for row in db.execute(_LINKED, (sweep,))}
+        answers: dict[str, list[sqlite3.Row]] = {}
+        for row in db.execute(_ANSWERS):
+            # Files are looked for only where it matters: a store may hold thousands of runs.
+            answers.setdefault(row["spec"], []).append(row)
+        now = time.time()
+        for key, spec in runs.items():
+            text = _text(spec)
+            linked = own.get(text)
+            if linked is not None and self._serves(linked, again):
+                continue
+            same = next(filter(self._answers, answers.get(text, ())), None)
+            if same is None:
+                job = secrets.token_hex(6)
+                # A row without its files, or one that was deleted, must free the key.
+                db.execute("UPDATE jobs SET key = NULL WHERE key = ?", (key,))
+                _insert(db, job, "run", text, key, now, SWEEP, None, visitor)
+            else:
+                job = same["id"]
+            if linked is not None:  # the new run takes its place in every sweep
+                db.execute(
+                    "UPDATE OR IGNORE sweep_runs SET job = ? WHERE job = ?", (job, linked["id"])
+                )
+                db.execute("DELETE FROM sweep_runs WHERE job = ?", (linked["id"],))
+            db.execute("INSERT OR IGNORE INTO sweep_runs VALUES (?, ?)", (sweep, job))
+        db.execute(
+            f"UPDATE jobs SET priority = {SWEEP} WHERE priority = {PARKED} "
+            "AND id IN (SELECT job FROM sweep_runs WHERE sweep = ?)",
+            (sweep,),
+        )
+
+    def _serves(self, row: sqlite3.Row, again: Collection[str]) -> bool:
+        """Whether a sweep's run need not be replaced."""
+        if row["state"] == "finished":
+            return self._answers(row)
+        return row["state"] not in again
+
     # ---------------------------------------------------------------- for the worker of a job
 
-    def claim(self, owner: str | None = None, queues: Collection[str] = KINDS) -> Job | None:
-        """Take the next job of these queues. None: nothing waits.
+    def claim(
+        self,
+        owner: str | None = None,
+        queues: Collection[str] = KINDS,
+        sweep: str | None = None,
+    ) -> Job | None:
+        """Take the next job of these queues, or of one sweep alone. None: nothing waits.
 
         Studies before runs, higher priority first, then first come, first served; long studies
         last, the newest first, because that is what somebody looks at.
@@ -488,6 +709,7 @@ class Store:
         query = (
             f"SELECT id, {_QUEUE} AS queue FROM jobs "
             f"WHERE {_CLAIMABLE} AND queue IN ({_marks(queues)}) "
+            "AND (? IS NULL OR id IN (SELECT job FROM sweep_runs WHERE sweep = ?)) "
             f"ORDER BY {_ORDER} LIMIT 1"
         )
         claim = (
@@ -496,7 +718,7 @@ class Store:
         )
         while True:
             with self._write() as db:
-                row = db.execute(query, tuple(queues)).fetchone()
+                row = db.execute(query, (*queues, sweep, sweep)).fetchone()
                 if row is None:
                     return None
                 lease = (owner or process_id.me(), now + self.lease, now, row["id"])
@@ -715,12 +937,17 @@ def _insert(
     submitted: float,
     priority: int,
     batch: str | None,
+    visitor: str | None = None,
 ) -> None:
     db.execute(
-        "INSERT INTO jobs (id, kind, spec, key, submitted, priority, batch) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (id, kind, text, key, submitted, priority, batch),
+        "INSERT INTO jobs (id, kind, spec, key, submitted, priority, batch, visitor) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (id, kind, text, key, submitted, priority, batch, visitor),
     )
+
+
+def _sweep(row: sqlite3.Row) -> Sweep:
+    return Sweep(**{**dict(row), "plan": json.loads(row["plan"])})
 
 
 def _submitted_since(db: sqlite3.Connection, kind: str, since: float) -> list[sqlite3.Row]:

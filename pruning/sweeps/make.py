@@ -1,0 +1,113 @@
+"""Make the sweeps that are shipped with the sample models.
+
+    python -m pruning.sweeps.make [MODEL ...] [--folder FOLDER]
+
+Its runs go into a workspace of its own, so that it can be interrupted and begun again, and runs of
+an older source are never taken for today's: give a fresh folder after a change of the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pruning.errors import PruningError, RunError
+from pruning.events import Started
+from pruning.runs.store import Store
+from pruning.runs.worker import Shutdown
+from pruning.storage import default_workspace
+from pruning.sweeps.here import run_here
+from pruning.sweeps.plan import Plan
+from pruning.sweeps.presets import which_technique
+from pruning.sweeps.shipped import FOLDER, Shipped, write
+from pruning.sweeps.sweeps import Progress, failures, rows, submit
+
+EPOCHS = {
+    "digits-mlp": 5,
+    "digits-cnn": 5,
+    "digits-depthwise": 5,
+    "digits-resnet": 5,
+    "digits-vit": 5,
+    "mnist1d-mlp": 5,
+    "mnist1d-cnn": 5,
+    "mnist-lenet300": 2,
+    "mnist-lenet5": 2,
+    "fashion-resnet20": 2,
+}
+"""Model -> epochs of fine-tuning: few, so that a person can repeat the sweep in minutes, and enough
+that one more changes little at the levels where techniques differ."""
+
+
+def plan_of_model(model: str) -> Plan:
+    """The sweep that is shipped with a model."""
+    return which_technique([model], epochs=EPOCHS[model])
+
+
+def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
+    """Run a model's sweep and write it; None where it was interrupted. Raises RunError."""
+    plan = plan_of_model(model)
+    id = submit(store, plan)
+    began = time.monotonic()
+
+    def tell(progress: Progress) -> None:
+        remaining = progress.seconds_remaining
+        rest = "" if remaining is None else f", about {remaining:.0f} s remaining"
+        print(f"{model}: {progress.done} of {progress.total} done{rest}", flush=True)
+
+    run_here(store, id, shutdown, tell)
+    if shutdown.due():
+        return None
+    if reasons := failures(store, id):
+        raise RunError(f"Runs of {model} failed: {next(iter(reasons))}")
+    file = FOLDER / f"{model}.json"
+    write(
+        file, Shipped(plan, date.today().isoformat(), _machine(store, id), _shipped_rows(store, id))
+    )
+    print(f"{file.name}: {file.stat().st_size / 1000:.0f} kB, {time.monotonic() - began:.0f} s")
+    return file
+
+
+def _shipped_rows(store: Store, id: str) -> list[dict[str, Any]]:
+    """Runs of the maker's workspace mean nothing elsewhere."""
+    return [{**row, "run": None} for row in rows(store, id)]
+
+
+def _machine(store: Store, id: str) -> dict[str, Any]:
+    """Where the runs were made, as the first of them recorded it."""
+    first = store.runs_of_sweep(id)[0]
+    started = store.last(first.id, Started)
+    assert isinstance(started, Started)
+    return started.machine
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pruning.sweeps.make")
+    parser.add_argument("models", nargs="*", default=list(EPOCHS), metavar="MODEL")
+    folder = "the workspace of its runs (default: shipped-sweeps in the workspace)"
+    parser.add_argument("--folder", type=Path, help=folder)
+    args = parser.parse_args(argv)
+    for model in args.models:
+        if model not in EPOCHS:
+            parser.error(f"no epochs are set for {model}: known are {', '.join(EPOCHS)}")
+    shutdown = Shutdown()
+    signal.signal(signal.SIGINT, shutdown.request)
+    signal.signal(signal.SIGTERM, shutdown.request)
+    store = Store((args.folder or default_workspace() / "shipped-sweeps").resolve())
+    for model in args.models:
+        try:
+            if make(model, store, shutdown) is None:
+                print("Interrupted: the same command continues.")
+                return 130
+        except PruningError as error:
+            print(f"{model}: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""A plan on its way through the store: submit, pause, resume, cancel, and how far it has come.
+
+Each (model, recipe, seed) is one run, ever: a run of an equal recipe that waits, works or is
+finished, whoever asked for it, is the point. Runs of sweeps wait behind those of people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pruning import recorded
+from pruning.errors import RunError
+from pruning.events import Finished
+from pruning.runs import own_models
+from pruning.runs.results import has_result, load_run
+from pruning.runs.store import Job, Store
+from pruning.runs.waits import expected_seconds
+from pruning.sweeps.plan import Plan, Point
+from pruning.sweeps.table import row
+
+WORKERS = os.cpu_count() or 1
+"""Runs that work at a time, as the worker pool starts them."""
+
+AGAIN = ("failed", "stopped")
+"""States of runs that "run the failed again" replaces. One that diverged would do so again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep has come: its points by state.
+
+    state: of the sweep, active, paused or cancelled; total: points, each counted once in done,
+    running, waiting, failed, stopped or diverged; seconds_remaining: until the last is done, if the
+    workers do nothing else, None while nothing like it was timed on this machine.
+    """
+
+    id: str
+    plan: Plan
+    state: str
+    label: str | None
+    visitor: str | None
+    created: float
+    total: int
+    done: int
+    running: int
+    waiting: int
+    failed: int
+    stopped: int
+    diverged: int
+    seconds_remaining: float | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing of it waits or works any more."""
+        return not self.running and not self.waiting
+
+    @property
+    def share(self) -> float:
+        """Of its points that have ended, in [0, 1]."""
+        return 1 - (self.running + self.waiting) / self.total
+
+
+def submit(store: Store, plan: Plan, visitor: str | None = None, label: str | None = None) -> str:
+    """Queue a plan's runs; the sweep's id. An equal plan of the same visitor goes on instead.
+
+    Raises RecipeError for a model that this process must not run.
+    """
+    for model in plan.models:
+        own_models.check(model)
+    return store.begin_sweep(plan.to_dict(), _runs(plan.points()), visitor=visitor, label=label)
+
+
+def pause(store: Store, id: str) -> None:
+    """Begin none of its waiting runs, but for those that others want; what works, works on."""
+    store.pause_sweep(id)
+
+
+def resume(store: Store, id: str) -> None:
+    """Go on: also with what was stopped where it was cancelled, and with runs that were deleted."""
+    again = ("stopped",) if store.sweep(id).state == "cancelled" else ()
+    store.extend_sweep(id, _runs(plan_of(store, id).points()), again=again)
+
+
+def cancel(store: Store, id: str) -> None:
+    """Stop what no other sweep and no person wants; what is done stays."""
+    store.cancel_sweep(id)
+
+
+def rerun_failed(store: Store, id: str) -> None:
+    """Run again what failed, or was stopped one by one."""
+    store.extend_sweep(id, _runs(plan_of(store, id).points()), again=AGAIN)
+
+
+def add_seeds(store: Store, id: str, count: int = 1) -> None:
+    """Run everything with so many further seeds. Raises RecipeError where that is too much."""
+    plan = plan_of(store, id).with_seeds(count)
+    store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict())
+
+
+def plan_of(store: Store, id: str) -> Plan:
+    """Raises RunError for an id the store does not have."""
+    return Plan.from_dict(store.sweep(id).plan)
+
+
+def state(store: Store, id: str, workers: int = WORKERS) -> Progress:
+    """How far it has come. workers: runs that work at a time."""
+    sweep = store.sweep(id)
+    plan = Plan.from_dict(sweep.plan)
+    runs = _jobs_of_points(store, id, plan)
+    states = Counter(_state_of(job) for _, job in runs)
+    return Progress(
+        id=id,
+        plan=plan,
+        state=sweep.state,
+        label=sweep.label,
+        visitor=sweep.visitor,
+        created=sweep.created,
+        total=len(runs),
+        done=states["finished"],
+        running=states["running"],
+        waiting=states["queued"],
+        failed=states["failed"],
+        stopped=states["stopped"],
+        diverged=states["diverged"],
+        seconds_remaining=seconds_remaining(store, runs, workers),
+    )
+
+
+def rows(store: Store, id: str) -> list[dict[str, Any]]:
+    """Every point as a row (`table.COLUMNS`); one that has no result yet has no figures."""
+    made = []
+    for point, job in _jobs_of_points(store, id, plan_of(store, id)):
+        finished = result_of(job) if job and job.state == "finished" else None
+        made.append(row(point, finished, run=job.id if job else None, state=_state_of(job)))
+    return made
+
+
+def point_of_row(plan: Plan, row: dict[str, Any]) -> Point | None:
+    """The point that a row is of, with its recipe; None where the plan has none such."""
+    same = (p for p in plan.points() if p.technique == row["technique"])
+    return next((point for point in same if point.recipe.id == row["recipe"]), None)
+
+
+def failures(store: Store, id: str) -> dict[str, int]:
+    """Why runs of it failed, in their own words -> how many."""
+    failed = [job for job in store.runs_of_sweep(id) if job.state in ("failed", "diverged")]
+    return dict(Counter(job.message or "No reason is known." for job in failed))
+
+
+# ---------------------------------------------------------------- points and their runs
+
+
+def _runs(points: Iterable[Point]) -> dict[str, dict[str, Any]]:
+    """Key -> spec. The key is the one that any run of the recipe has that is asked for once."""
+    runs = {}
+    for point in points:
+        recorded.check(point.recipe)
+        runs[f"run:{point.recipe.id}"] = point.recipe.to_dict()
+    return runs
+
+
+def _jobs_of_points(store: Store, id: str, plan: Plan) -> list[tuple[Point, Job | None]]:
+    """Each point with its newest run; None where that was deleted."""
+    jobs = {_key(job.spec): job for job in store.runs_of_sweep(id)}
+    return [(point, jobs.get(key)) for point, key in _keys(plan)]
+
+
+@lru_cache(maxsize=64)
+def _keys(plan: Plan) -> tuple[tuple[Point, str], ...]:
+    return tuple((point, _key(point.recipe.to_dict())) for point in plan.points())
+
+
+def _key(spec: dict[str, Any]) -> str:
+    return json.dumps(spec, sort_keys=True)
+
+
+def _state_of(job: Job | None) -> str:
+    """A run that was deleted is as good as stopped: the sweep goes on without it."""
+    if job is None:
+        return "stopped"
+    # Its files were deleted under it: there is nothing to show, and it can be run again.
+    if job.state == "finished" and not has_result(job.folder):
+        return "stopped"
+    return job.state
+
+
+def result_of(job: Job) -> Finished | None:
+    """What a finished run ended with; None without its files."""
+    try:
+        return _result(job.folder, job.attempt)
+    except RunError:
+        return None
+
+
+# Pages ask for all rows at each tick: only what is new is read. The attempt is part of the key,
+# because a second one writes into the same folder.
+@lru_cache(maxsize=4096)
+def _result(folder: Path, attempt: int) -> Finished:
+    return load_run(folder).finished
+
+
+# ---------------------------------------------------------------- how long it takes
+
+
+def seconds_remaining(
+    store: Store, runs: Iterable[tuple[Point, Job | None]], workers: int = WORKERS
+) -> float | None:
+    """Until the last of these runs is done; None where nothing like one of them was timed here.
+
+    By the same technique's runs of the sweep, else by the model's in proportion to their epochs,
+    else by this machine's other runs of the model.
+    """
+    runs = list(runs)
+    took: dict[tuple[str, str], list[float]] = defaultdict(list)
+    by_epoch: dict[str, list[float]] = defaultdict(list)
+    for point, job in runs:
+        if job and job.state == "finished" and job.started and job.ended:
+            spent = max(0.0, job.ended - job.started)
+            took[point.model, point.technique].append(spent)
+            by_epoch[point.model].append(spent / max(1, point.recipe.training_epochs()))
+    known: dict[tuple[str, str], float | None] = {key: median(all) for key, all in took.items()}
+    work, longest, now = 0.0, 0.0, time.time()
+    for point, job in runs:
+        if job is None or job.state not in ("queued", "running"):
+            continue
+        key = (point.model, point.technique)
+        if key not in known:
+            known[key] = _first_guess(store, point, by_epoch[point.model])
+        seconds = known[key]
+        if seconds is None:
+            return None
+        worked = now - job.started if job.state == "running" and job.started else 0.0
+        # A clock that was set back makes it less than nothing.
+        rest = min(seconds, max(0.0, seconds - worked))
+        work += rest
+        longest = max(longest, rest)
+    return max(longest, work / max(1, workers))
+
+
+def expected(store: Store, plan: Plan, workers: int = WORKERS) -> float | None:
+    """How long a plan takes that was not submitted yet, if none of its runs were there."""
+    seconds: dict[tuple[str, str], float | None] = {}
+    total = 0.0
+    for point in plan.points():
+        key = (point.model, point.technique)
+        if key not in seconds:
+            seconds[key] = _first_guess(store, point, [])
+        each = seconds[key]
+        if each is None:
+            return None
+        total += each
+    return total / max(1, workers)
+
+
+def _first_guess(store: Store, point: Point, by_epoch: list[float]) -> float | None:
+    """Seconds of a run whose technique was not timed in this sweep yet."""
+    if by_epoch:
+        return median(by_epoch) * max(1, point.recipe.training_epochs())
+    # A technique's levels take much the same: one of them is asked for.
+    past = expected_seconds(store, "run", point.recipe.to_dict())
+    return past.seconds if past else None
