@@ -114,7 +114,9 @@ def _wait(store: Store, id: str) -> None:
             break
         if progress.state != "active" and not progress.running:
             line.end()
-            raise RunError(f"This sweep was {progress.state} elsewhere: the same command continues.")
+            raise RunError(
+                f"This sweep was {progress.state} elsewhere: the same command continues."
+            )
         time.sleep(LOOK)
     line.end()
 
