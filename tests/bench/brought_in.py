@@ -97,8 +97,9 @@ the epoch; *taken home*, what the bundle has beside the weights, and how far ONN
 torch; *s*, processor seconds of all that, reading processes left out. What stopped a model stands
 where it stopped.
 
-MNASNet's batch norms average over thousands of batches, so that after one epoch of two they still
-hold the dense network's statistics, and its loss says so: the recipe's `recalibrate` is for that.
+After an epoch of two batches batch norms still hold mostly the dense network's statistics, and the
+loss of some (MNASNet, EfficientNet) says so: the recipe's `recalibrate` is for that, and was not
+asked for.
 
 {conditions}
 
