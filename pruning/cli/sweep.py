@@ -54,8 +54,9 @@ def execute(args: argparse.Namespace) -> None:
     id = sweeps.submit(store, plan, label=args.label)
     sweeps.rerun_failed(store, id)
     again = f"python -m pruning sweep {args.plan}"
-    if not (args.here or args.wait or args.json):
-        print(f"Sweep {id}: {_in_words(sweeps.state(store, id))}.")
+    progress = sweeps.state(store, id)
+    if not (args.here or args.wait or args.json or progress.ended):
+        print(f"Sweep {id}: {_in_words(progress)}.")
         print(f"Workers of the workbench run it while that is open; or wait: `{again} --wait`.")
         return
     try:
