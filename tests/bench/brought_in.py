@@ -98,8 +98,8 @@ torch; *s*, processor seconds of all that, reading processes left out. What stop
 where it stopped.
 
 After an epoch of two batches batch norms still hold mostly the dense network's statistics, and the
-loss of some (MNASNet, EfficientNet, ResNeXt) says so: the recipe's `recalibrate` is for that, and was not
-asked for.
+loss of some (MNASNet, EfficientNet, ResNeXt) says so: the recipe's `recalibrate` is for that, and
+was not asked for.
 
 {conditions}
 
