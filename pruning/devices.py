@@ -99,9 +99,13 @@ def with_data_there(work: Workpiece) -> Workpiece:
     changed: dict[str, Any] = {}
     for name in ("train", "validation", "test"):
         data = getattr(work, name)
-        lies_there = data is None or all(tensor.device == there for tensor in data.tensors)
-        if not lies_there and data.device != there:
-            changed[name] = replace(data, device=there)
+        if data is None:
+            continue
+        # Those that lie there go nowhere, also where they went to another device until now.
+        lies_there = all(tensor.device == there for tensor in data.tensors)
+        goes_to = None if lies_there else there
+        if data.device != goes_to:
+            changed[name] = replace(data, device=goes_to)
     if work.example is not None and parts_of(work.example)[0].device != there:
         changed["example"] = to(work.example, there)
     # A loss with weights of its own is a module, and they have to be where the outputs are.

@@ -100,8 +100,9 @@ def test_a_criterion_prunes_the_same_weights(name: str) -> None:
             masks = choose(recipe, here)
         except (RecipeError, pruning.errors.ModelError):
             continue  # it does not fit this granularity, or this model has nothing it looks at
-        # A training of 400 steps wanders where two devices round differently.
-        least = 0.97 if name == "movement" else 0.999
+        # A training of 400 steps wanders where two devices round differently, and each weight that
+        # OBS removes changes the scores of all others.
+        least = {"movement": 0.97, "obs": 0.995}.get(name, 0.999)
         on_accelerator = choose(recipe, there)
         assert overlap(masks, on_accelerator, masks.keys()) > least, granularity
         return

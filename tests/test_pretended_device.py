@@ -162,6 +162,14 @@ def test_what_lies_there_is_not_copied() -> None:
     assert same.model is work.model and same.train is work.train
 
 
+def test_a_workpiece_comes_back_from_a_device() -> None:
+    with pretended() as device:
+        back = on_device(on_device(toy("mlp"), device), "cpu")
+        assert back.train is not None and back.train.device is None
+        masks = choose(Recipe(criterion="taylor"), back)
+    assert masks.keys() == choose(Recipe(criterion="taylor"), toy("mlp")).keys()
+
+
 def test_weights_that_share_memory_share_it_there_too() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     whole = torch.randn(32)

@@ -23,8 +23,10 @@ Named = dict[str, Tensor]
 ExampleLoss = Callable[[Named, Inputs, Any], Tensor]
 """(weights, one example, what belongs to it) -> a scalar."""
 
-CHUNK = 2**26
-"""Per-example gradients in memory at once, at most: 256 MB."""
+CHUNK, CHUNK_THERE = 2**26, 2**28
+"""Per-example gradients in memory at once, at most: 256 MB; on an accelerator, which needs many at
+once to have something to do, 1 GB.
+"""
 
 
 def gradient(
@@ -212,7 +214,9 @@ def _moments(
     gradients = PerExampleGradients(value)
     share = 1 / data.examples
     # as many examples at once as their gradients have room for
-    room = CHUNK // sum(w.numel() for w in weights.values())
+    on_cpu = all(w.device.type == "cpu" for w in weights.values())
+    chunk = CHUNK if on_cpu else CHUNK_THERE
+    room = chunk // sum(w.numel() for w in weights.values())
     for x, y in Batches(data.x, data.y, max(1, min(data.batch, room))):
         parts, _ = gradients(leaves, x, second(y))
         # (n, *shape) each, with a graph where the model has parameters beside the weights
