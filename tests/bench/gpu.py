@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -374,7 +375,7 @@ def main() -> int:
     attempt(report, "stages", lambda: stages(work, size, report))
     kinds = ("float32", "bfloat16", "float16")
     for kind in kinds:
-        attempt(report, kind, lambda kind=kind: short_training(work, size, kind, report))
+        attempt(report, kind, partial(short_training, work, size, kind, report))
     write()
     if device.type != "cpu":
         here = devices.on_device(work, "cpu")
