@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
 from pruning.sweeps import shipped
+from pruning.sweeps.outcomes import pack, paired, unpack
 from pruning.sweeps.plan import CONTROLS, MOST, Plan, inwards
 from pruning.sweeps.presets import PRESETS
 from pruning.sweeps.table import COLUMNS
@@ -205,6 +207,26 @@ def test_a_shipped_sweep_is_a_whole_plan_with_figures(model: str) -> None:
         assert (row["technique"], row["seed"]) == (point.technique, point.seed)
         # What was pruned is what was asked for, to one unit in a thousand weights.
         assert row["weights_kept"] == pytest.approx(1 - row["sparsity"], abs=0.01)
+        right = unpack(sweep.outcomes[row["recipe"]], row["examples"])
+        assert right.mean() == pytest.approx(row["accuracy"], abs=1e-6)
+    dense = sweep.rows[0]
+    assert dense["technique"] == "dense"
+    for row in sweep.rows:
+        # Beside the dense model the run itself compared its answers one by one.
+        pair = sweep.paired(row, dense)
+        assert pair is not None and (pair.gained, pair.lost) == (row["gained"], row["lost"])
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1))
+def test_outcomes_survive_their_text_and_are_paired(answers: list[tuple[bool, bool]]) -> None:
+    first, second = np.array(answers).T
+    texts = pack(first), pack(second)
+    assert (unpack(texts[0], len(answers)) == first).all()
+    pair = paired(*texts, len(answers))
+    counts = Counter(answers)
+    cases = ((True, True), (True, False), (False, True), (False, False))
+    assert [pair.both, pair.gained, pair.lost, pair.neither] == [counts[case] for case in cases]
 
 
 def test_no_name_from_outside_is_a_path() -> None:

@@ -14,18 +14,26 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pruning.errors import PruningError, RunError
 from pruning.events import Started
+from pruning.runs.resolve import resolve
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
 from pruning.storage import default_workspace
 from pruning.sweeps.here import run_here
+from pruning.sweeps.outcomes import pack
 from pruning.sweeps.plan import Plan
 from pruning.sweeps.presets import which_technique
 from pruning.sweeps.shipped import FOLDER, Shipped, write
 from pruning.sweeps.sweeps import Progress, failures, rows, submit
+
+if TYPE_CHECKING:
+    from pruning.types import Workpiece
 
 EPOCHS = {
     "digits-mlp": 5,
@@ -65,9 +73,9 @@ def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
     if reasons := failures(store, id):
         raise RunError(f"Runs of {model} failed: {next(iter(reasons))}")
     file = FOLDER / f"{model}.json"
-    write(
-        file, Shipped(plan, date.today().isoformat(), _machine(store, id), _shipped_rows(store, id))
-    )
+    today = date.today().isoformat()
+    made = _shipped_rows(store, id)
+    write(file, Shipped(plan, today, _machine(store, id), made, _outcomes(store, id)))
     print(f"{file.name}: {file.stat().st_size / 1000:.0f} kB, {time.monotonic() - began:.0f} s")
     return file
 
@@ -75,6 +83,26 @@ def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
 def _shipped_rows(store: Store, id: str) -> list[dict[str, Any]]:
     """Runs of the maker's workspace mean nothing elsewhere."""
     return [{**row, "run": None} for row in rows(store, id)]
+
+
+def _outcomes(store: Store, id: str) -> dict[str, str]:
+    """Recipe's id -> which test examples its run answered correctly. Raises RunError."""
+    outcomes = {}
+    for row in rows(store, id):
+        correct = _correct(resolve(f"run:{row['run']}", store.workspace, fetch=False))
+        if round(float(correct.mean()), 6) != row["accuracy"]:
+            raise RunError(f"Run {row['run']} answers otherwise than it recorded: make it anew.")
+        outcomes[row["recipe"]] = pack(correct)
+    return outcomes
+
+
+def _correct(work: Workpiece) -> NDArray[np.bool_]:
+    """(examples,) True where a classifier's answer to a test example is right."""
+    from pruning.measurement.quality import hits, logits
+
+    assert work.test is not None
+    correct: NDArray[np.bool_] = hits(logits(work.model, work.test), work.test.y).numpy()
+    return correct
 
 
 def _machine(store: Store, id: str) -> dict[str, Any]:

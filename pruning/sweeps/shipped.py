@@ -11,7 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pruning.metrics import Paired
 from pruning.storage import SAMPLES, whole
+from pruning.sweeps.outcomes import paired
 from pruning.sweeps.plan import Plan
 
 FOLDER = SAMPLES / "sweeps"
@@ -20,13 +22,22 @@ FOLDER = SAMPLES / "sweeps"
 @dataclass(frozen=True)
 class Shipped:
     """A finished sweep. date: "2026-11-26"; machine: as runs record it (versions, threads ...);
-    rows: as `table.row` makes them.
+    rows: as `table.row` makes them; outcomes: recipe's id -> which test examples its run answered
+    correctly (`outcomes.pack`).
     """
 
     plan: Plan
     date: str
     machine: dict[str, Any]
     rows: list[dict[str, Any]]
+    outcomes: dict[str, str]
+
+    def paired(self, first: dict[str, Any], second: dict[str, Any]) -> Paired | None:
+        """The answers of two rows' runs to the same test examples; gained: only the first's are
+        right. None where they are not known.
+        """
+        a, b = (self.outcomes.get(row["recipe"]) for row in (first, second))
+        return paired(a, b, first["examples"]) if a and b else None
 
 
 def names() -> list[str]:
@@ -44,7 +55,7 @@ def find(model: str) -> Shipped | None:
 def _read(file: Path) -> Shipped:
     data = json.loads(file.read_text(encoding="utf-8"))
     plan = Plan.from_dict(data["plan"])
-    return Shipped(plan, data["date"], data["machine"], data["rows"])
+    return Shipped(plan, data["date"], data["machine"], data["rows"], data["outcomes"])
 
 
 def write(file: Path, shipped: Shipped) -> None:
@@ -52,6 +63,7 @@ def write(file: Path, shipped: Shipped) -> None:
     head = {"plan": shipped.plan.to_dict(), "date": shipped.date, "machine": shipped.machine}
     parts = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
     rows = ",\n".join(json.dumps(row, separators=(",", ":")) for row in shipped.rows)
-    text = "{" + ",\n".join(parts) + ',\n"rows": [\n' + rows + "\n]}\n"
+    outcomes = json.dumps(shipped.outcomes, indent=0)
+    text = "{" + ",\n".join(parts) + f',\n"rows": [\n{rows}\n],\n"outcomes": {outcomes}}}\n'
     with whole(file) as draft:
         draft.write_text(text, encoding="utf-8")
