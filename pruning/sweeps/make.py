@@ -98,7 +98,8 @@ def _outcomes(store: Store, id: str) -> dict[str, str]:
 
 def _correct(work: Workpiece) -> NDArray[np.bool_]:
     """(examples,) True where a classifier's answer to a test example is right."""
-    from pruning.measurement.quality import hits, logits
+    from pruning.measurement.quality import logits
+    from pruning.tasks import hits
 
     assert work.test is not None
     correct: NDArray[np.bool_] = hits(logits(work.model, work.test), work.test.y).numpy()
