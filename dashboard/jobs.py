@@ -164,7 +164,8 @@ def start_once(recipe: Recipe) -> str:
     """Queue a run, unless one of an equal recipe waits, works or is finished; its id."""
     same = run_of(recipe)
     if same is not None:
-        store().want(same.id)  # it may wait for a sweep, even a paused one
+        if same.state == "queued":
+            store().want(same.id)  # it may wait for a sweep, even a paused one
         return same.id
     _check(recipe)
     ensure()

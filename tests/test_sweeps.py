@@ -273,6 +273,15 @@ def timed(store: Store, job: Job, seconds: float) -> None:
         db.execute("UPDATE jobs SET started = ended - ? WHERE id = ?", (seconds, job.id))
 
 
+def test_what_trained_nothing_says_nothing_of_training(store: Store) -> None:
+    plan = replace(PLAN, controls=("dense",), fields={"epochs": 40})
+    a = sweeps.submit(store, plan)
+    (dense,) = work(store, 1)
+    timed(store, dense, 5.0)
+    assert dense.spec["epochs"] == 0
+    assert sweeps.state(store, a).seconds_remaining is None
+
+
 def test_the_time_remaining_is_that_of_measured_runs(store: Store) -> None:
     a = sweeps.submit(store, PLAN)
     assert sweeps.state(store, a).seconds_remaining is None, "nothing was ever timed"

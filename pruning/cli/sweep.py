@@ -107,19 +107,20 @@ def _complain(store: Store, id: str) -> None:
 
 def _wait(store: Store, id: str) -> None:
     line = _Line()
-    while True:
-        pool.ensure(store.workspace)
-        progress = sweeps.state(store, id)
-        line.show(progress)
-        if progress.ended:
-            break
-        if progress.state != "active" and not progress.running:
-            line.end()
-            raise RunError(
-                f"This sweep was {progress.state} elsewhere: the same command continues."
-            )
-        time.sleep(LOOK)
-    line.end()
+    try:
+        while True:
+            pool.ensure(store.workspace)
+            progress = sweeps.state(store, id)
+            line.show(progress)
+            if progress.ended:
+                return
+            if progress.state != "active" and not progress.running:
+                raise RunError(
+                    f"This sweep was {progress.state} elsewhere: the same command continues."
+                )
+            time.sleep(LOOK)
+    finally:
+        line.end()
 
 
 def _run_here(store: Store, id: str) -> None:

@@ -226,7 +226,9 @@ def seconds_remaining(
         if job and job.state == "finished" and job.started and job.ended:
             spent = max(0.0, job.ended - job.started)
             took[point.model, point.technique].append(spent)
-            by_epoch[point.model].append(spent / max(1, point.recipe.training_epochs()))
+            # What trains nothing says nothing of an epoch.
+            if epochs := point.recipe.training_epochs():
+                by_epoch[point.model].append(spent / epochs)
     known: dict[tuple[str, str], float | None] = {key: median(all) for key, all in took.items()}
     work, longest, now = 0.0, 0.0, time.time()
     for point, job in runs:
@@ -263,8 +265,9 @@ def expected(store: Store, plan: Plan, workers: int = WORKERS) -> float | None:
 
 def _first_guess(store: Store, point: Point, by_epoch: list[float]) -> float | None:
     """Seconds of a run whose technique was not timed in this sweep yet."""
-    if by_epoch:
-        return median(by_epoch) * max(1, point.recipe.training_epochs())
+    epochs = point.recipe.training_epochs()
+    if by_epoch and epochs:
+        return median(by_epoch) * epochs
     # A technique's levels take much the same: one of them is asked for.
     past = expected_seconds(store, "run", point.recipe.to_dict())
     return past.seconds if past else None
