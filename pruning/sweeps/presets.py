@@ -29,14 +29,13 @@ def which_technique(models: Sequence[str], epochs: int = 3) -> Plan:
 def how_far(models: Sequence[str], epochs: int = 5) -> Plan:
     """One good technique to the end: where does accuracy fall?"""
     levels = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
-    fields = {"epochs": epochs, "steps": 3}
+    technique = {"name": "lamp, in three steps", "scope": "lamp", "schedule": "cubic", "steps": 3}
     return Plan(
         models=tuple(models),
-        scopes=("lamp",),
-        schedules=("cubic",),
+        techniques=(technique,),
         sparsities=levels,
         seeds=SEEDS,
-        fields=fields,
+        fields={"epochs": epochs},
     )
 
 
