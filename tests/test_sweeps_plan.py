@@ -127,6 +127,7 @@ def test_numbers_and_orders_that_mean_the_same_are_the_same_plan() -> None:
         "seeds": [0, 1, 1],
         "controls": ["random", "dense", "dense_longer"],
         "lr": Recipe().lr,
+        "exclude": [],
         "scope": "global",
     }
     assert Plan.from_dict(same).id == plan.id
@@ -161,6 +162,12 @@ REFUSED: list[tuple[Any, type[RecipeError], str]] = [
     (EXAMPLE | {"models": [["x"]]}, RecipeError, "text"),
     (EXAMPLE | {"version": 99}, NewerVersion, "99"),
     (EXAMPLE | {"techniques": [{"epochs": 1}]}, OutOfRange, "name"),
+    (EXAMPLE | {"techniques": [{"name": "\ud800"}]}, OutOfRange, "name"),
+    (EXAMPLE | {"techniques": ["magnitude"]}, RecipeError, "object"),
+    (EXAMPLE | {"sparsities": [[0.5]]}, OutOfRange, "sparsity"),
+    (EXAMPLE | {"sparsities": [float("nan")]}, OutOfRange, "nan"),
+    (EXAMPLE | {"exclude": "conv1"}, RecipeError, "list of names"),
+    (EXAMPLE | {"epochs": "many"}, OutOfRange, "many"),
     (EXAMPLE | {"techniques": [{"name": "a", "criterion": "taylor"}]}, RecipeError, "crossed"),
     (EXAMPLE | {"techniques": [{"name": "dense"}]}, RecipeError, "another name"),
     (EXAMPLE | {"techniques": [{"name": "a"}, {"name": "a"}]}, RecipeError, "name each once"),

@@ -123,7 +123,7 @@ class Plan:
                 "of a recipe."
             )
         name = technique.get("name")
-        if not isinstance(name, str) or not name.strip() or len(name) > LONGEST_TECHNIQUE:
+        if not isinstance(name, str) or not _can_be_shown(name):
             allowed = f"a text of 1 to {LONGEST_TECHNIQUE} characters"
             raise OutOfRange("The name of a technique", name, allowed)
         if name in (DENSE, DENSE_LONGER):
@@ -348,8 +348,13 @@ def _own(plan: Plan, techniques: Sequence[Technique]) -> list[dict[str, Any]]:
 @cache
 def _defaults() -> dict[str, Any]:
     """Field of a recipe -> its default."""
-    recipe = Recipe()
-    return {each.name: getattr(recipe, each.name) for each in dataclasses.fields(Recipe)}
+    values = {each.name: getattr(Recipe(), each.name) for each in dataclasses.fields(Recipe)}
+    # As JSON has them.
+    return {n: list(value) if isinstance(value, tuple) else value for n, value in values.items()}
+
+
+def _can_be_shown(name: str) -> bool:
+    return bool(name.strip()) and len(name) <= LONGEST_TECHNIQUE and name.isprintable()
 
 
 def _listed(name: str, values: Any, least: int = 1) -> tuple[Any, ...]:

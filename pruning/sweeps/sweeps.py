@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,13 +20,12 @@ from typing import Any
 
 from pruning import recorded
 from pruning.errors import RunError
-from pruning.events import Finished
 from pruning.runs import own_models
 from pruning.runs.results import has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.runs.waits import expected_seconds
 from pruning.sweeps.plan import Plan, Point
-from pruning.sweeps.table import row
+from pruning.sweeps.table import figures, row
 
 WORKERS = os.cpu_count() or 1
 """Runs that work at a time, as the worker pool starts them."""
@@ -139,8 +139,8 @@ def rows(store: Store, id: str) -> list[dict[str, Any]]:
     """Every point as a row (`table.COLUMNS`); one that has no result yet has no figures."""
     made = []
     for point, job in _jobs_of_points(store, id, plan_of(store, id)):
-        finished = result_of(job) if job and job.state == "finished" else None
-        made.append(row(point, finished, run=job.id if job else None, state=_state_of(job)))
+        empty = row(point, run=job.id if job else None, state=_state_of(job))
+        made.append(empty | _figures_of(job))
     return made
 
 
@@ -193,19 +193,20 @@ def _state_of(job: Job | None) -> str:
     return job.state
 
 
-def result_of(job: Job) -> Finished | None:
-    """What a finished run ended with; None without its files."""
-    try:
-        return _result(job.folder, job.attempt)
-    except RunError:
-        return None
+def _figures_of(job: Job | None) -> dict[str, Any]:
+    """Nothing for what has no result, or lost its files in this moment."""
+    if job is None or job.state != "finished":
+        return {}
+    with suppress(RunError):
+        return _figures(job.folder, job.attempt)
+    return {}
 
 
-# Pages ask for all rows at each tick: only what is new is read. The attempt is part of the key,
-# because a second one writes into the same folder.
-@lru_cache(maxsize=4096)
-def _result(folder: Path, attempt: int) -> Finished:
-    return load_run(folder).finished
+# Pages ask for all rows at each tick: only what is new is read. Kept are figures alone, since a
+# result holds every layer. The attempt is part of the key: a second one writes to the same folder.
+@lru_cache(maxsize=8192)
+def _figures(folder: Path, attempt: int) -> dict[str, Any]:
+    return figures(load_run(folder).finished)
 
 
 # ---------------------------------------------------------------- how long it takes

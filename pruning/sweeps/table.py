@@ -79,7 +79,7 @@ def row(
         "run": run,
         "state": WORDS.get(state, state),
     }
-    return values if finished is None else values | _figures(finished)
+    return values if finished is None else values | figures(finished)
 
 
 def point_of(recipe: Recipe) -> Point:
@@ -87,7 +87,8 @@ def point_of(recipe: Recipe) -> Point:
     return Point(recipe.model, recipe.criterion, recipe.sparsity, recipe.seed, recipe)
 
 
-def _figures(finished: Finished) -> dict[str, Any]:
+def figures(finished: Finished) -> dict[str, Any]:
+    """What a run measured: the columns from `metric` on."""
     final, dense, small = finished.final, finished.dense, finished.deliverable
     quality = final.quality
     spread = quality.spread if quality else None
