@@ -117,8 +117,11 @@ def test_runs_come_in_the_plans_order_and_after_peoples(store: Store) -> None:
 def test_a_finished_run_without_its_files_is_done_again(store: Store) -> None:
     a = sweeps.submit(store, PLAN)
     lost = work(store)[0]
+    assert all(row["accuracy"] for row in sweeps.rows(store, a))
     (lost.folder / "result.json").unlink()
     assert counts(store, a) == {"done": 3, "stopped": 1}
+    (without,) = (row for row in sweeps.rows(store, a) if row["state"] == "cancelled")
+    assert without["accuracy"] is None
     sweeps.resume(store, a)
     assert counts(store, a) == {"done": 3, "waiting": 1}
     store.delete(store.runs_of_sweep(a)[-1].id)

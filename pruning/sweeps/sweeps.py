@@ -195,7 +195,7 @@ def _state_of(job: Job | None) -> str:
 
 def _figures_of(job: Job | None) -> dict[str, Any]:
     """Nothing for what has no result, or lost its files in this moment."""
-    if job is None or job.state != "finished":
+    if job is None or _state_of(job) != "finished":
         return {}
     with suppress(RunError):
         return _figures(job.folder, job.attempt)
