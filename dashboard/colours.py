@@ -7,6 +7,7 @@ contrast of 3:1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -40,6 +41,7 @@ FIXED = {
     "bn_scale": ("yellow", "dash", "triangle-down"),
     "activation": ("blue", "dashdot", "pentagon"),
     "reconstruction": ("orange", "dashdot", "star"),
+    "lamp": ("green", "dashdot", "triangle-down"),
 }
 """Seven hues and more techniques: a hue comes again with another dash and another marker."""
 
@@ -114,6 +116,11 @@ DARK = Palette(
 
 ACCURACY = "Cividis"
 """The scale of accuracies, by its name in plotly."""
+ACCURACY_LINES = (
+    [[0.0, "#00224E"], [0.5, "#575C6D"], [1.0, "#A59C74"]],
+    [[0.0, "#575C6D"], [0.5, "#A59C74"], [1.0, "#FEE838"]],
+)
+"""Cividis for thin lines, without the end that is lost on light ground, or on dark."""
 WEIGHTS = ("#F7F9FB", "#0B4F7D"), ("#1A222A", "#8CCBF7")
 """Pale to strong, for how large a weight is: on light and on dark ground."""
 DIFFERENCE = (
@@ -148,6 +155,35 @@ def technique(id: str, dark: bool = False) -> Style:
         markers = [marker for marker in MARKERS if marker not in used]
         marker = markers[n // 31 % len(markers)]  # other digits: independent of the hue
     return Style(HUES[hue][dark], dash, marker)
+
+
+def techniques(names: Iterable[str], dark: bool = False) -> dict[str, Style]:
+    """Name -> how it is drawn in one picture: as `technique` draws it, and no two alike.
+
+    Those with a line of their own in FIXED keep it in every picture; of the others, one whose hue
+    and dash another of the picture has takes the next that are free.
+    """
+    names = list(dict.fromkeys(names))
+    styles = {name: technique(name, dark) for name in names if _is_fixed(name)}
+    hues = [hue[dark] for hue in HUES.values()]
+    pairs = [(hue, dash) for dash in DASHES for hue in hues]
+    for name in names:
+        if name in styles:
+            continue
+        own = technique(name, dark)
+        used = {(style.colour, style.dash) for style in styles.values()}
+        if (own.colour, own.dash) in used:
+            start = pairs.index((own.colour, own.dash))
+            turned = pairs[start:] + pairs[:start]
+            # More techniques than pairs: the markers still differ.
+            colour, dash = next((pair for pair in turned if pair not in used), turned[0])
+            own = Style(colour, dash, own.marker)
+        styles[name] = own
+    return {name: styles[name] for name in names}
+
+
+def _is_fixed(name: str) -> bool:
+    return name in FIXED or name in ("random", "dense")
 
 
 def kind(name: str, dark: bool = False) -> str:
