@@ -11,6 +11,7 @@ PAGES = (
     ("sensitivity", "Sensitivity"),
     ("prune", "Prune"),
     ("run", "Result"),
+    ("sweeps", "Sweeps"),
     ("compare", "Compare"),
     ("lottery", "Lottery"),
     ("structure", "Structure"),

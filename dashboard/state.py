@@ -12,9 +12,9 @@ import json
 import re
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
@@ -22,6 +22,8 @@ import streamlit as st
 from pruning.errors import PruningError, RecipeError
 from pruning.formats.uploads import Spooled
 from pruning.recipe import VERSION, Recipe
+from pruning.sweeps import presets
+from pruning.sweeps.plan import Plan
 
 session = st.session_state  # a proxy: it finds the tab that the running script belongs to
 
@@ -49,6 +51,9 @@ LATE = 2.0  # seconds in which a browser hears of an address that was written
 LONGEST_LINK = 8_000  # characters of ?r=
 LARGEST_RECIPE = 200_000  # bytes of JSON in it: a decompression bomb stops here
 ID = re.compile(r"[\w.:\-/]{1,200}")
+
+
+Made = TypeVar("Made")
 
 
 # ---------------------------------------------------------------- the recipe
@@ -309,6 +314,52 @@ def open_lottery_set(id: str | None) -> None:
     begin()
     session["lottery_set"] = id
     _write("set", id)
+
+
+def plan() -> Plan:
+    """The plan of the Sweeps page: the first preset's for the current model, until it is edited."""
+    begin()
+    return session["plan"] or presets.which_technique([recipe().model])
+
+
+def has_own_plan() -> bool:
+    begin()
+    return session["plan"] is not None
+
+
+def set_plan(wanted: Plan) -> None:
+    begin()
+    session["plan"] = wanted
+    _write("plan", encode_plan(wanted))
+
+
+def sweep() -> str | None:
+    """The sweep that the Sweeps page shows: its id, or `shipped:` and a sample model's name."""
+    begin()
+    return session["sweep"]
+
+
+def open_sweep(id: str | None) -> None:
+    begin()
+    if id != session["sweep"]:
+        session["point"] = None
+    session["sweep"] = id
+    _write("sweep", id)
+
+
+def point() -> tuple[str, float] | None:
+    """The picked point of a sweep's picture: technique and level; of a run alone, `run:` and id."""
+    begin()
+    return session["point"]
+
+
+def pick_point(technique: str, level: float) -> None:
+    begin()
+    session["point"] = (technique, level)
+
+
+def close_point() -> None:
+    session["point"] = None
 
 
 @dataclass(frozen=True)
@@ -580,6 +631,7 @@ def begin() -> None:
         session.update(written={}, written_before={})
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
+        session.update(plan=None, sweep=None, point=None)
 
 
 def take_address() -> None:
@@ -679,6 +731,18 @@ def _read_lottery_set(text: str) -> None:
     open_lottery_set(_id_of("set of runs", text))
 
 
+def _read_plan(text: str) -> None:
+    session["written"]["plan"] = text
+    try:
+        session["plan"] = decode_plan(text)
+    except PruningError as error:
+        warn(f"The address holds a plan that cannot be followed: {error} The plan stays as it was.")
+
+
+def _read_sweep(text: str) -> None:
+    open_sweep(_id_of("sweep", text))
+
+
 def _read_layer(text: str) -> None:
     session["written"]["layer"] = text
     session["layer"] = text[:200]
@@ -714,6 +778,8 @@ READERS = {
     "c": _read_picked,
     "t": _read_lottery_recipe,
     "set": _read_lottery_set,
+    "plan": _read_plan,
+    "sweep": _read_sweep,
 }
 """Keys of the address, in the order they are read: the layer after the recipe, which clears it."""
 
@@ -728,13 +794,31 @@ def _quoted(text: str) -> str:
 
 def encode(wanted: Recipe) -> str:
     """A recipe as the text of a link: what differs from the defaults, as compressed base64."""
-    values = {"version": VERSION, **wanted.short()}
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+    return _packed({"version": VERSION, **wanted.short()})
 
 
 def decode(text: str) -> Recipe:
     """The recipe of a link. Raises RecipeError for any text that is none."""
+    # Links of version 1 did not carry it.
+    return _unpacked(text, lambda data: Recipe.from_dict({"version": 1, **data}))
+
+
+def encode_plan(wanted: Plan) -> str:
+    return _packed(wanted.to_dict())
+
+
+def decode_plan(text: str) -> Plan:
+    """The plan of a link. Raises RecipeError for any text that is none."""
+    return _unpacked(text, Plan.from_dict)
+
+
+def _packed(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+
+
+def _unpacked(text: str, made: Callable[[Any], Made]) -> Made:
+    """What a link carries, made of its JSON. Raises RecipeError for any text that carries none."""
     if len(text) > LONGEST_LINK:
         raise RecipeError(
             f"it has {len(text):,} characters, and a link has at most {LONGEST_LINK:,}; "
@@ -745,8 +829,7 @@ def decode(text: str) -> Recipe:
         compressed = base64.b64decode(padded, altchars=b"-_", validate=True)
         # A decompressobj stops at a limit, which zlib.decompress does not.
         data = zlib.decompressobj().decompress(compressed, LARGEST_RECIPE)
-        # Links of version 1 did not carry it.
-        return Recipe.from_dict({"version": 1, **json.loads(data)})
+        return made(json.loads(data))
     except RecipeError:
         raise
     except (binascii.Error, zlib.error, ValueError, TypeError, RecursionError):

@@ -537,16 +537,25 @@ def chart(
     table: pd.DataFrame | None = None,
     name: str,
     small: bool = False,
+    on_point: Callable[[list[Any]], None] | None = None,
 ) -> None:
     """A chart with its takeaway for a screen reader, and a file name for its picture.
 
     table: the chart's numbers, offered below it; None where the page shows them elsewhere.
     small: it is made of many small ones, which a narrow page scrolls sideways.
+    on_point: called with the custom data of a point that somebody clicks.
     """
     figure = base.harmless(headed(figure))
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     with st.container(key=f"small-{name}") if small else nullcontext():
-        st.plotly_chart(figure, key=f"chart-{name}", config={**CHART, **picture}, alt=alt)
+        st.plotly_chart(
+            figure,
+            key=f"chart-{name}",
+            config={**CHART, **picture},
+            alt=alt,
+            on_select=partial(_clicked, f"chart-{name}", on_point) if on_point else "ignore",
+            selection_mode="points",
+        )
     if table is not None:
         alt = f"The numbers of the chart: {alt}"
 
@@ -554,6 +563,15 @@ def chart(
             st.dataframe(table, hide_index=True, alt=alt, key=f"table-{name}")
 
         popover("Table", draw, key=f"open-table-{name}", icon=":material/table:")
+
+
+def _clicked(key: str, take: Callable[[list[Any]], None]) -> None:
+    """Only points that carry something: a figure that is drawn anew reports an empty selection."""
+    selection = (state.widget_value(key) or {}).get("selection", {})
+    for point in selection.get("points", ()):
+        if point.get("customdata"):
+            take(list(point["customdata"]))
+            return
 
 
 def table(frame: pd.DataFrame) -> None:

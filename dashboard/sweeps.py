@@ -1,0 +1,143 @@
+"""Sweeps of the workspace and of the samples, as pages use them. Imports no torch."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import streamlit as st
+
+from dashboard import jobs, state, tables
+from pruning.errors import PruningError, RunError
+from pruning.runs.store import Sweep
+from pruning.storage import default_workspace
+from pruning.sweeps import shipped, sweeps, table
+from pruning.sweeps.plan import Plan
+from pruning.sweeps.shipped import Shipped
+from pruning.sweeps.sweeps import Progress
+
+SHIPPED = "shipped:"
+"""Begins the id of a sweep that comes with a sample model."""
+
+TWENTIETH = 20
+"""Of a sweep that works: its picture is drawn anew after each. With every run that ends, a figure
+would be replaced under the pointer of whoever reads it."""
+
+OWN_RUNS = 40
+"""Newest runs of the workspace that a sample's picture shows beside its sweep."""
+
+
+def listed() -> list[Sweep]:
+    """Of this workspace, newest first."""
+    return jobs.store().sweeps()
+
+
+def submit(plan: Plan) -> str | None:
+    """Queue a plan's runs; the sweep's id. Why it could not be is a warning."""
+    try:
+        jobs.ensure()
+        return sweeps.submit(jobs.store(), plan)
+    except PruningError as error:
+        state.warn(str(error))
+        return None
+
+
+def expected(plan: Plan) -> float | None:
+    """Seconds that a plan takes at most; None where nothing like it was timed on this machine."""
+    return sweeps.expected(jobs.store(), plan)
+
+
+def expected_elsewhere(plan: Plan) -> float | None:
+    """The same by the runs of shipped sweeps, in proportion to the epochs; None for other models.
+
+    They were timed on another machine, which is better to know than nothing.
+    """
+    seconds = 0.0
+    for model in plan.models:
+        sweep = shipped.find(model)
+        if sweep is None:
+            return None
+        took = [row["seconds"] for row in sweep.rows if row["seconds"] is not None]
+        epochs = max(1, max(point.recipe.training_epochs() for point in sweep.plan.points()))
+        for point in plan.points():
+            if point.model == model:
+                seconds += median(took) * max(1, point.recipe.training_epochs()) / epochs
+    return seconds / jobs.SLOTS
+
+
+def progress(id: str) -> Progress:
+    """Raises RunError for an id the store does not have."""
+    return sweeps.state(jobs.store(), id)
+
+
+def failures(id: str) -> dict[str, int]:
+    """Why runs failed -> how many."""
+    return sweeps.failures(jobs.store(), id)
+
+
+def pause(id: str) -> None:
+    _try(sweeps.pause, id)
+
+
+def resume(id: str) -> None:
+    _try(sweeps.resume, id)
+
+
+def cancel(id: str) -> None:
+    _try(sweeps.cancel, id)
+
+
+def rerun_failed(id: str) -> None:
+    _try(sweeps.rerun_failed, id)
+
+
+def add_seeds(id: str, count: int) -> None:
+    _try(sweeps.add_seeds, id, count)
+
+
+def _try(change: Any, *args: Any) -> None:
+    """From a button: why it could not be is a warning."""
+    try:
+        jobs.ensure()
+        change(jobs.store(), *args)
+    except PruningError as error:
+        state.warn(str(error))
+
+
+def rows(now: Progress) -> list[dict[str, Any]]:
+    """Its points; of one that works, as they were at the last twentieth. Not to be changed."""
+    mark = f"{now.done}.{now.failed}.{now.stopped}.{now.diverged}"
+    if not now.ended:
+        mark = f"live.{now.done // max(1, now.total // TWENTIETH)}"
+    place = str(default_workspace())
+    known: list[dict[str, Any]] = _rows(place, now.id, f"{now.plan.id}.{mark}")
+    return known
+
+
+# Kept for all tabs: each row is a file that was read.
+@st.cache_resource(max_entries=32)
+def _rows(place: str, id: str, mark: str) -> list[dict[str, Any]]:
+    return sweeps.rows(jobs.store(), id)
+
+
+def shipped_of(id: str) -> Shipped:
+    """Raises RunError for a model that no sweep comes with."""
+    model = id.removeprefix(SHIPPED)
+    sweep = shipped.find(model)
+    if sweep is None:
+        raise RunError(
+            f"No sweep comes with {model!r}: choose one from the list, or run your own plan."
+        )
+    return sweep
+
+
+def own_rows(model: str) -> list[dict[str, Any]]:
+    """The workspace's newest finished runs of a model as rows, to stand beside a shipped sweep."""
+    made = []
+    for job in jobs.finished(OWN_RUNS):
+        if job.spec.get("model") != model or tables.is_example(job):
+            continue
+        recipe, end = jobs.recipe_of(job), jobs.result(job)
+        if end is not None and recipe.prunes:
+            made.append(table.row(table.point_of(recipe), end, run=job.id))
+    return made
