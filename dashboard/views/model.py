@@ -1,18 +1,51 @@
-"""Model: what the current model is made of, how it answers, and which models there are."""
+"""Model: how far the current model can be pruned, what it is made of, and which others exist."""
 
 from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import jobs, models, state, tables, words
+from dashboard import jobs, models, parts, state, sweeps, tables, words
 from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.components.top import to_top_when_changed
-from dashboard.views import _frame, _model_picker
+from dashboard.views import _frame, _model_picker, _sweep_picture
 from pruning.runs.results import Study
+from pruning.sweeps import presets, shipped
+from pruning.sweeps.plan import Plan
 
 TABLE_HEADER, TABLE_ROW = 37, 35  # pixels
 MOST_ROWS = 10  # of the table of layers; more are scrolled
+
+
+def sweep(model: str) -> None:
+    """The picture of the chosen sample, finished; for another model the button that draws it."""
+    sweep = shipped.find(model)
+    if sweep is None:
+        title = words.plain(models.title(model))
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"How far can **{title}** be pruned, and by which technique?")
+            _run_it(presets.which_technique([model]), "Run the sweep")
+        return
+    _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=sweeps.own_rows(model))
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        _run_it(sweep.plan, "Run it yourself")
+        st.page_link(
+            _frame.page_path("sweeps"),
+            label="Ranks, budgets, every run",
+            icon=":material/query_stats:",
+            query_params={"sweep": f"{sweeps.SHIPPED}{model}"},
+        )
+        note = _sweep_picture.provenance(sweep.plan, sweep.date, sweep.machine)
+        st.caption(words.plain(note), width="stretch")
+
+
+def _run_it(plan: Plan, label: str) -> None:
+    st.page_link(
+        _frame.page_path("sweeps"),
+        label=label,
+        icon=":material/play_arrow:",
+        query_params={"plan": state.encode_plan(plan)},
+    )
 
 
 def example() -> None:
@@ -107,8 +140,10 @@ def answers(study: Study) -> None:
             st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
 
 
-_frame.question("What is the current model made of, and how well does it answer?")
+_frame.question("How much of the current model can be pruned, and what is it made of?")
 to_top_when_changed(state.recipe().model, key="top")
+with _frame.guarded():
+    parts.part("model-sweep", sweep, state.recipe().model)
 with _frame.guarded():
     example()
 with _frame.guarded():

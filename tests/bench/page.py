@@ -42,7 +42,7 @@ PAGES = {
     "Lottery": "",
     "Structure": "",
     "Criteria": "Criterion check",
-    "Model": "What is the current model made of",
+    "Model": "How much of the current model can be pruned",
 }
 """Page -> how its question begins; "" where any question will do."""
 

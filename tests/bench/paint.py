@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 TIMES = 10
 LIMIT = 2000.0  # ms
-HEADING = "What is the current model made of"
+HEADING = "How much of the current model can be pruned"
 
 
 def open_tab(browser: Browser, url: str) -> tuple[float, float]:

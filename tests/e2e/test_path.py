@@ -42,7 +42,8 @@ def test_from_a_cold_start_to_two_compared_runs(
     app: Served, tab: Page, scheme: str, checkpoint: Path, whole_module: Path
 ) -> None:
     steps.open_at(tab, app.url)
-    expect(tab.get_by_role("heading", name="What is the current model made of")).to_be_visible()
+    question = "How much of the current model can be pruned"
+    expect(tab.get_by_role("heading", name=question)).to_be_visible()
     picture(tab, f"model-{scheme}")
     steps.choose_model(tab, "digits-mlp")
     upload_own_weights(tab, checkpoint, whole_module, scheme)
