@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ from pruning.prepare import prepared, try_out
 from pruning.recipe import Recipe
 from pruning.selection import Selection, listed, rank_with_path, remove, select, tie_warning
 from pruning.sensitivity_map.forecast import achieved, forecast
+from pruning.training.checkpoint import Checkpoint, Measurements, Reached, Save, Training
 from pruning.training.compact import CompactResult, final_compact, finetune_compact, notices
 from pruning.training.controls import control, reinitialised
 from pruning.training.distill import teacher_logits
@@ -71,36 +73,17 @@ WHAT = {"weights": "weights", "units": "units", "macs": "MACs", "bytes": "bytes"
 """Budget -> what it counts, in words."""
 
 
-@dataclass(frozen=True)
-class _Reached:
-    """The last whole epoch of a run, or its last step where none is trained: what a Stop keeps.
-
-    weights: parameters and buffers of that moment; masks, sparsity: likewise; step, epoch: as in
-    events; done: such epochs or steps in all; pruned, recalibrated, reconstructed: measured by
-    then; validation: accuracy and loss of that epoch, None where none is trained or there is no
-    such data.
-    """
-
-    weights: State
-    masks: Masks
-    sparsity: float
-    step: int
-    epoch: int
-    done: int
-    pruned: Measurement | None
-    recalibrated: Measurement | None
-    validation: Quality | None
-    reconstructed: Measurement | None
-
-
 @dataclass
 class _State:
     """A run on its way. original: the dense model, left as it is; work: the copy that is pruned;
     masks: what is kept by now.
 
+    resume: where an earlier attempt at this run got to; save: told where this one gets to; began:
+    perf_counter's seconds, as if all was one attempt.
     units, covered: known once the dense model is measured; dense: it, before anything was pruned;
-    pruned, recalibrated, reconstructed: measured on the way; reached: None before the first whole
-    epoch; outputs: of the last ticket for all test examples, (n, classes).
+    measured: on the way; reached: None before the first whole epoch; outputs: of the last ticket
+    for all test examples, (n, classes).
+    Of a lottery: before: masks of the round before; rewound: the state to rewind to.
     """
 
     recipe: Recipe
@@ -110,25 +93,36 @@ class _State:
     teacher: Tensor | None
     stop: Stop | None
     cache: Path | None
+    save: Save | None
+    resume: Checkpoint | None
+    began: float
     units: Units = field(init=False)
     covered: set[str] = field(init=False)
     dense: Snapshot | None = None
-    pruned: Measurement | None = None
-    recalibrated: Measurement | None = None
-    reconstructed: Measurement | None = None
-    reached: _Reached | None = None
+    measured: Measurements = field(default_factory=Measurements)
+    reached: Reached | None = None
     outputs: Tensor | None = None
     ties_noticed: bool = False
+    before: Masks = field(default_factory=dict)
+    rewound: State = field(default_factory=dict)
 
     @property
     def compact(self) -> bool:
         """Whether what is pruned can be left out of the model."""
         return self.recipe.dependency_groups and self.units.why_by_layer is None
 
-    @property
-    def training(self) -> dict[str, Any]:
-        """What every training under these masks is given."""
-        return {"covered": self.covered, "stop": self.stop, "teacher": self.teacher}
+    def training(self, step: int, networks: int = 0) -> dict[str, Any]:
+        """What every training under these masks is given.
+
+        networks: that were trained in this step before, of a lottery.
+        """
+        at, self.resume = self.resume, None  # of the first training alone
+        return {
+            "stop": self.stop,
+            "teacher": self.teacher,
+            "save": partial(_save, self, step, networks) if self.save else None,
+            "resume": at.training if at else None,
+        }
 
 
 def run(
@@ -139,6 +133,8 @@ def run(
     keep: Keep | None = None,
     keep_compact: KeepCompact | None = None,
     cache: Path | None = None,
+    save: Save | None = None,
+    resume: Checkpoint | None = None,
 ) -> Iterator[Event]:
     """Prune and fine-tune a copy of `work.model`, step by step; an event for each thing that
     happens, the last one Finished.
@@ -150,22 +146,27 @@ def run(
         were pruned.
     cache: a folder for what later runs need again: measured allocation paths (scope
         by_sensitivity), and the dense model's outputs.
+    save: given a checkpoint after each whole epoch and each step's pruning, once its events were
+        taken.
+    resume: a checkpoint of an earlier attempt at the same run: events are those that come after it.
     Computed where the model lies (`pruning.on_device` moves it). The caller's model stays
     bit-identical; the same recipe, machine, device and thread count give the same numbers (times
     aside).
 
     Raises RecipeError, ModelError, DataError or RunError, each with the way out.
     """
-    start = time.perf_counter()
+    start = time.perf_counter() - (resume.seconds if resume else 0.0)
     # Counted before anything is loaded or trained: a rewind step past the end is refused here.
     there = device_of(unwrapped(work.model))
-    yield Started(recipe.to_dict(), machine(there), epochs_of_run(recipe, work))
+    if resume is None:
+        yield Started(recipe.to_dict(), machine(there), epochs_of_run(recipe, work))
     # Before all else: what wraps or computes the weights comes off, so that dense and pruned are of
     # a kind, and one pass with loss and metric says what could not work at the end.
     task = prepared(work)
     work = task.work
-    for note in (*task.notes, *notes(work.model), *try_out(work)):
-        yield Notice(note)
+    if resume is None:
+        for note in (*task.notes, *notes(work.model), *try_out(work)):
+            yield Notice(note)
     # The teacher is the dense model as handed in, so its logits are computed once and kept.
     teacher = None
     if recipe.distill and recipe.epochs:
@@ -180,7 +181,7 @@ def run(
     masks = intersect(dense(model), pruned_before)
     if work.masks:
         apply(masks, model)  # weights from scratch are random where they were pruned, too
-    state = _State(recipe, work.reference, copied, masks, teacher, stop, cache)
+    state = _State(recipe, work.reference, copied, masks, teacher, stop, cache, save, resume, start)
     # Two orders of the same pieces: fine-tune what was pruned, or rewind and train again.
     order = _prune_and_finetune if recipe.rewind == "none" else _lottery
     try:
@@ -189,7 +190,7 @@ def run(
     except Stopped:
         if state.reached is None:
             raise
-        yield from _halt(state, state.reached, keep, start)
+        yield from _halt(state, state.reached, keep)
         return
     # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
@@ -211,11 +212,11 @@ def run(
     yield Finished(
         sparsity=sparsity(state.masks, state.covered),
         dense=dense_end,
-        pruned=state.pruned,
+        pruned=state.measured.pruned,
         final=final,
         seconds=time.perf_counter() - start,
-        recalibrated=state.recalibrated,
-        reconstructed=state.reconstructed,
+        recalibrated=state.measured.recalibrated,
+        reconstructed=state.measured.reconstructed,
         compact=compact_end[0] if compact_end else None,
         certificate=result.certificate,
     )
@@ -251,21 +252,61 @@ def _remember(
     done: int,
     validation: Quality | None = None,
 ) -> None:
-    state.reached = _Reached(
+    state.reached = Reached(
         weights=state_of(state.work.model),
         masks=state.masks,
         sparsity=sparsity,
         step=step,
         epoch=epoch,
         done=done,
-        pruned=state.pruned,
-        recalibrated=state.recalibrated,
-        reconstructed=state.reconstructed,
+        measured=state.measured,
         validation=validation,
     )
 
 
-def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> Iterator[Event]:
+def _save(state: _State, step: int, networks: int = 0, training: Training | None = None) -> None:
+    """Hand on where the run can go on from now.
+
+    training: that it is in the middle of, None where that has not begun.
+    """
+    if state.save is None:
+        return
+    # Until the dense network has been trained there is nothing else to come back to.
+    dense = state.dense.work.model if state.dense and state.rewound else None
+    state.save(
+        Checkpoint(
+            step=step,
+            weights=state.work.model.state_dict(),
+            masks=state.masks,
+            reached=state.reached,
+            measured=state.measured,
+            seconds=time.perf_counter() - state.began,
+            training=training,
+            networks=networks,
+            ties_noticed=state.ties_noticed,
+            before=state.before,
+            rewound=state.rewound,
+            dense=dense.state_dict() if dense is not None else {},
+        )
+    )
+
+
+def _go_on(state: _State) -> int:
+    """Put back what a checkpoint holds; the last step that is pruned, 0 where there is none."""
+    at = state.resume
+    if at is None:
+        return 0
+    # Under its masks already, and to the bit: a mask applied again would change signs of zeros.
+    state.work.model.load_state_dict(at.weights)
+    state.masks = at.masks
+    state.measured = at.measured
+    state.reached = at.reached
+    state.ties_noticed = at.ties_noticed
+    state.before = at.before
+    return at.step
+
+
+def _halt(state: _State, reached: Reached, keep: Keep | None) -> Iterator[Event]:
     """The end of a run that was stopped: the last whole epoch again, kept and measured.
 
     Nothing is timed, and no compact model is made: somebody waits for the Stop.
@@ -293,11 +334,11 @@ def _halt(state: _State, reached: _Reached, keep: Keep | None, start: float) -> 
         result=Finished(
             sparsity=reached.sparsity,
             dense=dense.measurement,
-            pruned=reached.pruned,
+            pruned=reached.measured.pruned,
             final=final,
-            seconds=time.perf_counter() - start,
-            recalibrated=reached.recalibrated,
-            reconstructed=reached.reconstructed,
+            seconds=time.perf_counter() - state.began,
+            recalibrated=reached.measured.recalibrated,
+            reconstructed=reached.measured.reconstructed,
         ),
     )
 
@@ -310,43 +351,62 @@ def _prune_and_finetune(state: _State) -> Iterator[Event]:
     recipe, work = state.recipe, state.work
     folder = state.cache / "outputs" if state.cache else None
     state.dense = take_snapshot(state.original, folder=folder)
-    known = None
-    if state.original.validation is not None:
-        validation = state.original.validation
-        outputs, _ = remembered_outputs(state.original.model, validation, folder)
-        known = answered(outputs, validation, state.original.loss, state.original.metric)
-    took = state.dense.seconds
-    yield _measured("dense", state.original, state.dense.measurement, seconds=took, known=known)
+    if state.resume is None:
+        known = None
+        if state.original.validation is not None:
+            validation = state.original.validation
+            outputs, _ = remembered_outputs(state.original.model, validation, folder)
+            known = answered(outputs, validation, state.original.loss, state.original.metric)
+        took = state.dense.seconds
+        yield _measured("dense", state.original, state.dense.measurement, seconds=took, known=known)
     # Laid out after the first event: what cannot be pruned is said beside the dense figures.
     _lay_out(state)
-    yield from _without_use(recipe, work)
-    yield from _skipped(recipe, state)
-    yield from notices(recipe, state.units.why_by_layer)
-    recalibrates = recipe.recalibrate and bool(norms(work.model))
-    if recipe.trains_first:
-        yield from finetune(work, state.masks, recipe, step=0, **state.training)
+    if state.resume is None:
+        yield from _without_use(recipe, work)
+        yield from _skipped(recipe, state)
+        yield from notices(recipe, state.units.why_by_layer)
     train: Callable[..., Iterator[Event]] = finetune
     if recipe.finetune_compact and state.compact:
         train = finetune_compact
     # What reconstruction aims at: the network as it was last trained, in this run or before it.
     trained = copy.deepcopy(work.model) if recipe.reconstruct else None
-    for step in range(1, recipe.steps + 1):
+    done = _go_on(state)
+    if recipe.trains_first and done == 0:
+        training = state.training(0)
+        yield from finetune(work, state.masks, recipe, covered=state.covered, step=0, **training)
+        trained = copy.deepcopy(work.model) if recipe.reconstruct else None
+    for step in range(max(1, done), recipe.steps + 1):
         last = step == recipe.steps
-        # What pruning did is worth a measurement only where something repairs it afterwards.
-        repaired = bool(recipe.epochs or recalibrates or recipe.reconstruct)
-        yield from _prune_step(state, step, measure=last and repaired)
-        if trained is not None:
-            yield from _reconstruct(state, trained, step, measure=last and recipe.epochs > 0)
-        # Before fine-tuning: training from statistics of the dense network would start off wrong.
-        if recalibrates:
-            yield _recalibrate(recipe, work, step)
-        if recalibrates and recipe.epochs and last:
-            state.recalibrated = take_snapshot(work).measurement
-            yield _measured("recalibrated", work, state.recalibrated)
+        if step > done:
+            yield from _prune_and_repair(state, trained, step, last=last)
+            _save(state, step)
         if recipe.epochs:
-            yield from train(work, state.masks, recipe, step=step, **state.training)
+            training = state.training(step)
+            yield from train(
+                work, state.masks, recipe, covered=state.covered, step=step, **training
+            )
             if recipe.reconstruct and not last:
                 trained = copy.deepcopy(work.model)
+
+
+def _prune_and_repair(
+    state: _State, trained: nn.Module | None, step: int, *, last: bool
+) -> Iterator[Event]:
+    """One step before its fine-tuning. trained: what reconstruction aims at, None without it."""
+    recipe, work = state.recipe, state.work
+    recalibrates = recipe.recalibrate and bool(norms(work.model))
+    # What pruning did is worth a measurement only where something repairs it afterwards.
+    repaired = bool(recipe.epochs or recalibrates or recipe.reconstruct)
+    yield from _prune_step(state, step, measure=last and repaired)
+    if trained is not None:
+        yield from _reconstruct(state, trained, step, measure=last and recipe.epochs > 0)
+    # Before fine-tuning: training from statistics of the dense network would start off wrong.
+    if recalibrates:
+        yield _recalibrate(recipe, work, step)
+    if recalibrates and recipe.epochs and last:
+        recalibrated = take_snapshot(work).measurement
+        state.measured = replace(state.measured, recalibrated=recalibrated)
+        yield _measured("recalibrated", work, recalibrated)
 
 
 def _lottery(state: _State) -> Iterator[Event]:
@@ -356,46 +416,65 @@ def _lottery(state: _State) -> Iterator[Event]:
     come, as they are. "dense" is measured of the network that was trained first; "pruned" of the
     last round's trained weights under their new mask, before they are rewound.
     """
-    recipe, work = state.recipe, state.work
+    recipe, work, at = state.recipe, state.work, state.resume
     keeps_all = state.masks
     begin = first_step(recipe, work)
     # "init" rewinds to here: the weights before any training.
     rewound = state_of(work.model)
-    if recipe.trains_first:
+    if recipe.trains_first and (at is None or at.step == 0):
+        _go_on(state)
         remember = begin if recipe.rewind == "early" else None
-        trained = finetune(work, keeps_all, recipe, step=0, stop=state.stop, remember=remember)
+        # Nobody teaches the dense network: it is what would.
+        training = {**state.training(0), "teacher": None}
+        trained = finetune(work, keeps_all, recipe, step=0, remember=remember, **training)
         rewound = (yield from trained) or rewound
-    if recipe.rewind == "learning_rate":  # the weights stay: they are "put back" as they are now
+        at = None  # from here on all is as if it had never ended
+    if at is not None:
+        work.model.load_state_dict(at.dense)
+        rewound = at.rewound
+    elif recipe.rewind == "learning_rate":  # the weights stay: "put back" as they are now
         rewound = state_of(work.model)
+    state.rewound = rewound
     # A copy: the snapshot is timed at the end, when `work.model` has long been pruned.
     state.dense = take_snapshot(replace(work, model=copy.deepcopy(work.model)))
     took = state.dense.seconds
     _lay_out(state)
-    known = _known_validation(state)
-    yield _measured("dense", work, state.dense.measurement, seconds=took, known=known)
-    yield _ticket("dense", state, work, keeps_all, 0)
-    yield from _without_use(recipe, work)
-    yield from _skipped(recipe, state)
+    if at is None:
+        known = _known_validation(state)
+        yield _measured("dense", work, state.dense.measurement, seconds=took, known=known)
+        yield _ticket("dense", state, work, keeps_all, 0)
+        yield from _without_use(recipe, work)
+        yield from _skipped(recipe, state)
     # What one shot of the trained dense network would keep, at each round's sparsity.
     at_once = None
     if recipe.prunes:
         at_once = rank_with_path(recipe, work, state.units, cache=state.cache)
-    training = state.training
-    for step in range(1, recipe.steps + 1):
-        before = state.masks
-        yield from _prune_step(state, step, measure=step == recipe.steps)
-        if recipe.rewind != "learning_rate":
-            put_back(rewound, state.masks, work.model)
-        yield from finetune(work, state.masks, recipe, step=step, begin=begin, **training)
+    done = _go_on(state)
+    # Networks of that round that were trained and measured by then.
+    networks = at.networks if at else 0
+    for step in range(max(1, done), recipe.steps + 1):
+        if step > done:
+            networks = 0
+            state.before = state.masks
+            yield from _prune_step(state, step, measure=step == recipe.steps)
+            if recipe.rewind != "learning_rate":
+                put_back(rewound, state.masks, work.model)
+            _save(state, step)
         one_shot = keeps_all
         if at_once is not None:
             drops = at_once.ranking.drops(recipe, share=_share(recipe, step))
             one_shot = at_once.masks(drops, work.model)
-        yield _ticket("ticket", state, work, state.masks, step, (before, one_shot))
-        for kind in recipe.controls:
+        if networks == 0:
+            training = {"covered": state.covered, **state.training(step)}
+            yield from finetune(work, state.masks, recipe, step=step, begin=begin, **training)
+            yield _ticket("ticket", state, work, state.masks, step, (state.before, one_shot))
+        for number, kind in enumerate(recipe.controls, 1):
+            if number < networks:
+                continue
             other, masks = control(kind, recipe, work, rewound, state.masks, one_shot, step)
             # New weights have no training to resume: theirs starts at its beginning.
             first = 0 if kind == "reinit" else begin
+            training = {"covered": state.covered, **state.training(step, number)}
             yield from finetune(
                 other, masks, recipe, step=step, begin=first, branch=kind, **training
             )
@@ -456,8 +535,9 @@ def _prune_step(state: _State, step: int, *, measure: bool) -> Iterator[Event]:
             yield achieved(predicted, work)
     if measure:
         yield from _target_notices(recipe, pruned, state.covered)
-        state.pruned = take_snapshot(work).measurement
-        yield _measured("pruned", work, state.pruned)
+        measured = take_snapshot(work).measurement
+        state.measured = replace(state.measured, pruned=measured)
+        yield _measured("pruned", work, measured)
 
 
 def _prune(state: _State, step: int) -> Generator[Notice, None, Selection]:
@@ -517,8 +597,9 @@ def _reconstruct(state: _State, trained: nn.Module, step: int, *, measure: bool)
         reasons = "; ".join(f"{name}: {why}" for name, why in list(done.left.items())[:3])
         yield Notice(f"Not reconstructed, as found: {listed(left)} ({reasons})")
     if measure:
-        state.reconstructed = take_snapshot(work).measurement
-        yield _measured("reconstructed", work, state.reconstructed)
+        measured = take_snapshot(work).measurement
+        state.measured = replace(state.measured, reconstructed=measured)
+        yield _measured("reconstructed", work, measured)
 
 
 def _ticket(

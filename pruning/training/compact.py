@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from pruning.measurement import Snapshot, count_uses, layer_counts, take_snapsho
 from pruning.recipe import Recipe
 from pruning.structure.modules import paste
 from pruning.structure.shrink import compact_model
+from pruning.training.checkpoint import SaveTraining, Training
 from pruning.training.finetune import Stop, finetune
 from pruning.types import Masks, Workpiece, prunable
 
@@ -53,26 +54,33 @@ def finetune_compact(
     step: int,
     stop: Stop | None,
     teacher: Tensor | None,
+    save: SaveTraining | None = None,
+    resume: Training | None = None,
 ) -> Generator[Epoch | Notice, None, None]:
     """Fine-tune the compact model, and put what it learned back into `work.model` each epoch.
 
     That is what the masked one would have learned, in less time.
     """
     assert work.example is not None
+    training: dict[str, Any] = {
+        "stop": stop,
+        "teacher": teacher,
+        "save": save,
+        "resume": resume,
+    }
     try:
         compact, _ = compact_model(work.model, masks, work.example)
     except ModelError as error:
-        yield Notice(f"The masked model is fine-tuned, for there is no compact one: {error}")
-        yield from finetune(
-            work, masks, recipe, covered=covered, step=step, stop=stop, teacher=teacher
-        )
+        if resume is None:  # said once
+            yield Notice(f"The masked model is fine-tuned, for there is no compact one: {error}")
+        yield from finetune(work, masks, recipe, covered=covered, step=step, **training)
         return
     # The compact model has no zeros to count: what was pruned is not in it.
     share = sparsity(masks, covered)
     module = moved(compact.module, device_of(work.model))
     smaller = replace(work, model=adapted_like(module, work.model))
     # Without masks: everything that is in the compact model is kept.
-    for epoch in finetune(smaller, {}, recipe, step=step, stop=stop, teacher=teacher):
+    for epoch in finetune(smaller, {}, recipe, step=step, **training):
         # Before the event: a run that is stopped keeps the weights of its last whole epoch.
         paste(module, compact.liveness, work.model)
         yield replace(epoch, sparsity=share)

@@ -24,6 +24,7 @@ from pruning.masks import sparsity
 from pruning.measurement import evaluate
 from pruning.recipe import Recipe
 from pruning.tasks import HALF, class_dimension, main_output
+from pruning.training.checkpoint import SaveTraining, Training
 from pruning.training.distill import distillation_loss
 from pruning.training.memory_format import channels_last, pays
 from pruning.training.mixed_precision import MixedPrecision
@@ -45,6 +46,8 @@ def finetune(
     begin: int = 0,
     remember: int | None = None,
     branch: str = "",
+    save: SaveTraining | None = None,
+    resume: Training | None = None,
 ) -> Generator[Epoch, None, State | None]:
     """Train `work.model` in place for `recipe.epochs`, under `masks`; an Epoch after each.
 
@@ -55,6 +58,8 @@ def finetune(
         examples are those of that moment.
     remember: an optimizer step after which a copy of the state is taken, and returned in the end.
     branch: the control that is trained, for the events.
+    save: given what goes on from here after each epoch, once its event was taken; resume: what it
+        was given in an earlier attempt at this very training, whose next epoch is the first here.
     The learning rate falls from `recipe.lr` to 0 along a cosine, or is constant. Convolutional nets
     train with channels innermost where that pays; between epochs they are as they were. Examples
     come to the model's device batch by batch.
@@ -77,10 +82,15 @@ def finetune(
         share = sparsity(masks, covered) if masks else 0.0
         done = begin
         remembered = state_of(work.model) if remember == begin else None
+        if resume is not None:
+            _go_on(resume, work.model, optimizer, mixed)
+            done = resume.steps
+            remembered = resume.remembered
         # A training from random weights is one of its own, as lottery tickets' papers have it.
         augments = recipe.augment and recipe.start == "trained" and teacher is None
         augment = work.augment if augments else None
-        for epoch in range(1 + begin // steps_per_epoch, recipe.epochs + 1):
+        epochs_done = begin // steps_per_epoch if resume is None else resume.epoch
+        for epoch in range(1 + epochs_done, recipe.epochs + 1):
             start = time.perf_counter()
             lr = _learning_rate(
                 recipe, done / all_steps
@@ -136,7 +146,23 @@ def finetune(
                     branch=branch,
                     score=quality.score if quality else None,
                 )
+            if save is not None:
+                weights, kept = work.model.state_dict(), optimizer.state_dict()["state"]
+                save(Training(epoch, done, weights, kept, mixed.state(), remembered))
     return remembered
+
+
+def _go_on(
+    training: Training,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    mixed: MixedPrecision,
+) -> None:
+    """Put weights, and what optimizer and scaler remember, back in place."""
+    model.load_state_dict(training.weights)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": training.optimizer, "param_groups": groups})
+    mixed.load_state(training.scaler)
 
 
 def _train_on(

@@ -8,6 +8,7 @@ Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740; bfloat16 has float3
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,3 +49,12 @@ class MixedPrecision:
             return
         self.scaler.step(optimizer)
         self.scaler.update()
+
+    def state(self) -> dict[str, Any]:
+        """What it has found on the way, as plain numbers."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on with what `state` gave."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(state)
