@@ -243,7 +243,9 @@ def test_the_reason_is_what_is_known_and_no_guess(
     employed(worker_pool).returncode = code
     assert worker_pool.store.reap(leave=worker_pool._is_of_ended) == []
     worker_pool._forget_ended([job])
-    message = worker_pool.store.job(job.id).message
+    lost = worker_pool.store.job(job.id)
+    assert lost.state == "queued" and lost.resumed == 1
+    message = lost.message
     assert message and words in message
     assert ("memory" in message) == bool(starved)
 
@@ -252,13 +254,17 @@ def test_runs_that_end_their_worker_are_no_workers_that_cannot_start(
     worker_pool: supervisor.WorkerPool,
 ) -> None:
     waiting = worker_pool.store.submit("run", {**RUN, "seed": 1}, priority=-1)
-    for _ in range(supervisor.TRIES + 1):
-        job = claimed(worker_pool.store)
+    poison = worker_pool.store.submit("run", RUN)
+    for attempt in range(1, store.RESUMES + 2):
+        job = worker_pool.store.claim(process_id.me())
+        assert job is not None and (job.id, job.attempt) == (poison, attempt)
         process = employed(worker_pool)
         worker_pool._note_work([job])
         process.returncode = -signal.SIGKILL
         worker_pool._forget_ended([job])
-        assert worker_pool.store.job(job.id).state == "failed"
+    lost = worker_pool.store.job(poison)
+    killed = supervisor.KILLED.format(signal="SIGKILL")
+    assert (lost.state, lost.message) == ("failed", killed + store.NO_MORE_TRIES)
     assert worker_pool.store.job(waiting).state == "queued" and worker_pool.failures == 0
 
 

@@ -223,7 +223,7 @@ def test_a_run_that_was_stopped_in_its_first_epoch_keeps_nothing(
     last = tiny_store.events(job.id)[-1][1]
     assert job.state == "stopped" and isinstance(last, Halted)
     assert last.result is None and not results.has_result(job.folder)
-    with pytest.raises(RecipeError, match="stopped"):
+    with pytest.raises(RecipeError, match="cancelled"):
         resolve.resolve(f"run:{job.id}")
 
 
@@ -233,7 +233,7 @@ def test_a_run_whose_worker_has_to_end_is_no_stopped_one(
 ) -> None:
     recipe = Recipe(model="tiny", epochs=10)
     job = attend(tiny_store, recipe, monkeypatch, lambda id, epochs: epochs >= 3)
-    assert (job.state, job.message) == ("failed", worker.WORKERS_STOPPED)
+    assert (job.state, job.message) == ("queued", worker.WORKERS_STOPPED)
     assert not results.has_result(job.folder)
 
 

@@ -29,8 +29,18 @@ from pruning.events import (
     Size,
     Started,
 )
-from pruning.runs import cache_keys, process_id, results
-from pruning.runs.store import PROCESS_ENDED, Fenced, Job, Store
+from pruning.runs import cache_keys, process_id, results, supervisor, worker
+from pruning.runs.store import (
+    KINDS,
+    NO_MORE_TRIES,
+    PROCESS_ENDED,
+    RESUMES,
+    SILENT,
+    Fenced,
+    Job,
+    Store,
+    reason,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = {"model": "digits-cnn", "sparsity": 0.9}
@@ -225,29 +235,85 @@ def test_a_deleted_job_leaves_nothing_and_its_worker_notices(store: Store) -> No
 # ---------------------------------------------------------------- lost owners
 
 
-@pytest.mark.parametrize("kind, then", [("run", "failed"), ("study", "queued")])
-def test_a_dead_owner_is_given_up_at_once(store: Store, kind: str, then: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dead_owner_is_given_up_at_once(store: Store, kind: str) -> None:
     job = claimed(store, kind, a_dead_process())
     assert [lost.id for lost in store.reap()] == [job.id]
-    assert store.job(job.id).state == then
+    assert store.job(job.id).state == "queued"
     assert store.reap() == []
 
 
 def test_a_lost_run_says_so_in_its_state_and_its_events(store: Store) -> None:
-    job = claimed(store, as_=a_dead_process())
-    store.append(job, Notice("one"))
-    store.reap()
-    assert store.job(job.id).message == PROCESS_ENDED
-    assert store.events(job.id)[-1] == (2, Failed("Lost", PROCESS_ENDED))
+    id = store.submit("run", SPEC)
+    while (job := store.claim(a_dead_process())) is not None:
+        store.append(job, Notice("one"))
+        store.reap()
+        assert str(store.job(id).message).startswith(PROCESS_ENDED)
+    message = PROCESS_ENDED + NO_MORE_TRIES
+    assert store.job(id).message == message
+    assert store.events(id) == [(1, Notice("one")), (2, Failed("Lost", message))]
 
 
-def test_a_study_is_tried_twice_and_no_more(store: Store) -> None:
-    id = store.submit("study", SPEC)
-    for attempt, then in ((1, "queued"), (2, "failed")):
+@pytest.mark.parametrize("kind, tries", [("study", 2), ("run", 1 + RESUMES)])
+def test_what_ends_its_process_is_tried_again_so_often(store: Store, kind: str, tries: int) -> None:
+    id = store.submit(kind, SPEC)
+    for attempt in range(1, tries + 1):
         job = store.claim(a_dead_process())
         assert job is not None and job.attempt == attempt
         store.reap()
-        assert store.job(id).state == then
+        assert store.job(id).state == ("failed" if attempt == tries else "queued")
+
+
+def test_a_release_is_no_fault_of_the_run(store: Store) -> None:
+    id = store.submit("run", SPEC)
+    for _ in range(RESUMES + 2):
+        job = store.claim()
+        assert job is not None
+        store.release(job, "The workers were stopped.")
+    assert (store.job(id).state, store.job(id).resumed) == ("queued", 0)
+    job = store.claim()
+    assert job is not None
+    store.stop(id)
+    store.release(job)
+    assert store.job(id).state == "stopped", "nobody begins what was asked to stop"
+
+
+def test_an_attempt_begins_with_the_events_that_a_checkpoint_knows(store: Store) -> None:
+    job = claimed(store)
+    for text in "abcd":
+        store.append(job, Notice(text))
+    store.release(job)
+    for _ in range(2):  # the second dies before it has a checkpoint of its own
+        heir = store.claim()
+        assert heir is not None
+        store.carry_over(heir, job.attempt, 2)
+        assert store.append(heir, Notice("went on")) == 3
+        store.give_up(heir)
+    assert [e.text for _, e in store.events(job.id)] == ["a", "b", "went on"]  # type: ignore[union-attr]
+    assert len(store.events(job.id, attempt=1)) == 4
+    last = store.claim()
+    assert last is not None
+    store.carry_over(last, last.attempt - 1, 3)
+    assert len(store.events(job.id)) == 3 and not store.events(job.id, attempt=1)
+    with pytest.raises(Fenced):
+        store.carry_over(job, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        PROCESS_ENDED,
+        SILENT.format(lease=30),
+        supervisor.KILLED.format(signal="SIGKILL"),
+        supervisor.STARVED,
+        supervisor.CRASHED.format(how="SIGSEGV"),
+        worker.WORKERS_STOPPED,
+    ],
+)
+def test_why_an_attempt_ended_is_a_clause(message: str) -> None:
+    clause = reason(message)
+    assert clause.startswith(("the process", "the system", "the workers"))
+    assert not clause.endswith(".") and len(clause.split()) >= 7
 
 
 def test_a_lost_run_that_was_asked_to_stop_is_stopped(store: Store) -> None:
@@ -384,17 +450,19 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
         jobs[id].state == "finished" for id in finished
     )
     assert all(
-        job.state in ("queued", "finished", "failed") and job.attempt <= 1 for job in jobs.values()
+        job.state in ("queued", "finished", "failed") and job.resumed <= RESUMES
+        for job in jobs.values()
     )
     for job in jobs.values():
-        numbers, events = zip(*store.events(job.id), strict=True) if job.attempt else ((), ())
-        assert list(numbers) == list(range(1, len(numbers) + 1)), "no gap, no double"
+        numbered = store.events(job.id)
+        numbers, events = [number for number, _ in numbered], [event for _, event in numbered]
+        assert numbers == list(range(1, len(numbers) + 1)), "no gap, no double"
         if job.state == "finished":
             assert len(events) == 6 and len({event.text.split()[0] for event in events[:5]}) == 1, (
                 "one worker did it"
             )
         if job.state == "failed":
-            assert events[-1] == Failed("Lost", PROCESS_ENDED)
+            assert events[-1] == Failed("Lost", PROCESS_ENDED + NO_MORE_TRIES)
     with sqlite3.connect(store.file) as db:
         live = "SELECT COUNT(*) AS n FROM jobs WHERE key IS NOT NULL AND state != 'failed'"
         most = f"SELECT MAX(n) FROM ({live} GROUP BY key)"

@@ -22,16 +22,17 @@ from pruning.pipeline import run
 from pruning.prepare import plain
 from pruning.recipe import Recipe
 from pruning.recorded import check
-from pruning.runs import server_device
+from pruning.runs import checkpoints, server_device
 from pruning.runs.map_study import measure_map
 from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
 from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
-from pruning.runs.store import Job, Store
+from pruning.runs.store import Job, Store, reason
 from pruning.runs.take_home import COMPACT, take_home
 from pruning.selection import choose
 from pruning.sensitivity_map.sensitivity import sensitivity
 from pruning.storage import whole, write_json
+from pruning.training.checkpoint import Checkpoint
 from pruning.types import Batches, Masks, Workpiece, prunable
 
 Stop = Callable[[], bool]
@@ -55,11 +56,15 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     """Prune as the recipe says, and append the run's events to the store."""
     recipe = recipe_of(job.spec)
     check(recipe)
+    # First of all: a page that looks at the run is to go on with its curves at once.
+    checkpoint, reached = _go_on(store, job)
     work, missing = _with_data(store, job, recipe.model)
     work = on_device(work, server_device.name())
 
     def keep(model: nn.Module, masks: Masks) -> None:
-        store.stopping(job)  # raises Fenced: files of a job that was given up are not touched
+        # Raises Fenced: files of a job that was given up are not touched.
+        if not store.stopping(job) and stop():
+            raise Stopped("This process has to end: another one resumes from the checkpoint.")
         before = on_cpu(work.reference.model)
         when_there_is_room(partial(save, job, before, model, masks))
 
@@ -75,8 +80,14 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         elif isinstance(event, Halted):
             _halt(store, job, event)
         else:
-            store.append(job, event)
+            writer.event = store.append(job, event)
 
+    def save_checkpoint(checkpoint: Checkpoint) -> None:
+        if writer.due():
+            store.stopping(job)
+            writer.write(checkpoint)
+
+    writer = checkpoints.Writer(job.folder, job.attempt, reached)
     events = run(
         recipe,
         work,
@@ -84,6 +95,8 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         keep=keep,
         keep_compact=keep_compact,
         cache=store.workspace / "maps",
+        save=save_checkpoint,
+        resume=checkpoint,
     )
     try:
         for event in events:
@@ -91,6 +104,33 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     except DataError as error:
         # Why there is no data says more than that there is none.
         raise (missing or error) from None
+
+
+def _go_on(store: Store, job: Job) -> tuple[Checkpoint | None, int]:
+    """The checkpoint that this attempt goes on from, and how many events it begins with.
+
+    None: it begins at the beginning.
+    """
+    saved = checkpoints.newest(job.folder)
+    events = 0
+    if saved is not None:
+        store.carry_over(job, saved.attempt, saved.event)
+        events = saved.event
+    if job.message:  # why the attempt before this one ended
+        why = reason(job.message)
+        began = "Began anew" if saved is None else f"Resumed from {_where(saved.checkpoint)}"
+        events = store.append(job, Notice(f"{began} after {why}."))
+    return saved.checkpoint if saved else None, events
+
+
+def _where(checkpoint: Checkpoint) -> str:
+    """`epoch 3 of step 2`: the last whole epoch, or the step that was pruned."""
+    training = checkpoint.training
+    if training is None:
+        return f"step {checkpoint.step}"
+    if checkpoint.step == 0:
+        return f"epoch {training.epoch}"
+    return f"epoch {training.epoch} of step {checkpoint.step}"
 
 
 def when_there_is_room(action: Callable[[], T]) -> T:

@@ -31,7 +31,18 @@ from pruning.storage import default_workspace, is_full, private_file, private_fo
 
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
-ENDED = ("finished", "failed", "stopped")
+ENDED = ("finished", "failed", "stopped", "diverged")
+FAILED = ("failed", "diverged")
+"""Ended without a result: what went wrong, and a training whose loss was no finite number."""
+
+STATE_WORDS = {"finished": "done", "stopped": "cancelled"}
+"""States as people are told them, where the store's own word is another."""
+
+CHECKPOINTS = "*.checkpoint"
+"""Files in a run's folder that it goes on from."""
+
+RESUMES = 2
+"""Times that a run goes on after its process has died: what ends each that takes it must end."""
 
 LEASE = 30.0
 """Seconds after its last renewal at which an owner is given up."""
@@ -46,11 +57,13 @@ nothing seemed to happen, or made in two tabs.
 BUSY = 10.0
 """Seconds to wait for other writers."""
 
+# Of each of these, what comes before the colon says why.
 PROCESS_ENDED = "The process that worked on this ended before it was done: start it again."
 SILENT = (
     "The process that worked on this was suspended, or its machine was: nothing was heard of it "
     "for {lease:.0f} s, so it was given up. Start it again."
 )
+NO_MORE_TRIES = " It had been resumed twice before, so the run ends here."
 DAMAGED = (
     "The record of {id} in {file} is damaged ({reason}), so it is not shown: delete it, and start "
     "it again if you need it."
@@ -106,9 +119,10 @@ _CLAIMABLE = f"state = 'queued' AND priority > {PARKED} AND NOT ({_IS_LONG} AND 
 class Job:
     """Work to do, doing or done. Times are unix seconds; folder: where its files lie.
 
-    state: queued, running, finished, failed or stopped; attempt: times claimed; owner: who works
-    on it; message: why it failed, in one sentence; stopping: somebody asked it to stop; batch: the
-    sweep it belongs to.
+    state: queued, running, finished, failed, stopped or diverged; attempt: times claimed; owner:
+    who works on it; message: why it failed, in one sentence, or why its last attempt ended, where
+    it goes on; stopping: somebody asked it to stop; batch: the set it belongs to; resumed: times
+    that it went on after its process had died.
     """
 
     id: str
@@ -124,6 +138,7 @@ class Job:
     stopping: bool
     folder: Path
     batch: str | None = None
+    resumed: int = 0
 
 
 _JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder"}
@@ -375,7 +390,12 @@ class Store:
                 "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (time.time(), id)
             )
             if row["state"] == "queued":
-                _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+                begun = row["attempt"] > 0
+                halted = _halted(db, row) if begun else Halted(0, 0)
+                _end(
+                    db, row, "stopped", "Stopped." if begun else "Stopped before it began.", halted
+                )
+        self._delete_checkpoints(id)
 
     def delete(self, id: str) -> None:
         """Forget a job, its events and its files. Its worker notices at its next write."""
@@ -389,8 +409,7 @@ class Store:
         """Give up on jobs whose owner is dead, or silent for longer than the lease.
 
         leave: whether somebody else knows more of how a job's owner ended, and sees to it. Returns
-        the jobs as they were. Runs fail with the message of `Lost`; studies, which nobody watches,
-        go back into the queue once.
+        the jobs as they were. What becomes of them: see `give_up`.
         """
         with self._read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
@@ -408,9 +427,10 @@ class Store:
         return lost
 
     def give_up(self, job: Job, message: str = PROCESS_ENDED) -> bool:
-        """End a running job without its worker, which is fenced off from now on.
+        """Take a running job from its worker, which is fenced off from now on.
 
-        message: why, where it fails. False: it has ended already.
+        A run goes back into the queue, to go on from its last checkpoint, RESUMES times; a study
+        once; then they fail. message: why; False: it has ended already.
         """
         return self._give_up(job, message, lost_only=False)
 
@@ -424,6 +444,7 @@ class Store:
             row = db.execute(query, (job.id, job.state, job.attempt)).fetchone()
             if row is not None:
                 _end(db, row, state, message, event)
+        self._delete_checkpoints(job.id)
         return row is not None
 
     def mark_watched(self, id: str) -> None:
@@ -746,10 +767,32 @@ class Store:
         with self._write(durable=False) as db:
             return _append(db, _owned(db, job), event)
 
-    def release(self, job: Job) -> None:
-        """Put the job back into the queue, unharmed. Raises Fenced."""
+    def release(self, job: Job, message: str | None = None) -> None:
+        """Put the job back into the queue, unharmed: its worker has to end. message: why.
+
+        Raises Fenced.
+        """
         with self._write() as db:
-            _requeue(db, _owned(db, job))
+            row = _owned(db, job)
+            if row["stopping"] is not None:
+                _end(db, row, "stopped", "Stopped.", _halted(db, row))
+            else:
+                _requeue(db, row, message)
+
+    def carry_over(self, job: Job, attempt: int, last: int) -> None:
+        """Let this attempt begin with the events of an earlier one, up to number `last`.
+
+        Raises Fenced.
+        """
+        with self._write() as db:
+            _owned(db, job)
+            db.execute(
+                "INSERT INTO events SELECT job, ?, number, at, body FROM events "
+                "WHERE job = ? AND attempt = ? AND number <= ?",
+                (job.attempt, job.id, attempt, last),
+            )
+            # Of those before it nobody will need anything again.
+            db.execute("DELETE FROM events WHERE job = ? AND attempt < ?", (job.id, attempt))
 
     def finish(
         self, job: Job, state: str, message: str | None = None, event: Event | None = None
@@ -759,6 +802,7 @@ class Store:
             raise RunError(f"A job cannot end as {state!r}: it ends as {', '.join(ENDED)}.")
         with self._write() as db:
             _end(db, _owned(db, job), state, message, event)
+        self._delete_checkpoints(job.id)
 
     # ---------------------------------------------------------------- inside
 
@@ -830,9 +874,23 @@ class Store:
             # Once only: a study that ends its process twice would do so for ever.
             elif row["kind"] == "study" and row["attempt"] < 2:
                 _requeue(db, row)
+            elif row["kind"] == "run" and row["resumed"] < RESUMES:
+                db.execute("UPDATE jobs SET resumed = resumed + 1 WHERE id = ?", (row["id"],))
+                _requeue(db, row, message)
             else:
+                message += NO_MORE_TRIES if row["kind"] == "run" else ""
                 _end(db, row, "failed", message, Failed("Lost", message))
-            return True
+        self._delete_checkpoints(job.id)
+        return True
+
+    def _delete_checkpoints(self, id: str) -> None:
+        """Of a run that has ended, if it has: nobody goes on from there."""
+        with self._read() as db:
+            row = db.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is not None and row["state"] in ENDED:
+            for file in self.folder(id).glob(CHECKPOINTS):
+                with suppress(OSError):
+                    file.unlink()
 
     @contextmanager
     def _read(self) -> Iterator[sqlite3.Connection]:
@@ -903,6 +961,19 @@ class Store:
     def deleted(self) -> bool:
         """Whether the file was deleted or moved since it was opened."""
         return self._identity is not None and _identity(self.file) is None
+
+
+def state_word(state: str) -> str:
+    """The one word for a state that people read: queued, running, done, failed, cancelled or
+    diverged.
+    """
+    return STATE_WORDS.get(state, state)
+
+
+def reason(message: str) -> str:
+    """Why an attempt ended, as a clause: `the process that worked on this crashed (SIGSEGV)`."""
+    why = message.partition(":")[0]
+    return why[:1].lower() + why[1:]
 
 
 def set_aside(workspace: Path) -> Path:
@@ -1008,7 +1079,7 @@ def _what_is_wrong(row: sqlite3.Row, spec: Any) -> str:
         return "its recipe is no table"
     if row["kind"] not in KINDS or row["state"] not in (*LIVE, *ENDED):
         return f"it is a {row['kind']} that is {row['state']}"
-    numbers = ("attempt", "submitted", "started", "ended", "lease")
+    numbers = ("attempt", "resumed", "submitted", "started", "ended", "lease")
     # SQLite keeps whatever it is given in a column, of any type.
     for name in numbers:
         if not isinstance(row[name], int | float | None):
@@ -1043,10 +1114,11 @@ def _end(
     )
 
 
-def _requeue(db: sqlite3.Connection, row: sqlite3.Row) -> None:
+def _requeue(db: sqlite3.Connection, row: sqlite3.Row, message: str | None = None) -> None:
     db.execute(
-        "UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL WHERE id = ?",
-        (row["id"],),
+        "UPDATE jobs SET state = 'queued', owner = NULL, lease = NULL, started = NULL, message = ? "
+        "WHERE id = ?",
+        (message, row["id"]),
     )
 
 

@@ -276,6 +276,9 @@ def _scaled(job: Job, spec: dict[str, Any], same_model: bool) -> float | None:
         # Of a thousand probes a few say how long they take.
         asked, before = gradients(spec), gradients(job.spec)
         return seconds * asked / before if asked and before else seconds
+    # The last attempt at a run that went on from a checkpoint took less than all of it.
+    if job.attempt > 1:
+        return None
     # Runs of a set share the machine with each other: their times say nothing of one alone. And an
     # epoch of another model says nothing of one of this.
     if job.batch is not None or not same_model:

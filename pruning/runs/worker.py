@@ -18,7 +18,7 @@ import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pruning.errors import Lost, PruningError, RunError, Stopped, StoreError
+from pruning.errors import Diverged, PruningError, RunError, Stopped, StoreError
 from pruning.events import Event, Failed, to_json
 from pruning.runs import cache_keys, process_id
 from pruning.runs.log import log, write_waiting
@@ -39,7 +39,7 @@ HUGE = 4 << 30
 LINGER = 5.0
 """Seconds that work may go on after its job has ended: then the process is ended."""
 
-WORKERS_STOPPED = "The workers were stopped while this was running: start it again."
+WORKERS_STOPPED = "The workers were stopped while this was running: others resume it."
 NO_MEMORY = (
     "There is not enough memory for this model and recipe: close other programs, "
     "take a smaller batch, or a smaller model."
@@ -274,9 +274,9 @@ def attend(store: Store, job: Job, shutdown: Shutdown) -> bool:
 def _record(store: Store, job: Job, shutdown: Shutdown, reason: str, error: BaseException) -> bool:
     """Record what ended a job early. False when the job is no longer this worker's."""
     try:
-        # A study, or a run nobody has seen begin, waits again: whoever comes next does it.
-        if reason == "shutdown" and (job.kind == "study" or not store.events(job.id)):
-            store.release(job)
+        # It waits again: whoever comes next begins a study anew, and goes on with a run.
+        if reason == "shutdown":
+            store.release(job, WORKERS_STOPPED if job.kind == "run" else None)
             return True
         state, message, event = outcome(store, job, reason, error)
         try:
@@ -310,14 +310,13 @@ def outcome(store: Store, job: Job, reason: str, error: BaseException) -> tuple[
     """(state, message, last event) of a job that `error` ended."""
     if reason == "stop":
         return "stopped", "Stopped.", store.halted(job)
-    if reason == "shutdown":
-        return "failed", WORKERS_STOPPED, Failed(Lost.__name__, WORKERS_STOPPED)
     # A Stopped that nobody asked for is a mistake of ours, not a message for the user.
     if isinstance(error, PruningError) and not isinstance(error, Stopped):
         message = str(error)
     else:
         message = _unexpected(store, job, error)
-    return "failed", message, Failed(type(error).__name__, message)
+    state = "diverged" if isinstance(error, Diverged) else "failed"
+    return state, message, Failed(type(error).__name__, message)
 
 
 def _unexpected(store: Store, job: Job, error: BaseException) -> str:

@@ -12,35 +12,97 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from faults.stage import LONG, SHORT, Broken, Stage, check, check_job, owner, stage, until
+from faults.stage import LONG, SHORT, SLOW, Broken, Stage, check, check_job, owner, stage, until
 
-from pruning.events import Epoch, Halted, Measured, Pruned, Started
+from pruning.events import Epoch, Halted, Measured, Notice, Pruned, Started
 from pruning.runs import pool, supervisor
-from pruning.runs.store import ENDED, PROCESS_ENDED, SILENT, Store
-from pruning.runs.worker import WORKERS_STOPPED
+from pruning.runs.store import CHECKPOINTS, ENDED, NO_MORE_TRIES, RESUMES, Job, Store
 
 KILLED = supervisor.KILLED.format(signal="SIGKILL")
-REASONS = {
-    "worker": {KILLED},
-    # Its workers notice, and say so; one that had no time to is found by the next pool.
-    "pool": {WORKERS_STOPPED, PROCESS_ENDED},
-    "server": set[str](),  # nothing may fail
-}
-"""Victim -> the reasons with which a run may fail."""
+VICTIMS = ("worker", "pool", "server")
 
 
-def worker_killed() -> str:
+def goes_on(end: Callable[[Stage, str], object], resumes: int, lost: int = 1) -> str:
+    """What works on a run ends in the middle of an epoch; the run finishes as if it had not.
+
+    resumes: how often it counts as one that went on; lost: whole epochs at most.
+    """
     with stage() as here:
         here.open_server()
-        run = here.submit(LONG)
-        os.kill(here.trained(run), signal.SIGKILL)
-        failed = here.ended(run)
-        check_job(here.store, failed, {KILLED})
-        check(failed.state == "failed", "the run failed")
-        check_job(here.store, here.ended(here.submit()))
-    return "failed as killed from outside; the next run finished"
+        whole = here.ended(here.submit(SLOW))
+        run = here.submit(SLOW)
+        until(lambda: _epochs(here, run)[2:], "three epochs")
+        reached = _epochs(here, run)[-1]
+        end(here, run)
+        ended_at = time.monotonic()
+        until(lambda: here.job(run).attempt > 1, "it was given up, and begun again", 90)
+        noticed = time.monotonic() - ended_at
+        done = here.ended(run)
+        check_job(here.store, done)
+        check(done.state == "finished", f"the run {done.state}: {done.message}")
+        check(done.resumed == resumes, f"it counts as gone on {done.resumed} times")
+        check(_epochs(here, run) == list(range(1, SLOW.epochs + 1)), "each epoch counts once")
+        (began,) = _went_on(here, run)
+        check(began >= reached - lost, f"it went on from epoch {began} after {reached}")
+        bits = "the same bits" if _weights(done) == _weights(whole) else "other bits"
+        check_all(here.store)
+    return f"went on {noticed:.0f} s later from epoch {began} of {reached}; {bits} at the end"
+
+
+def _kill_worker(here: Stage, run: str) -> None:
+    os.kill(owner(here.job(run)), signal.SIGKILL)
+
+
+def _suspend_worker(here: Stage, run: str) -> None:
+    os.kill(owner(here.job(run)), signal.SIGSTOP)
+
+
+def _kill_pool(here: Stage, run: str) -> None:
+    os.kill(pool.pid(here.home) or 0, signal.SIGKILL)
+
+
+def _end_pool(here: Stage, run: str) -> None:
+    os.kill(pool.pid(here.home) or 0, signal.SIGTERM)
+
+
+def _restart_all(here: Stage, run: str) -> None:
+    """Server, pool and worker at once, as when the machine goes down."""
+    numbers = [*here.processes()]
+    for number in numbers:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    for server in list(here.servers):
+        here.end_server(server)
+    here.open_server()
+
+
+def _tear_checkpoint(here: Stage, run: str) -> None:
+    """The newest is cut in the middle while nobody looks; the worker is killed."""
+    leader = pool.pid(here.home) or 0
+    os.kill(leader, signal.SIGSTOP)
+    _kill_worker(here, run)
+    newest = sorted(here.job(run).folder.glob(CHECKPOINTS))[-1]
+    os.truncate(newest, newest.stat().st_size // 2)
+    os.kill(leader, signal.SIGCONT)
+
+
+def _epochs(here: Stage, run: str) -> list[int]:
+    return [event.epoch for _, event in here.store.events(run) if isinstance(event, Epoch)]
+
+
+def _went_on(here: Stage, run: str) -> list[int]:
+    """The epochs that it says it went on from."""
+    notices = [event.text for _, event in here.store.events(run) if isinstance(event, Notice)]
+    went = (re.match(r"Resumed from epoch (\d+)", text) for text in notices)
+    return [int(match[1]) for match in went if match]
+
+
+def _weights(job: Job) -> bytes:
+    return (job.folder / "final.safetensors").read_bytes()
 
 
 def server_killed() -> str:
@@ -63,23 +125,8 @@ def server_killed() -> str:
     return f"the run finished; nothing runs {took:.0f} s later"
 
 
-def pool_killed() -> str:
-    with stage() as here:
-        here.open_server()
-        run = here.submit(LONG)
-        here.trained(run)
-        leader = pool.pid(here.home)
-        assert leader
-        os.kill(leader, signal.SIGKILL)
-        failed = here.ended(run)
-        check_job(here.store, failed, REASONS["pool"])
-        check_job(here.store, here.ended(here.submit()))
-        check(pool.pid(here.home) != leader, "another pool")
-    return "said that the workers were stopped; another pool took over"
-
-
 def pool_asked_to_end() -> str:
-    """SIGTERM: what nobody saw begin waits again."""
+    """SIGTERM: what runs and what waits is done by the next pool."""
     with stage() as here:
         here.open_server()
         run = here.submit(LONG)
@@ -88,11 +135,15 @@ def pool_asked_to_end() -> str:
         leader = pool.pid(here.home)
         assert leader
         os.kill(leader, signal.SIGTERM)
-        failed = here.ended(run)
-        check_job(here.store, failed, {WORKERS_STOPPED})
         for id in waiting:
-            check_job(here.store, here.ended(id), {WORKERS_STOPPED})
-    return "the running run says so, what waited was done by the next pool"
+            done = here.ended(id)
+            check_job(here.store, done)
+            check(done.state == "finished", f"what waited {done.state}: {done.message}")
+        until(lambda: here.job(run).attempt == 2, "the running one goes on")
+        check(here.job(run).resumed == 0, "which is no fault of it")
+        here.store.stop(run)
+        check_job(here.store, here.ended(run))
+    return "the next pool went on with the one and did the others"
 
 
 def server_asked_to_end() -> str:
@@ -107,16 +158,9 @@ def server_asked_to_end() -> str:
 
 
 def suspended() -> str:
-    """SIGSTOP past the lease, of a worker; then of the pool, which must accuse nobody."""
+    """SIGSTOP past the lease, of the pool, which must accuse nobody when it wakes."""
     with stage() as here:
         here.open_server()
-        run = here.submit(LONG)
-        worker = here.trained(run)
-        os.kill(worker, signal.SIGSTOP)
-        failed = here.ended(run)
-        check_job(here.store, failed, {SILENT.format(lease=here.store.lease)})
-        check(failed.state == "failed", "the run failed")
-        until(lambda: worker not in here.processes(), "the suspended worker is ended", 20)
         run = here.submit(LONG)
         here.trained(run)
         leader = pool.pid(here.home)
@@ -126,9 +170,10 @@ def suspended() -> str:
         os.kill(leader, signal.SIGCONT)
         time.sleep(3)
         check(here.job(run).state == "running", "the run goes on after the pool slept")
+        check(here.job(run).attempt == 1, "in its first attempt")
         here.store.stop(run)
         check_job(here.store, here.ended(run))
-    return "the worker's run failed as suspended; the pool's sleep cost nothing"
+    return "the pool's sleep cost nothing"
 
 
 def two_servers() -> str:
@@ -165,8 +210,9 @@ def poisonous_runs() -> str:
                     os.kill(owner(job), signal.SIGKILL)
             time.sleep(0.01)
         for id in poison:
-            check_job(here.store, here.job(id), {KILLED})
+            check_job(here.store, here.job(id), {KILLED + NO_MORE_TRIES})
             check(here.job(id).state == "failed", "a poisonous run fails")
+            check(here.job(id).attempt == RESUMES + 1, f"after {here.job(id).attempt} attempts")
         check_job(here.store, here.job(study), {KILLED})
         check(here.job(sound).state == "finished", f"a sound run: {here.job(sound).message}")
     return f"{len(killed)} workers ended; the sound run beside them finished"
@@ -295,24 +341,24 @@ def _alive(process: int) -> bool:
 def random_kills(repeats: int, seed: int = 0) -> str:
     """Kill a worker, a server or the pool at any moment, over and over, on one workspace."""
     generator = random.Random(seed)
-    counts = dict.fromkeys(REASONS, 0)
-    failed = dict.fromkeys(REASONS, 0)
+    counts = dict.fromkeys(VICTIMS, 0)
+    resumed = dict.fromkeys(VICTIMS, 0)
     with stage() as here:
         here.open_server()
         here.warm()
         for repeat in range(repeats):
-            victim = generator.choice(list(REASONS))
+            victim = generator.choice(VICTIMS)
             counts[victim] += 1
             try:
-                failed[victim] += _repeat(here, generator, victim)
+                resumed[victim] += _repeat(here, generator, victim)
             except Broken as broken:
                 raise Broken(f"repeat {repeat + 1}, {victim}: {broken}") from None
         check_all(here.store)
-    return ", ".join(f"{name} {counts[name]} times ({failed[name]} runs failed)" for name in counts)
+    return ", ".join(f"{name} {counts[name]} times ({resumed[name]} went on)" for name in counts)
 
 
 def _repeat(here: Stage, generator: random.Random, victim: str) -> int:
-    """One kill among four runs and a study; how many runs failed, each with its true reason."""
+    """One kill among four runs and a study, which all finish; how many runs went on."""
     if not here.servers:
         here.open_server()
     ids = [here.submit(SHORT) for _ in range(3)]
@@ -334,15 +380,14 @@ def _repeat(here: Stage, generator: random.Random, victim: str) -> int:
         workers = [n for n, command in here.processes().items() if "runs.worker" in command]
         if workers:
             os.kill(generator.choice(workers), signal.SIGKILL)
-    failures = 0
+    went_on = 0
     for id in ids:
         job = here.ended(id)
-        check_job(here.store, job, REASONS[victim])
-        failures += job.state == "failed"
+        check_job(here.store, job)
+        check(job.state == "finished", f"a run {job.state}: {job.message}")
+        went_on += job.attempt > 1
     check(here.ended(study).state in ("finished", "stopped"), "the study ends")
-    # One worker was killed, or all of a pool's.
-    check(failures <= (1 if victim == "worker" else len(ids)), f"{failures} runs failed")
-    return failures
+    return went_on
 
 
 def check_all(store: Store) -> None:
@@ -355,13 +400,17 @@ def check_all(store: Store) -> None:
 
 
 CASES: dict[str, Callable[[], str]] = {
-    "kill -9 of a worker": worker_killed,
+    "kill -9 of a worker": partial(goes_on, _kill_worker, 1),
+    "kill -9 of a worker, its checkpoint torn": partial(goes_on, _tear_checkpoint, 1, lost=2),
+    "kill -9 of the pool, during a run": partial(goes_on, _kill_pool, 0),
+    "kill -9 of everything, and a restart": partial(goes_on, _restart_all, 1),
+    "SIGTERM of the pool, during a run": partial(goes_on, _end_pool, 0),
+    "SIGSTOP of a worker past the lease": partial(goes_on, _suspend_worker, 1),
     "kill -9 of the server": server_killed,
-    "kill -9 of the pool": pool_killed,
     "kill -9 of the server while a file is read": reader_of_a_killed_server,
     "SIGTERM of the pool": pool_asked_to_end,
     "SIGTERM of the server": server_asked_to_end,
-    "SIGSTOP past the lease": suspended,
+    "SIGSTOP of the pool past the lease": suspended,
     "two servers": two_servers,
     "runs that kill their worker": poisonous_runs,
     "Stop at each stage, cold worker": stopped_cold,

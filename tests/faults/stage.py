@@ -18,12 +18,14 @@ from pruning.events import ENDS, Epoch, Failed, Finished, Halted
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.results import has_result
-from pruning.runs.store import ENDED, Job, Store
+from pruning.runs.store import CHECKPOINTS, ENDED, RESUMES, Job, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "digits-mlp"
 SHORT = Recipe(model=MODEL, sparsity=0.8, epochs=2)
 LONG = Recipe(model=MODEL, sparsity=0.8, epochs=10_000)
+# Its epochs take longer than checkpoints cost, so that each has one.
+SLOW = Recipe(model="digits-cnn", sparsity=0.8, epochs=6, batch=4)
 PATIENCE = 180.0
 """Seconds to wait for what must happen, on a busy machine."""
 
@@ -160,7 +162,8 @@ def stage(home: Path | None = None, **environment: str) -> Iterator[Stage]:
 def check_job(store: Store, job: Job, reasons: Iterable[str] = ()) -> None:
     """It ended once, says how, and has what it says. reasons: sentences with which it may fail."""
     check(job.state in ENDED, f"job {job.id} is {job.state}")
-    check(job.attempt <= (1 if job.kind == "run" else 2), f"job {job.id}: {job.attempt} attempts")
+    check(job.resumed <= RESUMES, f"job {job.id} went on {job.resumed} times")
+    check(job.kind == "run" or job.attempt <= 2, f"study {job.id}: {job.attempt} attempts")
     if job.state == "failed":
         check(job.message in set(reasons), f"job {job.id} failed: {job.message}")
     if job.kind != "run":
@@ -171,8 +174,12 @@ def check_job(store: Store, job: Job, reasons: Iterable[str] = ()) -> None:
     check(numbers == list(range(1, len(numbers) + 1)), f"job {job.id}: gaps among its events")
     ends = [event for event in events if isinstance(event, ENDS)]
     check(ends == events[-1:], f"job {job.id} ends {len(ends)} times")
-    expected = {"finished": Finished, "failed": Failed, "stopped": Halted}[job.state]
+    ends_as = {"finished": Finished, "failed": Failed, "diverged": Failed, "stopped": Halted}
+    expected = ends_as[job.state]
     check(isinstance(ends[0], expected), f"job {job.id} is {job.state} and ends as {ends[0]}")
+    passes = [(event.step, event.epoch, event.branch) for event in events if type(event) is Epoch]
+    check(len(passes) == len(set(passes)), f"job {job.id}: an epoch that counts twice")
+    check(not list(job.folder.glob(CHECKPOINTS)), f"job {job.id} ended and has a checkpoint")
     if job.state == "finished":
         check(has_result(job.folder), f"job {job.id} has no result")
         check((job.folder / "final.safetensors").is_file(), f"job {job.id} has no weights")
