@@ -43,6 +43,7 @@ from pruning.runs.waits import (
 from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
+FAILED = store_file.FAILED
 SLOTS = os.cpu_count() or 1
 """Workers that take runs, as the pool starts them."""
 

@@ -15,7 +15,7 @@ from pruning.events import Finished, Halted
 from pruning.metrics import Paired
 from pruning.recipe import Recipe
 from pruning.runs import follow_ups
-from pruning.runs.store import Job
+from pruning.runs.store import Job, state_word
 
 # ---------------------------------------------------------------- a stopped run
 
@@ -107,7 +107,7 @@ def _comparison(kind: str, job: Job, recipe: Recipe, run: Job) -> ComparisonRun:
     if run.state in jobs.LIVE:
         return ComparisonRun(kind, _frame.progress(run))
     end = jobs.result(run)
-    return ComparisonRun(kind, run.state, end, _answers(recipe.model, job.id, run.id))
+    return ComparisonRun(kind, state_word(run.state), end, _answers(recipe.model, job.id, run.id))
 
 
 def _answers(model: str, run: str, other: str) -> Paired | None:

@@ -17,7 +17,7 @@ from pruning.errors import PruningError, RunError
 from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
 from pruning.recorded import refusal
-from pruning.runs.store import Job
+from pruning.runs.store import Job, state_word
 
 RECENT = 40  # finished runs that the estimate of the time looks at
 EXAMPLE = "digits-mlp"  # a model with data, offered where the current one has none
@@ -336,9 +336,9 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
         trained = sum(map(len, tickets))
         st.progress(min(1.0, trained / total), f"{trained} of {total} networks trained")
     for job in runs:
-        if job.state in ("failed", "stopped"):
+        if job.state in (*jobs.FAILED, "stopped"):
             seed = job.spec.get("seed")
-            text = f"Seed {seed} {job.state}: {job.message or 'it did not say why.'}"
+            text = f"Seed {seed} {state_word(job.state)}: {job.message or 'it did not say why.'}"
             st.warning(words.plain(text), icon=":material/error:")
 
 

@@ -12,6 +12,7 @@ from dashboard.views._stops import stop_table
 from pruning.allocation.ranking import Ranking
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
+from pruning.runs.store import state_word
 
 DIAL = 300  # pixels, of five layers
 MOST_WARNED = 3  # layers named in the warning of thin ones
@@ -184,8 +185,8 @@ def ended(id: str) -> None:
     if job.state in jobs.LIVE:
         return
     end = jobs.result(job)
-    if job.state == "failed":
-        text = f"Failed: {job.message or 'it did not say why.'}"
+    if job.state in jobs.FAILED:
+        text = f"{state_word(job.state).capitalize()}: {job.message or 'it did not say why.'}"
     elif job.state == "stopped":
         text = results.stopped(jobs.history(job))
     elif end:

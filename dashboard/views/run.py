@@ -122,7 +122,7 @@ def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
 
 def standing(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """What came of it, in one sentence, and the recipe in another."""
-    if job.state == "failed":
+    if job.state in jobs.FAILED:
         message = job.message or "It failed without saying why."
         st.error(words.plain(message), icon=":material/error:")
     elif job.state == "stopped":

@@ -25,7 +25,7 @@ from pruning.recorded import recorded
 from pruning.runs import cache_keys, own_models
 from pruning.runs.fitting_data import with_fitting_data
 from pruning.runs.results import RunResult, has_result, load_run
-from pruning.runs.store import Job, Store
+from pruning.runs.store import Job, Store, state_word
 from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
@@ -291,8 +291,9 @@ def _finished(id: str, workspace: Path) -> tuple[Job, RunResult]:
     job = Store(workspace).job(id)
     kept = job.state == "finished" or (job.state == "stopped" and has_result(job.folder))
     if job.kind != "run" or not kept:
+        is_now = state_word(job.state)
         raise RecipeError(
-            f"Run {id} has no model to work on: it is {job.state}. Choose a finished run."
+            f"Run {id} has no model to work on: it is {is_now}. Choose a finished run."
         )
     return job, load_run(job.folder)
 
