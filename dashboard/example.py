@@ -15,7 +15,9 @@ FIRST = 1_000_000  # before anything that waits: it takes a moment and no work
 
 def ensure(store: Store) -> None:
     """Record the example as a finished run, if the workspace has no run yet."""
-    if not (EXAMPLE / "events.jsonl").exists() or store.jobs("run", limit=1):
+    # One that somebody deleted can be restored: another one would be beside it then.
+    has_runs = store.jobs("run", limit=1) or store.trashed(1)
+    if not (EXAMPLE / "events.jsonl").exists() or has_runs:
         return
     lines = (EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
     events = [from_json(line) for line in lines]

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -213,6 +213,43 @@ def delete(id: str) -> None:
     """Delete a job and its files; why it could not be is a warning."""
     try:
         store().delete(id)
+    except PruningError as error:
+        state.warn(str(error))
+
+
+def trash(ids: Iterable[str]) -> None:
+    """Delete runs, so that they can be restored; why one could not be is a warning."""
+    for id in ids:
+        _change(store().trash, id)
+
+
+def restore(ids: Iterable[str]) -> None:
+    """Undo `trash`; why one could not be is a warning."""
+    for id in ids:
+        _change(store().restore, id)
+
+
+def trashed() -> list[Job]:
+    """Deleted runs that can be restored, the last deleted first."""
+    return _with_recipe(store().trashed())
+
+
+def label(id: str, text: str) -> None:
+    """Call a run by a name; a warning where that cannot be."""
+    _change(store().label, id, text)
+
+
+def tag(id: str, tags: Sequence[str]) -> None:
+    _change(store().tag, id, tags)
+
+
+def note(id: str, text: str) -> None:
+    _change(store().note, id, text)
+
+
+def _change(change: Callable[..., None], *args: Any) -> None:
+    try:
+        change(*args)
     except PruningError as error:
         state.warn(str(error))
 
@@ -464,8 +501,9 @@ WAIT_FOR_A_PRESS = {
 }
 """Study -> what it does, where that waits for a press if it takes long."""
 
-START_IN_ANY_CASE = ("card",)
-"""Studies without which nothing is known of a model, nor how long its others take."""
+START_IN_ANY_CASE = ("card", "examples")
+"""Studies without which nothing is known of a model, nor how long its others take; and those that
+ask no model anything."""
 
 HAVE_A_BUTTON = ("reconstruction", "runtimes", "take_home")
 """Studies that a page asks for only once their own button was pressed, or not before it has looked

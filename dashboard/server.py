@@ -50,6 +50,8 @@ def _open(place: str, begun: int) -> bool:
     formats.sweep()
     with suppress(StoreError):  # a worker that this server starts knows them anyway
         own_models.keep(default_workspace())
+    with suppress(StoreError):
+        jobs.store().sweep_trash()
     with suppress(StoreError):  # an empty one does as well
         example.ensure(jobs.store())
         jobs.store().jobs(limit=MOST_JOBS)  # rows that cannot be read are noted before a page opens

@@ -113,6 +113,12 @@ class Paired:
     lost: int
     neither: int
 
+    @classmethod
+    def of(cls, this: NDArray[np.bool_], dense: NDArray[np.bool_]) -> Paired:
+        """(n,) True where each model's answer is right, for the same examples in the same order."""
+        counts = (this & dense, this & ~dense, ~this & dense, ~this & ~dense)
+        return cls(*(int(each.sum()) for each in counts))
+
     @property
     def change(self) -> Spread:
         """Accuracy less dense's, as a share, with its 95 % interval."""

@@ -68,6 +68,7 @@ from pruning.units.layout import Units, lay_out
 
 Keep = Callable[[nn.Module, Masks], None]
 KeepCompact = Callable[[nn.Module, Certificate], None]
+KeepAnswers = Callable[[Snapshot, Snapshot], None]
 
 WHAT = {"weights": "weights", "units": "units", "macs": "MACs", "bytes": "bytes"}
 """Budget -> what it counts, in words."""
@@ -132,6 +133,7 @@ def run(
     stop: Stop | None = None,
     keep: Keep | None = None,
     keep_compact: KeepCompact | None = None,
+    keep_answers: KeepAnswers | None = None,
     cache: Path | None = None,
     save: Save | None = None,
     resume: Checkpoint | None = None,
@@ -144,6 +146,7 @@ def run(
     keep: given the final model and its masks before the last measurement, both on the CPU.
     keep_compact: then given the compact model and its certificate, where whole channels or heads
         were pruned.
+    keep_answers: then given the dense model's and the result's outputs for the test examples.
     cache: a folder for what later runs need again: measured allocation paths (scope
         by_sensitivity), and the dense model's outputs.
     save: given a checkpoint after each whole epoch and each step's pruning, once its events were
@@ -190,7 +193,7 @@ def run(
     except Stopped:
         if state.reached is None:
             raise
-        yield from _halt(state, state.reached, keep)
+        yield from _halt(state, state.reached, keep, keep_answers)
         return
     # Saved before the last measurement: timing takes seconds, and a kill must not lose the model.
     if keep is not None:
@@ -207,6 +210,8 @@ def run(
     snapshots = [state.dense, take_snapshot(copied, outputs=state.outputs)]
     if result.snapshot is not None:
         snapshots.append(result.snapshot)
+    if keep_answers is not None:
+        keep_answers(state.dense, snapshots[-1])
     dense_end, final, *compact_end = finalize(snapshots)
     yield _measured("final", copied, final, known=_known_validation(state))
     yield Finished(
@@ -306,7 +311,9 @@ def _go_on(state: _State) -> int:
     return at.step
 
 
-def _halt(state: _State, reached: Reached, keep: Keep | None) -> Iterator[Event]:
+def _halt(
+    state: _State, reached: Reached, keep: Keep | None, keep_answers: KeepAnswers | None
+) -> Iterator[Event]:
     """The end of a run that was stopped: the last whole epoch again, kept and measured.
 
     Nothing is timed, and no compact model is made: somebody waits for the Stop.
@@ -323,6 +330,8 @@ def _halt(state: _State, reached: Reached, keep: Keep | None) -> Iterator[Event]
     snapshot = take_snapshot(work)
     # The first training of a lottery makes the dense network: until it ends, it is what there is.
     dense = state.dense or snapshot
+    if keep_answers is not None:
+        keep_answers(dense, snapshot)
     final = beside_dense(snapshot, dense)
     # The epoch has been measured on validation data: another pass would only be waited for.
     yield _measured("final", work, final, known=reached.validation)

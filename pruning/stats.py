@@ -6,7 +6,7 @@ There is one function for each question, and every figure of the workbench is ma
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations
@@ -239,6 +239,37 @@ def _ranks(values: Floats, counts: Floats) -> Floats:
     members = np.add.reduceat(counts[:, order], first, axis=1)  # (samples, groups)
     ranks: Floats = members.cumsum(1) - members + (members + 1) / 2
     return ranks[:, group.reshape(-1)]
+
+
+# ---------------------------------------------------------------- overlap of masks
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Intersection over union of the weights that two masks keep (Jaccard, 1901).
+
+    at_random: about what two masks have that keep as many of each layer, at random: masks that
+    keep nearly everything overlap whatever they were made by. Shares in [0, 1].
+    """
+
+    value: float
+    at_random: float
+
+
+def overlap(layers: Iterable[tuple[int, int, int, int]]) -> Overlap | None:
+    """layers: of each (weights, kept by one mask, kept by the other, kept by both).
+
+    None where neither keeps anything.
+    """
+    kept, shared, expected = 0, 0, 0.0
+    for weights, one, other, both in layers:
+        kept += one + other
+        shared += both
+        # Of a layer's n weights a random mask of a and one of b share a·b/n on average.
+        expected += one * other / weights if weights else 0.0
+    if not kept:
+        return None
+    return Overlap(shared / (kept - shared), expected / (kept - expected))
 
 
 # ---------------------------------------------------------------- curves

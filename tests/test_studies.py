@@ -116,7 +116,7 @@ def test_inputs_are_shown_as_what_they_are(
     shape: tuple[int, ...], name: str, shown: tuple[int, ...]
 ) -> None:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    arrays = studies.card._pictures(x)
+    arrays = studies.card.pictures(x)
     assert {name: values.shape for name, values in arrays.items()} == {name: shown}
 
 

@@ -206,13 +206,18 @@ def paired(
     if metric != ACCURACY or not classifies(this, data.y):
         return None
     targets = data.y.cpu()
-    a, b = hits(this, targets), hits(dense, targets)
-    return Paired(
-        both=int((a & b).sum()),
-        gained=int((a & ~b).sum()),
-        lost=int((~a & b).sum()),
-        neither=int((~a & ~b).sum()),
-    )
+    return Paired.of(hits(this, targets).numpy(), hits(dense, targets).numpy())
+
+
+def classes_predicted(
+    outputs: Tensor | None, data: Batches | None, metric: Metric = ACCURACY
+) -> Tensor | None:
+    """(n,) The class that each example is given; None where accuracy has no meaning, or is not what
+    the task is judged by. outputs: (n, classes).
+    """
+    if outputs is None or data is None or metric != ACCURACY or not classifies(outputs, data.y):
+        return None
+    return outputs.argmax(1).cpu()
 
 
 def score_change(

@@ -17,6 +17,7 @@ from pruning import studies
 from pruning.devices import on_cpu, on_device
 from pruning.errors import DataError, DiskFull, OutOfRange, PruningError, Stopped
 from pruning.events import Certificate, Event, Finished, Halted, Notice
+from pruning.measurement import Snapshot, classes_predicted
 from pruning.metrics import Histogram, bin_counts, bin_edges
 from pruning.pipeline import run
 from pruning.prepare import plain
@@ -26,7 +27,15 @@ from pruning.runs import checkpoints, server_device
 from pruning.runs.map_study import measure_map
 from pruning.runs.memory_limit import limited_memory, study_memory
 from pruning.runs.resolve import recipe_of, resolve
-from pruning.runs.results import load_run, save_histograms, save_masks, save_result, save_study
+from pruning.runs.results import (
+    Answers,
+    load_run,
+    save_answers,
+    save_histograms,
+    save_masks,
+    save_result,
+    save_study,
+)
 from pruning.runs.store import Job, Store, reason
 from pruning.runs.take_home import COMPACT, take_home
 from pruning.selection import choose
@@ -72,6 +81,12 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         store.stopping(job)
         when_there_is_room(partial(save_compact, job, model, certificate))
 
+    def keep_answers(dense: Snapshot, final: Snapshot) -> None:
+        answers = answers_of(dense, final)
+        if answers is not None:
+            store.stopping(job)
+            when_there_is_room(partial(save_answers, job.folder, answers))
+
     def record(event: Event) -> None:
         if isinstance(event, Finished):
             # The files come first, then the row that says they are there.
@@ -94,6 +109,7 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
         stop=stop,
         keep=keep,
         keep_compact=keep_compact,
+        keep_answers=keep_answers,
         cache=store.workspace / "maps",
         save=save_checkpoint,
         resume=checkpoint,
@@ -247,6 +263,16 @@ def save(job: Job, dense: nn.Module, final: nn.Module, masks: Masks) -> None:
         for name, weight in prunable(final).items()
     }
     save_histograms(job.folder, histograms)
+
+
+def answers_of(dense: Snapshot, final: Snapshot) -> Answers | None:
+    """Both models' answers to the test examples; None where answers are no classes."""
+    test, metric = final.work.test, final.work.metric
+    before = classes_predicted(dense.logits, test, metric)
+    after = classes_predicted(final.logits, test, metric)
+    if test is None or before is None or after is None:
+        return None
+    return Answers(test.y.cpu().numpy(), before.numpy(), after.numpy())
 
 
 def save_compact(job: Job, model: nn.Module, certificate: Certificate) -> None:

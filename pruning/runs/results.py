@@ -1,18 +1,18 @@
 """What finished jobs left in their folders, as plain numbers. No torch: pages read these.
 
 A run's folder holds `result.json` (its Finished event; of a stopped run, what it had reached),
-`final.safetensors`, `masks.npz` and `histograms.npz`; a study's holds `study.json` and `study.npz`.
-Each is written whole or not at all.
+`final.safetensors`, `masks.npz`, `histograms.npz` and, of a classifier, `answers.npz`; a study's
+holds `study.json` and `study.npz`. Each is written whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -52,6 +52,30 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a classifier answered to each test example, before and after.
+
+    targets, dense, final: (n,) numbers of classes, in the order of the test data; final: of the
+    model that the run is for, compact where there is one.
+    """
+
+    targets: NDArray[np.integer[Any]]
+    dense: NDArray[np.integer[Any]]
+    final: NDArray[np.integer[Any]]
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) True where the run's model is right."""
+        right: NDArray[np.bool_] = self.final == self.targets
+        return right
+
+    @cached_property
+    def dense_right(self) -> NDArray[np.bool_]:
+        right: NDArray[np.bool_] = self.dense == self.targets
+        return right
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a finished run left. The weights themselves lie in `weights`, a safetensors file."""
 
@@ -72,20 +96,49 @@ class RunResult:
             for i, name in enumerate(names)
         }
 
+    @cached_property
+    def answers(self) -> Answers | None:
+        """None where answers are no classes, and of runs of earlier versions."""
+        if not (self.folder / "answers.npz").is_file():
+            return None
+        arrays = _arrays(self.folder / "answers.npz")
+        return Answers(*(arrays[name] for name in ANSWERS))
+
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """Parameter name -> True where the weight was kept, in the parameter's shape."""
+        masks = {}
+        for name, (bits, shape) in self.packed_masks().items():
+            # The bits fill whole bytes, so the count says where they end.
+            flat = np.unpackbits(bits, count=int(np.prod(shape)))
+            masks[name] = flat.astype(bool).reshape(shape)
+        return masks
+
+    def packed_masks(self) -> dict[str, PackedMask]:
+        """The same in an eighth of the memory, for what looks at many runs at once."""
         arrays = _arrays(self.folder / "masks.npz")
         shapes = json.loads(str(arrays["shapes"]))
-        masks = {}
-        for i, (name, shape) in enumerate(shapes.items()):
-            # The bits fill whole bytes, so the count says where they end.
-            bits = np.unpackbits(arrays[f"bits_{i}"], count=int(np.prod(shape)))
-            masks[name] = bits.astype(bool).reshape(shape)
-        return masks
+        return {
+            name: PackedMask(arrays[f"bits_{i}"], tuple(shape))
+            for i, (name, shape) in enumerate(shapes.items())
+        }
+
+
+class PackedMask(NamedTuple):
+    """bits: (bytes,) a bit for each weight, zeros after the last; shape: of the parameter."""
+
+    bits: NDArray[np.uint8]
+    shape: tuple[int, ...]
+
+    @property
+    def weights(self) -> int:
+        return int(np.prod(self.shape))
 
 
 HISTOGRAM_PARTS = ("edges", "dense", "final")
 """The fields of a Histogram, as `histograms.npz` names them, in order."""
+
+ANSWERS = tuple(field.name for field in fields(Answers))
+"""The arrays of `answers.npz`."""
 
 
 def load_study(folder: Path) -> Study:
@@ -126,6 +179,17 @@ def save_masks(folder: Path, masks: dict[str, NDArray[np.bool_]]) -> None:
     bits: dict[str, Any] = {f"bits_{i}": np.packbits(keep) for i, keep in enumerate(masks.values())}
     with whole(folder / "masks.npz") as draft:
         np.savez_compressed(draft, shapes=np.array(json.dumps(shapes)), **bits)
+
+
+def save_answers(folder: Path, answers: Answers) -> None:
+    """In as few bytes as numbers of classes need: ten thousand examples are some 10 kB."""
+    most = max(int(getattr(answers, name).max(initial=0)) for name in ANSWERS)
+    # Targets that name no class are negative, as in data with examples to ignore.
+    least = int(answers.targets.min(initial=0))
+    width = np.min_scalar_type(most) if least >= 0 else np.dtype(np.int64)
+    arrays: dict[str, Any] = {name: getattr(answers, name).astype(width) for name in ANSWERS}
+    with whole(folder / "answers.npz") as draft:
+        np.savez_compressed(draft, **arrays)
 
 
 def save_histograms(folder: Path, histograms: dict[str, Histogram]) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pruning import events as _events
-from pruning.errors import Damaged, DiskFull, Lost, RunError, StoreError
+from pruning.errors import Damaged, DiskFull, Lost, OutOfRange, RunError, StoreError
 from pruning.events import Epoch, Event, Failed, Halted, Pruned
 from pruning.recipe import Recipe
 from pruning.runs import process_id
@@ -78,6 +78,15 @@ READ_ONLY = (
     "its folder be written, or point PRUNING_HOME at another one."
 )
 
+KEPT = 7 * 24 * 3600.0
+"""Seconds for which a deleted run can be restored: then its files are removed."""
+
+LONGEST_LABEL = 80
+LONGEST_TAG = 30
+MOST_TAGS = 12
+LONGEST_NOTE = 4_000
+"""Characters of a name, a tag and a note that people give to a run, and tags of one."""
+
 SWEEP = -1
 """Priority of a sweep's runs, after what people wait for."""
 
@@ -123,6 +132,8 @@ class Job:
     who works on it; message: why it failed, in one sentence, or why its last attempt ended, where
     it goes on; stopping: somebody asked it to stop; batch: the set it belongs to; resumed: times
     that it went on after its process had died.
+
+    deleted: when it was deleted, None where it was not; label, tags, note: what people call it.
     """
 
     id: str
@@ -139,9 +150,13 @@ class Job:
     folder: Path
     batch: str | None = None
     resumed: int = 0
+    deleted: float | None = None
+    label: str | None = None
+    tags: tuple[str, ...] = ()
+    note: str | None = None
 
 
-_JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder"}
+_JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder", "tags"}
 
 
 @dataclass(frozen=True)
@@ -320,7 +335,7 @@ class Store:
             "state": states,
             "batch": [batch] if batch else None,
         }
-        conditions = ["1"]
+        conditions = ["deleted IS NULL"]
         values: list[Any] = []
         for column, allowed in wanted.items():
             if allowed is not None:
@@ -343,7 +358,10 @@ class Store:
 
     def jobs_of(self, kind: str, spec: dict[str, Any]) -> list[Job]:
         """The jobs of exactly this spec, newest first."""
-        query = "SELECT * FROM jobs WHERE kind = ? AND spec = ? ORDER BY submitted DESC, rowid DESC"
+        query = (
+            "SELECT * FROM jobs WHERE kind = ? AND spec = ? AND deleted IS NULL "
+            "ORDER BY submitted DESC, rowid DESC"
+        )
         with self._read() as db:
             return self._readable(db.execute(query, (kind, _text(spec))))
 
@@ -404,6 +422,81 @@ class Store:
         self.damaged.pop(id, None)
         # Last: a worker that still writes is fenced off by then.
         shutil.rmtree(self.folder(id), ignore_errors=True)
+
+    # ---------------------------------------------------------------- names, and deleting with undo
+
+    def label(self, id: str, label: str) -> None:
+        """Call a job by a name; "": by none. Raises OutOfRange for one that is too long."""
+        self._set(id, label=_text_of("a run's name", label, LONGEST_LABEL) or None)
+
+    def tag(self, id: str, tags: Iterable[str]) -> None:
+        """Replace a job's tags. Raises OutOfRange for too many, or one that is too long."""
+        wanted = [_text_of("a tag", tag, LONGEST_TAG) for tag in tags]
+        unique = list(dict.fromkeys(filter(None, wanted)))
+        if len(unique) > MOST_TAGS:
+            raise OutOfRange("The number of a run's tags", len(unique), f"at most {MOST_TAGS}")
+        self._set(id, tags=json.dumps(unique))
+
+    def note(self, id: str, note: str) -> None:
+        """Replace what is noted of a job. Raises OutOfRange for too much."""
+        self._set(id, note=_text_of("a run's note", note, LONGEST_NOTE, lines=True) or None)
+
+    def trash(self, id: str) -> None:
+        """Delete a job, to be restored within KEPT seconds; one that waits or works is stopped.
+
+        No list has it from now on, and an equal run begins anew; what was started from its result
+        can go on. Raises RunError for an id the store does not have.
+        """
+        self.job(id)
+        with self._write() as db:
+            now = time.time()
+            row = db.execute(
+                "UPDATE jobs SET deleted = COALESCE(deleted, ?), key = NULL WHERE id = ? "
+                "RETURNING *",
+                (now, id),
+            ).fetchone()
+            if row is not None and row["state"] in LIVE:
+                db.execute(
+                    "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (now, id)
+                )
+            if row is not None and row["state"] == "queued":
+                _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+
+    def restore(self, id: str) -> None:
+        """Undo `trash`. Raises RunError where it was too long ago."""
+        self.job(id)
+        self._set(id, deleted=None)
+
+    def trashed(self, limit: int = 200) -> list[Job]:
+        """Deleted runs that can be restored, the last deleted first."""
+        query = "SELECT * FROM jobs WHERE deleted IS NOT NULL ORDER BY deleted DESC LIMIT ?"
+        with self._read() as db:
+            return self._readable(db.execute(query, (limit,)))
+
+    def sweep_trash(self, kept: float = KEPT) -> list[str]:
+        """Remove what was deleted longer than `kept` seconds ago, with its files; the ids.
+
+        Not what waits or works still, or what such a run starts from.
+        """
+        before = time.time() - kept
+        with self._read() as db:
+            rows = db.execute("SELECT id, state FROM jobs WHERE deleted < ?", (before,)).fetchall()
+            live = db.execute("SELECT spec FROM jobs WHERE state IN ('queued', 'running')")
+            wanted = "\n".join(row["spec"] for row in live) if rows else ""
+        # An id is 12 hexadecimal digits: where a live spec names it, its files are needed.
+        ids = [row["id"] for row in rows if row["state"] in ENDED and row["id"] not in wanted]
+        for id in ids:
+            self.delete(id)
+        return ids
+
+    def _set(self, id: str, **columns: str | float | None) -> None:
+        """Raises RunError for an id the store does not have."""
+        self.job(id)
+        names = ", ".join(f"{name} = ?" for name in columns)
+        with self._write() as db:
+            db.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*columns.values(), id))
+
+    # ---------------------------------------------------------------- the state of the queue
 
     def reap(self, leave: Callable[[Job], bool] = lambda job: False) -> list[Job]:
         """Give up on jobs whose owner is dead, or silent for longer than the lease.
@@ -821,6 +914,7 @@ class Store:
             **columns,
             spec=spec,
             stopping=row["stopping"] is not None,
+            tags=_tags(row["tags"]),
             folder=self.workspace / "jobs" / row["id"],
         )
 
@@ -1017,6 +1111,28 @@ def _insert(
     )
 
 
+def _text_of(what: str, text: str, longest: int, *, lines: bool = False) -> str:
+    """Text that people gave, without what cannot be drawn. lines: it may have several.
+
+    Raises OutOfRange.
+    """
+    kept = "\n" if lines else ""
+    shown = "".join(c if c.isprintable() or c in kept else " " for c in text)
+    shown = shown.strip() if lines else " ".join(shown.split())
+    if len(shown) > longest:
+        raise OutOfRange(f"The length of {what}", len(shown), f"at most {longest:,} characters")
+    return shown
+
+
+def _tags(text: object) -> tuple[str, ...]:
+    """None where the column holds something else: tags alone hide no run."""
+    with suppress(ValueError, TypeError, RecursionError):
+        tags = json.loads(str(text))
+        if isinstance(tags, list):
+            return tuple(tag for tag in tags if isinstance(tag, str))
+    return ()
+
+
 def _sweep(row: sqlite3.Row) -> Sweep:
     return Sweep(**{**dict(row), "plan": json.loads(row["plan"])})
 
@@ -1079,11 +1195,14 @@ def _what_is_wrong(row: sqlite3.Row, spec: Any) -> str:
         return "its recipe is no table"
     if row["kind"] not in KINDS or row["state"] not in (*LIVE, *ENDED):
         return f"it is a {row['kind']} that is {row['state']}"
-    numbers = ("attempt", "resumed", "submitted", "started", "ended", "lease")
+    numbers = ("attempt", "resumed", "submitted", "started", "ended", "lease", "deleted")
     # SQLite keeps whatever it is given in a column, of any type.
     for name in numbers:
         if not isinstance(row[name], int | float | None):
             return f"{name} is no number"
+    for name in ("label", "note"):
+        if not isinstance(row[name], str | None):
+            return f"its {name} is no text"
     running = row["state"] == "running"
     if running and (row["lease"] is None or str(row["owner"]).count(":") < 2):
         return "nobody is known to work on it"

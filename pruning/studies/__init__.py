@@ -7,6 +7,7 @@ units: what a criterion says of a sample of units; criterion_check: how the loss
 reconstruction: accuracy right after pruning, and with every layer solved anew
 structure: which channels form a dependency group, and which cannot be removed
 pair: two runs' answers to the same test examples
+examples: some test examples as pictures
 runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
 
 A study is plain data (study.json) and arrays (npz). The readers are in pruning.runs.results; they
@@ -26,6 +27,7 @@ from pruning.prepare import ready
 from pruning.studies import (
     card,
     criterion_check,
+    examples,
     pair,
     reconstruction,
     runtimes,
@@ -48,6 +50,7 @@ def kinds(finished: FinishedRun | None = None, cache: Path | None = None) -> dic
         "scores": partial(scores.scores, cache=cache),
         "units": criterion_check.units,
         "criterion_check": criterion_check.criterion_check,
+        "examples": examples.examples,
         "pair": partial(pair.pair, finished=finished),
         "reconstruction": reconstruction.reconstruction,
         "runtimes": partial(runtimes.runtimes, finished=finished),

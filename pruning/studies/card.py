@@ -131,7 +131,7 @@ def examples(model: nn.Module, data: Batches) -> Arrays:
     targets = sample.y.numpy()
     chosen = _pick(predicted, targets, confidence)
     return {
-        **_pictures(sample.x[torch.from_numpy(chosen)]),
+        **pictures(sample.x[torch.from_numpy(chosen)]),
         "targets": targets[chosen],
         "predicted": predicted[chosen],
         "confidence": confidence[chosen],
@@ -155,7 +155,7 @@ def _pick(
     return np.concatenate([wrong, right])[:SHOWN]
 
 
-def _pictures(x: Tensor) -> Arrays:
+def pictures(x: Tensor) -> Arrays:
     """Inputs as people look at them, from the batch's range to [0, 1].
 
     x: (n, 1 or 3, H, W), (n, features) or any other. Returns images (n, H, W) or (n, H, W, 3), or

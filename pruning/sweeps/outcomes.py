@@ -27,6 +27,4 @@ def unpack(text: str, examples: int) -> NDArray[np.bool_]:
 
 def paired(first: str, second: str, examples: int) -> Paired:
     """Two models' answers to the same examples; gained: those that only the first has right."""
-    a, b = unpack(first, examples), unpack(second, examples)
-    counts = (a & b, a & ~b, ~a & b, ~a & ~b)
-    return Paired(*(int(each.sum()) for each in counts))
+    return Paired.of(unpack(first, examples), unpack(second, examples))
