@@ -213,7 +213,8 @@ class Workpiece:
 
     Data-free techniques need no data; the rest say so by name when it is missing. Ratios are chosen
     on `validation`, results reported on `test`; each may be a `DataLoader`, a `Dataset` or (inputs,
-    targets), which are read once (`Batches.of`). example: one input batch, for tracing and timing.
+    targets), which are read once (`Batches.of`). example: one input batch, for tracing and timing;
+    None: the first example of the data, where there is any.
     dense, masks: of a model that was pruned before, what it was then and what was kept; a run holds
     those masks from its start and compares with that dense model. None: `model` itself is dense.
     augment: what training inputs were put through, so that fine-tuning can do the same.
@@ -241,6 +242,18 @@ class Workpiece:
             data = getattr(self, name)
             if data is not None and not isinstance(data, Batches):
                 object.__setattr__(self, name, Batches.of(data))
+        if self.example is None:
+            object.__setattr__(self, "example", self._first_example())
+
+    def _first_example(self) -> Inputs | None:
+        """One example of the data; None where there is none."""
+        splits = (self.train, self.validation, self.test)
+        data = next((data for data in splits if data is not None), None)
+        if data is None:
+            return None
+        # Copied: a view would take all of the data along wherever it is saved or sent.
+        first = tuple(part[:1].clone() for part in parts_of(data.x))
+        return first if isinstance(data.x, tuple) else first[0]
 
     @property
     def reference(self) -> Workpiece:

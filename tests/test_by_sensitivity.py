@@ -21,6 +21,7 @@ from pruning.errors import DataError, OutOfRange, RecipeError, Stopped
 from pruning.recipe import Recipe
 from pruning.selection import rank_with_path
 from pruning.sensitivity_map import netadapt
+from pruning.types import Workpiece
 from pruning.units.layout import lay_out
 from tests.toys import toy
 
@@ -79,7 +80,7 @@ def test_a_share_of_macs_or_bytes_is_reached_and_never_passed() -> None:
     # A bit for each weight (1 byte a layer) and 4 bytes for each kept, of 48: without 5 they are
     # 1+8 and 1+20, without 6 they are 1+8 and 1+16.
     assert allocate("by_sensitivity", two(budget="bytes"), 18 / 48, {}) == {"a": 2, "b": 3}
-    bare = replace(toy("mlp"), example=None)
+    bare = Workpiece("bare", toy("mlp").model)
     with pytest.raises(RecipeError, match="no example input"):
         pruning.choose(Recipe(budget="macs"), bare)
 

@@ -130,7 +130,7 @@ def test_a_model_without_data_has_a_card_without_accuracy(
 
 
 def test_a_card_without_an_example_knows_no_macs(tmp_path: Path, pictures: Workpiece) -> None:
-    rows = made(tmp_path, replace(pictures, example=None), "card").data["layers"]
+    rows = made(tmp_path, Workpiece("bare", pictures.model), "card").data["layers"]
     assert all(row["macs"] is None and row["output"] is None for row in rows) and len(rows) == 3
 
 

@@ -35,6 +35,7 @@ from pruning.tasks import (
     main_output,
 )
 from pruning.training.distill import distillation_loss
+from pruning.types import parts_of
 from tests.toys import same, snapshot
 
 EXAMPLES = 12
@@ -127,17 +128,18 @@ TASKS: dict[str, Callable[[], Workpiece]] = {
         mlp(1), numbers(4).double(), numbers(1).double(), loss=F.mse_loss
     ),
 }
-"""Name -> a small task, without an example, so that nothing is timed."""
+"""Name -> a small task."""
+
+
+@pytest.fixture(autouse=True)
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run waits for its timings: they are the same for every task, and take seconds."""
+    monkeypatch.setattr(pruning.measurement, "BATCHES", ())
 
 
 def task(name: str) -> Workpiece:
     torch.manual_seed(0)
     return TASKS[name]()
-
-
-def with_example(work: Workpiece) -> Workpiece:
-    assert work.test is not None
-    return replace(work, example=work.test.head(1).x)
 
 
 def finished(recipe: Recipe, work: Workpiece) -> tuple[Finished, list[Any]]:
@@ -207,7 +209,7 @@ def test_compact_models_are_finetuned_and_measured(name: str) -> None:
         batch=6,
         finetune_compact=True,
     )
-    work = with_example(task(name))
+    work = task(name)
     compact: list[nn.Module] = []
     events = list(pruning.run(recipe, work, keep_compact=lambda model, _: compact.append(model)))
     end = events[-1]
@@ -229,6 +231,25 @@ def test_maps_checks_and_studies_of_every_kind_of_task(name: str) -> None:
     for what in ("card", "weights", "scores", "reconstruction"):
         spec = {"what": what, "model": "task", "criterion": "magnitude", "sparsity": 0.5}
         assert studies.make(spec, work)[0]["what"] == what
+
+
+def test_data_give_the_example_that_nobody_gave() -> None:
+    for name in TASKS:
+        work = task(name)
+        assert work.train is not None and work.example is not None
+        pairs = zip(parts_of(work.example), parts_of(work.train.x), strict=True)
+        assert all(torch.equal(one, x[:1]) and one._base is None for one, x in pairs)
+        assert isinstance(work.example, tuple) == isinstance(work.train.x, tuple)
+        bare = replace(work, train=None, validation=None)
+        assert bare.example is work.example  # another data set asks for no other one
+    picture = task("segmentation")
+    for split in ("train", "validation", "test"):
+        alone = Workpiece("one", picture.model, **{split: picture.test})  # type: ignore[arg-type]
+        assert alone.example is not None
+    assert Workpiece("none", picture.model).example is None
+    end, _ = finished(Recipe(sparsity=0.5, granularity="channel"), picture)
+    assert end.final.macs == 16 * (4 * 27 + 2 * 4) and end.compact is not None
+    assert end.compact.macs is not None and end.compact.macs < end.final.macs
 
 
 # ---------------------------------------------------------------- what is measured
@@ -507,7 +528,9 @@ def test_what_cannot_work_is_said_before_anything_is_trained() -> None:
         Batches((numbers(4), numbers(4)[:3]), classes())
 
 
-def test_a_batch_that_cannot_be_timed_costs_no_run() -> None:
+def test_a_batch_that_cannot_be_timed_costs_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning.measurement, "BATCHES", (1, 32))
+
     class Single(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -518,7 +541,7 @@ def test_a_batch_that_cannot_be_timed_costs_no_run() -> None:
                 raise ValueError("at most 6")
             return self.a(x)  # type: ignore[no-any-return]
 
-    work = with_example(work_of(Single(), numbers(4), classes()))
+    work = work_of(Single(), numbers(4), classes())
     assert not try_out(ready(work))
     (measured,) = finalize([take_snapshot(work)])
     assert [timing.why != "" for timing in measured.timings] == [False, True]
