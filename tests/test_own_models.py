@@ -21,12 +21,14 @@ from torch import nn
 import pruning
 import sample_models
 from dashboard import launch, state
+from pruning import formats
 from pruning.cli import main
 from pruning.errors import DataError, FileRefused, ModelError, RecipeError, UnknownName
 from pruning.events import Finished
 from pruning.recipe import Recipe
 from pruning.runs import cache_keys, outlines, own_files, own_models, pool, process_id
 from pruning.runs.resolve import describe, resolve
+from pruning.runs.weights_file import of_file
 from tests.pages import opened, settle, settled, texts
 
 ROOT = Path(__file__).parents[1]
@@ -361,6 +363,36 @@ def test_the_shell_takes_files(files: Path, capsys: pytest.CaptureFixture[str]) 
     assert main([*run, "model.py:build=three.pt"]) == 0
     end = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert end["event"] == "finished" and end["weights"]["total"] == 36 + 3 * 144
+
+
+def test_weights_are_measured_beside_a_network_that_is_a_file(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = resolve(own_files.name("net.onnx")).model.state_dict()
+    torch.save({name: value * (value > 0) for name, value in state.items()}, files / "half.pt")
+    words = ["measure", "--model", "net.onnx", "--weights", "half.pt", "--json"]
+    assert main(words) == 0
+    dense, half = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (dense["weights"], half["weights"]) == ("dense", "half.pt")
+    assert half["weights_nonzero"] < 0.7 * dense["weights_nonzero"]
+    assert half["accuracy"]["total"] == dense["accuracy"]["total"]
+    # What it was compared with is kept, and what was only measured is not.
+    assert [upload.name for upload in formats.uploads()] == ["net.onnx"]
+
+
+@pytest.mark.parametrize("model", ["digits.pt", "model.py:build=mine.pt", "digits-cnn"])
+def test_a_file_in_the_architecture_of_any_model(files: Path, model: str) -> None:
+    name = own_files.name(model)
+    dense = resolve(name)
+    state = {key: value + 1 for key, value in dense.model.state_dict().items()}
+    torch.save(state, files / "other.pt")
+    work = of_file(files / "other.pt", name)
+    for key, value in work.model.state_dict().items():
+        assert torch.equal(value, state[key])
+    assert (work.test is None) == (dense.test is None)
+    if name.startswith("upload:"):
+        with pytest.raises(FileRefused, match=rf"does not fit {dense.name} \("):
+            of_file(files / "three.pt" if model == "digits.pt" else files / "digits.pt", name)
 
 
 @pytest.mark.parametrize(

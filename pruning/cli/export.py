@@ -5,15 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pruning.cli import options
 from pruning.errors import RecipeError
-from pruning.formats import accept
-from pruning.runs.outlines import expected
-from pruning.runs.resolve import resolve
 from pruning.runs.store import Store
+from pruning.runs.weights_file import of_file
 
 HELP = "a run or a weights file as a bundle: model.py, weights, ONNX, sparse file, replay, report"
 
@@ -37,8 +34,7 @@ def execute(args: argparse.Namespace) -> None:
         )
     from pruning.export import bundle
 
-    with TemporaryDirectory(prefix="pruning-export-") as folder:
-        contents = bundle.write(_result(file, args, Path(folder)), args.to)
+    contents = bundle.write(_result(file, args), args.to)
     if args.json:
         data = {"folder": str(args.to), "files": contents.files, "notes": contents.notes}
         print(json.dumps(data))
@@ -49,13 +45,11 @@ def execute(args: argparse.Namespace) -> None:
         print(f"note: {note}")
 
 
-def _result(file: Path, args: argparse.Namespace, folder: Path) -> Any:
+def _result(file: Path, args: argparse.Namespace) -> Any:
     from pruning.runs.take_home import find_run, of_weights, result_of
 
     if not file.exists():
         store = Store()
         return result_of(store, find_run(store, args.what))
-    # The copy is removed with the folder: weights that were only exported are not kept.
-    model = options.model(args.model)
-    work = resolve(accept(file, model, folder, expected=expected(model)).model, folder)
+    work = of_file(file, options.model(args.model))
     return of_weights(work, f"{file.name} as {args.model}")

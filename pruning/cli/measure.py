@@ -6,16 +6,10 @@ import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from pruning.cli import options, text
-from pruning.formats import accept, datasets
-from pruning.runs.outlines import expected
-from pruning.runs.resolve import on_data, resolve
-
-if TYPE_CHECKING:
-    from pruning.types import Workpiece
+from pruning.runs.resolve import resolve
+from pruning.runs.weights_file import of_file
 
 HELP = "what a model costs: file, memory, time in two runtimes, energy; and how it answers"
 
@@ -38,7 +32,7 @@ def execute(args: argparse.Namespace) -> None:
     model = options.with_data(options.model(args.model), args)
     works = {"dense": resolve(model)}
     if args.weights:
-        works[args.weights.name] = _from_file(args.weights, model)
+        works[args.weights.name] = of_file(args.weights, model)
     # All models in the same rounds, so that a machine that gets busy slows each of them alike.
     works = {name: options.on_device(work, args) for name, work in works.items()}
     measured = finalize([take_snapshot(work) for work in works.values()])
@@ -51,15 +45,3 @@ def execute(args: argparse.Namespace) -> None:
         else:
             title = f"{args.model}, {name}: {text.quality(m.quality, m)}"
             print("\n".join([title, *text.lines(m)]))
-
-
-def _from_file(file: Path, model: str) -> Workpiece:
-    """A file's weights in the architecture, past the guard that all files from outside pass."""
-    own, data = datasets.parted(model)
-    with TemporaryDirectory(prefix="pruning-measure-") as folder:
-        # The copy is removed with the folder: weights that were only measured are not kept.
-        workspace = Path(folder)
-        upload = accept(file, own, workspace, expected=expected(own))
-        measured = resolve(upload.model, workspace)
-        # Its data set is kept where the others are.
-        return measured if data is None else on_data(measured, own, data)

@@ -1,7 +1,8 @@
 """What weights must be like to fit a model that is no sample's and none of torchvision's.
 
-Of code, directories and timm's names. The page asks a process of its own, as it never imports
-torch; a file may tell another number of classes apart, where the last layer alone decides that.
+Of code, directories, timm's names, uploads and runs. The page asks a process of its own, as it
+never imports torch; a file may tell another number of classes apart, where the last layer alone
+decides that.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from pruning.formats.architecture import ANOTHER, answered, described
 from pruning.formats.parent import end_with_parent
 from pruning.formats.types import Expected
 from pruning.runs import cache_keys, own_models
-from pruning.runs.resolve import resolve
+from pruning.runs.resolve import resolve, split
 from pruning.storage import default_workspace
 
-TIMM = "timm"
+OTHERS = ("timm", "upload", "run")
+"""Whose shapes are known once the model is there."""
 
 _cache: dict[tuple[str, str], Expected] = {}
 _one_at_a_time = Lock()
@@ -31,7 +33,7 @@ def expected(model: str) -> Expected | None:
 
     Raises ModelError where it cannot be built, RecipeError where nobody who may named it.
     """
-    if not own_models.is_own(model) and model.partition(":")[0] != TIMM:
+    if not own_models.is_own(model) and split(model)[0] not in OTHERS:
         return None
     own_models.check(model)
     # Code changes while the server runs.

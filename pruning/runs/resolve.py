@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruning.errors import ModelError, RecipeError, UnknownName, shown
 from pruning.formats import datasets, load_network, load_upload
-from pruning.formats.uploads import ONNX
+from pruning.formats.uploads import ONNX, Upload
 from pruning.recipe import Recipe
 from pruning.recorded import recorded
 from pruning.runs import cache_keys, own_models
@@ -208,22 +208,31 @@ def _own(model: str, workspace: Path) -> Workpiece:
 
 def _of_upload(id: str, workspace: Path, base: Callable[[str], Workpiece]) -> Workpiece:
     """Uploaded weights in the architecture they were matched with, with that one's data."""
-
     architecture, state = load_upload(id, workspace)
-    about = _upload(id, workspace)
+    upload = Upload(**_upload(id, workspace))
     if architecture == ONNX:
-        return _of_network(about, load_network(id, workspace), state)
-    work = base(architecture)
-    name = f"{about['name']} as {architecture}"
+        return _of_network(upload, load_network(id, workspace), state)
+    return with_weights(base(architecture), upload, state)
+
+
+def with_weights(work: Workpiece, upload: Upload, state: dict[str, Tensor]) -> Workpiece:
+    """The weights of a file in the architecture of a model, with its data.
+
+    work: of the architecture that the file was matched with; left as found. Raises ModelError where
+    they fit it no more.
+    """
+    name = f"{upload.name} as {upload.architecture}"
+    # What was pruned of that model says nothing of these weights.
+    work = replace(work, name=name, dense=None, masks=None)
     own = {key: value.shape for key, value in work.model.state_dict().items()}
     if own == {key: value.shape for key, value in state.items()}:
         model = copy.deepcopy(work.model)
         _fill(model, state)
-        return replace(work, name=name, model=model)
+        return replace(work, model=model)
     # Of another number of classes, whose names the file does not hold.
-    model = _of_classes(work, architecture, about["classes"])
+    model = _of_classes(work, upload.architecture, upload.classes)
     _fill(model, state)
-    return replace(work, name=name, model=model, classes=(), train=None, validation=None, test=None)
+    return replace(work, model=model, classes=(), train=None, validation=None, test=None)
 
 
 def _of_classes(work: Workpiece, architecture: str, classes: int | None) -> nn.Module:
@@ -239,16 +248,14 @@ def _of_classes(work: Workpiece, architecture: str, classes: int | None) -> nn.M
     return with_classes(work, classes)
 
 
-def _of_network(
-    about: dict[str, Any], program: dict[str, Any], state: dict[str, Tensor]
-) -> Workpiece:
+def _of_network(upload: Upload, program: dict[str, Any], state: dict[str, Tensor]) -> Workpiece:
     """A network that came as ONNX, with the data of a sample that its shapes fit."""
     from pruning.formats.onnx.module import example, module
     from pruning.types import Workpiece
 
-    work = Workpiece(about["name"], module(program, state), example=example(program))
+    work = Workpiece(upload.name, module(program, state), example=example(program))
     shapes = [tuple(shape) for _, shape, _ in program["inputs"]]
-    return with_fitting_data(work, shapes[0], about["classes"]) if len(shapes) == 1 else work
+    return with_fitting_data(work, shapes[0], upload.classes) if len(shapes) == 1 else work
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor]) -> None:
