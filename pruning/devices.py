@@ -103,9 +103,9 @@ def with_data_there(work: Workpiece) -> Workpiece:
             continue
         # Those that lie there go nowhere, also where they went to another device until now.
         lies_there = all(tensor.device == there for tensor in data.tensors)
-        goes_to = None if lies_there else there
-        if data.device != goes_to:
-            changed[name] = replace(data, device=goes_to)
+        device = None if lies_there else there
+        if data.device != device:
+            changed[name] = replace(data, device=device)
     if work.example is not None and parts_of(work.example)[0].device != there:
         changed["example"] = to(work.example, there)
     # A loss with weights of its own is a module, and they have to be where the outputs are.

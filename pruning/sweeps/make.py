@@ -102,7 +102,7 @@ def _correct(work: Workpiece) -> NDArray[np.bool_]:
     from pruning.tasks import hits
 
     assert work.test is not None
-    correct: NDArray[np.bool_] = hits(logits(work.model, work.test), work.test.y).numpy()
+    correct: NDArray[np.bool_] = hits(logits(work.model, work.test), work.test.y).cpu().numpy()
     return correct
 
 
