@@ -403,16 +403,7 @@ class Store:
             ).fetchone()
             if row is None:
                 return
-            # The first request counts: a second one must not give the worker more time.
-            db.execute(
-                "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (time.time(), id)
-            )
-            if row["state"] == "queued":
-                begun = row["attempt"] > 0
-                halted = _halted(db, row) if begun else Halted(0, 0)
-                _end(
-                    db, row, "stopped", "Stopped." if begun else "Stopped before it began.", halted
-                )
+            _stop(db, row)
         self._delete_checkpoints(id)
 
     def delete(self, id: str) -> None:
@@ -710,19 +701,15 @@ class Store:
                 f"SELECT * FROM jobs WHERE {_OWN_RUNS} AND NOT {_WANTED}",
                 (id, id, "active", "paused"),
             ).fetchall()
-            now = time.time()
             for row in unwanted:
-                db.execute(
-                    "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?",
-                    (now, row["id"]),
-                )
-                if row["state"] == "queued":
-                    _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+                _stop(db, row)
             # What only paused sweeps still want waits for them.
             db.execute(
                 f"UPDATE jobs SET priority = {PARKED} WHERE {_OWN_RUNS} AND NOT {_WANTED}",
                 (id, id, "active", "active"),
             )
+        for row in unwanted:
+            self._delete_checkpoints(row["id"])
 
     def want(self, id: str) -> None:
         """A person wants this run now: it waits among people's, and no sweep's pause holds it."""
@@ -1216,6 +1203,18 @@ def _append(db: sqlite3.Connection, row: sqlite3.Row, event: Event) -> int:
     values = (row["id"], row["attempt"], number, time.time(), body)
     db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", values)
     return number
+
+
+def _stop(db: sqlite3.Connection, row: sqlite3.Row) -> None:
+    """Ask a live job to stop; one that waits ends at once."""
+    # The first request counts: a second one must not give the worker more time.
+    db.execute(
+        "UPDATE jobs SET stopping = COALESCE(stopping, ?) WHERE id = ?", (time.time(), row["id"])
+    )
+    if row["state"] == "queued":
+        begun = row["attempt"] > 0
+        halted = _halted(db, row) if begun else Halted(0, 0)
+        _end(db, row, "stopped", "Stopped." if begun else "Stopped before it began.", halted)
 
 
 def _end(

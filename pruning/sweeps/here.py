@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pruning.runs import process_id
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown, attend
-from pruning.sweeps.sweeps import Progress, rerun_failed, state
+from pruning.sweeps.sweeps import Progress, state
 
 POLL = 0.5
 """Seconds between looks at runs that another process does."""
@@ -17,7 +17,8 @@ POLL = 0.5
 def run_here(
     store: Store, id: str, shutdown: Shutdown, tell: Callable[[Progress], None] = lambda now: None
 ) -> None:
-    """Do its runs until none waits or works, or `shutdown` is requested.
+    """Do its runs until none waits or works, or `shutdown` is requested: the run that this
+    interrupts waits again, to go on from its last checkpoint.
 
     tell: how far it has come, before the first run and after each.
     """
@@ -27,7 +28,7 @@ def run_here(
         progress = state(store, id, workers=1)
         tell(progress)
         if shutdown.due():
-            break
+            return
         job = store.claim(me, ("run",), sweep=id) if progress.waiting else None
         if job is not None:
             attend(store, job, shutdown)
@@ -36,6 +37,3 @@ def run_here(
         else:  # another process does them, and may be killed too
             time.sleep(POLL)
             store.reap()
-    # The run that was interrupted is one that has to be done, not one that failed.
-    if any(job.state == "failed" and job.owner == me for job in store.runs_of_sweep(id)):
-        rerun_failed(store, id)

@@ -22,7 +22,7 @@ from pruning import recorded
 from pruning.errors import RunError
 from pruning.runs import own_models
 from pruning.runs.results import has_result, load_run
-from pruning.runs.store import Job, Store
+from pruning.runs.store import FAILED, LIVE, Job, Store
 from pruning.runs.waits import expected_seconds
 from pruning.sweeps.plan import Plan, Point
 from pruning.sweeps.table import figures, row
@@ -152,7 +152,7 @@ def point_of_row(plan: Plan, row: dict[str, Any]) -> Point | None:
 
 def failures(store: Store, id: str) -> dict[str, int]:
     """Why runs of it failed, in their own words -> how many."""
-    failed = [job for job in store.runs_of_sweep(id) if job.state in ("failed", "diverged")]
+    failed = [job for job in store.runs_of_sweep(id) if job.state in FAILED]
     return dict(Counter(job.message or "No reason is known." for job in failed))
 
 
@@ -233,7 +233,7 @@ def seconds_remaining(
     known: dict[tuple[str, str], float | None] = {key: median(all) for key, all in took.items()}
     work, longest, now = 0.0, 0.0, time.time()
     for point, job in runs:
-        if job is None or job.state not in ("queued", "running"):
+        if job is None or job.state not in LIVE:
             continue
         key = (point.model, point.technique)
         if key not in known:

@@ -11,6 +11,7 @@ from typing import Any
 from pruning.events import Finished
 from pruning.metrics import Measurement, Quality
 from pruning.recipe import Recipe
+from pruning.runs.store import state_word
 from pruning.sweeps.plan import Point
 
 COLUMNS = (
@@ -55,9 +56,6 @@ latency_ms: of one example, dense's in the same rounds. From weights_kept on, of
 where there is one. seconds: that the run took.
 """
 
-WORDS = {"finished": "done", "stopped": "cancelled"}
-"""State of a job -> as people read it, where that differs."""
-
 
 def row(
     point: Point, finished: Finished | None = None, *, run: str | None = None, state: str = "done"
@@ -77,7 +75,7 @@ def row(
         "seed": point.seed,
         "recipe": recipe.id,
         "run": run,
-        "state": WORDS.get(state, state),
+        "state": state_word(state),
     }
     return values if finished is None else values | figures(finished)
 
