@@ -30,7 +30,16 @@ from pruning.recipe import Recipe
 from pruning.runs import own_models, shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
-from pruning.runs.store import DAMAGED, MOMENT, READ_ONLY, UNWATCHED, Job, Store
+from pruning.runs.store import (
+    DAMAGED,
+    MOMENT,
+    PARKED,
+    READ_ONLY,
+    SWEEP,
+    UNWATCHED,
+    Job,
+    Store,
+)
 from pruning.runs.waits import (
     Expected,
     Size,
@@ -273,8 +282,19 @@ def runs(limit: int = 200) -> list[Job]:
 
 
 def live() -> list[Job]:
-    """Runs that wait or work, newest first."""
-    return _with_recipe(store().jobs("run", LIVE))
+    """Runs that wait or work, newest first; without those of paused sweeps, which do neither."""
+    runs = _with_recipe(store().jobs("run", LIVE))
+    return [run for run in runs if run.priority != PARKED or run.state == "running"]
+
+
+def of_sweep(run: Job) -> bool:
+    """Whether only a sweep asked for it, and no person."""
+    return run.priority in (SWEEP, PARKED)
+
+
+def sweep_of(run: Job) -> str | None:
+    """A sweep that a run is part of; None where it is part of none."""
+    return next(iter(store().sweeps_of_run(run.id)), None)
 
 
 def recipe_of(run: Job) -> Recipe:

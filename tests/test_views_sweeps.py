@@ -266,7 +266,12 @@ def test_a_sweep_is_started_paused_resumed_and_cancelled() -> None:
     (sweep,) = sweeps.listed()
     assert page.query_params["sweep"] == sweep.id
     assert sweeps.progress(sweep.id).waiting == len(SMALL.points())
+    # One line of the strip at the bottom, whatever a sweep's size, and none while it is paused.
+    line = "**Sweep** · 0 running"
+    assert sum(line in text.value for text in page.markdown) == 1
+    assert not [button for button in page.button if str(button.key).startswith("strip-stop-")]
     page.button(key="sweep-pause").click().run()
+    assert not any(line in text.value for text in page.markdown)
     assert sweeps.progress(sweep.id).state == "paused"
     page.button(key="sweep-resume").click().run()
     assert sweeps.progress(sweep.id).state == "active"

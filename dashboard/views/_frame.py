@@ -406,7 +406,7 @@ def live_part(key: str, ids: Sequence[str], draw: Callable[..., None], *args: An
 
 
 def _work() -> None:
-    """At most three lines: sets of runs first, then single runs."""
+    """At most three lines: sets of runs first, then single runs; and one of all sweeps."""
     with guarded():
         _work_lines()
 
@@ -415,6 +415,10 @@ def _work_lines() -> None:
     live = jobs.live()
     if not live:
         st.rerun()
+    of_sweeps = [job for job in live if jobs.of_sweep(job)]
+    live = [job for job in live if not jobs.of_sweep(job)]
+    if of_sweeps:
+        _sweeps(of_sweeps)
     sets = dict.fromkeys(job.batch for job in live if job.batch)
     single = [job for job in live if not job.batch]
     # The run or set that is open comes first: its line is there however many work.
@@ -429,6 +433,18 @@ def _work_lines() -> None:
     more = len(sets) + len(single) - MOST_LINES
     if more > 0:
         st.caption(f"and {more} more")
+
+
+def _sweeps(runs: list[Job]) -> None:
+    """A sweep has hundreds of runs, which are followed and paused on its own page."""
+    working = [job for job in runs if job.state == "running"]
+    text = f"**Sweep** · {len(working)} running, {len(runs) - len(working)} queued"
+    sweep = jobs.sweep_of((working or runs)[0])
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(text, width="stretch")
+        st.page_link(
+            page_path("sweeps"), label="Show", query_params={"sweep": sweep} if sweep else None
+        )
 
 
 def _stopped_by_keys(live: list[Job]) -> str | None:

@@ -133,7 +133,8 @@ class Job:
     it goes on; stopping: somebody asked it to stop; batch: the set it belongs to; resumed: times
     that it went on after its process had died.
 
-    deleted: when it was deleted, None where it was not; label, tags, note: what people call it.
+    deleted: when it was deleted, None where it was not; label, tags, note: what people call it;
+    priority: higher first, SWEEP of a sweep's runs that no person asked for, PARKED of paused ones.
     """
 
     id: str
@@ -154,6 +155,7 @@ class Job:
     label: str | None = None
     tags: tuple[str, ...] = ()
     note: str | None = None
+    priority: int = 0
 
 
 _JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder", "tags"}
