@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -9,6 +10,7 @@ import streamlit as st
 
 from dashboard import jobs, state, tables
 from pruning.errors import PruningError, RunError
+from pruning.recipe import Recipe
 from pruning.runs.store import Sweep
 from pruning.storage import default_workspace
 from pruning.sweeps import shipped, sweeps, table
@@ -131,7 +133,7 @@ def shipped_of(id: str) -> Shipped:
     return sweep
 
 
-def own_rows(model: str) -> list[dict[str, Any]]:
+def own_rows(sweep: Shipped, model: str) -> list[dict[str, Any]]:
     """The workspace's newest finished runs of a model as rows, to stand beside a shipped sweep."""
     made = []
     for job in jobs.finished(OWN_RUNS):
@@ -139,5 +141,15 @@ def own_rows(model: str) -> list[dict[str, Any]]:
             continue
         recipe, end = jobs.recipe_of(job), jobs.result(job)
         if end is not None and recipe.prunes:
-            made.append(table.row(table.point_of(recipe), end, run=job.id))
+            point = table.point_of(recipe)
+            name = _technique(sweep.plan, recipe) or point.technique
+            made.append(table.row(replace(point, technique=name), end, run=job.id))
     return made
+
+
+def _technique(plan: Plan, recipe: Recipe) -> str | None:
+    """The technique of a plan that a recipe follows, whatever its level and seed."""
+    for technique in plan.all_techniques():
+        if plan.recipe(technique, recipe.model, recipe.sparsity, recipe.seed) == recipe:
+            return technique.name
+    return None

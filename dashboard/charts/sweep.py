@@ -346,7 +346,7 @@ def _own(rows: Sequence[Row], cost: str, name: str, dark: bool) -> list[Figure]:
     for row in shown:
         cell = Cell(row["technique"], row["sparsity"], "", (row,))
         hover.append(_wrapped(f"Your run: {sentence(cell, name)}"))
-    hues = [colours.technique(row["criterion"], dark).colour for row in shown]
+    hues = [colours.technique(row["technique"], dark).colour for row in shown]
     return [
         {
             "type": "scatter",

@@ -84,11 +84,15 @@ def picked_point(
         row = next((row for row in own if row["run"] == id), None)
         if row is not None:
             cell = comparison.Cell(row["technique"], row["sparsity"], "", (row,))
-            panel(cell, jobs.recipe_of(jobs.job(id)), charts.metric(rows), name)
+            panel(
+                cell, jobs.recipe_of(jobs.job(id)), {row["recipe"]: id}, charts.metric(rows), name
+            )
         return
     chosen = [cell for cell in cells if (cell.technique, cell.sparsity) == (technique, level)]
     if chosen:
-        panel(chosen[0], _recipe(plan, chosen[0].rows[0]), charts.metric(rows), name)
+        # Of a shipped sweep, whose own runs were elsewhere, those that were run here since.
+        runs = {row["recipe"]: row["run"] for row in [*own, *chosen[0].rows] if row["run"]}
+        panel(chosen[0], _recipe(plan, chosen[0].rows[0]), runs, charts.metric(rows), name)
 
 
 def _recipe(plan: Plan, row: Row) -> Recipe | None:
@@ -96,15 +100,30 @@ def _recipe(plan: Plan, row: Row) -> Recipe | None:
     return point.recipe if point else None
 
 
-def panel(cell: comparison.Cell, recipe: Recipe | None, metric: str, name: str) -> None:
+def panel(
+    cell: comparison.Cell,
+    recipe: Recipe | None,
+    runs: dict[str, str],
+    metric: str,
+    name: str,
+) -> None:
+    """runs: id of a recipe -> its run in this workspace."""
+    here = [(row["seed"], runs[row["recipe"]]) for row in cell.rows if row["recipe"] in runs]
+    here = [(seed, id) for seed, id in here if jobs.exists(id)]
     with st.container(border=True, key=f"{name}-point"):
         st.markdown(words.plain(charts.sentence(cell, metric)))
         if recipe is not None:
             st.caption(words.plain(words.sentence(recipe)))
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            for row in cell.rows:
-                if row["run"] and jobs.exists(row["run"]):
-                    _frame.result_link(row["run"], f"Result of seed {row['seed']}")
+            for seed, id in here:
+                _frame.result_link(id, f"Result of seed {seed}")
+            if len(here) > 1:
+                st.page_link(
+                    _frame.page_path("compare"),
+                    label="Compare the seeds",
+                    icon=":material/compare_arrows:",
+                    query_params={"c": ",".join(id for _, id in here)},
+                )
             if recipe is not None:
                 st.page_link(
                     _frame.page_path("prune"),

@@ -26,7 +26,7 @@ def sweep(model: str) -> None:
             st.markdown(f"How far can **{title}** be pruned, and by which technique?")
             _run_it(presets.which_technique([model]), "Run the sweep")
         return
-    _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=sweeps.own_rows(model))
+    _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=sweeps.own_rows(sweep, model))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _run_it(sweep.plan, "Run it yourself")
         st.page_link(

@@ -1,0 +1,82 @@
+"""Sweeps, as a person meets them: a point of the front page's picture becomes a run that stands in
+it; a plan is run, paused and resumed, and its picture is finished.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from e2e import steps
+from e2e.served import Served
+from playwright.sync_api import Page, expect
+
+from dashboard import state
+from pruning.recipe import Recipe
+from pruning.sweeps.plan import Plan
+
+MLP = state.encode(Recipe(model="digits-mlp"))
+PLAN = Plan(
+    models=("digits-mlp",),
+    criteria=("magnitude", "taylor"),
+    sparsities=(0.5, 0.9),
+    controls=("dense",),
+    fields={"epochs": 1},
+)
+
+PLACE = """([technique, level]) => {
+    const figure = document.querySelector(".js-plotly-plot");
+    const { xaxis, yaxis } = figure._fullLayout;
+    const line = figure._fullData.find((one) => one.name === technique && one.customdata);
+    const point = line.customdata.findIndex((carried) => carried[1] === level);
+    const { x, y } = figure.getBoundingClientRect();
+    return [
+        x + xaxis._offset + xaxis.d2p(line.x[point]),
+        y + yaxis._offset + yaxis.d2p(line.y[point]),
+    ];
+}"""
+"""Where a technique's point stands in the window, in pixels."""
+
+
+def click_point(page: Page, technique: str, level: float) -> None:
+    page.locator(".js-plotly-plot .scatterlayer .point").first.wait_for()
+    x, y = page.evaluate(PLACE, [technique, level])
+    page.mouse.move(x, y, steps=3)  # plotly clicks what it has seen the pointer over
+    page.mouse.click(x, y)
+
+
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
+def test_a_point_of_the_front_page_becomes_a_run_that_stands_in_the_picture(
+    app: Served, tab: Page
+) -> None:
+    steps.open_at(tab, f"{app.url}?r={MLP}")
+    click_point(tab, "lamp", 0.98)
+    panel = tab.locator(".st-key-model-point")
+    expect(panel).to_contain_text("lamp at 98 % sparsity")
+    panel.get_by_role("link", name="Use this recipe").click()
+    tab.wait_for_url(re.compile("/prune"))
+    steps.settled(tab)
+    expect(steps.sidebar(tab)).to_contain_text("LAMP")
+    run = steps.start_run(tab)
+    expect(tab.get_by_role("button", name="Stop", exact=True)).to_have_count(0, timeout=60_000)
+    steps.go(tab, "Model")
+    expect(tab.locator(".legendtext", has_text="your runs")).to_be_visible()
+    click_point(tab, "lamp", 0.98)
+    expect(panel.get_by_role("link", name="Result of seed 0")).to_have_attribute(
+        "href", re.compile(run)
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light"])
+def test_a_sweep_is_started_paused_resumed_and_drawn(app: Served, tab: Page) -> None:
+    steps.open_at(tab, f"{app.url}/sweeps?r={MLP}&plan={state.encode_plan(PLAN)}")
+    expect(tab.get_by_text(re.compile("^5 runs: 2 techniques × 2 levels × 1 seed"))).to_be_visible()
+    tab.get_by_role("button", name="Run", exact=True).click()
+    tab.wait_for_url(re.compile("sweep="))
+    tab.get_by_role("button", name="Pause").click()
+    expect(tab.get_by_text(re.compile("paused: none"))).to_be_visible()
+    tab.get_by_role("button", name="Resume").click()
+    expect(tab.get_by_text(re.compile("^5 of 5 runs done"))).to_be_visible(timeout=90_000)
+    steps.settled(tab)
+    for technique in PLAN.criteria:
+        expect(tab.locator(".legendtext", has_text=technique)).to_be_visible()
