@@ -10,6 +10,7 @@ import pytest
 
 from dashboard import colours, plans, state, sweeps
 from dashboard.charts import sweep as charts
+from dashboard.views import sweeps as sweeps_page
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs import pool
@@ -321,3 +322,18 @@ def test_a_pasted_plan_is_used_or_refused_by_its_field() -> None:
     page.text_area(key="plan-pasted").set_value(SMALL.to_json())
     page.button(key="plan-paste").click().run()
     assert page.multiselect(key="plan-criteria").value == ["magnitude", "taylor"]
+
+
+def test_shipped_techniques_are_paired_example_by_example() -> None:
+    sample = shipped.find("digits-cnn")
+    assert sample is not None
+    own, other = (
+        next(c for c in comparison.cells(sample.rows) if (c.technique, c.sparsity) == (name, 0.95))
+        for name in ("lamp", "wanda")
+    )
+    answers = sweeps_page.paired_answers("digits-cnn", own, other)
+    assert set(answers) == {0, 1, 2}
+    for row, against in zip(own.rows, other.rows, strict=True):
+        pair = answers[row["seed"]]
+        difference = (pair.gained - pair.lost) / row["examples"]
+        assert difference == pytest.approx(row["accuracy"] - against["accuracy"], abs=2e-6)

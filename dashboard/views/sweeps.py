@@ -498,23 +498,34 @@ def two_techniques(rows: Sequence[Row], model: str) -> None:
 
 
 def paired_answers(model: str, a: Cell, b: Cell) -> dict[int, Paired]:
-    """Seed -> both runs' answers to the same test examples, of runs that this workspace has."""
-    others = {row["seed"]: row["run"] for row in b.rows}
+    """Seed -> both runs' answers to the same test examples: of runs that this workspace has, and
+    of shipped ones.
+    """
+    others = {row["seed"]: row for row in b.rows}
+    pairs = [(row, others[row["seed"]]) for row in a.rows if row["seed"] in others]
+    sample = shipped.find(model)
     answers = {}
-    for row in a.rows:
-        other = others.get(row["seed"])
-        if not (row["run"] and other and jobs.exists(row["run"]) and jobs.exists(other)):
-            continue
-        try:
-            study = jobs.study("pair", model=model, run=row["run"], other=other)
-        except jobs.Costly as costly:
-            _frame.ask(costly)
-            continue
-        except PruningError:  # without classes there are no right answers to pair
-            continue
-        if study is not None:
-            answers[row["seed"]] = Paired(**study.data["answers"])
+    for row, other in pairs:
+        if row["run"] and other["run"]:
+            pair = _of_own_runs(model, row["run"], other["run"])
+        else:
+            pair = sample.paired(row, other) if sample else None
+        if pair is not None:
+            answers[row["seed"]] = pair
     return answers
+
+
+def _of_own_runs(model: str, run: str, other: str) -> Paired | None:
+    if not (jobs.exists(run) and jobs.exists(other)):
+        return None
+    try:
+        study = jobs.study("pair", model=model, run=run, other=other)
+    except jobs.Costly as costly:
+        _frame.ask(costly)
+        return None
+    except PruningError:  # without classes there are no right answers to pair
+        return None
+    return Paired(**study.data["answers"]) if study is not None else None
 
 
 # ---------------------------------------------------------------- the page

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -32,7 +33,7 @@ class Shipped:
     rows: list[dict[str, Any]]
     outcomes: dict[str, str]
 
-    def paired(self, first: dict[str, Any], second: dict[str, Any]) -> Paired | None:
+    def paired(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> Paired | None:
         """The answers of two rows' runs to the same test examples; gained: only the first's are
         right. None where they are not known.
         """
