@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from statistics import median
 from typing import Any
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from dashboard import jobs, state, tables
 from pruning.errors import PruningError, RunError
+from pruning.metrics import Paired
 from pruning.recipe import Recipe
 from pruning.runs.store import Sweep
 from pruning.storage import default_workspace
 from pruning.sweeps import shipped, sweeps, table
+from pruning.sweeps.comparison import Pairing, Row
 from pruning.sweeps.plan import Plan
 from pruning.sweeps.shipped import Shipped
 from pruning.sweeps.sweeps import Progress
@@ -131,6 +136,33 @@ def shipped_of(id: str) -> Shipped:
             f"No sweep comes with {model!r}: choose one from the list, or run your own plan."
         )
     return sweep
+
+
+def shipped_pairing(sweep: Shipped) -> Pairing:
+    """The answers of a shipped sweep's runs to the test examples, which came with it."""
+    return sweep.paired
+
+
+def pairing(first: Row, second: Row) -> Paired | None:
+    """The answers of two runs of this workspace, as they were kept beside their results."""
+    if not (first["run"] and second["run"]):
+        return None
+    place = str(default_workspace())
+    this, other = (_right(place, row["run"]) for row in (first, second))
+    if this is None or other is None or len(this) != len(other):
+        return None
+    return Paired.of(this, other)
+
+
+# A page pairs every two techniques of a level for each seed; what a run answered never changes.
+@lru_cache(maxsize=4096)
+def _right(place: str, run: str) -> NDArray[np.bool_] | None:
+    """(examples,) True where the run's answer is right; None where it kept none."""
+    try:
+        answers = jobs.run_files(jobs.job(run)).answers
+    except PruningError:
+        return None
+    return None if answers is None else answers.right
 
 
 def own_rows(sweep: Shipped, model: str) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from pruning.errors import DataError
 from pruning.events import Accuracy, Event, Finished, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.structure.groups import Group, Member
+from pruning.sweeps import shipped
 from tests.test_house import ROOT
 from tests.toys import toy
 
@@ -196,6 +197,12 @@ GROUPS = [
 ]
 
 
+def of_sweep() -> pd.DataFrame:
+    sweep = shipped.find("digits-mlp")
+    assert sweep is not None
+    return pd.DataFrame(sweep.rows)
+
+
 DRAWN: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any]]] = {
     "accuracy_against_cost": (of_runs, {"cost": "bytes"}),
     "all_layers": (of_weights, {}),
@@ -216,6 +223,8 @@ DRAWN: dict[str, tuple[Callable[[], pd.DataFrame], dict[str, Any]]] = {
     "score_histogram": (of_weights, {}),
     "sensitivity_curves": (lambda: pruning.frame(POINTS), {}),
     "sensitivity_map": (lambda: pruning.frame(POINTS), {}),
+    "sweep_picture": (of_sweep, {"cost": "bytes"}),
+    "sweep_ranks": (of_sweep, {}),
     "unit_norms": (of_weights, {}),
 }
 """Chart -> a DataFrame that it draws, and its other arguments."""

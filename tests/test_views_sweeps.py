@@ -10,7 +10,6 @@ import pytest
 
 from dashboard import colours, plans, state, sweeps
 from dashboard.charts import sweep as charts
-from dashboard.views import sweeps as sweeps_page
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs import pool
@@ -162,9 +161,9 @@ def test_no_sentence_crowns_a_winner_that_the_ranks_do_not() -> None:
         sweep = shipped.find(name)
         assert sweep is not None
         by_level = comparison.levels(comparison.cells(sweep.rows))
-        sentences = charts.level_sentences(sweep.rows)
+        sentences = charts.level_sentences(sweep.rows, sweep.paired)
         for cells, sentence in zip(by_level.values(), sentences, strict=True):
-            assert ("no winner" in sentence) is (comparison.winner(cells) is None)
+            assert ("no winner" in sentence) is (comparison.winner(cells, sweep.paired) is None)
 
 
 # ---------------------------------------------------------------- the plan
@@ -219,7 +218,7 @@ def test_the_model_page_opens_on_the_finished_picture() -> None:
     sweep = shipped.find("digits-mlp")
     assert sweep is not None
     (figure,) = figures(page).values()
-    assert figure["layout"]["meta"]["title"] == charts.finding(sweep.rows)
+    assert figure["layout"]["meta"]["title"] == charts.finding(sweep.rows, sweep.paired)
     assert sweep.date in texts(page) and "3 seeds" in texts(page)
     assert "Run it yourself" in links(page)
     page.segmented_control(key="model-cost").set_value("bytes").run()
@@ -286,7 +285,7 @@ def test_a_finished_sweep_is_a_picture_whose_point_leads_to_its_run() -> None:
     page = opened("sweeps", r=MLP, sweep=id)
     assert not page.exception and not page.error
     known = sweeps.rows(sweeps.progress(id))
-    title = charts.finding(known)
+    title = charts.finding(known, sweeps.pairing)
     figure = figures(page)[title]
     (line,) = [t for t in figure["data"] if t.get("name") == "taylor"]
     assert line["customdata"] == [["taylor", 0.9], ["taylor", 0.5]]  # from few kept to many
@@ -331,9 +330,21 @@ def test_shipped_techniques_are_paired_example_by_example() -> None:
         next(c for c in comparison.cells(sample.rows) if (c.technique, c.sparsity) == (name, 0.95))
         for name in ("lamp", "wanda")
     )
-    answers = sweeps_page.paired_answers("digits-cnn", own, other)
-    assert set(answers) == {0, 1, 2}
+    pairing = sweeps.shipped_pairing(sample)
     for row, against in zip(own.rows, other.rows, strict=True):
-        pair = answers[row["seed"]]
+        pair = pairing(row, against)
+        assert pair is not None
         difference = (pair.gained - pair.lost) / row["examples"]
         assert difference == pytest.approx(row["accuracy"] - against["accuracy"], abs=2e-6)
+    assert comparison.difference(own, other, None, pairing).exact
+
+
+def test_runs_of_this_workspace_are_paired_by_the_answers_that_they_kept() -> None:
+    id = ended(replace(SMALL, sparsities=(0.9,), controls=()))
+    first, second = sweeps.rows(sweeps.progress(id))
+    pair = sweeps.pairing(first, second)
+    assert pair is not None
+    assert pair.both + pair.gained + pair.lost + pair.neither == first["examples"]
+    difference = (pair.gained - pair.lost) / first["examples"]
+    assert difference == pytest.approx(first["accuracy"] - second["accuracy"], abs=2e-6)
+    assert sweeps.pairing({**first, "run": None}, second) is None

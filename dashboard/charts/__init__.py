@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         sensitivity_curves,
         sensitivity_map,
     )
+    from dashboard.charts.sweep_frames import sweep_picture, sweep_ranks
     from dashboard.charts.weight_frames import (
         all_layers,
         before_after,
@@ -62,6 +63,8 @@ MODULES = {
     "score_histogram": "weight_frames",
     "sensitivity_map": "run_frames",
     "sensitivity_curves": "run_frames",
+    "sweep_picture": "sweep_frames",
+    "sweep_ranks": "sweep_frames",
     "unit_norms": "weight_frames",
 }
 """Public name -> the module that holds it; plotly loads with the first of them."""
@@ -87,6 +90,8 @@ __all__ = [
     "score_histogram",
     "sensitivity_curves",
     "sensitivity_map",
+    "sweep_picture",
+    "sweep_ranks",
     "unit_norms",
 ]
 

@@ -14,7 +14,7 @@ import pandas as pd
 from dashboard import colours, words
 from dashboard.charts.base import layout
 from pruning.sweeps import comparison
-from pruning.sweeps.comparison import Cell, Difference, Reading, Row
+from pruning.sweeps.comparison import Cell, Difference, Pairing, Rank, Reading, Row, unknown
 from pruning.sweeps.plan import DENSE, DENSE_LONGER, RANDOM
 
 Figure = dict[str, Any]
@@ -104,7 +104,7 @@ def sentence(cell: Cell, name: str) -> str:
 # ---------------------------------------------------------------- findings
 
 
-def finding(rows: Sequence[Row]) -> str:
+def finding(rows: Sequence[Row], paired: Pairing = unknown) -> str:
     """How far techniques reach within a point of dense, and whether one of them wins there."""
     cells = comparison.cells(rows)
     dense = comparison.reference(cells)
@@ -117,12 +117,12 @@ def finding(rows: Sequence[Row]) -> str:
     kept = words.share(round(1 - level, 6))
     text = f"Within 1 point of dense down to {kept} of the weights: {listed(names)}"
     there = comparison.levels(cells)[level]
-    return f"{text}; {winner_text(there)}" if len(there) > 1 else text
+    return f"{text}; {winner_text(there, paired)}" if len(there) > 1 else text
 
 
-def winner_text(cells: Sequence[Cell]) -> str:
+def winner_text(cells: Sequence[Cell], paired: Pairing = unknown) -> str:
     """Whether a level has a winner: never inside the noise."""
-    best = comparison.winner(cells)
+    best = comparison.winner(cells, paired)
     if best is not None:
         return f"{best} is clearly the best there"
     if max(cell.seeds for cell in cells) == 1:
@@ -137,28 +137,25 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def level_sentences(rows: Sequence[Row]) -> list[str]:
+def level_sentences(rows: Sequence[Row], paired: Pairing = unknown) -> list[str]:
     """Of each level who leads, and whom the noise does not let tell apart."""
     name = metric(rows)
     sentences = []
     for level, cells in comparison.levels(comparison.cells(rows)).items():
         if len(cells) < 2:
             continue
-        order = comparison.ranks(cells)
+        first, *others = comparison.ranks(cells, paired)
         means = {cell.technique: cell.mean for cell in cells}
-        first = order[0].technique
-        head = f"{words.share(level)} pruned: "
-        best = comparison.winner(cells)
-        if best is not None:
-            text = f"{best} ({value_text(means[best], name)}) is better than every other"
+        best = f"{first.technique} ({value_text(means[first.technique], name)})"
+        if first.worst == 1:
+            text = f"{best} is better than every other"
         else:
-            others = [each for each in comparison.leaders(cells) if each != first]
-            text = f"{first} has the highest mean ({value_text(means[first], name)}), no winner"
-            if not cells[0].higher_is_better:
-                text = text.replace("highest", "lowest")
-            if others:
-                text += f": the noise does not tell it from {listed(others)}"
-        sentences.append(f"{head}{text}.")
+            extreme = "highest" if cells[0].higher_is_better else "lowest"
+            near = [rank.technique for rank in others if rank.best == 1]
+            text = f"no winner. {best} has the {extreme} mean"
+            if near:
+                text += f", and the noise does not tell it from {listed(near)}"
+        sentences.append(f"{words.share(level)} pruned: {text}.")
     return sentences
 
 
@@ -199,7 +196,13 @@ RUN = "run:"
 
 
 def picture(
-    rows: Sequence[Row], cost: str, *, dark: bool, near: bool = False, own: Sequence[Row] = ()
+    rows: Sequence[Row],
+    cost: str,
+    *,
+    dark: bool,
+    near: bool = False,
+    own: Sequence[Row] = (),
+    paired: Pairing = unknown,
 ) -> Figure:
     """A line for each technique, its band over seeds, the front, dense models as lines.
 
@@ -223,7 +226,7 @@ def picture(
         traces += _line(technique, line, cost, name, styles[technique], front)
     traces += _own(own, cost, name, dark)
     figure = layout(
-        finding(rows),
+        finding(rows, paired),
         dark,
         HEIGHT,
         xaxis=_cost_axis(priced, cost),
@@ -455,11 +458,11 @@ def _dense_lines(cells: Sequence[Cell], name: str, dark: bool) -> tuple[list[Fig
 # ---------------------------------------------------------------- ranks by level
 
 
-def rank_picture(rows: Sequence[Row], *, dark: bool) -> Figure:
+def rank_picture(rows: Sequence[Row], *, dark: bool, paired: Pairing = unknown) -> Figure:
     """The rank of each technique at each level, the best on top, and what the noise allows."""
     cells = comparison.cells(rows)
     by_level = {
-        level: comparison.ranks(group)
+        level: comparison.ranks(group, paired)
         for level, group in comparison.levels(cells).items()
         if len(group) > 1
     }
@@ -501,7 +504,7 @@ def rank_picture(rows: Sequence[Row], *, dark: bool) -> Figure:
         )
     ticks = [f"{words.share(level)} pruned" for level in places]
     figure = layout(
-        rank_finding(rows),
+        rank_finding(by_level),
         dark,
         400,
         xaxis={"tickvals": list(places.values()), "ticktext": ticks},
@@ -517,18 +520,17 @@ def rank_picture(rows: Sequence[Row], *, dark: bool) -> Figure:
     return {"data": traces, "layout": figure}
 
 
-def rank_finding(rows: Sequence[Row]) -> str:
+def rank_finding(by_level: dict[float, list[Rank]]) -> str:
     """At how many levels one technique is clearly the best."""
-    by_level = comparison.levels(comparison.cells(rows)).items()
-    compared = {level: cells for level, cells in by_level if len(cells) > 1}
-    if not compared:
+    if not by_level:
         return "Ranks of techniques by level"
-    winners = [comparison.winner(cells) for cells in compared.values()]
-    named = [name for name in winners if name is not None]
-    of = f"{len(winners)} levels" if len(winners) > 1 else "this level"
+    first = [ranks[0] for ranks in by_level.values()]
+    named = list(dict.fromkeys(rank.technique for rank in first if rank.worst == 1))
+    count = sum(rank.worst == 1 for rank in first)
+    of = f"{len(first)} levels" if len(first) > 1 else "this level"
     if not named:
         return f"No technique is clearly the best at any of {of}"
-    return f"A clear winner at {len(named)} of {of}: {listed(list(dict.fromkeys(named)))}"
+    return f"A clear winner at {count} of {of}: {listed(named)}"
 
 
 # ---------------------------------------------------------------- parallel coordinates

@@ -15,12 +15,19 @@ from dashboard.charts import sweep as charts
 from dashboard.views import _frame
 from pruning.recipe import Recipe
 from pruning.sweeps import comparison
-from pruning.sweeps.comparison import Row
+from pruning.sweeps.comparison import Pairing, Row
 from pruning.sweeps.plan import Plan
 from pruning.sweeps.sweeps import point_of_row
 
 
-def picture(rows: Sequence[Row], plan: Plan, *, name: str, own: Sequence[Row] = ()) -> str:
+def picture(
+    rows: Sequence[Row],
+    plan: Plan,
+    *,
+    name: str,
+    paired: Pairing,
+    own: Sequence[Row] = (),
+) -> str:
     """All of it, and what it is drawn against. name: of this picture's widgets; own: runs that
     stand beside the sweep.
     """
@@ -35,8 +42,8 @@ def picture(rows: Sequence[Row], plan: Plan, *, name: str, own: Sequence[Row] = 
             key=f"{name}-near",
             help=f"Only what lies within {100 * charts.NEAR:.0f} points of the dense model.",
         )
-    figure = charts.picture(rows, cost, dark=state.dark(), near=near, own=own)
-    finding = charts.finding(rows)
+    figure = charts.picture(rows, cost, dark=state.dark(), near=near, own=own, paired=paired)
+    finding = figure["layout"]["title"]["text"]
     numbers = charts.cell_table(rows)
     alt = f"Accuracy on test data against {charts.COSTS[cost].lower()}. {finding}."
     _frame.chart(figure, alt=alt, table=numbers, name=f"{name}-{cost}", on_point=_pick)

@@ -26,7 +26,9 @@ def sweep(model: str) -> None:
             st.markdown(f"How far can **{title}** be pruned, and by which technique?")
             _run_it(presets.which_technique([model]), "Run the sweep")
         return
-    _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=sweeps.own_rows(sweep, model))
+    own = sweeps.own_rows(sweep, model)
+    paired = sweeps.shipped_pairing(sweep)
+    _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=own, paired=paired)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         _run_it(sweep.plan, "Run it yourself")
         st.page_link(

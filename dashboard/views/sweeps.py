@@ -14,9 +14,8 @@ from dashboard.charts import sweep as charts
 from dashboard.views import _frame, _sweep_picture
 from pruning import registry
 from pruning.errors import PruningError
-from pruning.metrics import Paired
 from pruning.sweeps import comparison, presets, shipped
-from pruning.sweeps.comparison import Cell, Row
+from pruning.sweeps.comparison import Pairing, Row
 from pruning.sweeps.plan import CONTROLS, OF_TECHNIQUES, PLURALS, Plan
 from pruning.sweeps.shipped import Shipped
 from pruning.sweeps.sweeps import Progress
@@ -31,6 +30,14 @@ CROSSED = {
 }
 CONTROL_NAMES = {"dense": "dense", "dense_longer": "dense, as long", "random": "random"}
 BUDGET, RANKS, PARALLEL, PAIRED = "Same budget", "Ranks", "Every run", "Two techniques"
+PAIRED_EXACTLY = (
+    "Both techniques' runs of a seed answered the same test examples, and only those that they "
+    "answered differently count (McNemar)."
+)
+BOUNDED = (
+    "Which examples these runs answered was not kept: how many they gained and lost against the "
+    "dense model bounds how many differ, so that the interval is rather too wide."
+)
 MOST_REASONS = 3  # why runs failed
 HEIGHT = 480  # pixels of the place that waits for the first point
 
@@ -304,7 +311,7 @@ def finished(sweep: Shipped) -> None:
         args=(sweep.plan,),
         key="sweep-use-plan",
     )
-    st.fragment(picture)(sweep.rows, sweep.plan)
+    st.fragment(picture)(sweep.rows, sweep.plan, sweeps.shipped_pairing(sweep))
 
 
 def watch(id: str, ended: bool) -> None:
@@ -313,7 +320,7 @@ def watch(id: str, ended: bool) -> None:
         if now.ended and not ended:
             st.rerun()  # the whole page: this stops ticking
         heading(now)
-        picture(sweeps.rows(now), now.plan)
+        picture(sweeps.rows(now), now.plan, sweeps.pairing)
 
 
 def heading(now: Progress) -> None:
@@ -358,7 +365,7 @@ def press(label: str, icon: str, action: Callable[..., None], *args: Any) -> Non
 # ---------------------------------------------------------------- the picture and what is beside
 
 
-def picture(rows: Sequence[Row], plan: Plan) -> None:
+def picture(rows: Sequence[Row], plan: Plan, paired: Pairing) -> None:
     """Of one model: a sweep over several has one picture for each."""
     model = plan.models[0]
     if len(plan.models) > 1:
@@ -382,12 +389,12 @@ def picture(rows: Sequence[Row], plan: Plan) -> None:
         else:
             _frame.waiting("The picture begins with the first run that is done.", HEIGHT)
         return
-    cost = _sweep_picture.picture(of_model, plan, name="sweep")
+    cost = _sweep_picture.picture(of_model, plan, name="sweep", paired=paired)
     with _frame.guarded():
-        beside(of_model, str(model), cost)
+        beside(of_model, cost, paired)
 
 
-def beside(rows: Sequence[Row], model: str, cost: str) -> None:
+def beside(rows: Sequence[Row], cost: str, paired: Pairing) -> None:
     """One of: all techniques at one cost; ranks; parallel coordinates; two techniques paired."""
     kind = st.segmented_control(
         "Beside it",
@@ -400,11 +407,11 @@ def beside(rows: Sequence[Row], model: str, cost: str) -> None:
     if kind == BUDGET:
         same_budget(rows, cost)
     elif kind == RANKS:
-        ranks(rows)
+        ranks(rows, paired)
     elif kind == PARALLEL:
         every_run(rows)
     else:
-        two_techniques(rows, model)
+        two_techniques(rows, paired)
 
 
 def same_budget(rows: Sequence[Row], cost: str) -> None:
@@ -430,11 +437,12 @@ def same_budget(rows: Sequence[Row], cost: str) -> None:
     )
 
 
-def ranks(rows: Sequence[Row]) -> None:
-    figure = charts.rank_picture(rows, dark=state.dark())
-    alt = f"Ranks of techniques by level. {charts.rank_finding(rows)}."
+def ranks(rows: Sequence[Row], paired: Pairing) -> None:
+    figure = charts.rank_picture(rows, dark=state.dark(), paired=paired)
+    alt = f"Ranks of techniques by level. {figure['layout']['title']['text']}."
     _frame.chart(figure, alt=alt, name="sweep-ranks")
-    st.markdown("\n".join(f"- {words.plain(text)}" for text in charts.level_sentences(rows)))
+    sentences = charts.level_sentences(rows, paired)
+    st.markdown("\n".join(f"- {words.plain(text)}" for text in sentences))
     st.caption(
         "A difference counts where neither the spread over seeds (Student's t, pooled over the "
         "techniques of a level, 5 % shared among all pairs) nor the test examples answered "
@@ -461,7 +469,7 @@ def every_run(rows: Sequence[Row]) -> None:
 # ---------------------------------------------------------------- two techniques
 
 
-def two_techniques(rows: Sequence[Row], model: str) -> None:
+def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
     """Whether one is better than the other at a level, on the same seeds and test examples."""
     lines = comparison.techniques(comparison.cells(rows))
     if len(lines) < 2:
@@ -481,51 +489,12 @@ def two_techniques(rows: Sequence[Row], model: str) -> None:
         return
     level = at.selectbox("Level", list(shared), format_func=plans.level_text, key="pair-level")
     pair = shared[level]
-    answers = paired_answers(model, *pair)
     everyone = comparison.levels(comparison.cells(rows)).get(level, [])
     noise = comparison.noise(everyone if all(c in everyone for c in pair) else pair)
-    difference = comparison.difference(*pair, noise, answers)
+    difference = comparison.difference(*pair, noise, paired)
     name = charts.metric(rows)
     st.markdown(words.plain(charts.difference_text(a, b, difference, name)))
-    known = (
-        f"The answers of {words.plural(len(answers), 'pair')} of runs were compared example by "
-        "example (McNemar)."
-        if answers
-        else "By how many test examples each run gained and lost against the dense model, which "
-        "bounds how many answers can differ: the interval is rather too wide."
-    )
-    st.caption(known)
-
-
-def paired_answers(model: str, a: Cell, b: Cell) -> dict[int, Paired]:
-    """Seed -> both runs' answers to the same test examples: of runs that this workspace has, and
-    of shipped ones.
-    """
-    others = {row["seed"]: row for row in b.rows}
-    pairs = [(row, others[row["seed"]]) for row in a.rows if row["seed"] in others]
-    sample = shipped.find(model)
-    answers = {}
-    for row, other in pairs:
-        if row["run"] and other["run"]:
-            pair = _of_own_runs(model, row["run"], other["run"])
-        else:
-            pair = sample.paired(row, other) if sample else None
-        if pair is not None:
-            answers[row["seed"]] = pair
-    return answers
-
-
-def _of_own_runs(model: str, run: str, other: str) -> Paired | None:
-    if not (jobs.exists(run) and jobs.exists(other)):
-        return None
-    try:
-        study = jobs.study("pair", model=model, run=run, other=other)
-    except jobs.Costly as costly:
-        _frame.ask(costly)
-        return None
-    except PruningError:  # without classes there are no right answers to pair
-        return None
-    return Paired(**study.data["answers"]) if study is not None else None
+    st.caption(PAIRED_EXACTLY if difference.exact else BOUNDED)
 
 
 # ---------------------------------------------------------------- the page

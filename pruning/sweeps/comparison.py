@@ -7,9 +7,9 @@ every sentence about them come from it, so that nobody is crowned inside the noi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import fmean
 from typing import Any
 
@@ -23,6 +23,10 @@ from pruning.sweeps.plan import CONTROLS
 
 Row = Mapping[str, Any]
 """As `table.row` makes it."""
+
+Pairing = Callable[[Row, Row], Paired | None]
+"""The answers of two rows' runs to the same test examples (gained: only the first's are right);
+None where they are not known."""
 
 COSTS = ("weights_kept", "macs", "bytes", "latency_ms")
 """Columns of rows that an accuracy can be paid with: less is better."""
@@ -147,17 +151,22 @@ def _squares(cells: Iterable[Cell]) -> float:
     return sum((value - cell.mean) ** 2 for cell in cells for value in cell.values)
 
 
+def unknown(first: Row, second: Row) -> None:
+    """The pairing where nobody kept the answers."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """How much better one technique is than another, positive: better, whatever the metric.
 
     seeds: its interval by the spread over seeds, None for one seed; images: by the test examples
-    that they answered differently, None where that is not known.
+    that they answered differently, None where that is not known; exact: by the answers themselves.
     """
 
     value: float
     seeds: Spread | None
     images: Spread | None
+    exact: bool = False
 
     @property
     def clear(self) -> bool:
@@ -167,17 +176,15 @@ class Difference:
         return self.images is None or not self.images.crosses_zero
 
 
-def difference(
-    a: Cell, b: Cell, noise: Noise | None, answers: Mapping[int, Paired] | None = None
-) -> Difference:
+def difference(a: Cell, b: Cell, noise: Noise | None, paired: Pairing = unknown) -> Difference:
     """a - b at one level. This alone decides what is better.
 
-    answers: seed -> the two runs' answers to the same test examples (gained: that only a's has
-    right); without them, what both gained and lost against the dense model bounds it.
+    Where the answers are not known, what both gained and lost against the dense model bounds it.
     """
     sign = 1 if a.higher_is_better else -1
     value = sign * (a.mean - b.mean)
-    return Difference(value, _by_seeds(a, b, value, noise), _by_images(a, b, sign, answers or {}))
+    images, exact = _by_images(a, b, sign, paired)
+    return Difference(value, _by_seeds(a, b, value, noise), images, exact)
 
 
 def _by_seeds(a: Cell, b: Cell, value: float, noise: Noise | None) -> Spread | None:
@@ -190,24 +197,24 @@ def _by_seeds(a: Cell, b: Cell, value: float, noise: Noise | None) -> Spread | N
     return Spread(value - half, value, value + half)
 
 
-def _by_images(a: Cell, b: Cell, sign: int, answers: Mapping[int, Paired]) -> Spread | None:
-    """The mean over seeds of what each seed's test examples allow.
+def _by_images(a: Cell, b: Cell, sign: int, paired: Pairing) -> tuple[Spread | None, bool]:
+    """The mean over seeds of what each seed's test examples allow, and whether that is exact.
 
     The examples are the same for all seeds, so that more seeds make this interval no narrower.
     """
     others = {row["seed"]: row for row in b.rows}
     pairs = [(row, others[row["seed"]]) for row in a.rows if row["seed"] in others]
-    # Without a common seed any two runs are compared, as independent ones.
+    # Without a common seed any two runs are compared.
     pairs = pairs or [(a.rows[0], b.rows[0])]
+    answers = [paired(first, second) for first, second in pairs]
     spreads = []
-    for first, second in pairs:
-        exact = answers.get(first["seed"]) if first["seed"] == second["seed"] else None
-        spread = exact.change if exact else _bounded(first, second, sign)
+    for known, (first, second) in zip(answers, pairs, strict=True):
+        spread = known.change if known else _bounded(first, second, sign)
         if spread is None:
-            return None
+            return None, False
         spreads.append(spread)
     low, value, high = (fmean(getattr(s, end) for s in spreads) for end in ("low", "value", "high"))
-    return Spread(low, value, high)
+    return Spread(low, value, high), None not in answers
 
 
 def _bounded(a: Row, b: Row, sign: int) -> Spread | None:
@@ -244,35 +251,33 @@ class Rank:
     worst: int
 
 
-def ranks(cells: Sequence[Cell]) -> list[Rank]:
+def ranks(cells: Sequence[Cell], paired: Pairing = unknown) -> list[Rank]:
     """Of the techniques of one level, the best mean first."""
     sign = 1 if not cells or cells[0].higher_is_better else -1
     order = sorted(cells, key=lambda cell: -sign * cell.mean)
     at_level = noise(cells)
+    better = [0] * len(order)  # how many are clearly better than each
+    worse = [0] * len(order)
+    for first, second in combinations(range(len(order)), 2):
+        # By their order the first is no worse, so that a clear difference says it is better.
+        if difference(order[first], order[second], at_level, paired).clear:
+            worse[first] += 1
+            better[second] += 1
     made = []
-    for cell in order:
-        others = [other for other in order if other is not cell]
-        differences = [difference(cell, other, at_level) for other in others]
-        worse = sum(each.clear and each.value > 0 for each in differences)
-        better = sum(each.clear and each.value < 0 for each in differences)
-        rank = 1 + sum(sign * other.mean > sign * cell.mean for other in others)
-        made.append(Rank(cell.technique, rank, 1 + better, len(order) - worse))
+    for place, cell in enumerate(order):
+        rank = 1 + sum(sign * other.mean > sign * cell.mean for other in order)
+        made.append(Rank(cell.technique, rank, 1 + better[place], len(order) - worse[place]))
     return made
 
 
-def winner(cells: Sequence[Cell]) -> str | None:
+def winner(cells: Sequence[Cell], paired: Pairing = unknown) -> str | None:
     """The technique that is clearly better than every other one of its level; mostly there is
     none.
     """
     if len(cells) < 2:
         return None
-    first = ranks(cells)[0]
+    first = ranks(cells, paired)[0]
     return first.technique if first.worst == 1 else None
-
-
-def leaders(cells: Sequence[Cell]) -> list[str]:
-    """Techniques of a level that none is clearly better than, the best mean first."""
-    return [rank.technique for rank in ranks(cells) if rank.best == 1]
 
 
 # ---------------------------------------------------------------- what a budget buys
