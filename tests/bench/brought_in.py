@@ -103,7 +103,7 @@ A step moves weights at once, and the running statistics of batch norms by their
 estimated anew on the noise after the step, before it is measured and taken home; the loss without
 that stands in brackets. The recipe's `recalibrate` comes before fine-tuning and does not help here:
 of an MNASNet on other noise the loss was 2e19 with it and 5e14 without, and 1.86 either way with
-statistics estimated anew after the step. Where layer norms stand in their place (ConvNeXt), a loss
+statistics estimated anew after the step. Where there are no batch norms (AlexNet, ConvNeXt), a loss
 that rose is the rate's.
 
 {conditions}
