@@ -31,7 +31,7 @@ NAMES = {DENSE: "dense", DENSE_LONGER: "dense, trained as long"}
 HEIGHT = 480  # pixels
 LEGEND = 76  # pixels above the plot
 LAST = 2000  # of the legend, whose entries have rank 1000
-LOG_FROM = 12
+LOG_FROM = 5
 """How many times the least cost the most is, from which the axis is logarithmic."""
 
 SHARES = (1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
