@@ -13,6 +13,7 @@ PAGES = (
     ("run", "Result"),
     ("sweeps", "Sweeps"),
     ("compare", "Compare"),
+    ("runs", "Runs"),
     ("lottery", "Lottery"),
     ("structure", "Structure"),
     ("criteria", "Criteria"),

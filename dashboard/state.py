@@ -277,6 +277,37 @@ def pick(ids: Iterable[str]) -> None:
     _write("c", ",".join(session["picked"]) or None)
 
 
+def marked() -> list[str]:
+    """Runs that are marked on the Runs page, for what can be done with several."""
+    begin()
+    return list(session["marked"])
+
+
+def mark(ids: Iterable[str]) -> None:
+    begin()
+    session["marked"] = list(dict.fromkeys(ids))
+
+
+def mark_anew(ids: Iterable[str]) -> None:
+    """Mark other runs than the table has: it is drawn with them, under a key of its own."""
+    mark(ids)
+    session["marks"] = marks() + 1
+
+
+def marks() -> int:
+    """How often runs were marked elsewhere than in the table."""
+    return int(session.get("marks", 0))
+
+
+def note_trashed(ids: Iterable[str]) -> None:
+    """Remember what this tab deleted last, for its Undo."""
+    session["trashed"] = list(ids)
+
+
+def last_trashed() -> list[str]:
+    return list(session.get("trashed", ()))
+
+
 def lottery_recipe() -> Recipe:
     """The recipe of the Lottery page's iterative pruning, on the current model."""
     begin()
@@ -630,6 +661,7 @@ def begin() -> None:
         session.update(warnings=[], expected=set(), upload=None, uploads=0, data_upload=None)
         session.update(written={}, written_before={})
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
+        session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
         session.update(plan=None, sweep=None, point=None)
 
