@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from threading import Lock, RLock
 from typing import Any
@@ -29,7 +30,15 @@ from pruning.events import Event, Finished, Halted, Point, Ticket
 from pruning.recipe import Recipe
 from pruning.runs import own_models, shipped
 from pruning.runs import store as store_file
-from pruning.runs.results import RunResult, Study, has_result, load_run, load_study
+from pruning.runs.results import (
+    PackedMask,
+    RunResult,
+    Study,
+    has_result,
+    load_run,
+    load_study,
+    overlap_of,
+)
 from pruning.runs.store import (
     DAMAGED,
     MOMENT,
@@ -49,6 +58,7 @@ from pruning.runs.waits import (
     study_seconds,
     wait_of,
 )
+from pruning.stats import Overlap
 from pruning.storage import default_workspace
 
 LIVE = ("queued", "running")
@@ -378,6 +388,28 @@ def run_files(run: Job) -> RunResult:
 @st.cache_resource(max_entries=128)
 def _run_files(folder: str, attempt: int) -> RunResult:
     return load_run(Path(folder))
+
+
+def overlaps(runs: Sequence[Job]) -> dict[tuple[str, str], Overlap | None]:
+    """For each pair of runs, by id, how many of the same weights both keep; None where they have
+    other layers, or lost their files.
+    """
+    place = str(default_workspace())
+    return _overlaps(place, tuple((run.id, run.attempt) for run in runs), runs)
+
+
+@st.cache_resource(max_entries=32)
+def _overlaps(
+    place: str, ids: tuple[tuple[str, int], ...], _runs: Sequence[Job]
+) -> dict[tuple[str, str], Overlap | None]:
+    masks: dict[str, dict[str, PackedMask]] = {}
+    for run in _runs:
+        with suppress(RunError):
+            masks[run.id] = run_files(run).packed_masks()
+    pairs = combinations([run.id for run in _runs], 2)
+    return {
+        (one, other): overlap_of(masks.get(one, {}), masks.get(other, {})) for one, other in pairs
+    }
 
 
 # ---------------------------------------------------------------- waits

@@ -72,6 +72,35 @@ def title(model: str) -> str:
     return model.removeprefix(TORCHVISION).removeprefix(TIMM).removeprefix(CODE)
 
 
+def parent_of(model: str) -> str | None:
+    """The run whose result a model is; None for a model of any other source."""
+    own, _ = datasets.parted(model)
+    return own.removeprefix(RUN) if own.startswith(RUN) else None
+
+
+def root_of(model: str) -> str:
+    """The model that a line of runs began with: of a model that is no run's result, itself."""
+    seen: set[str] = set()
+    while (parent := parent_of(model)) is not None and parent not in seen:
+        seen.add(parent)
+        try:
+            model = str(jobs.job(parent).spec.get("model", ""))
+        except PruningError:  # removed long ago
+            break
+    return model
+
+
+def data_of(model: str) -> str | None:
+    """The name of the data that a model is measured on; None where that is not known at once."""
+    own, data = datasets.parted(model)
+    if data is not None:
+        return _data_name(data, default_workspace())
+    root = root_of(own)
+    if root != own:
+        return data_of(root)
+    return sample_models.card(own).data_title if is_sample(own) else None
+
+
 @lru_cache(maxsize=256)
 def _file_name(model: str, place: Path) -> str:
     try:

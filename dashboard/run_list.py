@@ -18,7 +18,6 @@ from dashboard import jobs, models, tables, words
 from pruning import describe
 from pruning.errors import PruningError, RunError
 from pruning.events import Finished
-from pruning.formats import datasets
 from pruning.metrics import Quality
 from pruning.recipe import Recipe
 from pruning.runs.results import load_run
@@ -98,18 +97,12 @@ def listed(runs: Iterable[Job]) -> list[ListedRun]:
                 recipe=recipe,
                 state=state_word(job.state),
                 figures=_figures(job.folder, job.attempt) if ended else None,
-                parent=parent_of(recipe.model),
+                parent=models.parent_of(recipe.model),
                 # While it works its files come and vanish: they are counted at its end.
                 disk=_disk(job.folder, job.attempt, job.state) if ended else 0,
             )
         )
     return rows
-
-
-def parent_of(model: str) -> str | None:
-    """The run whose result a model is; None for a model of any other source."""
-    own, _ = datasets.parted(model)
-    return own.removeprefix(models.RUN) if own.startswith(models.RUN) else None
 
 
 # Figures alone are kept, since a result holds every layer. The attempt is part of the key: a second
@@ -187,22 +180,10 @@ def ancestors(run: ListedRun) -> list[str]:
     while parent and parent not in line:
         line.append(parent)
         try:
-            parent = parent_of(jobs.job(parent).spec.get("model", ""))
+            parent = models.parent_of(jobs.job(parent).spec.get("model", ""))
         except PruningError:  # removed long ago
             break
     return line[::-1]
-
-
-def root_model(model: str) -> str:
-    """The model that a line of runs began with: of a model that is no run's result, itself."""
-    seen: set[str] = set()
-    while (parent := parent_of(model)) is not None and parent not in seen:
-        seen.add(parent)
-        try:
-            model = str(jobs.job(parent).spec.get("model", ""))
-        except PruningError:  # removed long ago
-            break
-    return model
 
 
 # ---------------------------------------------------------------- the table

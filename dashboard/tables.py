@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from dashboard import colours, example, jobs, words
 from dashboard.charts.results import file_bytes
 from pruning.events import Finished
 from pruning.recipe import ONE_STEP, Recipe
-from pruning.runs.results import Study
+from pruning.runs.results import Answers, Study
 from pruning.runs.store import Job
 
 SIDE = 72  # pixels of an answer's picture
@@ -122,6 +123,31 @@ def _answer(arrays: dict[str, NDArray[Any]], i: int, names: list[str], dark: boo
         alt += f", {arrays['confidence'][i] * 100:.0f} % sure"
     inputs = arrays["images"] if "images" in arrays else arrays["series"]
     return Answer(picture(inputs[i], right, dark), caption, f"{alt}.", right)
+
+
+def flips(
+    study: Study, start: int, numbers: Sequence[int], wrong: Answers, dark: bool
+) -> list[Answer]:
+    """Test examples that one run answers correctly and another does not; none without pictures.
+
+    study: "examples"; start: of these examples in it; wrong: the answers of the run that is wrong.
+    """
+    arrays = study.arrays
+    inputs = arrays.get("images", arrays.get("series"))
+    if inputs is None:
+        return []
+    names = study.data["classes"]
+
+    def name(number: int) -> str:
+        return names[number] if 0 <= number < len(names) else str(number)
+
+    shown = []
+    for place, number in enumerate(numbers, start):
+        target, answer = name(int(wrong.targets[number])), name(int(wrong.final[number]))
+        alt = f"Test example {number} of class {target}; one of the two runs says {answer}."
+        image = picture(inputs[place], True, dark)
+        shown.append(Answer(image, f"{answer}, not {target}", alt, right=False))
+    return shown
 
 
 def picture(image: NDArray[Any], right: bool, dark: bool, side: int = SIDE) -> NDArray[np.uint8]:

@@ -27,8 +27,9 @@ from dashboard.charts.prune import scale
 from dashboard.charts.results import WHOLE_MACS, has_other_macs
 from pruning.describe import RunFacts
 from pruning.events import Finished
-from pruning.metrics import Accuracy, Histogram, Measurement, Quality, Score
+from pruning.metrics import Accuracy, Histogram, Measurement, Paired, Quality, Score, Spread
 from pruning.recipe import Recipe
+from pruning.runs.results import Answers
 from pruning.stats import difference
 
 Figure = dict[str, Any]
@@ -48,7 +49,8 @@ LABEL = 14  # pixels of a letter
 @dataclass(frozen=True)
 class ComparedRun:
     """A finished run. label: what tells it from the others; letter: its short name on the page;
-    facts: what it did, None where it pruned nothing.
+    facts: what it did, None where it pruned nothing; data: its test data's name, None where that is
+    not known; answers: to its test examples, None where they were not kept.
     """
 
     id: str
@@ -57,6 +59,8 @@ class ComparedRun:
     recipe: Recipe
     end: Finished
     facts: RunFacts | None = None
+    data: str | None = None
+    answers: Answers | None = None
 
     @property
     def quality(self) -> Quality | None:
@@ -75,6 +79,31 @@ def cost(measured: Measurement, kind: str) -> int | None:
     return measured.macs_kept if kind == "macs" else measured.size.sparse
 
 
+def unlike(run: ComparedRun, reference: ComparedRun) -> str:
+    """Why a run cannot be compared with the reference, as the end of a sentence; "" where it can.
+
+    Figures of other data, or of another metric, mean nothing side by side.
+    """
+    quality, base = run.quality, reference.quality
+    if quality is None or base is None:  # what they cost can be compared
+        return ""
+    if run.data and reference.data and run.data != reference.data:
+        return f"it was measured on {run.data}, {reference.letter} on {reference.data}"
+    if quality.name != base.name:
+        return f"it is judged by {quality.name}, {reference.letter} by {base.name}"
+    if _examples(quality) != _examples(base):
+        numbers = f"{_examples(quality):,} test examples, {reference.letter} on {_examples(base):,}"
+        return f"it was measured on {numbers}"
+    if run.answers and reference.answers:
+        if not np.array_equal(run.answers.targets, reference.answers.targets):
+            return f"its test examples are others than those of {reference.letter}"
+    return ""
+
+
+def _examples(quality: Quality) -> int:
+    return quality.total if isinstance(quality, Accuracy) else quality.examples
+
+
 def verdict(run: ComparedRun, reference: ComparedRun) -> str:
     """How a run's accuracy, or metric, compares with the reference's. Nobody wins inside the
     interval.
@@ -85,17 +114,31 @@ def verdict(run: ComparedRun, reference: ComparedRun) -> str:
         return "the reference"
     if quality is None or base is None:
         return words.NOT_MEASURED
-    if run.recipe.model != reference.recipe.model:
-        return "another model"
     if quality.name != base.name:
         return "another metric"
-    if quality.spread is None or base.spread is None:
-        return "no interval"
-    # Two runs keep no answers one by one, so their accuracies are compared as independent ones.
-    change = difference(quality.spread, base.spread)
+    change = paired_change(run, reference)
+    if change is None:
+        # Runs of earlier versions kept no answers: their accuracies are compared as independent
+        # ones, which those of two models on the same examples never are.
+        if run.recipe.model != reference.recipe.model:
+            return "another model"
+        if quality.spread is None or base.spread is None:
+            return "no interval"
+        change = difference(quality.spread, base.spread)
     if change.crosses_zero:
         return SAME
     return "higher" if change.value > 0 else "lower"
+
+
+def paired_change(run: ComparedRun, reference: ComparedRun) -> Spread | None:
+    """Accuracy less the reference's on the same examples, a share.
+
+    None where answers were not kept, or are to other examples.
+    """
+    this, other = run.answers, reference.answers
+    if this is None or other is None or not np.array_equal(this.targets, other.targets):
+        return None
+    return Paired.of(this.right, other.right).change
 
 
 def finding(runs: Sequence[ComparedRun], reference: ComparedRun) -> str:
@@ -537,6 +580,9 @@ def _run_row(run: ComparedRun, reference: ComparedRun, more: bool) -> dict[str, 
     final = run.end.deliverable
     base = reference.end.deliverable
     change = words.points(final.quality, base.quality)
+    paired = paired_change(run, reference)
+    if paired is not None:
+        change = words.change(paired)
     of_reference = words.share(round(final.kept / max(1, base.kept), 4))
     same = run.id == reference.id
     pruned = run.end.pruned or final  # nothing was trained after pruning: the final one is both

@@ -6,19 +6,23 @@ because a ratio to a run's own dense model has no unit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dashboard import colours, words
 from dashboard.charts.base import layout
+from dashboard.charts.compare_inside import grid, stops
 from dashboard.charts.improvement_charts import ratio_axis, vertical_line
 from dashboard.charts.improvements import FigureRow, Improvement, ResultPanel, amount
 from pruning.metrics import Spread
 
 ROW = 24  # pixels of a row with one run
+MOST_MARKED = 6  # runs whose marks can be told apart in a row
 ROW_EACH = 19  # pixels more for each further run: a line of text
 
 
@@ -47,6 +51,8 @@ def _ratios(run: RunImprovements) -> Iterator[tuple[FigureRow, Improvement]]:
 
 def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
     """Ratios of each run to its own dense model; filled where better or worse, else hollow."""
+    if len(runs) > MOST_MARKED:
+        return _cells(runs, dark)
     names = figure_names(runs)
     tones = colours.palette(dark)
     heights = {name: -float(i) for i, name in enumerate(names)}
@@ -76,6 +82,40 @@ def chart(runs: Sequence[RunImprovements], *, dark: bool) -> dict[str, Any]:
         shapes=[vertical_line(1, tones)],
     )
     return {"data": data, "layout": figure}
+
+
+def _cells(runs: Sequence[RunImprovements], dark: bool) -> dict[str, Any]:
+    """The same of many runs, whose marks would fill several screens: a cell for each ratio.
+
+    Coloured where it is better or worse than dense, pale where the figures do not tell.
+    """
+    names = figure_names(runs)
+    z = np.full((len(names), len(runs)), np.nan)
+    texts = [["" for _ in runs] for _ in names]
+    hovers = [[f"{run.letter}, {name}: not measured" for run in runs] for name in names]
+    for column, run in enumerate(runs):
+        for row, improvement in _ratios(run):
+            place = names.index(row.name)
+            hovers[place][column] = f"{run.letter}, {row.name}: {amount(row, improvement)}"
+            if improvement.change is None:
+                continue
+            decided = improvement.verdict in ("better", "worse")
+            z[place, column] = math.log2(improvement.change.value) if decided else 0.0
+            texts[place][column] = words.ratio(improvement.change.value)
+    # Ten times better is as strong a colour as there is, so that small changes show beside it.
+    most = math.log2(10)
+    return grid(
+        finding(runs),
+        z.clip(-most, most),
+        names,
+        [run.letter for run in runs],
+        hovers,
+        dark,
+        scale=[[1 - at, colour] for at, colour in reversed(stops(dark))],
+        range=(-most, most),
+        row=ROW + 6,
+        texts=texts,
+    )
 
 
 def finding(runs: Sequence[RunImprovements]) -> str:

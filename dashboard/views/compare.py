@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, tables, words
-from dashboard.charts import compare, compare_improvements
+import sample_models
+from dashboard import forms, jobs, models, state, sweeps, tables, words
+from dashboard.charts import compare, compare_improvements, compare_inside
 from dashboard.charts.compare import ComparedRun
 from dashboard.charts.compare_improvements import RunImprovements
+from dashboard.charts.compare_inside import AnsweredRun
 from dashboard.charts.results import WHOLE_MACS
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
 from pruning.metrics import Histogram
+from pruning.runs.results import Answers
 from pruning.runs.store import Job
 
 LEGEND = 240  # pixels of an entry in the legend
 MOST = 12  # runs side by side: more cannot be told apart
 MOST_AT_FIRST = 8
+MOST_SHOWN = 12  # test examples that were lost, and as many that were gained
 COLUMN_HELP = {
     "accuracy": "On test data, as every accuracy here.",
-    "against reference": "Difference of the accuracies, in points.",
+    "against reference": "Difference of the accuracies, in points; on the same test examples, with "
+    "its 95 % interval, where both runs kept their answers.",
     "verdict": "Within the interval: the test data cannot tell the two apart.",
     "as pruned": (
         "After the last pruning step, before the fine-tuning that follows it; with several steps, "
@@ -50,13 +56,40 @@ def compared_runs(picked: list[Job]) -> list[ComparedRun]:
     facts = [jobs.facts(job) for job, _, _ in with_result]
     recipes = [recipe for _, recipe, _ in with_result]
     labels = words.labels(list(zip(recipes, facts, strict=True)))
-    labels = [label + until(job) for label, (job, _, _) in zip(labels, with_result, strict=True)]
+    labels = [
+        (job.label or label) + until(job)
+        for label, (job, _, _) in zip(labels, with_result, strict=True)
+    ]
     runs = []
     for letter, label, did, (job, recipe, end) in zip(
         compare.LETTERS, labels, facts, with_result, strict=False
     ):
-        runs.append(ComparedRun(job.id, letter, label, recipe, end, did))
+        data = models.data_of(recipe.model)
+        runs.append(ComparedRun(job.id, letter, label, recipe, end, did, data, answers_of(job)))
     return runs
+
+
+def answers_of(job: Job) -> Answers | None:
+    try:
+        return jobs.run_files(job).answers
+    except PruningError:  # damaged: the others are compared
+        return None
+
+
+def alike(runs: list[ComparedRun]) -> list[ComparedRun]:
+    """Without those that mean nothing beside the reference, each of which says why."""
+    kept = []
+    for run in runs:
+        reason = compare.unlike(run, runs[0])
+        if not reason:
+            kept.append(run)
+            continue
+        text = (
+            f"{run.letter}, {run.label}, is not compared: {reason}. Take it out, or make it the "
+            "reference."
+        )
+        st.warning(words.plain(text), icon=":material/block:")
+    return kept
 
 
 def until(job: Job) -> str:
@@ -70,7 +103,7 @@ def option_name(job: Job) -> str:
     """A run's name in the list of runs: its model unless it is the current one, what it did."""
     model = job.spec.get("model", "")
     parts = [models.title(model)] if model != state.recipe().model else []
-    parts.append(words.label(jobs.recipe_of(job), jobs.facts(job)))
+    parts.append(job.label or words.label(jobs.recipe_of(job), jobs.facts(job)))
     parts.append("example" if tables.is_example(job) else job.id[:4])
     return " · ".join(parts) + until(job)
 
@@ -131,6 +164,46 @@ def pick_runs(finished: dict[str, Job]) -> list[Job]:
         width=420,
     )
     return [finished[id] for id in picked]
+
+
+def from_a_sweep() -> None:
+    """A sweep's runs at one level and seed: its techniques side by side."""
+    listed = sweeps.listed()
+    if not listed:
+        return
+
+    def draw() -> None:
+        by_id = {sweep.id: sweep for sweep in listed}
+
+        def name(id: str) -> str:
+            titles = ", ".join(models.title(model) for model in by_id[id].plan.get("models", ()))
+            return f"{by_id[id].label or titles} · {id[:6]}"
+
+        id = st.selectbox("Sweep", list(by_id), format_func=name, key="compare-sweep")
+        done = [row for row in sweeps.rows(sweeps.progress(id)) if row["accuracy"] is not None]
+        if not done:
+            st.caption("None of its runs has a result yet.")
+            return
+        several = len({row["model"] for row in done}) > 1
+        if several:
+            options = list(dict.fromkeys(row["model"] for row in done))
+            model = st.selectbox(
+                "Model", options, format_func=models.title, key="compare-sweep-model"
+            )
+            done = [row for row in done if row["model"] == model]
+        levels = sorted({row["sparsity"] for row in done if not row["control"]})
+        level = st.selectbox("Level", levels, format_func=words.share, key="compare-sweep-level")
+        seeds = sorted({row["seed"] for row in done if row["sparsity"] == level})
+        seed = st.selectbox("Seed", seeds, key="compare-sweep-seed")
+        ids = [row["run"] for row in done if (row["sparsity"], row["seed"]) == (level, seed)]
+        st.button(
+            f"Compare {words.plural(min(len(ids), MOST), 'run')}",
+            key="compare-sweep-runs",
+            on_click=state.pick,
+            args=(ids[:MOST],),
+        )
+
+    _frame.popover("Runs of a sweep", draw, key="compare-from-sweep", icon=":material/stacks:")
 
 
 # ---------------------------------------------------------------- parts of the page
@@ -198,14 +271,14 @@ def every_number(runs: list[ComparedRun]) -> None:
         text = partial(compare.csv, runs, runs[0])
         _frame.download(text, "compare.csv", key="compare-csv", quiet=False)
         with st.popover("Delete a run", icon=":material/delete:"):
-            st.caption("A deleted run, its weights and its events cannot be recovered.")
+            st.caption("It can be restored on the Runs page for a week.")
             for run in runs:
                 label = words.plain(f"Delete {run.letter}, {run.label}")
                 st.button(label, key=f"delete-{run.id}", on_click=delete, args=(run.id,))
 
 
 def delete(id: str) -> None:
-    jobs.delete(id)
+    jobs.trash([id])
     # The address would go on naming it, and warn of it after every change.
     state.pick([other for other in state.picked() if other != id])
     if state.run_id() == id:
@@ -263,6 +336,115 @@ def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         st.caption(f"{', '.join(without)} has no layer called {words.plain(name)}.")
 
 
+def by_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
+    """Which layers were pruned how much, and which of the same weights are kept."""
+    left, right = _frame.halves()
+    with left, _frame.guarded():
+        figure = compare_inside.layers(runs, dark=state.dark())
+        table = compare_inside.layer_table(runs)
+        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-layers")
+    if len(runs) < 2:
+        return
+    with right, _frame.guarded():
+        letters = {run.id: run.letter for run in runs}
+        overlaps = {
+            (letters[one], letters[other]): value
+            for (one, other), value in jobs.overlaps([finished[run.id] for run in runs]).items()
+        }
+        if not any(overlaps.values()):
+            st.caption("Which weights are kept is compared where runs have the same layers.")
+            return
+        figure = compare_inside.overlap(list(letters.values()), overlaps, dark=state.dark())
+        table = compare_inside.overlap_table(overlaps)
+        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-overlap")
+        st.caption(
+            "Below the diagonal: weights that both keep, as a share of those that either keeps. "
+            "Above it: the same for random masks that keep as many in each layer."
+        )
+
+
+def _title(figure: dict[str, Any]) -> str:
+    return str(figure["layout"]["title"]["text"])
+
+
+def answers(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
+    """Which classes lost, and which test examples flipped, against the reference."""
+    answered = [AnsweredRun(run.letter, run.answers) for run in runs if run.answers]
+    reference = runs[0]
+    others = [run for run in answered if run.letter != reference.letter]
+    if len(runs) > 1 and (reference.answers is None or not others):
+        st.caption(
+            "Answers to single test examples were not kept of these runs: run one again to see "
+            "which classes and examples it lost."
+        )
+        return
+    if reference.answers is None or not others:
+        return
+    left, right = _frame.halves()
+    base = AnsweredRun(reference.letter, reference.answers)
+    names = class_names(reference.recipe.model)
+    with left, _frame.guarded():
+        figure = compare_inside.classes(others, base, names, dark=state.dark())
+        table = compare_inside.class_table(others, base, names)
+        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-classes")
+    with right, _frame.guarded():
+        flips(others, base, reference.recipe.model)
+
+
+def class_names(model: str) -> list[str]:
+    root = models.root_of(model)
+    if models.is_sample(root):
+        return list(sample_models.card(root).classes)
+    study = jobs.study("card", model=model)
+    return list(study.data["classes"]) if study else []
+
+
+def flips(others: list[AnsweredRun], base: AnsweredRun, model: str) -> None:
+    """How many test examples flipped, and on request the examples themselves."""
+    by_letter = {run.letter: run for run in others}
+    picked = state.widget_value("compare-flipped")
+    letter = picked if picked in by_letter else next(iter(by_letter))
+    counts = compare_inside.flips(by_letter[letter].answers, base.answers)
+    st.markdown(
+        f"**Test examples that flipped: {letter} has {counts.gained:,} right that {base.letter} "
+        f"has wrong, and {counts.lost:,} wrong that {base.letter} has right**"
+    )
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.selectbox("Run", list(by_letter), key="compare-flipped", width=120)
+        show = st.toggle("Show them", key="compare-flips", persist_state="session")
+    if show:
+        examples(by_letter[letter], base, model)
+
+
+def examples(run: AnsweredRun, base: AnsweredRun, model: str) -> None:
+    """Pictures of what flipped: what was lost first."""
+    gained, lost = compare_inside.flipped(run.answers, base.answers, MOST_SHOWN)
+    if not gained and not lost:
+        st.caption("Both have the same examples right.")
+        return
+    study = jobs.study("examples", model=model, examples=[*lost, *gained])
+    if study is None:
+        job = jobs.request("examples", model=model, examples=[*lost, *gained])
+        _frame.awaiting("Reading the test examples.", job)
+        return
+    for title, numbers in (
+        (f"Lost: {base.letter} is right, {run.letter} says", lost),
+        (f"Gained: {run.letter} is right, {base.letter} said", gained),
+    ):
+        if not numbers:
+            continue
+        st.markdown(f"{title}")
+        start = 0 if numbers is lost else len(lost)
+        wrong = run.answers if numbers is lost else base.answers
+        shown = tables.flips(study, start, numbers, wrong, state.dark())
+        if not shown:
+            st.caption("These examples are no pictures: the table of classes has their numbers.")
+            continue
+        with st.grid(min_column_width=64, gap="small"):
+            for answer in shown:
+                st.image(answer.picture, caption=answer.caption, width="stretch", alt=answer.alt)
+
+
 def read_histograms(job: Job) -> dict[str, Histogram]:
     try:
         return jobs.run_files(job).histograms
@@ -289,7 +471,10 @@ def page() -> None:
     if not finished:
         nothing_yet()
         return
-    runs = compared_runs(pick_runs(finished))
+    picked = pick_runs(finished)
+    with _frame.guarded():
+        from_a_sweep()
+    runs = alike(compared_runs(picked))
     with _frame.guarded():
         accuracy_against_cost(runs)
     with _frame.guarded():
@@ -298,6 +483,10 @@ def page() -> None:
         every_number(runs)
     with _frame.guarded():
         improvements(runs, finished)
+    with _frame.guarded():
+        answers(runs, finished)
+    with _frame.guarded():
+        by_layer(runs, finished)
     with _frame.guarded():
         one_layer(runs, finished)
     if len(finished) == 1:

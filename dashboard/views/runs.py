@@ -49,7 +49,7 @@ class Filter:
 def filters(runs: Sequence[ListedRun]) -> Filter:
     present = {run.state for run in runs}
     known_tags = sorted({tag for run in runs for tag in run.job.tags})
-    with st.grid(min_column_width=210, gap="small"):
+    with st.grid(min_column_width=150, gap="small"):
         text = st.text_input(
             "Find",
             key="runs-text",
@@ -125,7 +125,7 @@ def table(shown: Sequence[ListedRun]) -> None:
                 format="distance", timezone=st.context.timezone or "UTC"
             ),
             "disk": st.column_config.NumberColumn(format="%.2f MB", help=HELP["disk"]),
-            "tags": st.column_config.ListColumn(),
+            "tags": st.column_config.ListColumn(width="medium"),
             "from": st.column_config.TextColumn(help=HELP["from"]),
             "recipe": st.column_config.TextColumn(width="large"),
         },
@@ -186,7 +186,7 @@ def one(run: ListedRun, runs: Sequence[ListedRun]) -> None:
 
 def line(run: ListedRun, runs: Sequence[ListedRun]) -> None:
     """What it started from, and what started from it."""
-    root = models.title(run_list.root_model(run.recipe.model))
+    root = models.title(models.root_of(run.recipe.model))
     by_id = {each.id: each for each in runs}
     before = run_list.ancestors(run)
     after = [each for each in runs if each.parent == run.id]

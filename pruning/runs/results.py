@@ -22,6 +22,7 @@ from pruning.allocation.ranking import Ranking
 from pruning.errors import RunError
 from pruning.events import Finished, from_dict, to_dict
 from pruning.metrics import Histogram
+from pruning.stats import Overlap, overlap
 from pruning.storage import whole, write_json
 
 T = TypeVar("T")
@@ -132,6 +133,25 @@ class PackedMask(NamedTuple):
     @property
     def weights(self) -> int:
         return int(np.prod(self.shape))
+
+
+def overlap_of(one: dict[str, PackedMask], other: dict[str, PackedMask]) -> Overlap | None:
+    """How many of the same weights two runs keep, of the layers that both may prune.
+
+    None where they share none, or one has another shape: then it is another network's.
+    """
+    shared = one.keys() & other.keys()
+    if not shared or any(one[name].shape != other[name].shape for name in shared):
+        return None
+
+    def count(bits: NDArray[np.uint8]) -> int:
+        return int(np.bitwise_count(bits).sum(dtype=np.int64))
+
+    def layer(name: str) -> tuple[int, int, int, int]:
+        a, b = one[name].bits, other[name].bits
+        return one[name].weights, count(a), count(b), count(a & b)
+
+    return overlap(map(layer, shared))
 
 
 HISTOGRAM_PARTS = ("edges", "dense", "final")
