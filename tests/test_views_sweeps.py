@@ -14,8 +14,10 @@ from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
+from pruning.stats import Spread
 from pruning.sweeps import comparison, presets, shipped
 from pruning.sweeps import sweeps as engine
+from pruning.sweeps.comparison import Difference
 from pruning.sweeps.plan import Plan
 from tests.pages import figures, opened, texts
 
@@ -164,6 +166,18 @@ def test_no_sentence_crowns_a_winner_that_the_ranks_do_not() -> None:
         sentences = charts.level_sentences(sweep.rows, sweep.paired)
         for cells, sentence in zip(by_level.values(), sentences, strict=True):
             assert ("no winner" in sentence) is (comparison.winner(cells, sweep.paired) is None)
+
+
+def test_only_a_clear_difference_says_who_is_better() -> None:
+    def text(seeds: Spread | None, images: Spread | None) -> str:
+        return charts.difference_text("a", "b", Difference(0.05, seeds, images), "accuracy")
+
+    clear, unclear = Spread(0.03, 0.05, 0.07), Spread(-0.01, 0.05, 0.11)
+    assert "+5.0 points" in text(clear, clear) and text(clear, clear).endswith("a is better.")
+    for seeds, images in ((clear, unclear), (unclear, clear), (None, clear)):
+        assert "no winner" in text(seeds, images) and "better" not in text(seeds, images)
+    worse = Difference(-0.05, Spread(-0.07, -0.05, -0.03), None)
+    assert charts.difference_text("a", "b", worse, "accuracy").endswith("b is better.")
 
 
 # ---------------------------------------------------------------- the plan

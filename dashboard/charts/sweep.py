@@ -160,23 +160,29 @@ def level_sentences(rows: Sequence[Row], paired: Pairing = unknown) -> list[str]
 
 
 def difference_text(a: str, b: str, difference: Difference, name: str) -> str:
-    """`lamp − magnitude: +1.2 points; by seeds −0.3 to +2.7, ...: inside the noise.`"""
+    """`lamp against snip: +1.2 points on average, by the spread over seeds −0.3 to +2.7, ...`.
+
+    Positive is better, whatever the metric; which is better is said only of a clear difference.
+    """
 
     def shown(value: float) -> str:
         return words.signed(value) if name == "accuracy" else f"{value:+.3g}"
 
     unit = " points" if name == "accuracy" else ""
-    parts = [f"{a} is better than {b} by {shown(difference.value)}{unit} on average"]
-    if difference.seeds is None:
-        parts.append("one seed says nothing of chance")
-    else:
+    parts = [f"{a} against {b}: {shown(difference.value)}{unit} on average"]
+    if difference.seeds is not None:
         spread = difference.seeds
         parts.append(f"by the spread over seeds {shown(spread.low)} to {shown(spread.high)}")
     if difference.images is not None:
         spread = difference.images
         parts.append(f"on the same test examples {shown(spread.low)} to {shown(spread.high)}")
-    verdict = "a clear difference" if difference.clear else "inside the noise: no winner"
-    return f"{'; '.join(parts)}: {verdict}."
+    if difference.clear:
+        verdict = f"{a if difference.value > 0 else b} is better"
+    elif difference.seeds is None:
+        verdict = "One seed says nothing of chance: no winner"
+    else:
+        verdict = "Inside the noise: no winner"
+    return f"{', '.join(parts)}. {verdict}."
 
 
 def seeds_text(rows: Sequence[Row]) -> str:

@@ -487,7 +487,13 @@ def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
     if not shared:
         st.info(f"{a} and {b} have no level in common yet.", icon=":material/info:")
         return
-    level = at.selectbox("Level", list(shared), format_func=plans.level_text, key="pair-level")
+    level = at.selectbox(
+        "Level",
+        list(shared),
+        index=len(shared) - 1,  # the sparsest, where techniques differ most
+        format_func=plans.level_text,
+        key="pair-level",
+    )
     pair = shared[level]
     everyone = comparison.levels(comparison.cells(rows)).get(level, [])
     noise = comparison.noise(everyone if all(c in everyone for c in pair) else pair)
