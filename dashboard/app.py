@@ -15,7 +15,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import access, arrivals, middleware, pages
+from dashboard import access, arrivals, middleware, pages, visitors
 
 HERE = Path(__file__).parent
 FIRST = pages.PAGES[0][0]
@@ -54,6 +54,7 @@ ours = [
     Middleware(middleware.ScriptMiddleware),
     Middleware(middleware.ChangedMiddleware, states=states),
     Middleware(middleware.RedirectMiddleware, pages=(*pages.PAGE_NAMES, *pages.RENAMED)),
+    Middleware(visitors.VisitorMiddleware, owner=os.environ.get(visitors.OWNER, "")),
     Middleware(middleware.StyleMiddleware, lengths=pages.LENGTHS),
 ]
 app = st.App(HERE / "tab.py", middleware=ours)

@@ -20,7 +20,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import state
+from dashboard import example, state, visitors
 from dashboard.charts.prune import RunHistory
 from dashboard.charts.prune import history as run_history
 from pruning import describe, recorded
@@ -77,6 +77,10 @@ SET_ASIDE = "The damaged store is kept as {aside}, and a new one was begun."
 NO_ROOM = (
     "The disk of {place} is full: nothing can be saved or started. Free some space: what works "
     "waits a minute for it, and then fails."
+)
+
+NOT_YOURS = (
+    "Run {id} is somebody else's: they can stop and delete it, and whoever started the server."
 )
 
 _lock = RLock()
@@ -177,7 +181,8 @@ def start(recipe: Recipe) -> str:
     """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago."""
     _check(recipe)
     ensure()
-    return store().submit("run", recipe.to_dict(), within=MOMENT)
+    spec = recipe.to_dict()
+    return store().submit("run", spec, within=MOMENT, visitor=visitors.me())
 
 
 def start_once(recipe: Recipe) -> str:
@@ -190,7 +195,8 @@ def start_once(recipe: Recipe) -> str:
     _check(recipe)
     ensure()
     # The key settles a race of two tabs.
-    return store().submit("run", recipe.to_dict(), key=f"run:{recipe.id}")
+    key = f"run:{recipe.id}"
+    return store().submit("run", recipe.to_dict(), key=key, visitor=visitors.me())
 
 
 def _check(recipe: Recipe) -> None:
@@ -212,7 +218,8 @@ def start_set(recipes: Sequence[Recipe]) -> str:
     for recipe in recipes:
         _check(recipe)
     ensure()
-    return store().submit_set([recipe.to_dict() for recipe in recipes], within=MOMENT)
+    specs = [recipe.to_dict() for recipe in recipes]
+    return store().submit_set(specs, within=MOMENT, visitor=visitors.me())
 
 
 def runs_of_set(id: str) -> list[Job]:
@@ -223,6 +230,7 @@ def runs_of_set(id: str) -> list[Job]:
 def stop(id: str) -> None:
     """Ask a job to stop; why it could not be asked is a warning, since buttons call this."""
     try:
+        _check_own(id)
         store().stop(id)
     except PruningError as error:
         state.warn(str(error))
@@ -231,6 +239,7 @@ def stop(id: str) -> None:
 def delete(id: str) -> None:
     """Delete a job and its files; why it could not be is a warning."""
     try:
+        _check_own(id)
         store().delete(id)
     except PruningError as error:
         state.warn(str(error))
@@ -249,8 +258,8 @@ def restore(ids: Iterable[str]) -> None:
 
 
 def trashed() -> list[Job]:
-    """Deleted runs that can be restored, the last deleted first."""
-    return _with_recipe(store().trashed())
+    """Deleted runs that who looks can restore, the last deleted first."""
+    return [run for run in _with_recipe(store().trashed()) if may_change(run)]
 
 
 def label(id: str, text: str) -> None:
@@ -266,11 +275,23 @@ def note(id: str, text: str) -> None:
     _change(store().note, id, text)
 
 
-def _change(change: Callable[..., None], *args: Any) -> None:
+def _change(change: Callable[..., None], id: str, *args: Any) -> None:
     try:
-        change(*args)
+        _check_own(id)
+        change(id, *args)
     except PruningError as error:
         state.warn(str(error))
+
+
+def may_change(job: Job) -> bool:
+    """Whether who looks may stop and delete it."""
+    return visitors.may_change(job.visitor)
+
+
+def _check_own(id: str) -> None:
+    """Raises RunError for a job of somebody else's: a button may be pressed in an old tab."""
+    if not may_change(store().job(id)):
+        raise RunError(NOT_YOURS.format(id=id[:6]))
 
 
 def job(id: str) -> Job:
@@ -288,12 +309,15 @@ def exists(id: str) -> bool:
 
 def runs(limit: int = 200) -> list[Job]:
     """Newest first."""
-    return _with_recipe(store().jobs("run", limit=limit))
+    return _listed(None, limit)
 
 
 def live() -> list[Job]:
     """Runs that wait or work, newest first; without those of paused sweeps, which do neither."""
-    runs = _with_recipe(store().jobs("run", LIVE))
+    return _unparked(_listed(LIVE))
+
+
+def _unparked(runs: list[Job]) -> list[Job]:
     return [run for run in runs if run.priority != PARKED or run.state == "running"]
 
 
@@ -305,6 +329,21 @@ def of_sweep(run: Job) -> bool:
 def sweep_of(run: Job) -> str | None:
     """A sweep that a run is part of; None where it is part of none."""
     return next(iter(store().sweeps_of_run(run.id)), None)
+
+
+def _listed(states: Sequence[str] | None, limit: int = 200) -> list[Job]:
+    """The runs that lists show to who looks: their own and what is shipped, newest first.
+
+    The owner of the server sees all. Others' are opened by a link.
+    """
+    jobs = store().jobs
+    if visitors.is_owner():
+        return _with_recipe(jobs("run", states, limit=limit))
+    me = visitors.me()
+    listed = jobs("run", states, limit=limit, batch=example.BATCH)
+    listed += jobs("run", states, limit=limit, visitor=me) if me else []
+    listed.sort(key=lambda job: job.submitted, reverse=True)
+    return _with_recipe(listed[:limit])
 
 
 def recipe_of(run: Job) -> Recipe:
@@ -335,15 +374,23 @@ _readable: set[str] = set()
 
 def finished(limit: int = 200) -> list[Job]:
     """Runs with a result, newest first."""
-    return _with_recipe(store().jobs("run", ("finished",), limit=limit))
+    return _listed(("finished",), limit)
 
 
 def with_result(limit: int = 200) -> list[Job]:
     """Runs with a result, newest first: finished ones, and stopped ones that kept what they had
     reached.
     """
-    ended = store().jobs("run", ("finished", "stopped"), limit=limit)
-    return [job for job in _with_recipe(ended) if result(job)]
+    return [job for job in _listed(("finished", "stopped"), limit) if result(job)]
+
+
+def linked(ids: Iterable[str]) -> list[Job]:
+    """Runs with a result that an address names, whoever they are of."""
+    linked = []
+    for id in ids:
+        with suppress(PruningError):  # deleted: who opened the link is told
+            linked.append(store().job(id))
+    return [job for job in _with_recipe(linked) if job.kind == "run" and result(job)]
 
 
 def result(run: Job) -> Finished | None:
@@ -519,7 +566,8 @@ def _news(name: str) -> str:
             return _news_of([store().job(name.removeprefix(FOLLOWED))])
         except PruningError:
             return "deleted"
-    return _news_of(live())
+    # Of everybody's: whoever asks is a connection here, and no visitor.
+    return _news_of(_unparked(_with_recipe(store().jobs("run", LIVE))))
 
 
 def _news_of(runs: Sequence[Job]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from pathlib import Path
 
 APP = Path(__file__).resolve().parent / "app.py"
 PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
+OWNER = "PRUNING_OWNER"  # as dashboard/visitors.py has it
 SHORTEST = 8  # characters of a passphrase
 PORT = 8501
 LINUX = sys.platform.startswith("linux")
@@ -117,6 +119,9 @@ def _serve(options: argparse.Namespace, place: Place, prepare: Callable[[], None
     if options.data:
         ids = [_read_data(path, place) for path in options.data]
         env["PRUNING_OFFERED_DATA"] = ",".join(ids)
+    if guard:
+        env[OWNER] = env.get(OWNER) or secrets.token_hex(16)
+        print(f"Yours, to see, stop and delete everything: {address}/?owner={env[OWNER]}")
     server = subprocess.Popen(command, cwd=place.folder, env=env)
     if not options.no_browser and has_screen(os.environ):
         threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
@@ -175,13 +180,14 @@ def guarded_by(host: str, passphrase: str, proxy: str | None) -> str | None:
         return f"{others} is let in by {proxy}; the workbench asks nobody itself."
     if not passphrase:
         raise Trouble(
-            f"{others} could read, start, stop and delete everything here. Give --passphrase WORD, "
+            f"{others} could read and start everything here. Give --passphrase WORD, "
             "which visitors must enter, or --behind-proxy NAME if something in front of it asks "
             "who they are."
         )
     return (
-        f"{others} and knows the passphrase can read, start, stop and delete everything here. What "
-        "passes is not encrypted: on a network that is not yours, put a proxy with TLS in front."
+        f"{others} and knows the passphrase can start runs here, open others' by their links, and "
+        "stop and delete their own. What passes is not encrypted: on a network that is not yours, "
+        "put a proxy with TLS in front."
     )
 
 

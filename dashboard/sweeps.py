@@ -11,7 +11,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dashboard import jobs, state, tables
+from dashboard import jobs, state, tables, visitors
 from pruning.errors import PruningError, RunError
 from pruning.metrics import Paired
 from pruning.recipe import Recipe
@@ -33,17 +33,22 @@ would be replaced under the pointer of whoever reads it."""
 OWN_RUNS = 40
 """Newest runs of the workspace that a sample's picture shows beside its sweep."""
 
+NOT_YOURS = (
+    "This sweep is somebody else's: they can change it, and whoever started the server. Use its "
+    "plan for one of your own."
+)
+
 
 def listed() -> list[Sweep]:
     """Of this workspace, newest first."""
-    return jobs.store().sweeps()
+    return [sweep for sweep in jobs.store().sweeps() if visitors.may_change(sweep.visitor)]
 
 
 def submit(plan: Plan) -> str | None:
     """Queue a plan's runs; the sweep's id. Why it could not be is a warning."""
     try:
         jobs.ensure()
-        return sweeps.submit(jobs.store(), plan)
+        return sweeps.submit(jobs.store(), plan, visitors.me())
     except PruningError as error:
         state.warn(str(error))
         return None
@@ -102,11 +107,18 @@ def add_seeds(id: str, count: int) -> None:
     _try(sweeps.add_seeds, id, count)
 
 
-def _try(change: Any, *args: Any) -> None:
+def may_change(now: Progress) -> bool:
+    """Whether who looks may pause, cancel and extend it."""
+    return visitors.may_change(now.visitor)
+
+
+def _try(change: Any, id: str, *args: Any) -> None:
     """From a button: why it could not be is a warning."""
     try:
+        if not visitors.may_change(jobs.store().sweep(id).visitor):
+            raise RunError(NOT_YOURS)
         jobs.ensure()
-        change(jobs.store(), *args)
+        change(jobs.store(), id, *args)
     except PruningError as error:
         state.warn(str(error))
 

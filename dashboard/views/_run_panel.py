@@ -6,7 +6,7 @@ import time
 
 import streamlit as st
 
-from dashboard import jobs, models, state, words
+from dashboard import jobs, models, state, visitors, words
 from dashboard.charts import prune, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.live import live
@@ -26,8 +26,11 @@ def start(recipe: Recipe) -> None:
 
 
 def name(job: Job) -> str:
-    """`Run 3f2a91 on digits-cnn`."""
-    return f"Run `{job.id[:6]}` on {words.plain(models.title(job.spec.get('model', '')))}"
+    """`Run 3f2a91 on digits-cnn`, and of whom where it is somebody else's."""
+    model = words.plain(models.title(job.spec.get("model", "")))
+    other = "" if job.visitor == visitors.me() else visitors.name_of(job.visitor)
+    by = f", by {words.plain(other)}" if other else ""
+    return f"Run `{job.id[:6]}` on {model}{by}"
 
 
 # ---------------------------------------------------------------- a run that works
@@ -46,14 +49,15 @@ def _look(id: str) -> None:
         history = jobs.history(job)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.markdown(f"## {name(job)}", width="stretch")
-            st.button(
-                "Stopping" if job.stopping else "Stop",
-                disabled=job.stopping,
-                icon=":material/stop_circle:",
-                on_click=jobs.stop,
-                args=(job.id,),
-                key=f"stop-{job.id}",
-            )
+            if jobs.may_change(job):
+                st.button(
+                    "Stopping" if job.stopping else "Stop",
+                    disabled=job.stopping,
+                    icon=":material/stop_circle:",
+                    on_click=jobs.stop,
+                    args=(job.id,),
+                    key=f"stop-{job.id}",
+                )
             close(job)
         st.markdown(words.plain(words.sentence(jobs.recipe_of(job))))
         facts = jobs.facts(job)

@@ -270,11 +270,17 @@ def every_number(runs: list[ComparedRun]) -> None:
     with st.container(horizontal=True, gap="small"):
         text = partial(compare.csv, runs, runs[0])
         _frame.download(text, "compare.csv", key="compare-csv", quiet=False)
-        with st.popover("Delete a run", icon=":material/delete:"):
-            st.caption("It can be restored on the Runs page for a week.")
-            for run in runs:
-                label = words.plain(f"Delete {run.letter}, {run.label}")
-                st.button(label, key=f"delete-{run.id}", on_click=delete, args=(run.id,))
+        own = [run for run in runs if jobs.may_change(jobs.job(run.id))]
+        if own:
+            delete_menu(own)
+
+
+def delete_menu(runs: list[ComparedRun]) -> None:
+    with st.popover("Delete a run", icon=":material/delete:"):
+        st.caption("It can be restored on the Runs page for a week.")
+        for run in runs:
+            label = words.plain(f"Delete {run.letter}, {run.label}")
+            st.button(label, key=f"delete-{run.id}", on_click=delete, args=(run.id,))
 
 
 def delete(id: str) -> None:
@@ -467,7 +473,7 @@ def nothing_yet() -> None:
 def page() -> None:
     _frame.question("Which of these runs is worth keeping?")
     # A run whose files were deleted is finished too, but has no result to compare.
-    finished = {job.id: job for job in jobs.with_result()}
+    finished = {job.id: job for job in [*jobs.with_result(), *jobs.linked(state.picked())]}
     if not finished:
         nothing_yet()
         return

@@ -301,10 +301,11 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
     """Which set it is, what can be done with it, how far it is, and which runs ended badly."""
     recipe = jobs.recipe_of(runs[0])
     live = [job for job in runs if job.state in jobs.LIVE]
+    current = lottery.recipes(state.lottery_recipe(), 1)[0]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         model = words.plain(models.title(recipe.model))
         st.markdown(f"## {model}, {words.plural(len(runs), 'seed')}", width="stretch")
-        if live:
+        if live and jobs.may_change(runs[0]):
             stopping = all(job.stopping for job in live)
             st.button(
                 "Stopping" if stopping else "Stop",
@@ -314,7 +315,7 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
                 disabled=stopping,
                 key="lottery-stop",
             )
-        elif not refusal(recipe) and recipe != lottery.recipes(state.lottery_recipe(), 1)[0]:
+        elif not live and not refusal(recipe) and recipe != current:
             st.button(
                 "Use its settings",
                 icon=":material/content_copy:",

@@ -335,22 +335,28 @@ def heading(now: Progress) -> None:
         parts.append(f"about {words.seconds(now.seconds_remaining)} remaining (estimate)")
     st.progress(now.share, " · ".join(parts))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if now.state == "active" and not now.ended:
-            press("Pause", ":material/pause:", sweeps.pause, now.id)
-        if now.state != "active" and (not now.ended or now.stopped):
-            press("Resume", ":material/play_arrow:", sweeps.resume, now.id)
-        if not now.ended:
-            press("Cancel", _frame.STOP, sweeps.cancel, now.id)
-        if now.failed or (now.stopped and now.state == "active"):
-            press("Run the failed again", ":material/replay:", sweeps.rerun_failed, now.id)
-        if now.state != "cancelled":
-            press("Add a seed", ":material/add:", sweeps.add_seeds, now.id, 1)
+        if sweeps.may_change(now):
+            changes(now)
         press("Use its plan", ":material/content_copy:", state.set_plan, now.plan)
     if now.failed or now.diverged:
         reasons = sweeps.failures(now.id)
         for reason, count in list(reasons.items())[:MOST_REASONS]:
             text = f"{words.plural(count, 'run')}: {reason}"
             st.warning(words.plain(text), icon=":material/error:")
+
+
+def changes(now: Progress) -> None:
+    """What only those can do with it whose it is."""
+    if now.state == "active" and not now.ended:
+        press("Pause", ":material/pause:", sweeps.pause, now.id)
+    if now.state != "active" and (not now.ended or now.stopped):
+        press("Resume", ":material/play_arrow:", sweeps.resume, now.id)
+    if not now.ended:
+        press("Cancel", _frame.STOP, sweeps.cancel, now.id)
+    if now.failed or (now.stopped and now.state == "active"):
+        press("Run the failed again", ":material/replay:", sweeps.rerun_failed, now.id)
+    if now.state != "cancelled":
+        press("Add a seed", ":material/add:", sweeps.add_seeds, now.id, 1)
 
 
 def press(label: str, icon: str, action: Callable[..., None], *args: Any) -> None:

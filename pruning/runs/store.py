@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from itertools import count, groupby
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,17 @@ _QUEUE = f"CASE WHEN {_IS_LONG} THEN 'long' ELSE kind END"
 _LONG_RUNS = f"EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND {_IS_LONG})"
 _ORDER = (
     "queue = 'long', queue = 'study' DESC, priority DESC, "
-    "submitted * (1 - 2 * (queue = 'long')), rowid"
+    "submitted * (1 - 2 * (queue = 'long')), jobs.rowid"
 )
+# Runs take turns between people, those of one priority: who has fewest at work, then who waited
+# longest since one of theirs was begun. Who asked for many does not stand before who asks for one.
+_PEOPLE = (
+    "WITH people AS (SELECT visitor AS person, SUM(state = 'running') AS busy, "
+    "MAX(started) AS served FROM jobs WHERE kind = 'run' GROUP BY visitor) "
+)
+_PERSON = "LEFT JOIN people ON kind = 'run' AND person IS visitor"
+_WHO_WAITS = "SELECT DISTINCT visitor FROM jobs WHERE state = 'queued' AND kind = 'run' LIMIT 2"
+_FAIR_ORDER = _ORDER.replace("submitted", "COALESCE(busy, 0), COALESCE(served, 0), submitted", 1)
 # Live runs of a sweep (?) that no person wants; whether a sweep other than it (?), in one of two
 # states (?, ?), wants them.
 _OWN_RUNS = (
@@ -131,7 +141,7 @@ class Job:
     state: queued, running, finished, failed, stopped or diverged; attempt: times claimed; owner:
     who works on it; message: why it failed, in one sentence, or why its last attempt ended, where
     it goes on; stopping: somebody asked it to stop; batch: the set it belongs to; resumed: times
-    that it went on after its process had died.
+    that it went on after its process had died; visitor: who asked for it, None for nobody known.
 
     deleted: when it was deleted, None where it was not; label, tags, note: what people call it;
     priority: higher first, SWEEP of a sweep's runs that no person asked for, PARKED of paused ones.
@@ -156,6 +166,7 @@ class Job:
     tags: tuple[str, ...] = ()
     note: str | None = None
     priority: int = 0
+    visitor: str | None = None
 
 
 _JOB_COLUMNS = {field.name for field in fields(Job)} - {"spec", "stopping", "folder", "tags"}
@@ -224,11 +235,12 @@ class Store:
         priority: int = 0,
         batch: str | None = None,
         within: float = 0.0,
+        visitor: str | None = None,
     ) -> str:
         """Queue a job; its id. Where a job of the same key is live or finished, the id of that one.
 
-        within: seconds; where one of an equal spec was submitted no longer ago, and has not ended,
-        the id of that one. The lock that writers take settles a race of two.
+        within: seconds; where the same visitor submitted one of an equal spec no longer ago, and it
+        has not ended, the id of that one. The lock that writers take settles a race of two.
 
         A study's key is completed with all that its answer depends on (weights, code), so answers
         stay true across sessions. Raises RunError for an unknown kind.
@@ -251,15 +263,21 @@ class Store:
                 # Its files were deleted: the row alone is no answer, and must free the key.
                 db.execute("UPDATE jobs SET key = NULL WHERE id = ?", (same["id"],))
             now = time.time()
-            for row in _submitted_since(db, kind, now - within) if within else ():
+            for row in _submitted_since(db, kind, now - within, visitor) if within else ():
                 if row["batch"] is None and _in_progress(row) and row["spec"] == text:
                     return str(row["id"])
-            _insert(db, id, kind, text, key, now, priority, batch)
+            _insert(db, id, kind, text, key, now, priority, batch, visitor)
         # Deleted in that very moment: the row is in a file that nobody will ever read.
         self._check_file()
         return id
 
-    def submit_set(self, specs: Sequence[dict[str, Any]], *, within: float = 0.0) -> str:
+    def submit_set(
+        self,
+        specs: Sequence[dict[str, Any]],
+        *,
+        within: float = 0.0,
+        visitor: str | None = None,
+    ) -> str:
         """Queue runs that belong together, all of them or none; the set's id.
 
         within: as for `submit`, where a set of equal specs was submitted.
@@ -269,14 +287,14 @@ class Store:
         with self._write() as db:
             now = time.time()
             recent: dict[str, list[sqlite3.Row]] = {}
-            for row in _submitted_since(db, "run", now - within) if within else ():
+            for row in _submitted_since(db, "run", now - within, visitor) if within else ():
                 if row["batch"] is not None:
                     recent.setdefault(row["batch"], []).append(row)
             for earlier, rows in recent.items():
                 if [row["spec"] for row in rows] == texts and any(map(_in_progress, rows)):
                     return earlier
             for text in texts:
-                _insert(db, secrets.token_hex(6), "run", text, None, now, 0, batch)
+                _insert(db, secrets.token_hex(6), "run", text, None, now, 0, batch, visitor)
         self._check_file()
         return batch
 
@@ -330,12 +348,14 @@ class Store:
         states: Collection[str] | None = None,
         limit: int = 200,
         batch: str | None = None,
+        visitor: str | None = None,
     ) -> list[Job]:
-        """Newest first."""
+        """Newest first. visitor: None for those of all."""
         wanted: dict[str, Collection[str] | None] = {
             "kind": [kind] if kind else None,
             "state": states,
             "batch": [batch] if batch else None,
+            "visitor": [visitor] if visitor else None,
         }
         conditions = ["deleted IS NULL"]
         values: list[Any] = []
@@ -592,11 +612,12 @@ class Store:
         share the others.
         """
         query = (
-            f"SELECT *, {_QUEUE} AS queue FROM jobs WHERE state IN ('queued', 'running') "
-            f"ORDER BY state = 'running' DESC, {_ORDER}"
+            f"{_PEOPLE} SELECT jobs.*, {_QUEUE} AS queue, COALESCE(busy, 0) AS busy, "
+            f"COALESCE(served, 0) AS served FROM jobs {_PERSON} "
+            f"WHERE state IN ('queued', 'running') ORDER BY state = 'running' DESC, {_ORDER}"
         )
         with self._read() as db:
-            rows = db.execute(query).fetchall()
+            rows = _in_turns(db.execute(query).fetchall())
         ids = [row["id"] for row in rows]
         if id not in ids:  # it has ended meanwhile
             return "", []
@@ -802,26 +823,31 @@ class Store:
     ) -> Job | None:
         """Take the next job of these queues, or of one sweep alone. None: nothing waits.
 
-        Studies before runs, higher priority first, then first come, first served; long studies
-        last, the newest first, because that is what somebody looks at.
+        Studies before runs, higher priority first, then first come, first served, but that people
+        take turns with their runs; long studies last, the newest first, because that is what
+        somebody looks at.
         """
         # Looked at without a lock first: idle workers ask many times a second.
         if not self.any_waiting(queues):
             return None
         now = time.time()
         query = (
-            f"SELECT id, {_QUEUE} AS queue FROM jobs "
+            f"{{people}} SELECT id, {_QUEUE} AS queue FROM jobs {{person}} "
             f"WHERE {_CLAIMABLE} AND queue IN ({_marks(queues)}) "
             "AND (? IS NULL OR id IN (SELECT job FROM sweep_runs WHERE sweep = ?)) "
-            f"ORDER BY {_ORDER} LIMIT 1"
+            "ORDER BY {order} LIMIT 1"
         )
+        # Who has the queue to themselves need not wait until all past runs were looked at.
+        alone = query.format(people="", person="", order=_ORDER)
+        fair = query.format(people=_PEOPLE, person=_PERSON, order=_FAIR_ORDER)
         claim = (
             "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner = ?, lease = ?, "
             "started = ? WHERE id = ? RETURNING *"
         )
         while True:
             with self._write() as db:
-                row = db.execute(query, (*queues, sweep, sweep)).fetchone()
+                several = len(db.execute(_WHO_WAITS).fetchall()) > 1
+                row = db.execute(fair if several else alone, (*queues, sweep, sweep)).fetchone()
                 if row is None:
                     return None
                 lease = (owner or process_id.me(), now + self.lease, now, row["id"])
@@ -1126,10 +1152,43 @@ def _sweep(row: sqlite3.Row) -> Sweep:
     return Sweep(**{**dict(row), "plan": json.loads(row["plan"])})
 
 
-def _submitted_since(db: sqlite3.Connection, kind: str, since: float) -> list[sqlite3.Row]:
-    """Jobs submitted since then, in the order they were queued."""
-    query = "SELECT * FROM jobs WHERE kind = ? AND submitted > ? ORDER BY rowid"
-    return db.execute(query, (kind, since)).fetchall()
+def _submitted_since(
+    db: sqlite3.Connection, kind: str, since: float, visitor: str | None
+) -> list[sqlite3.Row]:
+    """A visitor's jobs submitted since then, in the order they were queued."""
+    query = "SELECT * FROM jobs WHERE kind = ? AND submitted > ? AND visitor IS ? ORDER BY rowid"
+    return db.execute(query, (kind, since, visitor)).fetchall()
+
+
+def _standing(row: sqlite3.Row) -> tuple[str, str, int]:
+    """Jobs of which only turns decide which comes first."""
+    return row["state"], row["queue"], row["priority"]
+
+
+def _in_turns(rows: Sequence[sqlite3.Row]) -> list[sqlite3.Row]:
+    """Jobs in the order that `claim` takes them: waiting runs of one priority by turns of people.
+
+    rows: as `_ORDER` has them, with busy and served of whoever asked for each.
+    """
+    ordered: list[sqlite3.Row] = []
+    for (state, queue, _), group in groupby(rows, _standing):
+        if (state, queue) != ("queued", "run"):
+            ordered += group
+            continue
+        people: dict[str | None, deque[sqlite3.Row]] = {}
+        for row in group:
+            people.setdefault(row["visitor"], deque()).append(row)
+        # Person -> at work, and when served last; whoever has a turn was served after all others.
+        standing = {who: (rows[0]["busy"], rows[0]["served"]) for who, rows in people.items()}
+        for turn in count(time.time()):
+            if not people:
+                break
+            who = min(people, key=lambda who: (*standing[who], people[who][0]["submitted"]))
+            ordered.append(people[who].popleft())
+            standing[who] = (standing[who][0] + 1, turn)
+            if not people[who]:
+                del people[who]
+    return ordered
 
 
 def _in_progress(row: sqlite3.Row) -> bool:
