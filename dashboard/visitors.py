@@ -94,9 +94,19 @@ def cookies() -> Mapping[str, str]:
 
 def me() -> str | None:
     """Who looks, as the store names them; None for a browser that keeps no cookies."""
-    token = cookies().get(COOKIE, "")
-    # Not the token itself: who reads the store could be everybody in it.
-    return hashlib.sha256(token.encode()).hexdigest()[:16] if TOKEN.fullmatch(token) else None
+    token = _kept(COOKIE)
+    return named(token) if TOKEN.fullmatch(token) else None
+
+
+def named(token: str) -> str:
+    """The visitor of a token. Not the token itself: who reads the store could be anybody in it."""
+    return hashlib.sha256(token.encode()).hexdigest()[:16]
+
+
+def _kept(name: str) -> str:
+    """A cookie; "" without it, and in a page that no browser asked for."""
+    value = cookies().get(name)
+    return value if isinstance(value, str) else ""
 
 
 def shared() -> bool:
@@ -106,7 +116,7 @@ def shared() -> bool:
 
 def is_owner() -> bool:
     """Whether this visitor may see, stop and delete everything."""
-    return not shared() or _same(cookies().get(OWNER_COOKIE, ""), os.environ[OWNER])
+    return not shared() or _same(_kept(OWNER_COOKIE), os.environ[OWNER])
 
 
 def may_change(visitor: str | None) -> bool:
