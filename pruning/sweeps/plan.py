@@ -81,6 +81,8 @@ class Plan:
     techniques: for those that differ in more: {"name": ..., and fields of a recipe}, which win over
         a plural of one value, and are crossed with plurals of several
     controls: which of CONTROLS are added
+    singles: runs beside what is crossed, as a search adds them: {"name": technique, and fields of
+        a recipe}, on the first model, and with the first seed where they name none
     fields: of all recipes; in JSON they stand beside the plurals. A recipe's own `controls`, of
         lottery tickets, can be told in a technique alone
 
@@ -96,6 +98,7 @@ class Plan:
     seeds: tuple[int, ...] = (0,)
     techniques: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     controls: tuple[str, ...] = CONTROLS
+    singles: tuple[dict[str, Any], ...] = field(default=(), hash=False)
     fields: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -112,33 +115,19 @@ class Plan:
         changed = {name: value for name, value in fields.items() if value != _defaults()[name]}
         object.__setattr__(self, "fields", changed)
         techniques = _listed("techniques", self.techniques, least=0)
-        object.__setattr__(self, "techniques", tuple(map(self._checked, techniques)))
-        self._check_size()
-        self._check_recipes()
-
-    def _checked(self, technique: Any) -> dict[str, Any]:
-        if not isinstance(technique, dict):
-            raise RecipeError(
-                f"A technique is {shown(technique)}, but must be an object with a name and fields "
-                "of a recipe."
-            )
-        name = technique.get("name")
-        if not isinstance(name, str) or not _can_be_shown(name):
-            allowed = f"a text of 1 to {LONGEST_TECHNIQUE} characters"
-            raise OutOfRange("The name of a technique", name, allowed)
-        if name in (DENSE, DENSE_LONGER):
-            raise RecipeError(
-                f"A technique is called {name!r}, as a control is: give it another name."
-            )
-        own = {key: value for key, value in technique.items() if key != "name"}
         several = [PLURALS[p] for p in OF_TECHNIQUES if len(getattr(self, p)) > 1]
         crossed = ("model", "sparsity", "seed", *several)
-        return {"name": name, **_of_recipe(f"technique {name!r}", own, crossed)}
+        named = tuple(_named("technique", each, crossed) for each in techniques)
+        object.__setattr__(self, "techniques", named)
+        singles = _listed("singles", self.singles, least=0)
+        object.__setattr__(self, "singles", tuple(map(_single, singles)))
+        self._check_size()
+        self._check_recipes()
 
     def _check_size(self) -> None:
         # Counted before anything is made: lists from outside may be of any length.
         crossed = [len(getattr(self, plural)) for plural in PLURALS]
-        self._check_count(prod(crossed) * max(1, len(self.techniques)))
+        self._check_count(prod(crossed) * max(1, len(self.techniques)) + len(self.singles))
 
     def _check_count(self, count: int) -> None:
         if count > MOST:
@@ -163,7 +152,8 @@ class Plan:
         added = len(_random(self, techniques))
         places = len(self.models) * len(self.seeds)
         each = len(self.sparsities) * (len(techniques) + added)
-        self._check_count(places * (each + len(self.controls) - bool(added)))
+        crossed = places * (each + len(self.controls) - bool(added))
+        self._check_count(crossed + len(self.singles))
         # Models' and numbers' own checks, by the recipe that nothing else can be wrong with.
         for model in self.models:
             Recipe(model=model)
@@ -171,6 +161,8 @@ class Plan:
             Recipe(sparsity=sparsity)
         for seed in self.seeds:
             Recipe(seed=seed)
+        for single in self.singles:
+            self.single(single)
 
     # ---------------------------------------------------------------- what it is made of
 
@@ -195,11 +187,18 @@ class Plan:
         place = {"model": model, "sparsity": sparsity, "seed": seed}
         return Recipe(**self.fields | technique.fields | place)
 
+    def single(self, fields: dict[str, Any]) -> Point:
+        """The point of one of `singles`."""
+        own = {name: value for name, value in fields.items() if name != "name"}
+        place = {"model": self.models[0], "seed": self.seeds[0]}
+        recipe = Recipe(**self.fields | place | own)
+        return Point(recipe.model, fields["name"], recipe.sparsity, recipe.seed, recipe)
+
     def points(self) -> list[Point]:
         """Every run, in an order that fills the picture evenly.
 
         The controls without levels first; then all techniques at one level with the first seed, the
-        levels from both ends inwards; then the other seeds.
+        levels from both ends inwards; then the other seeds; single runs last.
         """
         return list(_points(self))
 
@@ -217,7 +216,9 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         lists = {name: list(getattr(self, name)) for name in (*PLURALS, "techniques", "controls")}
-        return {"version": VERSION, **lists, **self.fields}
+        # Left out where there are none, so that plans without have the ids that they had.
+        singles = {"singles": list(self.singles)} if self.singles else {}
+        return {"version": VERSION, **lists, **singles, **self.fields}
 
     def to_json(self) -> str:
         """Canonical: equal plans have equal text."""
@@ -279,6 +280,7 @@ def _points(plan: Plan) -> tuple[Point, ...]:
                     control = RANDOM if recipe.criterion == RANDOM else ""
                     name = technique.name
                     points.append(Point(model, name, sparsity, seed, recipe, control))
+    points += [plan.single(single) for single in plan.singles]
     return tuple(points)
 
 
@@ -351,6 +353,28 @@ def _defaults() -> dict[str, Any]:
     values = {each.name: getattr(Recipe(), each.name) for each in dataclasses.fields(Recipe)}
     # As JSON has them.
     return {n: list(value) if isinstance(value, tuple) else value for n, value in values.items()}
+
+
+def _named(what: str, fields: Any, crossed: tuple[str, ...]) -> dict[str, Any]:
+    """A technique or a single run, checked: its name, and fields of a recipe."""
+    if not isinstance(fields, dict):
+        raise RecipeError(
+            f"A {what} is {shown(fields)}, but must be an object with a name and fields of a "
+            "recipe."
+        )
+    name = fields.get("name")
+    if not isinstance(name, str) or not _can_be_shown(name):
+        allowed = f"a text of 1 to {LONGEST_TECHNIQUE} characters"
+        raise OutOfRange(f"The name of a {what}", name, allowed)
+    if name in (DENSE, DENSE_LONGER):
+        raise RecipeError(f"A {what} is called {name!r}, as a control is: give it another name.")
+    own = {key: value for key, value in fields.items() if key != "name"}
+    return {"name": name, **_of_recipe(f"{what} {name!r}", own, crossed)}
+
+
+def _single(fields: Any) -> dict[str, Any]:
+    # A model of its own would be one that nobody checked before it was run.
+    return _named("single run", fields, crossed=("model",))
 
 
 def _can_be_shown(name: str) -> bool:

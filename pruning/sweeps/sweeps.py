@@ -20,6 +20,7 @@ from typing import Any
 
 from pruning import recorded
 from pruning.errors import RunError
+from pruning.recipe import Recipe
 from pruning.runs import own_models
 from pruning.runs.results import has_result, load_run
 from pruning.runs.store import FAILED, LIVE, Job, Store
@@ -106,6 +107,15 @@ def add_seeds(store: Store, id: str, count: int = 1) -> None:
     store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict())
 
 
+def extend(store: Store, id: str, plan: Plan, again: Iterable[Recipe] = ()) -> None:
+    """Let it be of a plan that grew: what is new is queued, and it goes on.
+
+    again: recipes of it whose runs are replaced where they failed or were stopped.
+    """
+    store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict())
+    store.extend_sweep(id, _keyed(again), again=AGAIN)
+
+
 def plan_of(store: Store, id: str) -> Plan:
     """Raises RunError for an id the store does not have."""
     return Plan.from_dict(store.sweep(id).plan)
@@ -161,10 +171,14 @@ def failures(store: Store, id: str) -> dict[str, int]:
 
 def _runs(points: Iterable[Point]) -> dict[str, dict[str, Any]]:
     """Key -> spec. The key is the one that any run of the recipe has that is asked for once."""
+    return _keyed(point.recipe for point in points)
+
+
+def _keyed(recipes: Iterable[Recipe]) -> dict[str, dict[str, Any]]:
     runs = {}
-    for point in points:
-        recorded.check(point.recipe)
-        runs[f"run:{point.recipe.id}"] = point.recipe.to_dict()
+    for recipe in recipes:
+        recorded.check(recipe)
+        runs[f"run:{recipe.id}"] = recipe.to_dict()
     return runs
 
 
