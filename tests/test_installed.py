@@ -117,7 +117,7 @@ def pins(*names: str) -> dict[str, str]:
 def test_the_package_asks_for_what_the_tests_run_with() -> None:
     """At least the pinned versions; of Streamlit, whose inside the page uses, exactly that one."""
     extras = PROJECT["optional-dependencies"]
-    unused = {*extras["dask"], *extras["optuna"]}  # which nothing here imports yet
+    unused = set(extras["dask"])  # which nothing here imports yet
     asked = {*PROJECT["dependencies"], *(one for extra in extras.values() for one in extra)}
     known = pins("requirements.txt", "requirements-dev.txt")
     for requirement in asked - unused:

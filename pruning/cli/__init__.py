@@ -1,9 +1,9 @@
 """The workbench from a shell: `python -m pruning VERB`, one file for each verb; all take --json.
 
 list: techniques, models and data sets; run: prune and fine-tune; sweep: many runs as a plan says;
-sensitivity: which layers can be pruned; check: whether a criterion orders units by their loss
-change; measure: what a model costs; inspect: what is in a weights file; data: what is in a data
-set; export: a result taken home.
+search: the best recipe for a goal; sensitivity: which layers can be pruned; check: whether a
+criterion orders units by their loss change; measure: what a model costs; inspect: what is in a
+weights file; data: what is in a data set; export: a result taken home.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pruning.cli import (
     list_,
     measure,
     run,
+    search,
     sensitivity,
     sweep,
 )
@@ -28,6 +29,7 @@ VERBS = {
     "list": list_,
     "run": run,
     "sweep": sweep,
+    "search": search,
     "sensitivity": sensitivity,
     "check": criterion_check,
     "measure": measure,

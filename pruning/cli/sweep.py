@@ -106,7 +106,7 @@ def _complain(store: Store, id: str) -> None:
 
 
 def _wait(store: Store, id: str) -> None:
-    line = _Line()
+    line = Line()
     try:
         while True:
             pool.ensure(store.workspace)
@@ -125,7 +125,7 @@ def _wait(store: Store, id: str) -> None:
 
 def _run_here(store: Store, id: str) -> None:
     """Raises KeyboardInterrupt once the run that Ctrl+C interrupted was put back."""
-    line, shutdown = _Line(), Shutdown()
+    line, shutdown = Line(), Shutdown()
     before = signal.signal(signal.SIGINT, shutdown.request)
     try:
         run_here(store, id, shutdown, line.show)
@@ -136,7 +136,7 @@ def _run_here(store: Store, id: str) -> None:
         raise KeyboardInterrupt
 
 
-class _Line:
+class Line:
     """One line that says how far it has come. A class because it knows what stands there now."""
 
     def __init__(self) -> None:
@@ -145,11 +145,13 @@ class _Line:
         self.text = ""
 
     def show(self, progress: Progress) -> None:
-        text = _in_words(progress)
+        self.say(_in_words(progress), progress.ended)
+
+    def say(self, text: str, last: bool = False) -> None:
         if sys.stderr.isatty():
             print(f"\r{text:<{self.width}}", end="", file=sys.stderr, flush=True)
             self.width = len(text)
-        elif text != self.text and (time.monotonic() - self.at > SELDOM or progress.ended):
+        elif text != self.text and (time.monotonic() - self.at > SELDOM or last):
             print(text, file=sys.stderr, flush=True)
             self.at = time.monotonic()
         self.text = text

@@ -1,0 +1,198 @@
+"""`python -m pruning search`: the best recipe for a goal, and random search beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pruning.cli.sweep import LOOK, Line
+from pruning.errors import RecipeError
+from pruning.ranges import Range
+from pruning.runs import pool
+from pruning.runs.resolve import describe
+from pruning.runs.store import Store
+from pruning.runs.worker import Shutdown
+from pruning.sweeps import sweeps
+from pruning.sweeps.goal import Goal
+from pruning.sweeps.here import run_here
+from pruning.sweeps.plan import MOST
+from pruning.sweeps.search import (
+    SEARCH,
+    TRIALS,
+    Search,
+    Trial,
+    advance,
+    best,
+    default,
+    open_search,
+    trials,
+)
+
+HELP = "look for the smallest, fastest or most accurate within limits, by Optuna"
+
+
+def arguments(sub: argparse.ArgumentParser) -> None:
+    goal = 'a goal (JSON), e.g. {"model": "digits-cnn", "find": "smallest", "within_points": 1}'
+    sub.add_argument("goal", type=Path, help=goal)
+    count = "recipes that are tried, of each line (default %(default)s); more than before: go on"
+    sub.add_argument("--trials", type=int, default=TRIALS, help=count)
+    sub.add_argument("--alone", action="store_true", help="without random search beside it")
+    here = "run it in this process, one run after another, without workers"
+    sub.add_argument("--here", action="store_true", help=here)
+    workspace = "where its runs are kept (default: $PRUNING_HOME, else workspace)"
+    sub.add_argument("--workspace", type=Path, metavar="FOLDER", help=workspace)
+    sub.add_argument("--label", help="a name for it, which pages show")
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Search for the recipe that a goal asks for. The same call again goes on where it ended."""
+    goal = _goal(args.goal)
+    # The default technique and its controls are points of the plan, too.
+    Range(1, MOST // 2 - 10).check("trials", args.trials, whole=True)
+    if args.workspace is not None:
+        # Uploads, models of one's own and the pool are looked for there, too.
+        os.environ["PRUNING_HOME"] = str(args.workspace.resolve())
+    store = Store()
+    describe(goal.model, store.workspace)  # a name that nobody knows would fail in every run
+    search = open_search(store, goal, control=not args.alone, label=args.label)
+    try:
+        _drive(search, args.trials, here=args.here)
+    except KeyboardInterrupt:
+        sweeps.pause(store, search.sweep)
+        raise
+    for line in map(json.dumps, rows(search)) if args.json else report(search):
+        print(line)
+
+
+def _goal(file: Path) -> Goal:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be read as a goal: {error.strerror}.") from None
+    return Goal.from_json(text)
+
+
+def _drive(search: Search, count: int, *, here: bool) -> None:
+    """Until every line has so many trials, and all else of the sweep is done."""
+    store, line, shutdown = search.store, Line(), Shutdown()
+    ahead = 1 if here else max(1, sweeps.WORKERS // len(search.studies))
+    before = signal.signal(signal.SIGINT, shutdown.request) if here else None
+    try:
+        while True:
+            more = advance(search, count, ahead)
+            progress = sweeps.state(store, search.sweep)
+            line.say(_progress(search, count), last=not more)
+            if progress.ended and not more:
+                return
+            if here:
+                run_here(store, search.sweep, shutdown)
+            else:
+                pool.ensure(store.workspace)
+                time.sleep(LOOK)
+            if shutdown.requested:
+                raise KeyboardInterrupt
+    finally:
+        line.end()
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+def _progress(search: Search, count: int) -> str:
+    every = trials(search)
+    parts = []
+    for name in search.studies:
+        own = [trial for trial in every if trial.line == name]
+        done = sum(trial.state != "running" for trial in own)
+        parts.append(f"{name} {done} of {count}")
+    return ", ".join(parts)
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def rows(search: Search) -> list[dict[str, Any]]:
+    """Every trial and the default technique's runs as plain values.
+
+    Of validation data, but for test_accuracy, which nothing is chosen by; best: its line's answer.
+    """
+    tested = _tested(search)
+    made = []
+    for line in _lines(search):
+        answers = best(search.goal, line)
+        for trial in line:
+            allowed = trial.outcome is not None and search.goal.allows(trial.outcome)
+            made.append(
+                {
+                    "line": trial.line,
+                    "number": trial.number,
+                    "state": trial.state,
+                    "best": trial in answers,
+                    "allowed": allowed,
+                    **(asdict(trial.outcome) if trial.outcome else {}),
+                    "test_accuracy": tested.get(trial.recipe.id),
+                    "why": trial.why,
+                    "recipe": trial.recipe.short(),
+                    "recipe_id": trial.recipe.id,
+                }
+            )
+    return made
+
+
+def report(search: Search) -> list[str]:
+    """Lines: what each line found; the recipe that the search found; Optuna's dashboard."""
+    tested = _tested(search)
+    lines = [f"{search.goal.model}: {search.goal.in_words()}"]
+    heads = ("trials", "allowed", "bytes", "weights", "points", "test")
+    lines.append("  ".join([f"{'line':<14}", *(f"{head:>8}" for head in heads)]))
+    for line in _lines(search):
+        outcomes = [trial.outcome for trial in line if trial.outcome]
+        allowed = sum(map(search.goal.allows, outcomes))
+        answers = best(search.goal, line)
+        for place, answer in enumerate(answers or [None]):
+            counts = (str(len(line)), str(allowed)) if place == 0 else ("", "")
+            cells = [*counts, *_cells(answer, tested)]
+            name = line[0].line if place == 0 else ""
+            lines.append("  ".join([f"{name:<14}", *(f"{cell:>8}" for cell in cells)]))
+    lines.append("points: below dense on validation data, which it is chosen by; test: accuracy.")
+    lines += [_in_words(trial) for trial in best(search.goal, _line(search, SEARCH))]
+    lines.append(f"Optuna's own dashboard (pip install optuna-dashboard): {search.dashboard}")
+    return lines
+
+
+def _in_words(trial: Trial) -> str:
+    return f"Found, recipe {trial.recipe.id}: {json.dumps(trial.recipe.short())}"
+
+
+def _cells(trial: Trial | None, tested: dict[str, float]) -> list[str]:
+    if trial is None or trial.outcome is None:
+        return ["none", "–", "–", "–"]
+    of = trial.outcome
+    test = tested.get(trial.recipe.id)
+    return [
+        f"{of.bytes:,}",
+        f"{of.weights:.1%}",
+        f"{of.points:+.2f}",
+        "–" if test is None else f"{test:.4g}",
+    ]
+
+
+def _line(search: Search, name: str) -> list[Trial]:
+    return [trial for trial in trials(search) if trial.line == name]
+
+
+def _lines(search: Search) -> list[Sequence[Trial]]:
+    every: list[Sequence[Trial]] = [_line(search, name) for name in search.studies]
+    return [line for line in [*every, default(search)] if line]
+
+
+def _tested(search: Search) -> dict[str, float]:
+    """Recipe's id -> the metric on test data."""
+    made = sweeps.rows(search.store, search.sweep)
+    return {row["recipe"]: row["accuracy"] for row in made if row["accuracy"] is not None}
