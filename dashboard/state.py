@@ -545,6 +545,9 @@ MAP_MODE = "map-mode"
 MAP_RECONSTRUCTED = "map-reconstructed"
 """Keys of the Sensitivity page's own controls."""
 
+FLIPPED_OF = "compare-flipped"
+"""Key of the control that picks a run on the Compare page, whose flipped examples are shown."""
+
 
 def form_key(field: str) -> str:
     """The key of the widget that edits a field of the recipe."""

@@ -44,6 +44,7 @@ PLOT = 310  # pixels: its height
 WIDEST = 1500  # pixels: the plot on a projector of 1920
 NEAR = 60  # pixels around a point where its label stands
 LABEL = 14  # pixels of a letter
+HISTOGRAM = 200  # pixels of a row of small charts
 
 
 @dataclass(frozen=True)
@@ -463,7 +464,7 @@ def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bo
     reach = max(float(part.edges[-1]) for _, part in parts)
     top = max(int(max(part.dense.max(initial=1), part.final.max(initial=1))) for _, part in parts)
     title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
-    figure = layout(title, dark, 60 + 250 * rows, barmode="overlay")
+    figure = layout(title, dark, 60 + HISTOGRAM * rows, barmode="overlay")
     data: list[Figure] = []
     labels = []
     for i, (run, part) in enumerate(parts):
@@ -509,10 +510,12 @@ def _cell_axes(
     """Where a small chart stands among the others: shares of the width and of the height."""
     width = 1 / columns
     height = 1 / rows
-    below = 0.10 if rows > 1 else 0  # for the tick labels of the row
+    # In pixels, as texts are: as shares, a dozen runs would be mostly air.
+    above = 28 / (HISTOGRAM * rows)
+    below = 34 / (HISTOGRAM * rows) if rows > 1 else 0  # for the tick labels of the row
     x = {"domain": [column * width + 0.02, (column + 1) * width - 0.02], "anchor": f"y{suffix}"}
     y = {
-        "domain": [1 - (row + 1) * height + below, 1 - row * height - 0.09],
+        "domain": [1 - (row + 1) * height + below, 1 - row * height - above],
         "anchor": f"x{suffix}",
     }
     return x, y

@@ -408,7 +408,7 @@ def class_names(model: str) -> list[str]:
 def flips(others: list[AnsweredRun], base: AnsweredRun, model: str) -> None:
     """How many test examples flipped, and on request the examples themselves."""
     by_letter = {run.letter: run for run in others}
-    picked = state.widget_value("compare-flipped")
+    picked = state.widget_value(state.FLIPPED_OF)
     letter = picked if picked in by_letter else next(iter(by_letter))
     counts = compare_inside.flips(by_letter[letter].answers, base.answers)
     st.markdown(
@@ -416,7 +416,7 @@ def flips(others: list[AnsweredRun], base: AnsweredRun, model: str) -> None:
         f"has wrong, and {counts.lost:,} wrong that {base.letter} has right**"
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.selectbox("Run", list(by_letter), key="compare-flipped", width=120)
+        st.selectbox("Run", list(by_letter), key=state.FLIPPED_OF, width=120)
         show = st.toggle("Show them", key="compare-flips", persist_state="session")
     if show:
         examples(by_letter[letter], base, model)
