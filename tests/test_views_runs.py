@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import example, jobs, run_list, state
+from dashboard import example, jobs, run_list, state, visitors
 from pruning.events import Finished, from_json
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
@@ -152,3 +152,31 @@ def test_a_circle_of_parents_hides_nothing(home: Path) -> None:
     in_circle = [replace(run, parent=b if run.id == a else a) for run in runs]
     assert {run.id for run in run_list.as_tree(in_circle)} == {a, b}
     assert run_list.ancestors(runs[0]) == ["bbbbbbbbbbbb", a]
+
+
+def test_a_deleted_run_that_a_link_opens_can_be_restored_there(home: Path) -> None:
+    id = finished(replace(state.HOME, seed=1))
+    Store().trash(id)
+    page = opened("run", run=id)
+    page.button(key=f"restore-{id}").click().run()
+    assert not page.exception and Store().job(id).deleted is None
+
+
+def test_on_a_shared_server_only_ones_own_runs_can_be_changed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(visitors.OWNER, "f" * 32)
+    monkeypatch.setattr(visitors, "cookies", lambda: {visitors.COOKIE: "a" * 32})
+    example.ensure(Store())
+    (shipped,) = Store().jobs("run")
+    mine = Store().submit("run", state.HOME.to_dict(), visitor=visitors.me())
+    Store().submit("run", replace(state.HOME, seed=3).to_dict(), visitor="somebody")
+    page = opened("runs")
+    assert set(shown(page).id) == {mine, shipped.id}
+    keys = lambda: {element.key for element in (*page.button, *page.text_input)}  # noqa: E731
+    mark(page, shipped.id)
+    assert not keys() & {"runs-delete", f"runs-label-{shipped.id}"}
+    mark(page, mine)
+    assert {"runs-delete", "runs-stop", f"runs-label-{mine}"} <= keys()
+    mark(page, mine, shipped.id)
+    assert page.button(key="runs-delete").label == "Delete"

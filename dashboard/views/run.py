@@ -122,6 +122,18 @@ def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
 
 def standing(job: Job, recipe: Recipe, history: RunHistory) -> None:
     """What came of it, in one sentence, and the recipe in another."""
+    if job.deleted is not None:
+        st.warning(
+            "This run was deleted: its files are kept for a while.", icon=":material/delete:"
+        )
+        if jobs.may_change(job):
+            st.button(
+                "Restore",
+                icon=":material/restore_from_trash:",
+                key=f"restore-{job.id}",
+                on_click=jobs.restore,
+                args=([job.id],),
+            )
     if job.state in jobs.FAILED:
         message = job.message or "It failed without saying why."
         st.error(words.plain(message), icon=":material/error:")

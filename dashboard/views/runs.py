@@ -49,7 +49,7 @@ class Filter:
 def filters(runs: Sequence[ListedRun]) -> Filter:
     present = {run.state for run in runs}
     known_tags = sorted({tag for run in runs for tag in run.job.tags})
-    with st.grid(min_column_width=150, gap="small"):
+    with st.grid(4, min_column_width=150, gap="small"):
         text = st.text_input(
             "Find",
             key="runs-text",
@@ -181,7 +181,10 @@ def one(run: ListedRun, runs: Sequence[ListedRun]) -> None:
         line(run, runs)
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             buttons(run)
-        names(run, runs)
+        if jobs.may_change(run.job):
+            names(run, runs)
+        elif run.job.note:
+            st.markdown(words.plain(run.job.note))
 
 
 def line(run: ListedRun, runs: Sequence[ListedRun]) -> None:
@@ -228,7 +231,7 @@ def buttons(run: ListedRun) -> None:
         help="Its result becomes the current model: what is run next starts from its weights and "
         "masks.",
     )
-    if run.job.state in jobs.LIVE:
+    if run.job.state in jobs.LIVE and jobs.may_change(run.job):
         st.button(
             "Stopping" if run.job.stopping else "Stop",
             icon=_frame.STOP,
@@ -302,12 +305,16 @@ def compare(marked: Sequence[ListedRun]) -> None:
 
 
 def delete(marked: Sequence[ListedRun]) -> None:
+    """Of who looks alone: the shipped example, say, is nobody's on a server that others reach."""
+    own = [run for run in marked if jobs.may_change(run.job)]
+    if not own:
+        return
     st.button(
-        "Delete" if len(marked) == 1 else f"Delete {len(marked)} runs",
+        "Delete" if len(own) == 1 else f"Delete {len(own)} runs",
         icon=":material/delete:",
         key="runs-delete",
         on_click=_delete,
-        args=([run.id for run in marked],),
+        args=([run.id for run in own],),
         help=f"It can be undone for {DAYS} days; then the files are removed.",
     )
 
