@@ -22,8 +22,8 @@ from pruning.runs.results import save_result
 from pruning.runs.store import Store
 from pruning.sweeps import search, sweeps
 from pruning.sweeps.goal import Goal, Outcome, groups, points_below
-from pruning.sweeps.plan import Plan
-from pruning.sweeps.search import RANDOM_SEARCH, SEARCH, advance, best, default, open_search, trials
+from pruning.sweeps.plan import RANDOM_SEARCH, SEARCH, Plan
+from pruning.sweeps.search import advance, best, default, open_search, trials
 
 LAYERS = tuple(Layer(f"layer{i}", 100 * (i + 1), 100 * (i + 1)) for i in range(6))
 DENSE = Measurement(Accuracy(98, 100), 0.1, 2100, 2100, 2200, 80, 80, Size(8400, 8400, 8000), None)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dashboard.charts import sweep
 from pruning.metrics import Paired
 from pruning.recipe import Recipe
 from pruning.sweeps import comparison
@@ -183,3 +184,25 @@ def test_how_far_techniques_stay_within_a_point_of_dense() -> None:
     ]
     assert comparison.kept_to(comparison.cells(rows), 0.9) == (0.5, ["a"])
     assert comparison.kept_to(comparison.cells(rows[3:]), 0.9) is None
+
+
+def test_what_a_search_tried_is_in_the_front_and_competes_at_no_level() -> None:
+    twice = [run("search", 0.7, 0, 0.91), run("search", 0.7, 0, 0.91)]
+    other = [run("search", 0.7, 0, 0.6, recipe="other"), run("search", 0.9, 0, 0.89)]
+    cells = comparison.cells([run("a", 0.5, 0, 0.9), run("a", 0.9, 0, 0.7), *twice, *other])
+    searched = [cell for cell in cells if cell.technique == "search"]
+    assert [(cell.sparsity, cell.seeds, cell.mean) for cell in searched] == [
+        (0.7, 1, 0.91),
+        (0.7, 1, 0.6),
+        (0.9, 1, 0.89),
+    ], "one recipe is one run, and two of one level are no seeds of each other"
+    front = comparison.front(cells, "bytes")
+    assert [(cell.technique, cell.sparsity) for cell in front] == [("search", 0.9), ("search", 0.7)]
+    assert list(comparison.levels(cells)) == [0.5, 0.9]
+    assert comparison.at_budget(cells, "weights_kept", 0.2)[0].technique == "a"
+    assert comparison.kept_to(cells, 0.9) == (0.5, ["a"])
+    traces = sweep.picture([row for cell in cells for row in cell.rows], "bytes", dark=False)[
+        "data"
+    ]
+    modes = {trace["name"]: trace["mode"] for trace in traces if trace.get("customdata")}
+    assert modes["search"] == "markers" and modes["a"] == "lines+markers"

@@ -15,7 +15,7 @@ from dashboard import colours, words
 from dashboard.charts.base import layout
 from pruning.sweeps import comparison
 from pruning.sweeps.comparison import Cell, Difference, Pairing, Rank, Reading, Row, unknown
-from pruning.sweeps.plan import DENSE, DENSE_LONGER, RANDOM
+from pruning.sweeps.plan import DENSE, DENSE_LONGER, RANDOM, SEARCHED
 
 Figure = dict[str, Any]
 
@@ -305,7 +305,8 @@ def _line(
     return [
         {
             "type": "scatter",
-            "mode": "lines+markers",
+            # What a search tried is a recipe each: no line joins them.
+            "mode": "markers" if technique in SEARCHED else "lines+markers",
             "name": technique,
             "legendgroup": technique,
             "x": [x for x, _ in points],

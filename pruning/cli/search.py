@@ -22,9 +22,8 @@ from pruning.runs.worker import Shutdown
 from pruning.sweeps import sweeps
 from pruning.sweeps.goal import Goal
 from pruning.sweeps.here import run_here
-from pruning.sweeps.plan import MOST
+from pruning.sweeps.plan import MOST, SEARCH
 from pruning.sweeps.search import (
-    SEARCH,
     TRIALS,
     Search,
     Trial,

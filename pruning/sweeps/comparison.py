@@ -19,7 +19,7 @@ import scipy
 from pruning import stats
 from pruning.metrics import Paired
 from pruning.stats import Spread
-from pruning.sweeps.plan import CONTROLS
+from pruning.sweeps.plan import CONTROLS, SEARCHED
 
 Row = Mapping[str, Any]
 """As `table.row` makes it."""
@@ -80,14 +80,22 @@ class Cell:
 
 
 def cells(rows: Iterable[Row]) -> list[Cell]:
-    """One for each technique and level with a result, in the order of the rows: of one model."""
-    by_place: dict[tuple[str, float], list[Row]] = {}
+    """One for each technique and level with a result, in the order of the rows: of one model.
+
+    Of what a search tried, one for each recipe: two of one level are no seeds of each other.
+    """
+    by_place: dict[tuple[str, object], list[Row]] = {}
     for row in rows:
-        if row["state"] == "done" and row["accuracy"] is not None:
-            by_place.setdefault((row["technique"], row["sparsity"]), []).append(row)
+        if row["state"] != "done" or row["accuracy"] is None:
+            continue
+        technique = row["technique"]
+        if technique in SEARCHED:  # it may come to one recipe twice, which is one run
+            by_place[technique, row["recipe"]] = [row]
+        else:
+            by_place.setdefault((technique, row["sparsity"]), []).append(row)
     return [
-        Cell(technique, sparsity, group[0]["control"] or "", _by_seed(group))
-        for (technique, sparsity), group in by_place.items()
+        Cell(technique, group[0]["sparsity"], group[0]["control"] or "", _by_seed(group))
+        for (technique, _), group in by_place.items()
     ]
 
 
@@ -105,10 +113,13 @@ def techniques(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def levels(cells: Iterable[Cell]) -> dict[float, list[Cell]]:
-    """Level -> the techniques there, controls left out, since nobody competes with them."""
+    """Level -> the techniques there, controls left out, since nobody competes with them.
+
+    Nor is what a search tried among them: each has a level of its own.
+    """
     by_level: dict[float, list[Cell]] = {}
     for cell in cells:
-        if cell.control not in CONTROLS:
+        if cell.control not in CONTROLS and cell.technique not in SEARCHED:
             by_level.setdefault(cell.sparsity, []).append(cell)
     return dict(sorted(by_level.items()))
 
@@ -328,7 +339,9 @@ def at_budget(cells: Iterable[Cell], cost: str, budget: float) -> list[Reading]:
 
     Only between two measured levels, along the logarithm of the cost; never beyond them.
     """
-    readings = [_read(line, cost, budget) for line in techniques(cells).values()]
+    lines = techniques(cells)
+    # Between two recipes of a search lies no third.
+    readings = [_read(lines[name], cost, budget) for name in lines if name not in SEARCHED]
     down = any(not cell.higher_is_better for cell in cells)
     known = [reading for reading in readings if reading.value is not None]
     unknown = [reading for reading in readings if reading.value is None]
@@ -360,7 +373,7 @@ def kept_to(cells: Sequence[Cell], dense: float) -> tuple[float, list[str]] | No
     """
     reached: dict[float, list[str]] = {}
     for name, line in techniques(cells).items():
-        if line[0].control in CONTROLS:
+        if line[0].control in CONTROLS or name in SEARCHED:
             continue
         last = None
         for cell in line:

@@ -43,6 +43,10 @@ CONTROLS = (DENSE, DENSE_LONGER, RANDOM)
 """What a technique is compared with: the dense model as it is; trained on for as long as the
 techniques train; as much pruned at random."""
 
+SEARCH, RANDOM_SEARCH = "search", "random search"
+SEARCHED = (SEARCH, RANDOM_SEARCH)
+"""Names of single runs that a search made. Each is another recipe: no line joins them."""
+
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.98)
 """Levels of sparsity of a plan that names none."""
 

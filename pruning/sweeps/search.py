@@ -20,15 +20,12 @@ from pruning.runs.results import has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.sweeps import sweeps
 from pruning.sweeps.goal import Goal, Outcome, outcome
-from pruning.sweeps.plan import DENSE, DENSE_LONGER, Plan
+from pruning.sweeps.plan import DENSE, DENSE_LONGER, RANDOM_SEARCH, SEARCH, SEARCHED, Plan
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
-
-SEARCH, RANDOM_SEARCH = "search", "random search"
-"""Names of the two lines in the picture: by TPE or NSGA-II, and its control."""
 
 FILE = "searches.sqlite"
 POPULATION = 12
@@ -95,7 +92,7 @@ def open_search(
             directions=directions,
             load_if_exists=True,
         )
-        for line in (SEARCH, RANDOM_SEARCH)[: 2 if control else 1]
+        for line in SEARCHED[: 2 if control else 1]
     }
     plan = _plan(goal, studies)
     first = studies[SEARCH]

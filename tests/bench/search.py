@@ -22,10 +22,8 @@ from pruning.runs.worker import Shutdown
 from pruning.sweeps import sweeps
 from pruning.sweeps.goal import Goal
 from pruning.sweeps.here import run_here
-from pruning.sweeps.plan import Plan
+from pruning.sweeps.plan import RANDOM_SEARCH, SEARCH, Plan
 from pruning.sweeps.search import (
-    RANDOM_SEARCH,
-    SEARCH,
     TRIALS,
     Trial,
     advance,
