@@ -7,6 +7,7 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from pages import awaited
 from streamlit.proto.Common_pb2 import FileURLs
 from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRec
 
@@ -84,7 +85,7 @@ def test_ten_uploads_at_once_take_turns(memory: Memory, door: UploadMiddleware) 
     async def everybody() -> list[int | None]:
         return await asyncio.gather(*(one(f"tab{i}") for i in range(10)))
 
-    assert asyncio.run(everybody()) == [204] * 10
+    assert awaited(everybody()) == [204] * 10
     assert memory.read == [f"tab{i}" for i in range(10)]  # in their order
     assert 2 * 47 * MB <= memory.most <= arrivals.TOGETHER
     assert not door.waiting and not door.arriving
@@ -113,7 +114,7 @@ def test_a_large_one_goes_alone_and_the_shards_of_one_tab_together(
     async def shards() -> list[int | None]:
         return [(await put(door, "tab", LARGEST))[0] for _ in range(2)]
 
-    assert asyncio.run(shards()) == [204, 204]
+    assert awaited(shards()) == [204, 204]
 
 
 def test_what_would_be_too_much_is_refused_in_a_sentence(
@@ -122,18 +123,18 @@ def test_what_would_be_too_much_is_refused_in_a_sentence(
     monkeypatch.setattr(arrivals, "LONGEST_WAIT", 0.02)
     memory.kept["other"] = 1000 * MB
     # One that does not say its size may be the largest.
-    status, text = asyncio.run(put(door, "tab", MB, tell=False))
+    status, text = awaited(put(door, "tab", MB, tell=False))
     assert status == 503 and "more than 1500 MB" in text and memory.read == []
     # Somebody who does not take his upload keeps nobody out for long.
-    assert asyncio.run(put(door, "tab", 47 * MB))[0] == 204
+    assert awaited(put(door, "tab", 47 * MB))[0] == 204
 
 
 def test_an_upload_that_falls_silent_keeps_nobody_waiting(
     memory: Memory, door: UploadMiddleware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(arrivals, "SILENT", 0.01)
-    assert asyncio.run(put(door, "tab", LARGEST, silent)) == (None, "")
-    assert not door.arriving and asyncio.run(put(door, "other", MB))[0] == 204
+    assert awaited(put(door, "tab", LARGEST, silent)) == (None, "")
+    assert not door.arriving and awaited(put(door, "other", MB))[0] == 204
 
 
 def test_everything_else_passes(memory: Memory, door: UploadMiddleware) -> None:
@@ -145,6 +146,6 @@ def test_everything_else_passes(memory: Memory, door: UploadMiddleware) -> None:
         return None
 
     memory.kept["other"] = 5000 * MB
-    asyncio.run(other("DELETE", "/_stcore/upload_file/tab/file"))
-    asyncio.run(other("PUT", "/a/b/tab/file"))
+    awaited(other("DELETE", "/_stcore/upload_file/tab/file"))
+    awaited(other("PUT", "/a/b/tab/file"))
     assert memory.read == ["tab", "tab"]

@@ -417,7 +417,8 @@ def test_the_shapes_of_samples_are_those_that_are_built() -> None:
 
 def test_an_architecture_is_described_by_a_process_of_its_own() -> None:
     """The page's way: the same answer as here, and an unknown name says which are known."""
-    assert architecture._ask("digits-mlp") == architecture._build("digits-mlp")
+    answer = architecture.answered("pruning.formats.architecture", "digits-mlp")
+    assert Expected.from_json(answer) == architecture._build("digits-mlp")
     with pytest.raises(
         UnknownName, match=r"There is no architecture called 'digits-mpl'.*digits-mlp"
     ):

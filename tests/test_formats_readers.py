@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import streamlit as st
@@ -77,14 +78,14 @@ def test_ten_first_uses_build_an_architecture_once(home: Path, monkeypatch) -> N
     """Each imported torch: eight of ten sound files were refused after two minutes."""
     built: list[str] = []
 
-    def ask(model: str) -> Expected:
+    def answered(module: str, model: str) -> dict[str, Any]:
         built.append(model)
         time.sleep(0.05)  # long enough for all to be there
-        return SHAPES
+        return SHAPES.to_json()
 
     without_torch = {name: module for name, module in sys.modules.items() if name != "torch"}
     monkeypatch.setattr(architecture.sys, "modules", without_torch)
-    monkeypatch.setattr(architecture, "_ask", ask)
+    monkeypatch.setattr(architecture, "answered", answered)
     monkeypatch.setattr(architecture, "_cache", {})
     assert not architecture.ready("digits-mlp")
     threads = [

@@ -14,10 +14,9 @@ from dashboard.views._predicted import verdict
 from pruning.events import Accuracy, Point
 from pruning.recipe import Recipe
 from pruning.runs import pool
-from pruning.runs.handlers import do
 from pruning.runs.results import load_study
 from pruning.runs.store import Store
-from tests.pages import opened, settle, settled, texts
+from tests.pages import opened, settle, settled, texts, work_off
 
 QUICK = replace(state.HOME, model="digits-mlp")
 
@@ -151,8 +150,7 @@ def test_a_map_that_was_stopped_goes_on():
     page = opened("sensitivity", r=state.encode(QUICK))
     job = next(job for job in Store().jobs("study") if job.spec["what"] == "map")
     Store().stop(job.id)
-    while (other := Store().claim(queues=("study", "long"))) is not None:
-        do(Store(), other, lambda: False)
+    work_off()
     page.run()
     assert "Stopped before it began" in texts(page)
     page.button(key=f"map-again-{job.id}").click().run()
@@ -264,11 +262,8 @@ def half_measured():
     """A map in progress: every cell an estimate, one of each layer measured."""
     store = Store()
     job = next(job for job in store.jobs("study") if job.spec["what"] == "map")
-    claimed = store.claim(queues=("study", "long"))
-    while claimed is not None and claimed.id != job.id:
-        do(store, claimed, lambda: False)
-        claimed = store.claim(queues=("study", "long"))
-    return store, claimed
+    work_off(until=job.id)
+    return store, store.job(job.id)
 
 
 LAYERS = ("fc1.weight", "fc2.weight", "fc3.weight")

@@ -85,13 +85,18 @@ def _module(own: OwnModel) -> ModuleType:
 def _importing(own: OwnModel) -> Iterator[None]:
     """What the code imports lies beside it: first while it is built, and last of all later, so that
     a file of its owner's called json.py is not taken for Python's by what we import late.
+
+    Nothing compiled is left in its folder: Python would take that for the code as long as its size
+    and the second in which it was saved are the same.
     """
     is_file = own.name.rpartition(":")[0].endswith(".py")
     folder = str(own.path.parent if is_file else own.folder)
     sys.path.insert(0, folder)
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
     finally:
+        sys.dont_write_bytecode = writes_nothing
         sys.path.remove(folder)
         if folder not in sys.path:
             sys.path.append(folder)

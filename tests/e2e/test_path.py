@@ -68,7 +68,9 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
     box.press("Enter")
     steps.settled(tab)
     steps.upload(tab, checkpoint)
-    expect(tab.get_by_text("epoch-3.pt is the current model")).to_be_visible()
+    # A process that reads files is started for it.
+    accepted = tab.get_by_text("epoch-3.pt is the current model")
+    expect(accepted).to_be_visible(timeout=60_000)
     expect(tab.get_by_test_id("stAlert").filter(has_text="module.")).to_be_visible()
     steps.settled(tab)
     expect(steps.sidebar(tab).get_by_role("heading", name="epoch-3.pt")).to_be_visible()
