@@ -94,8 +94,9 @@ def test_dense_and_dense_trained_as_long_are_lines_with_names(rows: Any) -> None
     for control, level in zip(("dense", "dense_longer"), levels, strict=True):
         cell = comparison.reference(cells, control)
         assert cell is not None and level == pytest.approx(100 * cell.mean)
-    labels = [label["text"] for label in figure["layout"]["annotations"]]
-    assert labels[0].startswith("dense 97.5 %") and "n = 3" in labels[1]
+    (label,) = figure["layout"]["annotations"]
+    assert label["text"].startswith("dense 97.5 %") and "n = 3" in label["text"]
+    assert label["y"] == max(levels)
 
 
 @pytest.mark.parametrize("cost", comparison.COSTS)

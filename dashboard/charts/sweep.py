@@ -27,7 +27,7 @@ COSTS = {
 }
 """Cost -> its name for people."""
 
-NAMES = {DENSE: "dense", DENSE_LONGER: "dense, trained as long"}
+NAMES = {DENSE: "dense", DENSE_LONGER: "trained as long"}
 HEIGHT = 480  # pixels
 LEGEND = 76  # pixels above the plot
 LAST = 2000  # of the legend, whose entries have rank 1000
@@ -432,34 +432,36 @@ def _cost_axis(values: Sequence[float], cost: str) -> Figure:
 
 
 def _dense_lines(cells: Sequence[Cell], name: str, dark: bool) -> tuple[list[Figure], list[Figure]]:
-    """The dense model and the one trained as long: thin lines, named at their left ends."""
+    """The dense model and the one trained as long: thin lines, named together above both.
+
+    They nearly meet, and what lies below them is where the techniques are.
+    """
     tones = colours.palette(dark)
     both = [comparison.reference(cells, control) for control in (DENSE, DENSE_LONGER)]
     references = [cell for cell in both if cell is not None]
-    highest = max(references, key=lambda cell: cell.mean, default=None)
     shapes = []
-    labels = []
+    names = []
     for cell in references:
         value = factor(name) * cell.mean
         longer = cell.control == DENSE_LONGER
         line = {"color": tones.dense, "width": 1.2, "dash": "dash" if longer else "solid"}
         ends = {"xref": "paper", "x0": 0, "x1": 1, "y0": value, "y1": value}
         shapes.append({"type": "line", "layer": "below", "line": line, **ends})
-        seeds = f" (n = {cell.seeds})" if longer else ""
-        labels.append(
-            {
-                "xref": "paper",
-                "x": 0,
-                "xanchor": "left",
-                "y": value,
-                # The lines nearly meet: the upper one is named above it, the other below.
-                "yanchor": "bottom" if cell is highest else "top",
-                "text": f"{NAMES[cell.control]} {value_text(cell.mean, name)}{seeds}",
-                "showarrow": False,
-                "font": {"color": tones.dense, "size": 13},
-            }
-        )
-    return shapes, labels
+        seeds = f" (dashed, n = {cell.seeds})" if longer else ""
+        names.append(f"{NAMES[cell.control]} {value_text(cell.mean, name)}{seeds}")
+    if not references:
+        return [], []
+    label = {
+        "xref": "paper",
+        "x": 0,
+        "xanchor": "left",
+        "y": max(factor(name) * cell.mean for cell in references),
+        "yanchor": "bottom",
+        "text": " · ".join(names),
+        "showarrow": False,
+        "font": {"color": tones.dense, "size": 13},
+    }
+    return shapes, [label]
 
 
 # ---------------------------------------------------------------- ranks by level
