@@ -23,6 +23,14 @@ RENAMED = {"scores": "criteria"}
 """Pages that had another name: old links still open them."""
 
 SMALL_WIDTH = 132 * PANELS  # pixels of a row of them whose names keep clear of each other
+CELLS_WIDTH = 640  # pixels of a dozen cells with a ratio in each, and their names
+HALF_CELLS_WIDTH = 392  # pixels of a dozen with a number of four characters: half a laptop's page
 TILES = 95  # pixels of large numbers, each with another below it
-LENGTHS = {"strip-height": strip.HEIGHT, "tiles-height": TILES, "small-width": SMALL_WIDTH}
+LENGTHS = {
+    "strip-height": strip.HEIGHT,
+    "tiles-height": TILES,
+    "small-width": SMALL_WIDTH,
+    "cells-width": CELLS_WIDTH,
+    "half-cells-width": HALF_CELLS_WIDTH,
+}
 """What page.css has to know of elements, as it names them. tests/e2e measures them."""

@@ -304,7 +304,9 @@ def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         alt = f"How many times better than its own dense model each run is. {finding}."
         figure = compare_improvements.chart(panels, dark=state.dark())
         table = compare_improvements.table(panels)
-        _frame.chart(figure, alt=alt, table=table, name="compare-improvements")
+        # A dozen cells with ratios in them are wider than a phone.
+        with st.container(key="cells-improvements"):
+            _frame.chart(figure, alt=alt, table=table, name="compare-improvements")
 
 
 def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
@@ -348,7 +350,8 @@ def by_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     with left, _frame.guarded():
         figure = compare_inside.layers(runs, dark=state.dark())
         table = compare_inside.layer_table(runs)
-        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-layers")
+        with st.container(key="half-cells-layers"):
+            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-layers")
     if len(runs) < 2:
         return
     with right, _frame.guarded():
@@ -362,7 +365,8 @@ def by_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
             return
         figure = compare_inside.overlap(list(letters.values()), overlaps, dark=state.dark())
         table = compare_inside.overlap_table(overlaps)
-        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-overlap")
+        with st.container(key="half-cells-overlap"):
+            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-overlap")
         st.caption(
             "Below the diagonal: weights that both keep, as a share of those that either keeps. "
             "Above it: the same for random masks that keep as many in each layer."
@@ -392,7 +396,8 @@ def answers(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     with left, _frame.guarded():
         figure = compare_inside.classes(others, base, names, dark=state.dark())
         table = compare_inside.class_table(others, base, names)
-        _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-classes")
+        with st.container(key="half-cells-classes"):
+            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-classes")
     with right, _frame.guarded():
         flips(others, base, reference.recipe.model)
 
