@@ -25,9 +25,11 @@ from pruning.sweeps.here import run_here
 from pruning.sweeps.plan import MOST, SEARCH
 from pruning.sweeps.search import (
     TRIALS,
+    Answer,
     Search,
     Trial,
     advance,
+    answers,
     best,
     default,
     open_search,
@@ -124,7 +126,7 @@ def rows(search: Search) -> list[dict[str, Any]]:
     tested = _tested(search)
     made = []
     for line in _lines(search):
-        answers = best(search.goal, line)
+        chosen = {answer.trial.number: answer for answer in _answers(search, line)}
         for trial in line:
             allowed = trial.outcome is not None and search.goal.allows(trial.outcome)
             made.append(
@@ -132,8 +134,10 @@ def rows(search: Search) -> list[dict[str, Any]]:
                     "line": trial.line,
                     "number": trial.number,
                     "state": trial.state,
-                    "best": trial in answers,
+                    "best": trial.number in chosen,
                     "allowed": allowed,
+                    "seeds": chosen[trial.number].seeds if trial.number in chosen else 1,
+                    "mean_points": _mean_points(chosen.get(trial.number)),
                     **(asdict(trial.outcome) if trial.outcome else {}),
                     "test_accuracy": tested.get(trial.recipe.id),
                     "why": trial.why,
@@ -148,19 +152,22 @@ def report(search: Search) -> list[str]:
     """Lines: what each line found; the recipe that the search found; Optuna's dashboard."""
     tested = _tested(search)
     lines = [f"{search.goal.model}: {search.goal.in_words()}"]
-    heads = ("trials", "allowed", "bytes", "weights", "points", "test")
+    heads = ("trials", "allowed", "bytes", "weights", "points", "seeds", "test")
     lines.append("  ".join([f"{'line':<14}", *(f"{head:>8}" for head in heads)]))
     for line in _lines(search):
         outcomes = [trial.outcome for trial in line if trial.outcome]
         allowed = sum(map(search.goal.allows, outcomes))
-        answers = best(search.goal, line)
-        for place, answer in enumerate(answers or [None]):
+        chosen: list[Answer | None] = [*_answers(search, line)]
+        for place, answer in enumerate(chosen or [None]):
             counts = (str(len(line)), str(allowed)) if place == 0 else ("", "")
             cells = [*counts, *_cells(answer, tested)]
             name = line[0].line if place == 0 else ""
             lines.append("  ".join([f"{name:<14}", *(f"{cell:>8}" for cell in cells)]))
-    lines.append("points: below dense on validation data, which it is chosen by; test: accuracy.")
-    lines += [_in_words(trial) for trial in best(search.goal, _line(search, SEARCH))]
+    lines.append(
+        "points: below dense on validation data, which it is chosen by, mean over the seeds; test: "
+        "accuracy of the first seed."
+    )
+    lines += [_in_words(answer.trial) for answer in answers(search, SEARCH)]
     lines.append(f"Optuna's own dashboard (pip install optuna-dashboard): {search.dashboard}")
     return lines
 
@@ -169,15 +176,28 @@ def _in_words(trial: Trial) -> str:
     return f"Found, recipe {trial.recipe.id}: {json.dumps(trial.recipe.short())}"
 
 
-def _cells(trial: Trial | None, tested: dict[str, float]) -> list[str]:
-    if trial is None or trial.outcome is None:
-        return ["none", "–", "–", "–"]
-    of = trial.outcome
-    test = tested.get(trial.recipe.id)
+def _answers(search: Search, line: Sequence[Trial]) -> list[Answer]:
+    """Of the search's lines by all seeds, of the default technique by its one."""
+    if line[0].line in search.studies:
+        return answers(search, line[0].line)
+    chosen = best(search.goal, line)
+    return [Answer(trial, trial.outcome, 1) for trial in chosen if trial.outcome]
+
+
+def _mean_points(answer: Answer | None) -> float | None:
+    return None if answer is None else answer.mean.points
+
+
+def _cells(answer: Answer | None, tested: dict[str, float]) -> list[str]:
+    if answer is None:
+        return ["none", "–", "–", "–", "–"]
+    of = answer.mean
+    test = tested.get(answer.trial.recipe.id)
     return [
         f"{of.bytes:,}",
         f"{of.weights:.1%}",
         f"{of.points:+.2f}",
+        str(answer.seeds),
         "–" if test is None else f"{test:.4g}",
     ]
 

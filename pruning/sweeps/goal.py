@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from statistics import fmean
 from typing import Any, Protocol
 
 from pruning import registry
@@ -64,6 +65,8 @@ class Goal:
     kept, kept_units: from, to: the share that is kept, of weights, and of whole units
     reconstruct: try that, too
     seed: of the search and of its runs
+    confirm: further seeds that an answer must keep its limits with, by the mean: the best of sixty
+        by one seed is lucky, too. A front is not confirmed
     fields: of all recipes, such as lr; in JSON they stand beside the others
 
     Raises RecipeError (UnknownName, OutOfRange) for what cannot be looked for.
@@ -85,6 +88,7 @@ class Goal:
     kept_units: tuple[float, ...] = (0.1, 0.9)
     reconstruct: bool = True
     seed: int = 0
+    confirm: int = 2
     fields: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,7 @@ class Goal:
     def _check_space(self) -> None:
         RANGES["epochs"].check("epochs", self.epochs, whole=True)
         RANGES["seed"].check("seed", self.seed, whole=True)
+        Range(0, 20).check("confirm", self.confirm, whole=True)
         if not isinstance(self.reconstruct, bool):
             raise OutOfRange("reconstruct", self.reconstruct, "true or false")
         for steps in self.steps:
@@ -256,15 +261,21 @@ class Goal:
 
         One, but for a front, which goes from the smallest on; none where no outcome keeps them.
         """
-        allowed = {key: self._costs(each) for key, each in outcomes.items() if self.allows(each)}
+        ranked = self.ranked(outcomes)
         if self.find != "front":
-            return sorted(allowed, key=lambda key: (allowed[key], key))[:1]
+            return ranked[:1]
+        allowed = {key: self._costs(outcomes[key]) for key in ranked}
         front: list[int] = []
         # From the smallest on, and of equally small ones the most accurate first.
         for key in sorted(allowed, key=lambda key: (allowed[key][::-1], key)):
             if not front or allowed[key][0] < allowed[front[-1]][0]:
                 front.append(key)
         return front
+
+    def ranked(self, outcomes: Mapping[int, Outcome]) -> list[int]:
+        """The keys of those that keep every limit, by the first objective, the best first."""
+        allowed = {key: self._costs(each) for key, each in outcomes.items() if self.allows(each)}
+        return sorted(allowed, key=lambda key: (allowed[key], key))
 
     def _costs(self, outcome: Outcome) -> tuple[float, ...]:
         """The objectives, all the better the less."""
@@ -371,6 +382,15 @@ def outcome(finished: Finished, stages: Iterable[Measured]) -> Outcome:
         macs=macs[0] / macs[1] if macs[0] is not None and macs[1] else None,
         latency=times[0].median / times[1].median if times[0] and times[1] else None,
     )
+
+
+def mean_outcome(outcomes: Sequence[Outcome]) -> Outcome:
+    """Of the same recipe with several seeds; None where one of them was not measured."""
+    means: dict[str, Any] = {}
+    for each in dataclasses.fields(Outcome):
+        values = [getattr(one, each.name) for one in outcomes]
+        means[each.name] = None if None in values else fmean(values)
+    return Outcome(**means | {"bytes": round(means["bytes"])})
 
 
 def points_below(final: Quality, dense: Quality) -> float:

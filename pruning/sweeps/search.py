@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from pruning.recipe import Recipe
 from pruning.runs.results import has_result, load_run
 from pruning.runs.store import Job, Store
 from pruning.sweeps import sweeps
-from pruning.sweeps.goal import Goal, Outcome, outcome
+from pruning.sweeps.goal import Goal, Outcome, mean_outcome, outcome
 from pruning.sweeps.plan import DENSE, DENSE_LONGER, RANDOM_SEARCH, SEARCH, SEARCHED, Plan
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ POPULATION = 12
 """Of NSGA-II: Optuna's fifty would make sixty trials one generation, and all of them random."""
 
 TRIALS = 60
+
+CANDIDATES = 10
+"""Trials of a line that are run with further seeds, at most, until one keeps the limits."""
 
 STATES = {"COMPLETE": "done", "FAIL": "failed", "RUNNING": "running", "WAITING": "queued"}
 """Optuna's word for a trial's state -> ours; it prunes none of these."""
@@ -64,6 +67,15 @@ class Search:
     def dashboard(self) -> str:
         """The command that opens Optuna's own dashboard on its studies."""
         return f"optuna-dashboard {_address(self.store.workspace)}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a line came to. mean: over its seeds, of validation data as everything here."""
+
+    trial: Trial
+    mean: Outcome
+    seeds: int
 
 
 def open_search(
@@ -111,7 +123,8 @@ def open_search(
 
 
 def advance(search: Search, trials: int, ahead: int = 1) -> bool:
-    """Take in what has ended and propose what is next; False once each line has so many trials.
+    """Take in what has ended and propose what is next; False once each line has so many trials, and
+    its answer was run with the goal's further seeds.
 
     ahead: trials of each line that wait or work at a time. Raises DataError for a model without
     validation data, RunError where the dense model cannot be measured, or the sweep was paused or
@@ -136,7 +149,7 @@ def advance(search: Search, trials: int, ahead: int = 1) -> bool:
         more = more or open_trials > 0
     if proposed:  # and never else: that would wake a sweep that somebody paused
         sweeps.extend(search.store, search.sweep, _plan(search.goal, search.studies))
-    return more
+    return more or _confirm(search)
 
 
 def trials(search: Search) -> list[Trial]:
@@ -164,16 +177,92 @@ def best(goal: Goal, line: Sequence[Trial]) -> list[Trial]:
     return [line[place] for place in goal.best(outcomes)]
 
 
+def answers(search: Search, line: str) -> list[Answer]:
+    """What a line of the search came to: one, a front of several, or none that keeps the limits.
+
+    Of trials by one seed, the first that keeps the limits by the mean over all of them.
+    """
+    own = [trial for trial in trials(search) if trial.line == line]
+    if search.goal.find == "front" or not search.goal.confirm:
+        chosen = best(search.goal, own)
+        return [Answer(trial, trial.outcome, 1) for trial in chosen if trial.outcome]
+    return [answer for answer in _candidates(search, line) if search.goal.allows(answer.mean)][:1]
+
+
+def _candidates(search: Search, line: str) -> list[Answer]:
+    """Trials that keep the limits by one seed and were run with all, the best first."""
+    known = {trial.number: trial for trial in trials(search) if trial.line == line}
+    outcomes = {number: trial.outcome for number, trial in known.items() if trial.outcome}
+    asked = search.studies[line].user_attrs.get("candidates", [])
+    made = []
+    for number in search.goal.ranked(outcomes):
+        if number not in asked:
+            continue
+        others = [_known(search, recipe) for recipe in _seeded(search.goal, known[number].recipe)]
+        measured = [one for one in others if one is not None]
+        if len(measured) == len(others):
+            mean = mean_outcome([outcomes[number], *measured])
+            made.append(Answer(known[number], mean, 1 + len(others)))
+    return made
+
+
+def _confirm(search: Search) -> bool:
+    """Have the next candidate of each line run with further seeds; False once none is needed."""
+    if search.goal.find == "front" or not search.goal.confirm:
+        return False
+    waits = False
+    for line, study in search.studies.items():
+        asked = list(study.user_attrs.get("candidates", []))
+        by_number = {trial.number: trial for trial in trials(search) if trial.line == line}
+        outcomes = {number: trial.outcome for number, trial in by_number.items() if trial.outcome}
+        done = {answer.trial.number: answer for answer in _candidates(search, line)}
+        recipes: set[str] = set()
+        for number in search.goal.ranked(outcomes):
+            recipe = by_number[number].recipe
+            if recipe.id in recipes:  # proposed before
+                continue
+            if len(recipes) == CANDIDATES:
+                break
+            recipes.add(recipe.id)
+            if number not in asked:
+                study.set_user_attr("candidates", [*asked, number])
+                sweeps.extend(search.store, search.sweep, _plan(search.goal, search.studies))
+                waits = True
+                break
+            if number in done and search.goal.allows(done[number].mean):
+                break
+            if number not in done and any(
+                _waits(search, other) for other in _seeded(search.goal, recipe)
+            ):
+                waits = True
+                break
+    return waits
+
+
+def _seeded(goal: Goal, recipe: Recipe) -> list[Recipe]:
+    return [replace(recipe, seed=goal.seed + further) for further in range(1, goal.confirm + 1)]
+
+
+def _known(search: Search, recipe: Recipe) -> Outcome | None:
+    job = _run_of(search.store, search.sweep, recipe.to_dict())
+    if job is None or job.state != "finished" or not has_result(job.folder):
+        return None
+    return _outcome(search.store, job)
+
+
+def _waits(search: Search, recipe: Recipe) -> bool:
+    job = _run_of(search.store, search.sweep, recipe.to_dict())
+    return job is not None and job.state in ("queued", "running")
+
+
 def default(search: Search) -> list[Trial]:
     """The default technique at its levels, as if it were a line of the search."""
     made: list[Trial] = []
     for point in sweeps.plan_of(search.store, search.sweep).points():
         if point.control or point.technique in search.studies:
             continue
-        job = _run_of(search.store, search.sweep, point.recipe.to_dict())
-        done = job is not None and job.state == "finished" and has_result(job.folder)
-        known = _outcome(search.store, job) if job is not None and done else None
-        state = "done" if done else "running"
+        known = _known(search, point.recipe)
+        state = "running" if known is None else "done"
         made.append(Trial(point.technique, len(made), point.recipe, state, known))
     return made
 
@@ -262,6 +351,13 @@ def _plan(goal: Goal, studies: dict[str, Study]) -> Plan:
         for line, proposed in by_line.items()
         for frozen in proposed
     ]
+    for line, study in studies.items():
+        asked = study.user_attrs.get("candidates", [])
+        for frozen in by_line[line]:
+            if frozen.number in asked:
+                recipe = Recipe.from_dict(frozen.user_attrs["recipe"])
+                further = _seeded(goal, recipe)
+                singles += [{"name": line, **_of_single(each.to_dict())} for each in further]
     return Plan(
         models=(goal.model,),
         seeds=(goal.seed,),
