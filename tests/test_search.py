@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -368,9 +369,11 @@ def test_a_search_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[s
     chosen = [line for line in own if line["best"]]
     assert [line["points"] for line in chosen] == [min(line["points"] for line in allowed)]
     assert all(0 <= line["test_accuracy"] <= 1 for line in own)
+    assert chosen[0]["seeds"] == 3 and chosen[0]["mean_points"] is not None
     # The same call again runs nothing, and says it in words.
     runs = len(Store(workspace).jobs("run"))
     assert main([*words, "--alone"]) == 0
     text = capsys.readouterr().out
+    assert re.search(r"^search +4 ", text, re.MULTILINE) and "none" not in text
     assert "optuna-dashboard sqlite:///" in text and chosen[0]["recipe_id"] in text
     assert len(Store(workspace).jobs("run")) == runs

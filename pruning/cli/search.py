@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -67,6 +68,10 @@ def execute(args: argparse.Namespace) -> None:
         _drive(search, args.trials, here=args.here)
     except KeyboardInterrupt:
         sweeps.pause(store, search.sweep)
+        print(
+            f"Paused at {_progress(search, args.trials)}: the same command continues.",
+            file=sys.stderr,
+        )
         raise
     for line in map(json.dumps, rows(search)) if args.json else report(search):
         print(line)
@@ -152,8 +157,7 @@ def report(search: Search) -> list[str]:
     """Lines: what each line found; the recipe that the search found; Optuna's dashboard."""
     tested = _tested(search)
     lines = [f"{search.goal.model}: {search.goal.in_words()}"]
-    heads = ("trials", "allowed", "bytes", "weights", "points", "seeds", "test")
-    lines.append("  ".join([f"{'line':<14}", *(f"{head:>8}" for head in heads)]))
+    lines.append("  ".join([f"{'line':<14}", *(f"{head:>8}" for head in HEADS)]))
     for line in _lines(search):
         outcomes = [trial.outcome for trial in line if trial.outcome]
         allowed = sum(map(search.goal.allows, outcomes))
@@ -164,8 +168,8 @@ def report(search: Search) -> list[str]:
             name = line[0].line if place == 0 else ""
             lines.append("  ".join([f"{name:<14}", *(f"{cell:>8}" for cell in cells)]))
     lines.append(
-        "points: below dense on validation data, which it is chosen by, mean over the seeds; test: "
-        "accuracy of the first seed."
+        "weights, MACs, latency: of the dense model's; points: below dense on validation data, "
+        "which it is chosen by, mean over the seeds; test: accuracy of the first seed."
     )
     lines += [_in_words(answer.trial) for answer in answers(search, SEARCH)]
     lines.append(f"Optuna's own dashboard (pip install optuna-dashboard): {search.dashboard}")
@@ -188,18 +192,27 @@ def _mean_points(answer: Answer | None) -> float | None:
     return None if answer is None else answer.mean.points
 
 
+HEADS = ("trials", "allowed", "bytes", "weights", "MACs", "latency", "points", "seeds", "test")
+
+
 def _cells(answer: Answer | None, tested: dict[str, float]) -> list[str]:
     if answer is None:
-        return ["none", "–", "–", "–", "–"]
+        return ["none", *["–"] * (len(HEADS) - 3)]
     of = answer.mean
     test = tested.get(answer.trial.recipe.id)
     return [
         f"{of.bytes:,}",
         f"{of.weights:.1%}",
+        _share(of.macs),
+        _share(of.latency),
         f"{of.points:+.2f}",
         str(answer.seeds),
         "–" if test is None else f"{test:.4g}",
     ]
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
 
 
 def _line(search: Search, name: str) -> list[Trial]:
