@@ -290,7 +290,7 @@ def may_change(job: Job) -> bool:
 
 def _check_own(id: str) -> None:
     """Raises RunError for a job of somebody else's: a button may be pressed in an old tab."""
-    if not may_change(store().job(id)):
+    if not visitors.may_change(store().visitor_of(id)):
         raise RunError(NOT_YOURS.format(id=id[:6]))
 
 

@@ -164,3 +164,9 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     from sample_models import data
 
     data._idx.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def no_models_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verb that a test calls names its models for the process: the next test has none of them."""
+    monkeypatch.setenv("PRUNING_MODELS", "[]")

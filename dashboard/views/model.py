@@ -19,6 +19,12 @@ MOST_ROWS = 10  # of the table of layers; more are scrolled
 
 def sweep(model: str) -> None:
     """The picture of the chosen sample, finished; for another model the button that draws it."""
+    # Here too: what is drawn by itself shows its own errors before they reach the page.
+    with _frame.guarded():
+        _sweep(model)
+
+
+def _sweep(model: str) -> None:
     sweep = shipped.find(model)
     if sweep is None:
         title = words.plain(models.title(model))

@@ -76,7 +76,6 @@ def filters(runs: Sequence[ListedRun]) -> Filter:
             known_tags,
             key="runs-tags",
             placeholder="All tags" if known_tags else "No tags yet",
-            disabled=not known_tags,
             persist_state="session",
         )
     return Filter(text, names, states, tags)

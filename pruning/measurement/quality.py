@@ -206,7 +206,8 @@ def paired(
     if metric != ACCURACY or not classifies(this, data.y):
         return None
     targets = data.y.cpu()
-    return Paired.of(hits(this, targets).numpy(), hits(dense, targets).numpy())
+    rights = [hits(outputs, targets).cpu().numpy() for outputs in (this, dense)]
+    return Paired.of(*rights)
 
 
 def classes_predicted(

@@ -475,6 +475,17 @@ class Store:
             if row is not None and row["state"] == "queued":
                 _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
 
+    def visitor_of(self, id: str) -> str | None:
+        """Who asked for a job, also where its row cannot be read; None for nobody in particular.
+
+        Raises RunError for an id the store does not have.
+        """
+        with self._read() as db:
+            row = db.execute("SELECT visitor FROM jobs WHERE id = ?", (id,)).fetchone()
+        if row is None:
+            self.job(id)
+        return None if row is None or row["visitor"] is None else str(row["visitor"])
+
     def restore(self, id: str) -> None:
         """Undo `trash`. Raises RunError where it was too long ago."""
         self.job(id)
