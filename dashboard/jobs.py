@@ -143,7 +143,10 @@ def trouble() -> StoreError | None:
     try:
         current = store()
         current.check()
-        ensure()
+        # The first page needs no workers, and they take a core while it is drawn: they start a
+        # moment later, or with the first job that waits.
+        if str(default_workspace()) in _wanted:
+            ensure()
     except StoreError as error:
         return error
     if not current.writable:
@@ -160,8 +163,15 @@ def damaged() -> dict[str, str]:
         return {}
 
 
+_wanted: set[str] = set()
+"""Workspaces whose pool was wanted since this server started: from then on one that dies is
+replaced by the next page.
+"""
+
+
 def ensure() -> None:
     """See that the worker pool runs. Raises StoreError."""
+    _wanted.add(str(default_workspace()))
     _ensure(str(default_workspace()))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import streamlit
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
@@ -25,9 +24,6 @@ APART, FARTHEST = 0.6, 5.0  # seconds between two answers to a tab that say how 
 SHARED = 0.25  # seconds for which all tabs that follow a run share one look at the store
 DRAWINGS = 6.0  # such answers a second, to all tabs together: each draws a part of a page anew
 STYLE = Path(__file__).parent / "page.css"
-CLIENT = Path(streamlit.__file__).parent / "static"
-EARLY = ("PlotlyChart",)
-"""Scripts of Streamlit's client that every first page needs and that it asks for late."""
 
 
 class ScriptMiddleware:
@@ -154,10 +150,10 @@ class RedirectMiddleware:
 
 
 class StyleMiddleware:
-    """Puts page.css, and what the browser does well to load early, into the head of the start page.
+    """Puts page.css into the head of the start page.
 
-    Drawn by the script, the style would come after the first picture, too late for what it is for:
-    to hold places that Streamlit's client fills a second later.
+    Drawn by the script it would come after the first picture, too late for what it is for: to hold
+    places that Streamlit's client fills a second later.
 
     lengths: in pixels, by the names of the variables that page.css reads.
     """
@@ -166,7 +162,7 @@ class StyleMiddleware:
         self.app = app
         values = "".join(f"--{name}: {pixels}px; " for name, pixels in lengths.items())
         style = f":root {{ {values}}}\n{STYLE.read_text(encoding='utf-8')}"
-        self.head = f"{preloads()}<style>{style}</style></head>".encode()
+        self.head = f"<style>{style}</style></head>".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
@@ -192,10 +188,3 @@ class StyleMiddleware:
             await send({"type": "http.response.body", "body": page})
 
         await self.app({**scope, "headers": headers}, receive, keep)
-
-
-def preloads() -> str:
-    """Links that let a browser load and compile scripts while the server still draws."""
-    files = [file for name in EARLY for file in CLIENT.glob(f"static/js/{name}.*.js")]
-    paths = [f"./{file.relative_to(CLIENT).as_posix()}" for file in files]
-    return "".join(f'<link rel="modulepreload" crossorigin href="{path}">' for path in paths)
