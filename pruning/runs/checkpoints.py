@@ -30,6 +30,9 @@ DIGEST = hashlib.sha256().digest_size
 SHARE = 0.02
 """Of a run's time that may go into its checkpoints: where epochs are short, not each has one."""
 
+APART = 1.0
+"""Seconds after which there is one whatever it costs: more work than that is not to be lost."""
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -55,21 +58,24 @@ class Writer:
         self.ended = time.monotonic()
 
     def due(self) -> bool:
-        """Whether another one costs no more than it may."""
-        return self.cost <= SHARE * (time.monotonic() - self.ended)
+        """Whether another one costs no more than it may, or the last one is long ago."""
+        since = time.monotonic() - self.ended
+        return since >= APART or self.cost <= SHARE * since
 
-    def write(self, checkpoint: Checkpoint) -> None:
-        """On disk when this returns.
+    def write(self, checkpoint: Checkpoint) -> Path | None:
+        """On disk when this returns; its file.
 
         One that finds no room is left out: the run can go on from the one before.
         """
         began = time.monotonic()
+        file = None
         try:
-            write(self.folder, Saved(checkpoint, self.attempt, self.event))
+            file = write(self.folder, Saved(checkpoint, self.attempt, self.event))
         except StoreError as error:
             log(f"job {self.folder.name} has no new checkpoint: {error}")
         self.ended = time.monotonic()
         self.cost = self.ended - began
+        return file
 
 
 def write(folder: Path, saved: Saved) -> Path:

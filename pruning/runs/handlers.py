@@ -36,7 +36,7 @@ from pruning.runs.results import (
     save_result,
     save_study,
 )
-from pruning.runs.store import Job, Store, reason
+from pruning.runs.store import Fenced, Job, Store, reason
 from pruning.runs.take_home import COMPACT, take_home
 from pruning.selection import choose
 from pruning.sensitivity_map.sensitivity import sensitivity
@@ -100,7 +100,14 @@ def _run(store: Store, job: Job, stop: Stop) -> None:
     def save_checkpoint(checkpoint: Checkpoint) -> None:
         if writer.due():
             store.stopping(job)
-            writer.write(checkpoint)
+            file = writer.write(checkpoint)
+            try:
+                store.stopping(job)
+            except Fenced:
+                # Given up while it was written: who ended the job could not delete it.
+                if file is not None:
+                    file.unlink(missing_ok=True)
+                raise
 
     writer = checkpoints.Writer(job.folder, job.attempt, reached)
     events = run(
