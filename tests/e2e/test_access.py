@@ -36,8 +36,8 @@ ALSO = ("heading-order", "page-has-heading-one", "empty-heading")  # moderate, a
 MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
 COLD_SHIFT = 0.25
 """On a server's very first visit, where pages are drawn while what they wait for is worked out: up
-to here web.dev speaks of a need for improvement. On an idle machine it is 0.07 at most; beside other
-work Sensitivity's plan stands for a moment where something else was, and it is twice that.
+to here web.dev speaks of a need for improvement. On an idle machine it is 0.07 at most; beside
+other work Sensitivity's plan stands for a moment where something else was, and it is twice that.
 """
 SCROLLED = "() => document.querySelector('[data-testid=stMain]').scrollTop"
 
