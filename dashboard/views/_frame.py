@@ -215,6 +215,15 @@ def _content(draw: Callable[[], None], key: str) -> None:
             draw()
 
 
+def no_longer_waiting() -> None:
+    """Stands where `waiting` stood, before a container is drawn there.
+
+    Streamlit keeps the elements of a container that is drawn where another one was until new ones
+    replace them: the old ones, as high as what was waited for, would push the new ones about.
+    """
+    st.empty()
+
+
 def waiting(text: str, height: int, job: Job | None = None) -> None:
     """A skeleton of the final size, and what it waits for; of a job also how long, and how much of
     that is done.
@@ -393,12 +402,14 @@ def live_part(key: str, ids: Sequence[str], draw: Callable[..., None], *args: An
     """
 
     def whole() -> None:
-        if not ids:
-            draw(*args)
-            return
+        # The same containers with and without news: of one that is drawn where another stood,
+        # Streamlit keeps the elements until new ones replace them, and they would jump.
         with st.container(gap=None):
-            # Asked before it is drawn: what comes meanwhile is told at once.
-            wait(jobs.news(ids), _nothing, key=f"news-{key}")
+            if ids:
+                # Asked before it is drawn: what comes meanwhile is told at once.
+                wait(jobs.news(ids), _nothing, key=f"news-{key}")
+            else:
+                st.empty()
             with st.container():
                 draw(*args)
 

@@ -61,6 +61,7 @@ def page() -> None:
     with _frame.guarded():
         if not measurable(recipe):
             return
+        _frame.no_longer_waiting()
         # page.css keeps its height until the controls are drawn.
         with st.container(
             horizontal=True, vertical_alignment="bottom", gap="small", key="map-controls"
@@ -75,6 +76,7 @@ def page() -> None:
             scoring = jobs.request("scores", **tables.scores_spec(plain))
             _frame.waiting(forms.scoring(recipe), HEIGHT, scoring)
             return
+        _frame.no_longer_waiting()
         rows = layers(recipe, study.ranking)
         if all(row.fixed for row in rows):
             granularity = words.capitalized(recipe.granularity)
