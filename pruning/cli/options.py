@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from pruning.errors import RecipeError
 from pruning.formats import datasets
 from pruning.ranges import Range
 from pruning.runs import own_files
+from pruning.runs.store import Store
 from pruning.storage import default_workspace
 
 if TYPE_CHECKING:
@@ -36,6 +38,31 @@ def device(sub: argparse.ArgumentParser) -> None:
     """A flag for where the verb computes."""
     places = "where it is computed: cpu, cuda, cuda:1, mps, or auto for the best there is here"
     sub.add_argument("--device", default="cpu", metavar="DEVICE", help=f"{places} (default cpu)")
+
+
+def of_sweep(sub: argparse.ArgumentParser) -> None:
+    """Flags for how the runs of a sweep are run, where they are kept, and what it is called."""
+    here = "run it in this process, one run after another, without workers"
+    sub.add_argument("--here", action="store_true", help=here)
+    workspace = "where its runs are kept (default: $PRUNING_HOME, else workspace)"
+    sub.add_argument("--workspace", type=Path, metavar="FOLDER", help=workspace)
+    sub.add_argument("--label", help="a name for it, which pages show")
+
+
+def store_of(args: argparse.Namespace) -> Store:
+    """The store of the workspace that was asked for, which is this process's from now on."""
+    if args.workspace is not None:
+        # Uploads, models of one's own and the pool are looked for there, too.
+        os.environ["PRUNING_HOME"] = str(args.workspace.resolve())
+    return Store()
+
+
+def content(file: Path, noun: str) -> bytes:
+    """Of a file that was asked for. noun: what it holds. Raises RecipeError."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"{file} cannot be read as a {noun}: {error.strerror}.") from None
 
 
 def model(text: str) -> str:

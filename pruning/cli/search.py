@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -13,12 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pruning.cli import options
 from pruning.cli.sweep import LOOK, Line
-from pruning.errors import RecipeError
 from pruning.ranges import Range
 from pruning.runs import pool
 from pruning.runs.resolve import describe
-from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
 from pruning.sweeps import sweeps
 from pruning.sweeps.goal import Goal
@@ -46,22 +44,15 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     count = "recipes that are tried, of each line (default %(default)s); more than before: go on"
     sub.add_argument("--trials", type=int, default=TRIALS, help=count)
     sub.add_argument("--alone", action="store_true", help="without random search beside it")
-    here = "run it in this process, one run after another, without workers"
-    sub.add_argument("--here", action="store_true", help=here)
-    workspace = "where its runs are kept (default: $PRUNING_HOME, else workspace)"
-    sub.add_argument("--workspace", type=Path, metavar="FOLDER", help=workspace)
-    sub.add_argument("--label", help="a name for it, which pages show")
+    options.of_sweep(sub)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Search for the recipe that a goal asks for. The same call again goes on where it ended."""
-    goal = _goal(args.goal)
+    goal = Goal.from_json(options.content(args.goal, "goal"))
     # The default technique and its controls are points of the plan, too.
     Range(1, MOST // 2 - 10).check("trials", args.trials, whole=True)
-    if args.workspace is not None:
-        # Uploads, models of one's own and the pool are looked for there, too.
-        os.environ["PRUNING_HOME"] = str(args.workspace.resolve())
-    store = Store()
+    store = options.store_of(args)
     describe(goal.model, store.workspace)  # a name that nobody knows would fail in every run
     search = open_search(store, goal, control=not args.alone, label=args.label)
     try:
@@ -75,14 +66,6 @@ def execute(args: argparse.Namespace) -> None:
         raise
     for line in map(json.dumps, rows(search)) if args.json else report(search):
         print(line)
-
-
-def _goal(file: Path) -> Goal:
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{file} cannot be read as a goal: {error.strerror}.") from None
-    return Goal.from_json(text)
 
 
 def _drive(search: Search, count: int, *, here: bool) -> None:

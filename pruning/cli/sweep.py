@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from pruning.errors import RecipeError, RunError
+from pruning.cli import options
+from pruning.errors import RunError
 from pruning.runs import pool
 from pruning.runs.resolve import describe
 from pruning.runs.store import Store
@@ -35,20 +35,13 @@ def arguments(sub: argparse.ArgumentParser) -> None:
     plan = 'a plan file (JSON), e.g. {"models": ["digits-mlp"], "sparsities": [0.5, 0.9]}'
     sub.add_argument("plan", type=Path, help=plan)
     sub.add_argument("--wait", action="store_true", help="wait for its end (so does --json)")
-    here = "run it in this process, one run after another, without workers"
-    sub.add_argument("--here", action="store_true", help=here)
-    workspace = "where its runs are kept (default: $PRUNING_HOME, else workspace)"
-    sub.add_argument("--workspace", type=Path, metavar="FOLDER", help=workspace)
-    sub.add_argument("--label", help="a name for it, which pages show")
+    options.of_sweep(sub)
 
 
 def execute(args: argparse.Namespace) -> None:
     """Run a plan's sweep. The same call again goes on with what is missing, and what failed."""
-    plan = _plan(args.plan)
-    if args.workspace is not None:
-        # Uploads, models of one's own and the pool are looked for there, too.
-        os.environ["PRUNING_HOME"] = str(args.workspace.resolve())
-    store = Store()
+    plan = Plan.from_json(options.content(args.plan, "plan"))
+    store = options.store_of(args)
     for model in plan.models:  # a name that nobody knows would fail in every run
         describe(model, store.workspace)
     id = sweeps.submit(store, plan, label=args.label)
@@ -73,14 +66,6 @@ def execute(args: argparse.Namespace) -> None:
     for line in map(json.dumps, rows) if args.json else table(rows):
         print(line)
     _complain(store, id)
-
-
-def _plan(file: Path) -> Plan:
-    try:
-        text = file.read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{file} cannot be read as a plan: {error.strerror}.") from None
-    return Plan.from_json(text)
 
 
 def _flags(args: argparse.Namespace) -> str:

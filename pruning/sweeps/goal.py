@@ -177,8 +177,8 @@ class Goal:
     def propose(self, layers: Sequence[tuple[str, int]], suggest: Suggest) -> Recipe:
         """The recipe of one trial. layers: (name, weights) in the model's order."""
         granularity = suggest.suggest_categorical("granularity", self.granularities)
-        # A choice that depends on another has a name of its own for each: Optuna takes what goes by
-        # one name for one choice, with the same values whenever it is asked.
+        # A choice that depends on another has a name of its own for each: Optuna takes one
+        # name for one choice, with the same values whenever it is asked.
         criterion = suggest.suggest_categorical(
             f"criterion, {granularity}", self._fitting(granularity)
         )

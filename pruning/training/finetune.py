@@ -58,8 +58,9 @@ def finetune(
         examples are those of that moment.
     remember: an optimizer step after which a copy of the state is taken, and returned in the end.
     branch: the control that is trained, for the events.
-    save: given what goes on from here after each epoch, once its event was taken; resume: what it
-        was given in an earlier attempt at this very training, whose next epoch is the first here.
+    save: given what a later attempt resumes from, after each epoch, once its event was taken;
+        resume: what it was given in an earlier attempt at this very training, whose next epoch is
+        the first here.
     The learning rate falls from `recipe.lr` to 0 along a cosine, or is constant. Convolutional nets
     train with channels innermost where that pays; between epochs they are as they were. Examples
     come to the model's device batch by batch.

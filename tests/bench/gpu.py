@@ -284,7 +284,7 @@ def short_training(work: Workpiece, size: Size, precision: str, report: Report) 
 
 
 def attempt(report: Report, what: str, part: Callable[[], Any]) -> Any:
-    """Do a part; what goes wrong is printed and noted, and the rest goes on."""
+    """Do a part; a failure is printed and noted, and the rest goes on."""
     print(f"== {what}", flush=True)
     try:
         return part()
