@@ -79,6 +79,12 @@ def bound(
     widget(label, key=key, on_change=changed, **more)
 
 
+def lock(control: str, more: dict[str, Any]) -> dict[str, Any]:
+    """A widget's arguments, with those of a locked control: disabled, and why as its help."""
+    why = state.why_locked(control)
+    return {**more, "disabled": True, "help": why} if why else more
+
+
 def number(
     label: str, field: str, *, taken: Callable[[], object] | None = None, **more: Any
 ) -> None:
@@ -87,6 +93,9 @@ def number(
     more: step, scale and, where the page wants less than may be, low and high of `number_field`;
     and the widget's own arguments.
     """
+
+    if state.hidden(field):
+        return
 
     def take(value: float) -> None:
         attempt(**{field: value})
@@ -98,7 +107,7 @@ def number(
         getattr(state.recipe(), field),
         take,
         key=state.form_key(field),
-        **{**limits(field, float(more.get("scale", 1))), **more},
+        **{**limits(field, float(more.get("scale", 1))), **lock(field, more)},
     )
 
 
@@ -149,6 +158,8 @@ def choice(
     label: str, field: str, options: Sequence[Any], names: dict[Any, str], **more: Any
 ) -> None:
     """One of a few values of the recipe, side by side."""
+    if state.hidden(field):
+        return
 
     def name(value: Any) -> str:
         return names.get(value, words.technique(str(value)))
@@ -164,7 +175,7 @@ def choice(
         key=state.form_key(field),
         options=options,
         format_func=name,
-        **{"required": True, **more},
+        **{"required": True, **lock(field, more)},
     )
 
 
@@ -191,6 +202,8 @@ def pick(
     field = FIELDS[kind]
 
     def why_not(entry: Entry) -> str:
+        if entry.name != chosen and (locked := state.why_locked(kind)):
+            return locked
         return models.why_not(kind, entry, recipe, data)
 
     def picked(name: str) -> None:
@@ -299,9 +312,10 @@ def widget(entry: Entry, option: Option, values: dict[str, Any]) -> None:
     """One option as the widget of its kind; the default stands in the help."""
     shown = values.get(option.name, option.default)
     label = words.technique(option.name).capitalize()
+    help = words.plain(f"{option.help} Default: {option.default}.".strip())
     common = {
-        "help": words.plain(f"{option.help} Default: {option.default}.".strip()),
         "key": state.option_key(entry.kind, entry.name, option.name),
+        **lock(entry.kind, {"help": help}),
     }
 
     def take(value: Any) -> None:
@@ -337,6 +351,8 @@ SHARE = "remove, %"
 
 def layers(label: str, recipe: Recipe, names: Sequence[str]) -> None:
     """Layers that stay dense."""
+    if state.hidden("exclude"):
+        return
 
     def take(chosen: list[str]) -> None:
         attempt(exclude=tuple(chosen))
@@ -351,6 +367,7 @@ def layers(label: str, recipe: Recipe, names: Sequence[str]) -> None:
         options=list(dict.fromkeys([*names, *recipe.exclude])),
         format_func=words.layer_name,
         placeholder="none",
+        **lock("exclude", {}),
     )
 
 
@@ -376,7 +393,7 @@ def ratios(shown: dict[str, float], take: Callable[[dict[str, float]], None]) ->
         frame,
         key=key,
         hide_index=True,
-        disabled=["layer"],
+        disabled=True if state.locked("scope") else ["layer"],
         column_config={SHARE: column},
         height=min(300, 37 + 35 * len(base)),
         alt="Share to remove of each layer.",

@@ -13,12 +13,15 @@ import re
 import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
 
+from dashboard import locks, words
+from dashboard.locks import Locks
 from pruning.errors import PruningError, RecipeError
 from pruning.formats.uploads import Spooled
 from pruning.recipe import VERSION, Recipe
@@ -75,8 +78,16 @@ def change(**fields: Any) -> None:
 
 
 def put(wanted: Recipe) -> None:
-    """Replace the whole recipe: one step of undo."""
+    """Replace the whole recipe: one step of undo. What is locked stays as it is, and says so.
+
+    Raises RecipeError for a recipe that does not go with what is locked.
+    """
     current = recipe()
+    refused = locks.differing(current, wanted, all_locked())
+    if refused:
+        stays = "stays as it is" if len(refused) == 1 else "stay as they are"
+        warn(f"{_named(refused)} {stays}. {why_locked(refused[0])}")
+        wanted = locks.kept(current, wanted, refused)
     if wanted == current:
         return
     session["undo"] = [*session["undo"][-UNDO_STEPS:], current]
@@ -109,26 +120,49 @@ def redo() -> None:
 
 
 def _step_back(source: str, target: str) -> None:
-    """Take the last recipe of one list, and put the current one on the other."""
-    *rest, last = session[source]
-    session[source] = rest
-    session[target] = [*session[target], recipe()]
-    _set(last)
+    """Take the last recipe of one list that differs in what is not locked; the current one is put
+    on the other list.
+    """
+    current = recipe()
+    while session[source]:
+        *session[source], last = session[source]
+        with suppress(RecipeError):  # one that does not go with what is locked is passed over
+            wanted = locks.kept(current, last, all_locked())
+            if wanted != current:
+                session[target] = [*session[target], current]
+                _set(wanted)
+                return
 
 
 def reset() -> None:
     """Back to the recipe the workbench opens with, for the current model."""
-    put(replace(HOME, model=recipe().model))
+    try:
+        put(replace(HOME, model=recipe().model))
+    except RecipeError as error:  # it does not go with what is locked
+        warn(str(error))
 
 
 def can_undo() -> bool:
     begin()
-    return bool(session["undo"])
+    return _leads_on("undo")
 
 
 def can_redo() -> bool:
     begin()
-    return bool(session["redo"])
+    return _leads_on("redo")
+
+
+def _leads_on(source: str) -> bool:
+    """Whether a recipe of the list differs from the current one in what is not locked."""
+    locked = all_locked()
+    if not locked:
+        return bool(session[source])
+    current = recipe()
+    for last in session[source]:
+        with suppress(RecipeError):
+            if locks.kept(current, last, locked) != current:
+                return True
+    return False
 
 
 def _set(wanted: Recipe) -> None:
@@ -199,6 +233,67 @@ def followed() -> Fill | None:
 
 def stop_following() -> None:
     session["fill"] = None
+
+
+# ---------------------------------------------------------------- locks
+
+
+def locked(name: str) -> bool:
+    """Whether a control (a name of `locks.CONTROLS`) is disabled: its fields stay as they are."""
+    return name in all_locked()
+
+
+def hidden(name: str) -> bool:
+    """Whether a control is not drawn. Its fields stay as they are, too."""
+    return any(name in one.hidden for one in _locks())
+
+
+def all_locked() -> frozenset[str]:
+    """Every control whose fields stay as they are."""
+    return frozenset().union(*(one.locked | one.hidden for one in _locks()))
+
+
+def why_locked(name: str) -> str:
+    """Why a control is locked, in a sentence; "" where it is not."""
+    sources = [one.source for one in _locks() if name in one.locked | one.hidden]
+    return sources[0] if sources else ""
+
+
+def address_locks() -> Locks:
+    """What the address locks and hides."""
+    begin()
+    return session["locks"]
+
+
+def set_address_locks(locked: Iterable[str] = (), hidden: Iterable[str] = ()) -> None:
+    """Lock and hide controls as a link does; nothing: unlock. Unknown names are refused.
+
+    Raises RecipeError.
+    """
+    begin()
+    unknown = [name for name in (*locked, *hidden) if name not in locks.CONTROLS]
+    if unknown:
+        known = ", ".join(locks.CONTROLS)
+        raise RecipeError(f"There is no control {_quoted(unknown[0])}: those are {known}.")
+    session["locks"] = Locks(frozenset(locked), frozenset(hidden), LOCKED_BY_LINK)
+    _write("lock", ",".join(sorted(locked)) or None)
+    _write("hide", ",".join(sorted(hidden)) or None)
+
+
+LOCKED_BY_LINK = "Locked by the link that opened this page. Unlock stands at the side."
+
+
+def _locks() -> list[Locks]:
+    """From the address; a lesson's step and the class room add theirs."""
+    begin()
+    return [session["locks"]]
+
+
+def _named(controls: Sequence[str]) -> str:
+    """`Criterion, scope and minimum units`, at the start of a sentence."""
+    shown = [words.control(control) for control in controls]
+    text = " and ".join([part for part in (", ".join(shown[:-1]), shown[-1]) if part])
+    return text[0].upper() + text[1:]
 
 
 # ---------------------------------------------------------------- what the pages show
@@ -666,7 +761,7 @@ def begin() -> None:
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
         session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
-        session.update(plan=None, sweep=None, point=None)
+        session.update(plan=None, sweep=None, point=None, locks=Locks())
 
 
 def take_address() -> None:
@@ -741,14 +836,12 @@ def _write(key: str, value: str | None) -> None:
 def _read_recipe(text: str) -> None:
     session["written"]["r"] = text
     try:
-        wanted = decode(text)
+        put(decode(text))
     except PruningError as error:
         warn(
             f"The address holds a recipe that cannot be followed: {error} "
             "The current recipe stays as it was."
         )
-    else:
-        put(wanted)
 
 
 def _read_lottery_recipe(text: str) -> None:
@@ -776,6 +869,31 @@ def _read_plan(text: str) -> None:
 
 def _read_sweep(text: str) -> None:
     open_sweep(_id_of("sweep", text))
+
+
+def _read_locked(text: str) -> None:
+    session["written"]["lock"] = text
+    session["locks"] = replace(
+        session["locks"], locked=_controls_of("lock", text), source=LOCKED_BY_LINK
+    )
+
+
+def _read_hidden(text: str) -> None:
+    session["written"]["hide"] = text
+    session["locks"] = replace(
+        session["locks"], hidden=_controls_of("hide", text), source=LOCKED_BY_LINK
+    )
+
+
+def _controls_of(key: str, text: str) -> frozenset[str]:
+    """The controls in an address, with a warning of names that are none."""
+    known, unknown = locks.names(text)
+    if unknown:
+        warn(
+            f"The address has {key}={_quoted(unknown[0])}, which is no control: those are "
+            f"{', '.join(locks.CONTROLS)}."
+        )
+    return frozenset(known)
 
 
 def _read_layer(text: str) -> None:
@@ -815,8 +933,11 @@ READERS = {
     "set": _read_lottery_set,
     "plan": _read_plan,
     "sweep": _read_sweep,
+    "lock": _read_locked,
+    "hide": _read_hidden,
 }
-"""Keys of the address, in the order they are read: the layer after the recipe, which clears it."""
+"""Keys of the address, in the order they are read: the layer after the recipe, which clears it, and
+locks after it, which would keep it as it was."""
 
 
 def _quoted(text: str) -> str:

@@ -500,6 +500,11 @@ FIELDS = {
 }
 
 
+def control(name: str) -> str:
+    """A control that can be locked, as its field is called."""
+    return FIELDS.get(name, name)
+
+
 class Difference(NamedTuple):
     """One field in which two recipes differ. field: its name for people; a, b: values, in words."""
 

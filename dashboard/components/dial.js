@@ -4,7 +4,7 @@
 // after that release. Both count them: it is the page's turn while its number is the newer one.
 // data: {index, turn, stops: [share], labels: {stops, weights, macs, bytes}, beside: {weights, macs,
 //        bytes}, names: [[id, label]], notes, totals, kept: [stop][layer], low: [count], chosen,
-//        fixed: no slider}
+//        fixed: no slider, locked: why it cannot be moved, or ""}
 
 const KINDS = [
   ["weights", "Weights kept"],
@@ -101,6 +101,8 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   buildTicks(root.querySelector(".ticks"), data.stops);
   parts.slide.hidden = data.fixed;
+  parts.range.disabled = Boolean(data.locked);
+  parts.range.title = data.locked;
   parts.range.max = String(data.stops.length - 1);
   // On the window: React may take the element away and bring it back with the data that it had.
   const own = (window.__dial ??= { turn: data.turn });

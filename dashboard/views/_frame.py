@@ -287,7 +287,24 @@ def current_model() -> None:
         with st.container(width="content"):
             parts.part(parts.HISTORY, _history)
         popover("Link", _link, key=parts.LINK)
+    _locked()
     keys(state.ask_help, key="keys")
+
+
+def _locked() -> None:
+    """What the address locks, and the way out of it."""
+    locked = state.address_locks()
+    if not locked:
+        return
+    named = ", ".join(words.control(name) for name in sorted(locked.locked | locked.hidden))
+    st.caption(f":material/lock: {words.plain(f'Locked by the link: {named}.')}")
+    st.button(
+        "Unlock",
+        icon=":material/lock_open:",
+        type="tertiary",
+        on_click=state.set_address_locks,
+        key="unlock",
+    )
 
 
 def _sentence() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import streamlit as st
 
 import sample_models
-from dashboard import models, refit, state, words
+from dashboard import forms, models, refit, state, words
 from dashboard.views import _data_picker, _frame, _uploading
 from pruning import formats
 from pruning.errors import FitsAnother, PruningError
@@ -82,10 +82,15 @@ def sample(name: str) -> None:
         if state.recipe().model == name:
             st.badge("current model", icon=":material/check:", color="blue")
         else:
-            st.button("Use this model", key=f"choose-{name}", on_click=use, args=(name,))
+            use_button(name)
         if card.needs == "download":
             help = f"{card.data_title} is fetched the first time it is used."
             st.badge("data by download", icon=":material/download:", color="gray", help=help)
+
+
+def use_button(model: str) -> None:
+    more = forms.lock("model", {})
+    st.button("Use this model", key=f"choose-{model}", on_click=use, args=(model,), **more)
 
 
 def own(named: own_models.OwnModel) -> None:
@@ -103,7 +108,7 @@ def own(named: own_models.OwnModel) -> None:
     if state.recipe().model == named.model:
         st.badge("current model", icon=":material/check:", color="blue")
     else:
-        st.button("Use this model", key=f"choose-{named.model}", on_click=use, args=(named.model,))
+        use_button(named.model)
 
 
 # ---------------------------------------------------------------- torchvision

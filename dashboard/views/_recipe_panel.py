@@ -155,15 +155,16 @@ def number(field: str, disabled: bool = False, taken: Callable[[], object] | Non
 
 
 def toggle(label: str, field: str, value: bool, help: str, disabled: bool) -> None:
-    """A yes or no of the recipe. One that is on can always be switched off."""
+    """A yes or no of the recipe. One that is on can always be switched off, unless it is locked."""
+    if state.hidden(field):
+        return
     forms.bound(
         st.toggle,
         label,
         value,
         lambda on: forms.attempt(**{field: on}),
         key=state.form_key(field),
-        help=help,
-        disabled=disabled and not value,
+        **forms.lock(field, {"help": help, "disabled": disabled and not value}),
     )
 
 
@@ -173,17 +174,27 @@ def toggle(label: str, field: str, value: bool, help: str, disabled: bool) -> No
 def selection(recipe: Recipe, ranking: Ranking | None) -> None:
     """Criterion, Granularity and Scope. ranking: None while scores are worked out."""
     study = jobs.study("card", model=recipe.model)
-    st.markdown("**Criterion**")
-    forms.pick("criterion", "Criterion", look="chips", study=study)
-    forms.about(registry.entry("criterion", recipe.criterion))
-    st.markdown("**Granularity**")
-    forms.pick("granularity", "Granularity", take=refit.use_granularity, study=study)
-    st.markdown("**Scope**")
-    forms.pick("scope", "Scope", also=partial(first_ratios, ranking))
-    if recipe.budgeted:
+    if heading("criterion"):
+        forms.pick("criterion", "Criterion", look="chips", study=study)
+        forms.about(registry.entry("criterion", recipe.criterion))
+    if heading("granularity"):
+        forms.pick("granularity", "Granularity", take=refit.use_granularity, study=study)
+    if heading("scope"):
+        forms.pick("scope", "Scope", also=partial(first_ratios, ranking))
+    if recipe.budgeted and not state.hidden("budget"):
         budget(recipe)
-    if recipe.scope == "manual" and ranking is not None:
+    if recipe.scope == "manual" and ranking is not None and not state.hidden("scope"):
         manual(recipe, ranking)
+
+
+def heading(kind: str) -> bool:
+    """The heading of a kind of technique, and why it is locked; False where it is not drawn."""
+    if state.hidden(kind):
+        return False
+    st.markdown(f"**{kind.capitalize()}**")
+    if why := state.why_locked(kind):
+        st.caption(words.plain(why))
+    return True
 
 
 def budget(recipe: Recipe) -> None:
@@ -209,7 +220,7 @@ def budget(recipe: Recipe) -> None:
         options=kinds,
         format_func=name,
         required=True,
-        help=HELP["budget"],
+        **forms.lock("budget", {"help": HELP["budget"]}),
     )
 
 
@@ -245,6 +256,7 @@ def manual(recipe: Recipe, ranking: Ranking) -> None:
         step=1.0,
         format="%g",
         placeholder="differs",
+        **forms.lock("scope", {}),
     )
     forms.ratios(ratios, lambda changed: forms.attempt(ratios=changed))
 
@@ -253,17 +265,18 @@ def manual(recipe: Recipe, ranking: Ranking) -> None:
 
 
 def schedule(recipe: Recipe) -> None:
-    st.markdown("**Schedule**")
-    forms.pick("schedule", "Schedule", also=partial(schedule_steps, recipe))
-    st.markdown("**Fine-tuning**")
-    steps, epochs, rate = st.columns(3, gap="small", vertical_alignment="bottom")
-    with steps:
-        number("steps", disabled=recipe.schedule == "one_shot")
-    with epochs:
-        number("epochs")
-    with rate:
-        number("lr")
-    advanced(recipe)
+    if heading("schedule"):
+        forms.pick("schedule", "Schedule", also=partial(schedule_steps, recipe))
+    shown = [field for field in ("steps", "epochs", "lr") if not state.hidden(field)]
+    if shown:
+        st.markdown("**Fine-tuning**")
+        columns = st.columns(3, gap="small", vertical_alignment="bottom")
+        for field, column in zip(shown, columns, strict=False):
+            with column:
+                no_steps = field == "steps" and recipe.schedule == "one_shot"
+                number(field, disabled=no_steps)
+    if not all(state.hidden(field) for field in ADVANCED):
+        advanced(recipe)
 
 
 def schedule_steps(recipe: Recipe, name: str) -> dict[str, Any]:
@@ -362,6 +375,8 @@ def teacher(recipe: Recipe) -> None:
 
 def rewinding(recipe: Recipe) -> None:
     """Lottery tickets: where the kept weights are rewound to after each pruning."""
+    if state.hidden("rewind"):
+        return
     names = {
         "none": "nothing",
         "init": "the first weights",
@@ -376,8 +391,8 @@ def rewinding(recipe: Recipe) -> None:
         key=state.form_key("rewind"),
         options=REWINDS,
         format_func=names.__getitem__,
-        help=HELP["rewind"],
         required=True,
+        **forms.lock("rewind", {"help": HELP["rewind"]}),
     )
     if recipe.rewind in ("early", "learning_rate"):
         number("rewind_step")

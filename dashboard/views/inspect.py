@@ -112,7 +112,8 @@ def distribution(shown: Inspection, layer: str, side: str, log: bool) -> None:
 
 def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
     """Weights with ±threshold: for a criterion that compares |w|."""
-    if shown.recipe.budgeted and layer in shown.ranked:
+    movable = shown.recipe.budgeted and layer in shown.ranked
+    if movable and not state.locked("sparsity"):
         threshold_handle(shown, layer, log)
         return
     edges, counts = shown.histogram(layer)
@@ -124,6 +125,9 @@ def weight_histogram(shown: Inspection, layer: str, log: bool) -> None:
     )
     table = one_layer.table(edges, counts)
     chart(figure, "Histogram", table, f"weights-{words.layer_name(layer)}")
+    if movable:
+        why = state.why_locked("sparsity")
+        st.caption(words.plain(f"The threshold cannot be moved here. {why}"))
 
 
 def threshold_handle(shown: Inspection, layer: str, log: bool) -> None:

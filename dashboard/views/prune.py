@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, parts, state, tables, waits, words
+from dashboard import forms, jobs, locks, models, parts, state, tables, waits, words
 from dashboard.charts import preview, results
 from dashboard.components.dial import dial
 from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
@@ -52,6 +52,8 @@ def controls(recipe: Recipe) -> None:
     with share:
         parts.part(parts.SHARE, share_field)
     time.caption(words.plain(duration(recipe)), text_alignment="right")
+    if state.hidden(locks.RUN):
+        return
     with start:
         st.button(
             "Run",
@@ -61,6 +63,7 @@ def controls(recipe: Recipe) -> None:
             on_click=start_run,
             key="run-now",
             shortcut=_frame.SHORTCUTS["Run"],
+            **forms.lock(locks.RUN, {}),
         )
 
 
@@ -116,8 +119,9 @@ def kept(recipe: Recipe, study: Study | None) -> None:
         return
     ranking = study.ranking
     table = stop_table(ranking, str(study.folder), recipe)
+    data = preview.dial(table, ranking, recipe, state.layer(), state.releases())
     dial(
-        preview.dial(table, ranking, recipe, state.layer(), state.releases()),
+        {**data, "locked": state.why_locked("sparsity")},
         release,
         state.select_layer,
         key="dial",

@@ -108,7 +108,8 @@ def actions(job: Job, recipe: Recipe, history: RunHistory) -> None:
             label, icon=":material/content_cut:", key=f"use-{job.id}", disabled=bool(refused)
         )
         if use:
-            state.put(recipe)
+            with _frame.guarded():
+                state.put(recipe)
             st.switch_page(_frame.page_path("prune"))
         if history.result:
             compared = dict.fromkeys([*state.picked(), job.id])

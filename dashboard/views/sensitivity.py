@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, refit, state, tables, waits, words
+from dashboard import forms, jobs, locks, models, refit, state, tables, waits, words
 from dashboard.charts import sensitivity as charts
 from dashboard.charts.preview import weights_pruned
 from dashboard.components.grid import grid
@@ -130,6 +130,7 @@ def controls(recipe: Recipe) -> None:
         options=list(dict.fromkeys([*criteria, recipe.criterion])),
         format_func=words.capitalized,
         width=158,
+        **forms.lock("criterion", {}),
     )
     forms.bound(
         st.selectbox,
@@ -140,6 +141,7 @@ def controls(recipe: Recipe) -> None:
         options=list(dict.fromkeys([*granularities, recipe.granularity])),
         format_func=words.capitalized,
         width=158,
+        **forms.lock("granularity", {}),
     )
     st.selectbox(
         "Compare with",
@@ -274,7 +276,7 @@ def one_map(recipe: Recipe, shown: Map, rows: list[charts.Row]) -> None:
         noun=words.NOUNS.get(recipe.granularity, "units"),
         tolerated=tolerated,
         images=models.validation(recipe.model),
-        pick=own,
+        pick=own and not state.locked("scope"),
         selected=state.layer(),
         dark=state.dark(),
     )
@@ -385,21 +387,26 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
         st.button(
             f"Fill within {charts.within(tolerated)}",
             icon=":material/auto_fix_high:",
-            disabled=not any(point.accuracy for point in points),
             on_click=fill_all,
             args=(points, rows, tolerated),
             key="map-fill",
-            help="Of each layer as much as the loss allows; "
-            "the tolerated drop is for all layers together.",
+            **forms.lock(
+                "scope",
+                {
+                    "disabled": not any(point.accuracy for point in points),
+                    "help": "Of each layer as much as the loss allows; "
+                    "the tolerated drop is for all layers together.",
+                },
+            ),
         )
-        run = st.button(
+        run = not state.hidden(locks.RUN) and st.button(
             "Run",
             type="primary",
             icon=":material/play_arrow:",
-            disabled=not recipe.prunes,
             key="map-run",
             shortcut=_frame.SHORTCUTS["Run"],
             width=100,
+            **forms.lock(locks.RUN, {"disabled": not recipe.prunes}),
         )
     beyond(recipe, points, ratios, tolerated)
     if run:
