@@ -18,6 +18,9 @@ PAGES = (
     ("structure", "Structure"),
     ("criteria", "Criteria"),
 )
+MENU = "Understand"
+UNDERSTAND = ("lottery", "structure", "criteria", "glossary", "class")
+"""Pages that stand in that menu: the row has no room for all of them."""
 PAGE_NAMES = tuple(name for name, *_ in PAGES)
 RENAMED = {"scores": "criteria"}
 """Pages that had another name: old links still open them."""

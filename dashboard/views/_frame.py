@@ -21,7 +21,7 @@ from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
-from dashboard.pages import PAGE_NAMES, PAGES, RENAMED
+from dashboard.pages import MENU, PAGE_NAMES, PAGES, RENAMED, UNDERSTAND
 from pruning.errors import Damaged, PruningError
 from pruning.runs import server_device
 from pruning.runs.store import Job
@@ -46,17 +46,21 @@ SHORTCUTS = {
 """Button -> its keys, as Streamlit writes them; on a Mac it is Cmd. Run is each page's own."""
 
 
-def pages() -> list[Any]:
-    """A run's page stands in the navigation only while a run is open."""
-    return [
-        st.Page(
+def pages() -> dict[str, list[Any]]:
+    """By the menu that they stand in; "": in the row itself.
+
+    A run's page stands there only while a run is open.
+    """
+    menus: dict[str, list[Any]] = {"": [], MENU: []}
+    for name, title in PAGES:
+        page = st.Page(
             HERE / f"{name}.py",
             title=title,
             default=name == "model",
             visibility="hidden" if name == "run" and not state.run_id() else "visible",
         )
-        for name, title in PAGES
-    ]
+        menus[MENU if name in UNDERSTAND else ""].append(page)
+    return menus
 
 
 def go_to(name: str | None) -> None:

@@ -192,10 +192,9 @@ def reconstructions(page: Page, app: Served, traffic: Traffic) -> list[Cost]:
 def switches(page: Page, app: Served, traffic: Traffic, times: int) -> dict[str, list[Cost]]:
     """Every page after another, by the navigation; the first round fills caches."""
     costs: dict[str, list[Cost]] = {name: [] for name in PAGES}
-    navigation = page.get_by_role("navigation", name="App pages")
     for round in range(times + 1):
         for name in PAGES:
-            link = navigation.get_by_role("link", name=name)
+            link = steps.link_to(page, name)
             cost = act(page, app, traffic, "pointerdown", HEADING, link.click)
             if round == 0:  # what it waits for, too
                 page.wait_for_timeout(300)

@@ -8,6 +8,8 @@ from pathlib import Path
 from e2e.served import READY
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
+from dashboard.pages import MENU, UNDERSTAND
+
 expect.set_options(timeout=20_000)  # the first page on a cold server waits for its studies
 
 PATHS = {"Model": "", "Result": "run"}
@@ -34,10 +36,19 @@ def measured(page: Page) -> None:
 
 def go(page: Page, name: str) -> None:
     """To a page, by the navigation on top."""
-    page.get_by_role("navigation", name="App pages").get_by_role("link", name=name).click()
+    link_to(page, name).click()
     path = PATHS.get(name, name.lower())
     page.wait_for_url(re.compile(rf"//[^/]+/{path}(\?|$)"))
     settled(page)
+
+
+def link_to(page: Page, name: str) -> Locator:
+    """The link to a page: in the row on top, or in its menu, which is opened."""
+    navigation = page.get_by_role("navigation", name="App pages")
+    if PATHS.get(name, name.lower()) not in UNDERSTAND:
+        return navigation.get_by_role("link", name=name, exact=True)
+    navigation.get_by_text(MENU, exact=True).click()
+    return page.get_by_test_id("stTopNavDropdownLink").filter(has_text=name)
 
 
 def choose_model(page: Page, name: str) -> None:
