@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import locks, words
+from dashboard import locks, rooms, visitors, words
 from dashboard.locks import Locks
 from pruning.errors import PruningError, RecipeError
 from pruning.formats.uploads import Spooled
@@ -281,12 +281,18 @@ def set_address_locks(locked: Iterable[str] = (), hidden: Iterable[str] = ()) ->
 
 
 LOCKED_BY_LINK = "Locked by the link that opened this page. Unlock stands at the side."
+LOCKED_BY_TEACHER = "Locked by whoever teaches this class."
+KNOWN = frozenset(locks.CONTROLS)
 
 
 def _locks() -> list[Locks]:
-    """From the address; a lesson's step and the class room add theirs."""
+    """From the address, and from the teacher of a class room."""
     begin()
-    return [session["locks"]]
+    ways = [session["locks"]]
+    room = rooms.room_of(visitors.me())
+    if room is not None:
+        ways.append(Locks(room.locks & KNOWN, room.hidden & KNOWN, LOCKED_BY_TEACHER))
+    return ways
 
 
 def _named(controls: Sequence[str]) -> str:
