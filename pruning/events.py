@@ -187,7 +187,9 @@ class Ticket:
     step: round, 0 for the dense network; kind: "dense", "ticket" or the control "reinit",
     "random_mask" or "one_shot"; kept: covered weights; overlap: of the kept weights with those of
     the round before; shared: with those that one shot would have kept of the dense network at this
-    sparsity. Both are intersection over union, in [0, 1], and of tickets alone.
+    sparsity; shared_at_random: about what two masks share that keep as many of each layer, at
+    random; None in runs of earlier versions. All are intersection over union, in [0, 1], and of
+    tickets alone.
     """
 
     step: int
@@ -200,6 +202,7 @@ class Ticket:
     overlap: float | None = None
     shared: float | None = None
     score: Score | None = None
+    shared_at_random: float | None = None
 
     @property
     def quality(self) -> Quality | None:

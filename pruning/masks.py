@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pruning.errors import ModelError, UnknownName
 from pruning.events import Layer
+from pruning.stats import Overlap, overlap
 from pruning.types import Masks, prunable, unwrapped
 
 
@@ -120,8 +121,9 @@ def intersect(a: Masks, b: Masks) -> Masks:
     return {name: a[name] & b[name] if name in a and name in b else both[name] for name in both}
 
 
-def overlap(a: Masks, b: Masks, covered: Collection[str]) -> float:
-    """Intersection over union of the covered weights that two masks keep; 1: the same ones."""
-    in_both = sum(int((a[name] & b[name]).sum()) for name in covered)
-    in_either = sum(int((a[name] | b[name]).sum()) for name in covered)
-    return in_both / max(1, in_either)
+def overlap_of(a: Masks, b: Masks, covered: Collection[str]) -> Overlap | None:
+    """How many of the same covered weights two masks keep; None where neither keeps any."""
+    return overlap(
+        (a[name].numel(), int(a[name].sum()), int(b[name].sum()), int((a[name] & b[name]).sum()))
+        for name in covered
+    )

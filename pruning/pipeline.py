@@ -38,7 +38,7 @@ from pruning.events import (
     Started,
     Ticket,
 )
-from pruning.masks import apply, by_layer, dense, intersect, overlap, sparsity
+from pruning.masks import apply, by_layer, dense, intersect, overlap_of, sparsity
 from pruning.measurement import (
     Quality,
     Snapshot,
@@ -634,6 +634,8 @@ def _ticket(
             state.outputs = outputs
     kept = sum(int(masks[name].sum()) for name in state.covered)
     before, one_shot = compared or (None, None)
+    earlier = None if before is None else overlap_of(masks, before, state.covered)
+    at_once = None if one_shot is None else overlap_of(masks, one_shot, state.covered)
     return Ticket(
         step=step,
         steps=state.recipe.steps,
@@ -642,8 +644,9 @@ def _ticket(
         kept=kept,
         accuracy=accuracy,
         loss=loss,
-        overlap=None if before is None else overlap(masks, before, state.covered),
-        shared=None if one_shot is None else overlap(masks, one_shot, state.covered),
+        overlap=None if earlier is None else earlier.value,
+        shared=None if at_once is None else at_once.value,
+        shared_at_random=None if at_once is None else at_once.at_random,
         score=score,
     )
 

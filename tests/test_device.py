@@ -20,7 +20,7 @@ from pruning import registry
 from pruning.devices import available, chosen, device_of, on_device, with_data_there
 from pruning.errors import NoDevice, RecipeError
 from pruning.events import Epoch, Event, Finished, Ticket
-from pruning.masks import apply, overlap
+from pruning.masks import apply, overlap_of
 from pruning.measurement import finalize, take_snapshot
 from pruning.recipe import Recipe
 from pruning.selection import choose
@@ -69,7 +69,8 @@ def points(a: Finished, b: Finished) -> float:
 def same_masks(a: Masks, b: Masks) -> None:
     assert a.keys() == b.keys()
     assert all(keep.device.type == "cpu" for keep in (*a.values(), *b.values()))
-    assert overlap(a, b, a.keys()) > 0.999
+    shared = overlap_of(a, b, a.keys())
+    assert shared is None or shared.value > 0.999
 
 
 # ---------------------------------------------------------------- names, on any machine
@@ -104,7 +105,8 @@ def test_a_criterion_prunes_the_same_weights(name: str) -> None:
         # OBS removes changes the scores of all others.
         least = {"movement": 0.97, "obs": 0.995}.get(name, 0.999)
         on_accelerator = choose(recipe, there)
-        assert overlap(masks, on_accelerator, masks.keys()) > least, granularity
+        shared = overlap_of(masks, on_accelerator, masks.keys())
+        assert shared is not None and shared.value > least, granularity
         return
     raise AssertionError(f"{name} fits no granularity of {here.name}")
 

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 import pruning
+from dashboard.charts import lottery as lottery_charts
 from pruning import events, masks
 from pruning.cli import text
 from pruning.errors import OutOfRange, RecipeError, UnknownName
 from pruning.recipe import Recipe
+from pruning.runs.results import PackedMask, overlap_of
+from pruning.stats import Overlap
 from pruning.training import controls, rewind
 from pruning.training.finetune import finetune
 from pruning.types import Masks, Workpiece, prunable
@@ -254,7 +258,39 @@ def test_the_command_line_names_tickets_and_controls() -> None:
 def test_masks_overlap_by_hand() -> None:
     a = {"w": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
     b = {"w": torch.tensor([True, False, True, False]), "b": torch.tensor([False])}
-    assert masks.overlap(a, b, ["w"]) == pytest.approx(1 / 3)
+    assert masks.overlap_of(a, b, ["w"]) == Overlap(pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert masks.overlap_of(a, b, ["b"]) == Overlap(0.0, 0.0)
+    assert masks.overlap_of(a, b, []) is None
+
+
+def test_every_overlap_has_one_baseline_layer_by_layer() -> None:
+    """By the whole model's share, layers that are kept at different rates looked like skill."""
+    of_runs: list[dict[str, PackedMask]] = []
+    of_seeds: list[Masks] = []
+    for seed in (0, 1):
+        recipe = Recipe(**TICKET, seed=seed)
+        final: Masks = {}
+
+        def keep(model: object, last: Masks, final: Masks = final) -> None:
+            final.update(last)
+
+        rounds = tickets(list(pruning.run(recipe, toy("mlp"), keep=keep)))
+        of_seeds.append(final)
+        packed = {
+            name: PackedMask(np.packbits(mask.numpy()), tuple(mask.shape))
+            for name, mask in final.items()
+        }
+        of_runs.append(packed)
+        for ticket in rounds:
+            assert ticket.shared is not None and ticket.shared_at_random is not None
+            assert 0 < ticket.shared_at_random < ticket.shared <= 1
+    names = [name for name, mask in of_seeds[0].items() if mask.dim() > 1]
+    of_tensors = masks.overlap_of(*of_seeds, names)
+    assert of_tensors is not None and of_tensors == overlap_of(*of_runs)
+    text = lottery_charts.seed_overlap(of_runs)
+    assert text is not None and text.count(" %") == 2
+    assert f"{100 * of_tensors.value:.1f} %" in text
+    assert f"{100 * of_tensors.at_random:.1f} %" in text
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from dashboard import colours, words
 from pruning.events import Ticket
 from pruning.recipe import Recipe
+from pruning.runs.results import PackedMask, overlap_of
 
 Spec = dict[str, Any]
 """A Vega-Lite specification, or a part of one."""
@@ -53,7 +53,8 @@ class Round:
     """One kind of network in one round, over the seeds that have reached it. Shares in [0, 1].
 
     kept: of the covered weights; mean, low, high: accuracy on test data over seeds;
-    shared: overlap with one shot's mask; overlap: with the mask of the round before.
+    shared: overlap with one shot's mask; at_random: what random masks would share that keep as
+    many of each layer; overlap: with the mask of the round before.
     """
 
     kind: str
@@ -65,6 +66,7 @@ class Round:
     seeds: int
     shared: float | None = None
     overlap: float | None = None
+    at_random: float | None = None
 
 
 def rounds(tickets: Sequence[Sequence[Ticket]]) -> list[Round]:
@@ -98,6 +100,7 @@ def _round(tickets: Sequence[Ticket]) -> Round:
         len(accuracies),
         _mean([ticket.shared for ticket in tickets]),
         _mean([ticket.overlap for ticket in tickets]),
+        _mean([ticket.shared_at_random for ticket in tickets]),
     )
 
 
@@ -139,30 +142,22 @@ def finding(rounds: Sequence[Round]) -> str:
     return ", ".join(parts)
 
 
-def seed_overlap(masks: Mapping[str, Mapping[str, NDArray[np.bool_]]]) -> str | None:
+def seed_overlap(masks: Sequence[Mapping[str, PackedMask]]) -> str | None:
     """How far tickets of different seeds keep the same weights; None for fewer than two seeds.
 
-    masks: seed -> parameter name -> True where the weight is kept.
+    masks: of each seed, by parameter name.
     """
-    if len(masks) < 2:
+    pairs = [overlap_of(one, other) for one, other in combinations(masks, 2)]
+    known = [pair for pair in pairs if pair is not None]
+    if not known:
         return None
-    flat = []
-    for of_seed in masks.values():
-        # Vectors are biases and norms, which are not pruned one by one: they would count as kept.
-        matrices = [keep.ravel() for _, keep in sorted(of_seed.items()) if keep.ndim > 1]
-        flat.append(np.concatenate(matrices))
-    pairs = [(a, b) for i, a in enumerate(flat) for b in flat[i + 1 :]]
-    shared = fmean(float((a & b).sum() / max(1, (a | b).sum())) for a, b in pairs)
-    random = fmean(_random_overlap(float(a.mean()), float(b.mean())) for a, b in pairs)
+    shared = fmean(pair.value for pair in known)
+    random = fmean(pair.at_random for pair in known)
     return (
         f"Tickets of different seeds keep {words.percent(shared)} of their weights in the same "
-        f"places (overlap of masks); random masks would share {words.percent(random)}."
+        f"places (overlap of masks); random masks that keep as many in each layer would share "
+        f"{words.percent(random)}."
     )
-
-
-def _random_overlap(a: float, b: float) -> float:
-    """Intersection over union of two random masks that keep shares a and b."""
-    return a * b / (a + b - a * b) if a or b else 0.0
 
 
 # ---------------------------------------------------------------- accuracy over rounds
@@ -305,10 +300,14 @@ def overlaps(rounds: Sequence[Round], *, dark: bool) -> Spec:
     tickets = [row for row in of_kind(rounds, "ticket") if row.shared is not None]
     for row in tickets:
         values.append({"line": names[0], "kept": 100 * row.kept, "share": 100 * (row.shared or 0)})
+    # Runs of earlier versions did not record it: the layers of their rounds are not known any more.
     for row in tickets:
-        random = _random_overlap(row.kept, row.kept)
-        values.append({"line": names[1], "kept": 100 * row.kept, "share": 100 * random})
+        if row.at_random is not None:
+            share = 100 * row.at_random
+            values.append({"line": names[1], "kept": 100 * row.kept, "share": share})
     hues = [colours.technique("magnitude", dark).colour, colours.palette(dark).random]
+    if all(row.at_random is None for row in tickets):  # a legend names what is drawn
+        names, hues = names[:1], hues[:1]
     by_line = {"field": "line", "type": "nominal"}
     return {
         "data": {"values": values},
@@ -324,7 +323,7 @@ def overlaps(rounds: Sequence[Round], *, dark: bool) -> Spec:
             "color": {**by_line, "scale": {"domain": names, "range": hues}, "legend": LEGEND},
             "strokeDash": {
                 **by_line,
-                "scale": {"domain": names, "range": [[1, 0], [3, 3]]},
+                "scale": {"domain": names, "range": [[1, 0], [3, 3]][: len(names)]},
                 "legend": LEGEND,  # the same as the colour's: they are one
             },
             "tooltip": [

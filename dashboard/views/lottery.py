@@ -395,7 +395,7 @@ def numbers(rounds: list[lottery.Round]) -> None:
 
 def seed_overlap(runs: list[Job]) -> None:
     finished = [job for job in runs if job.state == "finished"]
-    masks = {str(job.spec.get("seed")): jobs.run_files(job).masks() for job in finished}
+    masks = [jobs.run_files(job).packed_masks() for job in finished]
     text = lottery.seed_overlap(masks)
     if text:
         st.markdown(words.plain(text))

@@ -8,7 +8,7 @@ holds `study.json` and `study.npz`. Each is written whole or not at all.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -135,12 +135,13 @@ class PackedMask(NamedTuple):
         return int(np.prod(self.shape))
 
 
-def overlap_of(one: dict[str, PackedMask], other: dict[str, PackedMask]) -> Overlap | None:
+def overlap_of(one: Mapping[str, PackedMask], other: Mapping[str, PackedMask]) -> Overlap | None:
     """How many of the same weights two runs keep, of the layers that both may prune.
 
-    None where they share none, or one has another shape: then it is another network's.
+    Vectors are biases and norms, which count as no weights anywhere. None where they share none, or
+    one has another shape: then it is another network's.
     """
-    shared = one.keys() & other.keys()
+    shared = {name for name in one.keys() & other.keys() if len(one[name].shape) > 1}
     if not shared or any(one[name].shape != other[name].shape for name in shared):
         return None
 
