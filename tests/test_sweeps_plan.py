@@ -18,7 +18,7 @@ from pruning.recipe import Recipe
 from pruning.sweeps import shipped
 from pruning.sweeps.outcomes import pack, paired, unpack
 from pruning.sweeps.plan import CONTROLS, MOST, Plan, inwards
-from pruning.sweeps.presets import PRESETS
+from pruning.sweeps.presets import PRESETS, which_technique
 from pruning.sweeps.table import COLUMNS
 
 EXAMPLE = {
@@ -201,6 +201,8 @@ def test_presets_are_plans_that_can_be_run(name: str) -> None:
 def test_a_shipped_sweep_is_a_whole_plan_with_figures(model: str) -> None:
     sweep = shipped.find(model)
     assert sweep is not None
+    # What Sweeps opens with was a plan of fewer epochs, whose runs stood below the shipped lines.
+    assert sweep.plan == which_technique([model])
     points = {point.recipe.id: point for point in sweep.plan.points()}
     assert len(sweep.plan.all_techniques()) >= 6 and len(sweep.plan.sparsities) >= 5
     assert {row["recipe"] for row in sweep.rows} == set(points)

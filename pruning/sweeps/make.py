@@ -27,7 +27,6 @@ from pruning.runs.worker import Shutdown
 from pruning.storage import default_workspace
 from pruning.sweeps.here import run_here
 from pruning.sweeps.outcomes import pack
-from pruning.sweeps.plan import Plan
 from pruning.sweeps.presets import which_technique
 from pruning.sweeps.shipped import FOLDER, Shipped, write
 from pruning.sweeps.sweeps import Progress, failures, rows, submit
@@ -35,30 +34,23 @@ from pruning.sweeps.sweeps import Progress, failures, rows, submit
 if TYPE_CHECKING:
     from pruning.types import Workpiece
 
-EPOCHS = {
-    "digits-mlp": 5,
-    "digits-cnn": 5,
-    "digits-depthwise": 5,
-    "digits-resnet": 5,
-    "digits-vit": 5,
-    "mnist1d-mlp": 5,
-    "mnist1d-cnn": 5,
-    "mnist-lenet300": 2,
-    "mnist-lenet5": 2,
-    "fashion-resnet20": 2,
-}
-"""Model -> epochs of fine-tuning: few, so that a person can repeat the sweep in minutes, and enough
-that one more changes little at the levels where techniques differ."""
-
-
-def plan_of_model(model: str) -> Plan:
-    """The sweep that is shipped with a model."""
-    return which_technique([model], epochs=EPOCHS[model])
+MODELS = (
+    "digits-mlp",
+    "digits-cnn",
+    "digits-depthwise",
+    "digits-resnet",
+    "digits-vit",
+    "mnist1d-mlp",
+    "mnist1d-cnn",
+    "mnist-lenet300",
+    "mnist-lenet5",
+    "fashion-resnet20",
+)
 
 
 def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
     """Run a model's sweep and write it; None where it was interrupted. Raises RunError."""
-    plan = plan_of_model(model)
+    plan = which_technique([model])
     id = submit(store, plan)
     began = time.monotonic()
 
@@ -116,13 +108,13 @@ def _machine(store: Store, id: str) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pruning.sweeps.make")
-    parser.add_argument("models", nargs="*", default=list(EPOCHS), metavar="MODEL")
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
     folder = "the workspace of its runs (default: shipped-sweeps in the workspace)"
     parser.add_argument("--folder", type=Path, help=folder)
     args = parser.parse_args(argv)
     for model in args.models:
-        if model not in EPOCHS:
-            parser.error(f"no epochs are set for {model}: known are {', '.join(EPOCHS)}")
+        if model not in MODELS:
+            parser.error(f"no sweep is shipped of {model}: known are {', '.join(MODELS)}")
     shutdown = Shutdown()
     signal.signal(signal.SIGINT, shutdown.request)
     signal.signal(signal.SIGTERM, shutdown.request)
