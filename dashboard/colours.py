@@ -7,8 +7,10 @@ contrast of 3:1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 from zlib import crc32
 
 # name: (on light ground, on dark ground)
@@ -205,5 +207,37 @@ def strength(dark: bool) -> list[list[object]]:
 
 def alpha(colour: str, opacity: float) -> str:
     """`#0072B2` with an opacity, as CSS writes it."""
-    r, g, b = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    r, g, b = _channels(colour)
     return f"rgba({r},{g},{b},{opacity:g})"
+
+
+def on_scale(scale: Sequence[Sequence[Any]], place: float) -> str:
+    """The colour of a place in [0, 1] on a scale of plotly's, which mixes its stops linearly."""
+    place = min(1.0, max(0.0, place))
+    (low, before), (high, after) = next(ends for ends in pairwise(scale) if place <= ends[1][0])
+    part = (place - low) / (high - low)
+    mixed = [
+        round(a + part * (b - a)) for a, b in zip(_channels(before), _channels(after), strict=True)
+    ]
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
+def ink(ground: str) -> str:
+    """Black or white, whichever is read better on a colour: with a contrast of 4.58 at least.
+
+    Plotly's own choice for the numbers of a heat map goes down to 3, and tones that are nearly
+    black or white would not reach 4.5 on every colour.
+    """
+    linear = [
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+        for part in (channel / 255 for channel in _channels(ground))
+    ]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    # Where both contrasts are the same: (1 + 0.05) / (l + 0.05) = (l + 0.05) / 0.05.
+    return "#000000" if luminance > 0.1791 else "#FFFFFF"
+
+
+def _channels(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue of `#0072B2`, each to 255."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue

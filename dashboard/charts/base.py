@@ -83,6 +83,37 @@ def _harmless(value: Any) -> Any:
     return value
 
 
+# ---------------------------------------------------------------- numbers in coloured cells
+
+
+def numbers_in(cells: Figure, texts: Sequence[Sequence[str]], size: int) -> Figure:
+    """A trace of the texts of a heat map's cells, each in the ink that its colour leaves readable.
+
+    cells: a trace of type heatmap, whose `z` has lists of numbers and None; size: of the letters.
+    """
+    low, high = cells["zmin"], cells["zmax"]
+    x, y, shown, inks = [], [], [], []
+    for row, values, words in zip(cells["y"], cells["z"], texts, strict=True):
+        for column, value, text in zip(cells["x"], values, words, strict=True):
+            if value is None or not text:
+                continue
+            x.append(column)
+            y.append(row)
+            shown.append(text)
+            place = (value - low) / (high - low)
+            inks.append(colours.ink(colours.on_scale(cells["colorscale"], place)))
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": x,
+        "y": y,
+        "text": shown,
+        "textfont": {"color": inks, "size": size},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
 # ---------------------------------------------------------------- labels that keep clear
 
 

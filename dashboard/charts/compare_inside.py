@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.base import layout
+from dashboard.charts.base import layout, numbers_in
 from dashboard.charts.compare import ComparedRun
 from pruning.metrics import Paired
 from pruning.runs.results import Answers
@@ -336,8 +336,7 @@ def grid(
         "hoverinfo": "text",
         "hovertext": [list(each) for each in hovers],
     }
-    if numbered:
-        trace |= {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 12}}
+    numbers = [numbers_in(trace, texts, 12)] if numbered else []
     tones = colours.palette(dark)
     figure = layout(
         title,
@@ -353,4 +352,4 @@ def grid(
             "tickfont": {"color": tones.text, "size": 12 if numbered else 10},
         },
     )
-    return {"data": [trace], "layout": figure}
+    return {"data": [trace, *numbers], "layout": figure}

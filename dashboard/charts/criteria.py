@@ -16,7 +16,7 @@ import scipy
 from numpy.typing import NDArray
 
 from dashboard import colours, words
-from dashboard.charts.base import layout
+from dashboard.charts.base import layout, numbers_in
 from pruning.runs.results import Study
 from pruning.stats import Correlation, Spread, best, better_than_random, matrix, random_band
 
@@ -379,11 +379,8 @@ def _cells(
             "tickvals": [-1, -0.5, 0, 0.5, 1],
         },
     }
-    numbers = []
-    for name, row in zip(down, values, strict=True):
-        for other, value in zip(across, row, strict=True):
-            if value is not None:
-                numbers.append(_number(other, name, value, small, dark))
+    texts = [["" if value is None else rho(value) for value in row] for row in values]
+    numbers = numbers_in(cells, texts, 12 if small else 14)
     axis = {"showgrid": False, "tickfont": {"size": 12 if small else 13}, "ticks": ""}
     figure = layout(
         title,
@@ -391,19 +388,9 @@ def _cells(
         height,
         xaxis={**axis, "tickangle": -45 if len(across) > 3 else 0},
         yaxis={**axis, "autorange": "reversed"},
-        annotations=numbers,
         margin={**MARGIN, "r": 8},
     )
-    return {"data": [cells], "layout": figure}
-
-
-def _number(x: str, y: str, value: float, small: bool, dark: bool) -> Figure:
-    """A cell's number, in the ink that its colour leaves readable."""
-    tones = colours.palette(dark)
-    # In the dark theme both ends of the scale are bright, in the light one only blue is dark.
-    strong = abs(value) > 0.5 if dark else value < -0.5
-    font = {"size": 12 if small else 14, "color": tones.ground if strong else tones.text}
-    return {"x": x, "y": y, "text": rho(value), "showarrow": False, "font": font}
+    return {"data": [cells, numbers], "layout": figure}
 
 
 def alike(names: Sequence[str], values: Matrix) -> str:

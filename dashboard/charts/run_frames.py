@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from dashboard import colours, words
 from dashboard.charts import compare, compare_improvements, improvement_charts, prune, sensitivity
 from dashboard.charts import lottery as tickets
-from dashboard.charts.base import layout
+from dashboard.charts.base import layout, numbers_in
 from dashboard.charts.compare import LETTERS, ComparedRun
 from dashboard.charts.compare_improvements import RunImprovements
 from dashboard.charts.improvements import ResultPanel, against_dense
@@ -203,8 +203,6 @@ def sensitivity_map(frame: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         "x": levels,
         "y": [row["label"] for row in rows],
         "z": [[cell and cell["place"] for cell in row] for row in cells],
-        "text": [[cell["text"] if cell else "" for cell in row] for row in cells],
-        "texttemplate": "%{text}",
         "hovertext": [[cell["say"] if cell else "" for cell in row] for row in cells],
         "hoverinfo": "text",
         "zmin": 0,
@@ -219,7 +217,8 @@ def sensitivity_map(frame: pd.DataFrame, *, dark: bool = False) -> go.Figure:
         "yaxis": {"autorange": "reversed", "tickfont": {"color": ground.text}},
     }
     figure = layout(title, dark, 110 + MAP_ROW * len(rows), **axes)
-    return shown({"data": [data], "layout": figure}, dark)
+    texts = [[cell["text"] if cell else "" for cell in row] for row in cells]
+    return shown({"data": [data, numbers_in(data, texts, 12)], "layout": figure}, dark)
 
 
 def sensitivity_curves(frame: pd.DataFrame, *, dark: bool = False) -> go.Figure:
