@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
@@ -584,18 +584,18 @@ def chart(
     alt: str,
     table: pd.DataFrame | None = None,
     name: str,
-    small: bool = False,
+    scrolls: Literal["small", "cells", "half-cells"] | None = None,
     on_point: Callable[[list[Any]], None] | None = None,
 ) -> None:
     """A chart with its takeaway for a screen reader, and a file name for its picture.
 
     table: the chart's numbers, offered below it; None where the page shows them elsewhere.
-    small: it is made of many small ones, which a narrow page scrolls sideways.
+    scrolls: what it is made of, where a narrow page scrolls it sideways; its title stays.
     on_point: called with the custom data of a point that somebody clicks.
     """
     figure = base.harmless(headed(figure))
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
-    with st.container(key=f"small-{name}") if small else nullcontext():
+    with st.container(key=f"{scrolls}-{name}") if scrolls else nullcontext():
         st.plotly_chart(
             figure,
             key=f"chart-{name}",
@@ -667,9 +667,12 @@ def headed(figure: dict[str, Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- two halves
 
 
-def halves() -> tuple[Any, Any]:
-    """Two places side by side, or one below the other where the page is narrow."""
-    places = st.grid(2, min_column_width=HALF, gap="medium")
+def halves(narrowest: int = HALF) -> tuple[Any, Any]:
+    """Two places side by side, or one below the other where the page is narrow.
+
+    narrowest: pixels of a half, below which they are stacked.
+    """
+    places = st.grid(2, min_column_width=narrowest, gap="medium")
     return places.cell(), places.cell()
 
 

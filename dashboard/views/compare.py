@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 import sample_models
@@ -305,8 +306,7 @@ def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         figure = compare_improvements.chart(panels, dark=state.dark())
         table = compare_improvements.table(panels)
         # A dozen cells with ratios in them are wider than a phone.
-        with st.container(key="cells-improvements"):
-            _frame.chart(figure, alt=alt, table=table, name="compare-improvements")
+        _frame.chart(figure, alt=alt, table=table, name="compare-improvements", scrolls="cells")
 
 
 def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
@@ -338,7 +338,7 @@ def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         "kept over dense."
     )
     table = compare.bin_table(shown)
-    _frame.chart(figure, alt=alt, table=table, name="compare-histograms", small=True)
+    _frame.chart(figure, alt=alt, table=table, name="compare-histograms", scrolls="small")
     without = [run.letter for run, histograms in read if layer not in histograms]
     if without:
         st.caption(f"{', '.join(without)} has no layer called {words.plain(name)}.")
@@ -350,8 +350,7 @@ def by_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     with left, _frame.guarded():
         figure = compare_inside.layers(runs, dark=state.dark())
         table = compare_inside.layer_table(runs)
-        with st.container(key="half-cells-layers"):
-            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-layers")
+        half_chart(figure, table, "compare-layers")
     if len(runs) < 2:
         return
     with right, _frame.guarded():
@@ -365,16 +364,17 @@ def by_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
             return
         figure = compare_inside.overlap(list(letters.values()), overlaps, dark=state.dark())
         table = compare_inside.overlap_table(overlaps)
-        with st.container(key="half-cells-overlap"):
-            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-overlap")
+        half_chart(figure, table, "compare-overlap")
         st.caption(
             "Below the diagonal: weights that both keep, as a share of those that either keeps. "
             "Above it: the same for random masks that keep as many in each layer."
         )
 
 
-def _title(figure: dict[str, Any]) -> str:
-    return str(figure["layout"]["title"]["text"])
+def half_chart(figure: dict[str, Any], table: pd.DataFrame, name: str) -> None:
+    """Cells for each run, in half of the page; its title is what a screen reader hears."""
+    title = figure["layout"]["title"]["text"]
+    _frame.chart(figure, alt=f"{title}.", table=table, name=name, scrolls="half-cells")
 
 
 def answers(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
@@ -396,8 +396,7 @@ def answers(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     with left, _frame.guarded():
         figure = compare_inside.classes(others, base, names, dark=state.dark())
         table = compare_inside.class_table(others, base, names)
-        with st.container(key="half-cells-classes"):
-            _frame.chart(figure, alt=f"{_title(figure)}.", table=table, name="compare-classes")
+        half_chart(figure, table, "compare-classes")
     with right, _frame.guarded():
         flips(others, base, reference.recipe.model)
 

@@ -343,7 +343,7 @@ def all_layers(shown: Inspection, layer: str, log: bool) -> None:
         }
     )
     alt = f"A small histogram for each of {len(panels)} layers; {takeaway}."
-    _frame.chart(figure, alt=alt, table=table, name="all-layers", small=True)
+    _frame.chart(figure, alt=alt, table=table, name="all-layers", scrolls="small")
 
 
 _frame.question("What is in this layer, and what would the recipe prune of it?")

@@ -15,6 +15,7 @@ from pruning.sweeps.plan import Plan
 
 TABLE_HEADER, TABLE_ROW = 37, 35  # pixels
 MOST_ROWS = 10  # of the table of layers; more are scrolled
+LAYER_TABLE = 500  # pixels of its columns: in less, the answers stand below it
 
 
 def sweep(model: str) -> None:
@@ -87,7 +88,7 @@ def current_model(model: str) -> None:
         strip(blocks, state.layer_among(weights), key="strip-model")
     else:
         st.skeleton(height=STRIP)
-    left, right = _frame.halves()
+    left, right = _frame.halves(LAYER_TABLE)
     if study is None:
         with left:
             _frame.waiting(
@@ -111,7 +112,7 @@ def layer_table(study: Study) -> None:
     table = tables.layers(study)
     columns = {
         "weights": st.column_config.NumberColumn("weights", format="localized"),
-        # No bar, which the strip above is already: with one, half a laptop's page cuts the MACs.
+        # No bar, which the strip above is already.
         "share": st.column_config.NumberColumn("share", format="%.1f %%", help="Of all weights."),
         "MACs": st.column_config.NumberColumn(
             "MACs", format="localized", help="Multiply-accumulates of one example."

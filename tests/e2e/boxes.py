@@ -9,10 +9,13 @@ from playwright.sync_api import Page
 
 SLACK = 2  # pixels that two boxes may share: line boxes are a little taller than their letters
 
+MANY_COLUMNS = 10  # from so many on, a table is one to scroll
+
 MEASURE = r"""
-() => {
+(manyColumns) => {
   const boxes = [];
   const cut = [];
+  const paragraphsCut = [];
 
   const parentOf = (node) => node.parentElement ?? node.getRootNode().host ?? null;
 
@@ -38,12 +41,14 @@ MEASURE = r"""
   function seen(rect, element) {
     let { left, top, right, bottom } = rect;
     let lost = null;
+    let scrolled = false;
     for (let at = element; at && at !== document.documentElement; at = parentOf(at)) {
       const { hidden, frame, scrolls, cutsBelow } = about(at);
       if (hidden) return null;
       if (!frame) continue;
       const beyond = Math.max(frame.left - left, right - frame.right);
       if (beyond > 2 && !scrolls && frame.width > 1) lost ??= at;
+      if (beyond > 2 && scrolls) scrolled = true;
       left = Math.max(left, frame.left);
       right = Math.min(right, frame.right);
       if (cutsBelow) {
@@ -51,8 +56,8 @@ MEASURE = r"""
         bottom = Math.min(bottom, frame.bottom);
       }
     }
-    if (right - left < 1 || bottom - top < 1) return { lost, box: null };
-    return { lost, box: { left, top, right, bottom } };
+    if (right - left < 1 || bottom - top < 1) return { lost, scrolled, box: null };
+    return { lost, scrolled, box: { left, top, right, bottom } };
   }
 
   // Of a text that may be turned, as tick labels are.
@@ -83,6 +88,9 @@ MEASURE = r"""
     if (!found) return;
     const outside = rect.right > innerWidth + 2 || rect.left < -2;
     if (!found.box) return;
+    // What scrolls sideways is read whole all the same, but for sentences: those would wrap.
+    const isSentence = element.closest("[data-testid=stMarkdownContainer]") !== null;
+    if (isSentence && (found.scrolled || found.lost || outside)) paragraphsCut.push(label);
     if (found.lost || outside) cut.push(label);
     const { left, top, right, bottom } = found.box;
     boxes.push({
@@ -124,7 +132,15 @@ MEASURE = r"""
     }
   }
   walk(document.body);
-  return { boxes, cut: [...new Set(cut)] };
+  // Tables are drawn on a canvas, whose text nobody finds: their own scroller says what is cut.
+  for (const table of document.querySelectorAll("[data-testid=stDataFrame]")) {
+    const columns = Number(table.querySelector("[role=grid]")?.getAttribute("aria-colcount"));
+    const scroller = table.querySelector(".dvn-scroller");
+    if (!scroller || columns >= manyColumns || !table.checkVisibility()) continue;
+    const hidden = scroller.scrollWidth - scroller.clientWidth;
+    if (hidden > 4) cut.push(`${hidden} pixels of a table of ${columns} columns`);
+  }
+  return { boxes, cut: [...new Set(cut)], paragraphs: [...new Set(paragraphsCut)] };
 }
 """
 
@@ -159,10 +175,22 @@ class Box:
         return min(places), max(places)
 
 
-def measure(page: Page) -> tuple[list[Box], list[str]]:
-    """(every line of text that is seen, texts of which a part is cut off or words on two lines)."""
-    found = page.evaluate(MEASURE)
-    return [Box(**box) for box in found["boxes"]], found["cut"]
+@dataclass(frozen=True)
+class Measured:
+    """What is seen of a page. boxes: every line of text; cut: texts of which a part is cut off,
+    words on two lines and tables with columns outside of their frame; paragraphs: of the cut ones,
+    those that are sentences or titles, which wrap where there is no room.
+    """
+
+    boxes: list[Box]
+    cut: list[str]
+    paragraphs: list[str]
+
+
+def measure(page: Page) -> Measured:
+    found = page.evaluate(MEASURE, MANY_COLUMNS)
+    boxes = [Box(**box) for box in found["boxes"]]
+    return Measured(boxes, found["cut"], found["paragraphs"])
 
 
 def overlaps(boxes: list[Box]) -> list[tuple[str, str]]:

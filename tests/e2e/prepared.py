@@ -79,6 +79,8 @@ def addresses(runs: Sequence[str], *, large: bool = True) -> dict[str, str]:
         "lottery-set": f"/lottery?{structured}&set={SET}",
         "structure": f"/structure?{structured}",
         "criteria": f"/criteria?{structured}",
+        "runs": f"/runs?{structured}",
+        "sweeps": f"/sweeps?{structured}",
     }
     if large:
         for name in ("resnet18", "vit_b_16"):

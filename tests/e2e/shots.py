@@ -67,12 +67,13 @@ def look(page: Page, name: str, widths: Sequence[int], scheme: str) -> None:
     for width in widths:
         unfolded(page, width)
         page.screenshot(path=PICTURES / f"{name}-{width}-{scheme}.png")
-        texts, cut = boxes.measure(page)
-        pairs = boxes.overlaps(texts)
-        print(f"{name} {width} {scheme}: {len(texts)} texts, {len(pairs)} overlap, {len(cut)} cut")
+        seen = boxes.measure(page)
+        pairs = boxes.overlaps(seen.boxes)
+        counts = f"{len(seen.boxes)} texts, {len(pairs)} overlap, {len(seen.cut)} cut"
+        print(f"{name} {width} {scheme}: {counts}")
         for pair in pairs:
             print("   overlap:", *pair, sep="  |  ")
-        for text in cut:
+        for text in dict.fromkeys([*seen.cut, *seen.paragraphs]):
             print("   cut:", text)
 
 

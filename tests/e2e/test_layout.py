@@ -30,6 +30,19 @@ element => {
 """
 
 
+CELLS = """
+() => [...document.querySelectorAll("[data-testid=stApp] *")]
+  .flatMap((e) => e.shadowRoot ? [...e.shadowRoot.querySelectorAll("text.value")] :
+    e.matches("text.value") ? [e] : [])
+  .map((text) => {
+    let cell = text.previousElementSibling;
+    while (!cell.classList.contains("cell")) cell = cell.previousElementSibling;
+    return [text.textContent, getComputedStyle(text).fill, getComputedStyle(cell).fill];
+  })
+"""
+"""Numbers of the map: each text with its ink and the colour that it stands on."""
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[served.Served, list[str]]]:
     """A server on a workspace with a structured run, seven others and a lottery."""
@@ -72,16 +85,37 @@ def test_no_text_lies_on_another_or_is_cut(
         # One load for all: pages follow the window.
         for width in WIDTHS if name in DENSE else (LAPTOP, TABLET):
             shots.unfolded(wide, width)
-            texts, cut = boxes.measure(wide)
-            assert len(texts) > 20, f"{name} shows nothing at {width}"
-            overlapping = boxes.overlaps(texts)
-            # A phone is for reading, and shortens names of runs where they are picked.
-            if overlapping or (cut and width != PHONE):
+            seen = boxes.measure(wide)
+            assert len(seen.boxes) > 20, f"{name} shows nothing at {width}"
+            overlapping = boxes.overlaps(seen.boxes)
+            # A phone is for reading: it scrolls charts, and shortens names where they are picked.
+            cut = seen.paragraphs if width == PHONE else seen.cut
+            if overlapping or cut:
                 faults[name, width] = (overlapping, cut)
             if width == LAPTOP:
                 measured |= check_reserved_heights(wide)
+                if name == "sensitivity":
+                    check_cells(wide)
     assert faults == {}
     assert measured == set(RESERVED)
+
+
+def check_cells(page: Page) -> None:
+    """Each number of the map can be read on the colour of its cell."""
+    cells = page.evaluate(CELLS)
+    assert len(cells) > 20
+    for text, ink, ground in cells:
+        assert contrast(ink, ground) >= 4.5, (text, ink, ground)
+
+
+def contrast(a: str, b: str) -> float:
+    """Of two colours as the browser gives them: `rgb(0, 114, 178)`."""
+    levels = []
+    for colour in (a, b):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        levels.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(levels) / min(levels)
 
 
 def check_reserved_heights(page: Page) -> set[str]:

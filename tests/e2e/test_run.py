@@ -34,8 +34,8 @@ def test_a_result_stands_on_one_screen(app: Served, tab: Page, scheme: str) -> N
                 break
             tab.wait_for_timeout(100)
         assert box["y"] + box["height"] <= size["height"], part
-    texts, cut = boxes.measure(tab)
-    assert boxes.overlaps(texts) == [] and cut == []
+    seen = boxes.measure(tab)
+    assert boxes.overlaps(seen.boxes) == [] and seen.cut == []
     picture(tab, f"result-{scheme}")
 
 
