@@ -28,8 +28,12 @@ COSTS = {
 """Cost -> its name for people."""
 
 NAMES = {DENSE: "dense", DENSE_LONGER: "trained as long"}
-HEIGHT = 480  # pixels
-LEGEND = 76  # pixels above the plot
+HEIGHT = 500  # pixels
+RANKS_HEIGHT = 420  # pixels
+TITLE = 36  # pixels above the legend
+LEGEND = 96  # pixels above the plot: five lines, as a phone needs
+BELOW = 64  # pixels of the axis below the plot
+CLEAR = 11  # pixels from a point to the rim of the front's circle around it
 LAST = 2000  # of the legend, whose entries have rank 1000
 LOG_FROM = 5
 """How many times the least cost the most is, from which the axis is logarithmic."""
@@ -237,13 +241,23 @@ def picture(
         HEIGHT,
         xaxis=_cost_axis(priced, cost),
         yaxis={"title": {"text": _value_title(name)}, "range": y},
-        margin={"l": 8, "r": 16, "t": LEGEND + 36, "b": 8},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemwidth": 40},
+        margin={"l": 8, "r": 16, "t": TITLE + LEGEND, "b": 8},
+        legend={**_legend(HEIGHT), "itemwidth": 40},
         showlegend=True,
         shapes=shapes,
         annotations=labels,
     )
     return {"data": traces, "layout": figure}
+
+
+def _legend(height: int) -> Figure:
+    """Above the plot, from a fixed line downwards.
+
+    Anchored by its lower end, plotly leaves room for one line where there are two, and the second
+    lies in the plot. height: of the figure, pixels.
+    """
+    plot = height - TITLE - LEGEND - BELOW
+    return {"orientation": "h", "x": 0, "y": 1 + LEGEND / plot, "yanchor": "top"}
 
 
 def line_styles(lines: dict[str, list[Cell]], dark: bool) -> dict[str, colours.Style]:
@@ -437,6 +451,7 @@ def _dense_lines(cells: Sequence[Cell], name: str, dark: bool) -> tuple[list[Fig
     They nearly meet, and what lies below them is where the techniques are.
     """
     tones = colours.palette(dark)
+    highest = max((cell.mean for cell in cells), default=0.0)
     both = [comparison.reference(cells, control) for control in (DENSE, DENSE_LONGER)]
     references = [cell for cell in both if cell is not None]
     shapes = []
@@ -455,8 +470,10 @@ def _dense_lines(cells: Sequence[Cell], name: str, dark: bool) -> tuple[list[Fig
         "xref": "paper",
         "x": 0,
         "xanchor": "left",
-        "y": max(factor(name) * cell.mean for cell in references),
+        # Above every point too, and the circles around those of the front.
+        "y": factor(name) * max(highest, *(cell.mean for cell in references)),
         "yanchor": "bottom",
+        "yshift": CLEAR,
         "text": " · ".join(names),
         "showarrow": False,
         "font": {"color": tones.dense, "size": 13},
@@ -515,15 +532,15 @@ def rank_picture(rows: Sequence[Row], *, dark: bool, paired: Pairing = unknown) 
     figure = layout(
         rank_finding(by_level),
         dark,
-        400,
+        RANKS_HEIGHT,
         xaxis={"tickvals": list(places.values()), "ticktext": ticks},
         yaxis={
             "title": {"text": "rank by mean, 1 is best"},
             "range": [len(names) + 0.6, 0.4],
             "dtick": 1,
         },
-        margin={"l": 8, "r": 8, "t": LEGEND + 36, "b": 8},
-        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        margin={"l": 8, "r": 8, "t": TITLE + LEGEND, "b": 8},
+        legend=_legend(RANKS_HEIGHT),
         showlegend=True,
     )
     return {"data": traces, "layout": figure}
