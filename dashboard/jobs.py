@@ -26,7 +26,7 @@ from dashboard.charts.prune import history as run_history
 from pruning import describe, recorded
 from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
-from pruning.events import Event, Finished, Halted, Point, Ticket
+from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
 from pruning.runs import own_models, shipped
 from pruning.runs import store as store_file
@@ -428,8 +428,13 @@ def _facts(run: Job) -> RunFacts | None:
 
 
 # A page asks this of every run that it lists.
-@st.cache_resource(max_entries=512)
+@st.cache_resource(max_entries=2048)
 def _facts_at_end(place: str, id: str, attempt: int, _run: Job) -> RunFacts | None:
+    if _run.state == "finished":
+        # A list has hundreds of runs, and only this event of each is read for it.
+        last = store().last(id, Pruned)
+        if isinstance(last, Pruned):
+            return describe.facts(recipe_of(_run), last)
     return _facts(_run)
 
 

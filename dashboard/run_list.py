@@ -38,7 +38,6 @@ class Figures:
     """What the list shows of a result. kept: share of the dense model's weights."""
 
     quality: Quality | None
-    sparsity: float
     kept: float | None
 
     @property
@@ -73,11 +72,11 @@ class ListedRun:
 
     @property
     def short(self) -> str:
-        """`magnitude, global, 90 %`: what was pruned, or what was asked where nothing was yet."""
+        """`magnitude, global, 90.0 %`: what was pruned, or what was asked where nothing was yet."""
         recipe = self.recipe
-        way = f"{describe.display_name(recipe.criterion)}, {describe.display_name(recipe.scope)}"
         if self.figures is not None:
-            return f"{way}, {describe.percent(self.figures.sparsity)}"
+            return words.label(recipe, jobs.facts(self.job))
+        way = f"{describe.display_name(recipe.criterion)}, {describe.display_name(recipe.scope)}"
         return f"{way}, {describe.share(recipe.sparsity)} asked" if recipe.budgeted else way
 
     @property
@@ -115,7 +114,7 @@ def _figures(folder: Path, attempt: int) -> Figures | None:
         return None
     small, dense = end.deliverable, end.dense
     kept = small.kept / dense.weights if dense.weights else None
-    return Figures(small.quality, end.sparsity, kept)
+    return Figures(small.quality, kept)
 
 
 @lru_cache(maxsize=8192)

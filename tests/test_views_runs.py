@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import example, jobs, run_list, state, visitors
-from pruning.events import Finished, from_json
+from dashboard import example, jobs, run_list, state, visitors, words
+from pruning.events import Finished, Pruned, from_json
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
 from tests.pages import opened, texts
@@ -19,8 +19,11 @@ from tests.pages import opened, texts
 HOSTILE = "![x](http://evil) <script>alert(1)</script> :red[x] $x$"
 
 
-def finished(recipe: Recipe) -> str:
-    """Record a finished run of the recipe, with the result of the shipped example; its id."""
+def finished(recipe: Recipe, **pruned: Any) -> str:
+    """Record a finished run of the recipe, with the result of the shipped example; its id.
+
+    pruned: what its last pruning says instead.
+    """
     store = Store()
     lines = (example.EXAMPLE / "events.jsonl").read_text(encoding="utf-8").splitlines()
     result = from_json(lines[-1])
@@ -30,7 +33,8 @@ def finished(recipe: Recipe) -> str:
     assert job is not None and job.id == id
     shutil.copytree(example.EXAMPLE, job.folder, dirs_exist_ok=True)
     for line in lines[:-1]:
-        store.append(job, from_json(line))
+        event = from_json(line)
+        store.append(job, replace(event, **pruned) if isinstance(event, Pruned) else event)
     store.finish(job, "finished", event=result)
     return id
 
@@ -57,6 +61,24 @@ def test_every_run_is_listed_with_its_result(home: Path) -> None:
     assert table.kept[done] == pytest.approx(10, abs=0.5)
     assert table.disk[done] == pytest.approx(0.22, abs=0.05) and table.disk[waits] == 0
     assert "2 runs · 2" in texts(page) and "kB on disk" in texts(page)
+
+
+def test_a_run_is_called_by_what_its_masks_say(home: Path) -> None:
+    """The list had a name of its own making: channels were called by their share of weights."""
+    channels = replace(state.HOME, granularity="channel", sparsity=0.5)
+    ids = [
+        finished(state.HOME),
+        finished(channels, units=(61, 192)),
+        finished(replace(state.HOME, scope="manual", ratios={"conv1.weight": 0.5})),
+        finished(replace(state.HOME, model="run:3f2a91bc", sparsity=0.0, epochs=3)),
+    ]
+    names = shown(opened("runs")).set_index("id").run
+    for id in ids:
+        job = jobs.job(id)
+        assert names[id] == words.label(jobs.recipe_of(job), jobs.facts(job))
+    assert names[ids[1]] == "magnitude, global, 61 of 192 channels"
+    assert names[ids[2]].startswith("magnitude, manual, 90")
+    assert names[ids[3]].startswith("masks of run 3f2a91")
 
 
 def test_a_filter_shows_what_has_all_of_it(home: Path) -> None:

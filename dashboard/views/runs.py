@@ -21,6 +21,7 @@ MOST_BRANCHES = 6  # runs that started from one, named beside it
 MOST_COMPARED = 12
 ROWS = 14  # of the table, before it scrolls
 ROW = 35  # pixels
+NAME = 270  # pixels of the column of names: of `magnitude, global, 61 of 192 channels`
 HELP = {
     "run": "Its name, or what it pruned; below a run those that started from its result.",
     "quality": "Of the final model on test data: accuracy, or what its task is judged by.",
@@ -117,7 +118,7 @@ def table(shown: Sequence[ListedRun]) -> None:
         run_list.table(shown),
         hide_index=True,
         column_config={
-            "run": st.column_config.TextColumn(width="medium", pinned=True, help=HELP["run"]),
+            "run": st.column_config.TextColumn(width=NAME, pinned=True, help=HELP["run"]),
             "quality": st.column_config.TextColumn(heading, help=HELP["quality"]),
             "kept": st.column_config.NumberColumn(format="%.1f %%", help=HELP["kept"]),
             "when": st.column_config.DatetimeColumn(
