@@ -160,7 +160,7 @@ class PassphraseMiddleware:
         then = _inside(form.get("then", ["/"])[0])
         if request.method != "POST":
             return RedirectResponse("/", status_code=303)
-        address = _address_of(request)
+        address = network_of(request.client.host if request.client else "")
         wait = self.tries.wait(address)
         if wait > 0:
             text = f"Too many wrong tries from your address: try again in {wait:.0f} s."
@@ -259,9 +259,8 @@ def _inside(path: str) -> str:
     return path if inside else "/"
 
 
-def _address_of(request: Request) -> str:
-    """Whoever tries; of IPv6 the network, since one visitor has very many addresses in it."""
-    host = request.client.host if request.client else ""
+def network_of(host: str) -> str:
+    """Whoever tries, by address; of IPv6 the network: one visitor has very many addresses in it."""
     return ":".join(host.split(":")[:4]) if ":" in host else host
 
 

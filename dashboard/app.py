@@ -10,12 +10,14 @@ import importlib
 import os
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import access, arrivals, middleware, pages, visitors
+from dashboard import access, arrivals, middleware, pages, rooms, visitors
+from pruning.errors import StoreError
 
 HERE = Path(__file__).parent
 FIRST = pages.PAGES[0][0]
@@ -26,6 +28,8 @@ for as long, and the first page needs none of them."""
 
 def load_pages() -> None:
     """Import what the first page needs, and start the workers once it has been drawn."""
+    with suppress(StoreError):  # the page of the class says what is wrong
+        rooms.begin(os.environ.get(rooms.CODE, ""))
     for name in ("views._frame", "refit", "server"):
         importlib.import_module(f"dashboard.{name}")
     warm_up = importlib.import_module("dashboard.server").warm_up
@@ -35,9 +39,10 @@ def load_pages() -> None:
 
 
 def states(ids: Iterable[str]) -> dict[str, str]:
-    """States of jobs. Asked once a page is open, when this is loaded long since."""
-    known: dict[str, str] = importlib.import_module("dashboard.jobs").states(ids)
-    return known
+    """States of jobs and of rooms. Asked once a page is open, when jobs are loaded long since."""
+    ours, others = rooms.parted(ids)
+    known: dict[str, str] = rooms.states(ours)
+    return known | (importlib.import_module("dashboard.jobs").states(others) if others else {})
 
 
 threading.Thread(target=load_pages, name="loading", daemon=True).start()

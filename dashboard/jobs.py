@@ -20,7 +20,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import example, state, visitors
+from dashboard import example, rooms, state, visitors
 from dashboard.charts.prune import RunHistory
 from dashboard.charts.prune import history as run_history
 from pruning import describe, recorded
@@ -81,6 +81,10 @@ NO_ROOM = (
 
 NOT_YOURS = (
     "Run {id} is somebody else's: they can stop and delete it, and whoever started the server."
+)
+
+OTHERS_WANT = (
+    "Others of the class asked for run {id} as well: who teaches it can stop and delete it."
 )
 
 _lock = RLock()
@@ -188,7 +192,12 @@ def _ensure(place: str) -> bool:
 
 
 def start(recipe: Recipe) -> str:
-    """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago."""
+    """Queue a run; its id. A press is a run of its own, unless it repeats one of a moment ago.
+
+    In a class equal recipes are one run, whoever of it pressed first.
+    """
+    if rooms.room_of(visitors.me()) is not None:
+        return start_once(recipe)
     _check(recipe)
     ensure()
     spec = recipe.to_dict()
@@ -201,12 +210,15 @@ def start_once(recipe: Recipe) -> str:
     if same is not None:
         if same.state == "queued":
             store().want(same.id)  # it may wait for a sweep, even a paused one
+        rooms.note_run(visitors.me(), same.id)
         return same.id
     _check(recipe)
     ensure()
     # The key settles a race of two tabs.
     key = f"run:{recipe.id}"
-    return store().submit("run", recipe.to_dict(), key=key, visitor=visitors.me())
+    id = store().submit("run", recipe.to_dict(), key=key, visitor=visitors.me())
+    rooms.note_run(visitors.me(), id)
+    return id
 
 
 def _check(recipe: Recipe) -> None:
@@ -218,18 +230,40 @@ def _check(recipe: Recipe) -> None:
 def run_of(recipe: Recipe) -> Job | None:
     """The newest run of an equal recipe that waits, works or is finished with its files there."""
     for job in store().jobs_of("run", recipe.to_dict()):
-        if job.state in LIVE or (job.state == "finished" and has_result(job.folder)):
+        if _answers(job):
             return job
     return None
 
 
 def start_set(recipes: Sequence[Recipe]) -> str:
-    """Queue runs that belong together; the set's id."""
-    for recipe in recipes:
-        _check(recipe)
-    ensure()
+    """Queue runs that belong together; the set's id. In a class equal sets are one."""
+    in_class = rooms.room_of(visitors.me()) is not None
+    id = _equal_set(recipes) if in_class else None
+    if id is None:
+        for recipe in recipes:
+            _check(recipe)
+        ensure()
+        specs = [recipe.to_dict() for recipe in recipes]
+        id = store().submit_set(specs, within=MOMENT, visitor=visitors.me())
+    if in_class:
+        for run in runs_of_set(id):
+            rooms.note_run(visitors.me(), run.id)
+    return id
+
+
+def _equal_set(recipes: Sequence[Recipe]) -> str | None:
+    """A set of the same runs, none of which has failed or was stopped."""
     specs = [recipe.to_dict() for recipe in recipes]
-    return store().submit_set(specs, within=MOMENT, visitor=visitors.me())
+    for job in store().jobs_of("run", specs[0]) if specs else ():
+        runs = runs_of_set(job.batch) if job.batch else []
+        if [run.spec for run in runs] == specs and all(map(_answers, runs)):
+            return job.batch
+    return None
+
+
+def _answers(run: Job) -> bool:
+    """Whether a run waits, works or is finished with its files there."""
+    return run.state in LIVE or (run.state == "finished" and has_result(run.folder))
 
 
 def runs_of_set(id: str) -> list[Job]:
@@ -295,13 +329,21 @@ def _change(change: Callable[..., None], id: str, *args: Any) -> None:
 
 def may_change(job: Job) -> bool:
     """Whether who looks may stop and delete it."""
-    return visitors.may_change(job.visitor)
+    return visitors.may_change(job.visitor) and not _others_want(job.id)
+
+
+def _others_want(id: str) -> bool:
+    """Whether others of a class asked for the same run: then it is its teacher's to stop."""
+    others = set(rooms.who_asked(id)) - {visitors.me()}
+    return bool(others) and rooms.room_of_teacher(visitors.me()) is None
 
 
 def _check_own(id: str) -> None:
     """Raises RunError for a job of somebody else's: a button may be pressed in an old tab."""
     if not visitors.may_change(store().visitor_of(id)):
         raise RunError(NOT_YOURS.format(id=id[:6]))
+    if _others_want(id):
+        raise RunError(OTHERS_WANT.format(id=id[:6]))
 
 
 def job(id: str) -> Job:
@@ -352,6 +394,13 @@ def _listed(states: Sequence[str] | None, limit: int = 200) -> list[Job]:
     me = visitors.me()
     listed = jobs("run", states, limit=limit, batch=example.BATCH)
     listed += jobs("run", states, limit=limit, visitor=me) if me else []
+    known = {job.id for job in listed}
+    # Of a class, that somebody else started with an equal recipe.
+    for id in rooms.runs_of(me)[-limit:]:
+        with suppress(PruningError):  # deleted
+            shared = store().job(id)
+            if id not in known and (states is None or shared.state in states):
+                listed.append(shared)
     listed.sort(key=lambda job: job.submitted, reverse=True)
     return _with_recipe(listed[:limit])
 

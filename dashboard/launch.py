@@ -18,12 +18,15 @@ import time
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent / "app.py"
 PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
 OWNER = "PRUNING_OWNER"  # as dashboard/visitors.py has it
+CLASS, ADDRESS = "PRUNING_CLASS", "PRUNING_ADDRESS"  # as rooms.py and views/classroom.py have them
+ROOM_FILE = "room.sqlite"  # as dashboard/rooms.py has it
 SHORTEST = 8  # characters of a passphrase
 PORT = 8501
 LINUX = sys.platform.startswith("linux")
@@ -77,8 +80,12 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, description=description, epilog=also)
     port = f"where to listen; the next free one when taken ({PORT})"
     parser.add_argument("--port", type=int, default=PORT, help=port)
-    host = "127.0.0.1 (this machine only) unless you give another"
-    parser.add_argument("--host", default="127.0.0.1", help=host)
+    host = "127.0.0.1 (this machine only), for a class this machine's address in its network"
+    parser.add_argument("--host", help=host)
+    room = "open a class: prints an address that the room reaches, a passphrase, a code and a QR"
+    parser.add_argument("--class", dest="room", action="store_true", help=room)
+    code = "the code of the class, 6 letters and digits; the same one goes on after a crash"
+    parser.add_argument("--code", metavar="CODE", help=code)
     data = "examples to offer: a folder or zip of images by class, an npz, a CSV; repeatable"
     parser.add_argument("--data", action="append", default=[], metavar="PATH", help=data)
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
@@ -98,34 +105,50 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace, place: Place, prepare: Callable[[], None]) -> int:
+    if options.code and not options.room:
+        raise Trouble("--code is of a class: give --class as well.")
+    listen = options.host or (lan_address() if options.room else "127.0.0.1")
     passphrase = options.passphrase or os.environ.get(PASSPHRASE, "")
-    guard = guarded_by(options.host, passphrase, options.behind_proxy)
+    if options.room and not passphrase and not options.behind_proxy:
+        passphrase = new_passphrase()
+    guard = guarded_by(listen, passphrase, options.behind_proxy)
+    code = class_code(options.code) if options.room else ""
     prepare()
     env = {**os.environ, PASSPHRASE: passphrase, **own_models(options.model, place)}
     env.update(device(options.device, place))
-    port = free_port(options.host, options.port)
+    port = free_port(listen, options.port)
     if port != options.port:
         print(f"Port {options.port} is taken; using {port}.")
-    # A browser cannot open 0.0.0.0, which means every address of this machine.
-    host = "127.0.0.1" if options.host == "0.0.0.0" else options.host
-    address = f"http://{host}:{port}"
+    address = f"http://{_reached_at(listen, options.room)}:{port}"
     print(f"Pruning Workbench at {address} (Ctrl+C ends it)", flush=True)
     if guard:
         print(guard, flush=True)
     command = place.command("streamlit", "run", str(APP), "--server.headless", "true")
-    command += ["--server.address", options.host, "--server.port", str(port)]
-    if options.behind_proxy or not is_loopback(options.host):
+    command += ["--server.address", listen, "--server.port", str(port)]
+    if options.behind_proxy or not is_loopback(listen):
         command += ["--server.allowedHosts", "*"]  # by which names it is opened is not known here
     if options.data:
         ids = [_read_data(path, place) for path in options.data]
         env["PRUNING_OFFERED_DATA"] = ",".join(ids)
-    if guard:
+    owner = ""
+    if guard or options.room:
         env[OWNER] = env.get(OWNER) or secrets.token_hex(16)
-        print(f"Yours, to see, stop and delete everything: {address}/?owner={env[OWNER]}")
+        owner = f"?owner={env[OWNER]}"
+        print(f"Yours, to see, stop and delete everything: {address}/{owner}", flush=True)
+    if options.room:
+        env.update({CLASS: code, ADDRESS: address})
+        print(joining(address, passphrase, code, place), flush=True)
+        owner += "&room=classroom"
     server = subprocess.Popen(command, cwd=place.folder, env=env)
     if not options.no_browser and has_screen(os.environ):
-        threading.Thread(target=_open_browser, args=(address,), daemon=True).start()
-    return _wait_for(server)
+        # Who starts a class teaches it.
+        opened = f"{address}/{owner}" if options.room else address
+        threading.Thread(target=_open_browser, args=(address, opened), daemon=True).start()
+    try:
+        return _wait_for(server)
+    finally:
+        if options.room:
+            end_class(Path(place.folder or Path.cwd()))
 
 
 # ---------------------------------------------------------------- the machine
@@ -191,6 +214,99 @@ def guarded_by(host: str, passphrase: str, proxy: str | None) -> str | None:
     )
 
 
+# ---------------------------------------------------------------- a class
+
+
+ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
+"""Of codes: without what is read as something else (0 and O, 1 and I and L)."""
+
+CODE_LENGTH = 6
+SYLLABLES = 5
+"""Of a passphrase that is made here: one in a billion, and ten letters to type."""
+
+
+def lan_address() -> str:
+    """This machine's address in the network that it is in. Raises Trouble without one."""
+    # Asking for a way to an address sends nothing; the answer says which of ours it begins at.
+    # None of these needs to be there: the first is for documentation, the others are private.
+    for target in ("192.0.2.1", "10.255.255.255", "192.168.255.255"):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((target, 9))
+            except OSError:  # no way there
+                continue
+            address = str(probe.getsockname()[0])
+        if not is_loopback(address) and address != "0.0.0.0":
+            return address
+    raise Trouble(
+        "This machine is in no network that a class could reach it by: join one, or name an "
+        "address of this machine with --host."
+    )
+
+
+def _reached_at(listen: str, room: bool) -> str:
+    """What a browser opens: it cannot open 0.0.0.0, which means every address of this machine."""
+    if listen != "0.0.0.0":
+        return listen
+    return lan_address() if room else "127.0.0.1"
+
+
+def new_passphrase() -> str:
+    """One that is easily told, read and typed: `bakomirute`."""
+    consonants, vowels = "bdfgkmnprstvz", "aeiou"
+    pairs = [secrets.choice(consonants) + secrets.choice(vowels) for _ in range(SYLLABLES)]
+    return "".join(pairs)
+
+
+def new_code() -> str:
+    return "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+
+
+def plain_code(text: str) -> str:
+    """A code as people type it: small letters, spaces and dashes are theirs."""
+    return "".join(char for char in text.upper()[:100] if char in ALPHABET)
+
+
+def class_code(wanted: str | None) -> str:
+    """The code that somebody wants, or a new one."""
+    if wanted is None:
+        return new_code()
+    code = plain_code(wanted)
+    if len(code) != CODE_LENGTH:
+        raise Trouble(
+            f"The code {wanted!r} is not one: it takes {CODE_LENGTH} of the letters and digits "
+            f"{ALPHABET}, so that it is not soon guessed and nothing is misread."
+        )
+    return code
+
+
+def joining(address: str, passphrase: str, code: str, place: Place) -> str:
+    """What people in the room need, for the terminal. segno draws the QR, so it has to be there."""
+    link = f"{address}/?class={code}"
+    command = place.command("dashboard.qr", link)
+    # Of UTF-8 whatever the terminal says: an old one shows boxes, and the lines below it serve.
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    drawn = subprocess.run(command, cwd=place.folder, env=env, check=False, capture_output=True)
+    lines = [
+        drawn.stdout.decode("utf-8").rstrip(),
+        "",
+        "Join the class",
+        f"  open        {address}",
+    ]
+    if passphrase:
+        lines.append(f"  passphrase  {passphrase}")
+    return "\n".join([*lines, f"  code        {code}", ""])
+
+
+def end_class(folder: Path) -> None:
+    """What the server did not come to: names and answers do not outlive it."""
+    home = Path(folder, os.environ.get("PRUNING_HOME") or "workspace")
+    with suppress(OSError):
+        (home / f"{ROOM_FILE}-journal").unlink(missing_ok=True)
+        (home / ROOM_FILE).unlink()
+        print("The class has ended: its names and answers were deleted.", flush=True)
+
+
 # ---------------------------------------------------------------- what is offered
 
 
@@ -233,15 +349,15 @@ def _read_data(path: str, place: Place) -> str:
 # ---------------------------------------------------------------- the server
 
 
-def _open_browser(address: str) -> None:
-    """Open the page once it answers."""
+def _open_browser(address: str, opened: str) -> None:
+    """Open a page of the server once it answers."""
     for _ in range(300):
         try:
             urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).close()
         except OSError:
             time.sleep(0.2)
         else:
-            webbrowser.open(address)
+            webbrowser.open(opened)
             return
 
 

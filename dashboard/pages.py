@@ -17,9 +17,10 @@ PAGES = (
     ("lottery", "Lottery"),
     ("structure", "Structure"),
     ("criteria", "Criteria"),
+    ("classroom", "Class"),
 )
 MENU = "Understand"
-UNDERSTAND = ("lottery", "structure", "criteria", "glossary", "class")
+UNDERSTAND = ("lottery", "structure", "criteria", "glossary", "classroom")
 """Pages that stand in that menu: the row has no room for all of them."""
 PAGE_NAMES = tuple(name for name, *_ in PAGES)
 RENAMED = {"scores": "criteria"}

@@ -19,7 +19,7 @@ import sqlite3
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -28,6 +28,7 @@ from threading import RLock
 from typing import Any
 
 from dashboard import access, visitors
+from dashboard.launch import new_code, plain_code
 from pruning.errors import PruningError, StoreError
 from pruning.storage import default_workspace, private_file
 
@@ -35,10 +36,6 @@ FILE = "room.sqlite"
 CODE = "PRUNING_CLASS"
 """The variable that holds the code of the room that a server opens when it starts."""
 
-ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"
-"""Of codes: without what is read as something else (0 and O, 1 and I and L)."""
-
-LENGTH = 6  # characters of a code: one in 900 million
 LONGEST_NAME = 24  # characters of a pseudonym
 MOST_MEMBERS = 200
 MOST_OWN = 10_000  # predictions of people without a room that are remembered
@@ -57,6 +54,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS rooms (
     id TEXT PRIMARY KEY, code TEXT NOT NULL UNIQUE, teacher TEXT, opened REAL NOT NULL,
     orders INTEGER NOT NULL DEFAULT 0, reports INTEGER NOT NULL DEFAULT 0,
+    board INTEGER NOT NULL DEFAULT 0,
     lesson TEXT, step INTEGER NOT NULL DEFAULT 1, starts INTEGER NOT NULL DEFAULT 0,
     locks TEXT NOT NULL DEFAULT '[]', hidden TEXT NOT NULL DEFAULT '[]',
     recipe TEXT, directly INTEGER NOT NULL DEFAULT 0, pushes INTEGER NOT NULL DEFAULT 0,
@@ -111,7 +109,8 @@ class Room:
     """What its teacher asked for. No names are in it: every member may see all of this.
 
     id: names it inside the server; code: what people enter; teacher: who opened it, None where the
-    server did; orders, reports: count what changed for members, and for the teacher.
+    server did; orders, reports, board: count what changed for members, for the teacher, and on the
+    leader board.
     lesson, step: started for all, so many times (starts). locks, hidden: names of controls.
     recipe: was handed to all as the number `pushes`; directly: without asking them. resets: how
     often everybody was sent back to the start. rule: of the leader board, None without one.
@@ -122,6 +121,7 @@ class Room:
     teacher: str | None
     orders: int
     reports: int
+    board: int
     lesson: str | None
     step: int
     starts: int
@@ -171,7 +171,8 @@ def _connection(file: str, inode: int) -> sqlite3.Connection:
     db.execute("PRAGMA secure_delete = ON")
     db.execute("PRAGMA journal_mode = DELETE")
     db.execute("PRAGMA temp_store = MEMORY")
-    db.execute("PRAGMA synchronous = NORMAL")
+    # Waiting for the disk at every answer would keep the others waiting: a power cut ends a class.
+    db.execute("PRAGMA synchronous = OFF")
     return db
 
 
@@ -248,15 +249,6 @@ def _remove_file() -> None:
 # ---------------------------------------------------------------- rooms
 
 
-def new_code() -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(LENGTH))
-
-
-def plain_code(text: str) -> str:
-    """A code as people type it: small letters, spaces and dashes are theirs."""
-    return "".join(char for char in text.upper()[:100] if char in ALPHABET)
-
-
 def open_room(teacher: str | None, code: str | None = None) -> Room:
     """A new room. code: None to make one. Raises Refused where one is open, StoreError."""
     with _lock:
@@ -274,7 +266,9 @@ def open_room(teacher: str | None, code: str | None = None) -> Room:
 
 
 def begin(code: str) -> None:
-    """When a server starts with a code: open its room, or go on with it after a crash."""
+    """When a server starts: open the room of its code, or go on with it after a crash. Without a
+    code nothing begins, and a room that is over by its age ends. Raises StoreError.
+    """
     room = current()
     if room is not None and code and room.code != plain_code(code):
         end(room.id)
@@ -301,6 +295,7 @@ def _room(row: sqlite3.Row) -> Room:
         teacher=row["teacher"],
         orders=row["orders"],
         reports=row["reports"],
+        board=row["board"],
         lesson=row["lesson"],
         step=row["step"],
         starts=row["starts"],
@@ -395,7 +390,7 @@ def join(code: str, name: str, visitor: str | None, address: str) -> Room:
             "folded = excluded.folded",
             (room.id, visitor, shown, _folded(shown), time.time(), room.resets),
         )
-        _report(db, room.id)
+        _report(db, room.id, board=True)
     return room
 
 
@@ -546,7 +541,8 @@ def note_run(visitor: str | None, run: str) -> None:
     """A member asked for this run, or for an equal one that was there. Pages cannot say so: what
     starts runs does.
     """
-    _write_report(visitor, "INSERT OR IGNORE INTO runs (run, room, visitor) VALUES (?, ?, ?)", run)
+    text = "INSERT OR IGNORE INTO runs (run, room, visitor) VALUES (?, ?, ?)"
+    _write_report(visitor, text, run, board=True)
 
 
 def runs_of(visitor: str | None) -> list[str]:
@@ -562,7 +558,8 @@ def who_asked(run: str) -> list[str]:
 
 def be_listed(visitor: str | None, listed: bool) -> None:
     """Stand on the leader board, or no longer."""
-    _write_report(visitor, "UPDATE members SET listed = ? WHERE room = ? AND visitor = ?", listed)
+    text = "UPDATE members SET listed = ? WHERE room = ? AND visitor = ?"
+    _write_report(visitor, text, listed, board=True)
 
 
 def follow_up(visitor: str | None, what: str, number: int) -> None:
@@ -579,10 +576,11 @@ def follow_up(visitor: str | None, what: str, number: int) -> None:
             )
 
 
-def _write_report(visitor: str | None, text: str, *values: Any) -> None:
+def _write_report(visitor: str | None, text: str, *values: Any, board: bool = False) -> None:
     """Write something of a member; nothing where they are in no room.
 
-    text: SQL whose last two placeholders are the room and the member.
+    text: SQL whose last two placeholders are the room and the member; board: it may change who
+    stands on the leader board.
     """
     room = room_of(visitor)
     if room is None:
@@ -590,7 +588,7 @@ def _write_report(visitor: str | None, text: str, *values: Any) -> None:
     with _writing() as db:
         if db is not None:
             db.execute(text, (*values, room.id, visitor))
-            _report(db, room.id)
+            _report(db, room.id, board)
 
 
 # ---------------------------------------------------------------- what the teacher does
@@ -667,8 +665,10 @@ def _order(db: sqlite3.Connection, id: str) -> None:
     db.execute("UPDATE rooms SET orders = orders + 1, reports = reports + 1 WHERE id = ?", (id,))
 
 
-def _report(db: sqlite3.Connection, id: str) -> None:
-    db.execute("UPDATE rooms SET reports = reports + 1 WHERE id = ?", (id,))
+def _report(db: sqlite3.Connection, id: str, board: bool = False) -> None:
+    db.execute(
+        "UPDATE rooms SET reports = reports + 1, board = board + ? WHERE id = ?", (board, id)
+    )
 
 
 # ---------------------------------------------------------------- news
@@ -681,9 +681,14 @@ def orders(room: Room) -> dict[str, str]:
 
 
 def reports(room: Room) -> dict[str, str]:
-    """What the teacher's tab, and a leader board, ask to be told of."""
+    """What the teacher's tab asks to be told of."""
     # After the point is what is told in turn, the farther apart the more tabs follow it.
     return {f"{NEWS}reports-{room.id}": f"{room.orders}.{room.reports}"}
+
+
+def board_news(room: Room) -> dict[str, str]:
+    """What a leader board asks to be told of, beside the runs on it."""
+    return {f"{NEWS}board-{room.id}": f"{room.orders}.{room.board}"}
 
 
 def states(names: Iterable[str]) -> dict[str, str]:
@@ -693,17 +698,17 @@ def states(names: Iterable[str]) -> dict[str, str]:
 
 def _state(name: str) -> str:
     what, _, id = name.partition("-")
-    row = _one("SELECT orders, reports FROM rooms WHERE id = ?", id)
+    row = _one("SELECT orders, reports, board FROM rooms WHERE id = ?", id)
     if row is None:
         return "ended"
-    return str(row["orders"]) if what == "orders" else f"{row['orders']}.{row['reports']}"
+    if what == "orders":
+        return str(row["orders"])
+    return f"{row['orders']}.{row['board' if what == 'board' else 'reports']}"
 
 
-def with_rooms(
-    others: Callable[[Iterable[str]], dict[str, str]], names: Iterable[str]
-) -> dict[str, str]:
-    """The states of names, of which some are of rooms. others: answers the rest."""
-    asked = list(names)
-    ours = [name for name in asked if name.startswith(NEWS)]
-    rest = [name for name in asked if not name.startswith(NEWS)]
-    return {**states(ours), **(others(rest) if rest else {})}
+def parted(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names that are of rooms, and the others."""
+    every = list(names)
+    return [name for name in every if name.startswith(NEWS)], [
+        name for name in every if not name.startswith(NEWS)
+    ]

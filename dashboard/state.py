@@ -22,6 +22,7 @@ import streamlit as st
 
 from dashboard import locks, rooms, visitors, words
 from dashboard.locks import Locks
+from dashboard.rooms import Room
 from pruning.errors import PruningError, RecipeError
 from pruning.formats.uploads import Spooled
 from pruning.recipe import VERSION, Recipe
@@ -53,6 +54,9 @@ UNDO_STEPS = 100
 LATE = 2.0  # seconds in which a browser hears of an address that was written
 LONGEST_LINK = 8_000  # characters of ?r=
 LARGEST_RECIPE = 200_000  # bytes of JSON in it: a decompression bomb stops here
+CODE = "class"
+"""What the address of a class has its code in: `/?class=CODE`."""
+
 ID = re.compile(r"[\w.:\-/]{1,200}")
 
 
@@ -289,10 +293,74 @@ def _locks() -> list[Locks]:
     """From the address, and from the teacher of a class room."""
     begin()
     ways = [session["locks"]]
-    room = rooms.room_of(visitors.me())
+    room = session["room"]  # asked for at every control: the file is looked at once a drawing
     if room is not None:
         ways.append(Locks(room.locks & KNOWN, room.hidden & KNOWN, LOCKED_BY_TEACHER))
     return ways
+
+
+# ---------------------------------------------------------------- the class room
+
+
+def room() -> Room | None:
+    """The class that this browser is in, as it was when the page was drawn."""
+    begin()
+    return session["room"]
+
+
+def look_into_room() -> None:
+    """Look again: who is in a class may have changed since."""
+    begin()
+    before: Room | None = session["room"]
+    session["room"] = rooms.room_of(visitors.me())
+    if before is not None and session["room"] is None:
+        session["class_ended"] = rooms.current() is None
+
+
+def take_class_ended() -> bool:
+    """Whether the class that this tab was in has ended since the last call."""
+    return bool(session.pop("class_ended", False))
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The orders of a room up to which a tab has followed: counts, as Room has them."""
+
+    room: str
+    pushes: int
+    starts: int
+    resets: int
+
+
+def followed_orders() -> Followed | None:
+    return session.get("followed_orders")
+
+
+def note_followed(followed: Followed) -> None:
+    session["followed_orders"] = followed
+
+
+def take_handed(wanted: Recipe) -> None:
+    """The recipe that a teacher handed to all, with what it locks: one step of undo."""
+    current = recipe()
+    if wanted != current:
+        session["undo"] = [*session["undo"][-UNDO_STEPS:], current]
+        session["redo"] = []
+        _set(wanted)
+
+
+def start_over() -> None:
+    """Back to what a new tab starts with, where a class does so."""
+    begin()
+    session.update(undo=[], redo=[])
+    _set(HOME)
+    open_run(None)
+    pick(())
+
+
+def class_code() -> str:
+    """The code of a class that the address had, for the form that asks for it."""
+    return str(session.get("class_code", ""))
 
 
 def _named(controls: Sequence[str]) -> str:
@@ -767,7 +835,7 @@ def begin() -> None:
         session.update(lottery_recipe=LOTTERY_RECIPE, seeds=SEEDS, lottery_set=None)
         session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
-        session.update(plan=None, sweep=None, point=None, locks=Locks())
+        session.update(plan=None, sweep=None, point=None, locks=Locks(), room=None)
 
 
 def take_address() -> None:
@@ -778,6 +846,11 @@ def take_address() -> None:
     """
     new_tab = "recipe" not in session
     begin()
+    look_into_room()
+    if CODE in st.query_params:
+        # Out of the address at once: it would be in every link that is copied from there.
+        session["class_code"] = st.query_params.pop(CODE)[:100]
+        session["class_asked"] = True
     session["shown"] = None  # from now until `note_shown`
     session["link_of_run"] = new_tab and "run" in st.query_params and _is_of_run()
     session["expected"] = set()
@@ -808,7 +881,11 @@ def opened_by_link_of_run() -> bool:
 
 
 def requested_page() -> str | None:
-    """The page that the address names as `?room=`, once: the start page opens it."""
+    """The page that the address names as `?room=`, once: the start page opens it. An address with
+    the code of a class names that page.
+    """
+    if session.pop("class_asked", False):
+        return "classroom"
     return st.query_params.pop("room", None)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from dashboard import refit, server, state
 from dashboard.components.fold import fold
-from dashboard.views import _frame
+from dashboard.views import _class, _frame
 
 st.set_page_config(
     page_title="Pruning Workbench",
@@ -17,6 +17,8 @@ st.set_page_config(
 )
 state.set_trouble(server.ensure())
 state.take_address()  # before anything is drawn: all of it follows from the address
+with _frame.guarded():
+    _class.follow_orders()
 with _frame.guarded():
     refit.check()
 page = st.navigation(_frame.pages(), position="top")
@@ -28,8 +30,11 @@ if page.url_path != "prune":
 _frame.wordmark()
 _frame.troubles()
 _frame.warnings()
+with _frame.guarded():
+    _class.notices()
 with st.sidebar, _frame.guarded():
     _frame.current_model()
+    _class.side()
     fold()
 with _frame.guarded():
     page.run()

@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitDuplicateElementKey
 
-from dashboard import jobs, models, parts, state, waits, words
+from dashboard import jobs, models, parts, rooms, state, waits, words
 from dashboard.charts import base, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
@@ -397,9 +397,15 @@ def _help() -> None:
 
 
 def follow() -> None:
-    """Draw the page anew when a study it waits for ends, and show the runs that work."""
-    if state.expected():
-        wait(_live(state.expected()), _nothing, key="awaiting")
+    """Draw the page anew when a study it waits for ends, or a class's teacher asks for something;
+    and show the runs that work.
+    """
+    asked = _live(state.expected()) if state.expected() else {}
+    room = state.room()
+    if room is not None:
+        asked |= rooms.orders(room)
+    if asked:
+        wait(asked, _nothing, key="awaiting")
     if jobs.live():
         with st.bottom:
             live_part("work", [jobs.WORK], _work)

@@ -1,0 +1,118 @@
+"""What a class adds to every page: its teacher's orders, and the way into it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from dashboard import rooms, state, visitors, words
+from dashboard.rooms import Room
+from dashboard.state import Followed
+from dashboard.views import _frame
+from pruning.errors import PruningError
+from pruning.recipe import Recipe
+
+ENDED = (
+    "The class has ended: its names, answers and board were deleted. Your recipe and your runs "
+    "stay yours."
+)
+DIRECTLY = "Who teaches the class handed this recipe to everybody."
+UNUSABLE = "The recipe that was handed out cannot be followed: {error}"
+
+
+def follow_orders() -> None:
+    """Do what was asked for since this tab looked last. Before anything is drawn."""
+    room = state.room()
+    if room is None:
+        return
+    before = state.followed_orders()
+    if before is None or before.room != room.id:
+        me = rooms.me(visitors.me())
+        if me is None:
+            return
+        # A new tab of somebody who has followed in another one.
+        before = Followed(room.id, me.pushes, me.starts, me.resets)
+    now = before
+    if room.resets > before.resets:
+        state.start_over()
+        now = replace(now, resets=room.resets)
+    recipe = handed(room)
+    if recipe is not None and room.directly and room.pushes > before.pushes:
+        state.take_handed(recipe)
+        state.note_adjustment(DIRECTLY)
+        now = replace(now, pushes=room.pushes)
+    if now != before:
+        _remember(now)
+    else:
+        state.note_followed(now)
+
+
+def _remember(now: Followed) -> None:
+    """In this tab, and for the browser's next one."""
+    state.note_followed(now)
+    for what in ("pushes", "starts", "resets"):
+        rooms.follow_up(visitors.me(), what, getattr(now, what))
+
+
+def handed(room: Room) -> Recipe | None:
+    """The recipe that was handed to all; None without one."""
+    if room.recipe is None:
+        return None
+    try:
+        return Recipe.from_dict(room.recipe)
+    except PruningError as error:
+        state.warn(UNUSABLE.format(error=error))
+        return None
+
+
+def notices() -> None:
+    """At the top of the page: that the class ended, a recipe to take, the way into a class."""
+    if state.take_class_ended():
+        st.info(ENDED, icon=":material/school:")
+    room = state.room()
+    if room is None:
+        _invite()
+        return
+    before = state.followed_orders()
+    recipe = handed(room)
+    if recipe is None or before is None or room.pushes <= before.pushes:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        sentence = words.plain(words.sentence(recipe))
+        st.info(f"Handed to the class: {sentence}", icon=":material/school:", width="stretch")
+        done = replace(before, pushes=room.pushes)
+        st.button(
+            "Use this recipe",
+            on_click=_take,
+            args=(recipe, done),
+            key="class-take",
+            type="primary",
+        )
+        st.button("Not now", on_click=_remember, args=(done,), key="class-dismiss", type="tertiary")
+
+
+def _take(recipe: Recipe, done: Followed) -> None:
+    state.take_handed(recipe)
+    _remember(done)
+
+
+def _invite() -> None:
+    """Where a class is in progress: for those who are in this server and not yet in it."""
+    title = state.page_title()
+    current = rooms.current()
+    if current is None or title == "Class" or rooms.room_of_teacher(visitors.me()) is not None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.caption("A class is in progress on this server.", width="content")
+        st.page_link(_frame.page_path("classroom"), label="Join it", icon=":material/school:")
+
+
+def side() -> None:
+    """At the side: in which class somebody is, and as whom."""
+    me = rooms.me(visitors.me()) if state.room() is not None else None
+    if me is None:
+        return
+    st.divider()
+    st.caption("THE CLASS")
+    st.markdown(words.plain(me.name))

@@ -1,0 +1,451 @@
+"""Class: the room of a workshop. Its teacher sees who is where and asks for things; others join."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import access, board, jobs, locks, models, qr, rooms, state, visitors, words
+from dashboard.board import Place
+from dashboard.charts import classroom
+from dashboard.components.wait import wait
+from dashboard.rooms import BEST, Room, Rule
+from dashboard.views import _frame
+from pruning.errors import PruningError
+
+ADDRESS = "PRUNING_ADDRESS"
+"""The variable that holds the address at which others reach this server; run.py sets it."""
+
+QR_WIDTH = 260  # pixels
+ROWS = 16  # of the table of people, before it scrolls
+ROW = 35  # pixels
+PRIVATE = (
+    "Enter a name that is not your own if you like: who teaches sees it beside the lesson you are "
+    "at, others see it only on the leader board, and when the class ends it is deleted with all "
+    "answers."
+)
+THIS_MACHINE = (
+    "This server answers this machine alone. For a class, start it with `python3 run.py --class`: "
+    "that prints an address that the others reach, a passphrase and the code."
+)
+END = "Everybody's names, answers and places on the board are deleted at once, and for good."
+RESET = "Everybody returns to the first recipe; answers, locks and the board are deleted."
+
+
+def page() -> None:
+    me = visitors.me()
+    teaches = rooms.room_of_teacher(me)
+    room = state.room()
+    if teaches is not None:
+        _frame.question("Where is everybody, and what do they expect?")
+        teacher(teaches)
+    elif room is not None:
+        _frame.question("What does the class do now?")
+        member(room)
+    else:
+        _frame.question("Is there a class to join?")
+        join()
+        if visitors.is_owner() and rooms.current() is None:
+            begin()
+
+
+def part(
+    key: str, news: Callable[[], Mapping[str, str]], draw: Callable[..., None], *args: Any
+) -> None:
+    """Draw a part now, and anew whenever there is news of a room; as `_frame.live_part` of jobs."""
+
+    def whole() -> None:
+        with st.container(gap=None):
+            wait(news(), _nothing, key=f"news-{key}")
+            with st.container(), _frame.guarded():
+                draw(*args)
+
+    st.fragment(whole)()
+
+
+def _nothing() -> None:
+    """Nothing is changed: what was waited for shows when the part is drawn."""
+
+
+# ---------------------------------------------------------------- joining
+
+
+def join() -> None:
+    """The form, whether or not a class is in progress: its code alone says so."""
+    with st.form("class-join", border=True):
+        left, right = st.columns(2, gap="medium")
+        code = left.text_input(
+            "Code", state.class_code(), max_chars=20, key="class-code", autocomplete="off"
+        )
+        name = right.text_input(
+            "Name", max_chars=rooms.LONGEST_NAME, key="class-name", autocomplete="off"
+        )
+        pressed = st.form_submit_button("Join", type="primary", key="class-enter")
+        st.caption(PRIVATE)
+    if not pressed:
+        return
+    try:
+        rooms.join(code, name, visitors.me(), access.network_of(st.context.ip_address or ""))
+    except PruningError as error:
+        st.error(words.plain(str(error)), icon=":material/error:")
+        return
+    st.rerun()  # with what the teacher asked for, on the whole page
+
+
+def begin() -> None:
+    """For the owner of the server."""
+    st.subheader("Teach one", anchor=False)
+    if not visitors.shared():
+        st.caption(THIS_MACHINE)
+    st.button(
+        "Open a class",
+        on_click=_open,
+        icon=":material/school:",
+        key="class-open",
+        help="Makes a code by which others join. One class at a time on a server.",
+    )
+
+
+def _open() -> None:
+    _try(partial(rooms.open_room, visitors.me()))
+
+
+def _try(change: Callable[[], Any]) -> None:
+    """For buttons: why something could not be done is a warning."""
+    try:
+        change()
+    except PruningError as error:
+        state.warn(str(error))
+
+
+# ---------------------------------------------------------------- members
+
+
+def member(room: Room) -> None:
+    me = rooms.me(visitors.me())
+    if me is None:
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"You are **{words.plain(me.name)}** in this class.", width="stretch")
+        st.button(
+            "Leave",
+            on_click=_leave,
+            key="class-leave",
+            type="tertiary",
+            help="Deletes your name, answers and place on the board at once.",
+        )
+    if room.recipe is None and room.rule is None:
+        st.caption(
+            "Nothing was handed out yet. Every page is yours; what who teaches asks for shows on "
+            "the page that you are on."
+        )
+    if room.rule is not None:
+        st.toggle(
+            "Show me on the leader board",
+            value=me.listed,
+            on_change=_be_listed,
+            key="class-listed",
+            help="Your name and your best run of the class, for all in it to see.",
+        )
+        part("class-board", partial(_board_news, room), leader_board, room)
+
+
+def _leave() -> None:
+    _try(partial(rooms.leave, visitors.me()))
+
+
+def _be_listed() -> None:
+    listed = bool(state.widget_value("class-listed"))
+    _try(partial(rooms.be_listed, visitors.me(), listed))
+
+
+# ---------------------------------------------------------------- the leader board
+
+
+def _board_news(room: Room) -> Mapping[str, str]:
+    """Asked before the board is drawn: what comes meanwhile is told at once."""
+    now = rooms.current() or room
+    return {**jobs.states(board.live(now)), **rooms.board_news(now)}
+
+
+def leader_board(room: Room) -> None:
+    now = rooms.current()
+    if now is None or now.id != room.id or now.rule is None:
+        return
+    st.subheader("Leader board", anchor=False)
+    st.markdown(words.plain(board.sentence(now.rule)))
+    places = board.places(now, visitors.me())
+    if not places:
+        st.caption("Nobody has asked to be on it yet.")
+        return
+    st.dataframe(
+        board_table(places),
+        hide_index=True,
+        key="class-board-table",
+        alt=f"Leader board: {board.sentence(now.rule)}",
+    )
+    worth = board.told_apart(places)
+    if worth:
+        st.caption(words.plain(worth))
+
+
+def board_table(places: Sequence[Place]) -> pd.DataFrame:
+    rows = [
+        {
+            "place": "" if place.number is None else str(place.number),
+            "name": f"{place.name} (you)" if place.mine else place.name,
+            "test accuracy": words.percent(place.best.accuracy) if place.best else "no run counts",
+            "pruned": words.percent(place.best.sparsity) if place.best else "",
+            "bytes": words.size(place.best.bytes) if place.best else "",
+            "tries": place.tries,
+        }
+        for place in places
+    ]
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- the teacher
+
+
+def teacher(room: Room) -> None:
+    way_in(room)
+    part("class-people", partial(_reports, room), people, room)
+    left, right = st.columns(2, gap="large")
+    with left, _frame.guarded():
+        hand_out(room)
+        controls(room)
+    with right, _frame.guarded():
+        rule(room)
+        over(room)
+
+
+def _reports(room: Room) -> Mapping[str, str]:
+    return rooms.reports(rooms.current() or room)
+
+
+def address(code: str) -> str:
+    """The link by which others join: the page asks them for the passphrase first."""
+    origin = os.environ.get(ADDRESS) or (st.context.url or "").split("?")[0]
+    return f"{origin.rstrip('/')}/?{state.CODE}={code}"
+
+
+def way_in(room: Room) -> None:
+    """What people in the room read from the projector."""
+    text, picture = st.columns([3, 1], gap="large", vertical_alignment="center")
+    link = address(room.code)
+    with text:
+        st.caption("OPEN")
+        st.markdown(f"## {words.plain(link.split('/?')[0])}")
+        passphrase = os.environ.get(access.PASSPHRASE, "")
+        if passphrase:
+            st.caption("PASSPHRASE")
+            st.markdown(f"## {words.plain(passphrase)}")
+        st.caption("CODE")
+        st.markdown(f"## {room.code}")
+    with picture:
+        st.image(qr.svg(link), width=QR_WIDTH, caption="Opens with the code filled in")
+
+
+def people(room: Room) -> None:
+    """Who is at which step; and what they expect of it."""
+    now = rooms.room_of_teacher(visitors.me())
+    if now is None or now.id != room.id:
+        st.rerun()
+    members = rooms.members(room.id)
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader(
+            words.plural(len(members), "person").replace("persons", "people"), anchor=False
+        )
+        if not members:
+            st.caption("Nobody has joined yet.")
+        else:
+            rows = [
+                {"name": one.name, "lesson": one.lesson or "", "step": one.step} for one in members
+            ]
+            st.dataframe(
+                pd.DataFrame(rows),
+                hide_index=True,
+                height=ROW * (min(len(rows), ROWS) + 1) + 3,
+                key="class-table",
+                alt="Who is in the class, and at which step.",
+            )
+            _dismissing(members)
+    with right:
+        answers(room)
+
+
+def _dismissing(members: Sequence[rooms.Member]) -> None:
+    def draw() -> None:
+        names = {one.visitor: one.name for one in members}
+        who = st.selectbox("Who", list(names), format_func=names.__getitem__, key="class-who")
+        st.button(
+            "Take out",
+            on_click=_dismiss,
+            args=(who,),
+            key="class-dismiss-one",
+            help="Deletes their name and answers. They may join again under another name.",
+        )
+
+    _frame.popover("Take somebody out", draw, key="class-dismiss-open")
+
+
+def _dismiss(visitor: str) -> None:
+    room = rooms.room_of_teacher(visitors.me())
+    if room is not None:
+        _try(partial(rooms.dismiss, room.id, visitor))
+
+
+def answers(room: Room) -> None:
+    st.subheader("What they predict", anchor=False)
+    steps = rooms.predicted_steps(room.id)
+    if not steps:
+        st.caption("Nobody has predicted anything yet: a lesson's steps ask before the run.")
+        return
+    newest_first = steps[::-1]
+    lesson, step = st.selectbox(
+        "Step",
+        newest_first,
+        format_func=lambda pair: f"{pair[0]}, step {pair[1]}",
+        key=f"class-step-{len(steps)}",
+        label_visibility="collapsed",
+    )
+    values = rooms.predictions(visitors.me(), lesson, step)
+    if values:
+        figure = classroom.predictions(values, state.dark())
+        _frame.chart(figure, alt=classroom.takeaway(values), name="class-predictions")
+
+
+# ---------------------------------------------------------------- what the teacher asks for
+
+
+def hand_out(room: Room) -> None:
+    st.subheader("Hand out a recipe", anchor=False)
+    st.markdown(words.plain(words.sentence(state.recipe())))
+    with st.container(horizontal=True, gap="small"):
+        st.button(
+            "Offer it to all",
+            on_click=_push,
+            args=(room, False),
+            key="class-offer",
+            help="A line on top of everybody's page, with one click to take it.",
+        )
+        st.button(
+            "Set it for all",
+            on_click=_push,
+            args=(room, True),
+            key="class-set",
+            help="Everybody has it at once; Undo takes it back.",
+        )
+    if room.recipe is not None:
+        how = "set" if room.directly else "offered"
+        st.caption(f"{words.plural(room.pushes, 'recipe')} handed out; the last was {how}.")
+
+
+def _push(room: Room, directly: bool) -> None:
+    _try(partial(rooms.push, room.id, state.recipe().to_dict(), directly))
+
+
+def controls(room: Room) -> None:
+    st.subheader("Lock or hide controls", anchor=False)
+    for key, label, kept in (
+        ("class-locks", "Locked", room.locks),
+        ("class-hidden", "Hidden", room.hidden),
+    ):
+        st.multiselect(
+            label,
+            list(locks.CONTROLS),
+            default=sorted(kept & set(locks.CONTROLS)),
+            format_func=words.control,
+            on_change=_restrict,
+            args=(room,),
+            placeholder="none",
+            # Under another key once they were reset: a widget keeps what was picked in it.
+            key=f"{key}-{room.id}-{room.resets}",
+        )
+
+
+def _restrict(room: Room) -> None:
+    picked = {
+        key: state.widget_value(f"{key}-{room.id}-{room.resets}", [])
+        for key in ("class-locks", "class-hidden")
+    }
+    _try(partial(rooms.lock, room.id, picked["class-locks"]))
+    _try(partial(rooms.hide, room.id, picked["class-hidden"]))
+
+
+def rule(room: Room) -> None:
+    """One rule, which stays until the board is closed."""
+    if room.rule is not None:
+        part("class-board", partial(_board_news, room), leader_board, room)
+        st.button("Close the board", on_click=_close_board, args=(room,), key="class-board-close")
+        return
+    st.subheader("Leader board", anchor=False)
+    kind = st.segmented_control(
+        "Rule",
+        list(board.KINDS),
+        default=BEST,
+        required=True,
+        format_func=board.KINDS.__getitem__,
+        key="class-rule",
+    )
+    of = "of the weights pruned" if kind == BEST else "of the test examples right"
+    least = st.number_input(
+        f"At least, % {of}", 0.0, 100.0, 90.0, 1.0, format="%.1f", key=f"class-least-{kind}"
+    )
+    wanted = Rule(str(kind), least / 100, state.recipe().model)
+    st.caption(words.plain(board.sentence(wanted)))
+    st.button(
+        "Open the board",
+        on_click=_open_board,
+        args=(room, wanted),
+        key="class-board-open",
+        help="Who wants to stand on it says so. What runs measured counts, nothing that is typed.",
+    )
+    if models.facts(wanted.model) is None:
+        st.caption("The model is still loading.")
+
+
+def _open_board(room: Room, wanted: Rule) -> None:
+    _try(partial(rooms.open_board, room.id, wanted))
+
+
+def _close_board(room: Room) -> None:
+    _try(partial(rooms.close_board, room.id))
+
+
+def over(room: Room) -> None:
+    st.subheader("Begin anew, or end", anchor=False)
+    with st.container(horizontal=True, gap="small"):
+        _frame.popover(
+            "Reset",
+            partial(_confirm, RESET, "Reset the class", _reset, room),
+            key="class-reset-open",
+        )
+        _frame.popover(
+            "End", partial(_confirm, END, "End the class", _end, room), key="class-end-open"
+        )
+
+
+def _confirm(text: str, label: str, action: Callable[[Room], None], room: Room) -> None:
+    st.markdown(text)
+    key = label.replace(" ", "-").lower()
+    if st.button(label, type="primary", key=key):
+        action(room)
+        st.rerun()  # the whole page: a press alone draws this anew
+
+
+def _reset(room: Room) -> None:
+    _try(partial(rooms.reset, room.id))
+
+
+def _end(room: Room) -> None:
+    _try(partial(rooms.end, room.id))
+
+
+page()
