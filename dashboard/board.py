@@ -146,7 +146,7 @@ def live(room: Room) -> list[str]:
     return [id for id, state in states.items() if state in jobs.LIVE]
 
 
-def told_apart(shown: list[Place]) -> str:
+def caution(shown: list[Place]) -> str:
     """What the board's differences are worth, in a sentence; "" where nothing is on it."""
     first = next((place.best for place in shown if place.best is not None), None)
     if first is None:

@@ -84,7 +84,7 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--host", help=host)
     room = "open a class: prints an address that the room reaches, a passphrase, a code and a QR"
     parser.add_argument("--class", dest="room", action="store_true", help=room)
-    code = "the code of the class, 6 letters and digits; the same one goes on after a crash"
+    code = "the code of the class, 6 letters and digits; the same one continues after a crash"
     parser.add_argument("--code", metavar="CODE", help=code)
     data = "examples to offer: a folder or zip of images by class, an npz, a CSV; repeatable"
     parser.add_argument("--data", action="append", default=[], metavar="PATH", help=data)
@@ -286,9 +286,9 @@ def joining(address: str, passphrase: str, code: str, place: Place) -> str:
     command = place.command("dashboard.qr", link)
     # Of UTF-8 whatever the terminal says: an old one shows boxes, and the lines below it serve.
     env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    drawn = subprocess.run(command, cwd=place.folder, env=env, check=False, capture_output=True)
+    picture = subprocess.run(command, cwd=place.folder, env=env, check=False, capture_output=True)
     lines = [
-        drawn.stdout.decode("utf-8").rstrip(),
+        picture.stdout.decode("utf-8").rstrip(),
         "",
         "Join the class",
         f"  open        {address}",

@@ -195,7 +195,7 @@ def _reading() -> Iterator[sqlite3.Connection | None]:
 @contextmanager
 def _writing(make: bool = False) -> Iterator[sqlite3.Connection | None]:
     """One transaction. make: the file where there is none. Raises StoreError."""
-    with _lock, _told():
+    with _lock, _explained():
         if make and _inode() is None:
             _file().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             private_file(_file())
@@ -216,7 +216,7 @@ def _writing(make: bool = False) -> Iterator[sqlite3.Connection | None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _explained() -> Iterator[None]:
     """What the disk or SQLite say, as a sentence."""
     try:
         yield
@@ -339,7 +339,7 @@ def end(id: str) -> None:
                 db.execute(f"DELETE FROM {table} WHERE room = ?", (id,))
             db.execute("DELETE FROM rooms WHERE id = ?", (id,))
             remain = db.execute("SELECT COUNT(*) FROM rooms").fetchone()[0]
-        with _told(), _reading() as whole:
+        with _explained(), _reading() as whole:
             if whole is not None:
                 whole.execute("VACUUM")  # a page that had room for a name once may lie free
         if not remain:
@@ -381,7 +381,7 @@ def join(code: str, name: str, visitor: str | None, address: str) -> Room:
         if visitor not in others and len(others) >= MOST_MEMBERS:
             raise Refused(FULL.format(most=MOST_MEMBERS))
         taken = {folded for who, folded in others.items() if who != visitor}
-        shown = _told_apart(shown, taken)
+        shown = _distinct(shown, taken)
         # Who comes late gets what was handed out last, and follows no reset of before.
         db.execute(
             "INSERT INTO members (room, visitor, name, folded, joined, resets) "
@@ -419,7 +419,7 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
-def _told_apart(name: str, taken: Iterable[str]) -> str:
+def _distinct(name: str, taken: Iterable[str]) -> str:
     """Ben, Ben 2, Ben 3 ..."""
     taken = set(taken)
     number, shown = 1, name

@@ -189,7 +189,7 @@ def leader_board(room: Room) -> None:
         key="class-board-table",
         alt=f"Leader board: {board.sentence(now.rule)}",
     )
-    worth = board.told_apart(places)
+    worth = board.caution(places)
     if worth:
         st.caption(words.plain(worth))
 
@@ -238,17 +238,15 @@ def way_in(room: Room) -> None:
     """What people in the room read from the projector."""
     text, picture = st.columns([3, 1], gap="large", vertical_alignment="center")
     link = address(room.code)
-    with text:
-        st.caption("OPEN")
-        st.markdown(f"## {words.plain(link.split('/?')[0])}")
-        passphrase = os.environ.get(access.PASSPHRASE, "")
-        if passphrase:
-            st.caption("PASSPHRASE")
-            st.markdown(f"## {words.plain(passphrase)}")
-        st.caption("CODE")
-        st.markdown(f"## {room.code}")
+    passphrase = os.environ.get(access.PASSPHRASE, "")
+    lines = {"Open": link.partition("/?")[0], "Passphrase": passphrase, "Code": room.code}
+    with text, st.container(gap="xsmall"):
+        for name, value in lines.items():
+            if value:
+                st.metric(name, words.plain(value))
     with picture:
-        st.image(qr.svg(link), width=QR_WIDTH, caption="Opens with the code filled in")
+        st.image(qr.svg(link), width=QR_WIDTH)
+        st.caption("Opens with the code filled in.")
 
 
 def people(room: Room) -> None:
@@ -422,22 +420,26 @@ def _close_board(room: Room) -> None:
 def over(room: Room) -> None:
     st.subheader("Begin anew, or end", anchor=False)
     with st.container(horizontal=True, gap="small"):
-        _frame.popover(
-            "Reset",
-            partial(_confirm, RESET, "Reset the class", _reset, room),
-            key="class-reset-open",
-        )
-        _frame.popover(
-            "End", partial(_confirm, END, "End the class", _end, room), key="class-end-open"
-        )
+        if st.button("Reset", key="class-reset-open"):
+            _ask_reset(room)
+        if st.button("End", key="class-end-open"):
+            _ask_end(room)
 
 
-def _confirm(text: str, label: str, action: Callable[[Room], None], room: Room) -> None:
-    st.markdown(text)
-    key = label.replace(" ", "-").lower()
-    if st.button(label, type="primary", key=key):
-        action(room)
-        st.rerun()  # the whole page: a press alone draws this anew
+@st.dialog("Reset the class?")
+def _ask_reset(room: Room) -> None:
+    st.markdown(RESET)
+    if st.button("Reset the class", type="primary", key="class-reset"):
+        _reset(room)
+        st.rerun()  # the whole page: a press alone draws the dialog anew
+
+
+@st.dialog("End the class?")
+def _ask_end(room: Room) -> None:
+    st.markdown(END)
+    if st.button("End the class", type="primary", key="class-end"):
+        _end(room)
+        st.rerun()
 
 
 def _reset(room: Room) -> None:
