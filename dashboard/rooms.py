@@ -605,14 +605,10 @@ def push(id: str, recipe: dict[str, Any], directly: bool) -> None:
     _order_all(id, "recipe = ?, directly = ?, pushes = pushes + 1", *values)
 
 
-def lock(id: str, names: Iterable[str]) -> None:
-    """Disable these controls, and no others, for all."""
-    _order_all(id, "locks = ?", json.dumps(sorted(set(names))))
-
-
-def hide(id: str, names: Iterable[str]) -> None:
-    """Draw these controls, and no others, for nobody."""
-    _order_all(id, "hidden = ?", json.dumps(sorted(set(names))))
+def restrict(id: str, locked: Iterable[str], hidden: Iterable[str]) -> None:
+    """Disable the one controls and draw the others for nobody; all that are not named are free."""
+    texts = [json.dumps(sorted(set(names))) for names in (locked, hidden)]
+    _order_all(id, "locks = ?, hidden = ?", *texts)
 
 
 def open_board(id: str, rule: Rule) -> None:

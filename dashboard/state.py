@@ -714,6 +714,10 @@ MAP_MODE = "map-mode"
 MAP_RECONSTRUCTED = "map-reconstructed"
 """Keys of the Sensitivity page's own controls."""
 
+CLASS_LISTED = "class-listed"
+CLASS_LOCKED, CLASS_HIDDEN = "class-locks", "class-hidden"
+"""Keys of the Class page's: whether one stands on its board; what its teacher locks and hides."""
+
 FLIPPED_OF = "compare-flipped"
 """Key of the control that picks a run on the Compare page, whose flipped examples are shown."""
 

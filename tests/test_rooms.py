@@ -237,8 +237,7 @@ def test_every_order_is_news_to_members_and_every_answer_to_the_teacher() -> Non
     before = seen()
     for order in (
         lambda: rooms.push(room.id, RECIPE, directly=True),
-        lambda: rooms.lock(room.id, ["scope", "criterion"]),
-        lambda: rooms.hide(room.id, ["seed"]),
+        lambda: rooms.restrict(room.id, ["scope", "criterion"], ["seed"]),
         lambda: rooms.start_lesson(room.id, "why", 2),
         lambda: rooms.open_board(room.id, Rule(BEST, 0.9, "digits-mlp")),
     ):
@@ -277,7 +276,7 @@ def test_a_reset_keeps_people_and_deletes_what_they_answered(home: Path) -> None
     rooms.note_prediction(ANNA, "secret-lesson", 3, 0.5)
     rooms.note_run(ANNA, "secret-run")
     rooms.push(room.id, RECIPE, directly=False)
-    rooms.lock(room.id, ["scope"])
+    rooms.restrict(room.id, ["scope"], [])
     rooms.reset(room.id)
     after = now()
     assert names(after) == ["Anna"] and after.code == room.code and after.resets == 1

@@ -149,7 +149,7 @@ def member(room: Room) -> None:
             "Show me on the leader board",
             value=me.listed,
             on_change=_be_listed,
-            key="class-listed",
+            key=state.CLASS_LISTED,
             help="Your name and your best run of the class, for all in it to see.",
         )
         part("class-board", partial(_board_news, room), leader_board, room)
@@ -160,7 +160,7 @@ def _leave() -> None:
 
 
 def _be_listed() -> None:
-    listed = bool(state.widget_value("class-listed"))
+    listed = bool(state.widget_value(state.CLASS_LISTED))
     _try(partial(rooms.be_listed, visitors.me(), listed))
 
 
@@ -352,8 +352,8 @@ def _push(room: Room, directly: bool) -> None:
 def controls(room: Room) -> None:
     st.subheader("Lock or hide controls", anchor=False)
     for key, label, kept in (
-        ("class-locks", "Locked", room.locks),
-        ("class-hidden", "Hidden", room.hidden),
+        (state.CLASS_LOCKED, "Locked", room.locks),
+        (state.CLASS_HIDDEN, "Hidden", room.hidden),
     ):
         st.multiselect(
             label,
@@ -363,18 +363,20 @@ def controls(room: Room) -> None:
             on_change=_restrict,
             args=(room,),
             placeholder="none",
-            # Under another key once they were reset: a widget keeps what was picked in it.
-            key=f"{key}-{room.id}-{room.resets}",
+            key=_key(key, room),
         )
 
 
+def _key(key: str, room: Room) -> str:
+    """Another one once they were reset: a widget keeps what was picked in it."""
+    return f"{key}-{room.id}-{room.resets}"
+
+
 def _restrict(room: Room) -> None:
-    picked = {
-        key: state.widget_value(f"{key}-{room.id}-{room.resets}", [])
-        for key in ("class-locks", "class-hidden")
-    }
-    _try(partial(rooms.lock, room.id, picked["class-locks"]))
-    _try(partial(rooms.hide, room.id, picked["class-hidden"]))
+    locked, hidden = (
+        state.widget_value(_key(key, room), []) for key in (state.CLASS_LOCKED, state.CLASS_HIDDEN)
+    )
+    _try(partial(rooms.restrict, room.id, locked, hidden))
 
 
 def rule(room: Room) -> None:
