@@ -667,12 +667,13 @@ class Store:
         *,
         visitor: str | None = None,
         label: str | None = None,
+        anew: bool = False,
     ) -> str:
         """Queue a sweep's runs, each once, all of them or none; the sweep's id.
 
         runs: key -> spec, in the order that they are wanted. A run of an equal spec that waits,
         works or is finished is the sweep's too, whoever asked for it. A sweep of an equal plan that
-        the visitor has goes on instead, with what is missing.
+        the visitor has goes on instead, with what is missing; anew: begin another in any case.
         """
         text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
         query = (
@@ -680,7 +681,7 @@ class Store:
             "ORDER BY created DESC LIMIT 1"
         )
         with self._write() as db:
-            row = db.execute(query, (text, visitor)).fetchone()
+            row = None if anew else db.execute(query, (text, visitor)).fetchone()
             id = str(row["id"]) if row else secrets.token_hex(6)
             if row is None:
                 db.execute(
@@ -702,20 +703,27 @@ class Store:
         *,
         plan: dict[str, Any] | None = None,
         again: Collection[str] = (),
-    ) -> None:
-        """Queue what the sweep has no run of, and let it go on.
+        wake: bool = True,
+    ) -> bool:
+        """Queue what the sweep has no run of, and let it go on; whether that was done.
 
         plan: what it is from now on; again: states of runs that are replaced by new ones, in every
-        sweep that has them. Raises RunError for an id the store does not have.
+        sweep that has them; wake: also where it is paused or cancelled, which else changes nothing.
+        Raises RunError for an id the store does not have.
         """
         visitor = self.sweep(id).visitor
         with self._write() as db:
+            # Looked at under the lock: somebody may pause it while its next runs are thought out.
+            state = db.execute("SELECT state FROM sweeps WHERE id = ?", (id,)).fetchone()
+            if not wake and (state is None or state["state"] != "active"):
+                return False
             if plan is not None:
                 text = json.dumps(plan, sort_keys=True, separators=(",", ":"))
                 db.execute("UPDATE sweeps SET plan = ? WHERE id = ?", (text, id))
             db.execute("UPDATE sweeps SET state = 'active' WHERE id = ?", (id,))
             self._queue_for(db, id, runs, visitor, again)
         self._check_file()
+        return True
 
     def pause_sweep(self, id: str) -> None:
         """Let nobody take its waiting runs, but for those that others want; what runs, runs on."""

@@ -7,7 +7,7 @@ process that is killed loses nothing: the next one goes on with the trials that 
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -66,7 +66,16 @@ class Search:
     @property
     def dashboard(self) -> str:
         """The command that opens Optuna's own dashboard on its studies."""
-        return f"optuna-dashboard {_address(self.store.workspace)}"
+        return dashboard_command(self.store.workspace)
+
+
+def dashboard_command(workspace: Path) -> str:
+    return f"optuna-dashboard {_address(workspace)}"
+
+
+def installed() -> bool:
+    """Whether Optuna is, without importing it."""
+    return importlib.util.find_spec("optuna") is not None
 
 
 @dataclass(frozen=True)
@@ -85,41 +94,67 @@ def open_search(
     control: bool = True,
     visitor: str | None = None,
     label: str | None = None,
+    sweep: str | None = None,
 ) -> Search:
     """Begin a search, or go on with the one of an equal goal. control: random search beside it.
 
     Its sweep begins with the dense model, the dense model trained as long, and the default
-    technique at a few levels. Raises RecipeError for a model that this process must not run,
-    RunError where Optuna is not installed.
+    technique at a few levels. sweep: the one that `begin` began for it, which nothing wakes here.
+    Raises RecipeError for a model that this process must not run, RunError where Optuna is not
+    installed.
     """
     optuna = _optuna()
     storage = optuna.storages.RDBStorage(
         _address(store.workspace), engine_kwargs={"connect_args": {"timeout": 30}}
     )
+    studies = _studies(storage, goal, control)
+    # Of somebody else's search of an equal goal: this one has studies of its own.
+    if sweep is not None and _sweep_of(store, studies[SEARCH]) not in (None, sweep):
+        studies = _studies(storage, goal, control, f"{sweep} ")
+    plan = _plan(goal, studies)
+    first = studies[SEARCH]
+    id = _sweep_of(store, first) or sweep
+    fresh = id is None
+    if id is None:
+        id = begin(store, goal, visitor, label)
+    first.set_user_attr("sweep", id)
+    first.set_user_attr("goal", goal.to_dict())
+    if not fresh:
+        # What was open when somebody cancelled it, or its process was killed, is tried again.
+        halfway = [frozen for study in studies.values() for frozen in _open(study)]
+        recipes = [frozen.user_attrs.get("recipe") for frozen in halfway]
+        again = [Recipe.from_dict(recipe) for recipe in recipes if recipe]
+        again = [_dense_recipe(plan), *again]
+        sweeps.extend(store, id, plan, again=again, wake=sweep is None)
+    return Search(store, goal, id, studies)
+
+
+def begin(store: Store, goal: Goal, visitor: str | None = None, label: str | None = None) -> str:
+    """Queue what a search begins with, before anything is proposed; its sweep's id. No Optuna.
+
+    Raises RecipeError for a model that this process must not run.
+    """
+    words = label or f"Search: {goal.in_words()}"
+    # Another search of the model may begin with an equal plan: each has a sweep of its own.
+    return sweeps.submit(store, first_plan(goal), visitor, words, anew=True)
+
+
+def first_plan(goal: Goal) -> Plan:
+    """The default technique at a few levels, and its controls."""
+    return _plan(goal, {})
+
+
+def _studies(storage: Any, goal: Goal, control: bool, whose: str = "") -> dict[str, Study]:
     directions = ["minimize" if less else "maximize" for less in goal.minimised]
-    studies = {
-        line: optuna.create_study(
+    return {
+        line: _optuna().create_study(
             storage=storage,
-            study_name=f"{goal.model} {goal.id} {line}",
+            study_name=f"{goal.model} {goal.id} {whose}{line}",
             directions=directions,
             load_if_exists=True,
         )
         for line in SEARCHED[: 2 if control else 1]
     }
-    plan = _plan(goal, studies)
-    first = studies[SEARCH]
-    id = _sweep_of(store, first)
-    if id is None:
-        id = sweeps.submit(store, plan, visitor, label or f"Search: {goal.in_words()}")
-        first.set_user_attr("sweep", id)
-        first.set_user_attr("goal", goal.to_dict())
-    else:
-        # What was open when somebody cancelled it, or its process was killed, is tried again.
-        halfway = [frozen for study in studies.values() for frozen in _open(study)]
-        recipes = [frozen.user_attrs.get("recipe") for frozen in halfway]
-        again = [Recipe.from_dict(recipe) for recipe in recipes if recipe]
-        sweeps.extend(store, id, plan, again=[_dense_recipe(plan), *again])
-    return Search(store, goal, id, studies)
 
 
 def advance(search: Search, trials: int, ahead: int = 1) -> bool:
@@ -147,9 +182,16 @@ def advance(search: Search, trials: int, ahead: int = 1) -> bool:
             open_trials, missing = open_trials + 1, missing - 1
             proposed = True
         more = more or open_trials > 0
-    if proposed:  # and never else: that would wake a sweep that somebody paused
-        sweeps.extend(search.store, search.sweep, _plan(search.goal, search.studies))
+    if proposed:
+        _extend(search)
     return more or _confirm(search)
+
+
+def _extend(search: Search) -> None:
+    """Queue what was proposed. Where somebody paused it meanwhile, that waits: whoever opens the
+    search again queues it.
+    """
+    sweeps.extend(search.store, search.sweep, _plan(search.goal, search.studies), wake=False)
 
 
 def trials(search: Search) -> list[Trial]:
@@ -226,7 +268,7 @@ def _confirm(search: Search) -> bool:
             recipes.add(recipe.id)
             if number not in asked:
                 study.set_user_attr("candidates", [*asked, number])
-                sweeps.extend(search.store, search.sweep, _plan(search.goal, search.studies))
+                _extend(search)
                 waits = True
                 break
             if number in done and search.goal.allows(done[number].mean):
@@ -315,6 +357,12 @@ def _take_in(search: Search, study: Study) -> None:
 def _run_of(store: Store, sweep: str, recipe: dict[str, Any]) -> Job | None:
     jobs = store.jobs_of("run", recipe)
     return next((job for job in jobs if sweep in store.sweeps_of_run(job.id)), None)
+
+
+def run_id(search: Search, recipe: Recipe) -> str | None:
+    """The run of a recipe of the search; None where it was deleted."""
+    job = _run_of(search.store, search.sweep, recipe.to_dict())
+    return job.id if job else None
 
 
 def _outcome(store: Store, job: Job) -> Outcome:

@@ -70,14 +70,23 @@ class Progress:
         return 1 - (self.running + self.waiting) / self.total
 
 
-def submit(store: Store, plan: Plan, visitor: str | None = None, label: str | None = None) -> str:
+def submit(
+    store: Store,
+    plan: Plan,
+    visitor: str | None = None,
+    label: str | None = None,
+    *,
+    anew: bool = False,
+) -> str:
     """Queue a plan's runs; the sweep's id. An equal plan of the same visitor goes on instead.
 
-    Raises RecipeError for a model that this process must not run.
+    anew: never, as for a plan that will grow. Raises RecipeError for a model that this process must
+    not run.
     """
     for model in plan.models:
         own_models.check(model)
-    return store.begin_sweep(plan.to_dict(), _runs(plan.points()), visitor=visitor, label=label)
+    runs = _runs(plan.points())
+    return store.begin_sweep(plan.to_dict(), runs, visitor=visitor, label=label, anew=anew)
 
 
 def pause(store: Store, id: str) -> None:
@@ -107,13 +116,20 @@ def add_seeds(store: Store, id: str, count: int = 1) -> None:
     store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict())
 
 
-def extend(store: Store, id: str, plan: Plan, again: Iterable[Recipe] = ()) -> None:
-    """Let it be of a plan that grew: what is new is queued, and it goes on.
+def extend(
+    store: Store, id: str, plan: Plan, again: Iterable[Recipe] = (), *, wake: bool = True
+) -> bool:
+    """Let it be of a plan that grew: what is new is queued, and it goes on; whether that was done.
 
-    again: recipes of it whose runs are replaced where they failed or were stopped.
+    again: recipes of it whose runs are replaced where they failed or were stopped; wake: also where
+    somebody paused or cancelled it, which else changes nothing.
     """
-    store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict())
-    store.extend_sweep(id, _keyed(again), again=AGAIN)
+    if not store.extend_sweep(id, _runs(plan.points()), plan=plan.to_dict(), wake=wake):
+        return False
+    recipes = list(again)
+    if recipes:
+        store.extend_sweep(id, _keyed(recipes), again=AGAIN, wake=wake)
+    return True
 
 
 def plan_of(store: Store, id: str) -> Plan:
