@@ -60,6 +60,7 @@ from pruning.runs.waits import (
 )
 from pruning.stats import Overlap
 from pruning.storage import default_workspace
+from pruning.sweeps import driver
 
 LIVE = ("queued", "running")
 FAILED = store_file.FAILED
@@ -174,9 +175,15 @@ replaced by the next page.
 
 
 def ensure() -> None:
-    """See that the worker pool runs. Raises StoreError."""
+    """See that the worker pool runs, and what drives searches. Raises StoreError."""
     _wanted.add(str(default_workspace()))
     _ensure(str(default_workspace()))
+
+
+def ensure_anew() -> None:
+    """The same, also where that was seen a moment ago: there is something new to drive."""
+    _ensure.clear()
+    ensure()
 
 
 # The entry expires: a pool that died is replaced by the next page that asks.
@@ -185,6 +192,7 @@ def _ensure(place: str) -> bool:
     from pruning.runs import pool
 
     pool.ensure()
+    driver.ensure(store())
     return True
 
 
@@ -612,6 +620,9 @@ WORK = "work"
 FOLLOWED = "news-"
 """Begins the name of a job whose events are followed, not its state alone."""
 
+SEARCHED = "search-"
+"""Begins the name of a search, by its sweep: what came of it is news, not its runs alone."""
+
 WAITING = 2.0
 """Seconds after which there is another time to tell of a job that waits, and of a study."""
 
@@ -619,12 +630,17 @@ WAITING = 2.0
 def news(ids: Sequence[str]) -> dict[str, str]:
     """What a part of a page asks to be told about these jobs: their states, and each new event.
 
-    The values are `<state>.<how far>`, as `states` answers them. An id may be WORK.
+    The values are `<state>.<how far>`, as `states` answers them. An id may be WORK, or begin with
+    SEARCHED.
     """
-    return states([id if id == WORK else f"{FOLLOWED}{id}" for id in ids])
+    named = (WORK, SEARCHED)
+    return states([id if id.startswith(named) else f"{FOLLOWED}{id}" for id in ids])
 
 
 def _news(name: str) -> str:
+    if name.startswith(SEARCHED):
+        sweep = name.removeprefix(SEARCHED)
+        return f"search.{driver.changed(default_workspace(), sweep)}"
     if name != WORK:
         try:
             return _news_of([store().job(name.removeprefix(FOLLOWED))])
@@ -792,7 +808,11 @@ def states(ids: Iterable[str]) -> dict[str, str]:
 
     Of names that `news` makes, what it answers.
     """
-    return {id: _news(id) if id == WORK or id.startswith(FOLLOWED) else _state(id) for id in ids}
+    return {id: _news(id) if _is_news(id) else _state(id) for id in ids}
+
+
+def _is_news(id: str) -> bool:
+    return id == WORK or id.startswith((FOLLOWED, SEARCHED))
 
 
 def _state(id: str) -> str:

@@ -88,23 +88,23 @@ def failures(id: str) -> dict[str, int]:
 
 
 def pause(id: str) -> None:
-    _try(sweeps.pause, id)
+    attempt(sweeps.pause, id)
 
 
 def resume(id: str) -> None:
-    _try(sweeps.resume, id)
+    attempt(sweeps.resume, id)
 
 
 def cancel(id: str) -> None:
-    _try(sweeps.cancel, id)
+    attempt(sweeps.cancel, id)
 
 
 def rerun_failed(id: str) -> None:
-    _try(sweeps.rerun_failed, id)
+    attempt(sweeps.rerun_failed, id)
 
 
 def add_seeds(id: str, count: int) -> None:
-    _try(sweeps.add_seeds, id, count)
+    attempt(sweeps.add_seeds, id, count)
 
 
 def may_change(now: Progress) -> bool:
@@ -112,13 +112,13 @@ def may_change(now: Progress) -> bool:
     return visitors.may_change(now.visitor)
 
 
-def _try(change: Any, id: str, *args: Any) -> None:
-    """From a button: why it could not be is a warning."""
+def attempt(change: Any, id: str, *args: Any) -> None:
+    """Change a sweep, from a button: why it could not be is a warning."""
     try:
         if not visitors.may_change(jobs.store().sweep(id).visitor):
             raise RunError(NOT_YOURS)
-        jobs.ensure()
         change(jobs.store(), id, *args)
+        jobs.ensure_anew()  # after it: a search that goes on needs what drives it
     except PruningError as error:
         state.warn(str(error))
 

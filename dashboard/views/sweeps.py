@@ -9,13 +9,14 @@ from typing import Any
 import streamlit as st
 
 import sample_models
-from dashboard import forms, jobs, models, plans, state, sweeps, waits, words
+from dashboard import forms, jobs, models, plans, searches, state, sweeps, waits, words
 from dashboard.charts import sweep as charts
-from dashboard.views import _frame, _sweep_picture
+from dashboard.views import _frame, _search_panel, _sweep_picture
 from pruning import registry
 from pruning.errors import PruningError
 from pruning.sweeps import comparison, presets, shipped
 from pruning.sweeps.comparison import Pairing, Row
+from pruning.sweeps.driver import Asked
 from pruning.sweeps.plan import CONTROLS, OF_TECHNIQUES, PLURALS, Plan
 from pruning.sweeps.shipped import Shipped
 from pruning.sweeps.sweeps import Progress
@@ -37,6 +38,16 @@ PAIRED_EXACTLY = (
 BOUNDED = (
     "Which examples these runs answered was not kept: how many they gained and lost against the "
     "dense model bounds how many differ, so that the interval is rather too wide."
+)
+SWEEP, SEARCH = "Sweep", "Search"
+PAUSES = (
+    "None of its waiting runs is begun; those that work go on to their end. It waits on disk, also "
+    "over a restart."
+)
+CANCELS = (
+    "Its waiting runs are dropped, and those that work are stopped within a batch; what is done "
+    "stays. Runs that somebody else asked for, or another sweep, go on. Resume begins the stopped "
+    "ones again."
 )
 MOST_REASONS = 3  # why runs failed
 HEIGHT = 480  # pixels of the place that waits for the first point
@@ -297,8 +308,10 @@ def shown_sweep(id: str) -> None:
     if id.startswith(sweeps.SHIPPED):
         finished(sweeps.shipped_of(id))
         return
-    now = sweeps.progress(id)
-    _frame.live_part(f"sweep-{id}", [] if now.ended else [jobs.WORK], watch, id, now.ended)
+    now, asked = sweeps.progress(id), searches.of(id)
+    over = searches.is_over(now, asked)
+    news = [jobs.WORK, *([f"{jobs.SEARCHED}{id}"] if asked else [])]
+    _frame.live_part(f"sweep-{id}", [] if over else news, watch, id, over)
 
 
 def finished(sweep: Shipped) -> None:
@@ -314,30 +327,33 @@ def finished(sweep: Shipped) -> None:
     st.fragment(picture)(sweep.rows, sweep.plan, sweeps.shipped_pairing(sweep))
 
 
-def watch(id: str, ended: bool) -> None:
+def watch(id: str, over: bool) -> None:
     with _frame.guarded():
-        now = sweeps.progress(id)
-        if now.ended and not ended:
+        now, asked = sweeps.progress(id), searches.of(id)
+        if searches.is_over(now, asked) and not over:
             st.rerun()  # the whole page: this stops ticking
-        heading(now)
+        if asked is not None:
+            _search_panel.standing(now, asked)
+        heading(now, asked)
         picture(sweeps.rows(now), now.plan, sweeps.pairing)
 
 
-def heading(now: Progress) -> None:
-    """How far it is, and what can be done with it."""
-    parts = [f"{now.done:,} of {now.total:,} runs done"]
-    counted = {"running": now.running, "queued": now.waiting, "failed": now.failed}
-    counted |= {"diverged": now.diverged, "cancelled": now.stopped}
-    parts += [f"{count:,} {word}" for word, count in counted.items() if count]
-    if now.state == "paused":
-        parts.append("paused: none of its waiting runs is begun")
-    elif not now.ended and now.seconds_remaining is not None:
-        parts.append(f"about {words.seconds(now.seconds_remaining)} remaining (estimate)")
-    st.progress(now.share, " · ".join(parts))
+def heading(now: Progress, asked: Asked | None) -> None:
+    """How far it is, and what can be done with it. asked: the search that it is of."""
+    parts = counts(now)
+    if asked is None:
+        if now.state == "active" and not now.ended and now.seconds_remaining is not None:
+            parts.append(f"about {words.seconds(now.seconds_remaining)} remaining (estimate)")
+        st.progress(now.share, " · ".join(parts))
+    else:  # how many runs it has in the end, only the search knows
+        st.caption(" · ".join(parts))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if sweeps.may_change(now):
-            changes(now)
-        press("Use its plan", ":material/content_copy:", state.set_plan, now.plan)
+            changes(now, asked)
+        if asked is None:
+            press("Use its plan", ":material/content_copy:", state.set_plan, now.plan)
+        else:
+            _search_panel.optuna(asked)
     if now.failed or now.diverged:
         reasons = sweeps.failures(now.id)
         for reason, count in list(reasons.items())[:MOST_REASONS]:
@@ -345,27 +361,51 @@ def heading(now: Progress) -> None:
             st.warning(words.plain(text), icon=":material/error:")
 
 
-def changes(now: Progress) -> None:
+def counts(now: Progress) -> list[str]:
+    """Its runs by state, and what becomes of those that work where it was paused or cancelled."""
+    parts = [f"{now.done:,} of {now.total:,} runs done"]
+    counted = {"running": now.running, "queued": now.waiting, "failed": now.failed}
+    counted |= {"diverged": now.diverged, "cancelled": now.stopped}
+    parts += [f"{count:,} {word}" for word, count in counted.items() if count]
+    if now.state == "paused":
+        parts.append("paused: none of its waiting runs is begun")
+        if now.running:
+            parts.append("what works goes on to its end")
+    if now.state == "cancelled":
+        parts.append("cancelled")
+        if not now.ended:
+            parts.append("what still works is being stopped, or others want it")
+    return parts
+
+
+def changes(now: Progress, asked: Asked | None) -> None:
     """What only those can do with it whose it is."""
-    if now.state == "active" and not now.ended:
-        press("Pause", ":material/pause:", sweeps.pause, now.id)
-    if now.state != "active" and (not now.ended or now.stopped):
+    over = searches.is_over(now, asked)
+    if now.state == "active" and not over:
+        press("Pause", ":material/pause:", sweeps.pause, now.id, help=PAUSES)
+    if asked is not None:
+        # One that came to an end for a reason can be tried again, too.
+        if asked.why or (now.state != "active" and not asked.over):
+            press("Resume", ":material/play_arrow:", searches.resume, now.id)
+    elif now.state != "active" and (not now.ended or now.stopped):
         press("Resume", ":material/play_arrow:", sweeps.resume, now.id)
-    if not now.ended:
-        press("Cancel", _frame.STOP, sweeps.cancel, now.id)
-    if now.failed or (now.stopped and now.state == "active"):
+    if now.state != "cancelled" and not over:
+        press("Cancel", _frame.STOP, sweeps.cancel, now.id, help=CANCELS)
+    if asked is None and (now.failed or (now.stopped and now.state == "active")):
         press("Run the failed again", ":material/replay:", sweeps.rerun_failed, now.id)
-    if now.state != "cancelled":
+    if asked is None and now.state != "cancelled":
         press("Add a seed", ":material/add:", sweeps.add_seeds, now.id, 1)
 
 
-def press(label: str, icon: str, action: Callable[..., None], *args: Any) -> None:
+def press(
+    label: str, icon: str, action: Callable[..., None], *args: Any, help: str | None = None
+) -> None:
     def pressed() -> None:
         action(*args)
         st.rerun()  # the whole page: what can be done now is another
 
     key = f"sweep-{label.lower().replace(' ', '-')}"
-    st.button(label, icon=icon, type="tertiary", key=key, on_click=pressed)
+    st.button(label, icon=icon, type="tertiary", key=key, on_click=pressed, help=help)
 
 
 # ---------------------------------------------------------------- the picture and what is beside
@@ -515,10 +555,22 @@ def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
 def page() -> None:
     _frame.question("Which technique keeps the most, and at which size?")
     left, right = st.columns([5, 9], gap="large")
-    plan = state.plan()
     with left, _frame.guarded():
-        run(plan)
-        editor(plan)
+        kind = st.segmented_control(
+            "What is started",
+            (SWEEP, SEARCH),
+            default=SWEEP,
+            required=True,
+            key="sweeps-kind",
+            label_visibility="collapsed",
+            persist_state="session",
+        )
+        if kind == SEARCH:
+            _search_panel.panel()
+        else:
+            plan = state.plan()
+            run(plan)
+            editor(plan)
     with right, _frame.guarded():
         id = pick_sweep()
         if id is not None:
