@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dashboard import jobs, models, tables, words
+from dashboard import jobs, models, tables, visitors, words
 from pruning import describe
 from pruning.errors import PruningError, RunError
 from pruning.events import Finished
@@ -50,7 +50,8 @@ class ListedRun:
     """A run of the list.
 
     state: as people read it; figures: None without a result; parent: the run whose result it
-    started from; disk: bytes of its files; depth: in the tree, 0 where nothing shown is above it.
+    started from; disk: bytes of its files; who: asked for it, for who looks; depth: in the tree, 0
+    where nothing shown is above it.
     """
 
     job: Job
@@ -59,6 +60,7 @@ class ListedRun:
     figures: Figures | None
     parent: str | None
     disk: int
+    who: str = ""
     depth: int = 0
 
     @property
@@ -99,6 +101,7 @@ def listed(runs: Iterable[Job]) -> list[ListedRun]:
                 parent=models.parent_of(recipe.model),
                 # While it works its files come and vanish: they are counted at its end.
                 disk=_disk(job.folder, job.attempt, job.state) if ended else 0,
+                who=visitors.who(job.visitor),
             )
         )
     return rows
@@ -146,8 +149,8 @@ def matches(
         return False
     if not set(tags) <= set(run.job.tags):
         return False
-    searched = " ".join([run.name, run.short, run.model, run.id, run.job.note or "", *run.job.tags])
-    searched = f"{searched} {words.sentence(run.recipe)}".casefold()
+    parts = [run.name, run.short, run.model, run.id, run.job.note or "", *run.job.tags, run.who]
+    searched = f"{' '.join(parts)} {words.sentence(run.recipe)}".casefold()
     return all(word in searched for word in text.casefold().split())
 
 
@@ -191,7 +194,7 @@ INDENT = "\u2003"  # as wide as a letter M: a table's cell keeps it
 
 
 def table(runs: Sequence[ListedRun]) -> pd.DataFrame:
-    """A row for each run. when: UTC; disk: MB."""
+    """A row for each run. when: UTC; disk: MB; who: where others' runs are among them."""
     frame = pd.DataFrame(
         {
             "run": [_indented(run) for run in runs],
@@ -207,6 +210,8 @@ def table(runs: Sequence[ListedRun]) -> pd.DataFrame:
             "id": [run.id for run in runs],
         }
     )
+    if any(run.who not in ("", "you") for run in runs):
+        frame.insert(1, "who", [run.who for run in runs])
     return frame
 
 

@@ -15,6 +15,8 @@ import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -134,18 +136,54 @@ def name_of(visitor: str | None) -> str:
     return _names().get(visitor or "", "")
 
 
+def who(visitor: str | None) -> str:
+    """Whoever asked for something, for who looks: `you`, their name, or `visitor 3f2a`.
+
+    "" where that is nobody in particular, and on a server for one machine. A name is text of
+    strangers, and nothing keeps two from taking the same.
+    """
+    if visitor is None or not shared():
+        return ""
+    if visitor == me():
+        return "you"
+    return name_of(visitor) or f"visitor {visitor[:4]}"
+
+
+def by_another(visitor: str | None) -> str:
+    """`by Anna`; "" of one's own, and where `who` is nobody."""
+    other = who(visitor)
+    return f"by {other}" if other not in ("", "you") else ""
+
+
 def set_name(name: str) -> None:
-    """Call whoever looks so. Raises StoreError."""
+    """Call whoever looks so; "" takes the name away. Raises StoreError."""
     visitor = me()
     if visitor is None:
         return
-    kept = " ".join(name.split())[:LONGEST_NAME]
+    # Marks that turn a line round, say, would reach into what stands beside a name.
+    shown = "".join(letter if letter.isprintable() else " " for letter in name)
+    kept = " ".join(shown.split())[:LONGEST_NAME].strip()
     with _lock:
-        write_json(default_workspace() / NAMES, {**_names(), visitor: kept})
+        names = {**_names(), visitor: kept}
+        if not kept:
+            del names[visitor]
+        write_json(default_workspace() / NAMES, names)
 
 
 def _names() -> dict[str, str]:
+    file = default_workspace() / NAMES
+    try:
+        changed = file.stat().st_mtime_ns
+    except OSError:
+        return {}
+    return _read_names(file, changed)
+
+
+# A list asks for the name of each row.
+@lru_cache(maxsize=4)
+def _read_names(file: Path, changed: int) -> dict[str, str]:
     with suppress(OSError, ValueError):
-        names = json.loads((default_workspace() / NAMES).read_text(encoding="utf-8"))
-        return dict(names)
+        names = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(names, dict):
+            return {who: name for who, name in names.items() if isinstance(name, str)}
     return {}

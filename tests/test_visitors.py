@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 from streamlit.testing.v1 import AppTest
 
-from dashboard import jobs, launch, visitors
+from dashboard import jobs, launch, visitors, words
 from pruning.errors import RunError
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
@@ -151,6 +151,41 @@ def test_a_link_opens_the_run_of_somebody_else_to_read(home: Path, looks: dict[s
     # Who comes without the link is not greeted by it.
     text = " ".join(element.value for element in settled("prune").markdown)
     assert run[:6] not in text and not stops(settled("prune"))
+
+
+def test_a_name_stands_beside_ones_runs_and_is_text_of_a_stranger(
+    home: Path, looks: dict[str, str]
+) -> None:
+    me = come(looks, ANNA)
+    assert visitors.who(me) == "you" and visitors.by_another(me) == ""
+    page = opened("runs")
+    nasty = "<b>A</b>nna\u202e [x](http://x) " + "y" * 90
+    page.text_input(key="your-name").set_value(nasty).run()
+    assert not page.exception
+    kept = visitors.name_of(me)
+    cut = nasty[: visitors.LONGEST_NAME]  # by the field
+    assert kept == " ".join(cut.replace("\u202e", " ").split())
+    jobs.start(Recipe(model="digits-mlp"))
+    come(looks, BEN)
+    page = opened("runs")
+    assert "who" not in page.dataframe[0].value, "one's own alone"
+    looks[visitors.OWNER_COOKIE] = OWNER
+    page = opened("runs")
+    assert set(page.dataframe[0].value["who"]) == {kept, ""}  # the example is nobody's
+    strip = next(text.value for text in page.markdown if " · by " in text.value)
+    assert words.plain(f"by {kept}") in strip
+    come(looks, ANNA)
+    page = opened("runs")
+    assert page.text_input(key="your-name").value == kept
+    page.text_input(key="your-name").set_value("  ").run()
+    assert visitors.name_of(me) == ""
+    come(looks, BEN)
+    assert visitors.by_another(me) == f"by visitor {me[:4]}"
+
+
+def test_on_a_server_for_one_machine_nobody_is_asked_for_a_name(home: Path) -> None:
+    page = opened("runs")
+    assert not [field for field in page.text_input if field.key == "your-name"]
 
 
 # ---------------------------------------------------------------- cookies

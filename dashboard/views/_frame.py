@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitDuplicateElementKey
 
-from dashboard import jobs, models, parts, rooms, state, waits, words
+from dashboard import jobs, models, parts, rooms, state, visitors, waits, words
 from dashboard.charts import base, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
@@ -292,6 +292,8 @@ def current_model() -> None:
             parts.part(parts.HISTORY, _history)
         popover("Link", _link, key=parts.LINK)
     _locked()
+    if visitors.shared() and visitors.me():
+        your_name()
     keys(state.ask_help, key="keys")
 
 
@@ -309,6 +311,26 @@ def _locked() -> None:
         on_click=state.set_address_locks,
         key="unlock",
     )
+
+
+def your_name() -> None:
+    """What whoever looks is called, where others can see it."""
+    st.text_input(
+        "Your name here, if you like",
+        visitors.name_of(visitors.me()),
+        max_chars=visitors.LONGEST_NAME,
+        key="your-name",
+        on_change=_take_name,
+        placeholder="Nobody in particular",
+        help="Stands beside your runs, for whoever started this server and whom you send a link.",
+    )
+
+
+def _take_name() -> None:
+    try:
+        visitors.set_name(state.widget_value("your-name", ""))
+    except PruningError as error:
+        state.warn(str(error))
 
 
 def _sentence() -> None:
@@ -526,8 +548,10 @@ def _stop(runs: list[Job]) -> None:
 def _line(job: Job, shortcut: str | None) -> None:
     """One run: what it does now, Show, and Stop."""
     name = words.plain(models.title(job.spec.get("model", "")))
+    by = words.plain(visitors.by_another(job.visitor))
+    text = " · ".join(filter(None, [f"**{name}**", by, progress(job)]))
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**{name}** · {progress(job)}", width="stretch")
+        st.markdown(text, width="stretch")
         if job.id != state.run_id():
             st.page_link(page_path("prune"), label="Show", query_params={"run": job.id})
         st.button(

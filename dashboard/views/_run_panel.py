@@ -28,9 +28,8 @@ def start(recipe: Recipe) -> None:
 def name(job: Job) -> str:
     """`Run 3f2a91 on digits-cnn`, and of whom where it is somebody else's."""
     model = words.plain(models.title(job.spec.get("model", "")))
-    other = "" if job.visitor == visitors.me() else visitors.name_of(job.visitor)
-    by = f", by {words.plain(other)}" if other else ""
-    return f"Run `{job.id[:6]}` on {model}{by}"
+    by = visitors.by_another(job.visitor)
+    return f"Run `{job.id[:6]}` on {model}{', ' + words.plain(by) if by else ''}"
 
 
 # ---------------------------------------------------------------- a run that works

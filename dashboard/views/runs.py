@@ -28,6 +28,7 @@ HELP = {
     "kept": "Of the dense model's weights.",
     "disk": "Of its weights, masks, histograms and answers.",
     "from": "The run whose result it started from.",
+    "who": "The name that they gave themselves, if any.",
 }
 
 
@@ -119,6 +120,7 @@ def table(shown: Sequence[ListedRun]) -> None:
         hide_index=True,
         column_config={
             "run": st.column_config.TextColumn(width=NAME, pinned=True, help=HELP["run"]),
+            "who": st.column_config.TextColumn(help=HELP["who"]),
             "quality": st.column_config.TextColumn(heading, help=HELP["quality"]),
             "kept": st.column_config.NumberColumn(format="%.1f %%", help=HELP["kept"]),
             "when": st.column_config.DatetimeColumn(
