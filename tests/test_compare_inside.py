@@ -15,7 +15,7 @@ from dashboard.charts.compare_improvements import RunImprovements
 from dashboard.charts.compare_inside import AnsweredRun
 from dashboard.charts.improvements import against_dense
 from pruning.events import Finished, from_json
-from pruning.metrics import Accuracy, Layer, Score
+from pruning.metrics import Accuracy, Histogram, Layer, Score, bin_edges
 from pruning.recipe import Recipe
 from pruning.runs.results import Answers, PackedMask, load_run, overlap_of
 from pruning.stats import Overlap
@@ -178,3 +178,23 @@ def test_ratios_of_many_runs_are_cells_and_of_few_are_marks() -> None:
     assert trace["z"][kept][0] > 3
     places = [at for at, y in enumerate(numbers["y"]) if y == trace["y"][kept]]
     assert [numbers["text"][at] for at in places] == ["10×"] * 12
+
+
+def test_the_whole_models_weights_stand_in_the_same_bins_and_none_is_lost() -> None:
+    wide, narrow = bin_edges(np.array([2.0])), bin_edges(np.array([0.3]))
+    counts = np.arange(256)
+    layers = {
+        "first": Histogram(wide, counts, counts // 2),
+        "second": Histogram(narrow, counts[::-1].copy(), counts * 0),
+    }
+    one, other = compare.whole_model([(run("A"), layers), (run("B"), {"first": layers["first"]})])
+    assert np.array_equal(one[1].edges, other[1].edges) and one[1].edges[-1] == 2.0
+    assert one[1].dense.sum() == 2 * counts.sum() and one[1].dense.min() >= 0
+    assert np.array_equal(other[1].dense, counts), "what has these bins already is as it was"
+    # The narrow layer's weights lie where it has them.
+    inside = np.abs(one[1].edges[:-1]) <= 0.32
+    assert (one[1].dense - other[1].dense)[~inside].sum() == 0
+    table = compare.magnitudes([one, other])
+    assert list(table["kept, weights"]) == [int((counts // 2).sum())] * 2
+    assert table["dense, 50% below |w|"][0] < table["dense, 50% below |w|"][1]
+    assert compare.whole_model([(run("A"), {})]) == []

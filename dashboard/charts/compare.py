@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dashboard import colours, words
 from dashboard.charts.base import (
@@ -27,7 +28,16 @@ from dashboard.charts.prune import scale
 from dashboard.charts.results import WHOLE_MACS, has_other_macs
 from pruning.describe import RunFacts
 from pruning.events import Finished
-from pruning.metrics import Accuracy, Histogram, Measurement, Paired, Quality, Score, Spread
+from pruning.metrics import (
+    BINS,
+    Accuracy,
+    Histogram,
+    Measurement,
+    Paired,
+    Quality,
+    Score,
+    Spread,
+)
 from pruning.recipe import Recipe
 from pruning.runs.results import Answers
 from pruning.stats import difference
@@ -454,8 +464,75 @@ def _dense(
 RunHistogram = tuple[ComparedRun, Histogram]
 
 
-def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bool) -> Figure:
-    """One layer of each run on shared axes: kept weights filled, the dense model as a line."""
+def whole_model(
+    parts: Sequence[tuple[ComparedRun, Mapping[str, Histogram]]],
+) -> list[RunHistogram]:
+    """All layers of each run together, and all runs in the same bins.
+
+    Each layer has bins of its own width: its counts are spread over those of the widest as if they
+    lay evenly inside a bin, and none is lost.
+    """
+    reaches = [float(part.edges[-1]) for _, layers in parts for part in layers.values()]
+    edges = np.linspace(-max(reaches, default=1.0), max(reaches, default=1.0), BINS + 1)
+    return [
+        (
+            run,
+            Histogram(edges, _together(layers, "dense", edges), _together(layers, "final", edges)),
+        )
+        for run, layers in parts
+        if layers
+    ]
+
+
+def _together(
+    layers: Mapping[str, Histogram], which: str, edges: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """(bins,) counts of all layers; whole numbers that add up to those of the layers."""
+    below = np.zeros(len(edges))
+    for part in layers.values():
+        counted = np.concatenate([[0], np.cumsum(getattr(part, which))])
+        below += np.interp(edges, part.edges, counted)
+    return np.diff(np.rint(below).astype(np.int64))
+
+
+def magnitudes(parts: Sequence[RunHistogram]) -> pd.DataFrame:
+    """How large the weights of each run are, before and after: read off the histograms."""
+    rows = []
+    for run, part in parts:
+        row: dict[str, Any] = {"run": run.letter}
+        for name, counts in (("dense", part.dense), ("kept", part.final)):
+            row[f"{name}, weights"] = int(counts.sum())
+            for share in (0.5, 0.95):
+                row[f"{name}, {share:.0%} below |w|"] = _below(part.edges, counts, share)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _below(edges: NDArray[np.float64], counts: NDArray[np.int64], share: float) -> float | None:
+    """The magnitude that this share of the weights stays below, to the width of a bin."""
+    half = len(counts) // 2
+    folded = counts[half:] + counts[:half][::-1]
+    if not folded.sum():
+        return None
+    reached = np.cumsum(folded) / folded.sum()
+    place = int(np.searchsorted(reached, share))
+    return float(edges[half + 1 + min(place, half - 1)])
+
+
+def magnitudes_finding(parts: Sequence[RunHistogram]) -> str:
+    """What the weights that are kept are like, against all of the dense model's."""
+    title = "Weights of all layers: kept (filled) and dense (line), on the same axes"
+    run, part = parts[0]
+    before, after = (_below(part.edges, counts, 0.5) for counts in (part.dense, part.final))
+    if not before or not after:
+        return title
+    return (
+        f"{title}; half of {run.letter}'s kept lie beyond |w| = {after:.2g}, of dense {before:.2g}"
+    )
+
+
+def histograms(parts: Sequence[RunHistogram], title: str, *, dark: bool, log: bool) -> Figure:
+    """Weights of each run on shared axes: kept ones filled, the dense model as a line."""
     parts = [(run, coarse(part)) for run, part in parts]
     columns = min(3, len(parts))
     rows = math.ceil(len(parts) / columns)
@@ -463,7 +540,6 @@ def histograms(parts: Sequence[RunHistogram], layer: str, *, dark: bool, log: bo
     # Edges are symmetric around 0, so that the last one bounds both sides.
     reach = max(float(part.edges[-1]) for _, part in parts)
     top = max(int(max(part.dense.max(initial=1), part.final.max(initial=1))) for _, part in parts)
-    title = f"{words.layer_name(layer)}: weights kept (filled) and dense (line), on the same axes"
     figure = layout(title, dark, 60 + HISTOGRAM * rows, barmode="overlay")
     data: list[Figure] = []
     labels = []

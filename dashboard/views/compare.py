@@ -309,9 +309,30 @@ def improvements(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
         _frame.chart(figure, alt=alt, table=table, name="compare-improvements", scrolls="cells")
 
 
-def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
-    """Histograms of one layer's weights, kept over dense, for each run that has the layer."""
+def weights(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
+    """How the weights are distributed before and after: of the whole model, and of one layer."""
     read = [(run, read_histograms(finished[run.id])) for run in runs]
+    with _frame.guarded():
+        all_layers(read)
+    with _frame.guarded():
+        one_layer(read)
+
+
+def all_layers(read: list[tuple[ComparedRun, dict[str, Histogram]]]) -> None:
+    """The whole model's weights before and after, for each run in the same bins."""
+    parts = compare.whole_model(read)
+    if not parts:
+        return
+    log = st.toggle("Log counts", value=True, key="compare-log-all")
+    finding = compare.magnitudes_finding(parts)
+    figure = compare.histograms(parts, finding, dark=state.dark(), log=log)
+    alt = f"Histograms of all weights for {words.plural(len(parts), 'run')}. {finding}."
+    table = compare.magnitudes(parts)
+    _frame.chart(figure, alt=alt, table=table, name="compare-all-weights", small=True)
+
+
+def one_layer(read: list[tuple[ComparedRun, dict[str, Histogram]]]) -> None:
+    """Histograms of one layer's weights, kept over dense, for each run that has the layer."""
     names = list(dict.fromkeys(name for _, histograms in read for name in histograms))
     if not names:
         return
@@ -331,8 +352,9 @@ def one_layer(runs: list[ComparedRun], finished: dict[str, Job]) -> None:
     with right:
         log = st.toggle("Log counts", value=True, key="compare-log")
     shown = [(run, histograms[layer]) for run, histograms in read if layer in histograms]
-    figure = compare.histograms(shown, layer, dark=state.dark(), log=log)
     name = words.layer_name(layer)
+    title = f"{name}: weights kept (filled) and dense (line), on the same axes"
+    figure = compare.histograms(shown, title, dark=state.dark(), log=log)
     alt = (
         f"Histograms of {name} for {words.plural(len(shown), 'run')}, on the same axes: "
         "kept over dense."
@@ -498,7 +520,7 @@ def page() -> None:
     with _frame.guarded():
         by_layer(runs, finished)
     with _frame.guarded():
-        one_layer(runs, finished)
+        weights(runs, finished)
     if len(finished) == 1:
         st.caption("One run so far: finish another on the Prune page, and both stand here.")
 
