@@ -44,6 +44,11 @@ class Form:
     macs: float | None = None
     epochs: int = 4
 
+    @property
+    def limited(self) -> bool:
+        """Whether its size is."""
+        return any(limit is not None for limit in (self.kb, self.weights, self.macs))
+
     def goal(self, model: str) -> Goal:
         """Raises RecipeError for what cannot be looked for."""
         return Goal(

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from dashboard import colours, plans, state, sweeps
+from dashboard import colours, jobs, plans, searches, state, sweeps, words
 from dashboard.charts import sweep as charts
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.store import Store
 from pruning.stats import Spread
-from pruning.sweeps import comparison, presets, shipped
+from pruning.sweeps import comparison, driver, presets, shipped
 from pruning.sweeps import sweeps as engine
 from pruning.sweeps.comparison import Difference
 from pruning.sweeps.plan import Plan
@@ -35,6 +35,7 @@ SMALL = Plan(
 @pytest.fixture(autouse=True)
 def no_pool(home: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
+    monkeypatch.setattr(driver, "ensure", lambda *_: False)
 
 
 def ended(plan: Plan) -> str:
@@ -363,3 +364,114 @@ def test_runs_of_this_workspace_are_paired_by_the_answers_that_they_kept() -> No
     difference = (pair.gained - pair.lost) / first["examples"]
     assert difference == pytest.approx(first["accuracy"] - second["accuracy"], abs=2e-6)
     assert sweeps.pairing({**first, "run": None}, second) is None
+
+
+# ---------------------------------------------------------------- search
+
+
+def search_panel() -> Any:
+    page = opened("sweeps", r=MLP)
+    return page.segmented_control(key="sweeps-kind").set_value("Search").run()
+
+
+def test_a_goal_is_entered_and_what_cannot_be_looked_for_is_said() -> None:
+    page = search_panel()
+    assert not page.exception and "131 runs: 60 trials, 60 at random" in texts(page)
+    page.toggle(key="search-control").set_value(False).run()
+    assert "69 runs" in texts(page)
+    page.selectbox(key="search-find").set_value("most accurate").run()
+    assert not [button for button in page.button if button.key == "search-run"]
+    assert "unless something is limited" in texts(page)
+    page.number_input(key="search-weights").set_value(5.0).run()
+    page.number_input(key="search-kb").set_value(200.0).run()
+    page.number_input(key="search-trials").set_value(7).run()
+    page.button(key="search-run").click().run()
+    assert not page.exception and not page.error and not page.warning
+    (sweep,) = sweeps.listed()
+    asked = searches.of(sweep.id)
+    assert asked is not None and page.query_params["sweep"] == sweep.id
+    assert asked.goal.to_dict() | {"most_weights": 0.05, "most_bytes": 200_000} == (
+        asked.goal.to_dict()
+    )
+    assert (asked.trials, asked.control, asked.goal.find) == (7, False, "most accurate")
+    assert "at most 200,000 bytes" in texts(page)
+    page.button(key="sweep-pause").click().run()
+    assert sweeps.progress(sweep.id).state == "paused" and "paused" in texts(page)
+    page.button(key="sweep-resume").click().run()
+    assert sweeps.progress(sweep.id).state == "active"
+    page.button(key="sweep-cancel").click().run()
+    now = sweeps.progress(sweep.id)
+    assert now.state == "cancelled" and now.stopped == now.total
+    assert "cancelled" in texts(page)
+
+
+def test_a_search_that_is_over_says_what_it_came_to_and_stands_in_the_picture() -> None:
+    from pruning.runs.handlers import do
+
+    goal = searches.Form(within=30.0, epochs=0).goal("digits-mlp")
+    goal = replace(
+        goal,
+        criteria=("magnitude",),
+        granularities=("weight",),
+        scopes=("global",),
+        reconstruct=False,
+        confirm=1,
+        kept=(0.3, 0.9),
+    )
+    store = Store()
+    id = driver.ask(store, goal, 2)
+    one = driver.Driver(store)
+    while one.tick():
+        while (job := store.claim(queues=("run",))) is not None:
+            do(store, job, lambda: False)
+    page = opened("sweeps", r=MLP, sweep=id)
+    assert not page.exception and not page.error
+
+    def said(sentence: str) -> str:
+        return words.plain(sentence).replace("\u00a0", " ")
+
+    asked = searches.of(id)
+    assert asked is not None and asked.over and not asked.why
+    text = texts(page)
+    sentences = searches.sentences(asked)
+    assert len(sentences) == 3 and all(said(each) in text for each in sentences)
+    shown = links(page)
+    (found,) = searches.found(asked, "search")
+    assert f"run={found.run}" in shown["Result of the answer"]
+    assert state.decode(shown["Use its recipe"].split("r=")[1]) == found.recipe
+    known = sweeps.rows(sweeps.progress(id))
+    names = {
+        trace.get("name") for trace in figures(page)[charts.finding(known, sweeps.pairing)]["data"]
+    }
+    assert {"search", "random search", "magnitude", "Pareto front"} <= names
+    assert "searches.sqlite" in (searches.dashboard_command() or "")
+    before = jobs.news([f"{jobs.SEARCHED}{id}"])
+    driver.resume(store, id)
+    assert jobs.news([f"{jobs.SEARCHED}{id}"]) != before
+    assert jobs.news([f"{jobs.SEARCHED}../../x"]) == {f"{jobs.SEARCHED}../../x": "search.0"}
+
+
+def test_sentences_begin_with_what_is_looked_for() -> None:
+    from pruning.sweeps.driver import Asked, Found, Line
+    from pruning.sweeps.goal import Outcome
+
+    mean = Outcome(0.97, 0.98, 0.94, 12_345, 0.041, 0.2, 0.8)
+    lines = (Line("search", 3, 3, 0, 1), Line("random search", 3, 2, 1, 0))
+
+    def told(**goal: Any) -> list[str]:
+        form = searches.Form(**goal)
+        found = tuple(
+            Found("search", n, Recipe(), replace(mean, bytes=mean.bytes + n), 3, None)
+            for n in range(2 if form.find == "front" else 1)
+        )
+        asked = Asked("x", form.goal("digits-mlp"), 3, True, over=True, lines=lines, found=found)
+        return searches.sentences(asked)
+
+    first, control, default = told()
+    assert first.startswith("The search: 12.3 kB, 4.1 % of the weights, 0.94 points below dense")
+    assert first.endswith("(mean of 3 seeds).")
+    assert control == "Random search: none keeps the limit."
+    assert default.startswith("The default technique: none")
+    assert told(find="fastest")[0].startswith("The search: 80.0 % of dense's time")
+    assert told(find="most accurate", weights=5.0)[0].startswith("The search: 0.94 points below")
+    assert "2 recipes that no other beats, from 12.3 kB" in told(find="front")[0]

@@ -24,6 +24,10 @@ NO_OPTUNA = (
     "A search needs Optuna, which is not installed here: `pip install optuna` on the machine of "
     "this server, then open the page again."
 )
+UNLIMITED = (
+    "The most accurate model is the dense one, unless something is limited: enter the most that "
+    "its file, its weights or its MACs may be."
+)
 VALIDATION = (
     "Chosen by validation data alone, with further seeds where an answer is one recipe; the "
     "picture below shows the same runs on test data, which chose nothing."
@@ -42,6 +46,9 @@ def panel() -> None:
     st.markdown(f"Search the recipes of **{words.plain(models.title(model))}** for")
     form = entered()
     trials, control = size()
+    if form.find == "most accurate" and not form.limited:
+        st.info(UNLIMITED, icon=":material/info:")
+        return
     try:
         goal = form.goal(model)
     except PruningError as error:

@@ -9,7 +9,18 @@ from typing import Any
 import streamlit as st
 
 import sample_models
-from dashboard import forms, jobs, models, plans, searches, state, sweeps, waits, words
+from dashboard import (
+    forms,
+    jobs,
+    models,
+    plans,
+    searches,
+    state,
+    sweeps,
+    visitors,
+    waits,
+    words,
+)
 from dashboard.charts import sweep as charts
 from dashboard.views import _frame, _search_panel, _sweep_picture
 from pruning import registry
@@ -289,7 +300,8 @@ def pick_sweep() -> str | None:
         if sweep is None:
             return id
         titles = ", ".join(models.title(model) for model in sweep.plan.get("models", ()))
-        return f"{sweep.label or titles} · {id[:6]}"
+        by = visitors.by_another(sweep.visitor)
+        return " · ".join(filter(None, [sweep.label or titles, by, id[:6]]))
 
     forms.bound(
         st.selectbox,
