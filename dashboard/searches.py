@@ -13,7 +13,7 @@ from dashboard import jobs, state, sweeps, visitors, words
 from pruning.errors import PruningError
 from pruning.storage import default_workspace
 from pruning.sweeps import driver, search
-from pruning.sweeps.driver import Asked, Found
+from pruning.sweeps.driver import Asked, LineAnswer
 from pruning.sweeps.goal import Goal
 from pruning.sweeps.plan import RANDOM_SEARCH, SEARCH
 from pruning.sweeps.sweeps import Progress
@@ -163,24 +163,24 @@ def dashboard_command() -> str | None:
 # ---------------------------------------------------------------- what came of it
 
 
-def found(asked: Asked, line: str) -> list[Found]:
-    return [each for each in asked.found if each.line == line]
+def answers(asked: Asked, line: str) -> list[LineAnswer]:
+    return [each for each in asked.answers if each.line == line]
 
 
-def of_default(asked: Asked) -> list[Found]:
-    return [each for each in asked.found if each.line not in (SEARCH, RANDOM_SEARCH)]
+def of_default(asked: Asked) -> list[LineAnswer]:
+    return [each for each in asked.answers if each.line not in (SEARCH, RANDOM_SEARCH)]
 
 
 def sentences(asked: Asked) -> list[str]:
     """What each line came to, the search first."""
     names = [line.name for line in asked.lines]
-    made = [_line_sentence(asked, name, found(asked, name)) for name in names]
+    made = [_line_sentence(asked, name, answers(asked, name)) for name in names]
     if asked.lines:
         made.append(_line_sentence(asked, "", of_default(asked)))
     return made
 
 
-def _line_sentence(asked: Asked, line: str, answers: Sequence[Found]) -> str:
+def _line_sentence(asked: Asked, line: str, answers: Sequence[LineAnswer]) -> str:
     name = NAMES.get(line, DEFAULT)
     so_far = "" if asked.over else " so far"
     if not answers:

@@ -59,9 +59,9 @@ def test_a_search_is_on_disk_once_it_was_asked_for_and_survives_its_driver(store
         (SEARCH, 4, 4),
         (RANDOM_SEARCH, 4, 4),
     ]
-    best = next(found for found in asked.found if found.line == SEARCH)
+    best = next(found for found in asked.answers if found.line == SEARCH)
     assert best.mean.points <= 2 and store.job(best.run or "").spec == best.recipe.to_dict()
-    assert any(found.line == "magnitude" for found in asked.found), "the default beside it"
+    assert any(found.line == "magnitude" for found in asked.answers), "the default beside it"
     assert Asked.from_dict(asked.to_dict()) == asked
     # Asked for once more, nothing is left to do; with more trials it goes on.
     runs = len(store.jobs("run"))

@@ -436,7 +436,7 @@ def test_a_search_that_is_over_says_what_it_came_to_and_stands_in_the_picture() 
     sentences = searches.sentences(asked)
     assert len(sentences) == 3 and all(said(each) in text for each in sentences)
     shown = links(page)
-    (found,) = searches.found(asked, "search")
+    (found,) = searches.answers(asked, "search")
     assert f"run={found.run}" in shown["Result of the answer"]
     assert state.decode(shown["Use its recipe"].split("r=")[1]) == found.recipe
     known = sweeps.rows(sweeps.progress(id))
@@ -452,7 +452,7 @@ def test_a_search_that_is_over_says_what_it_came_to_and_stands_in_the_picture() 
 
 
 def test_sentences_begin_with_what_is_looked_for() -> None:
-    from pruning.sweeps.driver import Asked, Found, Line
+    from pruning.sweeps.driver import Asked, Line, LineAnswer
     from pruning.sweeps.goal import Outcome
 
     mean = Outcome(0.97, 0.98, 0.94, 12_345, 0.041, 0.2, 0.8)
@@ -461,10 +461,10 @@ def test_sentences_begin_with_what_is_looked_for() -> None:
     def told(**goal: Any) -> list[str]:
         form = searches.Form(**goal)
         found = tuple(
-            Found("search", n, Recipe(), replace(mean, bytes=mean.bytes + n), 3, None)
+            LineAnswer("search", n, Recipe(), replace(mean, bytes=mean.bytes + n), 3, None)
             for n in range(2 if form.find == "front" else 1)
         )
-        asked = Asked("x", form.goal("digits-mlp"), 3, True, over=True, lines=lines, found=found)
+        asked = Asked("x", form.goal("digits-mlp"), 3, True, over=True, lines=lines, answers=found)
         return searches.sentences(asked)
 
     first, control, default = told()

@@ -492,7 +492,9 @@ def _together(
     for part in layers.values():
         counted = np.concatenate([[0], np.cumsum(getattr(part, which))])
         below += np.interp(edges, part.edges, counted)
-    return np.diff(np.rint(below).astype(np.int64))
+    whole = np.rint(below).astype(np.int64)
+    counts: NDArray[np.int64] = whole[1:] - whole[:-1]
+    return counts
 
 
 def magnitudes(parts: Sequence[RunHistogram]) -> pd.DataFrame:

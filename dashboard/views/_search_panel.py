@@ -12,7 +12,7 @@ from dashboard.searches import Form
 from dashboard.views import _frame
 from pruning.errors import PruningError
 from pruning.recipe import RANGES
-from pruning.sweeps.driver import Asked, Found
+from pruning.sweeps.driver import Asked, LineAnswer
 from pruning.sweeps.goal import FINDS, WITHIN, Goal
 from pruning.sweeps.plan import MOST, SEARCH
 from pruning.sweeps.search import TRIALS
@@ -117,7 +117,7 @@ def size() -> tuple[int, bool]:
         max_value=MOST_TRIALS,
         value=TRIALS,
         key="search-trials",
-        help="Recipes that are tried. With more than before the same search goes on.",
+        help="Recipes that are tried. With more than before the same search continues.",
         **KEEP,
     )
     control = st.toggle(
@@ -134,7 +134,7 @@ def run(goal: Goal, trials: int, control: bool) -> None:
     st.markdown(f"**{searches.runs_text(goal, trials, control)}**")
     seconds = searches.expected(goal, trials, control)
     time = waits.UNKNOWN if seconds is None else f"about {words.seconds(seconds)} (estimate)"
-    st.caption(f"Time: {time}. It goes on while this tab is closed, and after a restart.")
+    st.caption(f"Time: {time}. It continues while this tab is closed, and after a restart.")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         pressed = st.button(
             "Search",
@@ -175,14 +175,14 @@ def standing(now: Progress, asked: Asked) -> None:
     if sentences:
         st.markdown("\n".join(f"- {words.plain(text)}" for text in sentences))
         st.caption(VALIDATION)
-    answers = searches.found(asked, SEARCH)
+    answers = searches.answers(asked, SEARCH)
     if answers:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             for answer in answers[: searches.MOST_OF_FRONT]:
                 links(answer, several=len(answers) > 1)
 
 
-def links(answer: Found, several: bool) -> None:
+def links(answer: LineAnswer, several: bool) -> None:
     """To the answer's run and its recipe."""
     size = f", {words.size(answer.mean.bytes)}" if several else ""
     if answer.run:

@@ -328,7 +328,7 @@ def all_layers(read: list[tuple[ComparedRun, dict[str, Histogram]]]) -> None:
     figure = compare.histograms(parts, finding, dark=state.dark(), log=log)
     alt = f"Histograms of all weights for {words.plural(len(parts), 'run')}. {finding}."
     table = compare.magnitudes(parts)
-    _frame.chart(figure, alt=alt, table=table, name="compare-all-weights", small=True)
+    _frame.chart(figure, alt=alt, table=table, name="compare-all-weights", scrolls="small")
 
 
 def one_layer(read: list[tuple[ComparedRun, dict[str, Histogram]]]) -> None:

@@ -52,7 +52,7 @@ BOUNDED = (
 )
 SWEEP, SEARCH = "Sweep", "Search"
 PAUSES = (
-    "None of its waiting runs is begun; those that work go on to their end. It waits on disk, also "
+    "None of its waiting runs is begun; running ones work to their end. It waits on disk, also "
     "over a restart."
 )
 CANCELS = (
@@ -382,7 +382,7 @@ def counts(now: Progress) -> list[str]:
     if now.state == "paused":
         parts.append("paused: none of its waiting runs is begun")
         if now.running:
-            parts.append("what works goes on to its end")
+            parts.append("running ones work to their end")
     if now.state == "cancelled":
         parts.append("cancelled")
         if not now.ended:

@@ -54,12 +54,12 @@ TRIES = 5
 """Times in a row that a search may fail for a reason of ours until it is given up."""
 
 BROKEN = (
-    "The workbench itself went wrong in this search ({kind}): press Resume to try again, and "
+    "This search met a mistake of the workbench itself ({kind}): press Resume to try again, and "
     "report it together with the file searches.log in the workspace."
 )
 
 
-# ---------------------------------------------------------------- what was asked, and what came
+# ---------------------------------------------------------------- what was asked, what came of it
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Found:
+class LineAnswer:
     """What a line came to by now. mean: over its seeds, of validation data; run: of the first."""
 
     line: str
@@ -91,7 +91,7 @@ class Asked:
 
     sweep: the id of its sweep, and its own; trials: of each line; over: nothing is proposed any
     more; why: for what reason, where that is not because all is done; lines: empty before the first
-    trial; found: answers of every line and of the default technique, by what is done.
+    trial; answers: of every line and of the default technique, by what is done.
     """
 
     sweep: str
@@ -102,28 +102,28 @@ class Asked:
     over: bool = False
     why: str = ""
     lines: tuple[Line, ...] = ()
-    found: tuple[Found, ...] = ()
+    answers: tuple[LineAnswer, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        found = [{**asdict(each), "recipe": each.recipe.to_dict()} for each in self.found]
-        return {**asdict(self), "goal": self.goal.to_dict(), "found": found}
+        answers = [{**asdict(each), "recipe": each.recipe.to_dict()} for each in self.answers]
+        return {**asdict(self), "goal": self.goal.to_dict(), "answers": answers}
 
     @classmethod
     def from_dict(cls, data: Any) -> Asked:
         """Raises TypeError, KeyError or PruningError for what is none."""
-        found = [
-            Found(
+        answers = [
+            LineAnswer(
                 **{
                     **each,
                     "recipe": Recipe.from_dict(each["recipe"]),
                     "mean": Outcome(**each["mean"]),
                 }
             )
-            for each in data["found"]
+            for each in data["answers"]
         ]
         lines = [Line(**each) for each in data["lines"]]
         goal = Goal.from_dict(data["goal"])
-        return cls(**{**data, "goal": goal, "lines": tuple(lines), "found": tuple(found)})
+        return cls(**{**data, "goal": goal, "lines": tuple(lines), "answers": tuple(answers)})
 
 
 def ask(
@@ -237,8 +237,8 @@ class Driver:
 
     def tick(self) -> bool:
         """One look at each; whether one goes on."""
-        goes_on = [self._look(asked) for asked in listed(self.store.workspace) if not asked.over]
-        return any(goes_on)
+        under_way = [self._look(asked) for asked in listed(self.store.workspace) if not asked.over]
+        return any(under_way)
 
     def _look(self, asked: Asked) -> bool:
         sweep = asked.sweep
@@ -285,7 +285,7 @@ class Driver:
         progress = sweeps.state(store, sweep)
         self.seen[sweep] = (progress, time.monotonic())
         over = not more and progress.ended
-        self._record(asked, over=over, lines=_lines(made), found=_found(made))
+        self._record(asked, over=over, lines=_lines(made), answers=_line_answers(made))
         if over:
             self._close(sweep)
 
@@ -331,7 +331,7 @@ def _lines(made: Search) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def _found(made: Search) -> tuple[Found, ...]:
+def _line_answers(made: Search) -> tuple[LineAnswer, ...]:
     """Of each line what it came to by now, by one seed while none was confirmed; of the default."""
     every = search.trials(made)
     answers: list[Answer] = []
@@ -341,7 +341,7 @@ def _found(made: Search) -> tuple[Found, ...]:
         answers += chosen or _by_one_seed(made.goal, own)
     answers += _by_one_seed(made.goal, search.default(made))
     return tuple(
-        Found(
+        LineAnswer(
             answer.trial.line,
             answer.trial.number,
             answer.trial.recipe,
@@ -396,7 +396,7 @@ def ensure(store: Store) -> bool:
     process = _process.get(workspace)
     if process is not None and process.poll() is None:
         return False
-    if not any(_goes_on(store, asked) for asked in listed(workspace)):
+    if not any(_under_way(store, asked) for asked in listed(workspace)):
         return False
     environment = {**os.environ, "PRUNING_HOME": str(workspace)}
     log_path = workspace / "searches.log"
@@ -412,7 +412,7 @@ def ensure(store: Store) -> bool:
     return True
 
 
-def _goes_on(store: Store, asked: Asked) -> bool:
+def _under_way(store: Store, asked: Asked) -> bool:
     if asked.over or not _exists(store, asked.sweep):
         return False
     return store.sweep(asked.sweep).state == "active"
