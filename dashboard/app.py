@@ -20,7 +20,6 @@ from dashboard import access, arrivals, middleware, pages, rooms, visitors
 from pruning.errors import StoreError
 
 HERE = Path(__file__).parent
-FIRST = pages.PAGES[0][0]
 PATIENCE = 4.0
 """Seconds until workers are started that nobody asked for: they load PyTorch, which takes a core
 for as long, and the first page needs none of them."""

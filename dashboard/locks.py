@@ -35,6 +35,17 @@ def _controls() -> dict[str, tuple[str, ...]]:
 CONTROLS = _controls()
 """Every control that can be locked or hidden -> the fields of the recipe that it sets."""
 
+ADVANCED = "advanced"
+PLAIN = (*TECHNIQUES, "model", "sparsity", "budget", "steps", "epochs", "lr", RUN)
+"""Controls that stand open on Prune; ADVANCED names all others in one word."""
+
+
+def expanded(named: Iterable[str]) -> list[str]:
+    """Names of controls, each once, with ADVANCED written out."""
+    others = [control for control in CONTROLS if control not in PLAIN]
+    each = [others if name == ADVANCED else [name] for name in named]
+    return list(dict.fromkeys(control for group in each for control in group))
+
 
 @dataclass(frozen=True)
 class Locks:
@@ -51,8 +62,8 @@ class Locks:
 def names(text: str) -> tuple[list[str], list[str]]:
     """The controls that a text from an address names, and what it names that is none."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    known = [part for part in dict.fromkeys(parts) if part in CONTROLS]
-    return known, [part for part in parts if part not in CONTROLS]
+    unknown = [part for part in parts if part not in CONTROLS and part != ADVANCED]
+    return expanded(part for part in parts if part not in unknown), unknown
 
 
 def kept(current: Recipe, wanted: Recipe, locked: Iterable[str]) -> Recipe:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dashboard.components import strip
-from dashboard.lengths import PANELS
+from dashboard.lengths import PANELS, STRIP
 
 PAGES = (
     ("model", "Model"),
@@ -14,11 +13,15 @@ PAGES = (
     ("sweeps", "Sweeps"),
     ("compare", "Compare"),
     ("runs", "Runs"),
+    ("lessons", "Lessons"),
     ("lottery", "Lottery"),
     ("structure", "Structure"),
     ("criteria", "Criteria"),
     ("classroom", "Class"),
 )
+FIRST = PAGES[0][0]
+"""The page that opens without a name, at the root."""
+
 MENU = "Understand"
 UNDERSTAND = ("lottery", "structure", "criteria", "glossary", "classroom")
 """Pages that stand in that menu: the row has no room for all of them."""
@@ -31,7 +34,7 @@ CELLS_WIDTH = 640  # pixels of a dozen cells with a ratio in each, and their nam
 HALF_CELLS_WIDTH = 392  # pixels of a dozen with a number of four characters: half a laptop's page
 TILES = 95  # pixels of large numbers, each with another below it
 LENGTHS = {
-    "strip-height": strip.HEIGHT,
+    "strip-height": STRIP,
     "tiles-height": TILES,
     "small-width": SMALL_WIDTH,
     "cells-width": CELLS_WIDTH,

@@ -20,7 +20,8 @@ from urllib.parse import urlencode
 
 import streamlit as st
 
-from dashboard import locks, rooms, visitors, words
+from dashboard import lesson, locks, rooms, visitors, words
+from dashboard.lesson import Lesson, Step
 from dashboard.locks import Locks
 from dashboard.rooms import Room
 from pruning.errors import PruningError, RecipeError
@@ -139,9 +140,15 @@ def _step_back(source: str, target: str) -> None:
 
 
 def reset() -> None:
-    """Back to the recipe the workbench opens with, for the current model."""
+    """Back to the recipe the workbench opens with, for the current model; in a lesson back to its
+    step's.
+    """
+    now = step()
     try:
-        put(replace(HOME, model=recipe().model))
+        if now is not None and now.recipe is not None:
+            put(now.recipe)
+        else:
+            put(replace(HOME, model=recipe().model))
     except RecipeError as error:  # it does not go with what is locked
         warn(str(error))
 
@@ -285,14 +292,21 @@ def set_address_locks(locked: Iterable[str] = (), hidden: Iterable[str] = ()) ->
 
 
 LOCKED_BY_LINK = "Locked by the link that opened this page. Unlock stands at the side."
+LOCKED_BY_LESSON = "Locked by this step of the lesson, so that one thing is changed at a time."
+PREDICT_FIRST = "Predict first: the run answers what the lesson asks."
 LOCKED_BY_TEACHER = "Locked by whoever teaches this class."
 KNOWN = frozenset(locks.CONTROLS)
 
 
 def _locks() -> list[Locks]:
-    """From the address, and from the teacher of a class room."""
+    """From the address, from the lesson's step, and from the teacher of a class room."""
     begin()
     ways = [session["locks"]]
+    now = step()
+    if now is not None:
+        ways.append(Locks(now.lock, now.hide, LOCKED_BY_LESSON))
+        if must_predict():
+            ways.append(Locks(frozenset([locks.RUN]), frozenset(), PREDICT_FIRST))
     room = session["room"]  # asked for at every control: the file is looked at once a drawing
     if room is not None:
         ways.append(Locks(room.locks & KNOWN, room.hidden & KNOWN, LOCKED_BY_TEACHER))
@@ -368,6 +382,119 @@ def _named(controls: Sequence[str]) -> str:
     shown = [words.control(control) for control in controls]
     text = " and ".join([part for part in (", ".join(shown[:-1]), shown[-1]) if part])
     return text[0].upper() + text[1:]
+
+
+# ---------------------------------------------------------------- the lesson
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this tab is in a lesson. step: its number, from 1."""
+
+    lesson: str
+    step: int
+
+
+def place() -> Place | None:
+    """None without a lesson."""
+    begin()
+    return session["place"]
+
+
+def current_lesson() -> Lesson | None:
+    """None without one, and for one whose file cannot be followed, which the panel says."""
+    now = place()
+    if now is None:
+        return None
+    with suppress(PruningError):
+        return lesson.find(now.lesson)
+    return None
+
+
+def step() -> Step | None:
+    """The step of the lesson that this tab is at."""
+    shown, now = current_lesson(), place()
+    if shown is None or now is None or now.step > len(shown.steps):
+        return None
+    return shown.steps[now.step - 1]
+
+
+def enter(name: str, number: int, *, preset: bool = True) -> None:
+    """Go to a step of a lesson: its recipe, its layer and its page.
+
+    preset: False for a link that brings a recipe of its own. Raises PruningError for a lesson or a
+    step that is not there.
+    """
+    begin()
+    shown = lesson.find(name)
+    if not 1 <= number <= len(shown.steps):
+        raise PruningError(f"{shown.title!r} has {len(shown.steps)} steps, and no step {number}.")
+    session["place"] = Place(name, number)
+    _write("lesson", name)
+    _write("step", str(number))
+    now = shown.steps[number - 1]
+    if preset and now.recipe is not None:
+        # What was before the step cannot be undone into: that would change what it locks.
+        session.update(undo=[], redo=[])
+        _set(now.recipe)
+    if now.layer is not None:
+        select_layer(now.layer)
+    session["wanted_page"] = now.page if preset else None
+    reached = session["reached"]
+    reached[name] = max(number, reached.get(name, 0))
+    rooms.note_step(visitors.me(), name, number)
+
+
+def leave_lesson() -> None:
+    """What it locked is free again; the recipe stays as it is."""
+    begin()
+    session["place"] = session["wanted_page"] = None
+    _write("lesson", None)
+    _write("step", None)
+
+
+def take_wanted_page() -> str | None:
+    """The page that a step takes place on, once."""
+    begin()
+    wanted, session["wanted_page"] = session["wanted_page"], None
+    return wanted
+
+
+def want_page(name: str) -> None:
+    """Go to a page with the coming run of the script, as a lesson's step does."""
+    begin()
+    session["wanted_page"] = name
+
+
+def reached(name: str) -> int:
+    """The furthest step of a lesson that this tab was at; 0 for none."""
+    begin()
+    return int(session["reached"].get(name, 0))
+
+
+def own_prediction() -> float | None:
+    """What was predicted in this step, in this tab or, without a class room, before it."""
+    now = place()
+    if now is None:
+        return None
+    if now not in session["predictions"] and rooms.room_of(visitors.me()) is None:
+        for value in rooms.predictions(visitors.me(), now.lesson, now.step)[:1]:
+            session["predictions"][now] = value
+    return session["predictions"].get(now)
+
+
+def must_predict() -> bool:
+    """Whether a lesson asks for a prediction that was not made yet: pages give no answer before."""
+    now = step()
+    return now is not None and now.predict is not None and own_prediction() is None
+
+
+def predict(value: float) -> None:
+    """Remember what somebody expects of this step; their class room learns of it, by no name."""
+    now = place()
+    if now is not None:
+        session["predictions"][now] = value
+        rooms.note_prediction(visitors.me(), now.lesson, now.step, value)
 
 
 # ---------------------------------------------------------------- what the pages show
@@ -840,6 +967,7 @@ def begin() -> None:
         session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
         session.update(plan=None, sweep=None, point=None, locks=Locks(), room=None)
+        session.update(place=None, wanted_page=None, reached={}, predictions={})
 
 
 def take_address() -> None:
@@ -858,6 +986,7 @@ def take_address() -> None:
     session["shown"] = None  # from now until `note_shown`
     session["link_of_run"] = new_tab and "run" in st.query_params and _is_of_run()
     session["expected"] = set()
+    session["link_has_recipe"] = "r" in st.query_params
     # All keys are taken before the first is read: a reader writes to the address.
     values = {key: st.query_params.get(key) for key in READERS}
     for key, value in values.items():
@@ -958,6 +1087,28 @@ def _read_sweep(text: str) -> None:
     open_sweep(_id_of("sweep", text))
 
 
+def _read_lesson(text: str) -> None:
+    session["written"]["lesson"] = text
+    _enter(text, st.query_params.get("step") or "1")
+
+
+def _read_step(text: str) -> None:
+    session["written"]["step"] = text
+    now = place()
+    if now is not None and text != str(now.step):
+        _enter(now.lesson, text)
+
+
+def _enter(name: str, number: str) -> None:
+    """A lesson's step from an address, which brings a recipe of its own or takes the step's."""
+    try:
+        at = int(number) if number.isdecimal() and len(number) < 4 else 0
+        enter(name, at, preset=not session["link_has_recipe"])
+    except PruningError as error:
+        warn(f"The address names a lesson that cannot be opened: {error}")
+        leave_lesson()
+
+
 def _read_locked(text: str) -> None:
     session["written"]["lock"] = text
     session["locks"] = replace(
@@ -1020,6 +1171,8 @@ READERS = {
     "set": _read_lottery_set,
     "plan": _read_plan,
     "sweep": _read_sweep,
+    "lesson": _read_lesson,
+    "step": _read_step,
     "lock": _read_locked,
     "hide": _read_hidden,
 }

@@ -7,7 +7,8 @@ import streamlit as st
 
 from dashboard import refit, server, state
 from dashboard.components.fold import fold
-from dashboard.views import _class, _frame
+from dashboard.pages import FIRST
+from dashboard.views import _class, _frame, _lesson_panel
 
 st.set_page_config(
     page_title="Pruning Workbench",
@@ -24,7 +25,8 @@ with _frame.guarded():
 page = st.navigation(_frame.pages(), position="top")
 state.set_page_title(page.title)
 with _frame.guarded():
-    _frame.go_to(state.requested_page())
+    wanted = state.take_wanted_page()
+    _frame.go_to(state.requested_page() or wanted, at=page.url_path or FIRST)
 if page.url_path != "prune":
     state.watch(None)  # whoever comes back later has not just seen the run end
 _frame.wordmark()
@@ -35,8 +37,8 @@ with _frame.guarded():
 with st.sidebar, _frame.guarded():
     _frame.current_model()
     _class.side()
-    fold()
-with _frame.guarded():
+    fold(lesson=state.place() is not None)
+with _lesson_panel.beside(page.url_path or FIRST), _frame.guarded():
     page.run()
 _frame.help_asked_for()
 with _frame.guarded():

@@ -1,8 +1,8 @@
 // Folds the sidebar where the window is too narrow for it and the page together (a projector, a
 // tablet), and unfolds it when the window grows again. Streamlit itself does so only on phones.
 // Whoever opens it themselves keeps it open until the window crosses the limit once more.
+// data: {narrow: the media query of such windows}
 
-const NARROW = "(max-width: 1199px)";
 const FOLDED = "folded-by-width"; // in this browser: we folded it, so we may unfold it
 
 const button = (test) => document.querySelector(`[data-testid="${test}"]`);
@@ -19,11 +19,14 @@ function follow(narrow) {
   }
 }
 
-export default function () {
+export default function ({ data }) {
   // Streamlit mounts a component again at its leisure: one listener for a tab is enough.
-  if (window.followsWidth) return;
-  window.followsWidth = true;
-  const query = matchMedia(NARROW);
+  const before = window.followsWidth;
+  if (before?.media === data.narrow) return;
+  before?.query.removeEventListener("change", before.listener);
+  const query = matchMedia(data.narrow);
+  const listener = (event) => follow(event.matches);
+  window.followsWidth = { media: data.narrow, query, listener };
   follow(query.matches);
-  query.addEventListener("change", (event) => follow(event.matches));
+  query.addEventListener("change", listener);
 }

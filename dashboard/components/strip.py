@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dashboard import colours, state, words
+from dashboard import colours, lengths, state, words
 from dashboard.components.base import control
 
 NAME = 14  # letters of a layer on its block
-BLOCKS = 112  # pixels: as high as an upright name of so many letters needs
-HEIGHT = BLOCKS + 35  # pixels of the whole, with the sentence below
+HEIGHT = lengths.STRIP
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def strip(blocks: Sequence[Block], chosen: str, key: str) -> None:
     data = {
         "blocks": [_block_data(block, total, dark) for block in blocks],
         "chosen": chosen,
-        "height": BLOCKS,
+        "height": lengths.BLOCKS,
         "legend": _legend(blocks, dark),
         "tones": {
             "pale": tones.removed,

@@ -41,6 +41,9 @@ def _accuracies(recipe: Recipe) -> None:
     facts = models.facts(recipe.model)
     if facts is None or facts.accuracy is None or not recipe.prunes:
         return
+    if state.must_predict():
+        st.caption(":material/lock: Accuracy is measured here once you have predicted it.")
+        return
     spec = tables.reconstruction_spec(recipe)
     if not _fast(recipe, spec) and not jobs.was_requested("reconstruction", **spec):
         _ask(spec)

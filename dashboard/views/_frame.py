@@ -21,7 +21,7 @@ from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
-from dashboard.pages import MENU, PAGE_NAMES, PAGES, RENAMED, UNDERSTAND
+from dashboard.pages import FIRST, MENU, PAGE_NAMES, PAGES, RENAMED, UNDERSTAND
 from pruning.errors import Damaged, PruningError
 from pruning.runs import server_device
 from pruning.runs.store import Job
@@ -63,15 +63,15 @@ def pages() -> dict[str, list[Any]]:
     return menus
 
 
-def go_to(name: str | None) -> None:
-    """Go to the page that the address names; the first page is here already."""
+def go_to(name: str | None, at: str = FIRST) -> None:
+    """Go to the page that the address or a lesson names. at: the one that is open."""
     name = RENAMED.get(name or "", name)
     id = state.run_id()
     # A link to a run opens the run; while it works, Prune has it beside its recipe.
     if id and state.opened_by_link_of_run():
         alive = jobs.exists(id) and jobs.job(id).state in jobs.LIVE
         name = "prune" if alive and name != "run" else "run"
-    if name in PAGE_NAMES[1:]:
+    if name in PAGE_NAMES and name != at:
         st.switch_page(page_path(str(name)))
 
 
