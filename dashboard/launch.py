@@ -25,7 +25,7 @@ from pathlib import Path
 APP = Path(__file__).resolve().parent / "app.py"
 PASSPHRASE = "PRUNING_PASSPHRASE"  # as dashboard/access.py has it
 OWNER = "PRUNING_OWNER"  # as dashboard/visitors.py has it
-CLASS, ADDRESS = "PRUNING_CLASS", "PRUNING_ADDRESS"  # as rooms.py and views/classroom.py have them
+CLASS, ADDRESS = "PRUNING_CLASS", "PRUNING_ADDRESS"  # as dashboard/rooms.py has them
 ROOM_FILE = "room.sqlite"  # as dashboard/rooms.py has it
 SHORTEST = 8  # characters of a passphrase
 PORT = 8501
@@ -281,21 +281,20 @@ def class_code(wanted: str | None) -> str:
 
 
 def joining(address: str, passphrase: str, code: str, place: Place) -> str:
-    """What people in the room need, for the terminal. segno draws the QR, so it has to be there."""
-    link = f"{address}/?class={code}"
-    command = place.command("dashboard.qr", link)
-    # Of UTF-8 whatever the terminal says: an old one shows boxes, and the lines below it serve.
-    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
-    picture = subprocess.run(command, cwd=place.folder, env=env, check=False, capture_output=True)
-    lines = [
-        picture.stdout.decode("utf-8").rstrip(),
-        "",
-        "Join the class",
-        f"  open        {address}",
-    ]
+    """What people in the room need, for the terminal."""
+    lines = [picture(f"{address}/?class={code}", place), "", "Join the class"]
+    lines.append(f"  open        {address}")
     if passphrase:
         lines.append(f"  passphrase  {passphrase}")
     return "\n".join([*lines, f"  code        {code}", ""])
+
+
+def picture(link: str, place: Place) -> str:
+    """A QR code of block characters; "" where it cannot be made: the lines below it serve."""
+    command = place.command("dashboard.qr", link)
+    env = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    made = subprocess.run(command, cwd=place.folder, env=env, check=False, capture_output=True)
+    return made.stdout.decode("utf-8").rstrip()
 
 
 def end_class(folder: Path) -> None:

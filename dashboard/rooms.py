@@ -36,6 +36,9 @@ FILE = "room.sqlite"
 CODE = "PRUNING_CLASS"
 """The variable that holds the code of the room that a server opens when it starts."""
 
+ADDRESS = "PRUNING_ADDRESS"
+"""The variable that holds the address at which others reach such a server; run.py sets it."""
+
 LONGEST_NAME = 24  # characters of a pseudonym
 MOST_MEMBERS = 200
 MOST_OWN = 10_000  # predictions of people without a room that are remembered

@@ -24,6 +24,7 @@ import streamlit as st
 from starlette.requests import Request
 from starlette.responses import RedirectResponse
 
+from dashboard import access
 from pruning.storage import default_workspace, write_json
 
 Asgi = Callable[..., Awaitable[None]]
@@ -98,6 +99,12 @@ def me() -> str | None:
     """Who looks, as the store names them; None for a browser that keeps no cookies."""
     token = _kept(COOKIE)
     return named(token) if TOKEN.fullmatch(token) else None
+
+
+def address() -> str:
+    """From where who looks asks; "" where that is not known."""
+    host = st.context.ip_address
+    return access.network_of(host) if isinstance(host, str) else ""
 
 
 def named(token: str) -> str:

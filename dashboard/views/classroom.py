@@ -18,9 +18,6 @@ from dashboard.rooms import BEST, Room, Rule
 from dashboard.views import _frame
 from pruning.errors import PruningError
 
-ADDRESS = "PRUNING_ADDRESS"
-"""The variable that holds the address at which others reach this server; run.py sets it."""
-
 QR_WIDTH = 260  # pixels
 ROWS = 16  # of the table of people, before it scrolls
 ROW = 35  # pixels
@@ -90,7 +87,7 @@ def join() -> None:
     if not pressed:
         return
     try:
-        rooms.join(code, name, visitors.me(), access.network_of(st.context.ip_address or ""))
+        rooms.join(code, name, visitors.me(), visitors.address())
     except PruningError as error:
         st.error(words.plain(str(error)), icon=":material/error:")
         return
@@ -230,7 +227,7 @@ def _reports(room: Room) -> Mapping[str, str]:
 
 def address(code: str) -> str:
     """The link by which others join: the page asks them for the passphrase first."""
-    origin = os.environ.get(ADDRESS) or (st.context.url or "").split("?")[0]
+    origin = os.environ.get(rooms.ADDRESS) or (st.context.url or "").split("?")[0]
     return f"{origin.rstrip('/')}/?{state.CODE}={code}"
 
 
@@ -431,25 +428,23 @@ def over(room: Room) -> None:
 @st.dialog("Reset the class?")
 def _ask_reset(room: Room) -> None:
     st.markdown(RESET)
-    if st.button("Reset the class", type="primary", key="class-reset"):
-        _reset(room)
-        st.rerun()  # the whole page: a press alone draws the dialog anew
+    st.button("Reset the class", on_click=_reset, args=(room,), type="primary", key="class-reset")
 
 
 @st.dialog("End the class?")
 def _ask_end(room: Room) -> None:
     st.markdown(END)
-    if st.button("End the class", type="primary", key="class-end"):
-        _end(room)
-        st.rerun()
+    st.button("End the class", on_click=_end, args=(room,), type="primary", key="class-end")
 
 
 def _reset(room: Room) -> None:
     _try(partial(rooms.reset, room.id))
+    st.rerun()  # the whole page: a press in a dialog draws that anew
 
 
 def _end(room: Room) -> None:
     _try(partial(rooms.end, room.id))
+    st.rerun()
 
 
 page()
