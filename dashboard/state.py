@@ -366,7 +366,8 @@ def take_handed(wanted: Recipe) -> None:
 def start_over() -> None:
     """Back to what a new tab starts with, where a class does so."""
     begin()
-    session.update(undo=[], redo=[])
+    leave_lesson()
+    session.update(undo=[], redo=[], reached={}, predictions={}, revealed=set())
     _set(HOME)
     open_run(None)
     pick(())
@@ -843,7 +844,10 @@ MAP_RECONSTRUCTED = "map-reconstructed"
 
 CLASS_LISTED = "class-listed"
 CLASS_LOCKED, CLASS_HIDDEN = "class-locks", "class-hidden"
-"""Keys of the Class page's: whether one stands on its board; what its teacher locks and hides."""
+CLASS_LESSON, CLASS_STEP = "class-lesson", "class-lesson-step"
+CLASS_RULE, CLASS_LEAST = "class-rule", "class-least"
+"""Keys of the Class page's own controls: whether one stands on its board; what its teacher locks
+and hides, starts for all, and the rule of the board."""
 
 FLIPPED_OF = "compare-flipped"
 """Key of the control that picks a run on the Compare page, whose flipped examples are shown."""

@@ -38,6 +38,41 @@ def looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str
     rooms._connection.cache_clear()
 
 
+LESSON = """
+title = "Half"
+question = "What does half cost?"
+minutes = 5
+
+[results.half]
+recipe = {model = "digits-mlp", sparsity = 0.5}
+
+[[step]]
+title = "One"
+text = "First."
+page = "classroom"
+
+[[step]]
+title = "Two"
+text = "Second."
+page = "classroom"
+recipe = "half"
+lock = ["criterion"]
+
+[step.predict]
+question = "How accurate will it be?"
+figure = "half.accuracy"
+"""
+
+
+@pytest.fixture
+def lesson(home: Path) -> str:
+    """Its name; it stands on the Class page, which is drawn fastest."""
+    folder = home / "lessons"
+    folder.mkdir(parents=True)
+    (folder / "half.toml").write_text(LESSON)
+    return "half"
+
+
 def come(looks: dict[str, str], token: str) -> str:
     """Somebody else looks; who they are to the room."""
     looks.clear()
@@ -185,20 +220,49 @@ def test_what_is_restricted_is_restricted_for_members_alone(looks: dict[str, str
     assert page.session_state["recipe"].epochs == state.HOME.epochs
 
 
-def test_the_teacher_sees_who_is_where_and_what_they_predict(looks: dict[str, str]) -> None:
+def test_the_teacher_sees_who_is_where_and_what_they_predict(
+    looks: dict[str, str], lesson: str
+) -> None:
     room = opened_class(looks, (ANNA, "Anna"), (BEN, "Ben"))
-    for token, value in ((ANNA, 90.0), (BEN, 97.0)):
+    for token, value in ((ANNA, 0.90), (BEN, 0.97)):
         me = come(looks, token)
-        rooms.note_step(me, "why", 2)
-        rooms.note_prediction(me, "why", 2, value)
+        rooms.note_step(me, lesson, 2)
+        rooms.note_prediction(me, lesson, 2, value)
     come(looks, TEACHER)
     page = on_class()
     table = page.dataframe[0].value
-    assert list(table["name"]) == ["Anna", "Ben"] and list(table["step"]) == [2, 2]
-    (title,) = [title for title in figures(page) if "predictions" in title]
-    figure = figures(page)[title]
+    assert list(table["name"]) == ["Anna", "Ben"] and list(table["step"]) == ["2", "2"]
+    assert list(table["lesson"]) == ["Half", "Half"]
+    figure = figures(page)["2 predictions"]
+    assert not figure["layout"].get("shapes"), (
+        "what was measured is not shown before it is asked for"
+    )
     assert sum(figure["data"][0]["y"]) == 2 and "Anna" not in json.dumps(figure)
     assert rooms.reports(room).keys() == {name for asked in questions(page) for name in asked}
+
+
+def test_a_lesson_starts_for_all_also_for_who_comes_late(
+    looks: dict[str, str], lesson: str
+) -> None:
+    room = opened_class(looks, (ANNA, "Anna"))
+    me = come(looks, ANNA)
+    page = on_class()
+    come(looks, TEACHER)
+    teaches = on_class()
+    teaches.selectbox(key=state.CLASS_LESSON).set_value(lesson).run()
+    teaches.number_input(key=f"{state.CLASS_STEP}-{lesson}").set_value(2)
+    teaches.button(key="class-start").click().run()
+    assert not teaches.exception and teaches.session_state["place"] is None
+    come(looks, ANNA)
+    page.run()
+    recipe = page.session_state["recipe"]
+    assert (recipe.model, recipe.sparsity) == ("digits-mlp", 0.5) and "Second." in shown(page)
+    at = rooms.me(me)
+    assert at is not None and (at.lesson, at.step) == (lesson, 2)
+    page.button(key="lesson-leave").click().run()
+    assert page.run().session_state["place"] is None, "it was started once"
+    rooms.join(room.code, "Ben", come(looks, BEN), "192.0.2.8")
+    assert "Second." in shown(on_class())
 
 
 def test_the_end_tells_members_and_deletes_all(looks: dict[str, str], home: Path) -> None:

@@ -14,13 +14,15 @@ BINS = 20
 
 
 def predictions(
-    values: Sequence[float], measured: float, own: float | None, *, share: bool, dark: bool
+    values: Sequence[float], measured: float | None, own: float | None, *, share: bool, dark: bool
 ) -> Figure:
-    """values: everybody's; measured, own: lines. share: in percent, on an axis from 0 to 100."""
+    """values: everybody's; measured, own: lines, None for none. share: in percent, on an axis from
+    0 to 100.
+    """
     tones = colours.palette(dark)
     scale = 100 if share else 1
     shown = [scale * value for value in values]
-    known = [*shown, scale * measured, *([scale * own] if own is not None else [])]
+    known = [*shown, *(scale * value for value in (measured, own) if value is not None)]
     low, high = (0.0, 100.0) if share else (min(0.0, *known), 1.05 * max(*known, 1e-9))
     counts, edges = np.histogram(np.clip(shown, low, high), BINS, (low, high))
     bars = {
@@ -31,7 +33,9 @@ def predictions(
         "marker": {"color": tones.kept},
         "hovertemplate": "%{y} predicted about %{x:.0f}<extra></extra>",
     }
-    lines = [_line(scale * measured, "measured", tones.text, "solid")]
+    lines = []
+    if measured is not None:
+        lines.append(_line(scale * measured, "measured", tones.text, "solid"))
     if own is not None:
         lines.append(_line(scale * own, "yours", tones.muted, "dot"))
     top = max(1, int(counts.max()))
@@ -49,12 +53,15 @@ def predictions(
     return {"data": [bars], "layout": layout(title(values, measured, share), dark, HEIGHT, **marks)}
 
 
-def title(values: Sequence[float], measured: float, share: bool) -> str:
+def title(values: Sequence[float], measured: float | None, share: bool) -> str:
     """`12 predictions, 3 of them within 5 points of what was measured`."""
+    count = words.plural(len(values), "prediction")
+    if measured is None:
+        return count
     near = 0.05 if share else 0.1 * abs(measured)
     hits = sum(abs(value - measured) <= near for value in values)
     within = "5 points" if share else "a tenth"
-    return f"{words.plural(len(values), 'prediction')}, {hits} within {within} of the measured"
+    return f"{count}, {hits} within {within} of the measured"
 
 
 def _line(x: float, text: str, colour: str, dash: str) -> tuple[dict[str, object], ...]:

@@ -33,10 +33,16 @@ def follow_orders() -> None:
             return
         # A new tab of somebody who has followed in another one.
         before = Followed(room.id, me.pushes, me.starts, me.resets)
+        place = state.place()
+        if place is not None:  # somebody who joined in the middle of a lesson
+            rooms.note_step(visitors.me(), place.lesson, place.step)
     now = before
     if room.resets > before.resets:
         state.start_over()
         now = replace(now, resets=room.resets)
+    if room.starts > before.starts:
+        _start_lesson(room)
+        now = replace(now, starts=room.starts)
     recipe = handed(room)
     if recipe is not None and room.directly and room.pushes > before.pushes:
         state.take_handed(recipe)
@@ -46,6 +52,17 @@ def follow_orders() -> None:
         _remember(now)
     else:
         state.note_followed(now)
+
+
+def _start_lesson(room: Room) -> None:
+    """Everybody goes to the step that was started for all; out of the lesson where it was ended."""
+    if room.lesson is None:
+        state.leave_lesson()
+        return
+    try:
+        state.enter(room.lesson, room.step)
+    except PruningError as error:  # its file was edited since
+        state.warn(str(error))
 
 
 def _remember(now: Followed) -> None:

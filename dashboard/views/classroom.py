@@ -10,10 +10,26 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import access, board, jobs, locks, models, qr, rooms, state, visitors, words
+from dashboard import (
+    access,
+    board,
+    figures,
+    jobs,
+    learning,
+    lesson,
+    locks,
+    models,
+    qr,
+    rooms,
+    state,
+    visitors,
+    words,
+)
 from dashboard.board import Place
-from dashboard.charts import classroom
+from dashboard.charts import lesson as charts
 from dashboard.components.wait import wait
+from dashboard.figures import FIGURES
+from dashboard.lesson import Lesson, Predict
 from dashboard.rooms import BEST, Room, Rule
 from dashboard.views import _frame
 from pruning.errors import PruningError
@@ -214,6 +230,7 @@ def teacher(room: Room) -> None:
     part("class-people", partial(_reports, room), people, room)
     left, right = st.columns(2, gap="large")
     with left, _frame.guarded():
+        start(room)
         hand_out(room)
         controls(room)
     with right, _frame.guarded():
@@ -261,7 +278,12 @@ def people(room: Room) -> None:
             st.caption("Nobody has joined yet.")
         else:
             rows = [
-                {"name": one.name, "lesson": one.lesson or "", "step": one.step} for one in members
+                {
+                    "name": one.name,
+                    "lesson": lesson_title(one.lesson) if one.lesson else "",
+                    "step": str(one.step or ""),
+                }
+                for one in members
             ]
             st.dataframe(
                 pd.DataFrame(rows),
@@ -302,21 +324,78 @@ def answers(room: Room) -> None:
     if not steps:
         st.caption("Nobody has predicted anything yet: a lesson's steps ask before the run.")
         return
-    newest_first = steps[::-1]
-    lesson, step = st.selectbox(
+    name, number = st.selectbox(
         "Step",
-        newest_first,
-        format_func=lambda pair: f"{pair[0]}, step {pair[1]}",
+        steps[::-1],  # the one that was answered last
+        format_func=lambda pair: f"{lesson_title(pair[0])}, step {pair[1]}",
         key=f"class-step-{len(steps)}",
         label_visibility="collapsed",
     )
-    values = rooms.predictions(visitors.me(), lesson, step)
-    if values:
-        figure = classroom.predictions(values, state.dark())
-        _frame.chart(figure, alt=classroom.takeaway(values), name="class-predictions")
+    shown = lesson.find(name)
+    asked = shown.steps[number - 1].predict if number <= len(shown.steps) else None
+    if asked is not None:
+        histogram(shown, number, asked)
+
+
+def histogram(shown: Lesson, number: int, asked: Predict) -> None:
+    """What was measured stands in it only when the teacher says so: this may be on a projector."""
+    values = rooms.predictions(visitors.me(), shown.name, number)
+    measured = learning.means(learning.results(shown))
+    st.caption(words.plain(lesson.fill(asked.question, measured)))
+    reveal = st.toggle("Show what was measured", key=f"class-reveal-{shown.name}-{number}")
+    value = lesson.value_of(asked.figure, measured) if reveal else None
+    figure = asked.figure.partition(".")[2]
+    share = FIGURES[figure].share
+    chart = charts.predictions(values, value, None, share=share, dark=state.dark())
+    takeaway = charts.title(values, value, share)
+    frame = pd.DataFrame({"prediction": [figures.write(figure, one) for one in values]})
+    _frame.chart(chart, alt=f"{takeaway}.", table=frame, name="class-predictions")
+
+
+def lesson_title(name: str) -> str:
+    try:
+        return lesson.find(name).title
+    except PruningError:  # its file was renamed or broken since
+        return name
 
 
 # ---------------------------------------------------------------- what the teacher asks for
+
+
+def start(room: Room) -> None:
+    """A lesson for all, at a step: everybody goes there, wherever they are."""
+    st.subheader("Start a lesson", anchor=False)
+    names = lesson.names()
+    if not names:
+        st.caption("There is no lesson here.")
+        return
+    left, right = st.columns([4, 1], gap="small")
+    name = left.selectbox("Lesson", names, format_func=lesson_title, key=state.CLASS_LESSON)
+    most = len(lesson.find(name).steps)
+    right.number_input("Step", 1, most, 1, key=f"{state.CLASS_STEP}-{name}")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.button("Start for all", on_click=_start, args=(room,), key="class-start")
+        if room.lesson is not None:
+            st.button(
+                "Leave it, all",
+                on_click=_end_lesson,
+                args=(room,),
+                key="class-start-none",
+                type="tertiary",
+            )
+            title = words.plain(lesson_title(room.lesson))
+            st.caption(f"Started for all: {title}, step {room.step}.")
+
+
+def _start(room: Room) -> None:
+    """What the controls hold now, which may be newer than the button."""
+    name = state.widget_value(state.CLASS_LESSON)
+    step = state.widget_value(f"{state.CLASS_STEP}-{name}", 1)
+    _try(partial(rooms.start_lesson, room.id, name, int(step)))
+
+
+def _end_lesson(room: Room) -> None:
+    _try(partial(rooms.start_lesson, room.id, None))
 
 
 def hand_out(room: Room) -> None:
@@ -389,18 +468,18 @@ def rule(room: Room) -> None:
         default=BEST,
         required=True,
         format_func=board.KINDS.__getitem__,
-        key="class-rule",
+        key=state.CLASS_RULE,
     )
     of = "of the weights pruned" if kind == BEST else "of the test examples right"
     least = st.number_input(
-        f"At least, % {of}", 0.0, 100.0, 90.0, 1.0, format="%.1f", key=f"class-least-{kind}"
+        f"At least, % {of}", 0.0, 100.0, 90.0, 1.0, format="%.1f", key=f"{state.CLASS_LEAST}-{kind}"
     )
     wanted = Rule(str(kind), least / 100, state.recipe().model)
     st.caption(words.plain(board.sentence(wanted)))
     st.button(
         "Open the board",
         on_click=_open_board,
-        args=(room, wanted),
+        args=(room,),
         key="class-board-open",
         help="Who wants to stand on it says so. What runs measured counts, nothing that is typed.",
     )
@@ -408,7 +487,10 @@ def rule(room: Room) -> None:
         st.caption("The model is still loading.")
 
 
-def _open_board(room: Room, wanted: Rule) -> None:
+def _open_board(room: Room) -> None:
+    kind = state.widget_value(state.CLASS_RULE, BEST)
+    least = state.widget_value(f"{state.CLASS_LEAST}-{kind}", 90.0)
+    wanted = Rule(str(kind), float(least) / 100, state.recipe().model)
     _try(partial(rooms.open_board, room.id, wanted))
 
 
