@@ -677,6 +677,8 @@ WAIT_FOR_A_PRESS = {
     "map": "Measuring the map",
     "weights": "Reading the weights",
     "structure": "Tracing channels",
+    "profiles": "Leaving out each unit of this layer",
+    "surgery": "Measuring the model without these units",
     "pair": "Pairing the answers of two runs",
 }
 """Study -> what it does, where that waits for a press if it takes long."""
@@ -923,9 +925,13 @@ def _ask_first(spec: dict[str, Any], key: str) -> None:
         raise Costly(spec, taken)
 
 
+NEED_DATA = ("map", "criterion_check", "pair", "profiles", "surgery")
+"""Studies that run the model on many examples."""
+
+
 def _hangs_on_size(spec: dict[str, Any]) -> bool:
     """Whether a study may take very long with a large model, so that its card comes first."""
-    return spec["what"] in ("map", "criterion_check", "pair") or bool(gradients(spec))
+    return spec["what"] in NEED_DATA or bool(gradients(spec))
 
 
 def seconds(spec: dict[str, Any]) -> float:

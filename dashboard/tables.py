@@ -206,6 +206,10 @@ def scores_spec(recipe: Recipe) -> dict[str, Any]:
         spec["scope"] = recipe.scope
         spec["exclude"] = list(recipe.exclude)
         spec["min_units"] = recipe.min_units
+    if recipe.removed:  # they come first in the order, where they may be removed
+        spec["removed"] = recipe.removed
+        spec["exclude"] = list(recipe.exclude)
+        spec["min_units"] = recipe.min_units
     return spec
 
 

@@ -215,8 +215,14 @@ SCOPES = {
 def sentence(recipe: Recipe) -> str:
     """The recipe, in words, made from nothing else."""
     parts = []
-    if recipe.prunes:
-        parts += [removal(recipe), *_scope(recipe), *_slimming(recipe), _schedule(recipe)]
+    named = describe.named(recipe)
+    if named == "all":
+        parts += [_by_number(recipe), *_slimming(recipe), _schedule(recipe)]
+    elif recipe.prunes:
+        parts += [removal(recipe), *_scope(recipe)]
+        if named:
+            parts.append(f"first of all {first_three(numbered(recipe.removed))}")
+        parts += [*_slimming(recipe), _schedule(recipe)]
     else:
         if recipe.scope == "manual":  # somebody who set no ratio yet means to prune
             parts.append("Remove nothing: no layer has a share to remove yet")
@@ -231,6 +237,11 @@ def sentence(recipe: Recipe) -> str:
     text = ", ".join(parts) + "."
     earlier = describe.run_started_from(recipe)
     return text if earlier is None else f"{text} What {earlier} pruned stays pruned."
+
+
+def _by_number(recipe: Recipe) -> str:
+    """`Remove the channels conv2 3, 7`"""
+    return f"Remove the {describe.noun(recipe)} {first_three(numbered(recipe.removed))}"
 
 
 def _only_training(recipe: Recipe) -> list[str]:
@@ -249,6 +260,16 @@ def _only_training(recipe: Recipe) -> list[str]:
     parts += _repair(recipe)
     aids = _augmented(recipe) + _taught(recipe)
     return [*parts[:-1], parts[-1] + aids]
+
+
+def numbered(removed: dict[str, list[int]]) -> list[str]:
+    """`conv2 3, 7 and 4 more` of each layer."""
+    parts = []
+    for name, numbers in removed.items():
+        more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+        shown = ", ".join(map(str, numbers[:5]))
+        parts.append(f"{layer_name(name)} {shown}{more}")
+    return parts
 
 
 def _slimming(recipe: Recipe) -> list[str]:
@@ -472,6 +493,7 @@ FIELDS = {
     "budget": "budget",
     "sparsity": "sparsity asked",
     "ratios": "share by layer",
+    "removed": "units removed by number",
     "exclude": "kept dense",
     "embeddings": "embeddings pruned",
     "min_units": "minimum units",
@@ -584,6 +606,8 @@ def value(field: str, value: Any) -> str:
     if field == "ratios":
         shares = [f"{layer_name(name)} {share(ratio)}" for name, ratio in value.items()]
         return ", ".join(shares) or "none"
+    if field == "removed":
+        return "; ".join(numbered(value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -6,7 +6,7 @@ No torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pruning import registry
@@ -124,7 +124,9 @@ class RunFacts:
     None in runs of earlier versions, which did not count it; weights: of those that the recipe may
     prune (the covered ones), all of them where nothing was pruned; every: of all prunable weights
     of the model; units: channels, rows, blocks ..., None where they are weights and in runs of
-    earlier versions; masks_of: the run whose masks these are, where this one pruned nothing itself.
+    earlier versions; masks_of: the run whose masks these are, where this one pruned nothing itself;
+    named: whether the recipe names units by their numbers: "all" where it removes no others, "some"
+    where it does, else "".
     """
 
     criterion: str
@@ -137,6 +139,7 @@ class RunFacts:
     every: Part
     units: Part | None
     masks_of: str | None = None
+    named: str = ""
 
 
 def facts(recipe: Recipe, last: Pruned) -> RunFacts:
@@ -162,7 +165,17 @@ def facts(recipe: Recipe, last: Pruned) -> RunFacts:
         every=Part(pruned, total),
         units=units,
         masks_of=None if recipe.prunes else run_started_from(recipe),
+        named=named(recipe),
     )
+
+
+def named(recipe: Recipe) -> str:
+    """How much of what a recipe removes it names by number: "all", "some" or ""."""
+    if not recipe.removed:
+        return ""
+    # Beside ratios of 0 as without ratios: nothing remains for the criterion to choose.
+    alone = not replace(recipe, removed={}).prunes
+    return "all" if alone else "some"
 
 
 # ---------------------------------------------------------------- sentences
@@ -222,4 +235,7 @@ def amount(facts: RunFacts) -> str:
 def _way(facts: RunFacts) -> str:
     if facts.masks_of is not None:
         return f"masks of {facts.masks_of}"
-    return f"{display_name(facts.criterion)}, {display_name(facts.scope)}"
+    if facts.named == "all":
+        return "units by number"
+    way = f"{display_name(facts.criterion)}, {display_name(facts.scope)}"
+    return f"{way}, some units by number" if facts.named else way

@@ -21,7 +21,7 @@ from pruning.tables import html_table
 VERSION = 2
 RENAMED = {"floor": "min_units", "heal_slim": "finetune_compact"}
 """Fields as version 1 called them; stored runs and links that carry the old names still read."""
-YOUNGER = ("precision",)
+YOUNGER = ("precision", "removed")
 """Fields that recipes were stored without: at their defaults they are left out, so that the ids of
 those recipes are what they were."""
 TECHNIQUE = ("criterion", "granularity", "scope", "sparsity", "schedule", "steps", "epochs")
@@ -59,6 +59,8 @@ RANGES = {
     "rewind_step": Range(0, 100_000_000),
 }
 """Field -> what its number may be; options of techniques have theirs in their signatures."""
+UNIT = Range(0, 10_000_000_000)
+"""The number of a unit; how many a layer has is known with the model."""
 LONGEST_NAME = 1000
 """Characters of a model's, layer's or option's name."""
 REMOVES = "0.9 removes 90 %"
@@ -73,6 +75,7 @@ ONE_STEP = (
     "sparsity",
     "budget",
     "ratios",
+    "removed",
     "exclude",
     "embeddings",
     "min_units",
@@ -93,6 +96,9 @@ class Recipe:
     budget: what that is a share of: "weights", "units" (channels, heads ...), "macs" or "bytes" of
         the file; "": units where they are channels or heads, weights elsewhere
     ratios: for scope manual: layer name -> share to remove of that layer, [0, 1)
+    removed: layer name -> numbers of its units, from 0, which are removed in the first step
+        whatever they score; they count in the share that the scope removes. Units of one
+        dependency group are removed together, whichever of its layers names them
     exclude: layers left dense
     embeddings: prune embeddings too, where units lie in single layers: they are looked up and not
         multiplied, so that this saves bytes but no MACs. Channels take their part of an embedding
@@ -143,6 +149,7 @@ class Recipe:
     sparsity: float = 0.5
     budget: str = ""
     ratios: dict[str, float] = field(default_factory=dict, hash=False)
+    removed: dict[str, list[int]] = field(default_factory=dict, hash=False)
     exclude: tuple[str, ...] = ()
     embeddings: bool = False
     min_units: int = 1
@@ -175,6 +182,8 @@ class Recipe:
         # JSON gives lists; a frozen dataclass is hashed by tuples.
         object.__setattr__(self, "exclude", tuple(self.exclude))
         object.__setattr__(self, "controls", tuple(self.controls))
+        # In one order, so that recipes which name the same units are equal.
+        object.__setattr__(self, "removed", _unit_numbers(self.removed))
         self._check_choices()
         self._check_numbers()
         self._check_rewind()
@@ -284,6 +293,8 @@ class Recipe:
     @property
     def prunes(self) -> bool:
         """Whether anything is asked to be removed."""
+        if self.removed:
+            return True
         if self.scope == "manual":
             return any(self.ratios.values())
         return self.sparsity > 0 or not self.budgeted
@@ -394,6 +405,25 @@ def _same_kind(name: str, value: object, default: object) -> None:
         raise RecipeError(f"{name} is {shown(value)}, but must be of kind {kind}.")
     for text in _texts(value):
         _check_text(name, text)
+
+
+def _unit_numbers(removed: dict[str, Any]) -> dict[str, list[int]]:
+    """Layer -> its numbers, each once and ascending; without layers that name none.
+
+    Raises RecipeError for anything else than whole numbers.
+    """
+    numbers: dict[str, list[int]] = {}
+    for layer, units in removed.items():
+        if not isinstance(units, (list, tuple)):
+            raise RecipeError(
+                f"The units to remove of {layer[:80]} are {shown(units)}, but must be a list of "
+                "their numbers, from 0."
+            )
+        for unit in units:
+            UNIT.check(f"A unit to remove of {layer[:80]}", unit, whole=True)
+        if units:
+            numbers[layer] = sorted(set(units))
+    return numbers
 
 
 def _texts(value: object) -> Iterator[str]:

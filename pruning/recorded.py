@@ -28,7 +28,7 @@ class RecordedRecipe(Recipe):
     def __post_init__(self) -> None:
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         inside = Recipe(**own | _inside(own))
-        for name in ("exclude", "controls"):
+        for name in ("exclude", "controls", "removed"):
             object.__setattr__(self, name, getattr(inside, name))
 
 

@@ -51,9 +51,27 @@ def ratios(recipe: Recipe, toy: Workpiece, dice: random.Random) -> dict[str, flo
     return {name: dice.choice([0.0, 0.3, 0.62, 0.9]) for name in names}
 
 
+def named(recipe: Recipe, toy: Workpiece, dice: random.Random) -> dict[str, list[int]]:
+    """One unit of one set, where it may be removed and another is kept."""
+    units = lay_out(recipe, toy)
+    covered = units.covered(recipe.exclude)
+    names = [
+        name
+        for name in units.names
+        if name not in units.fixed
+        and units.touched(name) <= covered
+        and units.size(name) > recipe.min_units
+    ]
+    if not names:
+        return {}
+    name = dice.choice(names)
+    return {name: [dice.randrange(units.size(name))]}
+
+
 def recipes() -> Iterator[Recipe]:
     """Every granularity × scope × schedule; the rest at random, seeded: the same each time."""
     dice = random.Random(0)
+    of_names = random.Random(2)
     every = itertools.product(*map(registry.names, KINDS))
     for granularity, scope, schedule in every:
         model = dice.choice(FITTING.get(granularity, TOYS))
@@ -79,7 +97,11 @@ def recipes() -> Iterator[Recipe]:
             # Something must remain that may be pruned.
             names = [name for name in units.shapes if units.covered((name,))]
             changes["exclude"] = tuple(dice.sample(names, min(1, len(names))))
-        yield Recipe(**{**vars(recipe), **changes})
+        made = Recipe(**{**vars(recipe), **changes})
+        # By n of m a unit that is named keeps n of its weights all the same.
+        if of_names.random() < 0.3 and granularity != "n_of_m":
+            made = replace(made, removed=named(made, work(model), of_names))
+        yield made
 
 
 def counted(recipe: Recipe, masks: Masks) -> tuple[Part, Part, Part]:

@@ -35,6 +35,9 @@ recipes = some.builds(
     scope=some.sampled_from(registry.names("scope")),
     sparsity=some.floats(0, 0.999),
     ratios=some.dictionaries(some.text(max_size=8), some.floats(0, 0.999), max_size=3),
+    removed=some.dictionaries(
+        some.text(max_size=8), some.lists(some.integers(0, 50), max_size=3), max_size=3
+    ),
     exclude=some.lists(some.text(max_size=8), max_size=3),
     schedule=some.sampled_from(registry.names("schedule")),
     steps=some.integers(1, 1000),

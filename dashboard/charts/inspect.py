@@ -36,7 +36,8 @@ class Inspection:
     @property
     def on_weights(self) -> bool:
         """The score is a function of |w| alone: its threshold can be drawn on the weights."""
-        return self.recipe.criterion == "magnitude" and not self.structured
+        plain = self.recipe.criterion == "magnitude" and not self.structured
+        return plain and not self.recipe.removed
 
     def index(self, name: str) -> int:
         return self.study.data["names"].index(name)
@@ -63,8 +64,17 @@ class Inspection:
         return layer.total - layer.kept
 
     def scores(self, name: str) -> Array | None:
-        """(units,) scores of a layer's units, ascending; None where it has none."""
-        return self.ranking.units.get(name) if self.ranking else None
+        """(units,) scores of a layer's units, ascending; None where it has none.
+
+        Without the units that the recipe names, which are removed whatever they score.
+        """
+        scores = self.ranking.units.get(name) if self.ranking else None
+        return None if scores is None else scores[self.named(name) :]
+
+    def named(self, name: str) -> int:
+        """Units of the layer that the recipe names."""
+        scores = self.ranking.units.get(name, ()) if self.ranking else ()
+        return int(np.searchsorted(np.asarray(scores), -np.inf, "right"))
 
     @property
     def ranked(self) -> set[str]:

@@ -88,6 +88,7 @@ def selection(recipe: Recipe) -> Recipe:
         scope=recipe.scope,
         scope_options=recipe.scope_options,
         ratios=recipe.ratios,
+        removed=recipe.removed,
         exclude=recipe.exclude,
         embeddings=recipe.embeddings,
         budget=recipe.budget,

@@ -68,7 +68,8 @@ def page() -> None:
         ):
             controls(recipe)
         # The map knows no ratios and no scope, so its rows come from the scores of any recipe.
-        plain = replace(recipe, scope="global", scope_options={}, ratios={}, exclude=())
+        fields: dict[str, Any] = {"scope_options": {}, "ratios": {}, "removed": {}, "exclude": ()}
+        plain = replace(recipe, scope="global", **fields)
         study = jobs.study("scores", **tables.scores_spec(plain))
         asked = compared(recipe)
         maps = [jobs.sensitivity_map(spec(one)) for one in asked]

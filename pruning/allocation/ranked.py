@@ -94,6 +94,9 @@ def rank(
                 scores[name] = scores[name].float().masked_fill(~keep[name], -torch.inf)
             removed_inside[name] = tiling.removed_inside(scores[name])
     pooled = units.pool(scores, keep)
+    # As if an earlier step had removed them: every scope counts those, and gives none back.
+    for name, numbers in units.named(recipe).items():
+        pooled[name] = pooled[name].index_fill(0, torch.tensor(numbers), -torch.inf)
     # In the order in which units are removed, as the sorted scores are.
     costs = {
         name: cost[np.argsort(pooled[name].numpy(), kind="stable")]

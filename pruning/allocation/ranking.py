@@ -237,6 +237,9 @@ class Ranking:
                 name: _rounded(len(self.units[name]), drop, self.multiple)
                 for name, drop in drops.items()
             }
+        if recipe.removed:
+            # Units that are named are removed whatever the budget, which may be less than they are.
+            drops = {name: max(drop, layers.removed_before(name)) for name, drop in drops.items()}
         # Layers that follow another show its count: pages ask by layer.
         return {name: drops.get(self.leaders.get(name, name), 0) for name in self.every}
 
@@ -269,7 +272,8 @@ class Ranking:
         covered_kept = sum(layer.kept for layer in layers if layer.name in covered)
         thresholds: dict[str, float | None] = dict.fromkeys(drops)
         for name, drop in drops.items():
-            if drop and name in self.units:
+            # No score decided where all that is removed was named.
+            if drop and name in self.units and np.isfinite(self.units[name][drop - 1]):
                 thresholds[name] = float(self.units[name][drop - 1])
         weights = sum(layer.total for layer in layers)
         kept_bytes = sum(sparse_bytes(layer.total, layer.kept) for layer in layers)

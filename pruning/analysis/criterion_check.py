@@ -304,7 +304,8 @@ class LeaveOneOut:
         self.parameters = dict(self.model.named_parameters(remove_duplicate=False))
         self.replay = Replay(self.model, self.data)
         with torch.no_grad():
-            self.loss = self._loss(self.replay.outputs())
+            self.dense = self.replay.outputs()
+            self.loss = self.mean_loss(self.dense)
 
     def size(self, layer: str) -> int:
         """Units of a layer."""
@@ -318,6 +319,12 @@ class LeaveOneOut:
     @torch.no_grad()
     def changes(self, layer: str, units: Sequence[int]) -> Iterator[tuple[int, int, float]]:
         """(unit, weights removed with it, loss without it − loss with it) of each unit."""
+        for unit, weights, outputs in self.without(layer, units):
+            yield unit, weights, self.mean_loss(outputs) - self.loss
+
+    @torch.no_grad()
+    def without(self, layer: str, units: Sequence[int]) -> Iterator[tuple[int, int, list[Tensor]]]:
+        """(unit, weights removed with it, the outputs without it, batch by batch) of each unit."""
         # What the layer cannot reach is computed once for all its units.
         outputs = self.replay.outputs_under(self._touched(layer))
         for unit in units:
@@ -327,18 +334,18 @@ class LeaveOneOut:
             saved = {name: self.parameters[name][at] for name, at in places.items()}
             for name, at in places.items():
                 self.parameters[name][at] = 0
-            change = self._loss(outputs()) - self.loss
+            without = outputs()
             for name, at in places.items():
                 self.parameters[name][at] = saved[name]
             # Biases and norms have one dimension, and are not counted as weights.
             weights = sum(len(at[0]) for at in places.values() if len(at) > 1)
-            yield unit, weights, change
+            yield unit, weights, without
 
     def _touched(self, layer: str) -> list[Tensor]:
         """The parameters that any unit of the layer changes."""
         return [self.parameters[name] for name in self.units.owned(layer, 0, self.model)]
 
-    def _loss(self, outputs: list[Tensor]) -> float:
+    def mean_loss(self, outputs: list[Tensor]) -> float:
         """Mean over the examples, summed in double precision.
 
         A single weight changes it by less than float32 resolves.

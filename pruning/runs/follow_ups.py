@@ -26,6 +26,7 @@ UNPRUNED: dict[str, Any] = {
     "scope": "global",
     "scope_options": {},
     "ratios": {},
+    "removed": {},
     "exclude": (),
     "min_units": 1,
     "schedule": "one_shot",
@@ -75,8 +76,9 @@ def comparison_runs(recipe: Recipe, id: str) -> dict[str, Recipe]:
     runs = {DENSE: dense_run(recipe)}
     if recipe.criterion != "random" and not registry.misfit("random", recipe.granularity):
         # A scope without a budget goes by the scores' size: it would prune another share.
-        if recipe.budgeted or recipe.scope == "manual":
-            runs[RANDOM] = replace(recipe, criterion="random", options={})
+        # Units that are named are no choice of a criterion, and ratios beside them no amount.
+        if recipe.budgeted or (recipe.scope == "manual" and not recipe.removed):
+            runs[RANDOM] = replace(recipe, criterion="random", options={}, removed={})
     # Granularity stays: it says whether the masks are a smaller shape.
     scratch = replace(recipe, **UNPRUNED, model=f"run:{id}", start="random", slimming=0.0)
     runs[SCRATCH] = replace(scratch, steps=recipe.training_epochs() // recipe.epochs)

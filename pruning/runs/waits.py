@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -167,6 +168,12 @@ def _criterion_check(spec: dict[str, Any], size: Size) -> float:
     return float(spec.get("units", CHECK_UNITS) * (CELL + examples * size.half_answer))
 
 
+def _profiles(spec: dict[str, Any], size: Size) -> float:
+    """Units are left out as long as the time lasts; what they respond to takes two passes."""
+    left_out = min(_criterion_check(spec, size), float(spec.get("seconds") or math.inf))
+    return left_out + 2 * CHECKED * size.answer
+
+
 ESTIMATES: dict[str, Callable[[dict[str, Any], Size], float]] = {
     "weights": lambda spec, size: PARAMETER * size.parameters,
     "structure": lambda spec, size: TRACED * size.layers,
@@ -174,6 +181,8 @@ ESTIMATES: dict[str, Callable[[dict[str, Any], Size], float]] = {
     "units": _scores,
     "criterion_check": _criterion_check,
     "map": _map,
+    "profiles": _profiles,
+    "surgery": lambda spec, size: 2 * size.test * size.answer + _scores(spec, size),
     "pair": lambda spec, size: 2 * size.test * size.answer,
     "reconstruction": _reconstruction,
 }

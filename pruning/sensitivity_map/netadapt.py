@@ -74,6 +74,8 @@ def search(
     layers = ranked.ranking.layers_of(recipe)
     before = [layers.removed_before(name) for name in layers.units]
     parts = f"path {before} {recipe.min_units} {sorted(recipe.exclude)}"
+    if recipe.removed:  # which units those are that were removed before, and not only how many
+        parts += f" {sorted(recipe.removed.items())}"
     key = cache_key(recipe, work, data, parts)
     known = _paths.get(key) or _read(cache, key)
     search = _Search(work, ranked, layers, replace(data, batch=data.examples))

@@ -4,6 +4,8 @@ card: what the model is, layer by layer, with examples that it gets right and wr
 weights: how each layer's weights are distributed, as histograms, norms and pictures
 scores: how a criterion ranks units, as the index that answers a slider
 units: what a criterion says of a sample of units; criterion_check: how the loss changes without one
+profiles: what each unit of a layer responds to, and the loss without it
+surgery: a recipe's pruning alone: accuracy on test examples, and which answers change
 reconstruction: accuracy right after pruning, and with every layer solved anew
 structure: which channels form a dependency group, and which cannot be removed
 pair: two runs' answers to the same test examples
@@ -29,10 +31,12 @@ from pruning.studies import (
     criterion_check,
     examples,
     pair,
+    profiles,
     reconstruction,
     runtimes,
     scores,
     structure,
+    surgery,
     weights,
 )
 from pruning.studies.runtimes import FinishedRun
@@ -50,6 +54,8 @@ def kinds(finished: FinishedRun | None = None, cache: Path | None = None) -> dic
         "scores": partial(scores.scores, cache=cache),
         "units": criterion_check.units,
         "criterion_check": criterion_check.criterion_check,
+        "profiles": profiles.profiles,
+        "surgery": surgery.surgery,
         "examples": examples.examples,
         "pair": partial(pair.pair, finished=finished),
         "reconstruction": reconstruction.reconstruction,

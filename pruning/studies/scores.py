@@ -20,6 +20,9 @@ ASKED = ("criterion", "options", "granularity", "granularity_options", "embeddin
 MEASURED = ("scope", "exclude", "min_units")
 """What the allocation path of by_sensitivity depends on besides, which is measured here too."""
 
+NAMED = ("removed", "exclude", "min_units")
+"""Units that the recipe names come first in the order, and what decides whether they may."""
+
 
 def scores(
     spec: dict[str, Any], work: Workpiece, cache: Path | None = None
@@ -28,7 +31,7 @@ def scores(
 
     cache: a folder for measured allocation paths.
     """
-    names = (*ASKED, *MEASURED)
+    names = {*ASKED, *MEASURED, *NAMED}
     fields = {name: spec[name] for name in names if name in spec}
     # The index answers any lower sparsity too, so the farthest is ranked once.
     recipe = Recipe(model=spec["model"], sparsity=FARTHEST, **fields)

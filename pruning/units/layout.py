@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pruning import registry
 from pruning.coverage import embeddings
-from pruning.errors import NotCaptured
+from pruning.errors import NotCaptured, OutOfRange, RecipeError, UnknownName
 from pruning.evidence import Evidence
 from pruning.measurement.counts import output_layer
 from pruning.recipe import Recipe
@@ -173,6 +173,66 @@ class Units:
                 )
             pooled[name] = pooled_group
         return pooled
+
+    # ------------------------------------------------------------ units by their numbers
+
+    def named(self, recipe: Recipe) -> dict[str, list[int]]:
+        """Set -> its units that the recipe names, ascending.
+
+        A layer whose outputs another set holds names that set's units, in the order of its own
+        outputs. Raises UnknownName for a layer there is none of, OutOfRange for a unit that it does
+        not have or that stays, RecipeError where none would be kept.
+        """
+        named: dict[str, set[int]] = {}
+        for layer, numbers in recipe.removed.items():
+            name = self.leaders.get(layer, layer)
+            if name not in self.names and layer not in self.shapes:
+                raise UnknownName("layer to remove units of", layer, {*self.names, *self.shapes})
+            if why := self._why_kept(name, recipe):
+                raise RecipeError(
+                    f"Units of {layer} cannot be removed by {recipe.granularity}: {why} "
+                    "Take the layer out of `removed`."
+                )
+            units = self.numbers(layer)
+            if numbers[-1] >= len(units):
+                raise OutOfRange(
+                    f"A unit to remove of {layer}",
+                    numbers[-1],
+                    f"from 0 to {len(units) - 1:,}: it has {len(units):,} by {recipe.granularity}",
+                )
+            named.setdefault(name, set()).update(units[number] for number in numbers)
+        for name, units_of_set in named.items():
+            kept = self.size(name) - len(units_of_set)
+            if kept < recipe.min_units:
+                raise RecipeError(
+                    f"{len(units_of_set):,} of the {self.size(name):,} units of {name} are named, "
+                    f"and every layer keeps at least {recipe.min_units:,}: name fewer."
+                )
+        return {name: sorted(numbers) for name, numbers in named.items()}
+
+    def _why_kept(self, name: str, recipe: Recipe) -> str:
+        """Why a set's units may not be removed, a sentence; "" where they may."""
+        if name in self.fixed:
+            return self.fixed[name]
+        if name not in self.names:
+            return "it has no units of its own."
+        touched = self.touched(name)
+        if excluded := touched & set(recipe.exclude):
+            return f"the recipe leaves {min(excluded)} dense, which is part of them."
+        if not touched - set(self.skipped):
+            return f"{recipe.criterion} has nothing to say of it."
+        return ""
+
+    def numbers(self, layer: str) -> list[int]:
+        """The units of the set that a layer's outputs belong to, in the order of the outputs."""
+        name = self.leaders.get(layer, layer)
+        place = (layer, self.output_dims.get(layer, 0))
+        if name == layer or place not in self.slices.unit_of_index:
+            return list(range(self.size(name)))
+        start = int(self.slices.starts[self.slices.sets[name]])
+        # One unit may be several outputs: the first of them says where it stands.
+        order = dict.fromkeys((self.slices.unit_of_index[place] - start).tolist())
+        return [unit for unit in order if 0 <= unit < self.size(name)]
 
     # ------------------------------------------------------------ units -> masks
 
