@@ -195,10 +195,13 @@ def layer_weights(model: str) -> dict[str, int] | None:
     return {block.name: block.weights for block in blocks} or None
 
 
-def layer_names(model: str) -> set[str] | None:
-    """The layers that techniques may prune; None while they are not known."""
-    weights = layer_weights(model)
-    return None if weights is None else set(weights)
+def layer_outputs(model: str) -> dict[str, int] | None:
+    """Layer that techniques may prune -> its outputs; None while that is not known."""
+    try:
+        study = None if is_sample(model) else jobs.study("card", model=model)
+    except PruningError:  # the page says so where it needs the model
+        return None
+    return {block.name: block.shape[0] for block in blocks_of(model, study)} or None
 
 
 # ---------------------------------------------------------------- which techniques fit

@@ -1,4 +1,4 @@
-"""A manual recipe names layers: what becomes of it where the model has others.
+"""A manual recipe names layers, and some name units: what becomes of it where the model has others.
 
 It keeps what it is for, the share that it prunes, and says in a sentence what it became.
 """
@@ -37,8 +37,10 @@ def use_granularity(name: str) -> None:
         facts = models.facts(recipe.model)
         data = facts is not None and facts.accuracy is not None
         fields["reconstruct"] = structured and data and not recipe.recalibrate
+    named = f"The units that it named were {words.units(recipe)}"
     if recipe.scope != "manual":
-        forms.attempt(**fields)
+        if forms.changed(**fields, removed={}) and recipe.removed:
+            state.note_adjustment(f"{named}: it names none now.")
         return
     # Half of the channels is not half of the weights, and weights are what all granularities have.
     state.remember_share(recipe.ratios, share_of(recipe, of_weights=True))
@@ -46,8 +48,8 @@ def use_granularity(name: str) -> None:
     by_layer = {key: getattr(fallen_back, key) for key in ("scope", "scope_options", "sparsity")}
     by_default = Recipe(granularity=name).counted
     budget = "" if by_default == "weights" else "weights"
-    if forms.changed(**fields, **by_layer, budget=budget, ratios={}):
-        why = f"The ratios by layer were of {words.units(recipe)}"
+    if forms.changed(**fields, **by_layer, budget=budget, ratios={}, removed={}):
+        why = named if recipe.removed else f"The ratios by layer were of {words.units(recipe)}"
         state.note_adjustment(f"{why}: {_now(state.recipe(), source)}")
 
 
@@ -56,7 +58,7 @@ def check() -> None:
     model's recipe or a link.
     """
     recipe = state.recipe()
-    layers = models.layer_names(recipe.model)
+    layers = models.layer_outputs(recipe.model)
     if layers is None:  # not known yet
         return
     fitted, sentence = refitted(recipe, layers)
@@ -65,8 +67,11 @@ def check() -> None:
         state.note_adjustment(sentence)
 
 
-def refitted(recipe: Recipe, layers: Collection[str]) -> tuple[Recipe, str]:
-    """The recipe for a model of these layers; what was changed, in sentences, "" for nothing."""
+def refitted(recipe: Recipe, layers: Mapping[str, int]) -> tuple[Recipe, str]:
+    """The recipe for a model of these layers; what was changed, in sentences, "" for nothing.
+
+    layers: layer -> outputs, of which no layer has fewer than units.
+    """
     title = models.title(recipe.model)
     sentences = []
     missing = _missing(recipe.exclude, layers)
@@ -74,6 +79,20 @@ def refitted(recipe: Recipe, layers: Collection[str]) -> tuple[Recipe, str]:
         kept = tuple(name for name in recipe.exclude if name not in missing)
         recipe = replace(recipe, exclude=kept)
         sentences.append(f"{title} has no {_named(missing)} to leave dense.")
+    kept_units = _units_there(recipe.removed, layers)
+    if kept_units != recipe.removed:
+        others = {
+            name: [unit for unit in units if unit not in kept_units.get(name, ())]
+            for name, units in recipe.removed.items()
+        }
+        names = words.numbered({name: units for name, units in others.items() if units})
+        why = f"{title} has no unit {words.first_three(names)} to remove"
+        recipe = replace(recipe, removed=kept_units)
+        if recipe.prunes:
+            sentences.append(f"{why}.")
+        else:  # it named nothing else
+            recipe, source = without_ratios(recipe)
+            sentences.append(f"{why}: {_now(recipe, source)}")
     missing = _missing(recipe.ratios, layers)
     if missing and recipe.scope != "manual":
         recipe = replace(recipe, ratios={})  # not used, and nothing to tell of
@@ -149,6 +168,18 @@ def _now(recipe: Recipe, source: str) -> str:
 def _missing(names: Collection[str], layers: Collection[str]) -> list[str]:
     """Names that are neither a layer nor a set of units named after one ("a.weight (2)")."""
     return [name for name in names if name.partition(" (")[0] not in layers]
+
+
+def _units_there(
+    removed: Mapping[str, list[int]], layers: Mapping[str, int]
+) -> dict[str, list[int]]:
+    """Of the units that a recipe names, those that a model of these layers may have."""
+    kept = {}
+    for name, units in removed.items():
+        outputs = layers.get(name.partition(" (")[0], 0)
+        if inside := [unit for unit in units if unit < outputs]:
+            kept[name] = inside
+    return kept
 
 
 def _named(names: list[str]) -> str:

@@ -527,8 +527,28 @@ def layer_among(weights: Mapping[str, int]) -> str:
 
 def select_layer(name: str | None) -> None:
     begin()
+    if session["unit"] is not None and name != session["layer"]:
+        open_unit(FIRST)  # another layer has others
     session["layer"] = name
     _write("layer", name)
+
+
+FIRST = -1
+"""The unit that surgery opens on: the first of the order in which it shows them."""
+
+
+def unit() -> int | None:
+    """The unit of the layer that surgery shows, unchecked; None while Inspect shows weights."""
+    begin()
+    number: int | None = session["unit"]
+    return number
+
+
+def open_unit(number: int | None) -> None:
+    begin()
+    session["unit"] = number
+    text = "first" if number == FIRST else str(number)
+    _write("unit", None if number is None else text)
 
 
 def page_title() -> str:
@@ -971,7 +991,7 @@ def begin() -> None:
         session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
         session.update(plan=None, sweep=None, point=None, locks=Locks(), room=None)
-        session.update(place=None, wanted_page=None, reached={}, predictions={})
+        session.update(place=None, wanted_page=None, reached={}, predictions={}, unit=None)
 
 
 def take_address() -> None:
@@ -1143,6 +1163,14 @@ def _read_layer(text: str) -> None:
     session["layer"] = text[:200]
 
 
+def _read_unit(text: str) -> None:
+    session["written"]["unit"] = text
+    number = text.isdecimal() and len(text) < 10
+    if text != "first" and not number:
+        warn(f"The address names a unit {_quoted(text)}, which is no number: showing the first.")
+    session["unit"] = int(text) if number else FIRST
+
+
 def _read_run(text: str) -> None:
     open_run(_id_of("run", text))
 
@@ -1169,6 +1197,7 @@ def _read_picked(text: str) -> None:
 READERS = {
     "r": _read_recipe,
     "layer": _read_layer,
+    "unit": _read_unit,
     "run": _read_run,
     "c": _read_picked,
     "t": _read_lottery_recipe,

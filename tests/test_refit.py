@@ -81,9 +81,9 @@ def test_another_granularity_keeps_the_share_of_the_weights_and_says_of_what() -
 
 
 def test_weights_of_your_own_in_the_same_architecture_keep_the_ratios() -> None:
-    names = models.layer_names("digits-cnn")
-    assert names is not None
-    assert refit.refitted(MANUAL, names) == (MANUAL, "")
+    outputs = models.layer_outputs("digits-cnn")
+    assert outputs is not None
+    assert refit.refitted(MANUAL, outputs) == (MANUAL, "")
 
 
 def test_a_link_whose_layers_do_not_fit_is_one_sentence_too() -> None:

@@ -17,13 +17,16 @@ from dashboard.charts.inspect import Inspection
 from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.components.threshold import threshold
-from dashboard.views import _frame
+from dashboard.views import _frame, _surgery
 from dashboard.views._stops import stop_table
 from pruning.errors import PruningError
+from pruning.recipe import Recipe
+from pruning.runs.results import Study
 from pruning.runs.store import Job
 
 MOST_BARS = 400  # units of a layer that are drawn one by one
 BY_RECIPE, BEFORE_AFTER = "By the recipe", "Before and after"
+WEIGHTS, SURGERY = "Weights", "Surgery"
 MATRIX, UNITS, FILTERS = "Matrix", "Units", "Filters"
 QUANTILES = np.linspace(0, 1, 101)
 
@@ -32,6 +35,9 @@ def page() -> None:
     recipe = state.recipe()
     card = jobs.study("card", model=recipe.model)
     weights = jobs.study("weights", model=recipe.model)
+    if state.unit() is not None and card is not None:
+        operate(recipe, card)
+        return
     try:
         scores = jobs.study("scores", **tables.scores_spec(recipe))
     except jobs.Costly:  # asked for below, where what hangs on it would stand
@@ -46,6 +52,7 @@ def page() -> None:
         kept = {layer.name: layer.kept / layer.total for layer in shown.preview.layers}
         blocks = [replace(block, kept=kept.get(block.name, 1.0)) for block in blocks]
     strip(blocks, layer, key="strip-inspect")
+    look()
     left, right = _frame.halves()
     with left:
         side, log = controls()
@@ -55,6 +62,32 @@ def page() -> None:
         structure(shown, layer)
     with _frame.guarded():
         all_layers(shown, layer, log)
+
+
+def operate(recipe: Recipe, card: Study) -> None:
+    """The units of the layer one by one, in the place of its weights."""
+    blocks = models.blocks(card)
+    layer = state.layer_among({block.name: block.weights for block in blocks})
+    strip(blocks, layer, key="strip-inspect")
+    _surgery.page(recipe, card, blocks, layer, look)
+
+
+def look() -> None:
+    """Whether the page shows the layer's weights, or its units one by one."""
+
+    def take(way: str) -> None:
+        state.open_unit(state.FIRST if way == SURGERY else None)
+
+    forms.bound(
+        st.segmented_control,
+        "Look at",
+        WEIGHTS if state.unit() is None else SURGERY,
+        take,
+        key="inspect-look",
+        options=(WEIGHTS, SURGERY),
+        required=True,
+        label_visibility="collapsed",
+    )
 
 
 def skeleton(model: str) -> None:
@@ -188,9 +221,12 @@ def unit_scores(shown: Inspection, layer: str) -> None:
     granularity = shown.recipe.granularity
     noun = "group" if granularity == "n_of_m" else words.technique(granularity)
     criterion = words.technique(shown.recipe.criterion)
-    drops = shown.drops(layer)
-    units = words.plural(len(values), noun)
-    title = f"{words.layer_name(layer)}: {drops:,} of {units} removed"
+    named = shown.named(layer)
+    drops = shown.drops(layer) - named
+    units = words.plural(len(values) + named, noun)
+    title = f"{words.layer_name(layer)}: {drops + named:,} of {units} removed"
+    if named:
+        title += f", {named:,} of them named"
     name = f"units-front-{words.layer_name(layer)}"
     if len(values) > MOST_BARS:
         # Kernels and groups come in thousands: their spread says more than a bar for each.

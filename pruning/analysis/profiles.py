@@ -28,10 +28,10 @@ from pruning.units.layout import Units
 MAP = 16
 """Pixels of the longer side of an activation map, at most."""
 
-TOP = 6
+TOP = 5
 """Test examples that excite a unit most."""
 
-MAPPED = 6
+MAPPED = 5
 """Test examples on which activation maps are shown: one of a class."""
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.Linear)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pruning.analysis.criterion_check import EXAMPLES, Check
 from pruning.analysis.profiles import responses, without_units
-from pruning.errors import RecipeError
+from pruning.errors import UnknownName
 from pruning.studies.card import pictures
 from pruning.studies.weights import Arrays
 from pruning.types import Workpiece
@@ -27,20 +27,22 @@ KERNELS = 16
 def profiles(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arrays]:
     """spec: model, layer, granularity; units, examples and seconds: how far units are left out.
 
-    json: layer, set (that its units belong to), of (units that it has), measured (units left out in
-    the time), examples, loss and classes (names), members of the set's dependency group, silent
-    (why no responses are shown, ""), seconds; npz: units (n,) their numbers in the layer, of_set
-    (n,) those in the set, norms (n,) mean |w|, kernels (n, inputs, high, wide); change, weights
-    (n,), right (n, classes), dense and total (classes,) as `WithoutUnits` has them; mean, top,
-    peaks, shown and maps as `Responses` has them, numbers (k,) of the test examples that are
-    pictured, and images or series of those.
-    Raises RecipeError for a layer whose units cannot be removed, DataError without data.
+    json: layer, refused (why it has no units to remove, ""), set (that its units belong to), of
+    (units that it has), measured (units left out in the time), examples, loss and classes (names),
+    members of the set's dependency group, silent (why no responses are shown, ""), seconds; npz:
+    units (n,) their numbers in the layer, of_set (n,) those in the set, norms (n,) mean |w|,
+    kernels (n, inputs, high, wide); change, weights (n,), right (n, classes), dense and total
+    (classes,) as `WithoutUnits` has them; mean, top, peaks, shown and maps as `Responses` has them,
+    numbers (k,) of the test examples that are pictured, and images or series of those.
+    Raises UnknownName for a layer there is none of, DataError without data.
     """
     layer = spec["layer"]
     start = time.perf_counter()
     plain = _check(spec)
     units = lay_out(plain.recipe(), work)
-    name = _set_of(units, layer, plain)
+    name = units.leaders.get(layer, layer)
+    if why := _refused(units, name, layer):
+        return {"layer": layer, "refused": why}, {}
     numbers = units.numbers(layer)
     check = _check(spec, name)
     norms = _norms(units, layer, work)
@@ -76,6 +78,7 @@ def profiles(spec: dict[str, Any], work: Workpiece) -> tuple[dict[str, Any], Arr
         arrays |= _pictured(work, np.unique(np.concatenate([seen.top.ravel(), seen.shown])))
     data = {
         "layer": layer,
+        "refused": "",
         "set": name,
         "of": len(numbers),
         "measured": left_out.measured,
@@ -95,13 +98,16 @@ def _check(spec: dict[str, Any], *layers: str) -> Check:
     return Check(layers=layers, **asked)
 
 
-def _set_of(units: Units, layer: str, check: Check) -> str:
-    """The set that a layer's units belong to."""
-    name = units.leaders.get(layer, layer)
-    if name in units.fixed or name not in units.slices.sets:
-        why = units.fixed.get(name, "its weights are in no unit that has a number.")
-        raise RecipeError(f"{layer} has no units to remove by {check.granularity}: {why}")
-    return name
+def _refused(units: Units, name: str, layer: str) -> str:
+    """Why a layer has no units to remove, a clause; "" where it has.
+
+    Raises UnknownName for a layer there is none of.
+    """
+    if layer not in units.shapes:
+        raise UnknownName("layer", layer, units.shapes)
+    if name in units.slices.sets and name not in units.fixed:
+        return ""
+    return units.fixed.get(name, "its weights are in no unit that has a number.")
 
 
 def _norms(units: Units, layer: str, work: Workpiece) -> NDArray[np.float64]:
