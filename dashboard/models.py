@@ -196,12 +196,13 @@ def layer_weights(model: str) -> dict[str, int] | None:
 
 
 def layer_outputs(model: str) -> dict[str, int] | None:
-    """Layer that techniques may prune -> its outputs; None while that is not known."""
+    """Layer that techniques may prune -> its outputs, at most; None while that is not known."""
     try:
         study = None if is_sample(model) else jobs.study("card", model=model)
     except PruningError:  # the page says so where it needs the model
         return None
-    return {block.name: block.shape[0] for block in blocks_of(model, study)} or None
+    # Outputs come first, of a transposed convolution second.
+    return {block.name: max(block.shape[:2]) for block in blocks_of(model, study)} or None
 
 
 # ---------------------------------------------------------------- which techniques fit
