@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, surgery, tables, words
+from dashboard import forms, jobs, locks, models, state, surgery, tables, words
 from dashboard.charts import one_layer
 from dashboard.components.sparks import Spark, sparks
 from dashboard.components.strip import Block
@@ -231,25 +231,45 @@ def one_unit(recipe: Recipe, shown: Profiles, row: int, granularity: str) -> Non
     st.markdown(f"**{words.plain(heading)}**")
     text = f"{shown.most_felt(row)} {shown.group()}".strip()
     st.caption(words.plain(text))
-    target = shown.data["set"], shown.unit(row)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        if shown.is_removed(row):
-            take = partial(put_back, *target)
-            st.button("Put it back", icon=":material/undo:", on_click=take, key="surgery-put-back")
-        else:
-            take = partial(remove, granularity, *target)
-            st.button(
-                "Remove it",
-                icon=":material/content_cut:",
-                type="primary",
-                on_click=take,
-                key="surgery-remove",
-            )
+    if not state.hidden("removed"):
+        buttons(recipe, shown, row, granularity)
     # Beside the button: what a press does is seen where it was pressed.
     with _frame.guarded():
         result(recipe, granularity)
     responses(shown, row)
     kernels(shown, row)
+
+
+def buttons(recipe: Recipe, shown: Profiles, row: int, granularity: str) -> None:
+    """Remove the unit, or put it back; disabled where a lock would leave the recipe as it is."""
+    name, unit = shown.data["set"], shown.unit(row)
+    if shown.is_removed(row):
+        why = why_locked(recipe, surgery.without_unit(recipe, name, unit))
+        st.button(
+            "Put it back",
+            icon=":material/undo:",
+            on_click=partial(put_back, name, unit),
+            disabled=bool(why),
+            help=why or None,
+            key="surgery-put-back",
+        )
+        return
+    why = why_locked(recipe, surgery.with_unit(recipe, granularity, name, unit))
+    st.button(
+        "Remove it",
+        icon=":material/content_cut:",
+        type="primary",
+        on_click=partial(remove, granularity, name, unit),
+        disabled=bool(why),
+        help=why or None,
+        key="surgery-remove",
+    )
+
+
+def why_locked(before: Recipe, after: Recipe) -> str:
+    """Why a press would not change the recipe so, a sentence; "" where it would."""
+    refused = locks.differing(before, after, state.all_locked())
+    return state.why_locked(refused[0]) if refused else ""
 
 
 def remove(granularity: str, name: str, unit: int) -> None:
@@ -402,6 +422,7 @@ def go_on(recipe: Recipe, named: list[tuple[str, int]]) -> None:
         options=named,
         format_func=text,
         help="Take one out of this list to put it back.",
+        disabled=state.locked("removed"),
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
