@@ -67,16 +67,20 @@ def bound(
     key: str,
     **more: Any,
 ) -> None:
-    """A widget that shows `shown`, whatever changed it, and calls `take` with what people enter."""
+    """A widget that shows `shown`, whatever changed it, and calls `take` with what people enter.
+
+    key: its own, until something else changes what it shows.
+    """
+    own = state.widget_key(key, shown)
 
     def changed() -> None:
-        value = state.widget_value(key)
-        if value is not None:  # a number field that was emptied
+        value = state.widget_value(own)
+        if value is not None and value != shown:  # None: a number field that was emptied
             take(value)
 
     # A default would be ignored once the widget exists; this is how Streamlit lets us set it.
-    state.set_widget(key, shown)
-    widget(label, key=key, on_change=changed, **more)
+    state.set_widget(own, shown)
+    widget(label, key=own, on_change=changed, **more)
 
 
 def lock(control: str, more: dict[str, Any]) -> dict[str, Any]:

@@ -888,6 +888,25 @@ def option_key(kind: str, technique: str, option: str) -> str:
     return f"option-{kind}-{technique}-{option}"
 
 
+def widget_key(key: str, shown: Any) -> str:
+    """The key under which a widget is drawn that is to show this: a new one where it showed else.
+
+    With each press a browser sends what all its widgets show. What it sent before it had drawn a
+    new value is an old value of the same widget, which would count as entered now, and take back
+    what the slider, Undo or a click on the map had just set.
+    """
+    drawn = session.setdefault("drawn_widgets", {})
+    version, before = drawn.get(key, (0, shown))
+    if session.get(_versioned(key, version), before) != shown:
+        version += 1
+    drawn[key] = (version, shown)
+    return _versioned(key, version)
+
+
+def _versioned(key: str, version: int) -> str:
+    return f"{key}-{version}" if version else key
+
+
 def widget_value(key: str, default: Any = None) -> Any:
     """The value of a widget, for the callback that it calls."""
     return session.get(key, default)

@@ -74,6 +74,12 @@ def work_off(until: str = "") -> int:
     return done
 
 
+def drawn_key(page: AppTest, key: str) -> str:
+    """The key under which `state.widget_key` drew a widget last: it changes with what it shows."""
+    version, _ = page.session_state["drawn_widgets"].get(key, (0, None))
+    return f"{key}-{version}" if version else key
+
+
 def texts(page: AppTest) -> str:
     """All text of the page, the side included."""
     values = [str(element.value) for kind in TEXTS for element in page.get(kind)]
