@@ -218,7 +218,7 @@ def test_the_shell_saves_the_compact_model_and_its_onnx_program(
 
 def test_what_cannot_be_recorded_is_taken_home_as_weights(tmp_path: Path) -> None:
     branching = Workpiece("branching", _Branching(), example=torch.randn(2, 4))
-    contents: Contents = bundle.write(Result("Branching", branching, {}), tmp_path)
+    contents: Contents = bundle.write(Result(name="Branching", work=branching, masks={}), tmp_path)
     assert "model.py" not in contents.files and "model.safetensors" in contents.files
     assert any(note.startswith("model.py is missing: _Branching cannot") for note in contents.notes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from pruning.export.report import made
+from pruning.export.page import made
 from pruning.export.result import Result
 from pruning.metrics import figure_rows
 

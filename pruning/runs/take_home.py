@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 from pruning.errors import RecipeError
-from pruning.events import Epoch, Measured, Pruned, Started
 from pruning.export import bundle
 from pruning.export.result import Result
 from pruning.formats import datasets
 from pruning.formats.uploads import ONNX
 from pruning.measurement import measure
 from pruning.prepare import plain, ready
-from pruning.runs.resolve import describe, recipe_of, resolve, split, upload_architecture
+from pruning.runs.records import record_of
+from pruning.runs.resolve import recipe_of, resolve, split, upload_architecture
 from pruning.runs.results import load_run
 from pruning.runs.store import Store
 from pruning.types import Workpiece
@@ -38,11 +38,7 @@ def result_of(store: Store, id: str) -> Result:
     work = resolve(model, store.workspace, fetch=False)
     job = store.job(id)
     files = load_run(job.folder)
-    events = [event for _, event in store.events(id)]
     recipe = recipe_of(job.spec)
-    measured = (event for event in events if isinstance(event, Measured))
-    dense = next((event for event in measured if event.stage == "dense"), None)
-    started = next((event for event in events if isinstance(event, Started)), None)
     masks = {name: torch.from_numpy(keep) for name, keep in files.masks().items()}
     kind, _ = split(recipe.model)
     start, base = None, ""
@@ -53,33 +49,13 @@ def result_of(store: Store, id: str) -> Result:
         if base and not _same_shapes(base, start):
             base = ""
     return Result(
-        name=f"Run {id[:6]} on {_name_of(recipe.model, store)}",
+        **vars(record_of(store, id)),
         work=work,
         # What is pruned in part has no compact model: its zeros stay.
         masks=masks if (job.folder / COMPACT).is_file() else {},
-        recipe=recipe,
         start=start,
         base=base,
-        finished=files.finished,
-        dense_validation=dense.validation_quality if dense else None,
-        stopped=job.state == "stopped",
-        pruned=tuple(event for event in events if isinstance(event, Pruned)),
-        epochs=tuple(event for event in events if isinstance(event, Epoch)),
-        machine=started.machine if started else {},
-        histograms=files.histograms,
-        date=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(job.ended or job.submitted)),
     )
-
-
-def _name_of(model: str, store: Store) -> str:
-    """What people call a model; by an id alone nobody knows an upload or a data set."""
-    own, data = datasets.parted(model)
-    if data is not None:
-        return f"{_name_of(own, store)} on {datasets.get(data, store.workspace).name}"
-    kind, name = split(own)
-    if kind == "upload":
-        return str(describe(own, store.workspace)["name"])
-    return name if kind == "code" else own
 
 
 def base_of(model: str, store: Store) -> str:

@@ -213,7 +213,8 @@ def pruned(work: Workpiece, folder: Path) -> list[str]:
     as_ended = replace(work, model=kept["model"])
     fine_tuned = losses(work, as_ended, kept["masks"], end)
     written = bundle.write(
-        Result("brought", as_ended, kept["masks"], recipe, finished=end), folder / "out"
+        Result(name="brought", work=as_ended, masks=kept["masks"], recipe=recipe, finished=end),
+        folder / "out",
     )
     home = ", ".join(file for file in ("model.py", "model.onnx") if file in written.files)
     apart = re.search(r"within (\S+)", " ".join(written.notes))
