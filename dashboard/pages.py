@@ -18,6 +18,7 @@ PAGES = (
     ("structure", "Structure"),
     ("criteria", "Criteria"),
     ("classroom", "Class"),
+    ("glossary", "Glossary"),
 )
 FIRST = PAGES[0][0]
 """The page that opens without a name, at the root."""
@@ -25,6 +26,8 @@ FIRST = PAGES[0][0]
 MENU = "Understand"
 UNDERSTAND = ("lottery", "structure", "criteria", "glossary", "classroom")
 """Pages that stand in that menu: the row has no room for all of them."""
+IN_SIMPLE = ("model", "prune", "run", "lessons", "glossary", "classroom")
+"""Pages of the simple layout."""
 PAGE_NAMES = tuple(name for name, *_ in PAGES)
 RENAMED = {"scores": "criteria"}
 """Pages that had another name: old links still open them."""

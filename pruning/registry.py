@@ -277,7 +277,7 @@ def _entry(
         title=" ".join(help.split("\n\n")[0].split()),
         help=help,
         about=about,
-        paper=link.group().rstrip(".") if link else None,
+        paper=link.group().rstrip(".;:") if link else None,
         tags=tags,
         options=_options(node, help),
         module=module,

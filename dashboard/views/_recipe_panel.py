@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, refit, state, words
+from dashboard import forms, glossary, jobs, models, refit, state, words
 from dashboard.charts import preview
 from pruning import registry
 from pruning.allocation.ranking import Ranking
@@ -45,98 +45,52 @@ STEPS = 4  # when a schedule that needs several is picked
 
 @dataclass(frozen=True)
 class Number:
-    """A number field; how far it goes is the recipe's affair. scale: what is shown for 1 (100 for
-    percent); format: of fractions.
+    """A number field; how far it goes is the recipe's affair, what it means the glossary's.
+
+    scale: what is shown for 1 (100 for percent); format: of fractions; more: help of this field
+    alone, after the glossary's.
     """
 
     label: str
     step: float
-    help: str | None = None
     scale: float = 1
     format: str | None = None
+    more: str = ""
 
 
 NUMBERS = {
-    "steps": Number("Steps", 1, "Rounds of pruning and fine-tuning."),
-    "epochs": Number(
-        "Fine-tuning epochs",
-        1,
-        "Passes over the training data after each step; 0 trains nothing.",
-    ),
-    "lr": Number(
-        "Learning rate",
-        0.005,
-        "At the start of each round, cosine to 0.",
-        format="%g",
-    ),
-    "batch": Number("Batch", 16, "Examples in one step of training."),
-    "seed": Number(
-        "Seed",
-        1,
-        "Of every random number; the same seed gives the same run.",
-    ),
-    "min_units": Number(
-        "Units kept at least",
-        1,
-        "In every layer, so that none is emptied.",
-    ),
+    "steps": Number("Steps", 1),
+    "epochs": Number("Fine-tuning epochs", 1),
+    "lr": Number("Learning rate", 0.005, format="%g"),
+    "batch": Number("Batch", 16),
+    "seed": Number("Seed", 1),
+    "min_units": Number("Units kept at least", 1),
     "momentum": Number("Momentum", 0.05, format="%g"),
     "weight_decay": Number("Weight decay", 0.0001, format="%g"),
-    "slimming": Number(
-        "Slimming",
-        0.01,
-        "L1 penalty on BatchNorm's scales in a training of as many epochs before anything is "
-        "pruned (network slimming): 0.03 suits digits.",
-        format="%g",
-    ),
-    "distill": Number(
-        "Weight of the teacher, %",
-        10.0,
-        "Share of the loss that compares with the dense model's answers while fine-tuning "
-        "(Hinton et al., 2015); 0 uses labels alone.",
-        scale=100,
-        format="%g",
-    ),
-    "temperature": Number(
-        "Temperature",
-        1.0,
-        "Softens both models' answers before they are compared, so that the small ones count too.",
-        format="%g",
-    ),
-    "rewind_step": Number("Back to step", 10, "Optimizer steps from the start of training."),
+    "slimming": Number("Slimming", 0.01, format="%g"),
+    "distill": Number("Weight of the teacher, %", 10.0, scale=100, format="%g"),
+    "temperature": Number("Temperature", 1.0),
+    "rewind_step": Number("Back to step", 10),
     "sparsity": Number(
         "Remove, %",
         0.1,
-        "Share to remove, of what stands under Scope. The slider below edits the same number.",
         scale=100,
         format="%g",
+        more=" The slider below edits the same number.",
     ),
 }
 
 HELP = {
-    "budget": "What the ratio counts. Half of the channels may be three quarters of the weights.",
-    "start": "Random weights, nothing removed and enough epochs: training from scratch.",
-    "augment": "Fine-tune on moved and mirrored pictures, as the model was first trained. It helps "
-    "long trainings; few epochs end lower with it.",
     "no augmentation": "Nothing is known of how this model's training data were augmented.",
-    "recalibrate": "Estimate BatchNorm's running statistics anew on training data after each "
-    "pruning. Weights stay as they are.",
-    "reconstruct": "After each pruning, solve every layer anew by least squares, so that it gives "
-    "what it gave before, on up to 512 training examples without their labels. Takes seconds. "
-    "Recalibrating BatchNorm afterwards would undo it.",
     "reconstructed": "Reconstruction sets what recalibrating would overwrite: switch it off first.",
     "recalibrated": "Recalibrating BatchNorm would undo it: switch that off first.",
     "no BatchNorm": "This model has no BatchNorm: there is nothing to recalibrate.",
-    "precision": "Half precision (automatic mixed precision) is for accelerators: on the CPU that "
-    "this was written on, bfloat16 took 1.2 to 2 times as long, and float16 4 to 5 times. Scores, "
-    "masks and measurement stay in float32.",
-    "finetune_compact": "Fine-tune the compact model in the masked one's place: the same, in less "
-    "time. Where whole channels or heads are pruned.",
-    "embeddings": "Where units lie in single layers. Embeddings are looked up and not multiplied: "
-    "it makes the file smaller and nothing faster. Channels take their part of them along anyway.",
-    "rewind": "After each pruning, train again from there instead of fine-tuning. "
-    "The Lottery page runs a whole set, with controls.",
 }
+"""Why a control is off; what it means is the glossary's."""
+
+
+def help_of(name: str) -> str:
+    return HELP.get(name) or glossary.of_field(name)
 
 
 def number(field: str, disabled: bool = False, taken: Callable[[], object] | None = None) -> None:
@@ -148,7 +102,7 @@ def number(field: str, disabled: bool = False, taken: Callable[[], object] | Non
         step=shown.step,
         scale=shown.scale,
         format=shown.format,
-        help=shown.help,
+        help=f"{glossary.of_field(field)}{shown.more}",
         disabled=disabled,
         taken=taken,
     )
@@ -191,7 +145,7 @@ def heading(kind: str) -> bool:
     """The heading of a kind of technique, and why it is locked; False where it is not drawn."""
     if state.hidden(kind):
         return False
-    st.markdown(f"**{kind.capitalize()}**")
+    st.markdown(f"**{kind.capitalize()}**", help=glossary.of_field(kind))
     if why := state.why_locked(kind):
         st.caption(words.plain(why))
     return True
@@ -220,7 +174,7 @@ def budget(recipe: Recipe) -> None:
         options=kinds,
         format_func=name,
         required=True,
-        **forms.lock("budget", {"help": HELP["budget"]}),
+        **forms.lock("budget", {"help": help_of("budget")}),
     )
 
 
@@ -294,7 +248,7 @@ def advanced(recipe: Recipe) -> None:
     label = words.plain(f"Advanced: {', '.join(named)}") if named else "Advanced"
     with st.expander(label, expanded=bool(changed), key="form-advanced"):
         starts = {"trained": "the trained weights", "random": "random weights"}
-        forms.choice("Start from", "start", STARTS, starts, help=HELP["start"])
+        forms.choice("Start from", "start", STARTS, starts, help=help_of("start"))
         card = jobs.study("card", model=recipe.model)
         blocks = models.blocks_of(recipe.model, card)
         forms.layers("Leave dense", recipe, [block.name for block in blocks])
@@ -303,7 +257,7 @@ def advanced(recipe: Recipe) -> None:
                 "Prune embeddings",
                 "embeddings",
                 recipe.embeddings,
-                HELP["embeddings"],
+                help_of("embeddings"),
                 disabled=recipe.dependency_groups,
             )
         optimizer(recipe)
@@ -325,7 +279,7 @@ def optimizer(recipe: Recipe) -> None:
         number("momentum", disabled=recipe.optimizer != "sgd")
         number("weight_decay")
     names = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16"}
-    forms.choice("Precision of training", "precision", PRECISIONS, names, help=HELP["precision"])
+    forms.choice("Precision of training", "precision", PRECISIONS, names, help=help_of("precision"))
 
 
 def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
@@ -334,7 +288,7 @@ def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
         "Reconstruct layers",
         "reconstruct",
         recipe.reconstruct,
-        HELP["recalibrated" if recipe.recalibrate else "reconstruct"],
+        help_of("recalibrated" if recipe.recalibrate else "reconstruct"),
         disabled=recipe.recalibrate,
     )
     why = "recalibrate" if batchnorm else "no BatchNorm"
@@ -342,7 +296,7 @@ def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
         "Recalibrate BatchNorm",
         "recalibrate",
         recipe.recalibrate,
-        HELP["reconstructed" if recipe.reconstruct else why],
+        help_of("reconstructed" if recipe.reconstruct else why),
         disabled=not batchnorm or recipe.reconstruct,
     )
     known = models.is_sample(recipe.model)
@@ -350,14 +304,14 @@ def pruned_model(recipe: Recipe, batchnorm: bool) -> None:
         "Augment training data",
         "augment",
         recipe.augment,
-        HELP["augment" if known else "no augmentation"],
+        help_of("augment" if known else "no augmentation"),
         disabled=not known or not recipe.epochs,
     )
     toggle(
         "Fine-tune the compact model",
         "finetune_compact",
         recipe.finetune_compact,
-        HELP["finetune_compact"],
+        help_of("finetune_compact"),
         disabled=not (recipe.dependency_groups and recipe.epochs),
     )
     can_be_slimming = batchnorm and recipe.epochs
@@ -392,7 +346,7 @@ def rewinding(recipe: Recipe) -> None:
         options=REWINDS,
         format_func=names.__getitem__,
         required=True,
-        **forms.lock("rewind", {"help": HELP["rewind"]}),
+        **forms.lock("rewind", {"help": help_of("rewind")}),
     )
     if recipe.rewind in ("early", "learning_rate"):
         number("rewind_step")
