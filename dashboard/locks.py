@@ -35,6 +35,12 @@ def _controls() -> dict[str, tuple[str, ...]]:
 CONTROLS = _controls()
 """Every control that can be locked or hidden -> the fields of the recipe that it sets."""
 
+SIMPLE = ("model", "criterion", "sparsity", "epochs", RUN)
+"""What the simple layout shows of them."""
+
+IN_FULL = frozenset(CONTROLS) - set(SIMPLE)
+"""What it does not."""
+
 ADVANCED = "advanced"
 PLAIN = (*TECHNIQUES, "model", "sparsity", "budget", "steps", "epochs", "lr", RUN)
 """Controls that stand open on Prune; ADVANCED names all others in one word."""

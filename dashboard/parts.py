@@ -17,7 +17,6 @@ from dashboard import state
 
 SENTENCE = "recipe-sentence"
 HISTORY = "recipe-history"
-LINK = "recipe-link"
 SHARE = "recipe-share"
 AT_ONCE = "recipe-at-once"
 KEPT = "recipe-kept"
@@ -26,7 +25,7 @@ KEPT_TABLE = "recipe-kept-table"
 FOLLOW_SHARE = (SENTENCE, SHARE, AT_ONCE, KEPT)
 """Parts that show the share, or what it keeps. A new one that does is added here."""
 
-FOLDED = (LINK, KEPT_TABLE)
+FOLDED = (KEPT_TABLE,)
 """Popovers that show it too: drawn only while they are open."""
 
 

@@ -59,6 +59,10 @@ CODE = "class"
 """What the address of a class has its code in: `/?class=CODE`."""
 
 ID = re.compile(r"[\w.:\-/]{1,200}")
+PROJECTOR = "projector"  # ?view=
+SIMPLE, FULL = "simple", "full"  # ?layout=
+LAYOUT_COOKIE = "workbench-layout"
+MOST_SEEDS = 10  # of a lottery
 
 
 Made = TypeVar("Made")
@@ -255,8 +259,10 @@ def locked(name: str) -> bool:
 
 
 def hidden(name: str) -> bool:
-    """Whether a control is not drawn. Its fields stay as they are, too."""
-    return any(name in one.hidden for one in _locks())
+    """Whether a control is not drawn. Its fields stay as they are, too, unless the simple layout
+    alone leaves it out: that is a way of looking and no lock.
+    """
+    return any(name in one.hidden for one in _locks()) or (simple() and name in locks.IN_FULL)
 
 
 def all_locked() -> frozenset[str]:
@@ -560,6 +566,15 @@ def set_page_title(title: str) -> None:
     session["page"] = title
 
 
+def question() -> str:
+    """What the page that is open asks, in its heading."""
+    return str(session.get("question", ""))
+
+
+def set_question(text: str) -> None:
+    session["question"] = text
+
+
 def run_id() -> str | None:
     """The run that is open: live on the Prune page, with a page of its own once it ended."""
     begin()
@@ -650,6 +665,7 @@ def seeds() -> int:
 def set_seeds(count: int) -> None:
     begin()
     session["seeds"] = count
+    _write("seeds", None if count == SEEDS else str(count))
 
 
 def lottery_set() -> str | None:
@@ -690,7 +706,7 @@ def sweep() -> str | None:
 def open_sweep(id: str | None) -> None:
     begin()
     if id != session["sweep"]:
-        session["point"] = None
+        close_point()
     session["sweep"] = id
     _write("sweep", id)
 
@@ -704,10 +720,12 @@ def point() -> tuple[str, float] | None:
 def pick_point(technique: str, level: float) -> None:
     begin()
     session["point"] = (technique, level)
+    _write("point", f"{level!r} {technique}")
 
 
 def close_point() -> None:
     session["point"] = None
+    _write("point", None)
 
 
 @dataclass(frozen=True)
@@ -805,8 +823,122 @@ def take_help() -> bool:
 
 
 def dark() -> bool:
-    """Whether this tab shows the dark theme."""
-    return st.context.theme.type == "dark"
+    """Whether this tab shows the dark theme. Never in a handout: it may be printed."""
+    return st.context.theme.type == "dark" and not recording()
+
+
+# ---------------------------------------------------------------- how it is shown
+
+
+def projector() -> bool:
+    """Whether this tab shows one chart, large: a room reads it from the last row."""
+    begin()
+    return bool(session["view"] == PROJECTOR)
+
+
+def set_projector(on: bool) -> None:
+    begin()
+    session["view"] = PROJECTOR if on else None
+    session["projected"] = None
+    _write("view", session["view"])
+    _write("chart", None)
+
+
+def projected() -> str | None:
+    """The name of the chart that the projector shows; None for the page's first."""
+    begin()
+    return session["projected"]
+
+
+def project(name: str) -> None:
+    begin()
+    session["projected"] = name
+    _write("chart", name)
+
+
+def window_height() -> int:
+    """Of the projector's window, in pixels; a projector's own until the browser has told."""
+    return int(session.get("window_height", 768))
+
+
+def set_window_height(pixels: int) -> None:
+    session["window_height"] = min(4000, max(200, pixels))
+
+
+def projection() -> Any:
+    """What the projector shows in this run of the script."""
+    return session.get("projection")
+
+
+def set_projection(projection: Any) -> None:
+    session["projection"] = projection
+
+
+def simple() -> bool:
+    """Whether pages show only what a first run needs."""
+    begin()
+    return bool(session["layout"] == SIMPLE)
+
+
+def set_layout(simple: bool) -> None:
+    """For this tab and its links; the browser keeps it (`cookie`)."""
+    begin()
+    session["layout"] = SIMPLE if simple else FULL
+    session["chosen_layout"] = session["layout"]
+    _write("layout", SIMPLE if simple else None)
+
+
+def cookie() -> str:
+    """What the browser is to keep, once somebody chose it in this tab: `name=value`, or ""."""
+    chosen = session.get("chosen_layout")
+    return f"{LAYOUT_COOKIE}={chosen}" if chosen else ""
+
+
+def show_by_default(key: str, value: str) -> None:
+    """What a page shows although the address does not name it: links do, or they would show
+    another thing to whoever has other runs.
+    """
+    begin()
+    session["by_default"][key] = value
+
+
+# ---------------------------------------------------------------- shared
+
+
+def ask_share() -> None:
+    """Open the dialog in the coming run of the script."""
+    session["share_asked"] = True
+
+
+def take_share() -> bool:
+    """Whether it was asked for since the last call."""
+    return bool(session.pop("share_asked", False))
+
+
+def ask_handout() -> None:
+    """Note what the page draws in the coming run of the script."""
+    session["handout_parts"] = []
+
+
+def recording() -> bool:
+    """Whether what is drawn now is noted for a handout."""
+    return session.get("handout_parts") is not None
+
+
+def handout_parts() -> list[str] | None:
+    """What was noted so far; None where nothing is."""
+    return session.get("handout_parts")
+
+
+def end_handout(made: Any) -> None:
+    """Keep what was made of the notes until the dialog has taken it."""
+    session["handout_parts"] = None
+    session["handout"] = made
+
+
+def take_handout() -> Any:
+    """What was made last; None where nothing was since the last call."""
+    return session.pop("handout", None)
 
 
 # ---------------------------------------------------------------- what the page shows now
@@ -1011,6 +1143,9 @@ def begin() -> None:
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
         session.update(plan=None, sweep=None, point=None, locks=Locks(), room=None)
         session.update(place=None, wanted_page=None, reached={}, predictions={}, unit=None)
+        session.update(by_default={}, view=None, projected=None)
+        kept = st.context.cookies.get(LAYOUT_COOKIE)
+        session["layout"] = SIMPLE if kept == SIMPLE else FULL
 
 
 def take_address() -> None:
@@ -1030,6 +1165,7 @@ def take_address() -> None:
     session["link_of_run"] = new_tab and "run" in st.query_params and _is_of_run()
     session["expected"] = set()
     session["link_has_recipe"] = "r" in st.query_params
+    session["by_default"] = {}
     # All keys are taken before the first is read: a reader writes to the address.
     values = {key: st.query_params.get(key) for key in READERS}
     for key, value in values.items():
@@ -1065,10 +1201,23 @@ def requested_page() -> str | None:
     return st.query_params.pop("room", None)
 
 
-def link() -> str:
-    """The address that reopens this state."""
-    parts = {key: value for key, value in session["written"].items() if value}
-    return f"{(st.context.url or '').split('?')[0]}?{urlencode(parts)}"
+def widgets_in_address() -> dict[str, list[str]]:
+    """What controls of pages keep in the address by themselves, where they are not as usual: those
+    with `bind="query-params"`, each under its own key.
+    """
+    keys = [key for key in st.query_params if key not in READERS and key != "room"]
+    return {key: st.query_params.get_all(key) for key in keys}
+
+
+def link(leave_out: Iterable[str] = (), **more: str) -> str:
+    """The address that reopens this state: also what the page shows by itself, and its controls.
+
+    leave_out: keys of the address; more: further ones.
+    """
+    ours = {key: value for key, value in session["written"].items() if value}
+    parts = {**session["by_default"], **ours, **widgets_in_address()}
+    kept = {key: value for key, value in parts.items() if key not in leave_out}
+    return f"{(st.context.url or '').split('?')[0]}?{urlencode({**kept, **more}, doseq=True)}"
 
 
 def _is_late(key: str, value: str) -> bool:
@@ -1177,6 +1326,39 @@ def _controls_of(key: str, text: str) -> frozenset[str]:
     return frozenset(known)
 
 
+def _read_point(text: str) -> None:
+    session["written"]["point"] = text
+    level, _, technique = text[:300].partition(" ")
+    try:
+        session["point"] = (technique, float(level)) if technique else None
+    except ValueError:
+        session["point"] = None
+    if session["point"] is None:
+        warn(f"The address names a point {_quoted(text)}, which is none: showing none.")
+
+
+def _read_seeds(text: str) -> None:
+    count = int(text) if text.isdecimal() and len(text) < 4 else 0
+    if 1 <= count <= MOST_SEEDS:
+        session["written"]["seeds"] = text
+        session["seeds"] = count
+    else:
+        warn(f"The address asks for {_quoted(text)} seeds, but a lottery has 1 to {MOST_SEEDS}.")
+
+
+def _read_view(text: str) -> None:
+    set_projector(text == PROJECTOR)
+
+
+def _read_projected(text: str) -> None:
+    project(text[:200])
+
+
+def _read_layout(text: str) -> None:
+    session["written"]["layout"] = text
+    session["layout"] = SIMPLE if text == SIMPLE else FULL
+
+
 def _read_layer(text: str) -> None:
     session["written"]["layer"] = text
     session["layer"] = text[:200]
@@ -1223,13 +1405,20 @@ READERS = {
     "set": _read_lottery_set,
     "plan": _read_plan,
     "sweep": _read_sweep,
+    "point": _read_point,
+    "seeds": _read_seeds,
+    "layout": _read_layout,
+    "view": _read_view,
+    "chart": _read_projected,
     "lesson": _read_lesson,
     "step": _read_step,
     "lock": _read_locked,
     "hide": _read_hidden,
 }
-"""Keys of the address, in the order they are read: the layer after the recipe, which clears it, and
-locks after it, which would keep it as it was."""
+"""Keys of the address, in the order they are read: the layer after the recipe, which clears it; a
+point after its sweep, a chart after its view, likewise. Locks
+after the recipe, which they would keep as it was.
+"""
 
 
 def _quoted(text: str) -> str:

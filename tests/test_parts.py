@@ -75,8 +75,8 @@ def test_a_release_draws_what_follows_the_share_and_nothing_else(page: AppTest) 
 
 def test_an_open_popover_follows_too(page: AppTest) -> None:
     pressed(page, 0.1)
-    page.session_state[parts.LINK] = True
-    assert pressed(page, 0.2) == {**FOLLOWING, parts.content(parts.LINK): 1}
+    page.session_state[parts.KEPT_TABLE] = True
+    assert pressed(page, 0.2) == {**FOLLOWING, parts.content(parts.KEPT_TABLE): 1}
 
 
 def test_what_is_said_at_the_top_needs_the_whole_page(page: AppTest) -> None:

@@ -526,7 +526,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   memory.root.setAttribute("role", "application");
   memory.root.setAttribute("aria-label", `${data.alt} ${hint(data)}`);
   memory.draw = () => {
-    const width = memory.root.getBoundingClientRect().width;
+    const { width } = extent(memory.root);
     if (!width) return;
     memory.root.replaceChildren();
     (memory.data.mode === "curves" ? drawCurves : drawMap)(memory.root, memory.data, width, memory);

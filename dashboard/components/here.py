@@ -9,8 +9,9 @@ from __future__ import annotations
 from dashboard.components.base import control
 
 
-def here(name: str) -> None:
-    control("here")(key="here", data={"name": name}, on_theme_change=_rerun)
+def here(name: str, cookie: str = "") -> None:
+    """cookie: `name=value` that the browser is to keep; "" for none."""
+    control("here")(key="here", data={"name": name, "cookie": cookie}, on_theme_change=_rerun)
 
 
 def _rerun() -> None:

@@ -176,7 +176,7 @@ function drawDense(root, panel, box, y) {
 }
 
 function drawPanel(root, panel, data, memory, showTip) {
-  const { width, height } = root.getBoundingClientRect();
+  const { width, height } = extent(root);
   if (!width) return;
   const box = {
     left: MARGIN.left,

@@ -16,6 +16,13 @@ function svg(tag, attributes, text) {
   return made;
 }
 
+// Width and height in the element's own pixels: the projector's view enlarges what is around it.
+function extent(element) {
+  const zoom = element.currentCSSZoom ?? 1;
+  const { width, height } = element.getBoundingClientRect();
+  return { width: width / zoom, height: height / zoom };
+}
+
 // Draw anew whenever the element's size changes. memory: of the component, with its draw().
 // Returns what Streamlit calls when the component leaves the page.
 function redrawOnResize(memory, watched) {

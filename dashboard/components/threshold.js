@@ -175,7 +175,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   parts.bars.replaceChildren(...rows(data));
 
   memory.draw = () => {
-    const { width, height } = picture.getBoundingClientRect();
+    const { width, height } = extent(picture);
     if (!width) return;
     parts.width = width;
     memory.scale = scales(data, width, height);

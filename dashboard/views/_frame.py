@@ -15,13 +15,14 @@ import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitDuplicateElementKey
 
-from dashboard import jobs, models, parts, rooms, state, visitors, waits, words
+from dashboard import handout, jobs, models, parts, rooms, state, visitors, waits, words
 from dashboard.charts import base, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
 from dashboard.components.keys import keys
 from dashboard.components.wait import wait
-from dashboard.pages import FIRST, MENU, PAGE_NAMES, PAGES, RENAMED, UNDERSTAND
+from dashboard.pages import FIRST, IN_SIMPLE, MENU, PAGE_NAMES, PAGES, RENAMED, UNDERSTAND
+from dashboard.views import _projector
 from pruning.errors import Damaged, PruningError
 from pruning.runs import server_device
 from pruning.runs.store import Job
@@ -49,15 +50,19 @@ SHORTCUTS = {
 def pages() -> dict[str, list[Any]]:
     """By the menu that they stand in; "": in the row itself.
 
-    A run's page stands there only while a run is open.
+    A run's page stands there only while a run is open, and in the simple layout only what a first
+    run needs: links still open the others.
     """
+    shown = {name for name in PAGE_NAMES if name in IN_SIMPLE or not state.simple()}
+    if not state.run_id():
+        shown.discard("run")
     menus: dict[str, list[Any]] = {"": [], MENU: []}
     for name, title in PAGES:
         page = st.Page(
             HERE / f"{name}.py",
             title=title,
             default=name == "model",
-            visibility="hidden" if name == "run" and not state.run_id() else "visible",
+            visibility="visible" if name in shown else "hidden",
         )
         menus[MENU if name in UNDERSTAND else ""].append(page)
     return menus
@@ -72,7 +77,8 @@ def go_to(name: str | None, at: str = FIRST) -> None:
         alive = jobs.exists(id) and jobs.job(id).state in jobs.LIVE
         name = "prune" if alive and name != "run" else "run"
     if name in PAGE_NAMES and name != at:
-        st.switch_page(page_path(str(name)))
+        # Without it controls that keep their values in the address would not find them there.
+        st.switch_page(page_path(str(name)), query_params=state.widgets_in_address())
 
 
 def page_path(name: str) -> str:
@@ -100,8 +106,9 @@ def wordmark() -> None:
 
 def question(text: str) -> None:
     """The page's question, in one line; above it the page's name where the navigation is short."""
+    state.set_question(text.replace("`", ""))
     with st.container(gap=None):
-        here(state.page_title())
+        here(state.page_title(), state.cookie())
         st.title(text, anchor=False)
 
 
@@ -277,7 +284,7 @@ def awaiting_numbers(labels: Sequence[str], text: str, job: Job, part: str) -> N
 
 
 def current_model() -> None:
-    """The model, the recipe as a sentence, and Undo, Redo, Reset and Link."""
+    """The model, the recipe as a sentence, and Undo, Redo, Reset and Share."""
     recipe = state.recipe()
     st.caption("CURRENT MODEL")
     if there := server_device.words():
@@ -290,7 +297,13 @@ def current_model() -> None:
     with st.container(horizontal=True, gap="small"):
         with st.container(width="content"):
             parts.part(parts.HISTORY, _history)
-        popover("Link", _link, key=parts.LINK)
+        st.button(
+            "Share",
+            icon=":material/ios_share:",
+            type="tertiary",
+            on_click=state.ask_share,
+            key="open-share",
+        )
     _locked()
     if visitors.shared() and visitors.me():
         your_name()
@@ -342,11 +355,6 @@ def _history() -> None:
         _history_button("Undo", state.undo, state.can_undo())
         _history_button("Redo", state.redo, state.can_redo())
         _history_button("Reset", state.reset, True)
-
-
-def _link() -> None:
-    st.caption("Opens the workbench exactly here: this model, this recipe, this layer.")
-    st.code(state.link(), language=None, wrap_lines=True)
 
 
 def _facts(model: str) -> None:
@@ -623,7 +631,12 @@ def chart(
     scrolls: what it is made of, where a narrow page scrolls it sideways; its title stays.
     on_point: called with the custom data of a point that somebody clicks.
     """
-    figure = base.harmless(headed(figure))
+    figure = base.harmless(figure)
+    handout.chart(figure, alt, table)
+    title = str(figure["layout"]["title"]["text"])
+    if _projector.offer(name, title, partial(_projector.chart, figure, alt, name)):
+        return
+    figure = headed(figure)
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     with st.container(key=f"{scrolls}-{name}") if scrolls else nullcontext():
         st.plotly_chart(
@@ -654,6 +667,7 @@ def _clicked(key: str, take: Callable[[list[Any]], None]) -> None:
 
 def table(frame: pd.DataFrame) -> None:
     """A printed table, by its first column. Streamlit reads its cells as Markdown."""
+    handout.table(frame)
 
     def cell(value: Any) -> Any:
         return words.plain(value) if isinstance(value, str) else value
@@ -685,9 +699,9 @@ def headed(figure: dict[str, Any]) -> dict[str, Any]:
 
     The title stays in `layout.meta`, where tests and readers of the file find it.
     """
+    st.markdown(f"**{words.plain(figure['layout']['title']['text'])}**")
     layout = dict(figure["layout"])
     title = layout.pop("title")["text"]
-    st.markdown(f"**{words.plain(title)}**")
     margin = layout["margin"]
     layout["margin"] = {**margin, "t": max(TOP, margin["t"] - HEADING)}
     layout["height"] -= margin["t"] - layout["margin"]["t"]

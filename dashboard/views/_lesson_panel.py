@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pandas as pd
 import streamlit as st
 
-from dashboard import figures, jobs, learning, lesson, state, words
+from dashboard import figures, handout, jobs, learning, lesson, state, words
 from dashboard.charts import lesson as charts
 from dashboard.figures import FIGURES
 from dashboard.lesson import Goal, Lesson, Predict, Reveal, Step
@@ -51,7 +51,8 @@ def panel(page: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(f"{words.plain(shown.title)} · step {number} of {len(shown.steps)}")
     st.markdown(f"## {words.plain(step.title)}")
-    st.markdown(lesson.fill(step.text, measured))
+    handout.heading(f"{shown.title}, step {number}: {step.title}")
+    written(lesson.fill(step.text, measured))
     if page != step.page:
         st.button(
             f"Go to {TITLES[step.page]}",
@@ -73,6 +74,12 @@ def panel(page: str) -> None:
         else:
             st.caption(":material/lock: The numbers follow once you have done that.")
     buttons(shown, number, predicted and met)
+
+
+def written(markdown: str) -> None:
+    """Text of a lesson, here and in a handout."""
+    st.markdown(markdown)
+    handout.written(markdown)
 
 
 def again(name: str, number: int) -> None:
@@ -132,8 +139,9 @@ def predict(asked: Predict, shown: Lesson, measured: lesson.Measured) -> None:
     """A number to enter before the answer; afterwards what was entered stands there."""
     figure = asked.figure.partition(".")[2]
     own = state.own_prediction()
-    st.markdown(f"**{lesson.fill(asked.question, measured)}**")
+    written(f"**{lesson.fill(asked.question, measured)}**")
     if own is not None:
+        handout.text(f"You predicted {figures.write(figure, own)}.")
         st.caption(f"You predicted {figures.write(figure, own)}.")
         return
     share = FIGURES[figure].share
@@ -175,6 +183,7 @@ def goal(wanted: Goal, met: bool, measured: lesson.Measured) -> None:
     word = "Done" if met else "To do"
     with st.container(key="lesson-goal-met" if met else "lesson-goal"):
         st.markdown(f"{icon} **{word}:** {lesson.fill(wanted.text, measured)}")
+        handout.written(f"{word}: {lesson.fill(wanted.text, measured)}")
 
 
 # ---------------------------------------------------------------- what came of it
@@ -184,7 +193,7 @@ def reveal(step: Step, shown: Reveal, of: Lesson, measured: lesson.Measured) -> 
     with st.container(key="lesson-reveal"):
         if step.predict is not None:
             histogram(step.predict, measured)
-        st.markdown(lesson.fill(shown.text, measured))
+        written(lesson.fill(shown.text, measured))
         if shown.results:
             table(shown, of)
 
@@ -200,7 +209,7 @@ def histogram(asked: Predict, measured: lesson.Measured) -> None:
     if len(everybody) < 2:
         apart = figures.difference(figure, own, value).removeprefix("−")
         predicted, came = figures.write(figure, own), figures.write(figure, value)
-        st.markdown(f"You predicted {predicted}; measured: **{came}**, {apart} apart.")
+        written(f"You predicted {predicted}; measured: **{came}**, {apart} apart.")
         return
     share = FIGURES[figure].share
     chart = charts.predictions(everybody, value, own, share=share, dark=state.dark())
@@ -226,10 +235,12 @@ def table(shown: Reveal, of: Lesson) -> None:
     _frame.table(pd.DataFrame(rows, columns=heads))
     seeds = max((len(known.of.get(name, ())) for name in shown.results), default=0)
     if seeds:
-        st.caption(
+        source = (
             f"Mean of {words.plural(seeds, 'run')} with other random numbers; in brackets the "
             f"lowest and the highest. Measured on {known.date}, it came with the lesson."
         )
+        handout.text(source, soft=True)
+        st.caption(source)
     else:
         st.caption("Not measured yet: `python -m dashboard.lesson_results` does that.")
     run_it(shown, of)

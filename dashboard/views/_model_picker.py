@@ -40,6 +40,7 @@ def choose() -> None:
         default=SAMPLES,
         required=True,
         key="way",
+        bind="query-params",
         label_visibility="collapsed",
     )
     if source == ARCHITECTURES:

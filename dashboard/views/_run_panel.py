@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import streamlit as st
 
-from dashboard import jobs, models, state, visitors, words
+from dashboard import glossary, jobs, models, state, visitors, words
 from dashboard.charts import prune, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.live import live
-from dashboard.views import _frame
+from dashboard.views import _frame, _projector
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.store import Job
@@ -88,7 +89,7 @@ def tiles(history: RunHistory) -> None:
         columns = st.columns([1.35, *[1] * (len(shown) - 1)], gap="small")
     for column, (label, value, beside) in zip(columns, shown, strict=True):
         with column:
-            _frame.metric(label, value, beside or None)
+            _frame.metric(label, value, beside or None, glossary.of_label(label))
 
 
 def curves(job: Job, history: RunHistory, *, short: bool = False) -> None:
@@ -107,7 +108,8 @@ def curves(job: Job, history: RunHistory, *, short: bool = False) -> None:
         arrive=job.state in jobs.LIVE and time.time() - job.submitted < NEW,
         short=short,
     )
-    live(data, key=f"live-{job.id}")
+    draw = partial(live, data, key=f"live-{job.id}")
+    _projector.component(f"live-{job.id}", f"Run {job.id[:6]}: each epoch", draw)
 
 
 def epochs_table(history: RunHistory) -> None:

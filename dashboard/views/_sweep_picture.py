@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import jobs, state, words
+from dashboard import handout, jobs, state, words
 from dashboard.charts import sweep as charts
 from dashboard.views import _frame
 from pruning.recipe import Recipe
@@ -40,6 +40,7 @@ def picture(
         near = st.toggle(
             "Near dense",
             key=f"{name}-near",
+            bind="query-params",
             help=f"Only what lies within {100 * charts.NEAR:.0f} points of the dense model.",
         )
     figure = charts.picture(rows, cost, dark=state.dark(), near=near, own=own, paired=paired)
@@ -47,6 +48,7 @@ def picture(
     numbers = charts.cell_table(rows)
     alt = f"Accuracy on test data against {charts.COSTS[cost].lower()}. {finding}."
     _frame.chart(figure, alt=alt, table=numbers, name=f"{name}-{cost}", on_point=_pick)
+    handout.text(charts.seeds_text(rows), soft=True)
     st.caption(f"{charts.seeds_text(rows)} Click a point for its runs and its recipe.")
     with _frame.guarded():
         picked_point(cells, rows, plan, own, name)
@@ -63,6 +65,7 @@ def pick_cost(cells: Sequence[comparison.Cell], name: str) -> str:
         default=(measured or ["weights_kept"])[0],
         required=True,
         key=f"{name}-cost",
+        bind="query-params",
     )
     return str(picked)
 

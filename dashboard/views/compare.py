@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 import sample_models
-from dashboard import forms, jobs, models, state, sweeps, tables, words
+from dashboard import forms, handout, jobs, models, state, sweeps, tables, words
 from dashboard.charts import compare, compare_improvements, compare_inside
 from dashboard.charts.compare import ComparedRun
 from dashboard.charts.compare_improvements import RunImprovements
@@ -18,7 +18,9 @@ from dashboard.charts.results import WHOLE_MACS
 from dashboard.views import _frame
 from dashboard.views._result_panel import onnx, panel_of
 from pruning.errors import PruningError
+from pruning.export.record import Record
 from pruning.metrics import Histogram
+from pruning.runs.records import record_of
 from pruning.runs.results import Answers
 from pruning.runs.store import Job
 
@@ -123,6 +125,7 @@ def first_runs(finished: dict[str, Job]) -> list[str]:
 def pick_runs(finished: dict[str, Job]) -> list[Job]:
     """The picked runs, the reference first. finished: by id."""
     picked = [id for id in state.picked() if id in finished] or first_runs(finished)
+    state.show_by_default("c", ",".join(picked))
     # A link may name runs that were deleted since, or that another workspace has.
     missing = [id for id in state.picked() if id not in finished]
     if missing:
@@ -219,6 +222,7 @@ def accuracy_against_cost(runs: list[ComparedRun]) -> None:
         default=costs[0],
         required=True,
         key="compare-cost",
+        bind="query-params",
     )
     if not any(run.quality for run in runs):
         text = (
@@ -238,6 +242,7 @@ def accuracy_against_cost(runs: list[ComparedRun]) -> None:
 def legend(runs: list[ComparedRun]) -> None:
     """What each letter stands for, and what differs from the reference."""
     reference = runs[0]
+    handout.texts([f"{run.letter}: {in_words(run, reference)}" for run in runs])
     several_models = len({run.recipe.model for run in runs}) > 1
     with st.grid(min_column_width=LEGEND, gap="medium") as entries:
         for run in runs:
@@ -257,6 +262,7 @@ def in_words(run: ComparedRun, reference: ComparedRun) -> str:
 
 
 def every_number(runs: list[ComparedRun]) -> None:
+    handout.table(compare.run_table(runs, runs[0]))
     columns = {name: st.column_config.Column(help=text) for name, text in COLUMN_HELP.items()}
     for name in COUNTS:
         help = COLUMN_HELP.get(name)
@@ -350,7 +356,7 @@ def one_layer(read: list[tuple[ComparedRun, dict[str, Histogram]]]) -> None:
             format_func=words.layer_name,
         )
     with right:
-        log = st.toggle("Log counts", value=True, key="compare-log")
+        log = st.toggle("Log counts", value=True, key="compare-log", bind="query-params")
     shown = [(run, histograms[layer]) for run, histograms in read if layer in histograms]
     name = words.layer_name(layer)
     title = f"{name}: weights kept (filled) and dense (line), on the same axes"
@@ -442,8 +448,8 @@ def flips(others: list[AnsweredRun], base: AnsweredRun, model: str) -> None:
         f"has wrong, and {counts.lost:,} wrong that {base.letter} has right**"
     )
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.selectbox("Run", list(by_letter), key=state.FLIPPED_OF, width=120)
-        show = st.toggle("Show them", key="compare-flips", persist_state="session")
+        st.selectbox("Run", list(by_letter), key=state.FLIPPED_OF, width=120, bind="query-params")
+        show = st.toggle("Show them", key="compare-flips", bind="query-params")
     if show:
         examples(by_letter[letter], base, model)
 
@@ -485,6 +491,10 @@ def read_histograms(job: Job) -> dict[str, Histogram]:
         return {}
 
 
+def recorded(run: ComparedRun) -> Record:
+    return record_of(jobs.store(), run.id)
+
+
 def nothing_yet() -> None:
     text = (
         "No run has finished yet. A run takes a model and a recipe: "
@@ -521,6 +531,8 @@ def page() -> None:
         by_layer(runs, finished)
     with _frame.guarded():
         weights(runs, finished)
+    if state.recording():
+        handout.sources([(run.letter, words.sentence(run.recipe), recorded(run)) for run in runs])
     if len(finished) == 1:
         st.caption("One run so far: finish another on the Prune page, and both stand here.")
 

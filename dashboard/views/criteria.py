@@ -36,7 +36,7 @@ REFERENCE_HELP = (
     "Most formulas estimate how much the loss changes. "
     "But a change for the better does no harm: then rank by the rise."
 )
-KEEP: dict[str, Any] = {"persist_state": "session"}
+KEEP: dict[str, Any] = {"persist_state": "session", "bind": "query-params"}
 """What people pick stays when they go to another page and come back."""
 
 
@@ -237,12 +237,14 @@ def chart_controls(check: LayerCheck) -> tuple[str, str, bool]:
             list(best(correlations_of(check, str(reference)))),
             format_func=words.display_name,
             key="criteria-shown",
+            bind="query-params",
             width=200,
         )
         ranked = st.toggle(
             "As ranks",
             value=True,
             key="criteria-ranks",
+            bind="query-params",
             help="The place in the order instead of the score itself.",
         )
     return str(reference), criterion, ranked

@@ -119,11 +119,13 @@ def controls() -> tuple[str, bool]:
             default=BY_RECIPE,
             required=True,
             key="side",
+            bind="query-params",
             label_visibility="collapsed",
         )
         log = st.toggle(
             "Log counts",
             key="log",
+            bind="query-params",
             help="Count on a logarithmic axis, so that the few large weights show.",
         )
     return str(side), log
@@ -261,6 +263,7 @@ def before_after(shown: Inspection, layer: str, log: bool) -> None:
         index=ids.index(opened) if opened in ids else 0,
         format_func=lambda job: labels[job.id],
         key="after",
+        bind="query-params",
         label_visibility="collapsed",
     )
     run_histogram(job, layer, log)
@@ -299,6 +302,7 @@ def structure(shown: Inspection, layer: str) -> None:
         default=MATRIX,
         required=True,
         key="behind",
+        bind="query-params",
         label_visibility="collapsed",
     )
     if way == FILTERS and shown.filters is not None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, refit, state, waits, words
+from dashboard import forms, handout, jobs, models, refit, state, waits, words
 from dashboard.charts import lottery, preview
-from dashboard.views import _frame
+from dashboard.views import _frame, _projector
 from pruning.errors import PruningError, RunError
 from pruning.events import Ticket
 from pruning.recipe import CONTROLS, OPTIMIZERS, Recipe
@@ -357,13 +357,10 @@ def use_settings(recipe: Recipe, seeds: int) -> None:
 
 def charts(rounds: list[lottery.Round]) -> None:
     finding = lottery.finding(rounds)
+    handout.heading(finding)
+    handout.table(lottery.round_table(rounds))
     st.markdown(f"**{words.plain(finding)}**")
-    st.vega_lite_chart(
-        lottery.accuracy(rounds, dark=state.dark()),
-        key="lottery-accuracy",
-        theme="streamlit",
-        alt=f"Lines: {finding}.",
-    )
+    _projector.component("lottery-accuracy", finding, partial(accuracy, rounds, finding))
     st.caption("Lines are means over seeds, bands go from the lowest to the highest.")
     numbers(rounds)
     if any(row.shared is not None for row in rounds):
@@ -377,6 +374,15 @@ def charts(rounds: list[lottery.Round]) -> None:
                 "and that of random masks, over the rounds."
             ),
         )
+
+
+def accuracy(rounds: list[lottery.Round], finding: str) -> None:
+    st.vega_lite_chart(
+        lottery.accuracy(rounds, dark=state.dark()),
+        key="lottery-accuracy",
+        theme="streamlit",
+        alt=f"Lines: {finding}.",
+    )
 
 
 def numbers(rounds: list[lottery.Round]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import jobs, models, parts, state, sweeps, tables, words
+from dashboard import handout, jobs, models, parts, state, sweeps, tables, words
 from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.components.top import to_top_when_changed
@@ -45,6 +45,7 @@ def _sweep(model: str) -> None:
             query_params={"sweep": f"{sweeps.SHIPPED}{model}"},
         )
         note = _sweep_picture.provenance(sweep.plan, sweep.date, sweep.machine)
+        handout.text(note, soft=True)
         st.caption(words.plain(note), width="stretch")
 
 

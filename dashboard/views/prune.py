@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
-from dashboard import forms, jobs, locks, models, parts, state, tables, waits, words
+from dashboard import forms, handout, jobs, locks, models, parts, state, tables, waits, words
 from dashboard.charts import preview, results
 from dashboard.components.dial import dial
-from dashboard.views import _at_once, _frame, _recipe_panel, _run_panel
+from dashboard.views import _at_once, _frame, _projector, _recipe_panel, _run_panel
 from dashboard.views._stops import stop_table
 from pruning.allocation.ranking import Ranking
 from pruning.recipe import Recipe
@@ -120,12 +122,11 @@ def kept(recipe: Recipe, study: Study | None) -> None:
     ranking = study.ranking
     table = stop_table(ranking, str(study.folder), recipe)
     data = preview.dial(table, ranking, recipe, state.layer(), state.releases())
-    dial(
-        {**data, "locked": state.why_locked("sparsity")},
-        release,
-        state.select_layer,
-        key="dial",
-    )
+    data["locked"] = state.why_locked("sparsity")
+    handout.heading("What is kept of each layer")
+    handout.table(preview.rows(ranking.preview(recipe)))
+    picture = partial(dial, data, release, state.select_layer, key="dial")
+    _projector.component("dial", "What is kept of each layer", picture)
     parts.part(parts.KEPT, about_kept, ranking)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(words.plain(preview.exactness(recipe)), width="stretch")

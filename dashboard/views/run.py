@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from dashboard import jobs, state, tables, words
+from dashboard import handout, jobs, state, tables, words
 from dashboard.charts import results
 from dashboard.charts.prune import RunHistory
 from dashboard.views import _follow_ups, _frame, _run_panel
@@ -13,6 +13,7 @@ from dashboard.views._result_panel import result_panel
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.recorded import refusal
+from pruning.runs.records import record_of
 from pruning.runs.store import Job
 
 MOST_LISTED = 8  # runs offered where none is open
@@ -67,6 +68,8 @@ def ended(job: Job) -> None:
         if history.dense:
             _run_panel.tiles(history)
         if history.result:
+            if state.recording():
+                handout.record(record_of(jobs.store(), job.id), words.sentence(recipe))
             result_panel(job, history.result, recipe, history)
         elif history.trained:
             _run_panel.curves(job, history)

@@ -58,6 +58,7 @@ def filters(runs: Sequence[ListedRun]) -> Filter:
             placeholder="Words of a name, note or recipe",
             icon=":material/search:",
             persist_state="session",
+            bind="query-params",
         )
         names = st.multiselect(
             "Models",
@@ -65,6 +66,7 @@ def filters(runs: Sequence[ListedRun]) -> Filter:
             key="runs-models",
             placeholder="All models",
             persist_state="session",
+            bind="query-params",
         )
         states = st.multiselect(
             "States",
@@ -72,6 +74,7 @@ def filters(runs: Sequence[ListedRun]) -> Filter:
             key="runs-states",
             placeholder="All states",
             persist_state="session",
+            bind="query-params",
         )
         tags = st.multiselect(
             "Tags",
@@ -79,6 +82,7 @@ def filters(runs: Sequence[ListedRun]) -> Filter:
             key="runs-tags",
             placeholder="All tags" if known_tags else "No tags yet",
             persist_state="session",
+            bind="query-params",
         )
     return Filter(text, names, states, tags)
 
@@ -92,6 +96,7 @@ def in_order(runs: Sequence[ListedRun]) -> list[ListedRun]:
         key="runs-order",
         label_visibility="collapsed",
         persist_state="session",
+        bind="query-params",
     )
     return run_list.as_tree(runs) if order == TREE else list(runs)
 

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, locks, models, refit, state, tables, waits, words
+from dashboard import forms, handout, jobs, locks, models, refit, state, tables, waits, words
 from dashboard.charts import sensitivity as charts
 from dashboard.charts.preview import weights_pruned
 from dashboard.components.grid import grid
-from dashboard.views import _frame
+from dashboard.views import _frame, _projector
 from pruning import registry
 from pruning.allocation.ranking import Preview, Ranking
 from pruning.errors import PruningError
@@ -149,10 +150,18 @@ def controls(recipe: Recipe) -> None:
         [NOBODY, *(name for name in criteria if name != recipe.criterion)],
         format_func=words.capitalized,
         key=state.MAP_BESIDE,
+        bind="query-params",
         width=158,
         help="Another criterion, on the same colours.",
     )
-    st.selectbox("Sort by", charts.SORTS, format_func=str.capitalize, key=state.MAP_SORT, width=130)
+    st.selectbox(
+        "Sort by",
+        charts.SORTS,
+        format_func=str.capitalize,
+        key=state.MAP_SORT,
+        width=130,
+        bind="query-params",
+    )
     st.segmented_control(
         "Shown as",
         ("map", "curves"),
@@ -160,11 +169,13 @@ def controls(recipe: Recipe) -> None:
         required=True,
         format_func=str.capitalize,
         key=state.MAP_MODE,
+        bind="query-params",
     )
 
     st.toggle(
         "Reconstructed",
         key=state.MAP_RECONSTRUCTED,
+        bind="query-params",
         help="Each cell with its layers solved anew before it is measured: what a layer costs when "
         "the others make up for it. Takes longer than the plain map.",
     )
@@ -282,7 +293,12 @@ def one_map(recipe: Recipe, shown: Map, rows: list[charts.Row]) -> None:
         dark=state.dark(),
     )
     data = charts.grid(rows, shown.points, LEVELS, view)
-    grid(data, pick, key=f"grid-{'recipe' if own else 'beside'}")
+    if state.projector():
+        data["title"] = ""  # it stands above
+    handout.heading(title)
+    handout.table(charts.table(rows, shown.points))
+    key = f"grid-{'recipe' if own else 'beside'}"
+    _projector.component(key, title, partial(grid, data, pick, key=key))
     status(shown, len(LEVELS) * sum(row.fixed is None for row in rows))
 
 
@@ -383,6 +399,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
             0.5,
             format="%g",
             key=state.MAP_TOLERATED,
+            bind="query-params",
             width=150,
         )
         st.button(

@@ -11,6 +11,7 @@ import streamlit as st
 import sample_models
 from dashboard import (
     forms,
+    handout,
     jobs,
     models,
     plans,
@@ -313,6 +314,7 @@ def pick_sweep() -> str | None:
         format_func=name,
         width=420,
     )
+    state.show_by_default("sweep", current or first)
     return current or first
 
 
@@ -327,7 +329,9 @@ def shown_sweep(id: str) -> None:
 
 
 def finished(sweep: Shipped) -> None:
-    st.caption(words.plain(_sweep_picture.provenance(sweep.plan, sweep.date, sweep.machine)))
+    made = _sweep_picture.provenance(sweep.plan, sweep.date, sweep.machine)
+    handout.text(f"{plans.count_text(sweep.plan)}. {made}", soft=True)
+    st.caption(words.plain(made))
     st.button(
         "Use its plan",
         icon=":material/content_copy:",
@@ -353,6 +357,7 @@ def watch(id: str, over: bool) -> None:
 def heading(now: Progress, asked: Asked | None) -> None:
     """How far it is, and what can be done with it. asked: the search that it is of."""
     parts = counts(now)
+    handout.text(f"{plans.count_text(now.plan)}, {parts[0]}", soft=True)
     if asked is None:
         if now.state == "active" and not now.ended and now.seconds_remaining is not None:
             parts.append(f"about {words.seconds(now.seconds_remaining)} remaining (estimate)")
@@ -434,6 +439,7 @@ def picture(rows: Sequence[Row], plan: Plan, paired: Pairing) -> None:
             required=True,
             format_func=models.title,
             key="sweep-model",
+            bind="query-params",
         )
     of_model = [row for row in rows if row["model"] == model]
     if not any(row["accuracy"] is not None for row in of_model):
@@ -460,6 +466,7 @@ def beside(rows: Sequence[Row], cost: str, paired: Pairing) -> None:
         default=BUDGET,
         required=True,
         key="sweep-beside",
+        bind="query-params",
         label_visibility="collapsed",
     )
     if kind == BUDGET:
@@ -487,6 +494,7 @@ def same_budget(rows: Sequence[Row], cost: str) -> None:
             labels,
             value=labels[len(labels) // 2],
             key=f"sweep-budget-{cost}",
+            bind="query-params",
         )
     _frame.table(charts.budget_table(rows, cost, texts[chosen]))
     st.caption(
@@ -500,6 +508,7 @@ def ranks(rows: Sequence[Row], paired: Pairing) -> None:
     alt = f"Ranks of techniques by level. {figure['layout']['title']['text']}."
     _frame.chart(figure, alt=alt, name="sweep-ranks")
     sentences = charts.level_sentences(rows, paired)
+    handout.texts(sentences)
     st.markdown("\n".join(f"- {words.plain(text)}" for text in sentences))
     st.caption(
         "A difference counts where neither the spread over seeds (Student's t, pooled over the "
@@ -535,9 +544,9 @@ def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
         return
     first, second, at = st.columns(3)
     names = list(lines)
-    a = first.selectbox("Technique", names, key="pair-first")
+    a = first.selectbox("Technique", names, key="pair-first", bind="query-params")
     others = [name for name in names if name != a]
-    b = second.selectbox("Against", others, key="pair-second")
+    b = second.selectbox("Against", others, key="pair-second", bind="query-params")
     of_b = {cell.sparsity: cell for cell in lines[b]}
     shared = {
         cell.sparsity: (cell, of_b[cell.sparsity]) for cell in lines[a] if cell.sparsity in of_b
@@ -551,6 +560,7 @@ def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
         index=len(shared) - 1,  # the sparsest, where techniques differ most
         format_func=plans.level_text,
         key="pair-level",
+        bind="query-params",
     )
     pair = shared[level]
     everyone = comparison.levels(comparison.cells(rows)).get(level, [])
