@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pruning.errors import NewerVersion, OutOfRange, RecipeError, UnknownName
+from pruning.outcomes import pack, paired, unpack
 from pruning.recipe import Recipe
 from pruning.sweeps import shipped
-from pruning.sweeps.outcomes import pack, paired, unpack
 from pruning.sweeps.plan import CONTROLS, MOST, Plan, inwards
 from pruning.sweeps.presets import PRESETS, which_technique
 from pruning.sweeps.table import COLUMNS

@@ -19,7 +19,7 @@ from pruning.errors import DataError, DiskFull, OutOfRange, PruningError, Stoppe
 from pruning.events import Certificate, Event, Finished, Halted, Notice
 from pruning.measurement import Snapshot, classes_predicted
 from pruning.metrics import Histogram, bin_counts, bin_edges
-from pruning.pipeline import run
+from pruning.pipeline import machine, run
 from pruning.prepare import plain
 from pruning.recipe import Recipe
 from pruning.recorded import check
@@ -41,6 +41,7 @@ from pruning.runs.take_home import COMPACT, take_home
 from pruning.selection import choose
 from pruning.sensitivity_map.sensitivity import sensitivity
 from pruning.storage import whole, write_json
+from pruning.studies.alternatives import alternatives
 from pruning.training.checkpoint import Checkpoint
 from pruning.types import Batches, Masks, Workpiece, prunable
 
@@ -218,9 +219,19 @@ def _take_home(store: Store, job: Job, stop: Stop) -> None:
     store.finish(job, "finished")
 
 
+def _alternatives(store: Store, job: Job, stop: Stop) -> None:
+    """It trains for minutes, and is asked whether to stop on the way."""
+    work = resolve(job.spec["model"], store.workspace)
+    data, arrays = alternatives(job.spec, work, stop)
+    data = {"what": "alternatives", "model": job.spec["model"], "machine": machine(), **data}
+    when_there_is_room(partial(save_study, job.folder, data, arrays))
+    store.finish(job, "finished")
+
+
 STUDIES: dict[str | None, Callable[[Store, Job, Stop], None]] = {
     "map": _map,
     "take_home": _take_home,
+    "alternatives": _alternatives,
 }
 """Studies that write files or events of their own as they go; `studies.kinds` has the others."""
 

@@ -44,6 +44,9 @@ OVER_BUDGET = (
     "fewer probes, rounds or units, or run the recipe, which may take as long as it needs."
 )
 
+LONG = ("map", "alternatives")
+"""Studies that take minutes by their nature."""
+
 UNWATCHED_AFTER = 30.0
 """Seconds after its last look at which a study makes way for what waits."""
 
@@ -342,7 +345,7 @@ class WorkerPool:
         for job in running:
             if job.kind != "study":
                 continue
-            budget = MAP_BUDGET if job.spec.get("what") == "map" else STUDY_BUDGET
+            budget = MAP_BUDGET if job.spec.get("what") in LONG else STUDY_BUDGET
             # Not by the job's own times: a clock that was set would use up the budget at once.
             if time.monotonic() - self.seen[job.id, job.attempt] <= budget:
                 continue
@@ -351,14 +354,17 @@ class WorkerPool:
                 self._kill_owner(job, "took too long for")
 
     def _end_unwatched(self, running: list[Job]) -> None:
-        """Studies that nobody looks at any more make way for what waits; maps do so themselves."""
+        """Studies that nobody looks at any more make way for what waits.
+
+        Maps do so themselves, and who asked for alternatives comes back for them.
+        """
         now = time.time()
         waiting = self.store.jobs(states=("queued",))
         studies = [job for job in (*running, *waiting) if job.kind == "study"]
         unwatched = {
             job.id
             for job in studies
-            if job.spec.get("what") != "map" and now - self.store.watched(job) > UNWATCHED_AFTER
+            if job.spec.get("what") not in LONG and now - self.store.watched(job) > UNWATCHED_AFTER
         }
         if all(job.id in unwatched for job in waiting):
             return

@@ -11,6 +11,8 @@ structure: which channels form a dependency group, and which cannot be removed
 pair: two runs' answers to the same test examples
 examples: some test examples as pictures
 runtimes: how fast a run's model is in runtimes that take long to prepare, beside the dense one
+alternatives: int8, half precision and a smaller dense network beside pruning; it trains, so that
+    its worker's handler makes it, and can stop it
 
 A study is plain data (study.json) and arrays (npz). The readers are in pruning.runs.results; they
 need no torch.

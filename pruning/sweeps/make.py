@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from pruning.errors import PruningError, RunError
 from pruning.events import Started
+from pruning.outcomes import pack
 from pruning.runs.resolve import resolve
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
 from pruning.storage import default_workspace
 from pruning.sweeps.here import run_here
-from pruning.sweeps.outcomes import pack
 from pruning.sweeps.presets import which_technique
 from pruning.sweeps.shipped import FOLDER, Shipped, write
 from pruning.sweeps.sweeps import Progress, failures, rows, submit

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pruning.metrics import Paired
+from pruning.outcomes import paired
 from pruning.storage import SAMPLES, whole
-from pruning.sweeps.outcomes import paired
 from pruning.sweeps.plan import Plan
 
 FOLDER = SAMPLES / "sweeps"

@@ -1,4 +1,4 @@
-"""Which test examples a model answered correctly, as text that fits into a file of a sweep.
+"""Which test examples a model answered correctly, as text that fits into a file of rows.
 
 With it two techniques can be compared on the same examples, long after their weights were deleted.
 """
