@@ -687,7 +687,7 @@ START_IN_ANY_CASE = ("card", "examples")
 """Studies without which nothing is known of a model, nor how long its others take; and those that
 ask no model anything."""
 
-HAVE_A_BUTTON = ("reconstruction", "runtimes", "take_home")
+HAVE_A_BUTTON = ("reconstruction", "runtimes", "take_home", "alternatives")
 """Studies that a page asks for only once their own button was pressed, or not before it has looked
 at `seconds` itself. A study that is in none of the three is refused: each says how it starts."""
 
@@ -839,6 +839,22 @@ def _note_watched(job: Job) -> None:
         _noted[job.id] = now
         with suppress(OSError):  # of a full disk or a read-only folder the page tells elsewhere
             store().mark_watched(job.id)
+
+
+# ---------------------------------------------------------------- alternatives
+
+
+def measure_alternatives(model: str) -> None:
+    """Queue what is measured beside pruning, again where it failed; why it cannot is a warning.
+
+    It trains for minutes: behind what pages wait for, and in the queue of long studies.
+    """
+    spec = {"what": "alternatives", "model": model}
+    try:
+        forget(**spec)
+        _request(spec, priority=-1)
+    except PruningError as error:
+        state.warn(str(error))
 
 
 # ---------------------------------------------------------------- maps

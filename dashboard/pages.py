@@ -14,6 +14,7 @@ PAGES = (
     ("compare", "Compare"),
     ("runs", "Runs"),
     ("lessons", "Lessons"),
+    ("advisor", "Advisor"),
     ("lottery", "Lottery"),
     ("structure", "Structure"),
     ("criteria", "Criteria"),

@@ -24,6 +24,7 @@ from dashboard import lesson, locks, rooms, visitors, words
 from dashboard.lesson import Lesson, Step
 from dashboard.locks import Locks
 from dashboard.rooms import Room
+from pruning.advice.target import Target
 from pruning.errors import PruningError, RecipeError
 from pruning.formats.uploads import Spooled
 from pruning.recipe import VERSION, Recipe
@@ -697,6 +698,20 @@ def set_plan(wanted: Plan) -> None:
     _write("plan", encode_plan(wanted))
 
 
+def target() -> Target:
+    """What the Advisor is asked, of the current model."""
+    begin()
+    model = recipe().model
+    asked: Target | None = session["target"]
+    return replace(asked, model=model) if asked else Target(model)
+
+
+def set_target(wanted: Target) -> None:
+    begin()
+    session["target"] = wanted
+    _write("target", encode_target(wanted))
+
+
 def sweep() -> str | None:
     """The sweep that the Sweeps page shows: its id, or `shipped:` and a sample model's name."""
     begin()
@@ -1146,6 +1161,7 @@ def begin() -> None:
         session.update(by_default={}, view=None, projected=None)
         kept = st.context.cookies.get(LAYOUT_COOKIE)
         session["layout"] = SIMPLE if kept == SIMPLE else FULL
+        session.update(target=None)
 
 
 def take_address() -> None:
@@ -1273,6 +1289,17 @@ def _read_plan(text: str) -> None:
         session["plan"] = decode_plan(text)
     except PruningError as error:
         warn(f"The address holds a plan that cannot be followed: {error} The plan stays as it was.")
+
+
+def _read_target(text: str) -> None:
+    session["written"]["target"] = text
+    try:
+        session["target"] = decode_target(text)
+    except PruningError as error:
+        warn(
+            f"The address holds a target that cannot be followed: {error} "
+            "The target stays as it was."
+        )
 
 
 def _read_sweep(text: str) -> None:
@@ -1412,6 +1439,7 @@ READERS = {
     "chart": _read_projected,
     "lesson": _read_lesson,
     "step": _read_step,
+    "target": _read_target,
     "lock": _read_locked,
     "hide": _read_hidden,
 }
@@ -1447,6 +1475,15 @@ def encode_plan(wanted: Plan) -> str:
 def decode_plan(text: str) -> Plan:
     """The plan of a link. Raises RecipeError for any text that is none."""
     return _unpacked(text, Plan.from_dict)
+
+
+def encode_target(wanted: Target) -> str:
+    return _packed(wanted.to_dict())
+
+
+def decode_target(text: str) -> Target:
+    """The target of a link. Raises RecipeError for any text that is none."""
+    return _unpacked(text, Target.from_dict)
 
 
 def _packed(values: dict[str, Any]) -> str:

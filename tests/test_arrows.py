@@ -33,7 +33,7 @@ ROOMS = (
     ("stats", "storage", "types", "registry"),
     ("metrics", "recipe", "adapted"),
     ("devices",),  # where a model is computed on
-    ("events", "recorded"),
+    ("events", "recorded", "outcomes"),
     ("evidence", "formats", "masks", "coverage", "describe", "frames", "progress"),
     ("prepare",),  # looks at what is covered, runs one pass
     ("measurement", "criteria", "structure"),
@@ -48,12 +48,14 @@ ROOMS = (
     ("studies",),
     ("runs",),
     ("sweeps",),  # plans of many runs
+    ("advice",),  # whether to prune at all, from what was measured
     ("cli",),
     ("__init__", "__main__"),  # the public names and the way in: nothing imports them
 )
 HEIGHT = {room: height for height, rooms in enumerate(ROOMS) for room in rooms}
 SAMPLES_IMPORT = {"errors", "types", "metrics", "storage"}  # of pruning
-IMPORT_SAMPLES = {"formats", "studies", "runs", "cli"}  # of pruning: what finds a model by its name
+# Of pruning: what finds a model by its name, or knows how a sample was trained.
+IMPORT_SAMPLES = {"formats", "studies", "runs", "advice", "cli"}
 
 # Loading one of these takes from half a second to several: what does not need it at once waits
 # for the first call.

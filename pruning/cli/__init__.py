@@ -1,9 +1,9 @@
 """The workbench from a shell: `python -m pruning VERB`, one file for each verb; all take --json.
 
 list: techniques, models and data sets; run: prune and fine-tune; sweep: many runs as a plan says;
-search: the best recipe for a goal; sensitivity: which layers can be pruned; check: whether a
-criterion orders units by their loss change; measure: what a model costs; inspect: what is in a
-weights file; data: what is in a data set; export: a result taken home.
+search: the best recipe for a goal; advise: whether to prune at all; sensitivity: which layers can
+be pruned; check: whether a criterion orders units by their loss change; measure: what a model
+costs; inspect: what is in a weights file; data: what is in a data set; export: a result taken home.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import sys
 
 from pruning.cli import (
+    advise,
     criterion_check,
     data,
     export,
@@ -30,6 +31,7 @@ VERBS = {
     "run": run,
     "sweep": sweep,
     "search": search,
+    "advise": advise,
     "sensitivity": sensitivity,
     "check": criterion_check,
     "measure": measure,
