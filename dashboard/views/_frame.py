@@ -305,7 +305,8 @@ def current_model() -> None:
             key="open-share",
         )
     _locked()
-    if visitors.shared() and visitors.me():
+    # Such a name stays: in a class people have one that is deleted when it ends.
+    if visitors.shared() and visitors.me() and rooms.current() is None:
         your_name()
     keys(state.ask_help, key="keys")
 

@@ -112,7 +112,7 @@ def join() -> None:
 
 def begin() -> None:
     """For the owner of the server."""
-    st.subheader("Teach one", anchor=False)
+    st.header("Teach one", anchor=False)
     if not visitors.shared():
         st.caption(THIS_MACHINE)
     st.button(
@@ -190,7 +190,7 @@ def leader_board(room: Room) -> None:
     now = rooms.current()
     if now is None or now.id != room.id or now.rule is None:
         return
-    st.subheader("Leader board", anchor=False)
+    st.header("Leader board", anchor=False)
     st.markdown(words.plain(board.sentence(now.rule)))
     places = board.places(now, visitors.me())
     if not places:
@@ -259,7 +259,7 @@ def way_in(room: Room) -> None:
             if value:
                 st.metric(name, words.plain(value))
     with picture:
-        st.image(qr.svg(link), width=QR_WIDTH)
+        st.image(qr.svg(link), width=QR_WIDTH, alt=f"QR code of {link}")
         st.caption("Opens with the code filled in.")
 
 
@@ -271,7 +271,7 @@ def people(room: Room) -> None:
     members = rooms.members(room.id)
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader(
+        st.header(
             words.plural(len(members), "person").replace("persons", "people"), anchor=False
         )
         if not members:
@@ -319,7 +319,7 @@ def _dismiss(visitor: str) -> None:
 
 
 def answers(room: Room) -> None:
-    st.subheader("What they predict", anchor=False)
+    st.header("What they predict", anchor=False)
     steps = rooms.predicted_steps(room.id)
     if not steps:
         st.caption("Nobody has predicted anything yet: a lesson's steps ask before the run.")
@@ -364,7 +364,7 @@ def lesson_title(name: str) -> str:
 
 def start(room: Room) -> None:
     """A lesson for all, at a step: everybody goes there, wherever they are."""
-    st.subheader("Start a lesson", anchor=False)
+    st.header("Start a lesson", anchor=False)
     names = lesson.names()
     if not names:
         st.caption("There is no lesson here.")
@@ -399,7 +399,7 @@ def _end_lesson(room: Room) -> None:
 
 
 def hand_out(room: Room) -> None:
-    st.subheader("Hand out a recipe", anchor=False)
+    st.header("Hand out a recipe", anchor=False)
     st.markdown(words.plain(words.sentence(state.recipe())))
     with st.container(horizontal=True, gap="small"):
         st.button(
@@ -426,7 +426,7 @@ def _push(room: Room, directly: bool) -> None:
 
 
 def controls(room: Room) -> None:
-    st.subheader("Lock or hide controls", anchor=False)
+    st.header("Lock or hide controls", anchor=False)
     for key, label, kept in (
         (state.CLASS_LOCKED, "Locked", room.locks),
         (state.CLASS_HIDDEN, "Hidden", room.hidden),
@@ -461,7 +461,7 @@ def rule(room: Room) -> None:
         part("class-board", partial(_board_news, room), leader_board, room)
         st.button("Close the board", on_click=_close_board, args=(room,), key="class-board-close")
         return
-    st.subheader("Leader board", anchor=False)
+    st.header("Leader board", anchor=False)
     kind = st.segmented_control(
         "Rule",
         list(board.KINDS),
@@ -499,7 +499,7 @@ def _close_board(room: Room) -> None:
 
 
 def over(room: Room) -> None:
-    st.subheader("Begin anew, or end", anchor=False)
+    st.header("Begin anew, or end", anchor=False)
     with st.container(horizontal=True, gap="small"):
         if st.button("Reset", key="class-reset-open"):
             _ask_reset(room)
