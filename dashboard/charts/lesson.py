@@ -48,7 +48,11 @@ def predictions(
         "shapes": [line for line, _ in lines],
         "annotations": [label for _, label in lines],
         "xaxis": axis,
-        "yaxis": {"range": [0, 1.25 * top], "nticks": 4, "title": {"text": "people"}},
+        "yaxis": {
+            "range": [0, 1.25 * top],
+            "dtick": -(-top // 4),  # whole people
+            "title": {"text": "people"},
+        },
     }
     return {"data": [bars], "layout": layout(title(values, measured, share), dark, HEIGHT, **marks)}
 
