@@ -304,6 +304,16 @@ def current_model() -> None:
             on_click=state.ask_share,
             key="open-share",
         )
+    if state.simple():
+        st.button(
+            "Full layout",
+            icon=":material/view_agenda:",
+            type="tertiary",
+            on_click=state.set_layout,
+            args=(False,),
+            key="full-layout",
+            help="Every page and every control of the recipe.",
+        )
     _locked()
     # Such a name stays: in a class people have one that is deleted when it ends.
     if visitors.shared() and visitors.me() and rooms.current() is None:
