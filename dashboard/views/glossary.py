@@ -38,13 +38,13 @@ def explained(term: Term) -> None:
     st.markdown(f"**{words.plain(term.name)}**  \n{words.plain(term.line)}")
     if term.formula:
         st.latex(term.formula)
-    parts = [words.plain(term.more)] if term.more else []
-    if term.paper:
-        parts.append(f"[Paper on {words.plain(term.name)}]({term.paper})")
+    if term.more:
+        st.caption(words.plain(term.more))
+    parts = [f"[Paper on {words.plain(term.name)}]({term.paper})"] if term.paper else []
     if term.where:
-        parts.append(f"`{term.where}`")
-    if parts:
-        st.caption(" · ".join(parts))
+        parts.append(f"in {words.plain(term.where)}")
+    # No caption, which is too pale for a link.
+    st.markdown(" · ".join(parts))
 
 
 page()
