@@ -37,6 +37,28 @@ def test_while_it_reads_it_says_what_it_waits_for():
     assert "Reading every weight of digits-mlp" in texts(opened("inspect", r=other))
 
 
+def test_nothing_is_called_kept_before_its_units_are_scored(monkeypatch):
+    """Where scoring waited for Start, half of the channels were asked and "all kept" stood there."""
+    known = jobs.study
+
+    def unscored(what, **spec):
+        return None if what == "scores" else known(what, **spec)
+
+    monkeypatch.setattr(jobs, "study", unscored)
+    page = opened("inspect")
+    assert not page.exception
+    (panels,) = [
+        figure
+        for figure in figures(page).values()
+        if figure["layout"]["meta"]["title"].startswith("All layers")
+    ]
+    assert panels["layout"]["meta"]["title"].endswith("known once their units are scored")
+    labels = [note["text"] for note in panels["layout"]["annotations"]]
+    assert labels and all("not scored yet" in label for label in labels)
+    assert [trace["name"] for trace in panels["data"] if trace["x"]] == ["before pruning"]
+    assert "waits for its scores" in texts(page)
+
+
 def handle_of(page) -> dict:
     """The data of the threshold's handle."""
     protos = [element.proto for element in page.get("bidi_component")]

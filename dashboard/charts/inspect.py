@@ -132,7 +132,7 @@ class Inspection:
         panels = []
         for name in self.study.data["names"]:
             layer = self.layer(name)
-            share = 1 - layer.kept / layer.total
+            share = 1 - layer.kept / layer.total if self.preview else None
             panels.append(Panel(name, *self.histogram(name), self.weight_threshold(name), share))
         return panels
 
@@ -148,6 +148,8 @@ def inspection(recipe: Recipe, study: Study, scores: Study | None) -> Inspection
 def about_matrix(shown: Inspection, name: str) -> str:
     """What the colours of the matrix mean."""
     picture, rows, columns = shown.picture(name)
+    if shown.preview is None:
+        return "Stronger colour, larger weight. What the recipe removes waits for its scores."
     if shown.removed_cells(name) is None:
         return (
             "Stronger colour, larger weight. "

@@ -29,14 +29,25 @@ class Panel:
     """One layer's small histogram.
 
     edges: (bins + 1,), counts: (bins,); threshold: on |w|, None where nothing is pruned or the
-    criterion does not compare |w|; removed: share pruned.
+    criterion does not compare |w|; removed: share pruned, None while its units are not scored.
     """
 
     name: str
     edges: Array
     counts: Array
     threshold: float | None
-    removed: float
+    removed: float | None
+
+
+def takeaway(panels: Sequence[Panel]) -> str:
+    """Which layer would lose most, as the end of a title."""
+    known = [(panel.removed, panel.name) for panel in panels if panel.removed is not None]
+    if not known:
+        return "what the recipe prunes is known once their units are scored"
+    most, name = max(known, key=lambda pair: pair[0])
+    if not most:
+        return "no layer would lose anything"
+    return f"{words.layer_name(name)} would lose most, {words.percent(most)}"
 
 
 @dataclass
@@ -85,7 +96,7 @@ def multiples(
         x = i % across
         y = down - 1 - i // across
         # Whole units are pruned, or scores are no |w|: this axis does not tell which weights go.
-        unknown = panel.threshold is None and panel.removed > 0
+        unknown = panel.threshold is None and panel.removed != 0
         _draw(panel, x, y, unsettled if unknown else kept, removed, log)
         shapes.append(_frame(x, y, panel.name == chosen, tones))
         shapes += _thresholds(panel, x, y, tones)
@@ -135,7 +146,10 @@ def _draw(panel: Panel, x: int, y: int, kept: _Bars, removed: _Bars, log: bool) 
 
 def _label(panel: Panel, x: int, y: int, chosen: bool, tones: colours.Palette) -> dict[str, Any]:
     """The layer's name and the share that is pruned of it."""
-    share = f"−{words.percent(panel.removed)}" if panel.removed else "all kept"
+    if panel.removed is None:
+        share = "not scored yet"
+    else:
+        share = f"−{words.percent(panel.removed)}" if panel.removed else "all kept"
     name = words.layer_name(panel.name, NAME)
     return {
         "x": x + MARGIN,

@@ -369,10 +369,7 @@ def all_layers(shown: Inspection, layer: str, log: bool) -> None:
     panels = shown.panels()
     if not panels:
         return
-    most = max(panels, key=lambda panel: panel.removed)
-    takeaway = "no layer would lose anything"
-    if most.removed:
-        takeaway = f"{words.layer_name(most.name)} would lose most, {words.percent(most.removed)}"
+    takeaway = layers.takeaway(panels)
     title = f"All layers, each on its own scale: {takeaway}"
     figure = layers.multiples(panels, layer, title=title, dark=state.dark(), log=log)
     table = pd.DataFrame(
