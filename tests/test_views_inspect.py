@@ -38,7 +38,7 @@ def test_while_it_reads_it_says_what_it_waits_for():
 
 
 def test_nothing_is_called_kept_before_its_units_are_scored(monkeypatch):
-    """Where scoring waited for Start, half of the channels were asked and "all kept" stood there."""
+    """Where scoring waited for Start, 90 % was asked and "all kept" stood there."""
     known = jobs.study
 
     def unscored(what, **spec):

@@ -30,6 +30,8 @@ Matrix = Sequence[Sequence[float | None]]
 REFERENCES = {"absolute": "Size of the change", "signed": "Rise of the loss"}
 LOSS_CHANGE = "loss change"
 HEIGHT = 440  # pixels
+TITLE = 44  # pixels above the legend
+BELOW = 54  # pixels of the axis below the plot
 MARGIN = {"l": 8, "r": 12, "t": 76, "b": 8}  # room on top for a subtitle, a legend or tick labels
 TICK = 22  # letters of a layer at an axis
 MANY = 6  # criteria, beyond which they are told apart by name and not by colour
@@ -572,14 +574,19 @@ def _layer_whiskers(
         for row in range(len(ticks) - 1)
     ]
     behind = [_band(band, row - 0.5, row + 0.5, dark) for row, band in enumerate(bands) if band]
+    # Two names a line, as a phone has room for. Anchored by its lower end, plotly's legend leaves
+    # room for one line where it has several.
+    above = 10 + 22 * math.ceil(len(names) / 2)
+    plot = len(ticks) * max(34, 15 * len(names))
+    legend = {"orientation": "h", "x": 0, "y": 1 + above / plot, "yanchor": "top"}
     figure = layout(
         title,
         dark,
-        130 + len(ticks) * max(34, 15 * len(names)),
+        TITLE + above + plot + BELOW,
         shapes=[*between, *behind],
-        margin=MARGIN,
+        margin={**MARGIN, "t": TITLE + above},
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "font": {"size": 13}},
+        legend={**legend, "font": {"size": 13}},
         **_rho_axes(ticks, dark),
     )
     return {"data": data, "layout": figure}

@@ -28,10 +28,10 @@ COSTS = {
 """Cost -> its name for people."""
 
 NAMES = {DENSE: "dense", DENSE_LONGER: "trained as long"}
-HEIGHT = 500  # pixels
-RANKS_HEIGHT = 420  # pixels
+HEIGHT = 516  # pixels
+RANKS_HEIGHT = 436  # pixels
 TITLE = 36  # pixels above the legend
-LEGEND = 96  # pixels above the plot: five lines, as a phone needs
+LEGEND = 112  # pixels above the plot: four lines and a half, as a phone needs
 BELOW = 64  # pixels of the axis below the plot
 CLEAR = 11  # pixels from a point to the rim of the front's circle around it
 LAST = 2000  # of the legend, whose entries have rank 1000
@@ -242,7 +242,7 @@ def picture(
         xaxis=_cost_axis(priced, cost),
         yaxis={"title": {"text": _value_title(name)}, "range": y},
         margin={"l": 8, "r": 16, "t": TITLE + LEGEND, "b": 8},
-        legend={**_legend(HEIGHT), "itemwidth": 40},
+        legend={**_legend(HEIGHT), "itemwidth": 34},
         showlegend=True,
         shapes=shapes,
         annotations=labels,

@@ -95,8 +95,8 @@ def without_data(recipe: Recipe) -> None:
     name = words.plain(models.title(recipe.model))
     st.info(
         f"There is no data for {name}: accuracy cannot be measured and nothing can be fine-tuned. "
-        "Pruning by magnitude or at random works, and so do counting weights, MACs and bytes, "
-        "and timing.",
+        "Criteria that look at no data prune it all the same (the others are grey); weights, MACs, "
+        "bytes and times are measured.",
         icon=":material/info:",
     )
     if recipe.epochs:

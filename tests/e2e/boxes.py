@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from playwright.sync_api import Page
@@ -204,3 +205,13 @@ def overlaps(boxes: list[Box]) -> list[tuple[str, str]]:
             if box.text != other.text and box.overlaps(other):
                 pairs.append((box.label, other.label))
     return pairs
+
+
+def contrast(a: str, b: str) -> float:
+    """Of two colours as the browser gives them: `rgb(0, 114, 178)`."""
+    levels = []
+    for colour in (a, b):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        levels.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(levels) / min(levels)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from e2e import served, steps
+from e2e import boxes, served, steps
 from e2e.served import READY, Served
 from playwright.sync_api import Browser, Page, expect
 
@@ -31,6 +31,15 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
 }).observe({ type: "layout-shift", buffered: true });
 """
+SLIDER_VALUES = """
+() => [...document.querySelectorAll("[data-testid=stSliderThumbValue] *")]
+  .filter((element) => element.textContent.trim() && !element.children.length)
+  .map((element) => [
+    getComputedStyle(element).color,
+    getComputedStyle(document.querySelector("[data-testid=stApp]")).backgroundColor,
+  ])
+"""
+"""The value above each slider's thumb, and the page's ground."""
 PATIENCE = 120_000  # milliseconds
 ALSO = ("heading-order", "page-has-heading-one", "empty-heading")  # moderate, and ours to keep
 MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
@@ -82,6 +91,9 @@ def test_axe_finds_nothing_serious_and_the_page_stays_put(
         open_patiently(tab, url)
         assert tab.evaluate("window.shift") < MOST_SHIFT
     expect(tab.get_by_role("heading", level=1)).to_have_count(1)
+    # Axe says nothing of text that lies over other elements, as a slider's value does.
+    for ink, ground in tab.evaluate(SLIDER_VALUES):
+        assert boxes.contrast(ink, ground) >= 4.5, (ink, ground)
     violations = serious(tab, scheme)
     for _ in range(3):
         if violations:  # Streamlit fades what a running script has not drawn yet

@@ -105,17 +105,7 @@ def check_cells(page: Page) -> None:
     cells = page.evaluate(CELLS)
     assert len(cells) > 20
     for text, ink, ground in cells:
-        assert contrast(ink, ground) >= 4.5, (text, ink, ground)
-
-
-def contrast(a: str, b: str) -> float:
-    """Of two colours as the browser gives them: `rgb(0, 114, 178)`."""
-    levels = []
-    for colour in (a, b):
-        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        levels.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
-    return max(levels) / min(levels)
+        assert boxes.contrast(ink, ground) >= 4.5, (text, ink, ground)
 
 
 def check_reserved_heights(page: Page) -> set[str]:
