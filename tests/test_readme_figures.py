@@ -11,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from dashboard import charts
+from pruning import registry
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "tests" / "bench" / "results"
 README = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 Row = dict[str, str]
+IN_WORDS = {4: "four", 7: "seven", 8: "eight", 17: "seventeen", 22: "twenty-two"}
+"""Counts that README writes out: one that changes is written there and here."""
 
 
 def tables(name: str) -> list[list[Row]]:
@@ -234,3 +239,15 @@ def test_readme_quotes_the_results(name: str) -> None:
     found = re.search(pattern, README)
     assert found, f"README words this otherwise now: write its pattern anew, {pattern}"
     assert list(found.groups()) == results()
+
+
+def test_readme_counts_what_there_is() -> None:
+    counts = {
+        "Criterion": len(registry.names("criterion")),
+        "Granularity": len(registry.names("granularity")),
+        "Scope": len(registry.names("scope")),
+        "Schedule": len(registry.names("schedule")),
+    }
+    for kind, count in counts.items():
+        assert f"{kind} ({IN_WORDS.get(count)}" in README, (kind, count)
+    assert f"lists all {IN_WORDS.get(len(charts.__all__))};" in README
