@@ -86,7 +86,8 @@ def test_no_text_lies_on_another_or_is_cut(
         for width in WIDTHS if name in DENSE else (LAPTOP, TABLET):
             shots.unfolded(wide, width)
             seen = boxes.measure(wide)
-            assert len(seen.boxes) > 20, f"{name} shows nothing at {width}"
+            # The list of runs is a table, whose text is drawn on a canvas.
+            assert len(seen.boxes) > 12, f"{name} shows nothing at {width}"
             overlapping = boxes.overlaps(seen.boxes)
             # A phone is for reading: it scrolls charts, and shortens names where they are picked.
             cut = seen.paragraphs if width == PHONE else seen.cut
