@@ -770,6 +770,8 @@ def press(spec: dict[str, Any]) -> None:
 
 def _question(spec: dict[str, Any]) -> str:
     """What makes a study costly: equal for all that asks for the same criterion's scores."""
+    if spec["what"] == "surgery":  # whichever units are removed next: each takes as long
+        return json.dumps({name: spec[name] for name in ("what", "model")}, sort_keys=True)
     scores = spec.get("criterion") and spec["what"] != "map"
     asked = {name: spec.get(name) for name in ("model", "criterion", "options")}
     return json.dumps(asked if scores else spec, sort_keys=True)

@@ -209,7 +209,8 @@ class Profiles:
             return f"Without it as many {of} are right."
         at = int(lost.argmax())
         total = int(self.array("total")[at])
-        text = f"Right without it: {abs(net):,} {'fewer' if net >= 0 else 'more'} {of}"
+        count = f"{abs(net):,} {'fewer' if net > 0 else 'more'}" if net else "as many"
+        text = f"Right without it: {count} {of}"
         if lost[at] <= 0:
             return f"{text}."
         return f"{text}, most lost of class {self.classes[at]}: {int(lost[at]):,} of {total:,}."

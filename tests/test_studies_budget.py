@@ -108,6 +108,8 @@ STARTED = {
     "weights": {},
     "structure": {},
     "pair": {"run": "aa", "other": "bb"},
+    "profiles": {"layer": "conv2.weight", "granularity": "channel"},
+    "surgery": {"granularity": "channel", "scope": "manual", "removed": {"conv2.weight": [1]}},
 }
 
 

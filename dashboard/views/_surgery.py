@@ -17,22 +17,28 @@ from dashboard.components.sparks import Spark, sparks
 from dashboard.components.strip import Block
 from dashboard.surgery import BY_LOSS, BY_NORM, BY_NUMBER, Operation, Profiles
 from dashboard.views import _frame
-from pruning import registry
+from pruning import describe, registry
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
 from pruning.runs.results import Study
 
 HEIGHT = 380  # pixels, of the two halves while they are worked out
 RESULT = 96  # pixels, of the numbers while they are measured
+NO_DATA = (
+    "This model has no data here, and what a unit does is measured on data: its weights and "
+    "structure can be looked at."
+)
+
 KEEP: dict[str, Any] = {"persist_state": "session"}
 """What people pick stays when they go to another page and come back."""
 
 SMALL = 64  # pixels of a test example's picture
 
 ONLY_THESE = (
-    "The recipe now removes the units that you click and nothing else, in one step: "
-    "what it removed before was chosen by a criterion."
+    "The recipe removes these units and nothing else. Undo brings back, click by click, what it "
+    "removed before."
 )
+"""Said beside the units, not at the top, where it would move the page under the pointer."""
 
 
 def page(
@@ -42,8 +48,12 @@ def page(
     with st.container(horizontal=True, vertical_alignment="bottom", gap="large"):
         look()
         granularity = unit_control(recipe, card)
+    if card.data["measurement"]["loss"] is None:
+        st.info(NO_DATA, icon=":material/database_off:")
+        return
     shape = next(block.shape for block in blocks if block.name == layer)
     spec = profiles_spec(recipe, layer, granularity)
+    study = None
     with _frame.guarded():
         study = profiled(spec, layer)
         if study is not None and study.data["refused"]:
@@ -54,6 +64,10 @@ def page(
             shown = Profiles(study, surgery.noun(granularity, shape), removed)
             units(recipe, shown, granularity, layer)
             rest(spec, shown)
+    if study is None or study.data["refused"]:
+        # What is removed of other layers is measured all the same.
+        with _frame.guarded():
+            result(recipe, granularity)
 
 
 def unit_control(recipe: Recipe, card: Study) -> str:
@@ -274,15 +288,12 @@ def why_locked(before: Recipe, after: Recipe) -> str:
 
 def remove(granularity: str, name: str, unit: int) -> None:
     """One unit more, measured at once: nothing that the page asks for comes before it."""
-    before = state.recipe()
-    after = surgery.with_unit(before, granularity, name, unit)
+    after = surgery.with_unit(state.recipe(), granularity, name, unit)
     try:
         state.put(after)
     except PruningError as error:
         state.warn(str(error))
         return
-    if surgery.operated(before, granularity) != before and before.prunes:
-        state.note_adjustment(ONLY_THESE)
     with suppress(PruningError, jobs.Costly):
         jobs.request("surgery", **tables.reconstruction_spec(after))
 
@@ -424,6 +435,8 @@ def go_on(recipe: Recipe, named: list[tuple[str, int]]) -> None:
         help="Take one out of this list to put it back.",
         disabled=state.locked("removed"),
     )
+    if describe.named(recipe) == "all":
+        st.caption(ONLY_THESE)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.button(
             "Undo the last",
