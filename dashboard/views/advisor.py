@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,13 @@ from dashboard.charts import advisor as charts
 from dashboard.views import _frame
 from pruning.advice import shipped
 from pruning.advice.advise import Advice, Click, advise
-from pruning.advice.rows import Measured, rows_of
+from pruning.advice.rows import (
+    Measured,
+    of_alternatives,
+    of_run,
+    shipped_rows,
+    train_examples_of,
+)
 from pruning.advice.target import LIMITS, PRESETS, RUNTIMES, Target, preset
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
@@ -172,7 +179,16 @@ def examples(target: Target) -> None:
 
 def measured(model: str) -> list[Measured]:
     """Shipped rows, the own runs of who looks at it, and what was measured on the press."""
-    return rows_of(jobs.store(), model, jobs.finished())
+    rows = shipped_rows(model)
+    if jobs.was_requested("alternatives", model=model):
+        with suppress(PruningError):  # `alternatives` says why there are none
+            study = jobs.study("alternatives", model=model)
+            if study is not None:
+                rows += of_alternatives(study.data["rows"], f"run {study.folder.name[:8]}")
+    for run in jobs.finished():
+        if run.spec.get("model") == model and (end := jobs.result(run)) is not None:
+            rows.append(of_run(run, end, train_examples_of(model)))
+    return rows
 
 
 def answer(advice: Advice) -> None:

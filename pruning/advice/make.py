@@ -14,12 +14,15 @@ import time
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pruning.advice.shipped import FOLDER, Shipped, write
 from pruning.errors import PruningError
 from pruning.runs.resolve import resolve
 from pruning.storage import default_workspace, write_json
+
+if TYPE_CHECKING:
+    from pruning.studies.alternatives import Plan
 
 SMALL: dict[str, Any] = {
     "weights": [0.9, 0.95],
@@ -41,25 +44,34 @@ def make(model: str, folder: Path, threads: int = 1) -> Path:
     """Measure a model's alternatives and write them. Raises PruningError."""
     import torch
 
-    from pruning.pipeline import machine
     from pruning.studies.alternatives import Plan, groups
 
     torch.set_num_threads(threads)
     file = folder / f"{model}.json"
     rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else []
+    target = FOLDER / f"{model}.json"
+    plan = Plan.of(PLANS[model])
     began = time.monotonic()
-    work = resolve(model)
-    for group in groups(work, Plan.of(PLANS[model]), done=[row["id"] for row in rows]):
+    for group in groups(resolve(model), plan, done=[row["id"] for row in rows]):
         rows += group
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, rows)
         names = ", ".join(row["id"] for row in group)
         print(f"{model}: {names} after {time.monotonic() - began:.0f} s", flush=True)
-    today = date.today().isoformat()
-    target = FOLDER / f"{model}.json"
-    write(target, Shipped(model, today, machine(), asdict(Plan.of(PLANS[model])), tuple(rows)))
+        # What there is by now is whole rows: it is shipped, too, when this is interrupted.
+        _ship(target, model, plan, rows)
+    _ship(target, model, plan, rows)
     print(f"{target.name}: {target.stat().st_size / 1000:.0f} kB")
     return target
+
+
+def _ship(file: Path, model: str, plan: Plan, rows: list[dict[str, Any]]) -> None:
+    from pruning.pipeline import machine
+
+    today = date.today().isoformat()
+    # Timing has one thread, whatever training had.
+    here = {**machine(), "threads": 1}
+    write(file, Shipped(model, today, here, asdict(plan), tuple(rows)))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -257,9 +258,15 @@ def of_run(run: Job, finished: Finished, train_examples: int | None) -> Measured
 
 def shipped_rows(model: str) -> list[Measured]:
     """What comes with a sample model: its alternatives, then its sweep's runs that they lack."""
+    return list(_shipped_rows(model))
+
+
+# A page asks for them with every change of the target.
+@lru_cache(maxsize=32)
+def _shipped_rows(model: str) -> tuple[Measured, ...]:
     alternatives = shipped.find(model)
     made = of_alternatives(alternatives.rows, model) if alternatives else []
-    return made + _of_shipped_sweep(model, made)
+    return (*made, *_of_shipped_sweep(model, made))
 
 
 def _of_shipped_sweep(model: str, beside: Sequence[Measured]) -> list[Measured]:
@@ -287,28 +294,14 @@ def train_examples_of(model: str) -> int | None:
     return sample_models.card(model).train if model in sample_models.names() else None
 
 
-def of_store(store: Store, model: str, jobs: Iterable[Job] | None = None) -> list[Measured]:
-    """Finished runs that started from this model.
-
-    jobs: those that may be shown; None: all of the store.
-    """
-    runs = store.jobs("run", ("finished",)) if jobs is None else jobs
-    made = []
-    for run in runs:
-        if run.spec.get("model") == model and has_result(run.folder):
-            made.append(of_run(run, load_run(run.folder).finished, train_examples_of(model)))
-    return made
-
-
-def of_study(job: Job) -> list[Measured]:
-    """Of a finished study of alternatives. Raises RunError."""
-    return of_alternatives(load_study(job.folder).data["rows"], f"run {job.id[:8]}")
-
-
-def rows_of(store: Store, model: str, runs: Iterable[Job] | None = None) -> list[Measured]:
-    """All that is known of a model: shipped, and in the store. runs: as `of_store` takes them."""
+def rows_of(store: Store, model: str) -> list[Measured]:
+    """All that is known of a model: shipped, and in the store, whoever asked for it."""
     made = shipped_rows(model)
     for job in store.jobs("study", ("finished",)):
         if job.spec.get("what") == "alternatives" and job.spec.get("model") == model:
-            made += of_study(job)
-    return made + of_store(store, model, runs)
+            rows = load_study(job.folder).data["rows"]
+            made += of_alternatives(rows, f"run {job.id[:8]}")
+    for run in store.jobs("run", ("finished",)):
+        if run.spec.get("model") == model and has_result(run.folder):
+            made.append(of_run(run, load_run(run.folder).finished, train_examples_of(model)))
+    return made
