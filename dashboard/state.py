@@ -1042,11 +1042,11 @@ def widget_key(key: str, shown: Any) -> str:
     new value is an old value of the same widget, which would count as entered now, and take back
     what the slider, Undo or a click on the map had just set.
     """
-    drawn = session.setdefault("drawn_widgets", {})
-    version, before = drawn.get(key, (0, shown))
+    versions = session.setdefault("widget_versions", {})
+    version, before = versions.get(key, (0, shown))
     if session.get(_versioned(key, version), before) != shown:
         version += 1
-    drawn[key] = (version, shown)
+    versions[key] = (version, shown)
     return _versioned(key, version)
 
 

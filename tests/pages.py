@@ -74,9 +74,9 @@ def work_off(until: str = "") -> int:
     return done
 
 
-def drawn_key(page: AppTest, key: str) -> str:
+def widget_key(page: AppTest, key: str) -> str:
     """The key under which `state.widget_key` drew a widget last: it changes with what it shows."""
-    version, _ = page.session_state["drawn_widgets"].get(key, (0, None))
+    version, _ = page.session_state["widget_versions"].get(key, (0, None))
     return f"{key}-{version}" if version else key
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pages import drawn_key, opened, settled, texts
+from pages import opened, settled, texts, widget_key
 from streamlit.testing.v1 import AppTest
 
 from dashboard import parts, state
@@ -116,7 +116,7 @@ def test_an_old_value_that_a_browser_still_shows_is_not_entered() -> None:
     page = AppTest.from_function(form).run()
     page.number_input[0].set_value(70.0).run()
     assert page.session_state["recipe"].sparsity == 0.7
-    assert drawn_key(page, "form-sparsity") == "form-sparsity", "what one types in keeps its place"
+    assert widget_key(page, "form-sparsity") == "form-sparsity", "what one types in keeps its place"
     (late,) = [one for one in page._tree.get_widget_states().widgets if one.double_value]
     for press, sparsity in (("slider", 0.5), ("Undo", 0.7), ("slider", 0.5)):
         next(button for button in page.button if button.label == press).click()
@@ -174,7 +174,7 @@ def test_undo_in_its_part_draws_the_whole_page(no_pool) -> None:
     assert "30 %" in texts(page)
     page.button(key="step-Undo").click().run()
     assert "90 %" in texts(page)
-    assert page.number_input(key=drawn_key(page, state.form_key("sparsity"))).value == 90.0
+    assert page.number_input(key=widget_key(page, state.form_key("sparsity"))).value == 90.0
 
 
 def test_tables_are_sent_when_they_are_opened(no_pool) -> None:

@@ -14,7 +14,7 @@ from dashboard import example, jobs, run_list, state, visitors, words
 from pruning.events import Finished, Pruned, from_json
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
-from tests.pages import drawn_key, opened, texts
+from tests.pages import opened, texts, widget_key
 
 HOSTILE = "![x](http://evil) <script>alert(1)</script> :red[x] $x$"
 
@@ -46,7 +46,7 @@ def shown(page: AppTest) -> Any:
 
 
 def mark(page: AppTest, *ids: str) -> AppTest:
-    return page.multiselect(key=drawn_key(page, "runs-marked")).set_value(list(ids)).run()
+    return page.multiselect(key=widget_key(page, "runs-marked")).set_value(list(ids)).run()
 
 
 def test_every_run_is_listed_with_its_result(home: Path) -> None:
