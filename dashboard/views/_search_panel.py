@@ -43,7 +43,7 @@ def panel() -> None:
         st.info(NO_OPTUNA, icon=":material/info:")
         return
     model = state.recipe().model
-    st.markdown(f"Search the recipes of **{words.plain(models.title(model))}** for")
+    st.markdown(f"Among the recipes of **{words.plain(models.title(model))}**")
     form = entered()
     trials, control = size()
     if form.find == "most accurate" and not form.limited:

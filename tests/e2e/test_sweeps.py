@@ -65,6 +65,21 @@ def test_a_point_of_the_front_page_becomes_a_run_that_stands_in_the_picture(
     expect(panel.get_by_role("link", name="Result of seed 0")).to_have_attribute(
         "href", re.compile(run)
     )
+    # It is branched from: the next run starts from its weights and masks.
+    steps.go(tab, "Runs")
+    box = tab.get_by_role("combobox", name="Marked runs")
+    box.fill(run[:6])
+    expect(tab.get_by_role("option").filter(has_text=run[:6])).to_be_visible()
+    box.press("Enter")
+    box.press("Escape")  # while its list is open, all else is hidden from readers
+    tab.get_by_role("button", name="Continue from here").click()
+    expect(tab.get_by_role("button", name="Is the current model")).to_be_disabled()
+    steps.go(tab, "Prune")
+    branch = steps.start_run(tab)
+    expect(tab.get_by_role("button", name="Stop", exact=True)).to_have_count(0, timeout=60_000)
+    steps.go(tab, "Runs")
+    one = tab.locator(".st-key-runs-one")  # the run that is marked still
+    expect(one.locator(f'a[href*="{branch}"]')).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light"])
@@ -80,3 +95,29 @@ def test_a_sweep_is_started_paused_resumed_and_drawn(app: Served, tab: Page) -> 
     steps.settled(tab)
     for technique in PLAN.criteria:
         expect(tab.locator(".legendtext", has_text=technique)).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light"])
+def test_a_search_is_started_survives_its_tab_and_says_what_it_came_to(
+    app: Served, tab: Page
+) -> None:
+    steps.open_at(tab, f"{app.url}/sweeps?r={MLP}")
+    tab.locator(".st-key-sweeps-kind").get_by_text("Search", exact=True).click()
+    steps.settled(tab)
+    steps.set_number(tab, "Trials", "2")
+    steps.set_number(tab, "Epochs of each trial", "0")
+    tab.locator(".st-key-search-run").get_by_role("button").click()
+    tab.wait_for_url(re.compile("sweep="))
+    place = tab.url
+    tab.goto("about:blank")
+    expect(tab).to_have_url("about:blank")
+    steps.open_at(tab, place)
+    expect(tab.get_by_text(re.compile("^search 2 of 2, random search 2 of 2"))).to_be_visible(
+        timeout=120_000
+    )
+    expect(tab.get_by_role("button", name="Cancel")).to_have_count(0, timeout=60_000)
+    steps.settled(tab)
+    # Without training little of the weights can be removed; which trial it was, is its answer's.
+    expect(tab.get_by_text(re.compile("^The default technique: "))).to_be_visible()
+    for line in ("search", "random search"):
+        expect(tab.locator(".legendtext", has_text=re.compile(f"^{line}$"))).to_be_visible()
