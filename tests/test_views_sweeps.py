@@ -298,6 +298,19 @@ def test_a_sweep_is_started_paused_resumed_and_cancelled() -> None:
     assert now.state == "cancelled" and now.stopped == now.total
 
 
+def test_a_sweep_of_which_dense_alone_is_done_says_what_it_waits_for() -> None:
+    from pruning.runs.handlers import do
+
+    store = Store()
+    id = engine.submit(store, SMALL)
+    job = store.claim(queues=("run",))
+    assert job is not None and job.spec["sparsity"] == 0
+    do(store, job, lambda: False)
+    page = opened("sweeps", r=MLP, sweep=id)
+    assert not page.exception and not page.error and not figures(page)
+    assert sweeps.progress(id).done == 1 and "begins with a technique" in texts(page)
+
+
 def test_a_finished_sweep_is_a_picture_whose_point_leads_to_its_run() -> None:
     id = ended(SMALL)
     page = opened("sweeps", r=MLP, sweep=id)

@@ -29,7 +29,7 @@ from pruning.errors import PruningError
 from pruning.sweeps import comparison, presets, shipped
 from pruning.sweeps.comparison import Pairing, Row
 from pruning.sweeps.driver import Asked
-from pruning.sweeps.plan import CONTROLS, OF_TECHNIQUES, PLURALS, Plan
+from pruning.sweeps.plan import CONTROLS, DENSE, DENSE_LONGER, OF_TECHNIQUES, PLURALS, Plan
 from pruning.sweeps.shipped import Shipped
 from pruning.sweeps.sweeps import Progress
 
@@ -41,6 +41,7 @@ CROSSED = {
     "scopes": "Scopes",
     "schedules": "Schedules",
 }
+LEVELS_OF_DENSE = (DENSE, DENSE_LONGER)  # drawn as lines across, without points
 CONTROL_NAMES = {"dense": "dense", "dense_longer": "dense, as long", "random": "random"}
 BUDGET, RANKS, PARALLEL, PAIRED = "Same budget", "Ranks", "Every run", "Two techniques"
 PAIRED_EXACTLY = (
@@ -452,6 +453,10 @@ def picture(rows: Sequence[Row], plan: Plan, paired: Pairing) -> None:
             st.info(text, icon=":material/info:")
         else:
             _frame.waiting("The picture begins with the first run that is done.", HEIGHT)
+        return
+    if all(row["accuracy"] is None or row["control"] in LEVELS_OF_DENSE for row in of_model):
+        # Dense alone is a line through nothing, which plotly refuses to draw.
+        _frame.waiting("The dense model is measured. The picture begins with a technique.", HEIGHT)
         return
     cost = _sweep_picture.picture(of_model, plan, name="sweep", paired=paired)
     with _frame.guarded():
