@@ -32,6 +32,7 @@ from pruning.sweeps.sweeps import Progress
 
 RESULT = Path(__file__).parent / "results" / "visitors.md"
 SECONDS = 120.0  # of moving
+LOG = 6_000  # characters of the server's log that are shown, where something failed
 GROWTH = 100.0  # MB that the server may grow by meanwhile
 MODEL = "digits-cnn"
 OPENED = 180.0  # seconds within which all tabs are drawn: the first of them wait for studies
@@ -130,7 +131,7 @@ def report(made: Visit) -> tuple[str, bool]:
             not made.moves.lost and not made.moves.errors
         ),
         f"the server grew by {made.growth:+.0f} MB (at most {GROWTH:.0f})": made.growth <= GROWTH,
-        f"the sweep trained all the while: {trained} runs more done, {works} to come": works > 0,
+        f"the sweep worked all the while: {trained} runs more done, {works} to come": works > 0,
         f"it was drawn {made.drawn} times for whoever follows it": made.drawn > 0,
         f"{len(made.strangers)} texts of it were shown to others": not made.strangers,
         "nobody stopped a run of it": made.after.stopped == 0 and made.after.state == "active",
@@ -151,6 +152,8 @@ def main() -> int:
         try:
             asyncio.run(visit(app, 3.0))  # the studies that the page asks for, and every cache
             text, passed = report(asyncio.run(visit(app, seconds)))
+            if "Traceback" in (log := app.log.read_text(errors="replace")):
+                print(f"The server's log:\n{log[-LOG:]}")
         finally:
             app.end()
     print(text)
