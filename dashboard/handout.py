@@ -95,7 +95,8 @@ def text(text: str, *, soft: bool = False) -> None:
 def written(markdown: str) -> None:
     """Paragraphs that somebody wrote in Markdown, as plain text."""
     if state.recording():
-        for paragraph in re.sub(r"\*\*|`", "", markdown).split("\n\n"):
+        plain = re.sub(r"(\*\*|\*|`)(?=\S)(.+?)(?<=\S)\1", r"\2", markdown, flags=re.DOTALL)
+        for paragraph in plain.split("\n\n"):
             text(" ".join(paragraph.split()))
 
 

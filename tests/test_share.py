@@ -11,13 +11,14 @@ import pytest
 from pages import APP, figures, opened, settle, settled, texts
 from streamlit.testing.v1 import AppTest
 
-from dashboard import handout, locks, state, words
+from dashboard import handout, lesson, locks, state, words
 from dashboard.charts import projected
 from pruning.export.report import report
 from pruning.recipe import Recipe
 from pruning.runs import handlers, pool
 from pruning.runs.records import record_of
 from pruning.runs.store import Store
+from pruning.storage import default_workspace
 
 SWEEP = "shipped:digits-mlp"
 RECIPE = Recipe(model="digits-mlp", sparsity=0.9)
@@ -189,6 +190,32 @@ def test_a_sweeps_handout_has_its_picture_and_where_it_was_made() -> None:
     assert made.plots == 1 and parsed.asked == []
     assert "109 runs" in parsed.text and "Made on" in parsed.text and "3 seeds" in parsed.text
     assert words.sentence(RECIPE) in parsed.text
+
+
+LESSON = """
+title = "A short one"
+question = "Is a handout whole?"
+minutes = 5
+[[step]]
+title = "Look at it"
+text = "A *mask* keeps 2 * 3 weights of `conv1`, **no more**."
+page = "prune"
+[step.reveal]
+text = "That was <all> of it."
+"""
+
+
+def test_a_lessons_step_is_in_the_handout_with_its_reveal() -> None:
+    folder = default_workspace() / lesson.OWN
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "short.toml").write_text(LESSON, encoding="utf-8")
+    page = opened("prune", lesson="short", step="1", r=state.encode(RECIPE))
+    shown = read(made_on(page).html())
+    assert shown.asked == []
+    assert "A short one, step 1: Look at it" in shown.text
+    assert "A mask keeps 2 * 3 weights of conv1, no more." in shown.text
+    assert "That was <all> of it." in shown.text and words.sentence(RECIPE) in shown.text
+    assert link_of(share(page))["lesson"] == "short"
 
 
 def test_text_from_others_stays_text_in_a_handout() -> None:

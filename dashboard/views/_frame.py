@@ -447,7 +447,7 @@ def follow() -> None:
         asked |= rooms.orders(room)
     if asked:
         wait(asked, _nothing, key="awaiting")
-    if jobs.live():
+    if jobs.live() and not state.projector():
         with st.bottom:
             live_part("work", [jobs.WORK], _work)
 
