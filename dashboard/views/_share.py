@@ -52,7 +52,7 @@ def dialog(made: Handout | None) -> None:
     if (urlsplit(link).hostname or "") in HERE_ALONE:
         st.caption(
             "It opens on this machine alone: others reach the page once it is started with "
-            "`--host` or `--class`."
+            "--host or --class."
         )
     st.markdown("**Handout**: what the page shows now as one HTML file, which opens offline")
     _handout(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from dashboard.charts.inspect import Inspection
 from dashboard.components.strip import HEIGHT as STRIP
 from dashboard.components.strip import strip
 from dashboard.components.threshold import threshold
-from dashboard.views import _frame, _surgery
+from dashboard.views import _frame, _projector, _surgery
 from dashboard.views._stops import stop_table
 from pruning.errors import PruningError
 from pruning.recipe import Recipe
@@ -169,11 +170,14 @@ def threshold_handle(shown: Inspection, layer: str, log: bool) -> None:
     """The same with a threshold that is moved by hand; the recipe's share follows on release."""
     assert shown.ranking is not None
     table = stop_table(shown.ranking, shown.scores_folder, shown.recipe)
-    threshold(
+    picture = partial(
+        threshold,
         charts.handle(shown, layer, table, log=log),
         lambda share: forms.attempt(sparsity=share),
         key="threshold",
     )
+    title = f"Weights of {words.layer_name(layer)}, and what the recipe removes"
+    _projector.component("threshold", title, picture)
     edges, counts = shown.histogram(layer)
     numbers = pd.DataFrame(one_layer.table(edges, counts))
     alt = f"The weights of {words.layer_name(layer)} in bins."

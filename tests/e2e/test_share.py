@@ -64,7 +64,7 @@ def test_a_link_opens_the_same_in_another_browser_with_its_locks(
     assert what_it_shows(other) == shown
     for control in ("MACs kept", "Ranks"):
         expect(other.get_by_role("radio", name=control)).to_be_checked()
-    expect(other.get_by_role("checkbox", name="Near dense")).to_be_checked()
+    expect(other.locator(".st-key-sweep-near input")).to_be_checked()
     expect(steps.sidebar(other)).to_contain_text("Locked by the link")
     assert errors == []
     context.close()
