@@ -13,6 +13,7 @@ import torch
 import sample_models
 from pruning import measurement
 from pruning.advice import shipped
+from pruning.advice.rows import macs_of
 from pruning.errors import OutOfRange, Stopped
 from pruning.measurement import logits, quantised, speed
 from pruning.measurement.onnx import NotExported
@@ -135,6 +136,7 @@ def test_shipped_rows_are_what_they_say(model: str) -> None:
     dense = by_id["dense"]
     assert dense["accuracy"] == pytest.approx(card.accuracy.value, abs=1e-6)
     assert abs(dense["bytes"] - card.bytes) < 4096
+    assert dense["macs"] == macs_of(model), "the card says what was counted"
     assert by_id["onnx"]["gained"] == by_id["onnx"]["lost"] == 0
     for row in there.rows:
         if row["accuracy"] is None:

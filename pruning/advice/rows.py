@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from math import prod
 from statistics import fmean
 from typing import Any
 
@@ -273,8 +274,7 @@ def _of_shipped_sweep(model: str, beside: Sequence[Measured]) -> list[Measured]:
     sweep = sweeps.find(model)
     if sweep is None:
         return []
-    macs = next((row.macs for row in beside if row.family == "dense"), None)
-    made = of_sweep(sweep, macs, train_examples_of(model))
+    made = of_sweep(sweep, macs_of(model), train_examples_of(model))
     # One recipe was one run: where alternatives have measured it in more ways, theirs stands.
     measured = {_recipe_id(row) for row in beside if row.family == "pruned"}
     has_dense = any(row.family == "dense" for row in beside)
@@ -292,6 +292,20 @@ def _recipe_id(row: Measured) -> str | None:
 def train_examples_of(model: str) -> int | None:
     """Of a sample model's own data; None for any other."""
     return sample_models.card(model).train if model in sample_models.names() else None
+
+
+def macs_of(model: str) -> int | None:
+    """Of a sample model and one example, by its card: each weight once for each place of the
+    output. None for any other, and where attention multiplies more than weights.
+    """
+    if model not in sample_models.names():
+        return None
+    blocks = sample_models.card(model).blocks
+    if any(block.kind == "attention" for block in blocks):
+        return None
+    multiplied = [block for block in blocks if block.kind in ("conv", "depthwise", "linear")]
+    # (channels, height, width) of a picture, (channels, length) of a series, (features,) of neither
+    return sum(block.weights * prod(block.output[1:]) for block in multiplied)
 
 
 def rows_of(store: Store, model: str) -> list[Measured]:
