@@ -33,7 +33,7 @@ from pruning.cli import main
 from pruning.errors import RecipeError
 from pruning.sweeps import shipped as sweeps
 
-MODELS = ("digits-cnn", "digits-resnet")
+MODELS = ("digits-cnn", "digits-resnet", "fashion-resnet20")
 
 TARGETS: list[tuple[Target, str]] = [
     # a file of 20 kB, which int8 alone does not reach
@@ -70,7 +70,8 @@ def raw(model: str) -> dict[str, dict[str, Any]]:
     alternatives = json.loads((shipped.FOLDER / f"{model}.json").read_text())["rows"]
     made = {f"{model}/{row['id']}": row for row in alternatives}
     dense = made[f"{model}/dense"]
-    sweep = json.loads((sweeps.FOLDER / f"{model}.json").read_text())["rows"]
+    file = sweeps.FOLDER / f"{model}.json"
+    sweep = json.loads(file.read_text())["rows"] if file.is_file() else []
     for row in sweep:
         own = {"torch_ms": row["latency_ms"], "torch_dense_ms": row["dense_latency_ms"]}
         macs = {"macs": dense["macs"], "macs_kept": round(row["macs"] * dense["macs"])}

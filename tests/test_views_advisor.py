@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pages import drawn_key, figures, opened, texts
+from pages import figures, opened, texts, widget_key
 
 from dashboard import state
 from dashboard.charts import advisor as charts
@@ -28,7 +28,7 @@ def shown(page: Any) -> str:
 
 
 def control(page: Any, kind: str, key: str) -> Any:
-    return getattr(page, kind)(key=drawn_key(page, key))
+    return getattr(page, kind)(key=widget_key(page, key))
 
 
 def in_address(page: Any, key: str) -> str:

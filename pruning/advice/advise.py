@@ -33,6 +33,8 @@ HELPS = {PRUNE: True, BOTH: True, UNKNOWN: None}
 
 WITHOUT_TRAINING = ("int8", "half")
 TRAINED = ("pruned", "smaller", "pruned_int8")
+WAYS = ("pruned", "int8", "half", "smaller", "pruned_int8")
+"""Every way to make a network small, in the order that sentences have them."""
 
 
 @dataclass(frozen=True)
@@ -367,7 +369,7 @@ def _beside(
 ) -> list[Sentence]:
     """Every other way, in one sentence each: what came nearest of it."""
     made = []
-    for family in ("pruned", "int8", "half", "smaller", "pruned_int8"):
+    for family in WAYS:
         if best is not None and best.family == family:
             continue
         own = [e for e in candidates if e.family == family and e.cost is not None]
@@ -470,13 +472,14 @@ def _not_measured(
     made = [*_obstacles(candidates)]
     clicks: list[Click] = []
     possible = {each.family for each in candidates if each.cost is not None or each.obstacle}
-    absent = [name for name in ("int8", "half", "smaller", "pruned_int8") if name not in possible]
+    absent = [name for name in WAYS if name not in possible]
     measured = any(each.cell.first.source == "alternatives" for each in candidates)
     if absent:
         names = ", ".join(FAMILIES[name] for name in absent)
         unit = "" if not measured else f" in {figures.UNITS[target.limit]}"
         made.append(sentence(f"Not measured{unit}: {names}."))
-    if not measured:
+    families = {each.family for each in candidates}
+    if not measured or not families.issuperset(WAYS):
         clicks.append(Click("alternatives"))
     without = [e for e in candidates if e.family == "pruned" and e.cost is None and not e.obstacle]
     if without:
