@@ -41,9 +41,9 @@ def to_its_end(store: Store, sweep: str, **how: Any) -> Asked:
 
 
 def test_a_search_is_on_disk_once_it_was_asked_for_and_survives_its_driver(store: Store) -> None:
-    sweep = driver.ask(store, GOAL, 4, visitor=ANNA)
+    sweep = driver.ask(store, GOAL, 3, visitor=ANNA)
     asked = asked_of(store, sweep)
-    assert (asked.goal, asked.trials, asked.over, asked.lines) == (GOAL, 4, False, ())
+    assert (asked.goal, asked.trials, asked.over, asked.lines) == (GOAL, 3, False, ())
     assert sweeps.state(store, sweep).waiting == 7, "the default technique and its controls"
     assert store.sweep(sweep).visitor == ANNA
     halfway = Driver(store)
@@ -51,13 +51,13 @@ def test_a_search_is_on_disk_once_it_was_asked_for_and_survives_its_driver(store
         assert halfway.tick()
         work(store, count)
     before = asked_of(store, sweep)
-    assert not before.over and 0 < before.lines[0].done < 4
+    assert not before.over and 0 < before.lines[0].done < 3
     # Its process is killed; the next server's goes on.
     asked = to_its_end(Store(store.workspace), sweep)
     assert asked.over and not asked.why
     assert [(line.name, line.tried, line.done) for line in asked.lines] == [
-        (SEARCH, 4, 4),
-        (RANDOM_SEARCH, 4, 4),
+        (SEARCH, 3, 3),
+        (RANDOM_SEARCH, 3, 3),
     ]
     best = next(found for found in asked.answers if found.line == SEARCH)
     assert best.mean.points <= 2 and store.job(best.run or "").spec == best.recipe.to_dict()
@@ -65,10 +65,10 @@ def test_a_search_is_on_disk_once_it_was_asked_for_and_survives_its_driver(store
     assert Asked.from_dict(asked.to_dict()) == asked
     # Asked for once more, nothing is left to do; with more trials it goes on.
     runs = len(store.jobs("run"))
-    assert driver.ask(store, GOAL, 3, visitor=ANNA) == sweep
+    assert driver.ask(store, GOAL, 2, visitor=ANNA) == sweep
     assert to_its_end(store, sweep).over and len(store.jobs("run")) == runs
-    assert driver.ask(store, GOAL, 5, visitor=ANNA) == sweep
-    assert to_its_end(store, sweep).lines[0].done == 5
+    assert driver.ask(store, GOAL, 4, visitor=ANNA) == sweep
+    assert to_its_end(store, sweep).lines[0].done == 4
 
 
 def test_nothing_is_proposed_while_it_is_paused_or_cancelled(store: Store) -> None:
@@ -134,11 +134,11 @@ def test_a_file_that_says_nothing_sensible_is_no_search(store: Store) -> None:
 
 def test_how_many_runs_a_search_comes_to(store: Store) -> None:
     goal = replace(GOAL, confirm=2)
-    sweep = driver.ask(store, goal, 5)
+    sweep = driver.ask(store, goal, 2)
     to_its_end(store, sweep)
-    most = driver.expected_runs(goal, 5, True)
+    most = driver.expected_runs(goal, 2, True)
     plan = sweeps.plan_of(store, sweep)
-    assert most == 7 + 2 * (5 + 2) == len(plan.points())
-    assert driver.expected(store, goal, 5, True) is not None
-    assert driver.expected(store, replace(goal, model="mnist1d-mlp"), 5, True) is None
+    assert most == 7 + 2 * (2 + 2) == len(plan.points())
+    assert driver.expected(store, goal, 2, True) is not None
+    assert driver.expected(store, replace(goal, model="mnist1d-mlp"), 2, True) is None
     assert Recipe.from_dict(store.jobs("run")[0].spec).model == goal.model
