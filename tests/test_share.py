@@ -125,13 +125,11 @@ def test_what_a_page_shows_unasked_is_in_the_link() -> None:
     assert link["sweep"] == SWEEP
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("point", "much magnitude"), ("point", "0.9"), ("seeds", "99"), ("seeds", "-1")],
-)
-def test_values_of_an_address_that_cannot_be_are_told(key: str, value: str) -> None:
-    page = opened(**{key: value})
-    assert not page.exception and any(value in one.value for one in page.warning)
+@pytest.mark.parametrize(("point", "seeds"), [("much magnitude", "99"), ("0.9", "-1")])
+def test_values_of_an_address_that_cannot_be_are_told(point: str, seeds: str) -> None:
+    page = opened(point=point, seeds=seeds)
+    assert not page.exception and len(page.warning) == 2
+    assert point in page.warning[0].value and seeds in page.warning[1].value
 
 
 def test_a_link_has_a_picture_unless_it_is_too_long() -> None:
@@ -166,7 +164,7 @@ def test_a_runs_handout_is_its_report_and_asks_for_nothing() -> None:
     assert "default-src 'none'" in html
 
 
-def test_a_comparisons_handout_has_its_charts_tables_and_sources() -> None:
+def test_a_comparison_is_handed_out_whole_and_projected_chart_by_chart() -> None:
     ids = [finished(RECIPE), finished(Recipe(model="digits-mlp", criterion="random", sparsity=0.9))]
     page = settled("compare", c=",".join(ids))
     made = made_on(page)
@@ -182,6 +180,16 @@ def test_a_comparisons_handout_has_its_charts_tables_and_sources() -> None:
         assert record.recipe and words.sentence(record.recipe) in parsed.text
         assert record.date in parsed.text
     assert made.file == "which-of-these-runs-is-worth-keeping.html"
+    # The same two on a projector: one of these charts at a time.
+    page = projected_page("compare", c=",".join(ids))
+    (first,) = figures(page)
+    picker = page.selectbox(key="projector-chart")
+    assert len(picker.options) > 2
+    page = picker.select_index(1).run()
+    (second,) = figures(page)
+    assert second != first and page.query_params["chart"]
+    link = {key: page.query_params[key] for key in ("chart", "c")}
+    assert list(figures(projected_page("compare", **link))) == [second]
 
 
 def test_a_sweeps_handout_has_its_picture_and_where_it_was_made() -> None:
@@ -254,19 +262,6 @@ def test_the_projector_shows_one_chart_of_the_page_large() -> None:
     assert not page.sidebar.children
     page.session_state["view"] = None  # as Leave does
     assert page.run().sidebar.children
-
-
-def test_the_charts_of_a_page_can_be_picked() -> None:
-    ids = [finished(RECIPE), finished(Recipe(model="digits-mlp", criterion="random", sparsity=0.9))]
-    page = projected_page("compare", c=",".join(ids))
-    (first,) = figures(page)
-    picker = page.selectbox(key="projector-chart")
-    assert len(picker.options) > 2
-    page = picker.select_index(1).run()
-    (second,) = figures(page)
-    assert second != first and page.query_params["chart"]
-    link = {key: page.query_params[key] for key in ("chart", "c")}
-    assert list(figures(projected_page("compare", **link))) == [second]
 
 
 def test_enlarging_scales_pixels_and_nothing_else() -> None:
