@@ -191,8 +191,8 @@ def test_studies_leave_the_model_as_found(pictures: Workpiece) -> None:
 def test_what_cannot_be_studied_says_why(pictures: Workpiece) -> None:
     with pytest.raises(
         UnknownName,
-        match="known are card, criterion_check, examples, pair, reconstruction, runtimes, scores, "
-        "structure, units, weights",
+        match="known are card, criterion_check, examples, pair, profiles, reconstruction, "
+        "runtimes, scores, structure, surgery, units, weights",
     ):
         studies.make({"what": "cards", "model": "pictures"}, pictures)
     with pytest.raises(UnknownName, match="did you mean 'taylor'"):
