@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +27,7 @@ from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
 from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
-from pruning.runs import own_models, shipped
+from pruning.runs import engines, own_models, shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import (
     PackedMask,
@@ -64,9 +63,6 @@ from pruning.sweeps import driver
 
 LIVE = ("queued", "running")
 FAILED = store_file.FAILED
-SLOTS = os.cpu_count() or 1
-"""Workers that take runs, as the pool starts them."""
-
 LEAST_ROOM = 1 << 20
 """Bytes that must be free on the workspace's disk."""
 
@@ -541,7 +537,17 @@ def expected(kind: str, spec: dict[str, Any]) -> Expected | None:
 
 def wait(job: Job) -> Wait:
     """How long a job takes, how much of that is done, and its place in the queue."""
-    return wait_of(store(), job, slots=SLOTS)
+    return wait_of(store(), job, slots=slots())
+
+
+def slots() -> int:
+    """Runs that work at a time, on this machine or on a cluster."""
+    return engines.slots(default_workspace())
+
+
+def cluster_trouble() -> str:
+    """Why the cluster that runs are worked on begins none, or fewer; "" where all is well."""
+    return engines.trouble(default_workspace())
 
 
 # ---------------------------------------------------------------- events, read as they come

@@ -29,6 +29,7 @@ CLASS, ADDRESS = "PRUNING_CLASS", "PRUNING_ADDRESS"  # as dashboard/rooms.py has
 ROOM_FILE = "room.sqlite"  # as dashboard/rooms.py has it
 SHORTEST = 8  # characters of a passphrase
 PORT = 8501
+TLS = ("ca", "certificate", "key")  # as pruning/runs/engines.py has them
 LINUX = sys.platform.startswith("linux")
 
 
@@ -101,6 +102,11 @@ def _parser(prog: str, also: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--model", action="append", default=[], metavar="MODEL", help=model)
     device = "where runs and maps are computed: cpu, cuda, cuda:1, mps, or auto for the best (cpu)"
     parser.add_argument("--device", default="cpu", metavar="DEVICE", help=device)
+    engine = "who works on runs: a Dask scheduler, dask://HOST:PORT or tls://HOST:PORT (local)"
+    parser.add_argument("--engine", default="local", metavar="ADDRESS", help=engine)
+    for name in TLS:
+        tls = f"of a tls:// engine, where Dask's own configuration names no {name}"
+        parser.add_argument(f"--engine-{name}", metavar="FILE", help=tls)
     return parser
 
 
@@ -116,6 +122,8 @@ def _serve(options: argparse.Namespace, place: Place, prepare: Callable[[], None
     prepare()
     env = {**os.environ, PASSPHRASE: passphrase, **own_models(options.model, place)}
     env.update(device(options.device, place))
+    files = {name: getattr(options, f"engine_{name}") or "" for name in TLS}
+    env.update(engine(options.engine, files, place))
     port = free_port(listen, options.port)
     if port != options.port:
         print(f"Port {options.port} is taken; using {port}.")
@@ -333,6 +341,21 @@ def device(name: str, place: Place) -> dict[str, str]:
     known = json.loads(asked.stdout.decode("utf-8"))
     print(f"Runs and maps are computed on {known['device']} {known['title']}".rstrip(), flush=True)
     return {"PRUNING_DEVICE": known["device"], "PRUNING_DEVICE_TITLE": known["title"]}
+
+
+def engine(address: str, files: Mapping[str, str], place: Place) -> dict[str, str]:
+    """The variable that tells the pool where runs are worked on."""
+    if address == "local" and not any(files.values()):
+        return {"PRUNING_ENGINE": ""}
+    words = [f"{name}={os.path.abspath(file)}" for name, file in files.items() if file]
+    command = place.command("pruning.runs.engines", address, *words)
+    asked = subprocess.run(command, cwd=place.folder, check=False, capture_output=True)
+    if asked.returncode:
+        raise Trouble(asked.stderr.decode("utf-8", "replace").strip().splitlines()[-1])
+    known = asked.stdout.decode("utf-8").strip()
+    if known:
+        print(f"Runs are worked on at {address}", flush=True)
+    return {"PRUNING_ENGINE": known}
 
 
 def _read_data(path: str, place: Place) -> str:

@@ -152,7 +152,7 @@ def remaining(now: Progress, asked: Asked) -> float | None:
         return None
     whole = max(runs(asked.goal, asked.trials, asked.control), now.total)
     left_over = whole - (now.total - now.running - now.waiting)
-    return median(took) * left_over / jobs.SLOTS
+    return median(took) * left_over / jobs.slots()
 
 
 def dashboard_command() -> str | None:

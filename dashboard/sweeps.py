@@ -74,7 +74,7 @@ def expected_elsewhere(plan: Plan) -> float | None:
         for point in plan.points():
             if point.model == model:
                 seconds += median(took) * max(1, point.recipe.training_epochs()) / epochs
-    return seconds / jobs.SLOTS
+    return seconds / jobs.slots()
 
 
 def progress(id: str) -> Progress:

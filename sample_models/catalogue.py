@@ -11,6 +11,10 @@ ARCHITECTURES = Path(__file__).parent / "architectures.txt"
 """The names of torchvision's classification architectures, one a line."""
 
 
+FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
+"""Data sets that are downloaded, and how torchvision calls their folders."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Examples with classes. shape: of one example; sizes: train, validation, test, fixed for ever.

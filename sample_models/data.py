@@ -23,14 +23,13 @@ from torch import Tensor
 
 from pruning.errors import DataError
 from pruning.types import Batches
-from sample_models.catalogue import Dataset, dataset
+from sample_models.catalogue import FOLDERS, Dataset, dataset
 
 Progress = Callable[[str, int, int], None]
 """(what is being fetched, how much is done, of how much)"""
 
 Splits = tuple[Batches, Batches, Batches]
 
-FOLDERS = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",

@@ -59,7 +59,7 @@ IMPORT_SAMPLES = {"formats", "studies", "runs", "advice", "cli"}
 
 # Loading one of these takes from half a second to several: what does not need it at once waits
 # for the first call.
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "timm"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "timm", "distributed"}
 
 # Imports inside functions that keep something else out than torch, and what.
 DEFERRED_FOR_ANOTHER_REASON = {

@@ -21,7 +21,7 @@ from pruning.errors import Damaged, DiskFull, StoreError
 from pruning.events import Epoch, Halted
 from pruning.formats import guard, sandbox
 from pruning.recipe import Recipe
-from pruning.runs import handlers, log, pool, process_id, store, supervisor, worker
+from pruning.runs import handlers, local_workers, log, pool, process_id, store, supervisor, worker
 from pruning.runs.store import Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,8 +70,8 @@ class Process:
 def employed(worker_pool: supervisor.WorkerPool, outcomes: int | None = None) -> Process:
     """The process of a worker that is added to the pool."""
     process = Process()
-    added = supervisor.Worker(process, ("run", "study"), True, outcomes)  # type: ignore[arg-type]
-    worker_pool.workers.append(added)
+    added = local_workers.Worker(process, ("run", "study"), True, outcomes)  # type: ignore[arg-type]
+    worker_pool.local.workers.append(added)
     return process
 
 
@@ -149,16 +149,16 @@ def test_a_reason_that_finds_no_room_is_recorded_by_the_pool_later(
         assert worker.attend(tiny_store, job, worker.Shutdown(outcomes=theirs))
         assert tiny_store.job(job.id).state == "running"
         process = employed(worker_pool, ours)
-        worker_pool._note_work([])
+        worker_pool.local._note_work([])
         with pytest.raises(DiskFull):
-            worker_pool._record_outcomes()
+            worker_pool.local._record_outcomes()
         assert worker_pool.has_work(), "kept in memory"
     os.close(theirs)
     process.returncode = 1
-    worker_pool._forget_ended([tiny_store.job(job.id)])
+    worker_pool.local._forget_ended([tiny_store.job(job.id)])
     failed = tiny_store.job(job.id)
     assert (failed.state, failed.message) == ("failed", "The disk is full: free some space.")
-    assert not worker_pool.has_work() and not worker_pool.workers
+    assert not worker_pool.has_work() and not worker_pool.local.workers
 
 
 def test_a_run_waits_for_room_and_loses_nothing(
@@ -237,12 +237,12 @@ def test_the_reason_is_what_is_known_and_no_guess(
     starved: int,
     words: str,
 ) -> None:
-    count = worker_pool.starved + starved
-    monkeypatch.setattr(supervisor, "_starved", lambda: count)
+    count = worker_pool.local.starved + starved
+    monkeypatch.setattr(local_workers, "_starved", lambda: count)
     job = claimed(worker_pool.store)
     employed(worker_pool).returncode = code
-    assert worker_pool.store.reap(leave=worker_pool._is_of_ended) == []
-    worker_pool._forget_ended([job])
+    assert worker_pool.store.reap(leave=worker_pool.local.is_of_ended) == []
+    worker_pool.local._forget_ended([job])
     lost = worker_pool.store.job(job.id)
     assert lost.state == "queued" and lost.resumed == 1
     message = lost.message
@@ -259,13 +259,13 @@ def test_runs_that_end_their_worker_are_no_workers_that_cannot_start(
         job = worker_pool.store.claim(process_id.me())
         assert job is not None and (job.id, job.attempt) == (poison, attempt)
         process = employed(worker_pool)
-        worker_pool._note_work([job])
+        worker_pool.local._note_work([job])
         process.returncode = -signal.SIGKILL
-        worker_pool._forget_ended([job])
+        worker_pool.local._forget_ended([job])
     lost = worker_pool.store.job(poison)
-    killed = supervisor.KILLED.format(signal="SIGKILL")
+    killed = local_workers.KILLED.format(signal="SIGKILL")
     assert (lost.state, lost.message) == ("failed", killed + store.NO_MORE_TRIES)
-    assert worker_pool.store.job(waiting).state == "queued" and worker_pool.failures == 0
+    assert worker_pool.store.job(waiting).state == "queued" and worker_pool.local.failures == 0
 
 
 # ---------------------------------------------------------------- Stop, at once

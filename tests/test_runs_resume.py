@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pruning import Workpiece, storage
 from pruning.errors import DiskFull
 from pruning.events import Epoch, Event, Failed, Finished, Halted, Notice, Pruned, Started
 from pruning.recipe import Recipe
-from pruning.runs import checkpoints, handlers, results, worker
+from pruning.runs import checkpoint_files, checkpoints, handlers, results, worker
 from pruning.runs.store import CHECKPOINTS, RESUMES, Job, Store
 
 EPOCHS = 4
@@ -106,6 +107,34 @@ def test_a_run_that_kills_every_worker_is_given_up(
     assert failed.message is not None and failed.message.startswith(KILLED)
     assert isinstance(events_of(tiny_store, id)[-1], Failed)
     assert not list(failed.folder.glob(CHECKPOINTS))
+
+
+ENDINGS: dict[str, Callable[[Store, Job], object]] = {
+    "stopped": lambda store, job: store.stop(job.id),
+    "ended": lambda store, job: store.end(job, "stopped", "Stopped.", Halted(0, 0)),
+    "trashed": lambda store, job: store.trash(job.id),
+    "nobody to do it": lambda store, job: store.fail_waiting("No worker can start."),
+    "its sweep cancelled": lambda store, job: store.cancel_sweep(store.sweeps()[0].id),
+    "its row damaged": lambda store, job: damage(store, job),
+}
+
+
+def damage(store: Store, job: Job) -> None:
+    with store._write() as db:
+        db.execute("UPDATE jobs SET spec = '[]' WHERE id = ?", (job.id,))
+    assert store.claim() is None
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_however_a_waiting_run_ends_its_checkpoints_are_deleted(
+    tiny_store: Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    tiny_store.begin_sweep({}, {"run": RUN})
+    job = killed_after(tiny_store, 1, monkeypatch)
+    tiny_store.give_up(job, KILLED)
+    assert list(job.folder.glob(CHECKPOINTS)), "it would go on from there"
+    ENDINGS[how](tiny_store, tiny_store.job(job.id))
+    assert not list(job.folder.glob(CHECKPOINTS))
 
 
 @pytest.mark.parametrize("cut", [0, 40, -1])
@@ -243,5 +272,5 @@ def test_only_the_two_newest_are_kept_and_each_is_whole(
     monkeypatch.setattr(storage.os, "replace", replaced)
     job = killed_after(tiny_store, 3, monkeypatch)
     assert len(drafts) == 4, "after the pruning, and after each epoch"
-    assert len(list(job.folder.glob(CHECKPOINTS))) == checkpoints.KEPT
+    assert len(list(job.folder.glob(CHECKPOINTS))) == checkpoint_files.KEPT
     assert not list(job.folder.glob(".*"))

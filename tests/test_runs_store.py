@@ -29,7 +29,7 @@ from pruning.events import (
     Size,
     Started,
 )
-from pruning.runs import cache_keys, process_id, results, supervisor, worker
+from pruning.runs import cache_keys, dask_engine, local_workers, process_id, results, worker
 from pruning.runs.store import (
     KINDS,
     NO_MORE_TRIES,
@@ -304,15 +304,19 @@ def test_an_attempt_begins_with_the_events_that_a_checkpoint_knows(store: Store)
     [
         PROCESS_ENDED,
         SILENT.format(lease=30),
-        supervisor.KILLED.format(signal="SIGKILL"),
-        supervisor.STARVED,
-        supervisor.CRASHED.format(how="SIGSEGV"),
+        local_workers.KILLED.format(signal="SIGKILL"),
+        local_workers.STARVED,
+        local_workers.CRASHED.format(how="SIGSEGV"),
+        dask_engine.WORKER_ENDED.format(host="node7"),
+        dask_engine.SCHEDULER_ENDED,
+        dask_engine.POOL_ENDED,
         worker.WORKERS_STOPPED,
     ],
 )
 def test_why_an_attempt_ended_is_a_clause(message: str) -> None:
     clause = reason(message)
-    assert clause.startswith(("the process", "the system", "the workers"))
+    subjects = ("process", "system", "workers", "Dask", "workbench")
+    assert clause.startswith(tuple(f"the {subject}" for subject in subjects))
     assert not clause.endswith(".") and len(clause.split()) >= 7
 
 

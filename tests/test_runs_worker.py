@@ -19,7 +19,7 @@ from pruning import Workpiece
 from pruning.errors import DataError, PruningError, RecipeError, UnknownName
 from pruning.events import ENDS, Epoch, Failed, Finished, Halted, Measured, Notice, Pruned, Started
 from pruning.recipe import Recipe
-from pruning.runs import pool, process_id, resolve, results, supervisor, worker
+from pruning.runs import local_workers, pool, process_id, resolve, results, supervisor, worker
 from pruning.runs.store import ENDED, RESUMES, Job, Store
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -301,13 +301,13 @@ class Process:
 def counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> supervisor.WorkerPool:
     """A pool of two slots whose workers are no processes."""
     monkeypatch.setattr(Process, "started", [])
-    monkeypatch.setattr(supervisor.subprocess, "Popen", Process)
+    monkeypatch.setattr(local_workers.subprocess, "Popen", Process)
     return supervisor.WorkerPool(Store(), slots=2)
 
 
 def kinds(worker_pool: supervisor.WorkerPool) -> list[tuple[str, ...]]:
     worker_pool.tick()
-    return sorted(worker.kinds for worker in worker_pool.workers)
+    return sorted(worker.kinds for worker in worker_pool.local.workers)
 
 
 BOTH, STUDIES = ("run", "study"), ("study",)
@@ -325,11 +325,11 @@ def test_a_second_worker_comes_when_the_first_is_busy(
     kinds(counted)
     counted.store.submit("run", Recipe(model=MODEL).to_dict())
     job = counted.store.claim(process_id.me())
-    assert job is not None and counted.workers[0].owns(job)
+    assert job is not None and counted.local.workers[0].owns(job)
     assert kinds(counted) == [BOTH, BOTH, STUDIES], "no page waits behind the run"
     counted.store.finish(job, "stopped")
     assert kinds(counted) == [BOTH, BOTH, STUDIES], "what is warm stays for a while"
-    monkeypatch.setattr(supervisor, "SPARE", -1.0)
+    monkeypatch.setattr(local_workers, "SPARE", -1.0)
     assert STUDIES in kinds(counted)  # asked to end,
     assert STUDIES not in kinds(counted)  # and ended
 
@@ -342,7 +342,7 @@ def test_two_that_wait_at_once_have_two_workers(
     assert kinds(counted) == [BOTH, STUDIES]
     while counted.store.claim(process_id.me()) is not None:
         pass
-    monkeypatch.setattr(supervisor, "SPARE", -1.0)
+    monkeypatch.setattr(local_workers, "SPARE", -1.0)
     kinds(counted)
     assert STUDIES in kinds(counted), "nobody is ended in the middle of work"
 
@@ -428,10 +428,10 @@ def test_what_waits_fails_when_no_worker_can_start(
 ) -> None:
     store = Store()
     id = store.submit("run", Recipe(model=MODEL).to_dict())
-    monkeypatch.setattr(supervisor.sys, "executable", "/bin/false")
+    monkeypatch.setattr(local_workers.sys, "executable", "/bin/false")
     worker_pool = supervisor.WorkerPool(store, slots=2)
     for _ in range(100):
-        worker_pool.resume = 0.0  # without its pauses
+        worker_pool.local.resume = 0.0  # without its pauses
         worker_pool.tick()
         time.sleep(0.02)
         if store.job(id).state == "failed":
@@ -441,17 +441,17 @@ def test_what_waits_fails_when_no_worker_can_start(
 
 def test_a_worker_that_does_not_stop_is_killed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store()
-    unresponsive = supervisor.Worker(
+    unresponsive = local_workers.Worker(
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]),
         ("run", "study"),
         True,
     )
     monkeypatch.setattr(supervisor, "GRACE", 0.1)
     worker_pool = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(worker_pool, "_start_missing", lambda running: None)
-    worker_pool.workers.append(unresponsive)
+    monkeypatch.setattr(worker_pool.local, "_start_missing", lambda running: None)
+    worker_pool.local.workers.append(unresponsive)
     id = store.submit("run", Recipe(model=MODEL).to_dict())
-    store.claim(supervisor.process_id.name(unresponsive.process.pid))
+    store.claim(local_workers.process_id.name(unresponsive.process.pid))
     store.stop(id)
     worker_pool.tick()
     time.sleep(0.2)
@@ -465,7 +465,7 @@ def test_after_a_sleep_of_the_machine_workers_may_renew_first(
 ) -> None:
     store = Store()
     worker_pool = supervisor.WorkerPool(store, slots=1)
-    monkeypatch.setattr(worker_pool, "_start_missing", lambda running: None)
+    monkeypatch.setattr(worker_pool.local, "_start_missing", lambda running: None)
     job = store.submit("run", Recipe(model=MODEL).to_dict()) and store.claim()
     assert job is not None
     now = [time.time() + 3600]

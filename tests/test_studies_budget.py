@@ -216,7 +216,7 @@ def test_a_study_that_takes_too_long_fails_in_a_sentence(
     running = store.jobs(states=("running",))
     assert {job.id for job in running} == {study, long, run}
     workers = WorkerPool(store, slots=1)
-    workers._note_work(running)
+    workers._note_seen(running)
     workers._end_over_budget(running)
     assert store.job(study).state == "running"
     later = time.monotonic() + 101.0

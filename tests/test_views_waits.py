@@ -20,7 +20,7 @@ from dashboard.components import base, wait
 from dashboard.views import _frame
 from pruning.events import Epoch, Halting, Measured, Pruned
 from pruning.recipe import Recipe
-from pruning.runs import pool
+from pruning.runs import engines, pool
 from pruning.runs.store import Store
 from pruning.runs.waits import Expected, Wait
 from tests.test_runs_waits import timed
@@ -189,7 +189,7 @@ def test_a_page_waits_with_the_time_of_this_machine(no_pool) -> None:
 
 
 def test_a_queued_run_says_its_place(no_pool, monkeypatch) -> None:
-    monkeypatch.setattr(jobs, "SLOTS", 1)
+    monkeypatch.setattr(jobs, "slots", lambda: 1)
     store = Store()
     opened("model")  # an empty workspace is given the example
     spec = Recipe(model="digits-mlp", epochs=2).to_dict()
@@ -201,6 +201,26 @@ def test_a_queued_run_says_its_place(no_pool, monkeypatch) -> None:
     text = texts(page).replace("\\", "")
     assert not page.exception
     assert re.search(r"next in the queue, its turn in about (1 min 40|9\d|1 min 3\d)", text)
+
+
+def test_a_queued_run_says_why_its_cluster_begins_nothing(no_pool, monkeypatch) -> None:
+    away = "The Dask scheduler at dask://node:8786 does not answer: runs wait."
+    cluster = engines.Cluster("dask://node:8786")
+    monkeypatch.setenv(engines.VARIABLE, "")
+    engines.use(cluster)
+    opened("model")  # an empty workspace is given the example
+    store = Store()
+    engines.keep(store.workspace)
+    engines.tell(store.workspace, engines.now(cluster, 3, away))
+    run = store.submit("run", Recipe(model="digits-mlp", epochs=2).to_dict())
+    assert jobs.slots() == 3
+    page = opened("prune", run=run)
+    assert not page.exception
+    # Its address is no link, and nothing in it is Markdown.
+    warnings = "".join(warning.value for warning in page.warning)
+    assert away in warnings.replace("\u2060", "").replace("\\", "")
+    store.claim(queues=("run",))
+    assert not opened("prune", run=run).warning, "it works"
 
 
 def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:

@@ -187,6 +187,13 @@ def troubles() -> None:
         st.caption(f"and {words.plural(more, 'more row')} of the store that cannot be read")
 
 
+def cluster_trouble() -> None:
+    """Why runs wait for a cluster, where they do."""
+    text = jobs.cluster_trouble()
+    if text:
+        st.warning(words.plain(text), icon=":material/lan:")
+
+
 def warnings() -> None:
     """What went wrong, and what was changed in the recipe beyond what people asked for."""
     for text in state.warnings():

@@ -64,6 +64,8 @@ def _look(id: str) -> None:
         if facts is not None:
             st.markdown(words.plain(f"So far: {words.outcome(facts)}"))
         st.markdown(f":primary[●] {_frame.progress(job)}")
+        if job.state == "queued":
+            _frame.cluster_trouble()
         tiles(history)
         curves(job, history)
 

@@ -372,6 +372,8 @@ def heading(now: Progress, asked: Asked | None) -> None:
             press("Use its plan", ":material/content_copy:", state.set_plan, now.plan)
         else:
             _search_panel.optuna(asked)
+    if now.waiting and now.state == "active":
+        _frame.cluster_trouble()
     if now.failed or now.diverged:
         reasons = sweeps.failures(now.id)
         for reason, count in list(reasons.items())[:MOST_REASONS]:

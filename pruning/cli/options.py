@@ -10,10 +10,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruning.errors import RecipeError
+from pruning.errors import RecipeError, RunError
 from pruning.formats import datasets
 from pruning.ranges import Range
-from pruning.runs import own_files
+from pruning.runs import engines, own_files
 from pruning.runs.store import Store
 from pruning.storage import default_workspace
 
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 AGAIN = "again for more"
 THREADS = Range(1, 1024)
+TLS = {
+    "ca": "of a tls:// engine: the certificate of who signed the scheduler's",
+    "certificate": "of a tls:// engine: this machine's certificate",
+    "key": "of a tls:// engine: this machine's key",
+}
 SETTINGS = [field.name for field in fields(datasets.Settings)]
 
 
@@ -47,6 +52,10 @@ def of_sweep(sub: argparse.ArgumentParser) -> None:
     workspace = "where its runs are kept (default: $PRUNING_HOME, else workspace)"
     sub.add_argument("--workspace", type=Path, metavar="FOLDER", help=workspace)
     sub.add_argument("--label", help="a name for it, which pages show")
+    place = "a Dask scheduler whose workers run it, dask://HOST:PORT or tls://HOST:PORT; or local"
+    sub.add_argument("--engine", metavar="ADDRESS", help=f"{place} (default: as it was last named)")
+    for name in TLS:
+        sub.add_argument(f"--engine-{name}", metavar="FILE", help=TLS[name])
 
 
 def store_of(args: argparse.Namespace) -> Store:
@@ -55,6 +64,19 @@ def store_of(args: argparse.Namespace) -> Store:
         # Uploads, models of one's own and the pool are looked for there, too.
         os.environ["PRUNING_HOME"] = str(args.workspace.resolve())
     return Store()
+
+
+def use_engine(args: argparse.Namespace) -> bool:
+    """Let runs be worked on where --engine says; whether it says so. Raises RunError."""
+    files = {name: getattr(args, f"engine_{name}") or "" for name in TLS}
+    if args.engine is None:
+        if any(files.values()):
+            raise RunError("Certificates are of an engine: name it with --engine tls://HOST:PORT.")
+        return False
+    if args.here:
+        raise RunError("--here runs it in this process, and --engine elsewhere: give one of them.")
+    engines.use(engines.parse(args.engine, files))
+    return True
 
 
 def content(file: Path, noun: str) -> bytes:

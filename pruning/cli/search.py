@@ -15,7 +15,7 @@ from typing import Any
 from pruning.cli import options
 from pruning.cli.sweep import LOOK, Line
 from pruning.ranges import Range
-from pruning.runs import pool
+from pruning.runs import engines, pool
 from pruning.runs.resolve import describe
 from pruning.runs.worker import Shutdown
 from pruning.sweeps import sweeps
@@ -52,6 +52,7 @@ def execute(args: argparse.Namespace) -> None:
     goal = Goal.from_json(options.content(args.goal, "goal"))
     # The default technique and its controls are points of the plan, too.
     Range(1, MOST // 2 - 10).check("trials", args.trials, whole=True)
+    options.use_engine(args)
     store = options.store_of(args)
     describe(goal.model, store.workspace)  # a name that nobody knows would fail in every run
     search = open_search(store, goal, control=not args.alone, label=args.label)
@@ -71,11 +72,12 @@ def execute(args: argparse.Namespace) -> None:
 def _drive(search: Search, count: int, *, here: bool) -> None:
     """Until every line has so many trials, and all else of the sweep is done."""
     store, line, shutdown = search.store, Line(), Shutdown()
-    ahead = 1 if here else max(1, sweeps.WORKERS // len(search.studies))
     before = signal.signal(signal.SIGINT, shutdown.request) if here else None
     try:
         while True:
-            more = advance(search, count, ahead)
+            # Workers of a cluster come and go.
+            workers = 1 if here else engines.slots(store.workspace)
+            more = advance(search, count, max(1, workers // len(search.studies)))
             progress = sweeps.state(store, search.sweep)
             line.say(_progress(search, count), last=not more)
             if progress.ended and not more:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pruning.cli import options
 from pruning.errors import RunError
-from pruning.runs import pool
+from pruning.runs import engines, pool
 from pruning.runs.resolve import describe
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
@@ -41,6 +41,7 @@ def arguments(sub: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> None:
     """Run a plan's sweep. The same call again goes on with what is missing, and what failed."""
     plan = Plan.from_json(options.content(args.plan, "plan"))
+    wait = options.use_engine(args) or args.wait
     store = options.store_of(args)
     for model in plan.models:  # a name that nobody knows would fail in every run
         describe(model, store.workspace)
@@ -48,7 +49,7 @@ def execute(args: argparse.Namespace) -> None:
     sweeps.rerun_failed(store, id)
     again = f"python -m pruning sweep {args.plan}"
     progress = sweeps.state(store, id)
-    if not (args.here or args.wait or args.json or progress.ended):
+    if not (args.here or wait or args.json or progress.ended):
         print(f"Sweep {id}: {_in_words(progress)}.")
         print(f"Workers of the workbench run it while that is open; or wait: `{again} --wait`.")
         return
@@ -70,6 +71,8 @@ def execute(args: argparse.Namespace) -> None:
 
 def _flags(args: argparse.Namespace) -> str:
     flags = ["--here" if args.here else "--wait"]
+    if args.engine is not None:
+        flags.append(f"--engine {args.engine}")
     if args.workspace is not None:
         flags.append(f"--workspace {args.workspace}")
     return " ".join(flags)
@@ -96,7 +99,8 @@ def _wait(store: Store, id: str) -> None:
         while True:
             pool.ensure(store.workspace)
             progress = sweeps.state(store, id)
-            line.show(progress)
+            trouble = engines.trouble(store.workspace)
+            line.say(trouble) if trouble else line.show(progress)
             if progress.ended:
                 return
             if progress.state != "active" and not progress.running:

@@ -47,7 +47,7 @@ def _weights(model: str, workspace: Path) -> list[Path]:
         kept = sorted((workspace / "uploads" / id).glob("*.safetensors"))
         return kept + _base(id, workspace)
     if kind == "torchvision" and id.isidentifier():
-        return sorted(_hub().glob(f"{id}-*"))
+        return sorted(hub().glob(f"{id}-*"))
     sample = SAMPLES / "weights" / f"{model}.safetensors"
     return [sample] if not colon and sample.is_file() else []
 
@@ -76,14 +76,19 @@ def _state(file: Path) -> str:
 
 def _data() -> list[str]:
     """The data files that are here: with more of them, more can be measured of a model."""
-    roots = [Path("data")]
-    if os.environ.get("PRUNING_DATA"):
-        roots.insert(0, Path(os.environ["PRUNING_DATA"]).expanduser())
-    files = [file for root in roots for file in sorted(root.glob("*/raw/*-ubyte"))]
+    files = [file for root in data_folders() for file in sorted(root.glob("*/raw/*-ubyte"))]
     return [f"{file.parent.parent.name}/{file.name}" for file in files]
 
 
-def _hub() -> Path:
+def data_folders() -> list[Path]:
+    """Where downloaded data lies: the first that has it counts."""
+    roots = [Path("data")]
+    if os.environ.get("PRUNING_DATA"):
+        roots.insert(0, Path(os.environ["PRUNING_DATA"]).expanduser())
+    return roots
+
+
+def hub() -> Path:
     """Where torch keeps weights it downloaded."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     torch_home = os.environ.get("TORCH_HOME") or f"{cache}/torch"

@@ -16,16 +16,13 @@ from typing import Any
 import torch
 
 from pruning.errors import StoreError
+from pruning.runs import checkpoint_files
 from pruning.runs.log import log
-from pruning.runs.store import CHECKPOINTS
 from pruning.storage import whole
 from pruning.training.checkpoint import Checkpoint, from_plain, to_plain
 
 VERSION = 1
 """Of what is in a file: one of another version is none."""
-
-KEPT = 2
-DIGEST = hashlib.sha256().digest_size
 
 SHARE = 0.02
 """Of a run's time that may go into its checkpoints: where epochs are short, not each has one."""
@@ -88,19 +85,17 @@ def write(folder: Path, saved: Saved) -> Path:
         "checkpoint": to_plain(saved.checkpoint),
     }
     torch.save(data, content)
-    # In the order of their names: later attempts, and later moments of one, come last.
-    file = folder / f"{saved.attempt:06}-{saved.event:09}.checkpoint"
+    file = folder / checkpoint_files.name(saved.attempt, saved.event)
     with whole(file) as draft, open(draft, "wb") as out:
         out.write(hashlib.sha256(content.getbuffer()).digest())
         out.write(content.getbuffer())
-    for older in _files(folder)[:-KEPT]:
-        older.unlink(missing_ok=True)
+    checkpoint_files.delete_older(folder)
     return file
 
 
 def newest(folder: Path) -> Saved | None:
     """The newest checkpoint that is whole; None where a run has none."""
-    for file in reversed(_files(folder)):
+    for file in reversed(checkpoint_files.oldest_first(folder)):
         saved = _read(file)
         if saved is not None:
             return saved
@@ -108,20 +103,12 @@ def newest(folder: Path) -> Saved | None:
     return None
 
 
-def _files(folder: Path) -> list[Path]:
-    """The oldest first."""
-    return sorted(folder.glob(CHECKPOINTS))
-
-
 def _read(file: Path) -> Saved | None:
-    try:
-        content = file.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(content[DIGEST:]).digest() != content[:DIGEST]:
+    content = checkpoint_files.content(file)
+    if content is None:
         return None
     # As data alone, though the file is our own: a workspace may come from elsewhere.
-    data = torch.load(io.BytesIO(content[DIGEST:]), map_location="cpu", weights_only=True)
+    data = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     if data["version"] != VERSION:
         return None
     return Saved(from_plain(data["checkpoint"]), data["attempt"], data["event"])

@@ -28,10 +28,11 @@ from pathlib import Path
 from typing import IO
 
 from pruning.errors import RunError, StoreError
-from pruning.runs import cache_keys
+from pruning.runs import cache_keys, engines
+from pruning.runs.local_workers import ROOT
 from pruning.runs.log import log, write_waiting
 from pruning.runs.store import Store
-from pruning.runs.supervisor import ROOT, WorkerPool
+from pruning.runs.supervisor import WorkerPool
 from pruning.storage import default_workspace, disk_errors
 
 TICK = 0.2
@@ -103,6 +104,7 @@ def _need(workspace: Path) -> None:
     if lock is not None and _same_file(workspace / USERS, lock):
         return
     release(workspace)  # of a folder that was deleted meanwhile
+    engines.keep(workspace)  # whoever comes last says where runs are worked on
     lock = open(workspace / USERS, "a+")  # noqa: SIM115 - open for as long as this process lives
     fcntl.flock(lock, fcntl.LOCK_SH)
     _needed[workspace] = lock

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from itertools import count, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pruning import events as _events
 from pruning.errors import Damaged, DiskFull, Lost, OutOfRange, RunError, StoreError
@@ -186,6 +186,14 @@ class Sweep:
     created: float
     visitor: str | None
     label: str | None
+
+
+class Recorded(NamedTuple):
+    """An event as the store has it. at: unix seconds; body: JSON."""
+
+    number: int
+    at: float
+    body: str
 
 
 class Unreadable(RunError):
@@ -474,6 +482,7 @@ class Store:
                 )
             if row is not None and row["state"] == "queued":
                 _end(db, row, "stopped", "Stopped before it began.", Halted(0, 0))
+        self._delete_checkpoints(id)
 
     def visitor_of(self, id: str) -> str | None:
         """Who asked for a job, also where its row cannot be read; None for nobody in particular.
@@ -641,13 +650,18 @@ class Store:
         """Whether a job of these queues could be claimed. Takes no lock."""
         return not set(queues).isdisjoint(self.waiting())
 
-    def fail_waiting(self, message: str) -> None:
-        """End every queued job: there is nobody to do them."""
+    def fail_waiting(self, message: str, kinds: Collection[str] = KINDS) -> None:
+        """End every queued job of these kinds: there is nobody to do them."""
+        query = (
+            f"SELECT * FROM jobs WHERE state = 'queued' AND priority <> {PARKED} "
+            f"AND kind IN ({_marks(kinds)})"
+        )
         with self._write() as db:
-            parked = f"priority = {PARKED}"
-            query = f"SELECT * FROM jobs WHERE state = 'queued' AND NOT {parked}"
-            for row in db.execute(query).fetchall():
+            waiting = db.execute(query, tuple(kinds)).fetchall()
+            for row in waiting:
                 _end(db, row, "failed", message, Failed("RunError", message))
+        for row in waiting:
+            self._delete_checkpoints(row["id"])
 
     def folder(self, id: str) -> Path:
         """Where a job's files lie. Raises RunError for what is no id."""
@@ -931,6 +945,61 @@ class Store:
             _end(db, _owned(db, job), state, message, event)
         self._delete_checkpoints(job.id)
 
+    # ---------------------------------------------------------------- of runs worked on elsewhere
+
+    def recorded(self, id: str, after: int) -> list[Recorded]:
+        """What a job's current attempt has recorded past number `after`."""
+        query = (
+            "SELECT number, at, body FROM events JOIN jobs "
+            "ON jobs.id = events.job AND jobs.attempt = events.attempt "
+            "WHERE job = ? AND number > ? ORDER BY number"
+        )
+        with self._read() as db:
+            return [Recorded(*row) for row in db.execute(query, (id, after))]
+
+    def hand_out(self, job: Job, attempt: int, last: int) -> list[Recorded]:
+        """What another store needs to begin with the events of an earlier attempt, up to `last`:
+        `carry_over` is done there. Raises Fenced.
+        """
+        query = (
+            "SELECT number, at, body FROM events "
+            "WHERE job = ? AND attempt = ? AND number <= ? ORDER BY number"
+        )
+        with self._write() as db:
+            _owned(db, job)
+            db.execute("DELETE FROM events WHERE job = ? AND attempt < ?", (job.id, attempt))
+            return [Recorded(*row) for row in db.execute(query, (job.id, attempt, last))]
+
+    def take_over(self, job: Job, records: Sequence[Recorded]) -> None:
+        """Add what was recorded elsewhere of this attempt; what is there already counts once.
+
+        Raises Fenced.
+        """
+        with self._write(durable=False) as db:
+            _owned(db, job)
+            rows = [(job.id, job.attempt, *record) for record in records]
+            db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", rows)
+
+    def receive(self, job: Job, attempt: int = 0, records: Sequence[Recorded] = ()) -> Job:
+        """Have a job of another store here: one that works is this process's from now on.
+
+        records: of an earlier attempt, which a checkpoint in its folder has behind it.
+        """
+        owner = process_id.me() if job.state == "running" else job.owner
+        values = (
+            *(job.id, job.kind, _text(job.spec), job.state, job.attempt, owner),
+            *(time.time() + self.lease, job.submitted, job.started, job.message, job.resumed),
+        )
+        columns = (
+            "id, kind, spec, state, attempt, owner, lease, submitted, started, message, resumed"
+        )
+        with self._write() as db:
+            db.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
+            db.execute(f"INSERT INTO jobs ({columns}) VALUES ({_marks(values)})", values)
+            rows = [(job.id, attempt, *record) for record in records]
+            db.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?)", rows)
+        return self.job(job.id)
+
     # ---------------------------------------------------------------- inside
 
     def _job(self, row: sqlite3.Row) -> Job:
@@ -982,6 +1051,8 @@ class Store:
         self.damaged[str(row["id"])] = message
         with self._write() as db:
             _end(db, row, "failed", message, None)
+        with suppress(RunError):  # the damage may be its id
+            self._delete_checkpoints(row["id"])
 
     def _answers(self, row: sqlite3.Row) -> bool:
         """Whether a job under the same key is an answer: it is live, or its files are there."""

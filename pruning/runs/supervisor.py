@@ -1,36 +1,24 @@
-"""Supervision of a worker pool: keep enough workers warm, replace those that died. No torch."""
+"""Supervision of what works for a workspace, wherever it works. No torch."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 import time
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from pruning import events
 from pruning.errors import RunError, StoreError
 from pruning.events import Failed, Halted
-from pruning.runs import process_id
+from pruning.runs import engines
+from pruning.runs.dask_engine import DaskEngine, release_orphans
+from pruning.runs.engines import Engine
+from pruning.runs.local_workers import ALL, GRACE, NO_RUNS, LocalWorkers
 from pruning.runs.log import log
-from pruning.runs.store import LIVE, PROCESS_ENDED, UNWATCHED, Fenced, Job, Store
+from pruning.runs.store import LIVE, UNWATCHED, Job, Store
 
 IDLE = 15 * 60.0
 """Seconds without work or a page until the pool ends (PRUNING_POOL_IDLE overrides it)."""
 
-SPARE = 5 * 60.0
-"""Seconds without work until a worker beyond the first makes way."""
-
 ALONE = 3.0
 """Seconds without a server after which only what runs is brought to its end."""
-
-GRACE = 2.0
-"""Seconds that a worker has to stop by itself when it was asked to."""
 
 MEASURING = 300.0
 """Seconds that it has where the run has reached something, which is being kept and measured."""
@@ -47,66 +35,23 @@ OVER_BUDGET = (
 LONG = ("map", "alternatives")
 """Studies that take minutes by their nature."""
 
+MOST_RUNNING = 10_000
+
 UNWATCHED_AFTER = 30.0
 """Seconds after its last look at which a study makes way for what waits."""
 
-EARLY = 20.0
-TRIES = 4
-"""A worker that fails within EARLY seconds cannot start; after TRIES of them queued jobs fail."""
-
-ROOT = Path(__file__).resolve().parents[2]
-KILLED = "The process that worked on this was ended from outside ({signal}): start it again."
-STARVED = (
-    "The system ended the process that worked on this because memory had run out: close other "
-    "programs, take a smaller batch, or a smaller model."
-)
-CRASHED = (
-    "The process that worked on this crashed ({how}): its last words are at the end of pool.log in "
-    "the workspace. Start it again, or try another recipe."
-)
-NO_WORKER_STARTS = (
-    "No worker can start, so nothing can be worked on: "
-    "the reason is at the end of pool.log in the workspace; then try again."
-)
-
-
-@dataclass
-class Worker:
-    """A process of the pool. kinds: of jobs that it takes; core: kept even when nothing waits;
-    outcomes: a pipe on which it tells how jobs ended that it could not record itself, heard: the
-    beginning of what it tells; worked: it has had a job.
-    """
-
-    process: subprocess.Popen[bytes]
-    kinds: tuple[str, ...]
-    core: bool
-    outcomes: int | None = None
-    began: float = field(default_factory=time.monotonic)
-    worked: bool = False
-    heard: bytes = b""
-
-    @property
-    def owner(self) -> str:
-        """How the names of this process begin where it owns a job."""
-        return f"{process_id.host()}:{self.process.pid}:"
-
-    def owns(self, job: Job) -> bool:
-        return (job.owner or "").startswith(self.owner)
-
 
 class WorkerPool:
-    """Looks after the workers of one workspace. A class because it keeps their processes."""
+    """Looks after the engines of one workspace, and what they work on. A class because it keeps
+    them: this machine's workers, and the cluster that was named, which takes the runs then.
+    """
 
     def __init__(self, store: Store, slots: int) -> None:
         self.store = store
-        self.slots = slots
-        self.workers: list[Worker] = []
+        self.local = LocalWorkers(store, slots)
+        self.cluster: DaskEngine | None = None
         self.leaving = False
-        self.failures = 0
-        # Monotonic seconds at which a worker for studies alone was last of use.
-        self.last_needed = time.monotonic()
-        # Monotonic seconds before which no worker is started.
-        self.resume = 0.0
+        self.begun = False
         # (job, attempt) -> when its stop was first seen, in monotonic seconds.
         self.stops: dict[tuple[str, int], float] = {}
         # (job, attempt) -> when it was first seen running, likewise.
@@ -116,165 +61,54 @@ class WorkerPool:
         self.patient_until = 0.0
         # Whether the last write failed, so that nobody could renew a lease either.
         self.unwritable = False
-        # How jobs ended whose workers could not record it: kept until there is room for it.
-        self.unrecorded: list[dict[str, Any]] = []
         # Monotonic seconds at which the last server ended; None while there is one.
         self.alone: float | None = None
-        self.starved = _starved()
+
+    @property
+    def engines(self) -> list[Engine]:
+        return [self.local, self.cluster] if self.cluster else [self.local]
 
     def tick(self, *, needed: bool = True) -> None:
-        """One look at every worker and every running job. needed: a server uses the workspace."""
-        running = self.store.jobs(states=("running",))
-        self._note_work(running)
-        self._record_outcomes()
-        self._forget_ended(running)
+        """One look at every engine and every running job. needed: a server uses the workspace."""
+        if not self.begun:
+            # Of a pool that was killed: it alone could have heard of them again.
+            release_orphans(self.store)
+            self.begun = True
+        self._choose_cluster()
+        running = self.store.jobs(states=("running",), limit=MOST_RUNNING)
+        self._note_seen(running)
+        for engine in self.engines:
+            engine.poll(running)
         self._give_up_silent()
         self._end_unresponsive(running)
         self._end_over_budget(running)
         self._end_unwatched(running)
         if self._is_alone(needed):
             self._wind_down()
-        elif time.monotonic() >= self.resume:
-            self._start_missing(running)
+            return
+        for engine in self.engines:
+            engine.submit(running)
 
     def close(self) -> None:
-        """Ask every worker to end, then make it."""
-        for worker in self.workers:
-            worker.process.terminate()
-        until = time.monotonic() + GRACE
-        for worker in self.workers:
-            try:
-                worker.process.wait(max(0.1, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-        try:
-            for worker in self.workers:
-                self._hear(worker)
-            self._record_outcomes()
-            self.store.reap()
-        except RunError as error:  # the next pool reaps what this one cannot
-            log(str(error))
+        """End every engine."""
+        for engine in self.engines:
+            engine.close()
 
-    def _note_work(self, running: list[Job]) -> None:
+    def _choose_cluster(self) -> None:
+        """Follow who names another engine: what the one before works on waits for it."""
+        cluster = engines.named(self.store.workspace)
+        if cluster == (self.cluster.cluster if self.cluster else None):
+            return
+        if self.cluster:
+            self.cluster.close()
+        self.cluster = DaskEngine(self.store, cluster) if cluster else None
+        self.local.kinds = NO_RUNS if cluster else ALL
+        log(f"runs are worked on {f'at {cluster.address}' if cluster else 'on this machine'}")
+
+    def _note_seen(self, running: list[Job]) -> None:
         now = time.monotonic()
         attempts = [(job.id, job.attempt) for job in running]
         self.seen = {attempt: self.seen.get(attempt, now) for attempt in attempts}
-        for worker in self.workers:
-            worker.worked = worker.worked or any(worker.owns(job) for job in running)
-            self._hear(worker)
-
-    def _hear(self, worker: Worker) -> None:
-        """Read what a worker has told of jobs that it could not record."""
-        while worker.outcomes is not None:
-            try:
-                piece = os.read(worker.outcomes, 1 << 16)
-            except BlockingIOError:
-                break
-            if not piece:  # it has ended, and so has what it has to tell
-                os.close(worker.outcomes)
-                worker.outcomes = None
-            worker.heard += piece
-        # A long recipe may come in two pieces, and the end of one that was killed never comes.
-        *lines, worker.heard = worker.heard.split(b"\n")
-        self.unrecorded += [json.loads(line) for line in lines]
-
-    def _record_outcomes(self) -> None:
-        """Record how jobs ended whose workers found no room for it. Raises DiskFull again."""
-        while self.unrecorded:
-            outcome = self.unrecorded[0]
-            with suppress(Fenced):  # it was deleted, or has ended, meanwhile
-                self.store.finish(
-                    Job(**{**outcome["job"], "folder": Path(outcome["job"]["folder"])}),
-                    outcome["state"],
-                    outcome["message"],
-                    events.from_json(outcome["event"]),
-                )
-                log(f"job {outcome['job']['id']} {outcome['state']}: {outcome['message']}")
-            self.unrecorded.pop(0)
-
-    def _forget_ended(self, running: list[Job]) -> None:
-        """Forget workers that ended, and give up at once what they were working on."""
-        ended = [worker for worker in self.workers if worker.process.poll() is not None]
-        for worker in ended:
-            self._hear(worker)
-            self._record_outcomes()
-            code = worker.process.returncode
-            for job in running:
-                if worker.owns(job) and self.store.give_up(job, self._why_ended(code)):
-                    log(f"worker {worker.process.pid} ended with code {code} during job {job.id}")
-            # Only now: where the store could not be written, the next tick tries again.
-            self.workers.remove(worker)
-            # What ends every worker that takes it is the job's fault: others can still start.
-            lived = time.monotonic() - worker.began
-            self._count_failures(code != 0 and not worker.worked and lived < EARLY)
-
-    def _why_ended(self, code: int) -> str:
-        """Why a job failed whose worker ended with this code, as far as that is known."""
-        starved, self.starved = self.starved, _starved()
-        if code == -signal.SIGKILL and self.starved > starved:
-            return STARVED
-        if code in (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT):
-            return KILLED.format(signal=signal.Signals(-code).name)
-        if code < 0:
-            return CRASHED.format(how=signal.Signals(-code).name)
-        return CRASHED.format(how=f"exit code {code}") if code else PROCESS_ENDED
-
-    def _count_failures(self, early: bool) -> None:
-        """Workers that cannot start are tried ever more slowly, and what waits for them fails."""
-        if not early:
-            self.failures = 0
-            return
-        self.failures += 1
-        self.resume = time.monotonic() + min(60.0, 0.5 * 2**self.failures)
-        if self.failures >= TRIES:
-            self.store.fail_waiting(NO_WORKER_STARTS)
-
-    def _start_missing(self, running: list[Job]) -> None:
-        """One worker takes all, until something else would have to wait behind it."""
-        general = [worker for worker in self.workers if "run" in worker.kinds]
-        busy = sum(any(worker.owns(job) for worker in general) for job in running)
-        waiting = self.store.waiting()
-        # One more than is busy or waited for, so that the next run finds a warm one.
-        wanted = busy + waiting.get("run", 0) + 1
-        wanted = max(1, min(self.slots, wanted))
-        core = not any(worker.core for worker in general)
-        for _ in range(wanted - len(general)):
-            self._start(("run", "study"), core=core)
-        self._follow_need(needed=busy > 0 or sum(waiting.values()) > 1, running=running)
-
-    def _follow_need(self, needed: bool, running: list[Job]) -> None:
-        """While something works, a worker takes studies alone: no page waits behind a long run.
-
-        Each holds half a gigabyte, so that an idle pool does without it.
-        """
-        now = time.monotonic()
-        alone = [worker for worker in self.workers if worker.kinds == ("study",)]
-        if needed:
-            self.last_needed = now
-            if not alone:
-                self._start(("study",), core=True)
-        elif now - self.last_needed > SPARE:
-            for worker in alone:
-                if not any(worker.owns(job) for job in running):
-                    worker.process.terminate()
-
-    def _start(self, kinds: tuple[str, ...], *, core: bool) -> None:
-        # Runs yield to the page and to the studies that it waits for.
-        nice = "5" if "run" in kinds else "0"
-        command = [sys.executable, "-m", "pruning.runs.worker", "--pool", str(os.getpid())]
-        command += ["--nice", nice, "--kinds", *kinds]
-        ours, theirs = os.pipe()
-        os.set_blocking(ours, False)
-        command += ["--outcomes", str(theirs)]
-        if not core:
-            command += ["--idle", str(SPARE)]
-        environment = {**os.environ, "PRUNING_HOME": str(self.store.workspace)}
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, pass_fds=(theirs,)
-        )
-        os.close(theirs)
-        self.workers.append(Worker(process, kinds, core, ours))
 
     def _is_alone(self, needed: bool) -> bool:
         """Whether no server has used the workspace for a while."""
@@ -290,11 +124,8 @@ class WorkerPool:
         What waits goes on waiting, for the next server.
         """
         self.store.stop_studies()
-        for worker in self.workers:
-            # Whoever works ends its job first: a job claimed in this moment is not lost.
-            worker.process.send_signal(signal.SIGUSR1)
-        if not self.workers and not self.unrecorded:
-            self.leaving = True
+        # Every one of them is to hear of it.
+        self.leaving = all([engine.take_no_more() for engine in self.engines])
 
     def _give_up_silent(self) -> None:
         """Give up on owners whose lease ran out, and end those of them that are workers of ours."""
@@ -312,18 +143,12 @@ class WorkerPool:
         if now < self.patient_until:
             return
         try:
-            lost = self.store.reap(leave=self._is_of_ended)
+            lost = self.store.reap(leave=self.local.is_of_ended)
         except StoreError:
             self.unwritable = True
             raise
         for job in lost:
-            self._kill_owner(job, "fell silent during")
-
-    def _is_of_ended(self, job: Job) -> bool:
-        """Whether a worker of ours has just ended over it: a later tick says why."""
-        # Its first thread is dead for a moment before all are, and only then it can be waited for.
-        dead = process_id.dead(job.owner or "")
-        return dead and any(worker.owns(job) for worker in self.workers)
+            self._cancel(job, "fell silent during")
 
     def _end_unresponsive(self, running: list[Job]) -> None:
         """End workers that do not stop when asked."""
@@ -338,7 +163,7 @@ class WorkerPool:
             patience = MEASURING if self.store.has_reached(job) else GRACE
             # The job is fenced off first, so that nothing else is lost with the process.
             if waited > patience and self.store.give_up(job):
-                self._kill_owner(job, "did not stop")
+                self._cancel(job, "did not stop")
 
     def _end_over_budget(self, running: list[Job]) -> None:
         """End studies that take longer than any may: a link may have asked for them."""
@@ -351,7 +176,7 @@ class WorkerPool:
                 continue
             message = OVER_BUDGET.format(minutes=round(budget / 60))
             if self.store.end(job, "failed", message, Failed(RunError.__name__, message)):
-                self._kill_owner(job, "took too long for")
+                self._cancel(job, "took too long for")
 
     def _end_unwatched(self, running: list[Job]) -> None:
         """Studies that nobody looks at any more make way for what waits.
@@ -370,13 +195,11 @@ class WorkerPool:
             return
         for job in studies:
             if job.id in unwatched and self.store.end(job, "stopped", UNWATCHED, Halted(0, 0)):
-                self._kill_owner(job, "makes way from")
+                self._cancel(job, "makes way from")
 
-    def _kill_owner(self, job: Job, why: str) -> None:
-        for worker in self.workers:
-            if worker.owns(job):
-                log(f"worker {worker.process.pid} {why} job {job.id} and is ended")
-                worker.process.kill()
+    def _cancel(self, job: Job, why: str) -> None:
+        for engine in self.engines:
+            engine.cancel(job, why)
 
     def idle(self) -> bool:
         """Whether nobody needs a pool: no work, and no page that asked lately."""
@@ -391,16 +214,6 @@ class WorkerPool:
     def has_work(self) -> bool:
         """Whether a job waits or runs, or its end is still to be recorded."""
         try:
-            return bool(self.unrecorded or self.store.jobs(states=LIVE, limit=1))
+            return bool(self.local.unrecorded or self.store.jobs(states=LIVE, limit=1))
         except RunError:  # of a store that cannot be read nothing can be worked on either
             return False
-
-
-def _starved() -> int:
-    """Processes that this machine has ended for want of memory since it started (Linux)."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    counts = [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
-    return counts[0] if counts else 0

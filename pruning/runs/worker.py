@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
         description="Take jobs from the workspace, one after another.",
     )
     option = parser.add_argument
-    option("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="the jobs it takes")
+    option("--kinds", nargs="+", choices=(*KINDS, "long"), default=list(KINDS), help="of its jobs")
     option("--pool", type=int, help="process that started it; it ends when that has ended")
     option("--outcomes", type=int, help="file descriptor on which it tells its pool how jobs ended")
     option("--jobs", type=int, default=50, help="jobs after which a fresh process takes over")

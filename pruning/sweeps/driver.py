@@ -25,7 +25,7 @@ from typing import Any
 
 from pruning.errors import PruningError, RunError, StoreError
 from pruning.recipe import Recipe
-from pruning.runs import pool
+from pruning.runs import engines, pool
 from pruning.runs.log import log
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
@@ -280,7 +280,7 @@ class Driver:
         if made is None:
             made = search.open_search(store, asked.goal, control=asked.control, sweep=sweep)
             self.open[sweep] = made
-        ahead = max(1, sweeps.WORKERS // len(made.studies))
+        ahead = max(1, engines.slots(store.workspace) // len(made.studies))
         more = search.advance(made, asked.trials, ahead)
         progress = sweeps.state(store, sweep)
         self.seen[sweep] = (progress, time.monotonic())

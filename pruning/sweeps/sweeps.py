@@ -7,7 +7,6 @@ finished, whoever asked for it, is the point. Runs of sweeps wait behind those o
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -21,15 +20,12 @@ from typing import Any
 from pruning import recorded
 from pruning.errors import RunError
 from pruning.recipe import Recipe
-from pruning.runs import own_models
+from pruning.runs import engines, own_models
 from pruning.runs.results import has_result, load_run
 from pruning.runs.store import FAILED, LIVE, Job, Store
 from pruning.runs.waits import expected_seconds
 from pruning.sweeps.plan import Plan, Point
 from pruning.sweeps.table import figures, row
-
-WORKERS = os.cpu_count() or 1
-"""Runs that work at a time, as the worker pool starts them."""
 
 AGAIN = ("failed", "stopped")
 """States of runs that "run the failed again" replaces. One that diverged would do so again."""
@@ -137,8 +133,8 @@ def plan_of(store: Store, id: str) -> Plan:
     return Plan.from_dict(store.sweep(id).plan)
 
 
-def state(store: Store, id: str, workers: int = WORKERS) -> Progress:
-    """How far it has come. workers: runs that work at a time."""
+def state(store: Store, id: str, workers: int | None = None) -> Progress:
+    """How far it has come. workers: runs that work at a time, None for those of the engine."""
     sweep = store.sweep(id)
     plan = Plan.from_dict(sweep.plan)
     runs = _jobs_of_points(store, id, plan)
@@ -243,7 +239,7 @@ def _figures(folder: Path, attempt: int) -> dict[str, Any]:
 
 
 def seconds_remaining(
-    store: Store, runs: Iterable[tuple[Point, Job | None]], workers: int = WORKERS
+    store: Store, runs: Iterable[tuple[Point, Job | None]], workers: int | None = None
 ) -> float | None:
     """Until the last of these runs is done; None where nothing like one of them was timed here.
 
@@ -276,10 +272,10 @@ def seconds_remaining(
         rest = min(seconds, max(0.0, seconds - worked))
         work += rest
         longest = max(longest, rest)
-    return max(longest, work / max(1, workers))
+    return max(longest, work / max(1, workers or engines.slots(store.workspace)))
 
 
-def expected(store: Store, plan: Plan, workers: int = WORKERS) -> float | None:
+def expected(store: Store, plan: Plan, workers: int | None = None) -> float | None:
     """How long a plan takes that was not submitted yet, if none of its runs were there."""
     seconds: dict[tuple[str, str], float | None] = {}
     total = 0.0
@@ -291,7 +287,7 @@ def expected(store: Store, plan: Plan, workers: int = WORKERS) -> float | None:
         if each is None:
             return None
         total += each
-    return total / max(1, workers)
+    return total / max(1, workers or engines.slots(store.workspace))
 
 
 def _first_guess(store: Store, point: Point, by_epoch: list[float]) -> float | None:

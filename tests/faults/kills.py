@@ -19,10 +19,10 @@ from pathlib import Path
 from faults.stage import LONG, SHORT, SLOW, Broken, Stage, check, check_job, owner, stage, until
 
 from pruning.events import Epoch, Halted, Measured, Notice, Pruned, Started
-from pruning.runs import pool, supervisor
+from pruning.runs import local_workers, pool, supervisor
 from pruning.runs.store import CHECKPOINTS, ENDED, NO_MORE_TRIES, RESUMES, Job, Store
 
-KILLED = supervisor.KILLED.format(signal="SIGKILL")
+KILLED = local_workers.KILLED.format(signal="SIGKILL")
 VICTIMS = ("worker", "pool", "server")
 
 
