@@ -14,11 +14,11 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from faults import clocks, disks, hostile, kills, mutations, stores, sweeps
+from faults import clocks, clusters, disks, hostile, kills, mutations, stores, sweeps
 from faults.disks import NotHere
 from faults.stage import Broken
 
-PARTS = (kills, clocks, disks, stores, hostile, mutations, sweeps)
+PARTS = (kills, clocks, disks, stores, hostile, mutations, sweeps, clusters)
 
 
 def main(argv: list[str] | None = None) -> int:
