@@ -87,7 +87,7 @@ def picture(advice: Advice, *, dark: bool) -> Figure:
         title(advice),
         dark,
         HEIGHT,
-        xaxis=_cost_axis(costs, LIMITS[target.limit]),
+        xaxis=_cost_axis(costs, target.limit),
         yaxis={"title": {"text": "accuracy on test data, %"}, "range": _values(known, target)},
         margin={"l": 8, "r": 16, "t": 108, "b": 8},
         legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom"},
@@ -155,7 +155,10 @@ def _interval(candidate: Candidate) -> tuple[float, float]:
     change = candidate.change
     if change is None:
         return 0.0, 0.0
-    return max(0.0, 100 * (change.value - change.low)), max(0.0, 100 * (change.high - change.value))
+    # The bounds are of a change: above them lies no accuracy of more than 100 %.
+    most = 100 * (1 - (candidate.accuracy or 0.0))
+    above = min(most, 100 * (change.high - change.value))
+    return max(0.0, 100 * (change.value - change.low)), max(0.0, above)
 
 
 def hover(candidate: Candidate, advice: Advice) -> str:
@@ -193,8 +196,10 @@ def _axis_place(value: float, costs: Sequence[float]) -> float:
     return math.log10(value) if _logarithmic(costs) else value
 
 
-def _cost_axis(costs: Sequence[float], text: str) -> Figure:
-    axis: Figure = {"title": {"text": text}, "tickformat": "~s"}
+def _cost_axis(costs: Sequence[float], limit: str) -> Figure:
+    # Thousands of bytes and MACs; parts of seconds as they are, since 20m would be no millisecond.
+    tick = "~s" if limit in ("bytes", "compressed", "macs") else ".3~g"
+    axis: Figure = {"title": {"text": LIMITS[limit]}, "tickformat": tick}
     return {**axis, "type": "log", "dtick": "D2"} if _logarithmic(costs) else axis
 
 
