@@ -16,6 +16,7 @@ from dashboard import access, app, board, example, jobs, rooms, state, visitors
 from dashboard.board import Try, ranked
 from dashboard.components import wait
 from dashboard.rooms import BEST, SMALLEST, Member, Rule
+from dashboard.views import _recipe_panel as prune_parts
 from pruning.events import Finished
 from pruning.metrics import Accuracy
 from pruning.recipe import Recipe
@@ -317,6 +318,26 @@ def test_equal_recipes_of_a_class_are_one_run_that_each_sees(looks: dict[str, st
     assert run in [job.id for job in jobs.live()]
     come(looks, "d" * 32)  # in no class: a press is a run of its own
     assert jobs.start(RECIPE) != run
+
+
+def test_a_run_that_ends_while_the_page_is_drawn_is_shown_ended(
+    looks: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An equal run of somebody else's may be about to end when Run is pressed."""
+    opened_class(looks, (ANNA, "Anna"), (BEN, "Ben"))
+    come(looks, ANNA)
+    page = opened(room="prune", r=state.encode(RECIPE))
+    draw = prune_parts.schedule
+
+    def end_meanwhile(recipe: Recipe) -> None:
+        draw(recipe)
+        for run in jobs.live():
+            jobs.store().stop(run.id)
+
+    monkeypatch.setattr(prune_parts, "schedule", end_meanwhile)
+    page.button(key="run-now").click().run()
+    run = page.session_state["run"]
+    assert jobs.job(run).state == "stopped" and f"**Run `{run[:6]}`" in shown(page)
 
 
 def test_a_run_that_others_want_too_is_the_teachers_to_stop(looks: dict[str, str]) -> None:

@@ -271,9 +271,7 @@ def people(room: Room) -> None:
     members = rooms.members(room.id)
     left, right = st.columns(2, gap="large")
     with left:
-        st.header(
-            words.plural(len(members), "person").replace("persons", "people"), anchor=False
-        )
+        st.header(words.plural(len(members), "person").replace("persons", "people"), anchor=False)
         if not members:
             st.caption("Nobody has joined yet.")
         else:

@@ -24,9 +24,10 @@ def page() -> None:
     _frame.question("How much can be pruned, and what is kept?")
     recipe = state.recipe()
     id = state.run_id()
+    known_end = True
     if id and state.watched() != id:
         with _frame.guarded():
-            ended(id)
+            known_end = ended(id)
     left, right = st.columns([5, 7], gap="medium")
     study = None
     with right, _frame.guarded():
@@ -41,7 +42,7 @@ def page() -> None:
         _recipe_panel.schedule(recipe)
     if id and jobs.exists(id):
         with _frame.guarded():
-            run(id)
+            run(id, known_end)
 
 
 # ---------------------------------------------------------------- how much, and Run
@@ -184,11 +185,14 @@ def warn_of_thin(layers: list[str]) -> None:
 # ---------------------------------------------------------------- the run
 
 
-def ended(id: str) -> None:
-    """A run that ended has a page of its own: here only what came of it, and the way there."""
+def ended(id: str) -> bool:
+    """A run that ended has a page of its own: here only what came of it, and the way there.
+
+    Returns whether it has ended.
+    """
     job = jobs.job(id)
     if job.state in jobs.LIVE:
-        return
+        return False
     end = jobs.result(job)
     if job.state in jobs.FAILED:
         text = f"{state_word(job.state).capitalize()}: {job.message or 'it did not say why.'}"
@@ -203,10 +207,14 @@ def ended(id: str) -> None:
         st.markdown(f"**{_run_panel.name(job)}.** {words.plain(text)}", width="stretch")
         _frame.result_link(job.id)
         _run_panel.close(job)
+    return True
 
 
-def run(id: str) -> None:
-    """The run in the address while it lives; whoever watched it end keeps its curves in place."""
+def run(id: str, known_end: bool) -> None:
+    """The run in the address while it lives; whoever watched it end keeps its curves in place.
+
+    known_end: the page has shown already what came of it, if it has ended.
+    """
     job = jobs.job(id)
     if job.state in jobs.LIVE:
         state.watch(id)
@@ -217,6 +225,8 @@ def run(id: str) -> None:
         if history.dense:
             _run_panel.tiles(history)
         _run_panel.curves(job, history)
+    elif not known_end:
+        st.rerun()  # it ended while the page was drawn: what came of it stands at the top
 
 
 page()

@@ -27,6 +27,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 PREFIX = "$$STREAMLIT_INTERNAL_KEY"
 FINISHED = (ForwardMsg.FINISHED_SUCCESSFULLY, ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY)
+WIDGETS = ("button", "button_group", "file_uploader", "number_input", "text_input")
+"""Elements of Streamlit's own that a tab can use."""
+
 CHANGED = 200
 """Status of an answer that says that a job changed."""
 
@@ -65,6 +68,7 @@ class Tab:
     def __post_init__(self) -> None:
         self._cache: dict[str, ForwardMsg] = {}
         self._states: dict[str, WidgetState] = {}
+        self._fragments: dict[str, str] = {}
         self._page = ""
         self._query = ""
         self._timers: dict[str, asyncio.Task[None]] = {}
@@ -109,6 +113,22 @@ class Tab:
         state.string_array_value.data.append(value)
         self._states[state.id] = state
         await self.rerun()
+
+    async def press(self, key: str) -> None:
+        """Press a button, also one of a form, which sends what was set in it."""
+        message = self._rerun(self._fragments.get(key, ""))
+        widget = message.rerun_script.widget_states.widgets.add()
+        widget.id, widget.trigger_value = self.widgets[key], True
+        await self._socket.send(message.SerializeToString())
+
+    def set_text(self, key: str, value: str) -> None:
+        """Type into a field of a form: it is sent with the form's button."""
+        self._states[self.widgets[key]] = WidgetState(id=self.widgets[key], string_value=value)
+
+    async def set_number(self, key: str, value: float) -> None:
+        """Type a number and leave its field."""
+        self._states[self.widgets[key]] = WidgetState(id=self.widgets[key], double_value=value)
+        await self.rerun(self._fragments.get(key, ""))
 
     async def upload(self, key: str, file: Path) -> None:
         """Send a file as the uploader does, and tell the page that it is there."""
@@ -206,9 +226,11 @@ class Tab:
             self._note(element.alert.body, seen)
         elif kind == "alert":
             self._note(element.alert.body, seen)
-        elif kind in ("button_group", "file_uploader"):
+        elif kind in WIDGETS:
             id = getattr(element, str(kind)).id
-            self.widgets[id.split("-", 2)[2]] = id  # "$$ID-<hash>-<key>"
+            key = id.split("-", 2)[2]  # "$$ID-<hash>-<key>"
+            self.widgets[key] = id
+            self._fragments[key] = delta.fragment_id
         elif kind == "exception":
             self.errors.append(element.exception.message)
         elif kind == "markdown":
