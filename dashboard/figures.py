@@ -5,8 +5,9 @@ The same function reads them from a run that is shipped and from one that a lear
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dashboard import words
 from pruning.events import Finished, Ticket
@@ -118,14 +119,36 @@ FIGURES: dict[str, Figure] = {
 TICKETS = ("ticket", "reinit", "random_mask", "one_shot")
 
 
-def of_run(end: Finished, tickets: Sequence[Ticket] = ()) -> dict[str, float | None]:
-    """Every figure of a run; None: not measured. tickets: of its lottery, [] without one."""
+Values = dict[str, float | None]
+"""Figure -> value; None: not measured."""
+
+
+def of_run(end: Finished, tickets: Sequence[Ticket] = ()) -> Values:
+    """Every figure of a run. tickets: of its lottery, [] without one."""
     values = {name: _rounded(figure.read(end)) for name, figure in FIGURES.items()}
     last = max((ticket.step for ticket in tickets), default=0)
     for ticket in tickets:
         if ticket.step == last and ticket.kind in TICKETS and ticket.accuracy:
             values[ticket.kind] = _rounded(ticket.accuracy.value)
     return values
+
+
+def of_row(row: Mapping[str, Any], dense: Mapping[str, Any], weights: int) -> Values:
+    """The figures that a row of a sweep has. dense: of the same model as it is; weights: its own.
+
+    Rows of single weights alone: a row does not say what else a compact model lacks.
+    """
+    values: Values = dict.fromkeys(FIGURES)
+    kept = round(row["weights_kept"] * weights)
+    values |= {name: row[name] for name in ("accuracy", "accuracy_pruned", "dense", "macs")}
+    values |= {"kept": kept / weights, "pruned": 1 - kept / weights, "weights": kept}
+    values |= {"weights_dense": weights, "file": row["bytes"], "file_dense": dense["bytes"]}
+    values["latency"], values["latency_dense"] = row["latency_ms"], row["dense_latency_ms"]
+    values["smaller"] = _over(values["file_dense"], values["file"])
+    values["faster"] = _over(values["latency_dense"], values["latency"])
+    # Modelled of operations counted: with zeros in place all of them are executed.
+    values["energy"], values["energy_skipping"] = 1.0, _over(1.0, values["macs"])
+    return {name: _rounded(value) for name, value in values.items()}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from dashboard import figures, jobs, lesson, rooms, state, visitors
+from dashboard.figures import Values
 from dashboard.lesson import Check, Lesson, Measured, Step
 from pruning.recipe import Recipe
 from pruning.runs.store import Job
@@ -18,8 +19,6 @@ from pruning.storage import SAMPLES, default_workspace
 
 SHIPPED = SAMPLES / "lessons"
 """Results of the shipped lessons; those of one's own lessons lie beside their files."""
-
-Values = dict[str, float | None]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, handout, jobs, models, refit, state, waits, words
+from dashboard import forms, handout, jobs, models, refit, state, tickets, waits, words
 from dashboard.charts import lottery, preview
 from dashboard.views import _frame, _projector
 from pruning.errors import PruningError, RunError
@@ -282,9 +282,9 @@ def watch(id: str, alive: bool) -> None:
         runs = jobs.runs_of_set(id)
         if alive and not any(job.state in jobs.LIVE for job in runs):
             st.rerun()  # the whole page: this stops ticking, and masks can be compared
-        tickets = [jobs.tickets(job) for job in runs]
-        rounds = lottery.rounds(tickets)
-        heading(runs, tickets)
+        trained = [jobs.tickets(job) for job in runs]
+        rounds = lottery.rounds(trained)
+        heading(runs, trained)
         if any(row.kind == "ticket" for row in rounds):
             charts(rounds)
             if not alive:
@@ -297,7 +297,7 @@ def watch(id: str, alive: bool) -> None:
             st.info(text, icon=":material/info:")
 
 
-def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
+def heading(runs: list[Job], by_seed: list[list[Ticket]]) -> None:
     """Which set it is, what can be done with it, how far it is, and which runs ended badly."""
     recipe = jobs.recipe_of(runs[0])
     live = [job for job in runs if job.state in jobs.LIVE]
@@ -334,7 +334,7 @@ def heading(runs: list[Job], tickets: list[list[Ticket]]) -> None:
     if live:
         # Of each seed the dense network, and in each round the ticket and its controls.
         total = len(runs) * (1 + recipe.steps * (1 + len(recipe.controls)))
-        trained = sum(map(len, tickets))
+        trained = sum(map(len, by_seed))
         st.progress(min(1.0, trained / total), f"{trained} of {total} networks trained")
     for job in runs:
         if job.state in (*jobs.FAILED, "stopped"):
@@ -407,6 +407,30 @@ def seed_overlap(runs: list[Job]) -> None:
         st.markdown(words.plain(text))
 
 
+def shipped_set(recipe: Recipe) -> None:
+    """What came with the workbench, while no set of one's own is open."""
+    known = tickets.shipped()
+    if known is None:
+        st.markdown(words.plain(words.sentence(recipe)))
+        return
+    made = known.recipe
+    seeds = words.plural(len(known.tickets), "seed")
+    st.markdown(f"## {words.plain(models.title(made.model))}, {seeds}")
+    charts(lottery.rounds(known.tickets))
+    own = "*Find tickets* does it again here" if recipe == made else "*Use its settings* repeats it"
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        note = f"It came with the workbench: measured on {known.date}. {own}."
+        st.caption(note, width="stretch")
+        if recipe != made:
+            st.button(
+                "Use its settings",
+                icon=":material/content_copy:",
+                on_click=use_settings,
+                args=(made, len(known.tickets)),
+                key="lottery-use",
+            )
+
+
 def page() -> None:
     _frame.question("Is there a small network inside that could have been trained alone?")
     left, right = st.columns([4, 9], gap="large")
@@ -420,7 +444,7 @@ def page() -> None:
             lottery_set(id)
         else:
             st.markdown(EXPLAINED)
-            st.markdown(words.plain(words.sentence(recipe)))
+            shipped_set(recipe)
 
 
 page()

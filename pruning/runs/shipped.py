@@ -40,6 +40,16 @@ CARDS = (
     "mnist1d-mlp",
 )
 
+CRITERIA = ("magnitude", "taylor")
+CHECKED = {
+    "model": FIRST,
+    "granularity": "weight",
+    "granularity_options": {},
+    "units": 256,
+    "seed": 0,
+}
+"""What the criterion check opens with."""
+
 SPECS: tuple[dict[str, Any], ...] = (
     *({"what": "card", "model": model} for model in CARDS),
     {"what": "weights", "model": FIRST},
@@ -53,18 +63,27 @@ SPECS: tuple[dict[str, Any], ...] = (
         "granularity_options": {},
         "seed": 0,
     },
+    *({"what": "units", **CHECKED, "criterion": name, "options": {}} for name in CRITERIA),
+    {"what": "criterion_check", **CHECKED, "layer": "conv3.weight"},
 )
+
+
+def name_of(spec: dict[str, Any]) -> str:
+    """The folder of a shipped study: `digits-cnn-card`, `digits-cnn-units-taylor`."""
+    parts = [spec["model"], spec["what"]]
+    if spec["what"] == "units":
+        parts.append(spec["criterion"])
+    return "-".join(parts)
 
 
 def find(spec: dict[str, Any]) -> Path | None:
     """The folder of the shipped study that answers it; None where none does."""
-    model, what = str(spec.get("model", "")), str(spec.get("what", ""))
     if spec not in SPECS:  # which also keeps names from outside out of paths
         return None
-    folder = FOLDER / f"{model}-{what}"
+    folder = FOLDER / name_of(spec)
     try:
         question = json.loads((folder / QUESTION).read_text(encoding="utf-8"))
-        if question == {"spec": spec, "weights": _digest(model)}:
+        if question == {"spec": spec, "weights": _digest(spec["model"])}:
             return folder
     except (OSError, ValueError):  # not made yet, or torn
         pass
@@ -111,7 +130,7 @@ def main() -> int:
     torch.set_num_threads(1)
     shutil.rmtree(FOLDER, ignore_errors=True)
     for spec in SPECS:
-        folder = FOLDER / f"{spec['model']}-{spec['what']}"
+        folder = FOLDER / name_of(spec)
         make(spec, folder)
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{folder.name}: {size / 1000:.0f} kB")
