@@ -58,7 +58,7 @@ def predictions(
 
 
 def title(values: Sequence[float], measured: float | None, share: bool) -> str:
-    """`12 predictions, 3 of them within 5 points of what was measured`."""
+    """`12 predictions, 3 within 5 points of the measured`."""
     count = words.plural(len(values), "prediction")
     if measured is None:
         return count
