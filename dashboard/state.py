@@ -1016,6 +1016,9 @@ CLASS_RULE, CLASS_LEAST = "class-rule", "class-least"
 """Keys of the Class page's own controls: whether one stands on its board; what its teacher locks
 and hides, starts for all, and the rule of the board."""
 
+OWN_NAME = "your-name"
+"""Key of the field for what a visitor is called."""
+
 FLIPPED_OF = "compare-flipped"
 """Key of the control that picks a run on the Compare page, whose flipped examples are shown."""
 

@@ -350,7 +350,7 @@ def your_name() -> None:
         "Your name here, if you like",
         visitors.name_of(visitors.me()),
         max_chars=visitors.LONGEST_NAME,
-        key="your-name",
+        key=state.OWN_NAME,
         on_change=_take_name,
         placeholder="Nobody in particular",
         help="Stands beside your runs, for whoever started this server and whom you send a link.",
@@ -359,7 +359,7 @@ def your_name() -> None:
 
 def _take_name() -> None:
     try:
-        visitors.set_name(state.widget_value("your-name", ""))
+        visitors.set_name(state.widget_value(state.OWN_NAME, ""))
     except PruningError as error:
         state.warn(str(error))
 

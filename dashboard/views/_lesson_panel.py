@@ -208,8 +208,8 @@ def histogram(asked: Predict, measured: lesson.Measured) -> None:
     everybody = learning.predictions()
     if len(everybody) < 2:
         apart = figures.difference(figure, own, value).removeprefix("−")
-        predicted, came = figures.write(figure, own), figures.write(figure, value)
-        written(f"You predicted {predicted}; measured: **{came}**, {apart} apart.")
+        predicted, measured = figures.write(figure, own), figures.write(figure, value)
+        written(f"You predicted {predicted}; measured: **{measured}**, {apart} apart.")
         return
     share = FIGURES[figure].share
     chart = charts.predictions(everybody, value, own, share=share, dark=state.dark())
