@@ -117,19 +117,24 @@ def buttons(shown: Lesson, number: int, done: bool) -> None:
                 args=(shown.name, number + 1),
                 key="lesson-next",
             )
-        leave_button("Finish the lesson" if last else "Leave the lesson")
+        leave_button(finished=last)
 
 
-def leave_button(label: str = "Leave the lesson") -> None:
-    pressed = st.button(
+def leave_button(finished: bool = False) -> None:
+    label = "Finish the lesson" if finished else "Leave the lesson"
+    st.button(
         label,
-        type="primary" if label.startswith("Finish") else "tertiary",
-        on_click=state.leave_lesson,
+        type="primary" if finished else "tertiary",
+        on_click=finish if finished else state.leave_lesson,
         key="lesson-leave",
         help="What the lesson locks is free again; the recipe stays as it is.",
     )
-    if pressed and label.startswith("Finish"):
-        st.switch_page(_frame.page_path("lessons"))
+
+
+def finish() -> None:
+    """At its end back to the list, where the next one stands."""
+    state.leave_lesson()
+    state.want_page("lessons")
 
 
 # ---------------------------------------------------------------- prediction
