@@ -13,6 +13,7 @@ from dashboard.charts import criteria as charts
 from dashboard.charts.criteria import LayerCheck
 from pruning import describe
 from pruning.analysis import criterion_check
+from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.stats import Correlation, random_band, spearman
 from tests.pages import figures, opened, settle, settled, texts
@@ -92,9 +93,9 @@ def test_what_has_no_units_or_no_meaning_is_named():
 
 
 def test_nothing_picked_and_nothing_there_yet():
-    page = opened("criteria")
-    assert "Scoring the weight units of digits-cnn" in texts(page)
-    page.multiselect(key="criteria-picked-digits-cnn-weight").set_value([]).run()
+    page = opened("criteria", r=state.encode(Recipe(model="mnist1d-cnn")))  # none is shipped
+    assert "Scoring the weight units of mnist1d-cnn" in texts(page)
+    page.multiselect(key="criteria-picked-mnist1d-cnn-weight").set_value([]).run()
     assert any("Pick one or more criteria" in info.value for info in page.info)
 
 

@@ -213,8 +213,8 @@ def histogram(asked: Predict, measured: lesson.Measured) -> None:
     everybody = learning.predictions()
     if len(everybody) < 2:
         apart = figures.difference(figure, own, value).removeprefix("−")
-        predicted, measured = figures.write(figure, own), figures.write(figure, value)
-        written(f"You predicted {predicted}; measured: **{measured}**, {apart} apart.")
+        predicted, result = figures.write(figure, own), figures.write(figure, value)
+        written(f"You predicted {predicted}; measured: **{result}**, {apart} apart.")
         return
     share = FIGURES[figure].share
     chart = charts.predictions(everybody, value, own, share=share, dark=state.dark())

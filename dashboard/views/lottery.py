@@ -414,6 +414,8 @@ def shipped_set(recipe: Recipe) -> None:
         st.markdown(words.plain(words.sentence(recipe)))
         return
     made = known.recipe
+    if recipe != made:  # what the button would do, which is not what is shown
+        st.markdown(words.plain(words.sentence(recipe)))
     seeds = words.plural(len(known.tickets), "seed")
     st.markdown(f"## {words.plain(models.title(made.model))}, {seeds}")
     charts(lottery.rounds(known.tickets))

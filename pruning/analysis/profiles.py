@@ -155,16 +155,16 @@ def responses(
     mean = _by_class(watch.positions_mean(validation), validation.y.cpu())
     # Evenly over all of them, by number: which ones they are is shown.
     count = min(examples, work.test.examples)
-    numbers = torch.linspace(0, work.test.examples - 1, count).long()
+    numbers = torch.linspace(0, work.test.examples - 1, count, device="cpu").long()
     peaks = watch.peaks(work.test, numbers)  # (examples, n)
     best = peaks.topk(min(TOP, count), dim=0)
     shown = _one_of_each(work.test.y[numbers].cpu(), numbers)
     return Responses(
-        mean=mean.double().numpy(),
-        top=numbers[best.indices].T.contiguous().numpy(),
-        peaks=best.values.T.double().numpy(),
-        shown=shown.numpy(),
-        maps=watch.maps(work.test, shown).transpose(0, 1).contiguous().float().numpy(),
+        mean=mean.double().cpu().numpy(),
+        top=numbers[best.indices].T.contiguous().cpu().numpy(),
+        peaks=best.values.T.double().cpu().numpy(),
+        shown=shown.cpu().numpy(),
+        maps=watch.maps(work.test, shown).transpose(0, 1).contiguous().float().cpu().numpy(),
     )
 
 
@@ -246,7 +246,7 @@ def _laid_out(rows: Tensor) -> Tensor:
 def _by_class(values: Tensor, targets: Tensor) -> Tensor:
     """(examples, n) -> (n, classes) means; 0 for a class without examples."""
     classes = int(targets.max()) + 1
-    sums = torch.zeros(classes, values.shape[1]).index_add_(0, targets, values)
+    sums = torch.zeros(classes, values.shape[1], device="cpu").index_add_(0, targets, values)
     counts = torch.bincount(targets, minlength=classes).clamp(min=1)
     return (sums / counts[:, None]).T
 
