@@ -50,7 +50,8 @@ class Tab:
 
     messages, bytes: that came; reruns: of the script or a part that came to their end; cut: that
     another began before; releases: of its slider; errors: texts of error elements; components: key
-    -> element; widgets: Streamlit's own, key -> id; session: the server's name of this tab.
+    -> element; widgets: Streamlit's own, key -> id; disabled: keys of those that are; session: the
+    server's name of this tab.
     """
 
     url: str
@@ -63,6 +64,7 @@ class Tab:
     errors: list[str] = field(default_factory=list)
     components: dict[str, Component] = field(default_factory=dict)
     widgets: dict[str, str] = field(default_factory=dict)
+    disabled: set[str] = field(default_factory=set)
     session: str = ""
 
     def __post_init__(self) -> None:
@@ -115,7 +117,8 @@ class Tab:
         await self.rerun()
 
     async def press(self, key: str) -> None:
-        """Press a button, also one of a form, which sends what was set in it."""
+        """Press a button once it can be; one of a form sends what was set in it."""
+        await self.until(lambda: key in self.widgets and key not in self.disabled)
         message = self._rerun(self._fragments.get(key, ""))
         widget = message.rerun_script.widget_states.widgets.add()
         widget.id, widget.trigger_value = self.widgets[key], True
@@ -231,6 +234,9 @@ class Tab:
             key = id.split("-", 2)[2]  # "$$ID-<hash>-<key>"
             self.widgets[key] = id
             self._fragments[key] = delta.fragment_id
+            self.disabled.discard(key)
+            if getattr(element, str(kind)).disabled:
+                self.disabled.add(key)
         elif kind == "exception":
             self.errors.append(element.exception.message)
         elif kind == "markdown":
