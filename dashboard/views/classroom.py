@@ -13,7 +13,6 @@ import streamlit as st
 from dashboard import (
     access,
     board,
-    figures,
     jobs,
     learning,
     lesson,
@@ -67,22 +66,17 @@ def page() -> None:
             begin()
 
 
-def part(
-    key: str, news: Callable[[], Mapping[str, str]], draw: Callable[..., None], *args: Any
-) -> None:
-    """Draw a part now, and anew whenever there is news of a room; as `_frame.live_part` of jobs."""
+def follow(news: Mapping[str, str]) -> None:
+    """Draw the page anew when there is news of the room.
 
-    def whole() -> None:
-        with st.container(gap=None):
-            wait(news(), _nothing, key=f"news-{key}")
-            with st.container(), _frame.guarded():
-                draw(*args)
-
-    st.fragment(whole)()
+    All of it and not a part: the teacher's own press is news as well, so that a part would be
+    drawn in the middle of a page that is being drawn.
+    """
+    wait(news, _nothing, key="news-class")
 
 
 def _nothing() -> None:
-    """Nothing is changed: what was waited for shows when the part is drawn."""
+    """Nothing is changed: what was waited for shows when the page is drawn."""
 
 
 # ---------------------------------------------------------------- joining
@@ -165,7 +159,8 @@ def member(room: Room) -> None:
             key=state.CLASS_LISTED,
             help="Your name and your best run of the class, for all in it to see.",
         )
-        part("class-board", partial(_board_news, room), leader_board, room)
+        leader_board(room)
+        follow(_board_news(room))
 
 
 def _leave() -> None:
@@ -181,18 +176,18 @@ def _be_listed() -> None:
 
 
 def _board_news(room: Room) -> Mapping[str, str]:
-    """Asked before the board is drawn: what comes meanwhile is told at once."""
-    now = rooms.current() or room
-    return {**jobs.states(board.live(now)), **rooms.board_news(now)}
+    """Of the room as it was when the page began: what came meanwhile is news at once."""
+    if room.rule is None:
+        return {}
+    return {**jobs.states(board.live(room)), **rooms.board_news(room)}
 
 
 def leader_board(room: Room) -> None:
-    now = rooms.current()
-    if now is None or now.id != room.id or now.rule is None:
+    if room.rule is None:
         return
     st.header("Leader board", anchor=False)
-    st.markdown(words.plain(board.sentence(now.rule)))
-    places = board.places(now, visitors.me())
+    st.markdown(words.plain(board.sentence(room.rule)))
+    places = board.places(room, visitors.me())
     if not places:
         st.caption("Nobody has asked to be on it yet.")
         return
@@ -200,7 +195,7 @@ def leader_board(room: Room) -> None:
         board_table(places),
         hide_index=True,
         key="class-board-table",
-        alt=f"Leader board: {board.sentence(now.rule)}",
+        alt=f"Leader board: {board.sentence(room.rule)}",
     )
     worth = board.caution(places)
     if worth:
@@ -227,7 +222,7 @@ def board_table(places: Sequence[Place]) -> pd.DataFrame:
 
 def teacher(room: Room) -> None:
     way_in(room)
-    part("class-people", partial(_reports, room), people, room)
+    people(room)
     left, right = st.columns(2, gap="large")
     with left, _frame.guarded():
         start(room)
@@ -235,11 +230,9 @@ def teacher(room: Room) -> None:
         controls(room)
     with right, _frame.guarded():
         rule(room)
+        dismissing(room)
         over(room)
-
-
-def _reports(room: Room) -> Mapping[str, str]:
-    return rooms.reports(rooms.current() or room)
+    follow({**_board_news(room), **rooms.reports(room)})
 
 
 def address(code: str) -> str:
@@ -265,9 +258,6 @@ def way_in(room: Room) -> None:
 
 def people(room: Room) -> None:
     """Who is at which step; and what they expect of it."""
-    now = rooms.room_of_teacher(visitors.me())
-    if now is None or now.id != room.id:
-        st.rerun()
     members = rooms.members(room.id)
     left, right = st.columns(2, gap="large")
     with left:
@@ -290,24 +280,22 @@ def people(room: Room) -> None:
                 key="class-table",
                 alt="Who is in the class, and at which step.",
             )
-            _dismissing(members)
     with right:
         answers(room)
 
 
-def _dismissing(members: Sequence[rooms.Member]) -> None:
-    def draw() -> None:
-        names = {one.visitor: one.name for one in members}
+def dismissing(room: Room) -> None:
+    names = {one.visitor: one.name for one in rooms.members(room.id)}
+    with st.popover("Take somebody out", key="class-dismiss-open"):
         who = st.selectbox("Who", list(names), format_func=names.__getitem__, key="class-who")
         st.button(
             "Take out",
             on_click=_dismiss,
             args=(who,),
+            disabled=who is None,
             key="class-dismiss-one",
             help="Deletes their name and answers. They may join again under another name.",
         )
-
-    _frame.popover("Take somebody out", draw, key="class-dismiss-open")
 
 
 def _dismiss(visitor: str) -> None:
@@ -346,8 +334,7 @@ def histogram(shown: Lesson, number: int, asked: Predict) -> None:
     share = FIGURES[figure].share
     chart = charts.predictions(values, value, None, share=share, dark=state.dark())
     takeaway = charts.title(values, value, share)
-    frame = pd.DataFrame({"prediction": [figures.write(figure, one) for one in values]})
-    _frame.chart(chart, alt=f"{takeaway}.", table=frame, name="class-predictions")
+    _frame.chart(chart, alt=f"{takeaway}.", name="class-predictions")
 
 
 def lesson_title(name: str) -> str:
@@ -456,7 +443,7 @@ def _restrict(room: Room) -> None:
 def rule(room: Room) -> None:
     """One rule, which stays until the board is closed."""
     if room.rule is not None:
-        part("class-board", partial(_board_news, room), leader_board, room)
+        leader_board(room)
         st.button("Close the board", on_click=_close_board, args=(room,), key="class-board-close")
         return
     st.header("Leader board", anchor=False)
@@ -499,32 +486,21 @@ def _close_board(room: Room) -> None:
 def over(room: Room) -> None:
     st.header("Begin anew, or end", anchor=False)
     with st.container(horizontal=True, gap="small"):
-        if st.button("Reset", key="class-reset-open"):
-            _ask_reset(room)
-        if st.button("End", key="class-end-open"):
-            _ask_end(room)
-
-
-@st.dialog("Reset the class?")
-def _ask_reset(room: Room) -> None:
-    st.markdown(RESET)
-    st.button("Reset the class", on_click=_reset, args=(room,), type="primary", key="class-reset")
-
-
-@st.dialog("End the class?")
-def _ask_end(room: Room) -> None:
-    st.markdown(END)
-    st.button("End the class", on_click=_end, args=(room,), type="primary", key="class-end")
+        # A popover stays open while reports of learners draw the page anew; a dialog would close.
+        with st.popover("Reset", key="class-reset-open"):
+            st.markdown(RESET)
+            st.button("Reset the class", on_click=_reset, args=(room,), key="class-reset")
+        with st.popover("End", key="class-end-open"):
+            st.markdown(END)
+            st.button("End the class", on_click=_end, args=(room,), key="class-end")
 
 
 def _reset(room: Room) -> None:
     _try(partial(rooms.reset, room.id))
-    st.rerun()  # the whole page: a press in a dialog draws that anew
 
 
 def _end(room: Room) -> None:
     _try(partial(rooms.end, room.id))
-    st.rerun()
 
 
 page()
