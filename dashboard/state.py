@@ -53,6 +53,7 @@ LOTTERY_RECIPE = Recipe(
 SEEDS = 3
 
 UNDO_STEPS = 100
+NEWS = 60.0  # seconds for which a tab says that its class has ended
 LATE = 2.0  # seconds in which a browser hears of an address that was written
 LONGEST_LINK = 8_000  # characters of ?r=
 LARGEST_RECIPE = 200_000  # bytes of JSON in it: a decompression bomb stops here
@@ -335,12 +336,15 @@ def look_into_room() -> None:
     before: Room | None = session["room"]
     session["room"] = rooms.room_of(visitors.me())
     if before is not None and session["room"] is None:
-        session["class_ended"] = rooms.current() is None
+        session["class_ended"] = time.monotonic() if rooms.current() is None else -NEWS
 
 
-def take_class_ended() -> bool:
-    """Whether the class that this tab was in has ended since the last call."""
-    return bool(session.pop("class_ended", False))
+def class_has_ended() -> bool:
+    """Whether the class that this tab was in ended lately: a page may be drawn twice at once, so
+    that one drawing alone could pass unseen.
+    """
+    ended: float = session.get("class_ended", -NEWS)
+    return time.monotonic() - ended < NEWS
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,9 @@ def test_a_lesson_starts_for_all_also_for_who_comes_late(
     assert "Second." in shown(on_class())
 
 
-def test_the_end_tells_members_and_deletes_all(looks: dict[str, str], home: Path) -> None:
+def test_the_end_tells_members_and_deletes_all(
+    looks: dict[str, str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened_class(looks, (ANNA, "Anna"))
     come(looks, ANNA)
     page = on_class()
@@ -276,6 +278,7 @@ def test_the_end_tells_members_and_deletes_all(looks: dict[str, str], home: Path
     assert not teaches.exception and not (home / rooms.FILE).exists()
     come(looks, ANNA)
     assert "The class has ended" in shown(page.run())
+    monkeypatch.setattr(state, "NEWS", 0.0)
     assert "The class has ended" not in shown(page.run())
     assert questions(page) == []
 

@@ -85,7 +85,7 @@ def handed(room: Room) -> Recipe | None:
 
 def notices() -> None:
     """At the top of the page: that the class ended, a recipe to take, the way into a class."""
-    if state.take_class_ended():
+    if state.class_has_ended() and state.room() is None:
         st.info(ENDED, icon=":material/school:")
     room = state.room()
     if room is None:
