@@ -54,7 +54,7 @@ def here(now: state.Place) -> None:
 def one(name: str, number: int) -> None:
     """A lesson: what it asks, how long it takes, and the way in."""
     shown = lesson.find(name)
-    st.markdown(f"### {number} · {words.plain(shown.title)}")
+    st.markdown(f"## {number} · {words.plain(shown.title)}")
     st.markdown(words.plain(shown.question))
     at = state.reached(name)
     st.caption(standing(shown, at))

@@ -365,24 +365,24 @@ def charts(rounds: list[lottery.Round]) -> None:
     numbers(rounds)
     if any(row.shared is not None for row in rounds):
         st.markdown("**Do later rounds choose what one shot would have chosen?**")
-        st.vega_lite_chart(
-            lottery.overlaps(rounds, dark=state.dark()),
-            key="lottery-overlaps",
-            theme="streamlit",
-            alt=(
-                "Overlap of the tickets' masks with one shot's mask, "
-                "and that of random masks, over the rounds."
-            ),
-        )
+        alt = "Overlap of the tickets' masks with one shot's, and that of random masks, by round."
+        with st.container(key="lottery-overlaps-place"):  # a chart's own key makes no class
+            st.vega_lite_chart(
+                lottery.overlaps(rounds, dark=state.dark()),
+                key="lottery-overlaps",
+                theme="streamlit",
+                alt=alt,
+            )
 
 
 def accuracy(rounds: list[lottery.Round], finding: str) -> None:
-    st.vega_lite_chart(
-        lottery.accuracy(rounds, dark=state.dark()),
-        key="lottery-accuracy",
-        theme="streamlit",
-        alt=f"Lines: {finding}.",
-    )
+    with st.container(key="lottery-accuracy-place"):
+        st.vega_lite_chart(
+            lottery.accuracy(rounds, dark=state.dark()),
+            key="lottery-accuracy",
+            theme="streamlit",
+            alt=f"Lines: {finding}.",
+        )
 
 
 def numbers(rounds: list[lottery.Round]) -> None:

@@ -84,12 +84,18 @@ def tab(windows: dict[str, BrowserContext], scheme: str) -> Iterator[Page]:
     assert errors == []
 
 
+TWO_AT_ONCE = "Unexpected state: Multiple different fragmentIds detected"
+"""Streamlit's own word for two parts of a page that report in the same moment, as a click and news
+of a run may. It sends both, and both callbacks are called.
+"""
+
+
 def complaints(page: Page) -> list[str]:
     """Errors and warnings of the page's console: a list that fills from now on."""
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        if message.type in ("error", "warning") and not message.text.startswith(TWO_AT_ONCE):
             errors.append(f"{message.text} ({message.location.get('url')})")
 
     page.on("console", note)

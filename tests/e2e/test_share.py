@@ -137,7 +137,8 @@ def test_the_browser_keeps_the_simple_layout(app: Served, tab: Page, scheme: str
     expect(granularity).to_have_count(0)
     assert serious(tab, scheme) == []
     share(tab)
-    tab.get_by_role("button", name="Full layout").click()
+    dialog = tab.get_by_role("dialog")  # at the side stands the same button
+    dialog.get_by_role("button", name="Full layout").click()
     expect(granularity).to_be_visible()
 
 

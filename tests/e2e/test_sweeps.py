@@ -68,9 +68,7 @@ def test_a_point_of_the_front_page_becomes_a_run_that_stands_in_the_picture(
     # It is branched from: the next run starts from its weights and masks.
     steps.go(tab, "Runs")
     box = tab.get_by_role("combobox", name="Marked runs")
-    box.fill(run[:6])
-    expect(tab.get_by_role("option").filter(has_text=run[:6])).to_be_visible()
-    box.press("Enter")
+    steps.pick(tab, box, run[:6])
     box.press("Escape")  # while its list is open, all else is hidden from readers
     tab.get_by_role("button", name="Continue from here").click()
     expect(tab.get_by_role("button", name="Is the current model")).to_be_disabled()
