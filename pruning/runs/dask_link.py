@@ -169,5 +169,3 @@ def _read(file: Path, offset: int) -> bytes:
     with file.open("rb") as content:
         content.seek(offset)
         return content.read(remote.PIECE)
-
-

@@ -78,6 +78,7 @@ def tab(windows: dict[str, BrowserContext], scheme: str) -> Iterator[Page]:
     errors = complaints(page)
     yield page
     picture(page, f"last-{scheme}")
+    errors += page.evaluate(BROKEN)
     for other in context.pages:
         other.close()
     context.clear_cookies()
@@ -90,13 +91,21 @@ of a run may. It sends both, and both callbacks are called.
 """
 
 
+BROKEN = "() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
+"""Pictures that are shown and are none. The console also names those of a page that was left before
+they arrived, which the server forgets by then.
+"""
+
+
 def complaints(page: Page) -> list[str]:
     """Errors and warnings of the page's console: a list that fills from now on."""
     errors: list[str] = []
 
     def note(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not message.text.startswith(TWO_AT_ONCE):
-            errors.append(f"{message.text} ({message.location.get('url')})")
+        text = f"{message.text} ({message.location.get('url')})"
+        ignored = text.startswith(TWO_AT_ONCE) or "/media/" in text
+        if message.type in ("error", "warning") and not ignored:
+            errors.append(text)
 
     page.on("console", note)
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -23,9 +23,6 @@ ROWS = ("conv1", "conv2", "conv3", "fc1", "fc2")
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Of the sensitivity map of digits-cnn."""
 
-PICTURES_ARE_THERE = "() => [...document.images].every(image => image.complete)"
-"""The server forgets those of a page that is left, and the console says so of one still to come."""
-
 DARK = "03-magnitude-against-random"
 """The one that is looked at in the dark theme too."""
 
@@ -89,7 +86,6 @@ def test_a_lesson_is_walked_to_its_end(app: Served, tab: Page, scheme: str, name
         picture(tab, f"lesson-{name}-{number}-{scheme}")
         if number < len(shown.steps):
             drawn(tab)  # a button that is drawn anew under the pointer loses the click
-            tab.wait_for_function(PICTURES_ARE_THERE)
             button(tab, "lesson-next").click()
     button(tab, "lesson-leave").click()
     expect(tab.get_by_role("heading", name="What would you like to find out?")).to_be_visible()
