@@ -129,13 +129,28 @@ class Lesson:
 
 def files() -> dict[str, Path]:
     """Name of a lesson -> its file, in the order of their names; one's own after the shipped."""
-    own = default_workspace() / OWN
+    # A shipped name stays the shipped one's.
+    folders = [(folder, _changed(folder)) for folder in (default_workspace() / OWN, SHIPPED)]
+    return dict(_listed(*folders))
+
+
+@lru_cache(maxsize=4)
+def _listed(*folders: tuple[Path, int]) -> dict[str, Path]:
+    """Each with when it changed: pages ask at every control, and a folder is long to read."""
     return {
         file.stem: file
-        for folder in (own, SHIPPED)  # a shipped name stays the shipped one's
+        for folder, _ in folders
         for file in sorted(folder.glob("*.toml"))
         if NAME.fullmatch(file.stem)
     }
+
+
+def _changed(folder: Path) -> int:
+    """When something was put into it or taken out; 0 without one."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def names() -> list[str]:

@@ -179,6 +179,25 @@ def _connection(file: str, inode: int) -> sqlite3.Connection:
     return db
 
 
+Version = tuple[str, int, int, int, int]
+"""Of the file: its name, inode, time and size, and how often this process has written it."""
+
+_written = [0]
+"""How often this process has written it: two writes may fall into one tick of the file's clock."""
+
+_rows: dict[Version, dict[tuple[Any, ...], list[sqlite3.Row]]] = {}
+"""What was read of the file as it is now, by the question: pages ask at every control."""
+
+
+def _version() -> Version | None:
+    """None where there is no room at all."""
+    try:
+        now = os.stat(_file())
+    except OSError:
+        return None
+    return str(_file()), now.st_ino, now.st_mtime_ns, now.st_size, _written[0]
+
+
 def _inode() -> int | None:
     """None where there is no room at all, which is the rule: pages ask at every control."""
     try:
@@ -216,6 +235,7 @@ def _writing(make: bool = False) -> Iterator[sqlite3.Connection | None]:
             db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
+        _written[0] += 1
 
 
 @contextmanager
@@ -235,15 +255,27 @@ def _one(text: str, *values: Any) -> sqlite3.Row | None:
 
 def _every(text: str, *values: Any) -> list[sqlite3.Row]:
     """Rows; none where there is no room, or its file cannot be read."""
-    with suppress(sqlite3.Error), _reading() as db:
-        if db is not None:
+    with suppress(sqlite3.Error), _lock:
+        version = _version()
+        if version is None:
+            return []
+        db = _connection(version[0], version[1])
+        if db.in_transaction:  # it may yet be taken back
             return list(db.execute(text, values))
+        if version not in _rows:
+            _rows.clear()
+            _rows[version] = {}
+        known = _rows[version]
+        if (text, *values) not in known:
+            known[text, *values] = list(db.execute(text, values))
+        return known[text, *values]
     return []
 
 
 def _remove_file() -> None:
     """Inside the lock. What SQLite itself has overwritten by then."""
     _connection.cache_clear()
+    _rows.clear()
     for suffix in ("", "-journal", "-wal", "-shm"):
         with suppress(OSError):
             Path(f"{_file()}{suffix}").unlink(missing_ok=True)

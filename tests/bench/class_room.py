@@ -76,8 +76,8 @@ class Done:
         """Do something (a coroutine) and wait until a text stands on the page."""
         shown = tab.shows(text)
         begin = time.perf_counter()
-        await act  # type: ignore[misc]
         try:
+            await act  # type: ignore[misc]
             end = await asyncio.wait_for(shown, LOST)
             self.times.setdefault(kind, []).append(end - begin)
         except TimeoutError:
@@ -125,13 +125,18 @@ async def learn(tab: Tab, number: int, until: Callable[[], bool], done: Done) ->
         if until():
             return
         begin = time.monotonic()
-        if turn % 4 == 1:
+        if turn % 2 and not at_end(tab):
             await done.timed("next step", tab, heading("Look"), tab.press("lesson-next"))
-        elif turn % 4 == 3:
+        elif turn % 2:
             await done.timed("step back", tab, heading("Guess"), tab.press("lesson-back"))
         else:
             await slide(tab, (20 + (7 * number + 37 * turn) % 70) / 100, done)
         await asyncio.sleep(max(0.0, EVERY - (time.monotonic() - begin)))
+
+
+def at_end(tab: Tab) -> bool:
+    """Whether the lesson's last step is shown."""
+    return "lesson-back" in tab.widgets and "lesson-back" not in tab.disabled
 
 
 async def slide(tab: Tab, share: float, done: Done) -> None:

@@ -78,6 +78,18 @@ def pick(page: Page, box: Locator, text: str) -> None:
     settled(page)
 
 
+def press(button: Locator, seen: Locator) -> None:
+    """Press a button until what it brings is seen: one that is drawn anew loses a click."""
+    for _ in range(3):
+        button.click()
+        try:
+            expect(seen).to_be_visible(timeout=7_000)
+            return
+        except AssertionError:
+            continue
+    expect(seen).to_be_visible()
+
+
 def upload(page: Page, file: Path) -> None:
     page.get_by_test_id("stFileUploader").locator("input[type=file]").set_input_files(file)
 
