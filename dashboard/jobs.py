@@ -911,19 +911,21 @@ def _request(spec: dict[str, Any], priority: int = 0) -> Job:
     """The job with this spec; queued unless somebody requested it before."""
     own_models.check(str(spec.get("model", "")))
     ids, key = _ids(), _key(spec)
-    if key in ids:
+    # Other tabs share them, and may forget one between two lines.
+    known = ids.get(key)
+    if known is not None:
         try:
-            job = store().job(ids[key])
+            job = store().job(known)
             _note_watched(job)
             # It made way for other work, and somebody came back to it.
             if job.message != UNWATCHED:
                 return job
         except PruningError:  # deleted meanwhile
             pass
-        del ids[key]
+        ids.pop(key, None)
     _ask_first(spec, key)
-    ids[key] = shipped.submit(store(), spec, key, priority)
-    job = store().job(ids[key])
+    id = ids[key] = shipped.submit(store(), spec, key, priority)
+    job = store().job(id)
     if job.state in LIVE:
         ensure()
     return job

@@ -253,6 +253,27 @@ def test_what_nobody_looks_at_makes_way(store: Store, monkeypatch: pytest.Monkey
     assert store.job(looked_at).state == "queued"
 
 
+def test_a_request_that_another_tab_forgets_meanwhile_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shared(dict[str, str]):
+        """Each look at a key is followed by another tab that takes it away."""
+
+        def __contains__(self, key: object) -> bool:
+            there = super().__contains__(key)
+            self.pop(str(key), None)
+            return there
+
+        def __setitem__(self, key: str, value: str) -> None:
+            """Taken away as soon as it was put there."""
+
+    first = jobs.request("structure", model="digits-mlp")
+    monkeypatch.setattr(jobs, "_ids", lambda: Shared({jobs._key(first.spec): first.id}))
+    assert jobs.request("structure", model="digits-mlp").id == first.id
+    monkeypatch.setattr(jobs, "_ids", Shared)
+    assert jobs.request("structure", model="digits-cnn").spec["model"] == "digits-cnn"
+
+
 def test_who_comes_back_to_what_made_way_has_it_again() -> None:
     page = opened("prune", r=state.encode(Recipe(model="digits-cnn", criterion="taylor")))
     (scores,) = waiting("scores")
