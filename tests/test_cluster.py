@@ -523,7 +523,7 @@ def test_a_real_worker_is_killed_and_the_run_goes_on_at_the_other(
         assert (done.state, done.message, done.resumed) == ("finished", None, 1)
         assert epochs(store, id) == list(range(1, recipe.epochs + 1))
         went = [event.text for _, event in store.events(id) if isinstance(event, Notice)]
-        assert len(went) == 1 and went[0].startswith("Resumed from epoch ")
+        assert len(went) == 1 and went[0].startswith("Resumed from ")
         assert int(went[0].split()[3]) >= reached - 2, "at most what came since its checkpoint"
         assert results.load_run(done.folder).masks()
     finally:
