@@ -200,10 +200,8 @@ def _version() -> Version | None:
 
 def _inode() -> int | None:
     """None where there is no room at all, which is the rule: pages ask at every control."""
-    try:
-        return os.stat(_file()).st_ino
-    except OSError:
-        return None
+    version = _version()
+    return None if version is None else version[1]
 
 
 @contextmanager

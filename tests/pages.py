@@ -12,6 +12,7 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from pruning.recipe import Recipe
 from pruning.runs.store import Store
 
 APP = Path(__file__).parents[1] / "dashboard" / "tab.py"
@@ -56,6 +57,18 @@ def others_work() -> bool:
     if busy:
         time.sleep(0.1)
     return busy
+
+
+def finished(recipe: Recipe) -> str:
+    """The id of a run that was done here."""
+    from pruning.runs.handlers import do
+
+    store = Store()
+    id = store.submit("run", recipe.to_dict())
+    job = store.claim(queues=("run",))
+    assert job is not None
+    do(store, job, lambda: False)
+    return id
 
 
 def work_off(until: str = "") -> int:

@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster: what goes there, what comes back, and what the store makes of it.
+"""Runs on a Dask cluster: what is sent there, what comes back, and what the store makes of it.
 
 Most of it is played on a wire of our own, in this process; the last test has a real scheduler and
 real workers.

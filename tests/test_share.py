@@ -8,14 +8,14 @@ from html.parser import HTMLParser
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from pages import APP, figures, opened, settle, settled, texts
+from pages import APP, figures, finished, opened, settle, settled, texts
 from streamlit.testing.v1 import AppTest
 
 from dashboard import handout, lesson, locks, state, words
 from dashboard.charts import projected
 from pruning.export.report import report
 from pruning.recipe import Recipe
-from pruning.runs import handlers, pool
+from pruning.runs import pool
 from pruning.runs.records import record_of
 from pruning.runs.store import Store
 from pruning.storage import default_workspace
@@ -27,15 +27,6 @@ RECIPE = Recipe(model="digits-mlp", sparsity=0.9)
 @pytest.fixture(autouse=True)
 def no_pool(home, monkeypatch):
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
-
-
-def finished(recipe: Recipe) -> str:
-    store = Store()
-    id = store.submit("run", recipe.to_dict())
-    job = store.claim(queues=("run",))
-    assert job is not None
-    handlers.do(store, job, lambda: False)
-    return id
 
 
 def share(page: AppTest) -> AppTest:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from pages import opened, settle, texts
+from pages import finished, opened, settle, texts
 
 from dashboard import words
 from pruning.recipe import Recipe
-from pruning.runs import handlers, pool
+from pruning.runs import pool
 from pruning.runs.store import Store
 
 RECIPE = Recipe(model="digits-mlp", sparsity=0.9)
@@ -16,15 +16,6 @@ RECIPE = Recipe(model="digits-mlp", sparsity=0.9)
 @pytest.fixture(autouse=True)
 def no_pool(home, monkeypatch):
     monkeypatch.setattr(pool, "ensure", lambda *_: False)
-
-
-def finished(recipe: Recipe) -> str:
-    store = Store()
-    id = store.submit("run", recipe.to_dict())
-    job = store.claim(queues=("run",))
-    assert job is not None
-    handlers.do(store, job, lambda: False)
-    return id
 
 
 def test_files_are_made_when_asked_and_their_sizes_stand_on_the_buttons() -> None:
