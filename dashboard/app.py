@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard import access, arrivals, middleware, pages, rooms, visitors
+from dashboard import access, arrivals, middleware, pages, rooms, unsent, visitors
 from pruning.errors import StoreError
 
 HERE = Path(__file__).parent
@@ -44,6 +44,7 @@ def states(ids: Iterable[str]) -> dict[str, str]:
     return known | (importlib.import_module("dashboard.jobs").states(others) if others else {})
 
 
+unsent.keep()
 threading.Thread(target=load_pages, name="loading", daemon=True).start()
 ours = [
     Middleware(access.HostMiddleware),
