@@ -27,7 +27,7 @@ from pruning.describe import RunFacts
 from pruning.errors import DiskFull, PruningError, RunError, StoreError
 from pruning.events import Event, Finished, Halted, Point, Pruned, Ticket
 from pruning.recipe import Recipe
-from pruning.runs import engines, own_models, shipped
+from pruning.runs import database, engines, own_models, shipped
 from pruning.runs import store as store_file
 from pruning.runs.results import (
     PackedMask,
@@ -42,7 +42,6 @@ from pruning.runs.store import (
     DAMAGED,
     MOMENT,
     PARKED,
-    READ_ONLY,
     SWEEP,
     UNWATCHED,
     Job,
@@ -100,7 +99,7 @@ def store() -> Store:
     place = str(default_workspace())
     with _lock:
         current = _store(place)
-        if current.deleted():
+        if current.database.deleted():
             _begin_anew(BEGUN_ANEW.format(place=place))
         return _store(place)
 
@@ -151,7 +150,7 @@ def trouble() -> StoreError | None:
     except StoreError as error:
         return error
     if not current.writable:
-        return StoreError(READ_ONLY.format(file=current.file))
+        return StoreError(database.READ_ONLY.format(file=current.file))
     free = shutil.disk_usage(current.workspace).free
     return DiskFull(NO_ROOM.format(place=current.workspace)) if free < LEAST_ROOM else None
 

@@ -415,7 +415,7 @@ def test_a_store_that_was_deleted_is_noticed_and_not_written_to(home: Path) -> N
     shutil.rmtree(home)
     with pytest.raises(StoreError, match="deleted or moved"):
         before.submit("run", RUN)
-    assert before.deleted() and not home.exists(), "nobody but a page makes it anew"
+    assert before.database.deleted() and not home.exists(), "nobody but a page makes it anew"
     after = Store()
     id = before.submit("run", RUN)
     assert [job.id for job in after.jobs()] == [id], "and then everybody goes on with the new one"

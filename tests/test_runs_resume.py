@@ -120,7 +120,7 @@ ENDINGS: dict[str, Callable[[Store, Job], object]] = {
 
 
 def damage(store: Store, job: Job) -> None:
-    with store._write() as db:
+    with store.database.write() as db:
         db.execute("UPDATE jobs SET spec = '[]' WHERE id = ?", (job.id,))
     assert store.claim() is None
 

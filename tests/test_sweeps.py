@@ -272,7 +272,7 @@ def test_a_row_is_the_runs_figures() -> None:
 
 
 def timed(store: Store, job: Job, seconds: float) -> None:
-    with store._write() as db:
+    with store.database.write() as db:
         db.execute("UPDATE jobs SET started = ended - ? WHERE id = ?", (seconds, job.id))
 
 

@@ -14,7 +14,7 @@ from pages import opened, texts
 from dashboard import jobs
 from pruning.recipe import Recipe
 from pruning.runs import pool
-from pruning.runs import store as store_file
+from pruning.runs import database
 from pruning.runs.store import Store
 
 
@@ -112,7 +112,7 @@ def test_a_store_that_may_only_be_read_shows_its_results(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Store(workspace).jobs("run")[0].id
-    monkeypatch.setattr(store_file, "_may_write", lambda file: False)
+    monkeypatch.setattr(database, "_may_write", lambda file: False)
     page = opened("model", run=run)
     assert not page.exception
     errors = [error.value for error in page.error]

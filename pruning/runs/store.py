@@ -8,28 +8,29 @@ an owner that died.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import count, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pruning import events as _events
-from pruning.errors import Damaged, DiskFull, Lost, OutOfRange, RunError, StoreError
+from pruning.errors import Damaged, Lost, OutOfRange, RunError
 from pruning.events import Epoch, Event, Failed, Halted, Pruned
 from pruning.recipe import Recipe
-from pruning.runs import process_id
+from pruning.runs import database, process_id
 from pruning.runs.cache_keys import complete
+from pruning.runs.database import Database
 from pruning.runs.schema import check_version, migrate
-from pruning.storage import default_workspace, is_full, private_file, private_folder, whole
+from pruning.storage import default_workspace, private_folder, whole
 
+FILE = "runs.sqlite"
 KINDS = ("run", "study")
 LIVE = ("queued", "running")
 ENDED = ("finished", "failed", "stopped", "diverged")
@@ -55,9 +56,6 @@ MOMENT = 10.0
 nothing seemed to happen, or made in two tabs.
 """
 
-BUSY = 10.0
-"""Seconds to wait for other writers."""
-
 # Of each of these, what comes before the colon says why.
 PROCESS_ENDED = "The process that worked on this ended before it was done: start it again."
 SILENT = (
@@ -69,16 +67,6 @@ DAMAGED = (
     "The record of {id} in {file} is damaged ({reason}), so it is not shown: delete it, and start "
     "it again if you need it."
 )
-DELETED = (
-    "{file} was deleted or moved while it was in use: what was in it cannot be read or saved any "
-    "more. Open the page again to begin a new one, or put the folder back."
-)
-SET_IT_ASIDE = "move it aside, and the workbench begins a new one."
-READ_ONLY = (
-    "{file} may only be read: results can be looked at, and nothing can be started or saved. Let "
-    "its folder be written, or point PRUNING_HOME at another one."
-)
-
 KEPT = 7 * 24 * 3600.0
 """Seconds for which a deleted run can be restored: then its files are removed."""
 
@@ -210,27 +198,27 @@ class Store:
     workspace: by default that of `storage.default_workspace`; lease: seconds. Raises StoreError,
     with the way out, when the file cannot be read.
 
-    writable: whether it can be written too. damaged: id -> why its row cannot be read, as far as
-    such rows were met; everything else goes on without them.
+    damaged: id -> why its row cannot be read, as far as such rows were met; everything else goes on
+    without them.
     """
 
     def __init__(self, workspace: Path | None = None, *, lease: float = LEASE) -> None:
         self.workspace = workspace or default_workspace()
-        self.file = self.workspace / "runs.sqlite"
+        self.file = self.workspace / FILE
         self.lease = lease
-        self._idle: deque[sqlite3.Connection] = deque()
-        self._process = os.getpid()
-        # Of the file when it was opened, (device, inode): another one may take its place.
-        self._identity: tuple[int, int] | None = None
-        self.writable = True
         self.damaged: dict[str, str] = {}
-        with _readable_errors(self.file):
+        with database.readable_errors(self.file):
             private_folder(self.workspace, self.file)
-            self.writable = _may_write(self.file)
+            self.database = Database(self.file)
             if _is_emptied(self.workspace):
-                raise Damaged(f"{self.file} is damaged (it is empty): {SET_IT_ASIDE}")
-        with self._read() as db:
+                raise Damaged(f"{self.file} is damaged (it is empty): {database.SET_IT_ASIDE}")
+        with self.database.read() as db:
             migrate(db)
+
+    @property
+    def writable(self) -> bool:
+        """Whether it can be written too, and not only read."""
+        return self.database.writable
 
     # ---------------------------------------------------------------- for everybody
 
@@ -260,7 +248,7 @@ class Store:
             key = complete(spec, key, self.workspace)
         id = secrets.token_hex(6)
         text = _text(spec)
-        with self._write() as db:
+        with self.database.write() as db:
             same = _same_key(db, key)
             if same is not None and self._answers(same):
                 # A sweep's run that a person asks for now.
@@ -276,7 +264,7 @@ class Store:
                     return str(row["id"])
             _insert(db, id, kind, text, key, now, priority, batch, visitor)
         # Deleted in that very moment: the row is in a file that nobody will ever read.
-        self._check_file()
+        self.database.check()
         return id
 
     def submit_set(
@@ -292,7 +280,7 @@ class Store:
         """
         batch = secrets.token_hex(5)
         texts = [_text(spec) for spec in specs]
-        with self._write() as db:
+        with self.database.write() as db:
             now = time.time()
             recent: dict[str, list[sqlite3.Row]] = {}
             for row in _submitted_since(db, "run", now - within, visitor) if within else ():
@@ -303,7 +291,7 @@ class Store:
                     return earlier
             for text in texts:
                 _insert(db, secrets.token_hex(6), "run", text, None, now, 0, batch, visitor)
-        self._check_file()
+        self.database.check()
         return batch
 
     def record_study(self, spec: dict[str, Any], key: str | None, files: Sequence[Path]) -> str:
@@ -315,7 +303,7 @@ class Store:
         key = complete(spec, key, self.workspace)
         id = secrets.token_hex(6)
         folder = self.folder(id)
-        with self._write() as db:
+        with self.database.write() as db:
             same = _same_key(db, key)
             if same is not None and self._answers(same):
                 return str(same["id"])
@@ -335,13 +323,13 @@ class Store:
     def known(self, spec: dict[str, Any], key: str | None) -> bool:
         """Whether that study waits, runs or is finished: submitting it would begin nothing."""
         key = complete(spec, key, self.workspace)
-        with self._read() as db:
+        with self.database.read() as db:
             same = _same_key(db, key)
         return same is not None and self._answers(same)
 
     def job(self, id: str) -> Job:
         """Raises RunError for an id the store does not have."""
-        with self._read() as db:
+        with self.database.read() as db:
             row = db.execute("SELECT * FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise RunError(
@@ -376,13 +364,13 @@ class Store:
             f"SELECT * FROM jobs WHERE {' AND '.join(conditions)} "
             "ORDER BY submitted DESC, rowid DESC LIMIT ?"
         )
-        with self._read() as db:
+        with self.database.read() as db:
             return self._readable(db.execute(query, (*values, limit)))
 
     def newest(self, state: str) -> tuple[int, float | None]:
         """(how many jobs are in a state, when the last of them ended): whether there are others."""
         query = "SELECT COUNT(*), MAX(ended) FROM jobs WHERE state = ?"
-        with self._read() as db:
+        with self.database.read() as db:
             count, ended = db.execute(query, (state,)).fetchone()
         return int(count), ended
 
@@ -392,7 +380,7 @@ class Store:
             "SELECT * FROM jobs WHERE kind = ? AND spec = ? AND deleted IS NULL "
             "ORDER BY submitted DESC, rowid DESC"
         )
-        with self._read() as db:
+        with self.database.read() as db:
             return self._readable(db.execute(query, (kind, _text(spec))))
 
     def events(
@@ -407,7 +395,7 @@ class Store:
             "AND events.attempt = COALESCE(?, jobs.attempt) "
             "WHERE job = ? AND number > ? ORDER BY number"
         )
-        with self._read() as db:
+        with self.database.read() as db:
             rows = db.execute(query, (attempt, id, after)).fetchall()
         events = [(row["number"], self._event(id, row["body"])) for row in rows]
         return [(number, event) for number, event in events if event is not None]
@@ -421,13 +409,13 @@ class Store:
         )
         # The kind comes first in the JSON of every event, so that only one is read.
         first = f'{{"event":"{kind.__name__.lower()}"%'
-        with self._read() as db:
+        with self.database.read() as db:
             row = db.execute(query, (id, first)).fetchone()
         return self._event(id, row["body"]) if row else None
 
     def stop(self, id: str) -> None:
         """Ask a job to stop: at once when it waits, soon when it runs, never when it has ended."""
-        with self._write() as db:
+        with self.database.write() as db:
             row = db.execute(
                 "SELECT * FROM jobs WHERE id = ? AND state IN ('queued', 'running')", (id,)
             ).fetchone()
@@ -438,7 +426,7 @@ class Store:
 
     def delete(self, id: str) -> None:
         """Forget a job, its events and its files. Its worker notices at its next write."""
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (id,))
         self.damaged.pop(id, None)
         # Last: a worker that still writes is fenced off by then.
@@ -469,7 +457,7 @@ class Store:
         can go on. Raises RunError for an id the store does not have.
         """
         self.job(id)
-        with self._write() as db:
+        with self.database.write() as db:
             now = time.time()
             row = db.execute(
                 "UPDATE jobs SET deleted = COALESCE(deleted, ?), key = NULL WHERE id = ? "
@@ -489,7 +477,7 @@ class Store:
 
         Raises RunError for an id the store does not have.
         """
-        with self._read() as db:
+        with self.database.read() as db:
             row = db.execute("SELECT visitor FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is None:
             self.job(id)
@@ -503,7 +491,7 @@ class Store:
     def trashed(self, limit: int = 200) -> list[Job]:
         """Deleted runs that can be restored, the last deleted first."""
         query = "SELECT * FROM jobs WHERE deleted IS NOT NULL ORDER BY deleted DESC LIMIT ?"
-        with self._read() as db:
+        with self.database.read() as db:
             return self._readable(db.execute(query, (limit,)))
 
     def sweep_trash(self, kept: float = KEPT) -> list[str]:
@@ -512,7 +500,7 @@ class Store:
         Not what waits or works still, or what such a run starts from.
         """
         before = time.time() - kept
-        with self._read() as db:
+        with self.database.read() as db:
             rows = db.execute("SELECT id, state FROM jobs WHERE deleted < ?", (before,)).fetchall()
             live = db.execute("SELECT spec FROM jobs WHERE state IN ('queued', 'running')")
             wanted = "\n".join(row["spec"] for row in live) if rows else ""
@@ -526,7 +514,7 @@ class Store:
         """Raises RunError for an id the store does not have."""
         self.job(id)
         names = ", ".join(f"{name} = ?" for name in columns)
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*columns.values(), id))
 
     # ---------------------------------------------------------------- the state of the queue
@@ -537,7 +525,7 @@ class Store:
         leave: whether somebody else knows more of how a job's owner ended, and sees to it. Returns
         the jobs as they were. What becomes of them: see `give_up`.
         """
-        with self._read() as db:
+        with self.database.read() as db:
             rows = db.execute("SELECT * FROM jobs WHERE state = 'running'").fetchall()
         lost = []
         for row in rows:
@@ -566,7 +554,7 @@ class Store:
         False: it has ended, or begun anew, meanwhile.
         """
         query = "SELECT * FROM jobs WHERE id = ? AND state = ? AND attempt = ?"
-        with self._write() as db:
+        with self.database.write() as db:
             row = db.execute(query, (job.id, job.state, job.attempt)).fetchone()
             if row is not None:
                 _end(db, row, state, message, event)
@@ -603,25 +591,25 @@ class Store:
 
     def halted(self, job: Job) -> Halted:
         """The step and epoch that a job has reached."""
-        with self._read() as db:
+        with self.database.read() as db:
             return _halted(db, _owned(db, job))
 
     def check(self) -> None:
         """Raises StoreError where the store cannot be read, or a newer workbench has been at it."""
-        with self._read() as db:
+        with self.database.read() as db:
             check_version(db)
             db.execute("SELECT 1 FROM jobs LIMIT 1").fetchone()
 
     def check_writable(self) -> None:
         """Write something that changes nothing. Raises DiskFull, StoreError where that fails."""
-        with self._write() as db:
+        with self.database.write() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             db.execute(f"PRAGMA user_version = {version}")
 
     def waiting(self) -> dict[str, int]:
         """How many jobs could be claimed, by queue: run, study or long. Takes no lock."""
         query = f"SELECT {_QUEUE} AS queue, COUNT(*) FROM jobs WHERE {_CLAIMABLE} GROUP BY queue"
-        with self._read() as db:
+        with self.database.read() as db:
             return dict(db.execute(query).fetchall())
 
     def ahead(self, id: str) -> tuple[str, list[Job]]:
@@ -636,7 +624,7 @@ class Store:
             f"COALESCE(served, 0) AS served FROM jobs {_PERSON} "
             f"WHERE state IN ('queued', 'running') ORDER BY state = 'running' DESC, {_ORDER}"
         )
-        with self._read() as db:
+        with self.database.read() as db:
             rows = _in_turns(db.execute(query).fetchall())
         ids = [row["id"] for row in rows]
         if id not in ids:  # it has ended meanwhile
@@ -656,7 +644,7 @@ class Store:
             f"SELECT * FROM jobs WHERE state = 'queued' AND priority <> {PARKED} "
             f"AND kind IN ({_marks(kinds)})"
         )
-        with self._write() as db:
+        with self.database.write() as db:
             waiting = db.execute(query, tuple(kinds)).fetchall()
             for row in waiting:
                 _end(db, row, "failed", message, Failed("RunError", message))
@@ -694,7 +682,7 @@ class Store:
             "SELECT id, state FROM sweeps WHERE plan = ? AND visitor IS ? "
             "ORDER BY created DESC LIMIT 1"
         )
-        with self._write() as db:
+        with self.database.write() as db:
             row = None if anew else db.execute(query, (text, visitor)).fetchone()
             id = str(row["id"]) if row else secrets.token_hex(6)
             if row is None:
@@ -707,7 +695,7 @@ class Store:
             # A cancelled one asked for anew: what its cancelling stopped is wanted again.
             again = ("stopped",) if row and row["state"] == "cancelled" else ()
             self._queue_for(db, id, runs, visitor, again)
-        self._check_file()
+        self.database.check()
         return id
 
     def extend_sweep(
@@ -726,7 +714,7 @@ class Store:
         Raises RunError for an id the store does not have.
         """
         visitor = self.sweep(id).visitor
-        with self._write() as db:
+        with self.database.write() as db:
             # Looked at under the lock: somebody may pause it while its next runs are thought out.
             state = db.execute("SELECT state FROM sweeps WHERE id = ?", (id,)).fetchone()
             if not wake and (state is None or state["state"] != "active"):
@@ -736,12 +724,12 @@ class Store:
                 db.execute("UPDATE sweeps SET plan = ? WHERE id = ?", (text, id))
             db.execute("UPDATE sweeps SET state = 'active' WHERE id = ?", (id,))
             self._queue_for(db, id, runs, visitor, again)
-        self._check_file()
+        self.database.check()
         return True
 
     def pause_sweep(self, id: str) -> None:
         """Let nobody take its waiting runs, but for those that others want; what runs, runs on."""
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute("UPDATE sweeps SET state = 'paused' WHERE id = ?", (id,))
             # Of running ones too: one that has to be begun anew waits like the others.
             db.execute(
@@ -751,7 +739,7 @@ class Store:
 
     def cancel_sweep(self, id: str) -> None:
         """Stop its runs, but for those that a person or another sweep wants, paused or not."""
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute("UPDATE sweeps SET state = 'cancelled' WHERE id = ?", (id,))
             unwanted = db.execute(
                 f"SELECT * FROM jobs WHERE {_OWN_RUNS} AND NOT {_WANTED}",
@@ -769,12 +757,12 @@ class Store:
 
     def want(self, id: str) -> None:
         """A person wants this run now: it waits among people's, and no sweep's pause holds it."""
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute("UPDATE jobs SET priority = 0 WHERE id = ? AND priority < 0", (id,))
 
     def sweep(self, id: str) -> Sweep:
         """Raises RunError for an id the store does not have."""
-        with self._read() as db:
+        with self.database.read() as db:
             row = db.execute("SELECT * FROM sweeps WHERE id = ?", (id,)).fetchone()
         if row is None:
             raise RunError(
@@ -786,17 +774,17 @@ class Store:
     def sweeps(self, limit: int = 200) -> list[Sweep]:
         """Newest first."""
         query = "SELECT * FROM sweeps ORDER BY created DESC, rowid DESC LIMIT ?"
-        with self._read() as db:
+        with self.database.read() as db:
             return [_sweep(row) for row in db.execute(query, (limit,))]
 
     def runs_of_sweep(self, id: str) -> list[Job]:
         """Its runs, in the order they were submitted."""
-        with self._read() as db:
+        with self.database.read() as db:
             return self._readable(db.execute(_LINKED, (id,)))
 
     def sweeps_of_run(self, id: str) -> list[str]:
         """The sweeps that a run is part of."""
-        with self._read() as db:
+        with self.database.read() as db:
             rows = db.execute("SELECT sweep FROM sweep_runs WHERE job = ?", (id,))
             return [row["sweep"] for row in rows]
 
@@ -878,7 +866,7 @@ class Store:
             "started = ? WHERE id = ? RETURNING *"
         )
         while True:
-            with self._write() as db:
+            with self.database.write() as db:
                 several = len(db.execute(_WHO_WAITS).fetchall()) > 1
                 row = db.execute(fair if several else alone, (*queues, sweep, sweep)).fetchone()
                 if row is None:
@@ -893,19 +881,19 @@ class Store:
 
     def renew(self, job: Job) -> None:
         """Let the lease begin anew: the worker's heartbeat. Raises Fenced."""
-        with self._write(durable=False) as db:
+        with self.database.write(durable=False) as db:
             _owned(db, job)
             db.execute("UPDATE jobs SET lease = ? WHERE id = ?", (time.time() + self.lease, job.id))
 
     def stopping(self, job: Job) -> bool:
         """Whether somebody asked the job to stop. Takes no lock. Raises Fenced."""
-        with self._read() as db:
+        with self.database.read() as db:
             return _owned(db, job)["stopping"] is not None
 
     def append(self, job: Job, event: Event) -> int:
         """Add an event; its number. Raises Fenced."""
         # An event or two may be lost with the power, as the run is then too.
-        with self._write(durable=False) as db:
+        with self.database.write(durable=False) as db:
             return _append(db, _owned(db, job), event)
 
     def release(self, job: Job, message: str | None = None) -> None:
@@ -913,7 +901,7 @@ class Store:
 
         Raises Fenced.
         """
-        with self._write() as db:
+        with self.database.write() as db:
             row = _owned(db, job)
             if row["stopping"] is not None:
                 _end(db, row, "stopped", "Stopped.", _halted(db, row))
@@ -925,7 +913,7 @@ class Store:
 
         Raises Fenced.
         """
-        with self._write() as db:
+        with self.database.write() as db:
             _owned(db, job)
             db.execute(
                 "INSERT INTO events SELECT job, ?, number, at, body FROM events "
@@ -941,7 +929,7 @@ class Store:
         """End the job and add its last event, in one transaction. Raises Fenced."""
         if state not in ENDED:
             raise RunError(f"A job cannot end as {state!r}: it ends as {', '.join(ENDED)}.")
-        with self._write() as db:
+        with self.database.write() as db:
             _end(db, _owned(db, job), state, message, event)
         self._delete_checkpoints(job.id)
 
@@ -954,7 +942,7 @@ class Store:
             "ON jobs.id = events.job AND jobs.attempt = events.attempt "
             "WHERE job = ? AND number > ? ORDER BY number"
         )
-        with self._read() as db:
+        with self.database.read() as db:
             return [Recorded(*row) for row in db.execute(query, (id, after))]
 
     def hand_out(self, job: Job, attempt: int, last: int) -> list[Recorded]:
@@ -965,7 +953,7 @@ class Store:
             "SELECT number, at, body FROM events "
             "WHERE job = ? AND attempt = ? AND number <= ? ORDER BY number"
         )
-        with self._write() as db:
+        with self.database.write() as db:
             _owned(db, job)
             db.execute("DELETE FROM events WHERE job = ? AND attempt < ?", (job.id, attempt))
             return [Recorded(*row) for row in db.execute(query, (job.id, attempt, last))]
@@ -975,7 +963,7 @@ class Store:
 
         Raises Fenced.
         """
-        with self._write(durable=False) as db:
+        with self.database.write(durable=False) as db:
             _owned(db, job)
             rows = [(job.id, job.attempt, *record) for record in records]
             db.executemany("INSERT OR IGNORE INTO events VALUES (?, ?, ?, ?, ?)", rows)
@@ -993,7 +981,7 @@ class Store:
         columns = (
             "id, kind, spec, state, attempt, owner, lease, submitted, started, message, resumed"
         )
-        with self._write() as db:
+        with self.database.write() as db:
             db.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
             db.execute(f"INSERT INTO jobs ({columns}) VALUES ({_marks(values)})", values)
             rows = [(job.id, attempt, *record) for record in records]
@@ -1049,7 +1037,7 @@ class Store:
     def _fail_damaged(self, row: sqlite3.Row, message: str) -> None:
         """End a job whose row cannot be read: nobody can work on it."""
         self.damaged[str(row["id"])] = message
-        with self._write() as db:
+        with self.database.write() as db:
             _end(db, row, "failed", message, None)
         with suppress(RunError):  # the damage may be its id
             self._delete_checkpoints(row["id"])
@@ -1061,7 +1049,7 @@ class Store:
 
     def _give_up(self, job: Job, message: str, *, lost_only: bool) -> bool:
         """End one job of a lost owner; False when it ended meanwhile, or its lease was renewed."""
-        with self._write() as db:
+        with self.database.write() as db:
             # Read again under the lock: since the job was looked at, anything may have happened.
             row = _owned_row(db, job)
             if row is None:
@@ -1084,82 +1072,12 @@ class Store:
 
     def _delete_checkpoints(self, id: str) -> None:
         """Of a run that has ended, if it has: nobody goes on from there."""
-        with self._read() as db:
+        with self.database.read() as db:
             row = db.execute("SELECT state FROM jobs WHERE id = ?", (id,)).fetchone()
         if row is not None and row["state"] in ENDED:
             for file in self.folder(id).glob(CHECKPOINTS):
                 with suppress(OSError):
                     file.unlink()
-
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        """A connection of one's own for a moment: threads of a page share a Store."""
-        if os.getpid() != self._process:  # a fork must not use its parent's connections
-            self._idle = deque()
-            self._process = os.getpid()
-        with _readable_errors(self.file):
-            self._check_file()
-            try:
-                db = self._idle.pop()
-            except IndexError:
-                db = self._open()
-            try:
-                yield db
-            finally:
-                # An error inside: what was begun must not block the next writer.
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                self._idle.append(db)
-
-    @contextmanager
-    def _write(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A transaction that takes the write lock first, so that it waits and never fails midway.
-
-        durable: on the disk when it returns, even if the power fails; else the last moments may be
-        lost, but nothing is half written.
-        """
-        with self._read() as db:
-            if not self.writable:
-                raise StoreError(READ_ONLY.format(file=self.file))
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            db.execute("BEGIN IMMEDIATE")
-            yield db
-            db.execute("COMMIT")
-
-    def _open(self) -> sqlite3.Connection:
-        options: dict[str, Any] = {"timeout": BUSY, "isolation_level": None}
-        options["check_same_thread"] = False
-        db: sqlite3.Connection
-        if self.writable:
-            private_file(self.file)
-            db = sqlite3.connect(self.file, **options)
-            # With a write-ahead log pages read while a worker writes.
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA foreign_keys = ON")
-        else:
-            db = _open_to_read(self.file, options)
-        db.row_factory = sqlite3.Row
-        self._identity = _identity(self.file)
-        return db
-
-    def _check_file(self) -> None:
-        """Notice that the file is no longer the one that is open: SQLite itself would not, and
-        would go on to write into a file without a name. Raises StoreError where there is none.
-        """
-        if self._identity is None:
-            return
-        identity = _identity(self.file)
-        if identity is None:
-            raise StoreError(DELETED.format(file=self.file))
-        writable = _may_write(self.file)
-        if (identity, writable) != (self._identity, self.writable):
-            # Another process began a new one, or it was opened for writing again: go on with that.
-            self._idle.clear()
-            self._identity, self.writable = identity, writable
-
-    def deleted(self) -> bool:
-        """Whether the file was deleted or moved since it was opened."""
-        return self._identity is not None and _identity(self.file) is None
 
 
 def state_word(state: str) -> str:
@@ -1180,15 +1098,7 @@ def set_aside(workspace: Path) -> Path:
 
     The files of its runs stay where they are. Raises StoreError.
     """
-    file = workspace / "runs.sqlite"
-    aside = file.with_name(f"runs-damaged-{time.strftime('%Y%m%d-%H%M%S')}.sqlite")
-    with _readable_errors(file):
-        os.replace(file, aside)
-        # The write-ahead log belongs to it, and must never be taken for the new one's.
-        for end in ("-wal", "-shm"):
-            if Path(f"{file}{end}").exists():
-                os.replace(f"{file}{end}", f"{aside}{end}")
-    return aside
+    return database.set_aside(workspace / FILE)
 
 
 # ---------------------------------------------------------------- rows, inside a transaction
@@ -1401,65 +1311,8 @@ def _halted(db: sqlite3.Connection, row: sqlite3.Row) -> Halted:
     return Halted(0, 0)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """(device, inode) of a file; None where there is none."""
-    try:
-        status = os.stat(file)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _is_emptied(workspace: Path) -> bool:
     """Whether the store was cut to nothing: SQLite would take it for a new one."""
-    file, runs = workspace / "runs.sqlite", workspace / "jobs"
+    file, runs = workspace / FILE, workspace / "jobs"
     # Without runs it may be one whose first write found no room.
     return file.exists() and file.stat().st_size == 0 and runs.exists() and any(runs.iterdir())
-
-
-def _open_to_read(file: Path, options: dict[str, Any]) -> sqlite3.Connection:
-    """A connection to a store that may only be read."""
-    address = f"{file.as_uri()}?mode=ro"
-    db: sqlite3.Connection = sqlite3.connect(address, uri=True, **options)
-    try:
-        db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-    except sqlite3.OperationalError:
-        # Reading a write-ahead log takes a file beside it. Without one: as if nobody ever wrote.
-        db.close()
-        db = sqlite3.connect(f"{address}&immutable=1", uri=True, **options)
-    return db
-
-
-def _may_write(file: Path) -> bool:
-    """Whether a store may be written; one that is not there yet counts as such."""
-    # SQLite writes beside the file as well, so that its folder decides too.
-    return not file.exists() or (os.access(file, os.W_OK) and os.access(file.parent, os.W_OK))
-
-
-@contextmanager
-def _readable_errors(file: Path) -> Iterator[None]:
-    """Errors of SQLite and the disk, as StoreErrors with the way out."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise _explained(file, error) from error
-
-
-def _explained(file: Path, error: Exception) -> StoreError:
-    reason = str(error)  # SQLite's errors differ only in their text
-    if is_full(error) or "database or disk is full" in reason:
-        return DiskFull(
-            f"The disk is full: {file.parent} could not be written. Free some space and try again."
-        )
-    if "readonly" in reason or (isinstance(error, PermissionError) and file.exists()):
-        return StoreError(READ_ONLY.format(file=file))
-    # A table or a column that is missing: cut off, or another program's.
-    if any(word in reason for word in ("not a database", "malformed", "no such", "has no column")):
-        return Damaged(f"{file} is damaged ({reason}): {SET_IT_ASIDE}")
-    if "locked" in reason or "busy" in reason:
-        return StoreError(
-            f"{file} has been locked for {BUSY:.0f} s: close other programs that have it open."
-        )
-    return StoreError(
-        f"{file} cannot be used ({reason}): check that its folder exists and may be written."
-    )

@@ -394,7 +394,7 @@ def check_all(store: Store) -> None:
     """Nothing doubled, and the file itself is sound."""
     jobs = store.jobs(limit=100_000)
     check(len({job.id for job in jobs}) == len(jobs), "every job is there once")
-    with store._read() as db:
+    with store.database.read() as db:
         verdict = db.execute("PRAGMA integrity_check").fetchone()[0]
     check(verdict == "ok", f"the store is {verdict}")
 
