@@ -6,8 +6,11 @@ Imports nothing heavy: the server answers before the pages are loaded.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,9 @@ PATIENCE = 25.0  # seconds until a question is answered in any case: proxies end
 SOON = 1.0  # seconds within which a job may begin without an answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 0.5  # seconds between two looks at the store for a question
 APART, FARTHEST = 0.6, 5.0  # seconds between two answers to a tab that say how far a run came
-SHARED = 0.25  # seconds for which all tabs that follow a run share one look at the store
+SHARED = 0.25  # seconds between two looks for tabs that begin to follow a run
+SPREAD = 2.0  # seconds over which a class is told, one after the other, of what concerns it
+CLASS = 30  # tabs of one, at least: a few that wait for the same are told sooner
 DRAWINGS = 6.0  # such answers a second, to all tabs together: each draws a part of a page anew
 STYLE = Path(__file__).parent / "page.css"
 
@@ -44,20 +49,41 @@ class ScriptMiddleware:
         await answer(scope, receive, send)
 
 
+@dataclass(eq=False)
+class Question:
+    """A page that waits. known: ids -> the states it knows; follows: whether it also asks how far
+    they came, which is told from `turn` on; begun, due: when it came, and when it is looked at
+    next, in monotonic seconds; answer: whether something changed.
+    """
+
+    known: dict[str, str]
+    follows: bool
+    begun: float
+    due: float
+    turn: float
+    answer: asyncio.Future[bool]
+
+
 class ChangedMiddleware:
     """Answers a page that waits for jobs once one of them is in another state.
 
     states: ids -> their states. 200: something changed; 204: nothing did in a while, ask again.
     Where a state is `<state>.<how far>`, another state is told at once, and how far it came in
     turn: the more tabs follow a run, the farther apart, so that they cost the others nothing.
+
+    All questions share their looks: thirty tabs that wait would look sixty times a second. What
+    concerns many is told to one after the other: all of a class that draw at once keep whoever
+    presses something meanwhile waiting until the last of them is done.
     """
 
     def __init__(self, app: Asgi, states: Callable[[Iterable[str]], dict[str, str]]) -> None:
         self.app, self.states = app, states
         self.followers = 0
-        # Name of what is followed -> (its state, when that was seen, in monotonic seconds).
-        self.seen: dict[str, tuple[str, float]] = {}
-        self.lock = asyncio.Lock()
+        self.questions: set[Question] = set()
+        self.looking: asyncio.Task[None] | None = None
+        self.asked = asyncio.Event()
+        # Id -> when the last tab was told of it, or will be, in monotonic seconds.
+        self.turns: dict[str, float] = {}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != wait.PATH:
@@ -71,46 +97,103 @@ class ChangedMiddleware:
     async def _changed(self, known: dict[str, str], receive: Any) -> bool | None:
         """Whether a job's state changed in time; None when the browser went away."""
         away = asyncio.ensure_future(_disconnected(receive))
-        follows = any("." in state for state in known.values())
-        self.followers += follows
-        pause, begin = LONGEST_PAUSE if follows else FIRST_PAUSE, time.monotonic()
-        soon, until = begin + SOON, begin + PATIENCE
-        turn = begin + self._apart() if follows else begin
+        question = self._ask(known)
         try:
-            while time.monotonic() < until:
-                look = self._shared_look if follows else self._look
-                now = await look(known)
-                if time.monotonic() < soon:
-                    # A worker took it at once, which is what the page says of it already.
-                    known = {id: _begun(known[id], state) for id, state in now.items()}
-                early = time.monotonic() < turn
-                if any(_differ(known[id], state, early) for id, state in now.items()):
-                    return True
-                if (await asyncio.wait([away], timeout=pause))[0]:
-                    return None
-                pause = min(LONGEST_PAUSE, 1.1 * pause)
-            return False
+            ends: list[asyncio.Future[Any]] = [away, question.answer]
+            await asyncio.wait(ends, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            if question.answer.done():
+                return question.answer.result()
+            return None if away.done() else False
         finally:
-            self.followers -= follows
+            self.questions.discard(question)
+            self.followers -= question.follows
             away.cancel()
 
-    async def _look(self, ids: Iterable[str]) -> dict[str, str]:
-        return await asyncio.to_thread(self.states, ids)
+    def _ask(self, known: dict[str, str]) -> Question:
+        now = time.monotonic()
+        follows = any("." in state for state in known.values())
+        self.followers += follows
+        # Tabs that follow a run ask anew with each drawing: those of one moment share a look.
+        due = _next(now, SHARED) if follows else now
+        turn = now + self._apart() if follows else now
+        answer = asyncio.get_running_loop().create_future()
+        question = Question(known, follows, now, due, turn, answer)
+        self.questions.add(question)
+        self.asked.set()
+        if self.looking is None or self.looking.done():
+            self.looking = asyncio.create_task(self._look_for_all())
+        return question
 
-    async def _shared_look(self, ids: Iterable[str]) -> dict[str, str]:
-        """What all tabs that follow work saw of it a moment ago: it is looked at once for them."""
-        async with self.lock:
-            since = time.monotonic() - SHARED
-            old = [id for id in ids if self.seen.get(id, ("", 0.0))[1] < since]
-            if old:
-                self.seen = {id: pair for id, pair in self.seen.items() if pair[1] >= since}
-                now = await self._look(old)
-                self.seen |= {id: (state, time.monotonic()) for id, state in now.items()}
-            return {id: self.seen[id][0] for id in ids}
+    async def _look_for_all(self) -> None:
+        """As long as somebody waits, look whenever a question is due."""
+        while self.questions:
+            self.asked.clear()
+            soonest = min(question.due for question in self.questions)
+            pause = min(PATIENCE, soonest - time.monotonic())
+            if pause > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.asked.wait(), pause)
+                continue
+            await self._look_once()
+
+    async def _look_once(self) -> None:
+        """One look at the store for all questions that are due."""
+        now = time.monotonic()
+        due = [question for question in self.questions if question.due <= now]
+        ids = list(dict.fromkeys(id for question in due for id in question.known))
+        try:
+            states = await asyncio.to_thread(self.states, ids)
+            now = time.monotonic()
+            self.turns = {id: when for id, when in self.turns.items() if when > now - SPREAD}
+            for question in sorted(due, key=lambda question: question.begun):
+                self._compare(question, states, now)
+        except Exception as error:  # of the store: each page asks again
+            for question in due:
+                self.questions.discard(question)
+                if not question.answer.done():
+                    question.answer.set_exception(error)
+
+    def _compare(self, question: Question, states: dict[str, str], now: float) -> None:
+        """Answer a question, or say when it is looked at again."""
+        if now < question.begun + SOON:
+            # A worker took it at once, which is what the page says of it already.
+            question.known = {id: _begun(state, states[id]) for id, state in question.known.items()}
+        early = now < question.turn
+        changed = [id for id, state in question.known.items() if _differ(state, states[id], early)]
+        if changed:
+            # It is not looked at again: what it is told of may be another state by then.
+            question.due = math.inf
+            asyncio.get_running_loop().call_later(self._turn(changed, now) - now, _tell, question)
+            return
+        longest = LONGEST_PAUSE if question.follows else (now - question.begun) / 10
+        question.due = _next(now, min(LONGEST_PAUSE, max(FIRST_PAUSE, longest)))
+
+    def _turn(self, changed: list[str], now: float) -> float:
+        """When a tab is told that these have changed: after those that were told of the same."""
+        waiting = [sum(id in question.known for question in self.questions) for id in changed]
+        apart = SPREAD / max(CLASS, *waiting)
+        turn = max([now, *(self.turns[id] + apart for id in changed if id in self.turns)])
+        self.turns |= dict.fromkeys(changed, turn)
+        return turn
 
     def _apart(self) -> float:
         """Seconds until a tab is told how far a run came."""
         return min(FARTHEST, max(APART, self.followers / DRAWINGS))
+
+
+def _next(now: float, pause: float) -> float:
+    """When to look again, about so many seconds from now: at times that all questions share."""
+    if pause <= 0:
+        return now
+    # Half of the longest pause, a quarter of it ... : so that the looks of short pauses fall
+    # together with those of long ones.
+    grid = LONGEST_PAUSE / 2 ** max(0, math.ceil(math.log2(LONGEST_PAUSE / pause)))
+    return grid * (math.floor(now / grid) + 1)
+
+
+def _tell(question: Question) -> None:
+    if not question.answer.done():
+        question.answer.set_result(True)
 
 
 def _differ(known: str, now: str, early: bool) -> bool:

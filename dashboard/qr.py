@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from functools import lru_cache
 
 import segno
 
@@ -14,6 +15,7 @@ BORDER = 4
 """Modules of white around it, without which cameras do not find it."""
 
 
+@lru_cache(maxsize=8)  # the page of who teaches shows it again with each report of a learner
 def svg(text: str) -> str:
     """A picture of its own, black on white in both themes: many cameras read no inverted one."""
     code = segno.make(text, error="m", micro=False)

@@ -6,9 +6,12 @@ import gc
 import threading
 import time
 from contextlib import suppress
+from functools import cache, wraps
 
 import plotly.io
 import streamlit as st
+from streamlit.proto.NewSession_pb2 import CustomThemeConfig
+from streamlit.runtime import app_session
 
 from dashboard import example, jobs
 from pruning import formats
@@ -18,6 +21,8 @@ from pruning.storage import default_workspace
 
 COLLECT_EVERY = 60.0  # seconds
 MOST_JOBS = 10_000
+WRITE_THEME = "_populate_theme_msg"
+"""Streamlit's own, by which it begins each drawing."""
 
 
 def ensure() -> StoreError | None:
@@ -29,6 +34,30 @@ def ensure() -> StoreError | None:
     return trouble
 
 
+@cache  # or what is cached here would be written once more
+def write_theme_once() -> None:
+    """Have Streamlit look up the theme once, and not before each drawing of a page or a part.
+
+    It reads some two hundred settings each time, which stay as they are: a tenth of all that thirty
+    people cost the server.
+    """
+    write = getattr(app_session, WRITE_THEME)
+
+    @cache
+    def written(section: str) -> CustomThemeConfig:
+        message = CustomThemeConfig()
+        write(message, section)
+        return message
+
+    @wraps(write)
+    def copy(message: CustomThemeConfig, section: str = "theme") -> None:
+        theme = written(section)
+        if theme.ByteSize():  # merging nothing would make an empty theme of none
+            message.MergeFrom(theme)
+
+    setattr(app_session, WRITE_THEME, copy)
+
+
 def warm_up() -> None:
     """Start the worker pool, for whoever comes; a page that cannot do so says why."""
     with suppress(StoreError):
@@ -38,6 +67,7 @@ def warm_up() -> None:
 @st.cache_resource
 def _start() -> bool:
     plotly.io.json.config.default_engine = "orjson"
+    write_theme_once()
     gc.collect()
     gc.freeze()  # modules and classes live as long as the server: no collection visits them again
     threading.Thread(target=_collect, name="collector", daemon=True).start()

@@ -1004,6 +1004,19 @@ def is_open(key: str) -> bool:
     return bool(session.get(key, False))
 
 
+def opens(key: str, label: str, at_first: bool) -> bool:
+    """Whether an expander is to be drawn open. at_first: where it was not drawn before.
+
+    Streamlit takes one with another label, or another answer of this, for another expander, which
+    must be as open as the one before.
+    """
+    shown, opened = session.get(f"{key}-shown", (None, at_first))
+    if shown != label:
+        opened = at_first or is_open(key)
+        session[f"{key}-shown"] = (label, opened)
+    return bool(opened)
+
+
 # ---------------------------------------------------------------- widgets
 
 MAP_BESIDE = "map-beside"
@@ -1019,6 +1032,9 @@ CLASS_LESSON, CLASS_STEP = "class-lesson", "class-lesson-step"
 CLASS_RULE, CLASS_LEAST = "class-rule", "class-least"
 """Keys of the Class page's own controls: whether one stands on its board; what its teacher locks
 and hides, starts for all, and the rule of the board."""
+
+ADVANCED_OPEN = "form-advanced"
+"""Key of the expander of a recipe's advanced options."""
 
 OWN_NAME = "your-name"
 """Key of the field for what a visitor is called."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 import pruning
 from dashboard import models, state, words
@@ -29,28 +30,46 @@ def run_toy(**fields: object) -> tuple[list[Event], Finished, Recipe]:
     return events, events[-1], recipe
 
 
+def advanced(model: str, **fields: object) -> AppTest:
+    """Prune, with the advanced options open."""
+    page = settled("prune", r=state.encode(replace(state.HOME, model=model, **fields)))
+    page.session_state[state.ADVANCED_OPEN] = True
+    return page.run()
+
+
+def test_advanced_options_are_drawn_once_they_are_open(no_pool):
+    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-mlp", epochs=0)))
+    keys = {one.key for one in page.number_input}
+    assert "form-epochs" in keys and not {"form-seed", "form-distill"} & keys
+    page.session_state[state.ADVANCED_OPEN] = True
+    assert {"form-seed", "form-distill"} <= {one.key for one in page.run().number_input}
+    # Of a recipe that has some they stand open from the start.
+    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-mlp", seed=3)))
+    assert page.number_input(key="form-seed").value == 3
+
+
 def test_the_controls_edit_the_recipe(no_pool):
-    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-resnet")))
+    page = advanced("digits-resnet")
     assert not page.exception and not page.toggle(key="form-recalibrate").disabled
     page.toggle(key="form-recalibrate").set_value(True).run()
     page.number_input(key="form-distill").set_value(70.0).run()
     page.number_input(key="form-temperature").set_value(2.0).run()
     recipe = page.session_state["recipe"]
     assert (recipe.recalibrate, recipe.distill, recipe.temperature) == (True, 0.7, 2.0)
-    advanced = next(box.label for box in page.expander if box.label.startswith("Advanced"))
-    assert words.FIELDS["recalibrate"] in advanced
-    assert f"{words.FIELDS['distill']} 70\u00a0%" in advanced  # a line never breaks there
+    label = next(box.label for box in page.expander if box.label.startswith("Advanced"))
+    assert words.FIELDS["recalibrate"] in label
+    assert f"{words.FIELDS['distill']} 70\u00a0%" in label  # a line never breaks there
 
 
 def test_a_model_without_batchnorm_offers_no_recalibration(no_pool):
-    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-mlp", epochs=0)))
+    page = advanced("digits-mlp", epochs=0)
     assert not page.exception and page.toggle(key="form-recalibrate").disabled
     assert page.number_input(key="form-distill").disabled
     assert page.number_input(key="form-temperature").disabled
 
 
 def test_reconstruction_and_recalibration_exclude_each_other(no_pool):
-    page = settled("prune", r=state.encode(replace(state.HOME, model="digits-resnet")))
+    page = advanced("digits-resnet")
     page.toggle(key="form-reconstruct").set_value(True).run()
     assert page.session_state["recipe"].reconstruct
     assert page.toggle(key="form-recalibrate").disabled
@@ -61,8 +80,7 @@ def test_reconstruction_and_recalibration_exclude_each_other(no_pool):
 
 
 def test_embeddings_have_a_switch_where_the_model_has_some(no_pool, monkeypatch):
-    recipe = replace(state.HOME, model="digits-mlp", epochs=0)
-    page = settled("prune", r=state.encode(recipe))
+    page = advanced("digits-mlp", epochs=0)
     assert not [toggle for toggle in page.toggle if toggle.key == "form-embeddings"]
     plain = models.blocks_of
     words_of = Block("words.weight", "embedding", (30, 8), 240)

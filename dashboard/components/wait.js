@@ -5,6 +5,39 @@
 
 const SLOWEST = 30000; // ms between two messages to Python that came to nothing
 const APART = 60; // ms between messages of two elements: Streamlit's client puts nearer ones together
+const QUIET = 600; // ms after a press that no run has followed until news may draw the page anew
+const LATEST = 4000; // ms that news wait for that at most
+const STATE = "data-test-script-state";
+
+// When somebody last pressed or typed something, and when a run began last.
+function stir() {
+  const stirring = (window.__stirring = { pressed: -Infinity, began: -Infinity });
+  const note = () => (stirring.pressed = performance.now());
+  for (const kind of ["pointerup", "keyup", "change"]) {
+    document.addEventListener(kind, note, { capture: true, passive: true });
+  }
+  const watch = new MutationObserver(() => drawing() && (stirring.began = performance.now()));
+  watch.observe(document.body, { subtree: true, attributeFilter: [STATE] });
+  return stirring;
+}
+
+function drawing() {
+  const state = document.querySelector(`[${STATE}]`)?.getAttribute(STATE);
+  return state !== undefined && state !== "notRunning";
+}
+
+// Streamlit's server forgets a press when another request comes before the press's run has called
+// back: so news wait until what was pressed or typed last has had its run.
+function quiet() {
+  const { pressed, began } = (window.__stirring ??= stir());
+  return !drawing() && (began > pressed || performance.now() - pressed > QUIET);
+}
+
+// Calls it once nothing is pressed or drawn.
+function whenQuiet(then, until = performance.now() + LATEST) {
+  if (quiet() || performance.now() > until) then();
+  else setTimeout(() => whenQuiet(then, until), APART);
+}
 
 // A tab in the background asks nothing: browsers open few connections to one server.
 function whenVisible(signal, then) {
@@ -45,14 +78,16 @@ function inTurn(then) {
 }
 
 function next(turns) {
-  try {
-    turns[0]();
-  } finally {
-    setTimeout(() => {
-      turns.shift();
-      if (turns.length) next(turns);
-    }, APART);
-  }
+  whenQuiet(() => {
+    try {
+      turns[0]();
+    } finally {
+      setTimeout(() => {
+        turns.shift();
+        if (turns.length) next(turns);
+      }, APART);
+    }
+  });
 }
 
 function ask(memory, question) {
@@ -86,6 +121,7 @@ function say(memory, root, { text, times }) {
 export default function ({ data, parentElement, setTriggerValue }) {
   const root = parentElement.querySelector(".wait");
   const memory = (parentElement.__wait ??= {});
+  window.__stirring ??= stir();
   memory.tell = () => setTriggerValue("changed", data.question);
   root.querySelector(".numbers").replaceChildren(
     ...data.numbers.map((label) => {

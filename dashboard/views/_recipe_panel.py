@@ -246,7 +246,12 @@ def advanced(recipe: Recipe) -> None:
         f"{words.FIELDS[field]} {words.value(field, getattr(recipe, field))}" for field in changed
     ]
     label = words.plain(f"Advanced: {', '.join(named)}") if named else "Advanced"
-    with st.expander(label, expanded=bool(changed), key="form-advanced"):
+    # Its twenty controls are a fifth of what the page costs the server: only who opens it pays.
+    opens = state.opens(state.ADVANCED_OPEN, label, at_first=bool(changed))
+    folded = st.expander(label, expanded=opens, key=state.ADVANCED_OPEN, on_change="rerun")
+    if not folded.open:
+        return
+    with folded:
         starts = {"trained": "the trained weights", "random": "random weights"}
         forms.choice("Start from", "start", STARTS, starts, help=help_of("start"))
         card = jobs.study("card", model=recipe.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import math
 import time
 import uuid
 from collections.abc import Callable
@@ -32,6 +33,9 @@ WIDGETS = ("button", "button_group", "file_uploader", "number_input", "text_inpu
 
 CHANGED = 200
 """Status of an answer that says that a job changed."""
+
+QUIET, LATEST, APART = 0.6, 4.0, 0.06
+"""Seconds, of the same names in components/wait.js: how long news wait for what was pressed."""
 
 
 @dataclass
@@ -77,6 +81,8 @@ class Tab:
         self._waits: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._watchers: list[tuple[Callable[[str], bool], asyncio.Future[float]]] = []
         self._reader: asyncio.Task[None] | None = None
+        self._drawing = False
+        self._pressed = self._began = -math.inf
 
     async def open(self, query: str) -> None:
         """Open the page with this query of its address, and draw it once."""
@@ -119,6 +125,7 @@ class Tab:
     async def press(self, key: str) -> None:
         """Press a button once it can be; one of a form sends what was set in it."""
         await self.until(lambda: key in self.widgets and key not in self.disabled)
+        self._pressed = time.monotonic()
         message = self._rerun(self._fragments.get(key, ""))
         widget = message.rerun_script.widget_states.widgets.add()
         widget.id, widget.trigger_value = self.widgets[key], True
@@ -130,6 +137,7 @@ class Tab:
 
     async def set_number(self, key: str, value: float) -> None:
         """Type a number and leave its field."""
+        self._pressed = time.monotonic()
         self._states[self.widgets[key]] = WidgetState(id=self.widgets[key], double_value=value)
         await self.rerun(self._fragments.get(key, ""))
 
@@ -161,7 +169,11 @@ class Tab:
         return message
 
     async def trigger(self, key: str, event: str, value: Any) -> None:
-        """What `setTriggerValue` of a component does."""
+        """What `setTriggerValue` of a component does, when somebody moves or presses it."""
+        self._pressed = time.monotonic()
+        await self._report(key, event, value)
+
+    async def _report(self, key: str, event: str, value: Any) -> None:
         component = self.components[key]
         payload = [{"event": event, "value": value}]
         await self.rerun(component.fragment, **{f"{PREFIX}_{component.id}__events": payload})
@@ -196,6 +208,7 @@ class Tab:
             if kind == "delta":
                 self._draw(message.delta, seen)
             elif kind == "new_session":
+                self._drawing, self._began = True, time.monotonic()
                 self._page = message.new_session.page_script_hash
                 self.session = message.new_session.initialize.session_id
             elif kind == "page_info_changed":
@@ -204,15 +217,20 @@ class Tab:
                 self._start_timer(message.auto_rerun.fragment_id, message.auto_rerun.interval)
             elif kind == "stop_auto_rerun":
                 self._stop_timers()
-            elif kind == "script_finished" and message.script_finished not in FINISHED:
-                self.cut += 1
             elif kind == "script_finished":
-                self.reruns += 1
-                now = time.perf_counter()
-                for future in seen:
-                    if not future.done():
-                        future.set_result(now)
-                seen.clear()
+                self._finish(message.script_finished, seen)
+
+    def _finish(self, how: int, seen: list[asyncio.Future[float]]) -> None:
+        self._drawing = False
+        if how not in FINISHED:
+            self.cut += 1
+            return
+        self.reruns += 1
+        now = time.perf_counter()
+        for future in seen:
+            if not future.done():
+                future.set_result(now)
+        seen.clear()
 
     def _draw(self, delta: Delta, seen: list[asyncio.Future[float]]) -> None:
         element = delta.new_element
@@ -279,7 +297,17 @@ class Tab:
         with suppress(OSError, KeyError):
             while await get(self.url, question, self.headers) != CHANGED:
                 pass
-            await self.trigger(key, "changed", question)
+            await self._quiet()
+            await self._report(key, "changed", question)
+
+    async def _quiet(self) -> None:
+        """News wait until what was pressed last has had its run, as they do in a browser."""
+        until = time.monotonic() + LATEST
+        while (now := time.monotonic()) < until:
+            waits = self._pressed > self._began and now - self._pressed < QUIET
+            if not self._drawing and not waits:
+                return
+            await asyncio.sleep(APART)
 
 
 def send_file(url: str, path: str, file: Path) -> None:
