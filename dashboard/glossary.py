@@ -87,6 +87,11 @@ def _by_name() -> dict[str, str]:
     return {term.name.lower(): term.line for term in terms()}
 
 
+def line(name: str) -> str:
+    """What a word means, in one line, as Markdown. Raises KeyError."""
+    return words.plain(_by_name()[name.lower()])
+
+
 def of_label(label: str) -> str | None:
     """What a label begins with, `Weights kept` or `File, compact`, in one line; None for words that
     are not in the glossary.

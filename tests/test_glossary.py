@@ -85,3 +85,28 @@ def test_labels_find_their_word() -> None:
     assert glossary.of_label("Weights kept") == glossary.of_label("Weights, compact")
     assert "dense and pruned in turns" in str(glossary.of_label("Latency"))
     assert glossary.of_label("Something else") is None
+
+
+EXPLAINED = ("sensitivity", "sweeps", "compare", "advisor")
+"""Pages that say on hover what their words mean, beside the recipe's form and a run's result."""
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_what_pages_explain_on_hover_is_in_the_glossary(name: str) -> None:
+    tree = ast.parse((Path(_recipe_panel.__file__).parent / f"{name}.py").read_text("utf-8"))
+    asked: dict[str, list[str]] = {"line": [], "of_field": [], "question": []}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            words = [each.value for each in call.args if isinstance(each, ast.Constant)]
+            asked.setdefault(call.func.attr, []).extend(map(str, words))
+    assert all(glossary.of_field(field) for field in asked["of_field"])
+    assert all(glossary.line(word) for word in [*asked["line"], *asked["question"][1:]])
+
+
+def test_a_heading_and_its_controls_explain_their_words(home: Path) -> None:
+    page = opened("advisor")
+    (title,) = page.title
+    for word in ("Dense", "Compact model", "Interval"):
+        assert f"**{word}:** {glossary.line(word)}" in title.help
+    helps = [box.help for box in (*page.number_input, *page.selectbox, *page.toggle)]
+    assert {glossary.line("Tolerated drop"), glossary.line("Fine-tuning")} <= set(helps)

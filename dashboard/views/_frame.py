@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 from streamlit.errors import StreamlitDuplicateElementKey
 
-from dashboard import handout, jobs, models, parts, rooms, state, visitors, waits, words
+from dashboard import glossary, handout, jobs, models, parts, rooms, state, visitors, waits, words
 from dashboard.charts import base, results
 from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
@@ -104,12 +105,20 @@ def wordmark() -> None:
     )
 
 
-def question(text: str) -> None:
-    """The page's question, in one line; above it the page's name where the navigation is short."""
+def question(text: str, *terms: str) -> None:
+    """The page's question, in one line; above it the page's name where the navigation is short.
+
+    terms: words of the glossary that the page speaks in: explained where somebody points at it.
+    """
     state.set_question(text.replace("`", ""))
     with st.container(gap=None):
         here(state.page_title(), state.cookie())
-        st.title(text, anchor=False)
+        st.title(text, anchor=False, help=explained(terms))
+
+
+def explained(terms: Sequence[str]) -> str | None:
+    """A paragraph for each word of the glossary; None without any."""
+    return "\n\n".join(f"**{name}:** {glossary.line(name)}" for name in terms) or None
 
 
 @contextmanager
@@ -681,6 +690,14 @@ def _clicked(key: str, take: Callable[[list[Any]], None]) -> None:
         if point.get("customdata"):
             take(list(point["customdata"]))
             return
+
+
+def columns(frame: pd.DataFrame, own: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    """What each heading of a table means, for who points at it: `own`, else the glossary's line."""
+    return {
+        str(name): st.column_config.Column(help=own.get(str(name)) or glossary.of_label(str(name)))
+        for name in frame
+    }
 
 
 def table(frame: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, jobs, models, state, waits, words
+from dashboard import forms, glossary, jobs, models, state, waits, words
 from dashboard.charts import advisor as charts
 from dashboard.views import _frame
 from pruning.advice import shipped
@@ -86,6 +86,7 @@ def form(target: Target) -> None:
         key="advisor-limit",
         options=list(LIMITS),
         format_func=LIMIT_NAMES.__getitem__,
+        help=glossary.of_label(LIMIT_NAMES[target.limit]),
     )
     number("most", f"At most, {LIMITS[target.limit]}", target.most, STEPS[target.limit])
     if target.limit == "download":
@@ -94,7 +95,8 @@ def form(target: Target) -> None:
     if target.limit == "ms":
         help = "How many times longer everything takes there than on the machine of the rows."
         number("slower", "Times slower than here", target.slower, 0.5, help=help)
-    number("within", "Tolerated drop, points", target.within, 0.5, low=0.0, high=100.0)
+    help = glossary.line("Tolerated drop")
+    number("within", "Tolerated drop, points", target.within, 0.5, low=0.0, high=100.0, help=help)
     forms.bound(
         st.selectbox,
         "Runs in",
@@ -111,6 +113,7 @@ def form(target: Target) -> None:
         target.finetune,
         lambda value: change(finetune=value),
         key="advisor-finetune",
+        help=glossary.line("Fine-tuning"),
     )
     if target.finetune:
         examples(target)
@@ -284,7 +287,7 @@ def take_recipe(advice: Advice) -> None:
 
 
 def page() -> None:
-    _frame.question("Should this model be pruned at all?")
+    _frame.question("Should this model be pruned at all?", "Dense", "Compact model", "Interval")
     target = state.target()
     left, right = st.columns([4, 9], gap="large")
     with left, _frame.guarded():

@@ -263,12 +263,13 @@ def in_words(run: ComparedRun, reference: ComparedRun) -> str:
 
 def every_number(runs: list[ComparedRun]) -> None:
     handout.table(compare.run_table(runs, runs[0]))
-    columns = {name: st.column_config.Column(help=text) for name, text in COLUMN_HELP.items()}
+    numbers = compare.run_table(runs, runs[0])
+    columns = _frame.columns(numbers, COLUMN_HELP)
     for name in COUNTS:
-        help = COLUMN_HELP.get(name)
+        help = COLUMN_HELP[name]
         columns[name] = st.column_config.NumberColumn(format="localized", help=help)
     st.dataframe(
-        compare.run_table(runs, runs[0]),
+        numbers,
         hide_index=True,
         column_config=columns,
         alt="The numbers of the runs that are compared.",
@@ -507,7 +508,7 @@ def nothing_yet() -> None:
 
 
 def page() -> None:
-    _frame.question("Which of these runs is worth keeping?")
+    _frame.question("Which of these runs is worth keeping?", "Paired difference", "Interval")
     # A run whose files were deleted is finished too, but has no result to compare.
     finished = {job.id: job for job in [*jobs.with_result(), *jobs.linked(state.picked())]}
     if not finished:

@@ -12,7 +12,19 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import forms, handout, jobs, locks, models, refit, state, tables, waits, words
+from dashboard import (
+    forms,
+    glossary,
+    handout,
+    jobs,
+    locks,
+    models,
+    refit,
+    state,
+    tables,
+    waits,
+    words,
+)
 from dashboard.charts import sensitivity as charts
 from dashboard.charts.preview import weights_pruned
 from dashboard.components.grid import grid
@@ -57,7 +69,7 @@ class Started:
 
 
 def page() -> None:
-    _frame.question("Which layers can be pruned, and how much?")
+    _frame.question("Which layers can be pruned, and how much?", "Sensitivity", "Points")
     recipe = state.recipe()
     with _frame.guarded():
         if not measurable(recipe):
@@ -132,7 +144,7 @@ def controls(recipe: Recipe) -> None:
         options=list(dict.fromkeys([*criteria, recipe.criterion])),
         format_func=words.capitalized,
         width=158,
-        **forms.lock("criterion", {}),
+        **forms.lock("criterion", {"help": glossary.of_field("criterion")}),
     )
     forms.bound(
         st.selectbox,
@@ -143,7 +155,7 @@ def controls(recipe: Recipe) -> None:
         options=list(dict.fromkeys([*granularities, recipe.granularity])),
         format_func=words.capitalized,
         width=158,
-        **forms.lock("granularity", {}),
+        **forms.lock("granularity", {"help": glossary.of_field("granularity")}),
     )
     st.selectbox(
         "Compare with",
@@ -388,7 +400,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
             pruned = words.percent(every.share)
             total = f"of {words.count(every.of)} weights"
         with st.container(width=140):
-            _frame.metric("The recipe prunes", pruned, total)
+            _frame.metric("The recipe prunes", pruned, total, glossary.line("Sparsity"))
         with st.container(width=190):
             predicted(points, ratios)
         tolerated = st.number_input(
@@ -401,6 +413,7 @@ def plan(recipe: Recipe, rows: list[charts.Row], points: list[Point]) -> None:
             key=state.MAP_TOLERATED,
             bind="query-params",
             width=150,
+            help=glossary.line("Tolerated drop"),
         )
         st.button(
             f"Fill within {charts.within(tolerated)}",

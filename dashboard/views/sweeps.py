@@ -11,6 +11,7 @@ import streamlit as st
 import sample_models
 from dashboard import (
     forms,
+    glossary,
     handout,
     jobs,
     models,
@@ -41,6 +42,7 @@ CROSSED = {
     "scopes": "Scopes",
     "schedules": "Schedules",
 }
+OWN_OF_EACH = "Each technique of this plan has its own."
 LEVELS_OF_DENSE = (DENSE, DENSE_LONGER)  # drawn as lines across, without points
 CONTROL_NAMES = {"dense": "dense", "dense_longer": "dense, as long", "random": "random"}
 BUDGET, RANKS, PARALLEL, PAIRED = "Same budget", "Ranks", "Every run", "Two techniques"
@@ -90,7 +92,8 @@ def editor(plan: Plan) -> None:
     levels(plan)
     seeds(plan)
     training(plan)
-    chips("Controls", plan.controls, CONTROLS, "controls", CONTROL_NAMES.__getitem__)
+    name, help = CONTROL_NAMES.__getitem__, glossary.of_field("controls")
+    chips("Controls", plan.controls, CONTROLS, "controls", name, help)
 
 
 def preset_picker(plan: Plan) -> None:
@@ -118,6 +121,7 @@ def chips(
     options: Any,
     field: str,
     name: Callable[[Any], str] = str,
+    help: str | None = None,
 ) -> None:
     """Several values of a field that is crossed."""
     forms.bound(
@@ -129,6 +133,7 @@ def chips(
         options=list(options),
         format_func=name,
         wrap=True,
+        help=help,
     )
 
 
@@ -143,6 +148,7 @@ def techniques(plan: Plan) -> None:
             key="plan-techniques",
             options=list(plans.offered(plan)),
             wrap=True,
+            help=glossary.line("Technique"),
         )
     else:
         crossed(plan)
@@ -160,7 +166,8 @@ def crossed(plan: Plan) -> None:
     for plural in OF_TECHNIQUES:
         kind = PLURALS[plural]
         names = [entry.name for entry in registry.entries(kind).values()]
-        chips(CROSSED[plural], getattr(plan, plural), names, plural, words.display_name)
+        help = glossary.of_field(kind)
+        chips(CROSSED[plural], getattr(plan, plural), names, plural, words.display_name, help)
 
 
 def levels(plan: Plan) -> None:
@@ -179,6 +186,7 @@ def levels(plan: Plan) -> None:
         options=list(dict.fromkeys([*known, *shown])),
         accept_new_options=True,
         wrap=True,
+        help=glossary.line("Sparsity"),
     )
 
 
@@ -216,7 +224,7 @@ def training(plan: Plan) -> None:
                 take,
                 key=f"plan-{field}",
                 disabled=own,
-                help="Each technique of this plan has its own." if own else None,
+                help=OWN_OF_EACH if own else glossary.of_field(field),
                 **forms.limits(field),
             )
 
@@ -528,11 +536,15 @@ def every_run(rows: Sequence[Row]) -> None:
     figure = charts.parallel(rows, dark=state.dark())
     alt = "Every run as a line through its technique, level, seed, sizes and accuracy."
     _frame.chart(figure, alt=alt, name="sweep-parallel")
-    share = st.column_config.NumberColumn(format="percent")
+    numbers = charts.run_table(rows)
+    columns = _frame.columns(numbers)
+    for name in charts.SHARES_IN_TABLE:
+        help = glossary.of_label(name)
+        columns[name] = st.column_config.NumberColumn(format="percent", help=help)
     st.dataframe(
-        charts.run_table(rows),
+        numbers,
         hide_index=True,
-        column_config=dict.fromkeys(charts.SHARES_IN_TABLE, share),
+        column_config=columns,
         key="sweep-runs",
         alt="Every run of the sweep.",
     )
@@ -582,7 +594,8 @@ def two_techniques(rows: Sequence[Row], paired: Pairing) -> None:
 
 
 def page() -> None:
-    _frame.question("Which technique keeps the most, and at which size?")
+    terms = ("Sweep", "Technique", "Band", "Pareto front")
+    _frame.question("Which technique keeps the most, and at which size?", *terms)
     left, right = st.columns([5, 9], gap="large")
     with left, _frame.guarded():
         kind = st.segmented_control(
