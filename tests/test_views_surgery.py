@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +20,7 @@ from pruning.masks import apply
 from pruning.recipe import Recipe
 from pruning.runs import pool
 from pruning.runs.waits import ESTIMATES, Size
-from tests.pages import opened, settle, settled, texts
+from tests.pages import opened, settle, settled, texts, work_off
 
 LAYER = "conv2.weight"
 
@@ -159,3 +161,33 @@ def test_sorted_by_a_class_the_unit_that_it_needs_most_comes_first() -> None:
         "Right without it: 2 fewer of 9 answers, most lost of class b: 2 of 4."
     )
     assert shown.sentence(1) == "Filter 1: not left out yet, removed"
+
+
+def test_a_warm_worker_answers_within_the_press(monkeypatch) -> None:
+    """The page is drawn once, with the accuracy; it does not wait where no worker begins."""
+    page = settled("inspect", layer=LAYER, unit="first")
+    monkeypatch.setattr(jobs, "BEGINS", 30.0)
+    monkeypatch.setattr(jobs, "ENDS", 30.0)
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            work_off()
+            time.sleep(0.01)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        page.button(key="surgery-remove").click().run()
+    finally:
+        over.set()
+        worker.join()
+    assert accuracy_shown(page) == accuracy_of(recipe_of(page))
+    assert not page.session_state["expected"]
+    monkeypatch.setattr(jobs, "BEGINS", 0.0)
+    page.session_state["unit"] = 5
+    page.run()
+    page.button(key="surgery-remove").click().run()
+    assert not [m for m in page.metric if m.label == "Accuracy"]
+    settle(page)
+    assert accuracy_shown(page) == accuracy_of(recipe_of(page))

@@ -247,11 +247,13 @@ def one_unit(recipe: Recipe, shown: Profiles, row: int, granularity: str) -> Non
     st.caption(words.plain(text))
     if not state.hidden("removed"):
         buttons(recipe, shown, row, granularity)
-    # Beside the button: what a press does is seen where it was pressed.
-    with _frame.guarded():
-        result(recipe, granularity)
+    # Beside the button: what a press does is seen where it was pressed. Drawn last, when a worker
+    # has measured it meanwhile.
+    beside = st.container()
     responses(shown, row)
     kernels(shown, row)
+    with beside, _frame.guarded():
+        result(recipe, granularity)
 
 
 def buttons(recipe: Recipe, shown: Profiles, row: int, granularity: str) -> None:
@@ -363,7 +365,7 @@ def result(recipe: Recipe, granularity: str) -> None:
     count = words.plural(len(named), "unit")
     st.markdown(f"**Without {count}**")
     spec = tables.reconstruction_spec(recipe)
-    study = jobs.study("surgery", **spec)
+    study = jobs.study_soon("surgery", **spec)
     if study is None:
         job = jobs.request("surgery", **spec)
         _frame.waiting("Measuring the model without them.", RESULT, job)

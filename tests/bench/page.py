@@ -20,13 +20,15 @@ from pathlib import Path
 from bench._table import conditions
 from e2e import served, steps
 from e2e.served import Served
-from playwright.sync_api import Browser, Page, WebSocket, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocket, expect, sync_playwright
 
 from dashboard import state
 from pruning.recipe import Recipe
 from pruning.runs import pool
 
 TIMES = 20
+REMOVALS = 10
+"""Filters that surgery removes, one after another."""
 WAIT = 30.0  # seconds that a page waits for a study that does not come
 MODEL = "digits-cnn"
 CHANNELS = Recipe(
@@ -77,6 +79,9 @@ WATCH = """([event, whole, changed]) => {
 FOLLOWED = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState
     === 'notRunning'"""
 SIDE = "() => document.querySelector('[data-testid=stSidebar]').innerText"
+# What surgery measured last: the share is another with each filter.
+OPERATED = """() => document.querySelector('[data-testid=stMain]').innerText
+    .match(/Without [^]{1,8}% of the weights, on [^]*? now right/)?.[0]"""
 HEADING = "() => document.querySelector('h1')?.innerText"
 
 # Becomes true in the first frame that waits for a study. The numbers before it may stand there, and
@@ -189,6 +194,24 @@ def reconstructions(page: Page, app: Served, traffic: Traffic) -> list[Cost]:
     return costs
 
 
+def removals(page: Page, app: Served, traffic: Traffic) -> list[Cost]:
+    """Surgery on Inspect: REMOVALS filters of conv2 removed by a press, each until the page has the
+    measured accuracy and the images that are answered otherwise.
+    """
+    steps.open_at(page, f"{app.url}/inspect?layer=conv2.weight&unit=first", wait=120_000)
+    steps.pick(page, page.get_by_role("combobox", name="Sorted by"), "number")
+    units = page.locator(".sparks .unit")
+    costs = []
+    for number in range(REMOVALS):
+        whole(page)
+        units.nth(number).click()
+        expect(units.nth(number)).to_have_attribute("aria-pressed", "true")
+        whole(page)
+        button = page.get_by_role("button", name="Remove it")
+        costs.append(act(page, app, traffic, "pointerdown", OPERATED, button.click))
+    return costs
+
+
 def switches(page: Page, app: Served, traffic: Traffic, times: int) -> dict[str, list[Cost]]:
     """Every page after another, by the navigation; the first round fills caches."""
     costs: dict[str, list[Cost]] = {name: [] for name in PAGES}
@@ -294,7 +317,8 @@ def main() -> int:
         return 1
     times = int(sys.argv[1]) if len(sys.argv) > 1 else TIMES
     print(f"# The page\n\n{conditions()} Medians of {times}, quartiles beside them;", end=" ")
-    print(f"of {len(SHARES)} where a reconstructed model is measured.\n")
+    print(f"of {len(SHARES)} where a reconstructed model is measured,", end=" ")
+    print(f"of {REMOVALS} where a filter is removed.\n")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         home = Path(folder) / "workspace"
         browser = play.chromium.launch(executable_path=str(served.CHROMIUM), args=served.FLAGS)
@@ -315,6 +339,8 @@ def main() -> int:
             print(row("Prune: release of the slider", releases(page, app, traffic, times)))
             solved = reconstructions(page, app, traffic)
             print(row("Prune: release to the reconstructed accuracy", solved))
+            removed = removals(page, app, traffic)
+            print(row("Inspect: remove a filter to its measured accuracy", removed))
             steps.open_at(page, app.url, wait=120_000)
             for name, costs in switches(page, app, traffic, times).items():
                 print(row(f"to {name}", costs))
