@@ -7,13 +7,18 @@ import json
 import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
+
+# Each page looked through all installed packages for components: most of what opening one took.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 APP = Path(__file__).parents[1] / "dashboard" / "tab.py"
 TEXTS = (
