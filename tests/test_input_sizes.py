@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import VisionTransformer, shufflenet_v2_x0_5
+from torchvision.models import ShuffleNetV2, VisionTransformer
 
 from pruning import masks as engine
 from pruning.structure import shrink as shrinking
@@ -229,7 +229,11 @@ def test_a_refusal_names_the_sizes_and_the_way_out() -> None:
             32,
             "3 × 32 × 32 only",
         ),
-        (lambda: shufflenet_v2_x0_5(num_classes=4), 96, "height and width at least 33"),
+        (
+            lambda: ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], num_classes=4),
+            96,
+            "height and width at least 33",
+        ),
         (lambda: timm.create_model("test_resnet"), 64, "every size that the original takes"),
     ],
 )

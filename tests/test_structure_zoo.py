@@ -6,7 +6,6 @@ import copy
 import json
 import time
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,31 +30,18 @@ from pruning.structure.verify import distance, outputs
 from pruning.types import Workpiece, prunable
 from pruning.units.pooling import Pooling, pool_group
 from tests.nets import net
+from tests.short_nets import SHORT, pictures, short
 from tests.toys import toy
-
-ZOO = """
-    squeezenet1_1 resnet18 resnet50 mobilenet_v2 mobilenet_v3_small mnasnet0_5 shufflenet_v2_x0_5
-    efficientnet_b0 regnet_y_400mf densenet googlenet convnext_tiny swin
-"""
-# The cheapest of each family; the bench `structure` runs them all, and timm's.
-SHORTER = {
-    "densenet": partial(torchvision.models.DenseNet, 8, (3, 3, 2, 2), 16),
-    # A plain and a shifted window, and what is merged from them; every other is like one of them.
-    "swin": partial(torchvision.models.SwinTransformer, [4, 4], 24, [2, 1], [2, 2], [4, 4]),
-}
-"""Families of which even the smallest takes long: the same blocks, fewer of them."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO.split())
+@pytest.mark.parametrize("name", SHORT)
 def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
-    """The comparison alone, once, on a small picture: a certificate takes three times as long."""
-    extra = {"init_weights": False} if name == "googlenet" else {}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        make = SHORTER.get(name) or partial(torchvision.models.get_model, name, weights=None)
-        model = make(num_classes=10, **extra).eval()
-        x = torch.randn(2, 3, 32, 32)
+    """The comparison alone, once, on a small picture: a certificate takes three times as long.
+
+    Of each family every kind of block; the bench `structure` runs all of them whole, and timm's.
+    """
+    model, x = short(name), pictures(name)
     graph = dependency_graph(model, x)
     removed = np.zeros(graph.units, bool)
     scores = {n: p.detach().abs() for n, p in model.named_parameters() if p.dim() > 1}
