@@ -68,12 +68,20 @@ def named(recipe: Recipe, toy: Workpiece, dice: random.Random) -> dict[str, list
     return {name: [dice.randrange(units.size(name))]}
 
 
+def crossed() -> Iterator[tuple[str, str, str]]:
+    """Granularity, scope and schedule: each pair of two of them, the schedules in turn."""
+    granularities, scopes, schedules = map(registry.names, KINDS)
+    for (i, granularity), (j, scope) in itertools.product(
+        enumerate(granularities), enumerate(scopes)
+    ):
+        yield granularity, scope, schedules[(i + j) % len(schedules)]
+
+
 def recipes() -> Iterator[Recipe]:
-    """Every granularity × scope × schedule; the rest at random, seeded: the same each time."""
+    """What is crossed; the rest at random, seeded: the same each time."""
     dice = random.Random(0)
     of_names = random.Random(2)
-    every = itertools.product(*map(registry.names, KINDS))
-    for granularity, scope, schedule in every:
+    for granularity, scope, schedule in crossed():
         model = dice.choice(FITTING.get(granularity, TOYS))
         recipe = Recipe(
             model=model,
@@ -121,7 +129,8 @@ def counted(recipe: Recipe, masks: Masks) -> tuple[Part, Part, Part]:
         for unit in range(units.size(name)):
             owned = units.owned(name, unit, model.model)
             of += 1
-            kept = sum(int((masks[weight] & own).sum()) for weight, own in owned.items())
+            # What has no mask is kept whole: biases where nothing is removed.
+            kept = sum(int((masks.get(name, own) & own).sum()) for name, own in owned.items())
             # A run of the pattern is pruned when it keeps its n.
             least = FORMS["n_of_m"]["n"] if recipe.granularity == "n_of_m" else 0
             removed += kept <= least
@@ -133,7 +142,7 @@ def numbers(text: str) -> list[str]:
 
 
 def test_every_sentence_says_what_the_masks_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over all granularities × scopes × schedules, timing left out."""
+    """Over each pair of granularity, scope and schedule, timing left out."""
     monkeypatch.setattr(pipeline, "finalize", lambda snapshots: [s.measurement for s in snapshots])
     done = set()
     for recipe in recipes():
@@ -150,8 +159,12 @@ def test_every_sentence_says_what_the_masks_say(monkeypatch: pytest.MonkeyPatch)
         assert facts.weights == covered or not every.pruned, recipe
         assert isinstance(events[-1], Finished)
         check(recipe, facts, covered, every, units, share_of_budget(recipe, masks, units))
-        done.add((recipe.granularity, recipe.scope, recipe.schedule))
-    assert done == set(itertools.product(*map(registry.names, KINDS)))
+        technique = {kind: getattr(recipe, kind) for kind in KINDS}
+        done |= set(itertools.combinations(technique.items(), 2))
+    every = itertools.combinations(
+        [[(kind, name) for name in registry.names(kind)] for kind in KINDS], 2
+    )
+    assert done == {pair for two in every for pair in itertools.product(*two)}
 
 
 GRID = [*itertools.product(*map(registry.names, ("granularity", "scope")))]

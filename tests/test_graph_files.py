@@ -68,22 +68,23 @@ def test_a_new_process_reads_the_same_groups(name: str, captures: list[str]) -> 
 
 
 def test_another_structure_is_another_file(workspace: Path, captures: list[str]) -> None:
-    x = torch.randn(1, 3, 32, 32)
-    models = torchvision.models
+    def residual(width: int) -> nn.Sequential:
+        block = torchvision.models.resnet.Bottleneck(16, 4, base_width=width)
+        return nn.Sequential(nn.Conv2d(3, 16, 1), block, nn.Conv2d(16, 4, 1)).eval()
+
+    x = torch.randn(1, 3, 8, 8)
     for width in (64, 32):
-        make = models.resnet.Bottleneck
-        model = models.ResNet(make, [1, 1, 1, 1], num_classes=4, width_per_group=width)
-        dependency_groups(model.eval(), x)
-    other = models.ResNet(make, [1, 1, 1, 1], num_classes=4, width_per_group=32).eval()
-    other.layer1[0].stride = 7
+        dependency_groups(residual(width), x)
+    other = residual(32)
+    other[1].stride = 7
     dependency_groups(other, x)
-    dependency_groups(other, torch.randn(1, 3, 40, 40))
+    dependency_groups(other, torch.randn(1, 3, 10, 10))
     assert len(captures) == 4
     assert len(list((workspace / "graphs").iterdir())) == 4
 
 
 def test_new_code_asks_anew(captures: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    work = sample_models.load("digits-resnet", data=False)
+    work = sample_models.load("digits-mlp", data=False)
     pruning.choose(CHANNEL, work)
     for name, value in (("source_hash", lambda: "other"), ("torch", _Torch())):
         with monkeypatch.context() as patch:
@@ -131,7 +132,7 @@ def damaged(file: Path) -> list[bytes]:
 
 
 def test_damaged_files_are_made_anew(workspace: Path, captures: list[str]) -> None:
-    work = sample_models.load("digits-cnn", data=False)
+    work = sample_models.load("digits-mlp", data=False)
     masks = pruning.choose(CHANNEL, work)
     (file,) = (workspace / "graphs").iterdir()
     for count, content in enumerate(damaged(file), start=2):

@@ -10,6 +10,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,9 +89,14 @@ def docstrings(tree: ast.AST) -> set[int]:
     return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 
+@cache
+def parsed(path: Path) -> ast.AST:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def strings(path: Path) -> Iterator[Hit]:
     """In the strings of a file: they may reach people. The parts of f-strings are among them."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     skipped = docstrings(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -116,7 +122,7 @@ def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
 def names(path: Path) -> Iterator[Hit]:
     file = relative(path)
     yield from name_hits(file, 1, path.stem)
-    for line, name in definitions(ast.parse(path.read_text(encoding="utf-8"))):
+    for line, name in definitions(parsed(path)):
         yield from name_hits(file, line, name)
 
 
