@@ -89,20 +89,21 @@ def pytest_collection_finish() -> None:
     """Networks of many files are followed once by each worker; the product remembers fewer."""
     graphs = sys.modules.get("pruning.structure.dependency_graph")
     if graphs is not None:
-        graphs.REMEMBERED = 48  # type: ignore[attr-defined]
+        graphs.REMEMBERED = 400  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
 def few_timed_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs and measurements time five passes of each model instead of a second of them.
 
-    Two thirds of a toy's run went into its timings, and only tests of measurement look at those.
+    Two thirds of a toy's run went into its timings, and only tests of speed look at those.
     """
-    if not request.module.__name__.rpartition(".")[2].startswith("test_measure"):
+    if request.module.__name__.rpartition(".")[2] != "test_measure_speed":
         from pruning import measurement
-        from pruning.measurement import speed
+        from pruning.measurement import onnx, speed
 
         monkeypatch.setattr(measurement, "timings", partial(speed.timings, budget=0.0))
+        monkeypatch.setattr(measurement, "onnx_timings", partial(onnx.onnx_timings, budget=0.0))
 
 
 @pytest.fixture(autouse=True)

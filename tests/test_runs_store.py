@@ -428,7 +428,7 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
     for i in range(4):
         start(i)
     for i in range(4, 16):
-        time.sleep(generator.uniform(0.15, 0.3))
+        time.sleep(generator.uniform(0.06, 0.16))
         victim = writers.pop(generator.randrange(len(writers)))
         os.kill(victim.pid, signal.SIGKILL)
         killed += victim.wait() == -signal.SIGKILL

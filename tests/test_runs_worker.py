@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from pruning import Workpiece
@@ -33,11 +32,6 @@ def until(met: Callable[[], bool], seconds: float = 120.0) -> float:
         assert time.monotonic() - began < seconds, "it never happened"
         time.sleep(0.02)
     return time.monotonic() - began
-
-
-def trained(store: Store, id: str) -> bool:
-    """Whether it is in the middle of training."""
-    return any(isinstance(event, Epoch) for _, event in store.events(id, after=2)[:5])
 
 
 def epochs_of(store: Store, id: str, attempt: int) -> int:
@@ -389,12 +383,6 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
         )
         assert pool.pid() not in (None, os.getpid())
 
-        long = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
-        until(lambda: trained(store, long))
-        store.stop(long)
-        took = until(lambda: store.job(long).state == "stopped")
-        assert isinstance(store.events(long)[-1][1], Halted) and took < supervisor.GRACE + 3
-
         doomed = store.submit("run", Recipe(model=MODEL, epochs=10_000).to_dict())
         until(lambda: epochs_of(store, doomed, 1) > 0)
         owner = store.job(doomed).owner
@@ -402,20 +390,18 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
         reached = epochs_of(store, doomed, 1) + 5
         os.kill(int(owner.split(":")[1]), signal.SIGKILL)
         until(lambda: epochs_of(store, doomed, 2) > reached)
+        assert store.job(doomed).owner not in (None, owner), "another worker took over"
         store.stop(doomed)
-        lost = ended(store, doomed)
+        took = until(lambda: store.job(doomed).state in ENDED)
+        lost = store.job(doomed)
         assert (lost.state, lost.resumed) == ("stopped", 1)
         texts = [e.text for _, e in store.events(doomed) if isinstance(e, Notice)]
         assert any(text.startswith("Resumed from ") for text in texts)
-        assert isinstance(store.events(doomed)[-1][1], Halted)
-
-        again = ended(store, store.submit("run", Recipe(model=MODEL, sparsity=0.5).to_dict()))
-        assert again.state == "finished" and again.owner != owner, "another worker took over"
-        assert np.isclose(results.load_run(again.folder).finished.sparsity, 0.5, atol=1e-3)
+        assert isinstance(store.events(doomed)[-1][1], Halted) and took < supervisor.GRACE + 3
     finally:
         assert pool.stop()
     assert pool.pid() is None
-    assert all(isinstance(store.events(id)[-1][1], ENDS) for id in (first, long, doomed))
+    assert all(isinstance(store.events(id)[-1][1], ENDS) for id in (first, doomed))
 
 
 @pytest.mark.pool

@@ -61,8 +61,10 @@ def _small(name: str) -> nn.Module:
         return models.MobileNetV2(4, width_mult=0.25)
     if name == "densenet121":
         return models.DenseNet(8, (2, 2), 16, num_classes=4)
-    kind = models.resnet.BasicBlock if name == "resnet18" else models.resnet.Bottleneck
-    return models.ResNet(kind, [1, 1, 1, 1], num_classes=4)
+    if name == "resnet18":
+        return models.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], num_classes=4)
+    block = models.resnet.Bottleneck
+    return models.ResNet(block, [1, 1, 1, 1], num_classes=4, width_per_group=8)
 
 
 # ---------------------------------------------------------------- single weights
