@@ -13,8 +13,7 @@ from pages import opened, texts
 
 from dashboard import jobs
 from pruning.recipe import Recipe
-from pruning.runs import pool
-from pruning.runs import database
+from pruning.runs import database, pool
 from pruning.runs.store import Store
 
 
