@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,12 @@ class Facts:
 
 
 def is_sample(model: str) -> bool:
-    return model in sample_models.names()
+    return model in _samples()
+
+
+@cache  # pages ask at every control, and each time it would look for a file of each model
+def _samples() -> frozenset[str]:
+    return frozenset(sample_models.names())
 
 
 def examples(model: str) -> int:

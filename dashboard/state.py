@@ -15,10 +15,12 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from threading import local
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dashboard import lesson, locks, rooms, visitors, words
 from dashboard.lesson import Lesson, Step
@@ -186,7 +188,17 @@ def _set(wanted: Recipe) -> None:
     if wanted.model != session["recipe"].model:
         select_layer(None)
     session["recipe"] = wanted
-    _write("r", encode(wanted))
+    _write("r", _encoded())
+
+
+def _encoded() -> str:
+    """The current recipe as the text of a link; made once, and asked for at every drawing."""
+    before, text = session.get("encoded", (None, ""))
+    current: Recipe = session["recipe"]
+    if current is not before:
+        text = encode(current)
+        session["encoded"] = (current, text)
+    return str(text)
 
 
 @dataclass(frozen=True)
@@ -295,6 +307,7 @@ def set_address_locks(locked: Iterable[str] = (), hidden: Iterable[str] = ()) ->
         known = ", ".join(locks.CONTROLS)
         raise RecipeError(f"There is no control {_quoted(unknown[0])}: those are {known}.")
     session["locks"] = Locks(frozenset(locked), frozenset(hidden), LOCKED_BY_LINK)
+    _locks_changed()
     _write("lock", ",".join(sorted(locked)) or None)
     _write("hide", ",".join(sorted(hidden)) or None)
 
@@ -307,8 +320,20 @@ KNOWN = frozenset(locks.CONTROLS)
 
 
 def _locks() -> list[Locks]:
-    """From the address, from the lesson's step, and from the teacher of a class room."""
+    """As they were made last, until something changes them: every control asks, several times."""
     begin()
+    made: list[Locks] | None = session["made_locks"]
+    if made is None:
+        session["made_locks"] = made = _make_locks()
+    return made
+
+
+def _locks_changed() -> None:
+    session["made_locks"] = None
+
+
+def _make_locks() -> list[Locks]:
+    """From the address, from the lesson's step, and from the teacher of a class room."""
     ways = [session["locks"]]
     now = step()
     if now is not None:
@@ -335,6 +360,7 @@ def look_into_room() -> None:
     begin()
     before: Room | None = session["room"]
     session["room"] = rooms.room_of(visitors.me())
+    _locks_changed()
     if before is not None and session["room"] is None:
         session["class_ended"] = time.monotonic() if rooms.current() is None else -NEWS
 
@@ -379,6 +405,7 @@ def start_over() -> None:
     begin()
     leave_lesson()
     session.update(undo=[], redo=[], reached={}, predictions={}, revealed=set())
+    _locks_changed()
     _set(HOME)
     open_run(None)
     pick(())
@@ -442,6 +469,7 @@ def enter(name: str, number: int, *, preset: bool = True) -> None:
     if not 1 <= number <= len(shown.steps):
         raise PruningError(f"{shown.title!r} has {len(shown.steps)} steps, and no step {number}.")
     session["place"] = Place(name, number)
+    _locks_changed()
     _write("lesson", name)
     _write("step", str(number))
     now = shown.steps[number - 1]
@@ -461,6 +489,7 @@ def leave_lesson() -> None:
     """What it locked is free again; the recipe stays as it is."""
     begin()
     session["place"] = session["wanted_page"] = None
+    _locks_changed()
     _write("lesson", None)
     _write("step", None)
 
@@ -492,6 +521,7 @@ def own_prediction() -> float | None:
     if now not in session["predictions"] and rooms.room_of(visitors.me()) is None:
         for value in rooms.predictions(visitors.me(), now.lesson, now.step)[:1]:
             session["predictions"][now] = value
+            _locks_changed()
     return session["predictions"].get(now)
 
 
@@ -506,6 +536,7 @@ def predict(value: float) -> None:
     now = place()
     if now is not None:
         session["predictions"][now] = value
+        _locks_changed()
         rooms.note_prediction(visitors.me(), now.lesson, now.step, value)
 
 
@@ -1170,8 +1201,16 @@ def replace_watched_study(id: str) -> str | None:
     return before
 
 
+_thread = local()
+"""What a thread draws, once `begin` was called for it."""
+
+
 def begin() -> None:
     """Fill what a new tab starts with: HOME, nothing to undo."""
+    drawing = get_script_run_ctx(suppress_warning=True)
+    if drawing is not None and getattr(_thread, "drawing", None) is drawing:
+        return  # asked for at every control
+    _thread.drawing = drawing
     if "recipe" not in session:
         session.update(recipe=HOME, undo=[], redo=[], layer=None, run=None, picked=[])
         session.update(warnings=[], expected=set(), upload=None, uploads=0, data_upload=None)
@@ -1180,6 +1219,7 @@ def begin() -> None:
         session.update(marked=[])
         session.update(adjustment=None, ratio_share=None, fill=None, study=None)
         session.update(plan=None, sweep=None, point=None, locks=Locks(), room=None)
+        session.update(made_locks=None)
         session.update(place=None, wanted_page=None, reached={}, predictions={}, unit=None)
         session.update(by_default={}, view=None, projected=None)
         kept = st.context.cookies.get(LAYOUT_COOKIE)
@@ -1216,7 +1256,7 @@ def take_address() -> None:
             READERS[key](value)
     if new_tab:
         session["undo"] = []  # there is nothing before a link
-    _write("r", encode(session["recipe"]))
+    _write("r", _encoded())
 
 
 def _is_of_run() -> bool:
@@ -1356,6 +1396,7 @@ def _read_locked(text: str) -> None:
     session["locks"] = replace(
         session["locks"], locked=_controls_of("lock", text), source=LOCKED_BY_LINK
     )
+    _locks_changed()
 
 
 def _read_hidden(text: str) -> None:
@@ -1363,6 +1404,7 @@ def _read_hidden(text: str) -> None:
     session["locks"] = replace(
         session["locks"], hidden=_controls_of("hide", text), source=LOCKED_BY_LINK
     )
+    _locks_changed()
 
 
 def _controls_of(key: str, text: str) -> frozenset[str]:

@@ -125,10 +125,11 @@ def names(kind: str) -> list[str]:
 
 def entry(kind: str, name: str) -> Entry:
     """One technique, described. Raises UnknownName."""
-    known = entries(kind)
-    if name not in known:
-        raise UnknownName(kind, name, known)
-    return known[name]
+    if kind in KINDS:  # a page asks two hundred times: no table of all is made for that
+        technique = _added[kind].get(name) or _shipped(kind).get(name)
+        if technique is not None:
+            return technique
+    raise UnknownName(kind, name, entries(kind))
 
 
 def get(kind: str, name: str) -> Callable[..., Any]:

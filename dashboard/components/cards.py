@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dashboard import state
@@ -45,7 +45,7 @@ def cards(
     one sentence below.
     """
     sections = [
-        {"title": title, "cards": [asdict(card) for card in members]} for title, members in groups
+        {"title": title, "cards": [vars(card) for card in members]} for title, members in groups
     ]
     pickable = {card.id for _, members in groups for card in members if not card.off}
 

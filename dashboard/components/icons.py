@@ -6,6 +6,7 @@ A technique without one shows its name and sentence alone.
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Any
 
 from pruning.allocation.schedules import grow
@@ -118,6 +119,7 @@ SCOPES = {
 }
 
 
+@cache
 def of(kind: str, name: str) -> dict[str, Any] | None:
     """{"kind": "bars", "grid" or "curve", "values": ...}, or None."""
     if kind == "schedule":

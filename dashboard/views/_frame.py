@@ -18,6 +18,7 @@ from streamlit.errors import StreamlitDuplicateElementKey
 
 from dashboard import glossary, handout, jobs, models, parts, rooms, state, visitors, waits, words
 from dashboard.charts import base, results
+from dashboard.charts.checked import checked
 from dashboard.charts.prune import RunHistory
 from dashboard.components.here import here
 from dashboard.components.keys import keys
@@ -667,7 +668,7 @@ def chart(
     picture = {"toImageButtonOptions": {"format": "png", "filename": name, "scale": 2}}
     with st.container(key=f"{scrolls}-{name}") if scrolls else nullcontext():
         st.plotly_chart(
-            figure,
+            checked(figure),
             key=f"chart-{name}",
             config={**CHART, **picture},
             alt=alt,
