@@ -82,6 +82,40 @@ def claimed(store: Store, kind: str = "run", spec: dict[str, object] = RUN) -> J
     return job
 
 
+# ---------------------------------------------------------------- between two writes
+
+
+@pytest.mark.parametrize("who", ["the worker", "all at once"])
+def test_a_worker_killed_as_its_run_ends_leaves_no_checkpoint(
+    home: Path, monkeypatch: pytest.MonkeyPatch, who: str
+) -> None:
+    """It is killed after the row says how the run ended, and before its checkpoints are deleted."""
+    queue = Store()
+    done, works = claimed(queue), claimed(queue)
+    for job in (done, works):
+        job.folder.mkdir(parents=True)
+        (job.folder / "000001-000000001.checkpoint").touch()
+    (home / "jobs" / "no id").mkdir()
+    (home / "jobs" / "no id" / "a.checkpoint").touch()
+    # A pool that was there before has been begun already; another begins after all were killed.
+    one = supervisor.WorkerPool(queue, slots=0)
+    monkeypatch.setattr(one.local, "_start", lambda *words, **more: None)
+    if who == "the worker":
+        one.tick()
+        process = employed(one)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_delete_checkpoints", lambda *words: None)
+        queue.finish(done, "stopped", "Stopped.", Halted(0, 0))
+    assert list(done.folder.glob(store.CHECKPOINTS))
+    if who == "the worker":
+        process.returncode = -signal.SIGKILL
+        one.local._forget_ended([])
+    else:
+        one.tick()
+    assert not list(done.folder.glob(store.CHECKPOINTS))
+    assert list(works.folder.glob(store.CHECKPOINTS)), "it is gone on with from there"
+
+
 # ---------------------------------------------------------------- a full disk
 
 

@@ -195,6 +195,8 @@ class LocalWorkers:
             for job in running:
                 if worker.owns(job) and self.store.give_up(job, self._why_ended(code)):
                     log(f"worker {worker.process.pid} ended with code {code} during job {job.id}")
+            if code:
+                self.store.tidy()
             # Only now: where the store could not be written, the next tick tries again.
             self.workers.remove(worker)
             # What ends every worker that takes it is the job's fault: others can still start.

@@ -1070,6 +1070,14 @@ class Store:
         self._delete_checkpoints(job.id)
         return True
 
+    def tidy(self) -> None:
+        """Delete checkpoints of runs that have ended: a process that is killed between the two
+        leaves its own.
+        """
+        for id in {file.parent.name for file in self.workspace.glob(f"jobs/*/{CHECKPOINTS}")}:
+            with suppress(RunError):  # somebody's folder, whose name is no id
+                self._delete_checkpoints(id)
+
     def _delete_checkpoints(self, id: str) -> None:
         """Of a run that has ended, if it has: nobody goes on from there."""
         with self.database.read() as db:

@@ -73,6 +73,7 @@ class WorkerPool:
         if not self.begun:
             # Of a pool that was killed: it alone could have heard of them again.
             release_orphans(self.store)
+            self.store.tidy()
             self.begun = True
         self._choose_cluster()
         running = self.store.jobs(states=("running",), limit=MOST_RUNNING)
