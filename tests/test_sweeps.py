@@ -16,7 +16,7 @@ from pruning.errors import RecipeError, RunError
 from pruning.events import Failed, Finished, Measurement, Size
 from pruning.metrics import Accuracy, Latency
 from pruning.recipe import Recipe
-from pruning.runs import process_id
+from pruning.runs import engines, process_id, waits
 from pruning.runs.results import save_result
 from pruning.runs.store import Job, Store
 from pruning.runs.worker import Shutdown
@@ -303,6 +303,51 @@ def test_the_time_remaining_is_that_of_measured_runs(store: Store) -> None:
     assert guess == pytest.approx(2 * 4 * 20) == sweeps.expected(store, longer, workers=1)
     work(store)
     assert sweeps.state(store, a).seconds_remaining == 0
+
+
+def worked(store: Store, times: list[tuple[float, float]], owner: str) -> None:
+    """Runs of a model that took from the one to the other, in unix seconds; all wait from 0 on."""
+    for started, ended in times:
+        id = store.submit("run", Recipe(model="digits-mlp", epochs=1).to_dict())
+        job = store.claim(owner)
+        assert job is not None
+        store.finish(job, "finished")
+        with store._write() as db:
+            values = (started, ended, id)
+            db.execute("UPDATE jobs SET submitted = 0, started = ?, ended = ? WHERE id = ?", values)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("between", [0.0, 0.25, 1.75])
+def test_what_lies_between_two_runs_is_expected_too(
+    store: Store, workers: int, between: float
+) -> None:
+    # Each worker takes the next run so long after the end of its own. One pause is nobody's work.
+    takes, runs = 4.0, 5
+    starts = [1000 + each * (takes + between) for each in range(runs)]
+    starts += [start + 3600 for start in starts]
+    for worker in range(workers):
+        worked(store, [(start + worker, start + worker + takes) for start in starts], "one:1:1")
+    assert waits.between_runs(store) == pytest.approx(between)
+    count = len(PLAN.points())
+    whole = count * (takes + between) / workers
+    assert sweeps.expected(store, PLAN, workers) == pytest.approx(whole)
+    # Once it is submitted, all of it remains.
+    id = sweeps.submit(store, PLAN)
+    remaining = sweeps.state(store, id, workers).seconds_remaining
+    assert remaining == pytest.approx(whole)
+
+
+def test_a_cluster_has_an_overhead_of_its_own(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(engines.VARIABLE, "")
+    worked(store, [(1000, 1004), (1004.25, 1008)], "one:1:1")
+    worked(store, [(2000, 2004), (2006, 2010)], f"{engines.OWNER}one:1:1")
+    assert waits.between_runs(store) == pytest.approx(0.25)
+    engines.use(engines.Cluster("dask://here:1"))
+    engines.keep(store.workspace)
+    assert waits.between_runs(store) == pytest.approx(2)
 
 
 # ---------------------------------------------------------------- real runs

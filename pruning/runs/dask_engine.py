@@ -29,11 +29,6 @@ from pruning.runs.remote import Greeting, News
 from pruning.runs.store import ENDED, Fenced, Job, Store
 from pruning.storage import source_hash, whole
 
-OWNER = "dask/"
-"""Begins the names of owners of runs on a cluster: no process of this machine, whose end would be
-noticed; their leases tell.
-"""
-
 PATIENCE = 5.0
 """Seconds that a scheduler may be silent before its runs wait for another one."""
 
@@ -141,7 +136,7 @@ class _Answer:
 def release_orphans(store: Store) -> None:
     """Let what a pool that was killed had on a cluster wait again, which is no fault of it."""
     for job in store.jobs("run", ("running",), limit=10_000):
-        if (job.owner or "").startswith(OWNER):
+        if (job.owner or "").startswith(engines.OWNER):
             with suppress(Fenced):
                 store.release(job, POOL_ENDED)
 
@@ -153,7 +148,7 @@ class DaskEngine:
         self.store = store
         self.cluster = cluster
         self.link = Link(cluster)
-        self.owner = f"{OWNER}{process_id.me()}"
+        self.owner = f"{engines.OWNER}{process_id.me()}"
         self.workers: dict[str, _Worker] = {}
         self.roster: Future[tuple[str, dict[str, Place]]] | None = None
         self.next_roster = 0.0

@@ -37,6 +37,11 @@ SCHEMES = {"dask": "tcp", "tcp": "tcp", "tls": "tls"}
 
 LOCAL = ("", "local")
 
+OWNER = "dask/"
+"""Begins the names of owners of runs on a cluster: no process of this machine, whose end would be
+noticed; their leases tell.
+"""
+
 NOT_INSTALLED = (
     "Runs on a cluster need Dask, which is not installed here: "
     "`{python} -m pip install distributed`, then start again."

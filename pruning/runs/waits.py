@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,15 @@ from typing import Any
 from pruning import registry
 from pruning.errors import RecipeError
 from pruning.recorded import recorded
+from pruning.runs import engines
 from pruning.runs.store import Job, Store
 
 RECENT = 400
 """Ended jobs that are looked at, newest first: older ones are of another workbench."""
+
+
+BREAK = 30.0
+"""Seconds: a longer time between two runs was a pause, or nobody worked."""
 
 
 MANY, AGE = 50, 2.0
@@ -57,6 +63,47 @@ def expected_seconds(store: Store, kind: str, spec: dict[str, Any]) -> Expected 
     nothing like it has been timed on this machine.
     """
     return _expected(_finished(store), kind, spec)
+
+
+def between_runs(store: Store) -> float:
+    """Seconds from a run's end until the next that waits has begun, on the engine that is named:
+    their median, 0 while none was seen.
+
+    A run's own time begins when it is taken and ends when it is recorded: this is the rest of what
+    a worker spends on it.
+    """
+    past = _finished(store)
+    cluster = engines.named(store.workspace) is not None
+    if cluster not in past.between:
+        runs = [job for job in past.jobs if job.kind == "run" and _on_cluster(job) is cluster]
+        pauses = _pauses(runs)
+        past.between[cluster] = median(pauses) if pauses else 0.0
+    return past.between[cluster]
+
+
+def _on_cluster(job: Job) -> bool:
+    return (job.owner or "").startswith(engines.OWNER)
+
+
+def _pauses(runs: Iterable[Job]) -> list[float]:
+    """Seconds between an end and the start that it made room for, of one engine's runs.
+
+    Who owns a cluster's runs is its engine, not its worker: each start is taken for that of the
+    worker which has been free for longest. A run that came later than that end waited for itself.
+    """
+    timed = [(job.started, job.ended, job.submitted) for job in runs if job.started and job.ended]
+    free: deque[float] = deque()
+    ends = deque(sorted(ended for _, ended, _ in timed))
+    pauses = []
+    for started, _, submitted in sorted(timed):
+        while ends and ends[0] <= started:
+            free.append(ends.popleft())
+        if not free:
+            continue
+        pause = started - free[0]
+        if submitted <= free.popleft() and pause <= BREAK:
+            pauses.append(pause)
+    return pauses
 
 
 # ---------------------------------------------------------------- before anything was timed
@@ -229,13 +276,15 @@ class _Past:
     """Finished jobs as they were read last. newest: what tells whether more have finished; read:
     when, in monotonic seconds.
 
-    answers: (kind, spec as text) -> what they say of it.
+    answers: (kind, spec as text) -> what they say of it; between: whether on a cluster -> seconds
+    between two runs.
     """
 
     newest: tuple[int, float | None]
     jobs: list[Job]
     read: float
     answers: dict[tuple[str, str], Expected | None] = field(default_factory=dict)
+    between: dict[bool, float] = field(default_factory=dict)
 
 
 _past: dict[Path, _Past] = {}

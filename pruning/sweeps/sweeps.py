@@ -23,7 +23,7 @@ from pruning.recipe import Recipe
 from pruning.runs import engines, own_models
 from pruning.runs.results import has_result, load_run
 from pruning.runs.store import FAILED, LIVE, Job, Store
-from pruning.runs.waits import expected_seconds
+from pruning.runs.waits import between_runs, expected_seconds
 from pruning.sweeps.plan import Plan, Point
 from pruning.sweeps.table import figures, row
 
@@ -258,6 +258,7 @@ def seconds_remaining(
                 by_epoch[point.model].append(spent / epochs)
     known: dict[tuple[str, str], float | None] = {key: median(all) for key, all in took.items()}
     work, longest, now = 0.0, 0.0, time.time()
+    between = between_runs(store)
     for point, job in runs:
         if job is None or job.state not in LIVE:
             continue
@@ -270,15 +271,20 @@ def seconds_remaining(
         worked = now - job.started if job.state == "running" and job.started else 0.0
         # A clock that was set back makes it less than nothing.
         rest = min(seconds, max(0.0, seconds - worked))
+        if job.state == "queued":
+            rest += between
         work += rest
         longest = max(longest, rest)
     return max(longest, work / max(1, workers or engines.slots(store.workspace)))
 
 
 def expected(store: Store, plan: Plan, workers: int | None = None) -> float | None:
-    """How long a plan takes that was not submitted yet, if none of its runs were there."""
+    """How long a plan takes that was not submitted yet, if none of its runs were there.
+
+    Each run takes its worker as long as ones like it took, and what lies between two runs.
+    """
     seconds: dict[tuple[str, str], float | None] = {}
-    total = 0.0
+    total, between = 0.0, between_runs(store)
     for point in plan.points():
         key = (point.model, point.technique)
         if key not in seconds:
@@ -286,7 +292,7 @@ def expected(store: Store, plan: Plan, workers: int | None = None) -> float | No
         each = seconds[key]
         if each is None:
             return None
-        total += each
+        total += each + between
     return total / max(1, workers or engines.slots(store.workspace))
 
 
