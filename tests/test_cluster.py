@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from pruning.events import ENDS, Epoch, Event, Notice
 from pruning.recipe import Recipe
 from pruning.runs import checkpoints, dask_engine, engines, parcels, pool, remote, results
 from pruning.runs.dask_engine import SCHEDULER_ENDED, DaskEngine
-from pruning.runs.dask_link import Place
+from pruning.runs.dask_link import Link, Place
 from pruning.runs.engines import Cluster
 from pruning.runs.parcels import Parcel
 from pruning.runs.store import CHECKPOINTS, ENDED, RESUMES, Job, Store
@@ -511,7 +512,7 @@ def test_a_real_worker_is_killed_and_the_run_goes_on_at_the_other(
         pool.ensure(home)
         until(lambda: epochs(store, id)[1:] and list(store.folder(id).glob(CHECKPOINTS)))
         owner = store.job(id)
-        assert (owner.owner or "").startswith(dask_engine.OWNER)
+        assert (owner.owner or "").startswith(engines.OWNER)
         # Which of the two has it is known by the folder of its own workspace.
         (own,) = (tmp_path / "cluster").glob(f"**/jobs/{id}")
         number = int(own.parents[1].name.removeprefix("pruning-"))
@@ -530,3 +531,77 @@ def test_a_real_worker_is_killed_and_the_run_goes_on_at_the_other(
         for process in reversed(processes):
             process.kill()
             process.wait()
+
+
+# ---------------------------------------------------------------- over TLS
+
+
+def certified(folder: Path) -> dict[str, str]:
+    """A certificate that signs itself, and its key, made by `openssl`: file by its flag's name."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    made = ("-keyout", str(key), "-out", str(certificate), "-days", "2", "-nodes")
+    whose = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
+    subprocess.run(
+        ["openssl", "req", "-x509", *curve, *made, *whose], check=True, stderr=subprocess.DEVNULL
+    )
+    return {"ca": str(certificate), "certificate": str(certificate), "key": str(key)}
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler and a worker that speak to nobody without a certificate of theirs."""
+    pytest.importorskip("distributed")
+    if shutil.which("openssl") is None:
+        pytest.skip("no certificates can be made: openssl is not installed")
+    files = certified(tmp_path)
+    file = tmp_path / "scheduler.json"
+    flags = ("--tls-ca-file", files["ca"], "--tls-cert", files["certificate"])
+    flags += ("--tls-key", files["key"], "--no-dashboard")
+    listen = ("--host", "tls://127.0.0.1", "--port", "0", "--scheduler-file", str(file))
+    processes = [started("scheduler", *flags, *listen)]
+    try:
+        until(lambda: file.exists() and file.read_text().endswith("}"))
+        address = json.loads(file.read_text())["address"]
+        assert address.startswith("tls://")
+        folder = ("--local-directory", str(tmp_path / "cluster"))
+        alone = ("--nthreads", "1", "--no-nanny", "--host", "tls://127.0.0.1")
+        processes.append(started("worker", *flags, *alone, *folder, address))
+        yield engines.parse(address, files) or HERE
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+
+
+def test_certificates_let_runs_through_and_nobody_without_them(
+    encrypted: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way: what was named, engine, scheduler, worker, and what comes back."""
+    store = Store()
+    monkeypatch.setenv(engines.VARIABLE, "")
+    stranger = Link(engines.parse(encrypted.address.replace("tls", "dask")) or HERE)
+    try:
+        with pytest.raises((OSError, TimeoutError)):
+            stranger.begin(stranger.workers()).result(60)
+    finally:
+        stranger.close()
+    id = store.submit("run", Recipe(model="digits-mlp", sparsity=0.5).to_dict())
+    engines.use(encrypted)
+    engines.keep(home)
+    # As a pool does, which would start processes for studies beside it.
+    engine = DaskEngine(store, engines.named(home) or HERE)
+
+    def ended() -> bool:
+        engine.poll([])
+        engine.submit([])
+        return store.job(id).state in ENDED
+
+    try:
+        until(ended)
+    finally:
+        engine.close()
+    done = store.job(id)
+    assert (done.state, done.message) == ("finished", None)
+    assert (done.owner or "").startswith(engines.OWNER)
+    assert results.load_run(done.folder).masks()
