@@ -244,10 +244,13 @@ def test_the_model_page_opens_on_the_finished_picture() -> None:
     assert "Sparse file" in figure["layout"]["xaxis"]["title"]["text"]
 
 
-def test_a_model_without_a_shipped_sweep_offers_the_button() -> None:
-    page = opened(r=state.encode(Recipe(model="torchvision:squeezenet1_1")))
+@pytest.mark.parametrize("model", ["torchvision:squeezenet1_1", "fashion-resnet20"])
+def test_a_model_without_a_shipped_sweep_says_so_and_offers_one(model: str) -> None:
+    assert shipped.find(model) is None
+    page = opened(r=state.encode(Recipe(model=model)))
     assert not figures(page) and not page.exception
-    assert "Run the sweep" in links(page)
+    assert "No sweep came with" in texts(page)
+    assert "Run it yourself" in links(page)
 
 
 def test_run_it_yourself_fills_the_plan() -> None:

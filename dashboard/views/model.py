@@ -17,9 +17,11 @@ TABLE_HEADER, TABLE_ROW = 37, 35  # pixels
 MOST_ROWS = 10  # of the table of layers; more are scrolled
 LAYER_TABLE = 500  # pixels of its columns: in less, the answers stand below it
 
+YOURSELF = "Run it yourself"
+
 
 def sweep(model: str) -> None:
-    """The picture of the chosen sample, finished; for another model the button that draws it."""
+    """The picture of the chosen sample, finished; where none came with it, that and the button."""
     # Here too: what is drawn by itself shows its own errors before they reach the page.
     with _frame.guarded():
         _sweep(model)
@@ -30,14 +32,17 @@ def _sweep(model: str) -> None:
     if sweep is None:
         title = words.plain(models.title(model))
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown(f"How far can **{title}** be pruned, and by which technique?")
-            _run_it(presets.which_technique([model]), "Run the sweep")
+            st.markdown(
+                f"No sweep came with **{title}**: one shows how far it can be pruned, and by which "
+                "technique."
+            )
+            _run_it(presets.which_technique([model]), YOURSELF)
         return
     own = sweeps.own_rows(sweep, model)
     paired = sweeps.shipped_pairing(sweep)
     _sweep_picture.picture(sweep.rows, sweep.plan, name="model", own=own, paired=paired)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        _run_it(sweep.plan, "Run it yourself")
+        _run_it(sweep.plan, YOURSELF)
         st.page_link(
             _frame.page_path("sweeps"),
             label="Ranks, budgets, every run",
