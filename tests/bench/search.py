@@ -1,22 +1,27 @@
-"""Does a search beat the default technique, and random search? digits-cnn, 60 trials of each line.
+"""Does a search beat the default technique, and random search? 60 trials of each line.
 
-The smallest file within a point of dense on validation data, by TPE and by random search; then what
-each found, and the default technique, are run with seeds that no search saw, and compared on test
-data. `python3 run.py bench search`
+The smallest file within some points of dense on validation data, by TPE and by random search; then
+what each found, and the default technique, are run with seeds that no search saw, and compared on
+test data. `python3 run.py bench search` does it on digits-cnn. By itself, with words after it, also
+on fashion-resnet20, with a part of its images: `PYTHONPATH=.:tests python tests/bench/search.py
+MODEL [FOLDER [TRIALS]]`; a folder of one's own keeps the runs, so that it goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from bench import _fashion_part
 from bench._table import conditions
 
 from pruning.recipe import Recipe
+from pruning.runs import own_models
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
 from pruning.sweeps import sweeps
@@ -35,23 +40,71 @@ from pruning.sweeps.search import (
     trials,
 )
 
-RESULT = Path(__file__).parent / "results" / "search.md"
-GOAL = Goal("digits-cnn", find="smallest", within_points=1, epochs=4)
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is searched for. name: of the sample; seeds: of the comparison on test data, none of
+    them the search's own; validation, test: images; aside: what else is to be known.
+    """
+
+    name: str
+    goal: Goal
+    file: str
+    seeds: tuple[int, ...]
+    validation: int
+    test: int
+    aside: str = ""
+
+
+def digits() -> Case:
+    goal = Goal("digits-cnn", find="smallest", within_points=1, epochs=4)
+    return Case(goal.model, goal, "search.md", (11, 12, 13, 14, 15), 180, 360)
+
+
+def fashion() -> Case:
+    """With an epoch of all 55,000 training images the trials would take a night."""
+    goal = Goal(
+        own_models.name(f"{Path(_fashion_part.__file__).relative_to(ROOT)}:build", ROOT),
+        find="smallest",
+        within_points=2,
+        epochs=1,
+        criteria=("magnitude", "taylor", "wanda"),
+        granularities=("weight",),
+        kept=(0.03, 0.5),
+        steps=(1,),
+        reconstruct=False,
+    )
+    part = _fashion_part
+    aside = (
+        f"The model is {part.SAMPLE} with the first {part.TRAIN} training, {part.VALIDATION} "
+        f"validation and {part.TEST} test images of Fashion-MNIST, so that a run takes seconds: "
+        f"its fine-tuning is {part.TRAIN // 64} steps, and every figure is of these images. "
+        "Single weights alone are pruned, at once, without reconstruction, by three criteria in "
+        "four scopes.\n\n"
+    )
+    return Case(
+        part.SAMPLE, goal, "search-fashion.md", (11, 12, 13), part.VALIDATION, part.TEST, aside
+    )
+
+
+CASES = {"digits-cnn": digits, "fashion-resnet20": fashion}
 LARGER = {1.0: "as small", 1.15: "15 % larger", 1.3: "30 % larger", 1.5: "50 % larger"}
 """Sizes of the default technique's files, in sizes of the search's."""
-SEEDS = (11, 12, 13, 14, 15)
-"""Of the comparison: none of them is the search's own."""
-
 HEAD = """# Search
 
-{model}: {goal}, by validation data; {trials} trials of each line, {epochs} epochs of fine-tuning
-each. The first ten of the search are drawn at random, from the same seeds as the control's.
+{model}: {goal}, by validation data; {trials} trials of each line, {epochs} epoch{plural} of
+fine-tuning each. The first ten of the search are drawn at random, from the same seeds as the
+control's.
 
-{conditions}
+{aside}{conditions}
 
 ## What each line found
 
-*points*: below dense on the 180 validation digits, where one is 0.56, mean over the seeds;
+*points*: below dense on the {validation} validation images, where one is
+{one_validation:.2f}, mean over the seeds;
 *allowed*: trials that keep the limit by one seed, of which the smallest that keeps it by the mean
 over all is the answer; *magnitude* is the default technique at its five levels.
 
@@ -67,9 +120,9 @@ Bytes of the smallest that keeps the limit by one seed, after so many trials:
 
 ## On test data, with other seeds
 
-Mean of {seeds} seeds that no search saw, and the lowest and the highest, on the 360 test digits,
-where one is 0.28 percentage points. *The default as small*: the default technique at the sparsity
-that gives a file of the same size as the search's, and larger ones.
+Mean of {seeds} seeds that no search saw, and the lowest and the highest, on the {test} test images,
+where one is {one_test:.2f} percentage points. *The default as small*: the default technique at the
+sparsity that gives a file of the same size as the search's, and larger ones.
 
 | recipe | bytes | accuracy, % | seeds |
 |---|---|---|---|
@@ -79,8 +132,8 @@ that gives a file of the same size as the search's, and larger ones.
 """
 
 
-def answer_row(line: list[Trial], answer: Answer | None) -> str:
-    allowed = sum(GOAL.allows(t.outcome) for t in line if t.outcome)
+def answer_row(goal: Goal, line: list[Trial], answer: Answer | None) -> str:
+    allowed = sum(goal.allows(t.outcome) for t in line if t.outcome)
     cells = [line[0].line, str(len(line)), str(allowed)]
     if answer is None:
         return f"| {' | '.join([*cells, 'none', '–', '–', '–', '–'])} |"
@@ -100,10 +153,10 @@ def _counts(trials: int) -> list[int]:
     return [count for count in COUNTS if count < trials] + [trials]
 
 
-def progress(line: list[Trial]) -> str:
+def progress(goal: Goal, line: list[Trial]) -> str:
     cells = []
     for count in _counts(len(line)):
-        chosen = best(GOAL, line[:count])
+        chosen = best(goal, line[:count])
         of = chosen[0].outcome if chosen else None
         cells.append(f"{of.bytes:,}" if of else "none")
     return f"| {line[0].line} | {' | '.join(cells)} |"
@@ -117,15 +170,16 @@ def as_small(levels: list[Trial], size: int) -> Recipe:
     return replace(levels[0].recipe, sparsity=round(min(max(1 - kept, 0.0), 0.999), 4))
 
 
-def on_test(store: Store, recipes: dict[str, Recipe]) -> dict[str, list[dict[str, Any]]]:
+def on_test(
+    store: Store, case: Case, recipes: dict[str, Recipe]
+) -> dict[str, list[dict[str, Any]]]:
     """Name -> a row of each seed."""
     singles = []
     for name, recipe in recipes.items():
         fields = {key: value for key, value in recipe.short().items() if key != "model"}
-        singles += [{"name": name, **fields, "seed": seed} for seed in SEEDS]
-    plan = Plan(
-        models=(GOAL.model,), sparsities=(0.5,), controls=("dense",), singles=tuple(singles)
-    )
+        singles += [{"name": name, **fields, "seed": seed} for seed in case.seeds]
+    model = case.goal.model
+    plan = Plan(models=(model,), sparsities=(0.5,), controls=("dense",), singles=tuple(singles))
     id = sweeps.submit(store, plan)
     run_here(store, id, Shutdown())
     rows = sweeps.rows(store, id)
@@ -167,16 +221,17 @@ def verdict(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     when = conditions()
-    with tempfile.TemporaryDirectory() as folder:
-        # A folder of one's own keeps the runs, so that an interrupted benchmark goes on; a number
-        # after it is that of the trials.
-        words = sys.argv[1:] or [folder]
-        count = int(words[1]) if len(words) > 1 else TRIALS
-        measure(Store(Path(words[0]).resolve()), count, when)
+    words = sys.argv[1:]
+    case = CASES[words[0] if words else "digits-cnn"]()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = words[1] if len(words) > 1 else temporary
+        count = int(words[2]) if len(words) > 2 else TRIALS
+        measure(Store(Path(folder).resolve()), case, count, when)
 
 
-def measure(store: Store, count: int, when: str) -> None:
-    search = open_search(store, GOAL)
+def measure(store: Store, case: Case, count: int, when: str) -> None:
+    goal = case.goal
+    search = open_search(store, goal)
     while advance(search, count):
         run_here(store, search.sweep, Shutdown())
     run_here(store, search.sweep, Shutdown())
@@ -184,7 +239,7 @@ def measure(store: Store, count: int, when: str) -> None:
     lines = [[trial for trial in every if trial.line == name] for name in (SEARCH, RANDOM_SEARCH)]
     levels = default(search)
     chosen = [answers(search, SEARCH), answers(search, RANDOM_SEARCH)]
-    chosen.append([Answer(t, t.outcome, 1) for t in best(GOAL, levels) if t.outcome])
+    chosen.append([Answer(t, t.outcome, 1) for t in best(goal, levels) if t.outcome])
     first = [next(iter(each), None) for each in chosen]
     recipes: dict[str, Recipe] = {}
     names = ("the search's", "random search's", "the default that keeps the limit")
@@ -195,24 +250,30 @@ def measure(store: Store, count: int, when: str) -> None:
     for times, name in LARGER.items():
         size = round(times * chosen[0][0].mean.bytes)
         recipes[f"the default {name}"] = as_small(levels, size)
-    rows = on_test(store, recipes)
+    rows = on_test(store, case, recipes)
     pairs = zip((*lines, levels), first, strict=True)
     text = HEAD.format(
-        model=GOAL.model,
-        goal=GOAL.in_words(),
+        model=case.name,
+        aside=case.aside,
+        goal=goal.in_words(),
         trials=count,
-        epochs=GOAL.epochs,
+        epochs=goal.epochs,
+        plural="" if goal.epochs == 1 else "s",
         conditions=when,
-        answers="\n".join(answer_row(line, answer) for line, answer in pairs),
+        validation=case.validation,
+        one_validation=100 / case.validation,
+        test=case.test,
+        one_test=100 / case.test,
+        answers="\n".join(answer_row(goal, line, answer) for line, answer in pairs),
         counts=" | ".join(map(str, _counts(count))),
         rules="|".join("---" for _ in _counts(count)),
-        progress="\n".join(map(progress, lines)),
-        seeds=len(SEEDS),
+        progress="\n".join(progress(goal, line) for line in lines),
+        seeds=len(case.seeds),
         tested="\n".join(tested(name, own) for name, own in rows.items()),
         verdict=verdict(rows),
     )
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(text, encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / case.file).write_text(text, encoding="utf-8")
     print(text)
 
 
