@@ -21,6 +21,7 @@ SHARE = "recipe-share"
 AT_ONCE = "recipe-at-once"
 KEPT = "recipe-kept"
 KEPT_TABLE = "recipe-kept-table"
+OFFER = "class-offer-notice"
 
 FOLLOW_SHARE = (SENTENCE, SHARE, AT_ONCE, KEPT)
 """Parts that show the share, or what it keeps. A new one that does is added here."""

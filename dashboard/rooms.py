@@ -5,7 +5,8 @@ what was in it and removes the file. Names and answers are untrusted text and nu
 writes them to a log. Who somebody is, is what `visitors` calls them.
 
 Members' tabs learn of news by the question that pages wait with (`components.wait`): `orders` names
-what concerns all of a page, `reports` what the teacher follows.
+what concerns all of a page, `offers` its notice of a recipe alone, `reports` what the teacher
+follows.
 """
 
 from __future__ import annotations
@@ -633,9 +634,17 @@ def start_lesson(id: str, lesson: str | None, step: int = 1) -> None:
 
 
 def push(id: str, recipe: dict[str, Any], directly: bool) -> None:
-    """Hand a recipe to all. directly: it becomes theirs at once, else when they take it."""
-    values = (json.dumps(recipe), directly)
-    _order_all(id, "recipe = ?, directly = ?, pushes = pushes + 1", *values)
+    """Hand a recipe to all. directly: it becomes theirs at once, else when they take it.
+
+    One that is only offered concerns no page but its notice, once there was one at all.
+    """
+    with _writing() as db:
+        if db is not None:
+            db.execute(
+                "UPDATE rooms SET orders = orders + (? OR recipe IS NULL), reports = reports + 1, "
+                "recipe = ?, directly = ?, pushes = pushes + 1 WHERE id = ?",
+                (directly, json.dumps(recipe), directly, id),
+            )
 
 
 def restrict(id: str, locked: Iterable[str], hidden: Iterable[str]) -> None:
@@ -709,6 +718,11 @@ def orders(room: Room) -> dict[str, str]:
     return {f"{NEWS}orders-{room.id}": str(room.orders)}
 
 
+def offers(room: Room) -> dict[str, str]:
+    """What the notice of a recipe that is handed out asks to be told of."""
+    return {f"{NEWS}offers-{room.id}": str(room.pushes)}
+
+
 def reports(room: Room) -> dict[str, str]:
     """What the teacher's tab asks to be told of."""
     # After the point is what is told in turn, the farther apart the more tabs follow it.
@@ -727,11 +741,13 @@ def states(names: Iterable[str]) -> dict[str, str]:
 
 def _state(name: str) -> str:
     what, _, id = name.partition("-")
-    row = _one("SELECT orders, reports, board FROM rooms WHERE id = ?", id)
+    row = _one("SELECT orders, reports, board, pushes FROM rooms WHERE id = ?", id)
     if row is None:
         return "ended"
     if what == "orders":
         return str(row["orders"])
+    if what == "offers":
+        return str(row["pushes"])
     return f"{row['orders']}.{row['board' if what == 'board' else 'reports']}"
 
 

@@ -170,7 +170,8 @@ def test_a_wrong_code_says_the_same_whether_or_not_there_is_a_room() -> None:
 def test_news_of_a_room_are_not_asked_for_by_its_code() -> None:
     """Anybody may ask the server for them: the answer must not tell which codes there are."""
     room = opened()
-    for news in (rooms.orders(room), rooms.reports(room), rooms.board_news(room)):
+    for asked in (rooms.orders, rooms.offers, rooms.reports, rooms.board_news):
+        news = asked(room)
         (name,) = news
         assert room.code not in name and room.id in name
         assert rooms.states(news) == news
@@ -246,6 +247,11 @@ def test_every_order_is_news_to_members_and_every_answer_to_the_teacher() -> Non
         before = seen()
     after = rooms.room_of(ANNA)
     assert after is not None and after.recipe == RECIPE and after.directly and after.pushes == 1
+    offers = rooms.offers(now())
+    rooms.push(room.id, RECIPE, directly=False)
+    assert seen() == (before[0], before[1] + 1), "an offer concerns the notice of a page alone"
+    assert rooms.states(offers) == rooms.offers(now()) != offers
+    before = seen()
     assert after.locks == {"scope", "criterion"} and after.hidden == {"seed"}
     assert (after.lesson, after.step, after.starts) == ("why", 2, 1)
     for report in (

@@ -139,7 +139,9 @@ def test_a_member_joins_by_code_and_name_which_is_shown_as_text(looks: dict[str,
     assert r"\*\*Anna\*\*" in shown(page)
     member = rooms.me(me)
     assert member is not None and member.name == "**Anna** :red[x]"
-    assert questions(page) == [rooms.orders(room)]
+    assert {**rooms.orders(room), **rooms.offers(room)} == {
+        name: known for question in questions(page) for name, known in question.items()
+    }
     page.button(key="class-leave").click().run()
     assert rooms.me(me) is None and "class-enter" in [button.key for button in page.button]
 

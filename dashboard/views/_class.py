@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard import rooms, state, visitors, words
+from dashboard import parts, rooms, state, visitors, words
+from dashboard.components.wait import wait
 from dashboard.rooms import Room
 from dashboard.state import Followed
 from dashboard.views import _frame
@@ -87,18 +88,36 @@ def notices() -> None:
     """At the top of the page: that the class ended, a recipe to take, the way into a class."""
     if state.class_has_ended() and state.room() is None:
         st.info(ENDED, icon=":material/school:")
-    room = state.room()
-    if room is None:
+    if state.room() is None:
         _invite()
-        return
-    before = state.followed_orders()
-    recipe = handed(room)
-    if recipe is None or before is None or room.pushes <= before.pushes:
-        return
+    else:
+        parts.part(parts.OFFER, _offer)
+
+
+def _offer() -> None:
+    """A recipe to take, in a part of its own: thirty pages that are drawn anew for one line would
+    keep everybody waiting.
+    """
+    with _frame.guarded():
+        state.look_into_room()
+        room, before = state.room(), state.followed_orders()
+        if room is None or before is None:  # the class has ended: the page is told of it as well
+            return
+        # Asked before it is drawn: what comes meanwhile is told at once.
+        wait(rooms.offers(room), _nothing, key="class-offers")
+        recipe = handed(room)
+        if recipe is not None and not room.directly and room.pushes > before.pushes:
+            _notice(recipe, replace(before, pushes=room.pushes))
+
+
+def _nothing() -> None:
+    """Nothing is changed: what was handed out shows when the part is drawn."""
+
+
+def _notice(recipe: Recipe, done: Followed) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         sentence = words.plain(words.sentence(recipe))
         st.info(f"Handed to the class: {sentence}", icon=":material/school:", width="stretch")
-        done = replace(before, pushes=room.pushes)
         st.button(
             "Use this recipe",
             on_click=_take,
@@ -112,6 +131,7 @@ def notices() -> None:
 def _take(recipe: Recipe, done: Followed) -> None:
     state.take_handed(recipe)
     _remember(done)
+    st.rerun()  # the whole page: a press alone draws the notice anew
 
 
 def _invite() -> None:
