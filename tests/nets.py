@@ -5,7 +5,9 @@ Each has its dependency groups written beside it, to be checked in the head.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -299,7 +301,16 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Any, dict[str, tuple[str, int]]]]
 
 
 def net(name: str, seed: int = 0) -> tuple[nn.Module, Tensor | tuple[Tensor, ...]]:
-    """A net in eval mode, BatchNorm statistics at random too, and an example."""
+    """A net in eval mode, BatchNorm statistics at random too, and an example: of the caller's own.
+
+    A copy of one that is made once, which has the same function as its forward pass: to the
+    dependency graph another function is another network, which it follows anew.
+    """
+    return copy.deepcopy(_made(name, seed))
+
+
+@cache
+def _made(name: str, seed: int) -> tuple[nn.Module, Tensor | tuple[Tensor, ...]]:
     make, shape, _ = NETS[name]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
