@@ -20,6 +20,7 @@ from pruning.errors import FileRefused, FitsAnother, UnknownName
 from pruning.formats import architecture
 from pruning.formats.types import Expected, file_name, shown
 
+pytestmark = pytest.mark.usefixtures("read_here")
 State = dict[str, Tensor]
 
 

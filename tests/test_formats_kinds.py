@@ -8,7 +8,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,10 +20,11 @@ from torch.nn.utils import parametrizations
 import sample_models
 from pruning import formats
 from pruning.errors import FileRefused, FitsAnother
-from pruning.formats import architecture, fingerprints, reader_process, sandbox, shards
+from pruning.formats import architecture, fingerprints, shards
 from pruning.formats.types import Expected
 from pruning.runs.resolve import resolve
 
+pytestmark = pytest.mark.usefixtures("read_here")
 State = dict[str, Tensor]
 
 
@@ -45,18 +46,6 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         architecture, "expected", lambda model: expected if model == "small" else EXPECTED(model)
     )
-
-
-@pytest.fixture(autouse=True)
-def read_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process: that reading has one of its own is test_formats_readers' to hold."""
-
-    def ask(file: BinaryIO, name: str, folder: Path, question: dict[str, Any]) -> Any:
-        (folder / "ask.json").write_text(json.dumps(question))
-        file.seek(0)
-        return json.loads(json.dumps(reader_process.answer(file, name, folder)))
-
-    monkeypatch.setattr(sandbox, "ask", ask)
 
 
 def accepted(what: object, home: Path, model: str = "small") -> tuple[formats.Upload, State]:
