@@ -238,17 +238,31 @@ def table(shown: Reveal, of: Lesson) -> None:
             rows.append([f"{label(name)}, {YOURS}", *values])
     heads = ["run", *(FIGURES[each].title for each in shown.figures)]
     _frame.table(pd.DataFrame(rows, columns=heads))
-    seeds = max((len(known.of.get(name, ())) for name in shown.results), default=0)
-    if seeds:
-        source = (
-            f"Mean of {words.plural(seeds, 'run')} with other random numbers; in brackets the "
-            f"lowest and the highest. Measured on {known.date}, it came with the lesson."
-        )
+    if any(known.of.get(name) for name in shown.results):
+        source = f"{seeds(shown, known)} Measured on {known.date}, it came with the lesson."
         handout.text(source, soft=True)
-        st.caption(source)
+        st.caption(words.plain(source))
     else:
         st.caption("Not measured yet: `python -m dashboard.lesson_results` does that.")
     run_it(shown, of)
+
+
+def seeds(shown: Reveal, known: learning.Results) -> str:
+    """Over how many runs the numbers are means, a sentence or two."""
+    counts = {name: len(known.of.get(name, ())) for name in shown.results}
+    most = max(counts.values())
+    if most == 1:
+        return "One run each."
+    fewer = [
+        f"{label(name)}: {words.plural(count, 'run')}"
+        for name, count in counts.items()
+        if 0 < count < most
+    ]
+    but = f" ({', '.join(fewer)})" if fewer else ""
+    return (
+        f"Means of {words.plural(most, 'run')} with other random numbers{but}; in brackets the "
+        "lowest and the highest."
+    )
 
 
 def label(name: str) -> str:
