@@ -9,8 +9,7 @@ import ast
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +17,8 @@ from pruning import registry
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("dashboard", "pruning", "sample_models")
+WITH_TEXT = ("dashboard", "pruning")
+"""Folders whose strings people read: the page's, and errors, notices, reasons, help."""
 TECHNIQUES = {
     "criterion": "pruning/criteria",
     "granularity": "pruning/units",
@@ -84,29 +85,28 @@ def name_hits(file: str, line: int, name: str) -> Iterator[Hit]:
             yield Hit(file, line, part.lower(), name)
 
 
-def docstrings(tree: ast.AST) -> set[int]:
+def nodes(path: Path) -> list[ast.AST]:
+    """Of a file of Python, walked once: for its names and for its strings."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def docstrings(nodes: Sequence[ast.AST]) -> set[int]:
     """The ids of the string constants that are statements: docstrings, not text on the page."""
-    return {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
 
 
-@cache
-def parsed(path: Path) -> ast.AST:
-    return ast.parse(path.read_text(encoding="utf-8"))
-
-
-def strings(path: Path) -> Iterator[Hit]:
+def strings(path: Path, nodes: Sequence[ast.AST]) -> Iterator[Hit]:
     """In the strings of a file: they may reach people. The parts of f-strings are among them."""
-    tree = parsed(path)
-    skipped = docstrings(tree)
-    for node in ast.walk(tree):
+    skipped = docstrings(nodes)
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if id(node) not in skipped:
                 yield from prose_hits(relative(path), node.lineno, node.value)
 
 
-def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
+def definitions(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """(line, name) of everything that a file names: uses follow from them."""
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.lineno, node.name
         elif isinstance(node, ast.arg):
@@ -119,10 +119,10 @@ def definitions(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.attr
 
 
-def names(path: Path) -> Iterator[Hit]:
+def names(path: Path, nodes: Sequence[ast.AST]) -> Iterator[Hit]:
     file = relative(path)
     yield from name_hits(file, 1, path.stem)
-    for line, name in definitions(parsed(path)):
+    for line, name in definitions(nodes):
         yield from name_hits(file, line, name)
 
 
@@ -148,14 +148,13 @@ def all_hits() -> list[Hit]:
     hits = list(help_of_techniques())
     for folder in CODE:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            hits += names(path)
+            read = nodes(path)
+            hits += names(path, read)
+            if folder in WITH_TEXT:
+                hits += strings(path, read)
     for path in sorted((ROOT / "dashboard").rglob("*")):
-        if path.suffix == ".py":
-            hits += strings(path)
-        elif path.suffix in (".js", ".html", ".css", ".md"):
+        if path.suffix in (".js", ".html", ".css", ".md"):
             hits += text_lines(path)
-    for path in sorted((ROOT / "pruning").rglob("*.py")):  # errors, notices, reasons, help
-        hits += strings(path)
     hits += text_lines(ROOT / "README.md")
     return [hit for hit in hits if (hit.file, hit.word) not in ALLOWED]
 
