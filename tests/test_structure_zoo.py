@@ -163,11 +163,7 @@ def test_previews_count_what_shrinking_keeps(name: str, scope: str, tmp_path: An
 
 
 def test_what_is_kept_is_a_multiple_where_that_is_asked() -> None:
-    model, x = (
-        torchvision.models.resnet18(weights=None, num_classes=10).eval(),
-        torch.randn(1, 3, 32, 32),
-    )
-    work = Workpiece("resnet18", model, example=x)
+    work = Workpiece("resnet", short("resnet"), example=pictures("resnet"))
     recipe = Recipe(granularity="channel", granularity_options={"round_to": 16}, sparsity=0.6)
     ranking = rank(recipe, work).ranking
     left = ranking.preview(recipe)
@@ -198,12 +194,9 @@ def test_normalised_groups_compare() -> None:
 
 def test_a_preview_is_quick() -> None:
     """Loose here, for a busy machine; the bench `preview` holds resnet50 and vit_b_16 to 5 ms."""
-    model, x = (
-        torchvision.models.resnet50(weights=None, num_classes=10).eval(),
-        torch.randn(1, 3, 32, 32),
-    )
+    work = Workpiece("bottlenecks", short("bottlenecks"), example=pictures("bottlenecks"))
     recipe = Recipe(granularity="channel", sparsity=0.5)
-    ranking = rank(recipe, Workpiece("resnet50", model, example=x)).ranking
+    ranking = rank(recipe, work).ranking
     seconds = []
     for share in np.linspace(0.1, 0.9, 9):
         start = time.perf_counter()
