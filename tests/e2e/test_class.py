@@ -1,5 +1,8 @@
-"""A class through one lesson: a teacher and two learners, each in a browser of their own, on a
-server that `run.py --class` started."""
+"""A class goes through every lesson: a teacher and two learners, one of them in the dark theme, in
+three browsers, on a server that `run.py --class` started; nothing comes from elsewhere.
+
+One class for all tests of this file, in their order: the last one ends it.
+"""
 
 from __future__ import annotations
 
@@ -11,43 +14,30 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from e2e import served, steps
-from e2e.conftest import complaints, picture
-from e2e.served import READY
+from e2e import served, steps, walking
+from e2e.conftest import BROKEN, complaints, picture
 from e2e.test_access import serious
-from playwright.sync_api import Browser, Page, expect
+from e2e.walking import PATIENCE
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from dashboard import lesson
+from dashboard.lesson import Lesson
 from pruning.recipe import Recipe
 from pruning.runs.store import Store
 
 START = "import sys; from dashboard import launch; sys.exit(launch.main(sys.argv[1:]))"
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60_000  # milliseconds
-LESSON = """
-title = "Half"
-question = "What does half cost?"
-minutes = 5
+NAME = "Anna-Secret"
+"""Of both learners: the second is told apart by a number."""
 
-[results.half]
-recipe = {model = "digits-mlp", sparsity = 0.5}
+APP = "[data-testid=stApp]"
+NOBODY = "Nobody has asked to be on it yet."
 
-[[step]]
-title = "Guess"
-text = "What remains with half of the weights?"
-page = "classroom"
-recipe = "half"
-
-[step.predict]
-question = "How accurate will it be?"
-figure = "half.accuracy"
-
-[[step]]
-title = "Look"
-text = "Look at it."
-page = "prune"
-"""
+LOOKED_AT = "03-magnitude-against-random"
+"""The lesson that axe looks at: a histogram of predictions stands in its panel."""
 
 
 @dataclass
@@ -65,11 +55,43 @@ class Class:
         return match[1]
 
 
+# A tab in the background asks for no news. A browser without a window shows all of its tabs.
+AWAY = """
+window.away = false;
+Object.defineProperty(document, "hidden", { get: () => window.away });
+window.look = (away) => {
+  window.away = away;
+  document.dispatchEvent(new Event("visibilitychange"));
+};
+"""
+
+
+@dataclass(frozen=True)
+class People:
+    """errors: of all consoles; elsewhere: addresses that were asked for, but the server's."""
+
+    teacher: Page
+    anna: Page
+    ben: Page
+    errors: list[list[str]]
+    elsewhere: list[str]
+
+    @property
+    def learners(self) -> tuple[Page, Page]:
+        return self.anna, self.ben
+
+    def check(self) -> None:
+        """Whether everything came from the server, and no console complained."""
+        for page in (self.teacher, *self.learners):
+            self.errors.append(page.evaluate(BROKEN))
+        # Browsers note that a page was answered with 401, which is what it is for.
+        assert [line for each in self.errors for line in each if "401" not in line] == []
+        assert self.elsewhere == []
+
+
 @pytest.fixture(scope="module")
 def classroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
     home = tmp_path_factory.mktemp("class") / "workspace"
-    (home / "lessons").mkdir(parents=True)
-    (home / "lessons" / "half.toml").write_text(LESSON)
     words = ["--class", "--host", "127.0.0.1", "--port", "8790", "--no-browser"]
     process = subprocess.Popen(
         [sys.executable, "-c", START, *words],
@@ -99,96 +121,77 @@ def classroom(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Class]:
     subprocess.run(stop, cwd=ROOT, env=served.environment(home), check=False, timeout=30)
 
 
-@pytest.fixture
-def contexts(browser: Browser) -> Iterator[Browser]:
-    """The browser; what was opened in it is closed at the end, however that comes."""
-    before = list(browser.contexts)
-    yield browser
-    for context in browser.contexts:
-        if context not in before:
-            context.close()
-
-
-def come(browser: Browser, url: str, passphrase: str, errors: list[list[str]]) -> Page:
-    """A browser of its own, through the passphrase, to where the link leads."""
-    page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-    page.set_default_timeout(PATIENCE)
-    errors.append(complaints(page))
-    page.goto(url)
-    page.get_by_label("Passphrase").fill(passphrase)
-    page.get_by_role("button", name="Enter").click()
-    page.wait_for_selector(READY, state="attached")
-    return page
-
-
-def join(page: Page, name: str) -> None:
-    page.get_by_role("textbox", name="Name", exact=True).fill(name)
-    page.get_by_role("button", name="Join", exact=True).click()
-    expect(page.get_by_text("in this class.")).to_be_visible(timeout=PATIENCE)
-
-
-def show(page: Page, text: str) -> None:
-    expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
-
-
-def side(page: Page) -> str:
-    return page.get_by_test_id("stSidebar").inner_text()
-
-
-def cell(page: Page, name: str) -> None:
-    """A table of numbers is a canvas; what stands in it is beside it for who cannot see it."""
-    table = page.locator("table[role=grid]").first
-    expect(table).to_contain_text(name, timeout=PATIENCE)
-
-
-def test_a_class_goes_through_a_lesson_and_leaves_nothing(
-    contexts: Browser, classroom: Class
-) -> None:
-    browser = contexts
+@pytest.fixture(scope="module")
+def people(browser: Browser, classroom: Class) -> Iterator[People]:
+    """All three have come in; the learners have joined. Their browsers are closed at the end."""
     passphrase = classroom.line(r"passphrase +(\S+)")
     code = classroom.line(r"\n +code +(\S+)")
     address = classroom.line(r"open +(\S+)")
     owner = classroom.line(r"(http\S+\?owner=\S+)")
     errors: list[list[str]] = []
+    elsewhere: list[str] = []
 
-    # The code is in the QR's link, and a name is all that is asked for.
-    teacher = come(browser, f"{owner}&room=classroom", passphrase, errors)
+    def come(url: str, scheme: str) -> Page:
+        """A browser of its own, through the passphrase, to where the link leads."""
+        size = {"width": 1280, "height": 640}  # what is not in sight need not be painted
+        context = browser.new_context(viewport=size, color_scheme=scheme, reduced_motion="reduce")
+        opened.append(context)
+        context.add_init_script(AWAY)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        errors.append(complaints(page))
+        context.on("request", lambda request: note(request.url))
+        page.goto(url)
+        page.get_by_label("Passphrase").fill(passphrase)
+        page.get_by_role("button", name="Enter").click()
+        walking.drawn(page)
+        return page
+
+    def note(url: str) -> None:
+        asked = urlsplit(url)
+        if asked.scheme not in ("data", "blob") and asked.netloc != urlsplit(address).netloc:
+            elsewhere.append(url)
+
+    opened = []
+    teacher = come(f"{owner}&room=classroom", "light")
     show(teacher, code)
-    anna = come(browser, f"{address}/?class={code}", passphrase, errors)
-    join(anna, "Anna-Secret")
-    ben = come(browser, f"{address}/?class={code}", passphrase, errors)
-    join(ben, "Anna-Secret")
-    show(ben, "Anna-Secret 2")
+    # The code is in the QR's link, and a name is all that is asked for.
+    anna, ben = (come(f"{address}/?class={code}", scheme) for scheme in ("light", "dark"))
+    for learner in (anna, ben):
+        learner.get_by_role("textbox", name="Name", exact=True).fill(NAME)
+        joined = learner.get_by_text("in this class.")
+        steps.press(learner.get_by_role("button", name="Join", exact=True), joined)
+    yield People(teacher, anna, ben, errors, elsewhere)
+    for context in opened:
+        context.close()
+
+
+def show(page: Page, text: str | re.Pattern[str]) -> None:
+    expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE)
+
+
+def table(page: Page) -> Locator:
+    """A table of numbers is a canvas; what stands in it is beside it for who cannot see it."""
+    return page.locator("table[role=grid]").first
+
+
+def test_a_teacher_offers_locks_and_lists(people: People, classroom: Class) -> None:
+    teacher, anna, ben = people.teacher, people.anna, people.ben
+    show(ben, f"{NAME} 2")
     show(teacher, "2 people")
-    cell(teacher, "Anna-Secret 2")
+    expect(table(teacher)).to_contain_text(f"{NAME} 2", timeout=PATIENCE)
     assert serious(teacher, "light") == []
-    assert serious(anna, "light") == []
 
     # A recipe is offered to all, and taken by a click.
     teacher.get_by_role("button", name="Offer it to all").click()
-    for learner in (anna, ben):
+    for learner in people.learners:
         show(learner, "Handed to the class")
-    anna.get_by_role("button", name="Use this recipe").click()
-    expect(anna.get_by_text("Handed to the class")).to_have_count(0)
-
-    # A lesson starts for all; their predictions come as a histogram, without what was measured.
-    steps.pick(teacher, teacher.get_by_role("combobox", name="Lesson"), "Half")
-    teacher.get_by_role("button", name="Start for all").click()
-    for learner, value in ((anna, "90"), (ben, "97")):
-        show(learner, "What remains with half of the weights?")
-        field = learner.get_by_label("Your prediction, %")
-        field.fill(value)
-        field.press("Enter")
-        learner.get_by_role("button", name="Predict").click()
-        show(learner, f"You predicted {value}")
-        assert "digits-mlp" in side(learner)
-    show(teacher, "2 predictions")
-    picture(teacher, "class-teacher")
-    picture(anna, "class-learner")
+    offer = anna.locator(".st-key-class-take")
+    taken = anna.locator(f"{APP}:not(:has(.st-key-class-take))")
+    walking.until(anna, lambda: offer.get_by_role("button").click(), taken)
 
     # What is locked is disabled on everybody's page, with the reason.
-    anna.get_by_role("button", name="Next").click()
-    show(anna, "Look at it.")
+    steps.go(anna, "Prune")
     share = anna.get_by_role("spinbutton", name="Remove, %", exact=True)
     expect(share).to_be_enabled(timeout=PATIENCE)
     steps.pick(teacher, teacher.get_by_role("combobox", name="Locked"), "sparsity asked")
@@ -196,20 +199,74 @@ def test_a_class_goes_through_a_lesson_and_leaves_nothing(
     teacher.keyboard.press("Escape")
 
     # The board shows who asked for it.
-    teacher.get_by_role("button", name="Open the board").click()
-    ben.get_by_text("Show me on the leader board").click()
-    show(teacher, "Leader board")
+    steps.press(
+        teacher.get_by_role("button", name="Open the board"),
+        teacher.get_by_role("button", name="Close the board"),
+    )
+    listed = ben.get_by_text("Show me on the leader board")
+    walking.until(ben, lambda: listed.click(), teacher.locator(f"{APP}:not(:has-text('{NOBODY}'))"))
+    expect(teacher.locator("table[role=grid]").nth(1)).to_contain_text(NAME, timeout=PATIENCE)
     show(ben, "Leader board")
-    assert Store(classroom.home).submit("run", Recipe(model="digits-mlp").to_dict())
 
-    # Its end is told to all, and nothing of it remains.
-    teacher.locator(".st-key-class-end-open").get_by_role("button").first.click()
-    teacher.get_by_role("button", name="End the class").click()
-    for learner in (anna, ben):
+    # Begun anew, nothing is locked and the board is gone.
+    reset = teacher.get_by_role("button", name="Reset the class")
+    steps.press(teacher.locator(".st-key-class-reset-open").get_by_role("button").first, reset)
+    steps.press(reset, teacher.get_by_role("button", name="Open the board"))
+    expect(share).to_be_enabled(timeout=PATIENCE)
+    people.check()
+
+
+@pytest.mark.parametrize("name", walking.NAMES)
+def test_a_class_walks_a_lesson_to_its_end(people: People, name: str) -> None:
+    """Anna predicts rightly and does what is asked for; Ben does something else first. Meanwhile
+    the teacher's tab is in the background; then it has what came.
+    """
+    shown = lesson.find(name)
+    start_for_all(people.teacher, shown)
+    people.teacher.evaluate("look(true)")
+    for number in range(1, len(shown.steps) + 1):
+        walking.walk(people.anna, shown, number)
+        walking.walk(people.ben, shown, number, rightly=False)
+        picture(people.ben, f"lesson-{name}-{number}-dark")
+        if name == LOOKED_AT and number == 1:
+            assert serious(people.anna, "light") == []
+            assert serious(people.ben, "dark") == []
+        if number < len(shown.steps):
+            for learner in people.learners:
+                walking.go_on(learner, shown, number)
+    people.teacher.evaluate("look(false)")
+    asked = [step.predict.question for step in shown.steps if step.predict is not None][-1]
+    # The end of the last question: words in it are kept together, and numbers filled in.
+    show(people.teacher, re.compile(re.escape(asked[-30:]).replace(r"\ ", r"\s")))
+    show(people.teacher, "2 predictions")
+    for who in (NAME, f"{NAME} 2"):
+        at_end = re.compile(rf"{who}\s*{re.escape(shown.title)}\s*{len(shown.steps)}")
+        expect(table(people.teacher)).to_contain_text(at_end, timeout=PATIENCE)
+    picture(people.teacher, f"class-{name}")
+    people.check()
+
+
+def start_for_all(teacher: Page, shown: Lesson) -> None:
+    box = teacher.get_by_role("combobox", name="Lesson")
+    started = teacher.get_by_text(f"Started for all: {shown.title}, step 1.")
+
+    def start() -> None:
+        steps.pick(teacher, box, shown.title)
+        teacher.get_by_role("button", name="Start for all").click()
+
+    walking.until(teacher, start, started)
+
+
+def test_its_end_is_told_to_all_and_nothing_remains(people: People, classroom: Class) -> None:
+    assert Store(classroom.home).submit("run", Recipe(model="digits-mlp").to_dict())
+    teacher = people.teacher
+    end = teacher.get_by_role("button", name="End the class")
+    steps.press(teacher.locator(".st-key-class-end-open").get_by_role("button").first, end)
+    steps.press(end, teacher.get_by_role("button", name="Open a class"))
+    for learner in people.learners:
         show(learner, "The class has ended")
-    show(teacher, "Open a class")
+    secret = NAME.encode()
     for file in classroom.home.rglob("*"):
-        assert not file.is_file() or b"Anna-Secret" not in file.read_bytes(), file
-    assert "Anna-Secret" not in "".join(classroom.printed)
-    # Browsers note that a page was answered with 401, which is what it is for.
-    assert [line for each in errors for line in each if "401" not in line] == []
+        assert not file.is_file() or secret not in file.read_bytes(), file
+    assert NAME not in "".join(classroom.printed)
+    people.check()
