@@ -312,7 +312,7 @@ def worked(store: Store, times: list[tuple[float, float]], owner: str) -> None:
         job = store.claim(owner)
         assert job is not None
         store.finish(job, "finished")
-        with store._write() as db:
+        with store.database.write() as db:
             values = (started, ended, id)
             db.execute("UPDATE jobs SET submitted = 0, started = ?, ended = ? WHERE id = ?", values)
 
