@@ -19,6 +19,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import jobs, learning, lesson, state, words
 from dashboard.charts import lesson as charts
 from dashboard.lesson import Check, Lesson, LessonError
+from dashboard.views import _lesson_panel
 from pruning.errors import PruningError
 from pruning.metrics import Accuracy
 from pruning.storage import default_workspace
@@ -278,7 +279,9 @@ def test_a_step_sets_its_preset_and_locks_and_leaving_frees_them() -> None:
     assert page.button("step-Undo").disabled
     page.button("step-Reset").click().run()
     assert page.number_input(state.form_key("sparsity")).value == 50
-    page.number_input(f"lesson-predict-{THIRD}-1").set_value(60).run()
+    page.button("lesson-predict").click().run()
+    assert [one.value for one in page.warning] == [_lesson_panel.NO_NUMBER]
+    page.number_input(f"lesson-predict-{THIRD}-1").set_value(60)
     page.button("lesson-predict").click().run()
     assert not page.button("run-now").disabled
     revealed = texts(page)

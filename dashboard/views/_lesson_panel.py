@@ -19,6 +19,7 @@ from pruning.recipe import Recipe
 
 TITLES = dict(PAGES)
 YOURS = "yours"
+NO_NUMBER = "Enter what you expect as a number, then press Predict."
 
 
 @contextmanager
@@ -153,8 +154,13 @@ def predict(asked: Predict, shown: Lesson, measured: lesson.Measured) -> None:
     now = state.place()
     assert now is not None
     key = f"lesson-predict-{now.lesson}-{now.step}"
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        value = st.number_input(
+    # A form: the number comes with the press. Sent before, it would draw the page anew under the
+    # pointer, and a press meanwhile would be lost.
+    with (
+        st.form("lesson-prediction", border=False, enter_to_submit=False),
+        st.container(horizontal=True, vertical_alignment="bottom", gap="small"),
+    ):
+        st.number_input(
             "Your prediction, %" if share else "Your prediction",
             min_value=0.0,
             max_value=100.0 if share else 1e9,
@@ -164,12 +170,11 @@ def predict(asked: Predict, shown: Lesson, measured: lesson.Measured) -> None:
             key=key,
             placeholder="a number",
         )
-        st.button(
+        st.form_submit_button(
             "Predict",
             icon=":material/psychology:",
             on_click=take_prediction,
             args=(key, 100.0 if share else 1.0),
-            disabled=value is None,
             key="lesson-predict",
         )
 
@@ -178,6 +183,8 @@ def take_prediction(key: str, scale: float) -> None:
     value = state.widget_value(key)
     if isinstance(value, (int, float)):
         state.predict(value / scale)
+    else:
+        state.warn(NO_NUMBER)
 
 
 # ---------------------------------------------------------------- goal

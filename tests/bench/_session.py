@@ -81,6 +81,7 @@ class Tab:
         self._waits: dict[str, tuple[str, asyncio.Task[None]]] = {}
         self._watchers: list[tuple[Callable[[str], bool], asyncio.Future[float]]] = []
         self._reader: asyncio.Task[None] | None = None
+        self._in_forms: set[str] = set()
         self._drawing = False
         self._pressed = self._began = -math.inf
 
@@ -136,10 +137,11 @@ class Tab:
         self._states[self.widgets[key]] = WidgetState(id=self.widgets[key], string_value=value)
 
     async def set_number(self, key: str, value: float) -> None:
-        """Type a number and leave its field."""
-        self._pressed = time.monotonic()
+        """Type a number and leave its field; one of a form is sent with the form's button."""
         self._states[self.widgets[key]] = WidgetState(id=self.widgets[key], double_value=value)
-        await self.rerun(self._fragments.get(key, ""))
+        if key not in self._in_forms:
+            self._pressed = time.monotonic()
+            await self.rerun(self._fragments.get(key, ""))
 
     async def upload(self, key: str, file: Path) -> None:
         """Send a file as the uploader does, and tell the page that it is there."""
@@ -255,6 +257,8 @@ class Tab:
             self.disabled.discard(key)
             if getattr(element, str(kind)).disabled:
                 self.disabled.add(key)
+            if getattr(element, str(kind)).form_id:
+                self._in_forms.add(key)
         elif kind == "exception":
             self.errors.append(element.exception.message)
         elif kind == "markdown":

@@ -4,6 +4,11 @@ The learners speak Streamlit's protocol without browsers (bench/_session.py), ea
 their own. They join by the form, predict, run the lesson's preset (one run for all of them), move
 the slider and go through steps; the teacher's page is open meanwhile and hands out a recipe now and
 then.
+
+An interaction lasts from the press until the text that answers it has come and its drawing has
+ended. People in a class read for a minute between two steps: here each does something every five
+seconds, and every other time it is a step, which draws the whole page. That is kept, because it is
+harder than a class.
 """
 
 from __future__ import annotations
