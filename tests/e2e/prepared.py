@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dashboard import example, state
 from dashboard.charts import lottery
+from dashboard.pages import PAGE_NAMES
 from pruning.recipe import Recipe
 from pruning.runs.handlers import do
 from pruning.runs.store import Store
@@ -67,20 +68,12 @@ def addresses(runs: Sequence[str], *, large: bool = True) -> dict[str, str]:
     runs: of `finished_runs`; large: with pages of networks that take a while to read.
     """
     structured = f"r={state.encode(STRUCTURED)}"
-    pages = {
+    pages = {name: f"/{name}?{structured}" for name in PAGE_NAMES} | {
         "model": f"/?{structured}",
-        "inspect": f"/inspect?{structured}",
-        "sensitivity": f"/sensitivity?{structured}",
-        "prune": f"/prune?{structured}",
         "run": f"/run?{structured}&run={runs[0]}",
         "compare-3": f"/compare?{structured}&c={','.join(runs[:3])}",
         "compare-8": f"/compare?{structured}&c={','.join(runs[:8])}",
-        "lottery": f"/lottery?{structured}",
         "lottery-set": f"/lottery?{structured}&set={SET}",
-        "structure": f"/structure?{structured}",
-        "criteria": f"/criteria?{structured}",
-        "runs": f"/runs?{structured}",
-        "sweeps": f"/sweeps?{structured}",
     }
     if large:
         for name in ("resnet18", "vit_b_16"):

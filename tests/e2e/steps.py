@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from e2e.served import READY
-from playwright.sync_api import Locator, Page, TimeoutError, expect
+from playwright.sync_api import Download, Locator, Page, TimeoutError, expect
 
 from dashboard.pages import MENU, UNDERSTAND
 
@@ -90,6 +90,29 @@ def press(button: Locator, seen: Locator) -> None:
         except AssertionError:
             continue
     expect(seen).to_be_visible()
+
+
+def press_for(page: Page, button: Locator, pattern: str) -> None:
+    """Press a button until the address is one that matches `pattern`, as `press` does."""
+    for patience in (15_000, 15_000, 30_000):
+        with suppress(TimeoutError):
+            button.click(timeout=patience)
+        with suppress(TimeoutError):
+            page.wait_for_url(re.compile(pattern), timeout=patience)
+            return
+    page.wait_for_url(re.compile(pattern))
+
+
+def download(page: Page, button: Locator) -> Download:
+    """Press a button that hands out a file, again where the click was lost; the file."""
+    for _ in range(2):
+        with suppress(TimeoutError), page.expect_download(timeout=10_000) as coming:
+            button.click(timeout=10_000)
+        if coming.is_done():
+            return coming.value
+    with page.expect_download() as coming:
+        button.click()
+    return coming.value
 
 
 def upload(page: Page, file: Path) -> None:

@@ -143,11 +143,10 @@ def take_home(tab: Page, run: str) -> Path:
     tab.locator(f".st-key-take-home-{run}").get_by_role("button").click()
     bundle = tab.locator(f".st-key-home-bundle-zip-{run}").get_by_role("button")
     expect(bundle).to_be_visible(timeout=WAIT)
-    with tab.expect_download() as download:
-        bundle.click()
+    file = steps.download(tab, bundle)
     picture(tab, "taken-home")
-    assert download.value.suggested_filename == f"{run[:6]}-bundle.zip"
-    return Path(download.value.path())
+    assert file.suggested_filename == f"{run[:6]}-bundle.zip"
+    return Path(file.path())
 
 
 def opens_offline(browser: Browser, report: Path) -> None:

@@ -166,9 +166,10 @@ def stop_another(tab: Page) -> str:
     run = steps.start_run(tab)
     status = tab.get_by_role("group", name="Curves of the run").get_by_role("status")
     expect(status).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
-    tab.locator(f".st-key-stop-{run}").get_by_role("button").click()
+    ended = tab.locator(f".st-key-ended-{run}")
+    steps.press(tab.locator(f".st-key-stop-{run}").get_by_role("button"), ended)
     stopped = re.compile(r"Stopped after epoch [\d,]+ of 20,000")
-    expect(tab.locator(f".st-key-ended-{run}")).to_contain_text(stopped)
+    expect(ended).to_contain_text(stopped)
     return run
 
 

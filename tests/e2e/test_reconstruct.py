@@ -41,8 +41,8 @@ def test_a_run_ends_at_the_accuracy_that_the_dial_showed(
     shown = solved.get_by_test_id("stMetricValue").inner_text()
     assert float(shown.removesuffix(" %")) > 90
     picture(tab, f"reconstructed-{scheme}")
-    tab.get_by_role("button", name="Run", exact=True).click()
-    tab.get_by_role("link", name="Open result").click()
+    steps.start_run(tab)
+    tab.get_by_role("link", name="Open result").click(timeout=60_000)
     tab.get_by_text("Every stage").click()
     row = tab.get_by_role("row").filter(has_text="accuracy (validation)")
     expect(row).to_contain_text(shown)

@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 from pruning.runs.store import Store
 
 
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_a_result_stands_on_one_screen(app: Served, tab: Page, scheme: str) -> None:
     steps.open_at(tab, app.url)  # an empty workspace is given the example
     run = Store(app.home).jobs("run")[-1].id

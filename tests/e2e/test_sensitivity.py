@@ -58,11 +58,10 @@ def by_keyboard(tab: Page) -> None:
 
 
 def fill(tab: Page) -> None:
-    before = tab.url
-    tab.get_by_role("button", name="Fill within 1 point").click()
-    tab.wait_for_function("before => location.href !== before", arg=before)
+    rings = tab.locator(".grid svg .ring[data-at]")
+    steps.press(tab.get_by_role("button", name="Fill within 1 point"), rings.nth(4))
     steps.settled(tab)
-    expect(tab.locator(".grid svg .ring[data-at]")).to_have_count(5)
+    expect(rings).to_have_count(5)
 
 
 def reopen(tab: Page) -> None:
@@ -74,8 +73,8 @@ def reopen(tab: Page) -> None:
 
 
 def run(tab: Page, scheme: str) -> None:
-    tab.get_by_role("button", name="Run", exact=True).click()
-    tab.wait_for_url(re.compile("/prune"))
+    steps.start_run(tab)
+    assert "/prune" in tab.url
     tab.get_by_role("link", name="Open result").first.click(timeout=60_000)
     expect(tab.get_by_role("heading", name="Predicted against measured")).to_be_visible()
     expect(tab.get_by_test_id("stMetric").filter(has_text="Predicted, validation")).to_contain_text(

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.parametrize("scheme", ["light"])  # only colours differ
 
 
 def share(tab: Page) -> None:
-    steps.sidebar(tab).get_by_role("button", name="Share", exact=True).click()
-    expect(tab.get_by_role("dialog")).to_be_visible()
+    button = steps.sidebar(tab).get_by_role("button", name="Share", exact=True)
+    steps.press(button, tab.get_by_role("dialog"))
     steps.settled(tab)
 
 
@@ -76,11 +76,10 @@ def test_a_handout_opens_without_a_network_and_asks_for_nothing(
     open_patiently(tab, f"{app.url}/{SWEEP}")
     share(tab)
     assert serious(tab, scheme) == []
-    tab.get_by_role("button", name="Make a handout").click()
-    with tab.expect_download() as download:
-        tab.get_by_role("button", name="Download the handout").click()
+    ready = tab.get_by_role("button", name="Download the handout")
+    steps.press(tab.get_by_role("button", name="Make a handout"), ready)
     file = tmp_path / "handout.html"
-    download.value.save_as(file)
+    steps.download(tab, ready).save_as(file)
     context = browser.new_context(offline=True)
     page = context.new_page()
     errors = complaints(page)
@@ -101,11 +100,10 @@ def test_the_projector_is_read_from_the_last_row_and_esc_leaves(
 ) -> None:
     open_patiently(tab, f"{app.url}/{SWEEP}")
     share(tab)
-    tab.get_by_role("button", name="Projector view").click()
-    expect(tab.locator(".st-key-projector .js-plotly-plot")).to_be_visible()
+    chart = tab.locator(".st-key-projector .js-plotly-plot")
+    steps.press(tab.get_by_role("button", name="Projector view"), chart)
     tab.set_viewport_size(PROJECTOR)
     steps.open_at(tab, tab.url)  # as somebody opens the link
-    chart = tab.locator(".st-key-projector .js-plotly-plot")
     expect(chart).to_be_visible()
     expect(tab.get_by_role("navigation", name="App pages")).to_have_count(0)
     expect(tab.get_by_role("heading", level=1)).to_have_count(1)
