@@ -27,6 +27,20 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 WORKSPACE = Path(tempfile.mkdtemp(prefix="pruning-tests-"))
 os.environ["PRUNING_HOME"] = str(WORKSPACE)
 
+FIRST = (
+    "e2e",
+    "tests/test_structure_zoo.py",
+    "tests/test_runs_worker.py",
+    "tests/test_export_source.py",
+    "tests/test_cluster.py",
+    "tests/test_describe.py",
+    "tests/test_input_sizes.py",
+    "tests/test_graph_files.py",
+    "tests/test_measure_exported.py",
+    "tests/test_house_words.py",
+)
+"""What takes longer than the number of its tests lets one expect."""
+
 quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 settings.register_profile("here", deadline=None, suppress_health_check=quiet)
 settings.register_profile(
@@ -40,7 +54,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """All browser tests on one worker, since they share a server, and those of any other file.
 
     What a file makes once, and what it has captured and scored before, was made on both workers.
-    Files with many tests come first, as xdist has it, so that none has long to wait at the end.
+    The browser's tests come first, since they are the longest of all, then files with few tests
+    that take long, then those with many tests, as xdist has it: what is done at the end is short,
+    so that neither worker has long to wait for the other.
     Groups by mark, xdist's own way, have no effect: this pytest keeps the ids that they change
     elsewhere, and each worker had a server and a browser of its own.
     """
@@ -49,6 +65,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class FilesTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+
+        def _assign_work_unit(self, node: Any) -> None:
+            for scope in reversed(FIRST):
+                if scope in self.workqueue:
+                    self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
 
     return FilesTogether(config, log)
 
