@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from e2e import served
+from e2e import served, steps
 from faults.stage import processes_of, until
 from playwright.sync_api import (
     Browser,
@@ -92,7 +92,7 @@ def tab(windows: dict[str, BrowserContext], scheme: str) -> Iterator[Page]:
     """A tab in the scheme. Its console must show no error or warning at its end."""
     context = windows[scheme]
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(steps.PATIENCE)
     errors = complaints(page)
     yield page
     picture(page, f"last-{scheme}")

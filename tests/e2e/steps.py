@@ -11,7 +11,8 @@ from playwright.sync_api import Download, Locator, Page, TimeoutError, expect
 
 from dashboard.pages import MENU, UNDERSTAND
 
-expect.set_options(timeout=20_000)  # the first page on a cold server waits for its studies
+PATIENCE = 60_000  # milliseconds: a page on a busy machine waits for its studies
+expect.set_options(timeout=PATIENCE)
 
 PATHS = {"Model": "", "Result": "run"}
 """Pages whose path is not their title."""

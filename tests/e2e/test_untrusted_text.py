@@ -41,7 +41,7 @@ def like_the_example(store: Store, id: str, recipe: Recipe) -> None:
 
 def test_text_from_others_is_text_in_the_browser(app: Served, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(steps.PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     steps.open_at(page, app.url)  # an empty workspace is given the example
