@@ -59,8 +59,10 @@ def picture(advice: Advice, *, dark: bool) -> Figure:
     labels: list[Figure] = [
         {
             "x": _axis_place(target.most, costs),
-            "y": 1,
+            # At its foot: above the plot a narrow page has the legend in two rows.
+            "y": 0,
             "yref": "paper",
+            "xanchor": "left" if target.most < _middle(costs) else "right",
             "yanchor": "bottom",
             "text": f"limit {figures.in_unit(target.limit, target.most)}",
             "showarrow": False,
@@ -194,6 +196,12 @@ def _logarithmic(costs: Sequence[float]) -> bool:
 def _axis_place(value: float, costs: Sequence[float]) -> float:
     """Plotly's annotations stand at the logarithm on a logarithmic axis."""
     return math.log10(value) if _logarithmic(costs) else value
+
+
+def _middle(costs: Sequence[float]) -> float:
+    """The cost halfway along the axis."""
+    least, most = min(costs), max(costs)
+    return math.sqrt(least * most) if _logarithmic(costs) else (least + most) / 2
 
 
 def _cost_axis(costs: Sequence[float], limit: str) -> Figure:
