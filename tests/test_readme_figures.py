@@ -188,6 +188,17 @@ def page() -> list[str]:
     ]
 
 
+def class_room() -> list[str]:
+    everything = row("class_room", "**all**")
+    handed_out = tables("class_room")[0][-1]
+    return [
+        f"{mean(everything['p50 ms']) / 1000:.2f}",
+        f"{mean(everything['p95 ms']) / 1000:.2f}",
+        f"{mean(handed_out['p50 ms']) / 1000:.1f}",
+        f"{mean(handed_out['p99 ms']) / 1000:.1f}",
+    ]
+
+
 CLAIMS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "criteria": (
         r"both (\d+) % against (\d+) % on `digits-mlp`.*?in ten steps they do \((\d+) and (\d+) %\)"
@@ -224,6 +235,11 @@ CLAIMS: dict[str, tuple[str, Callable[[], list[str]]]] = {
     "files": (
         r"sparse file is ([\d.]+) to ([\d.]+) times that, by gzip ([\d.]+) to ([\d.]+)",
         files,
+    ),
+    "class room": (
+        r"answered within ([\d.]+) s, p95 ([\d.]+) s, without .*?within ([\d.]+) s, to almost all "
+        r"within ([\d.]+) s",
+        class_room,
     ),
     "page": (
         r"is (\d+) messages, (\d+) kB and (\d+) ms of the server's time, (\d+) ms to the picture; "
