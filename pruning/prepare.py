@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ NOT_CLASSES = (
     "targets are not one class for each example: give Workpiece(metric=...) to judge this task by"
 )
 """Why there is no accuracy, and no calibration."""
+
+
+_tried: WeakKeyDictionary[nn.Module, tuple[tuple[object, ...], str | None]] = WeakKeyDictionary()
+"""Model -> of what it was tried, and what there was to note of what it gave."""
 
 
 @dataclass(frozen=True)
@@ -192,15 +197,10 @@ def _adapted(work: Workpiece, notes: list[str]) -> Workpiece:
         return work
     x = _one_input(work)
     needs = work.outputs is not None or isinstance(x, tuple) or is_half(work.model)
-    returned = None
-    if x is not None:
-        bare = adapted(work.model, everything)
-        # Whatever a model does in forward: random numbers are put back, modes too.
-        with evaluating(bare), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            returned = _try(lambda: bare(x), work.model, x)
-        if not isinstance(returned, Tensor) and work.outputs is None:
-            notes.append(_picked_note(returned))
-            needs = True
+    note = None if x is None else _what_it_gives(work.model, x)
+    if note and work.outputs is None:
+        notes.append(note)
+        needs = True
     if not needs:
         return work
     dense = None if work.dense is None else adapted(work.dense, work.outputs)
@@ -211,6 +211,27 @@ def _adapted(work: Workpiece, notes: list[str]) -> Workpiece:
             "training and reconstruction are computed in float32, and rounded after each."
         )
     return work
+
+
+def _what_it_gives(model: nn.Module, x: Inputs) -> str | None:
+    """What to note of it; None where it is one tensor. Tried once for a model and such inputs."""
+    inputs = tuple((part.shape, part.dtype, part.device) for part in parts_of(x))
+    # By the kinds of all modules: one that is put in the place of another may give something else.
+    key = ("forward" in vars(model), *map(type, model.modules()), *inputs)
+    tried = _tried.get(model)
+    if tried is None or tried[0] != key:
+        bare = adapted(model, everything)
+        # Whatever a model does in forward: random numbers are put back, modes too.
+        with evaluating(bare), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            returned = _try(lambda: bare(x), model, x)
+        tried = key, None if isinstance(returned, Tensor) else _picked_note(returned)
+        _tried[model] = tried
+    return tried[1]
+
+
+def forget() -> None:
+    """Forget which models were tried: for who times the first look at one."""
+    _tried.clear()
 
 
 def _picked_note(returned: object) -> str:

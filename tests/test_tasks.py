@@ -24,7 +24,7 @@ from pruning.errors import DataError, ModelError, PruningError
 from pruning.events import Epoch, Finished, Measured, Notice, Ticket, from_json, to_json
 from pruning.measurement import evaluate, finalize, take_snapshot
 from pruning.metrics import Measurement, Score
-from pruning.prepare import ready, try_out
+from pruning.prepare import prepared, ready, try_out
 from pruning.tasks import (
     LABEL_ACCURACY,
     MEAN_ABSOLUTE_ERROR,
@@ -402,6 +402,34 @@ def test_an_adapted_model_shares_all_with_its_own() -> None:
     graph = adapted(torch.fx.symbolic_trace(mlp()), outputs=lambda out: out * 2)
     again = copy.deepcopy(graph)
     torch.testing.assert_close(again(numbers(4)), unadapted(again)(numbers(4)) * 2)
+
+
+def test_a_model_is_tried_once_for_inputs_of_a_kind() -> None:
+    calls: list[tuple[int, ...]] = []
+
+    class Counted(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(tuple(x.shape))
+            return super().forward(x)  # type: ignore[no-any-return]
+
+    class Two(nn.Linear):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+            return super().forward(x), x
+
+    model = Counted(nn.Linear(4, 6), nn.Linear(6, 2))
+    work = work_of(model, numbers(4), classes())
+    for _ in range(3):
+        assert prepared(work).notes == ()
+    assert calls == [(2, 4)]
+    model[1] = Two(6, 2)  # of the same object, something else comes now
+    for _ in range(2):
+        (note,) = prepared(work).notes
+        assert "gives a tuple" in note
+    assert len(calls) == 2
+    for _ in range(2):
+        with pytest.raises(DataError, match="does not take its data"):
+            ready(work_of(model, numbers(5), classes()))
+    assert len(calls) == 4, "what failed is tried again: it may have been mended"
 
 
 def test_half_precision_is_trained_in_float32_and_handed_out_rounded() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import pruning
+from pruning import prepare
 from pruning.allocation.ascending import Ascending
 from pruning.allocation.ranked import rank
 from pruning.recipe import Recipe
@@ -209,7 +210,7 @@ def first_channels(name: str, quick: bool) -> Trial:
     trial = channels(name, quick)
 
     def forget() -> None:
-        graphs.forget()
+        forget_all()
         shutil.rmtree(default_workspace() / "graphs", ignore_errors=True)
 
     return Trial(trial.ours, trial.theirs, trial.same, before=forget)
@@ -219,7 +220,13 @@ def channels_in_a_new_process(name: str, quick: bool) -> Trial:
     """The same for an architecture that this workspace has seen, but this process has not."""
     trial = channels(name, quick)
     trial.ours()  # which keeps it
-    return Trial(trial.ours, trial.theirs, trial.same, before=graphs.forget)
+    return Trial(trial.ours, trial.theirs, trial.same, before=forget_all)
+
+
+def forget_all() -> None:
+    """What a new process does not know."""
+    graphs.forget()
+    prepare.forget()
 
 
 RESNETS = ("resnet18", "resnet50")
