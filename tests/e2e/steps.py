@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,6 +92,19 @@ def press(button: Locator, seen: Locator) -> None:
         except AssertionError:
             continue
     expect(seen).to_be_visible()
+
+
+def key(page: Page, keys: str, seen: Callable[[], None]) -> None:
+    """Press keys until what they bring is seen: a page that begins with something else loses them.
+
+    seen: returns once it is there; raises AssertionError or TimeoutError after a while.
+    """
+    for _ in range(3):
+        page.keyboard.press(keys)
+        with suppress(AssertionError, TimeoutError):
+            seen()
+            return
+    seen()
 
 
 def press_for(page: Page, button: Locator, pattern: str) -> None:

@@ -35,6 +35,10 @@ MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
 SCROLLED = "() => document.querySelector('[data-testid=stMain]').scrollTop"
 
 
+PRESSED = 10_000
+"""Milliseconds for which a key's effect is waited for before it is pressed again."""
+
+
 def open_patiently(page: Page, url: str) -> None:
     """As `steps.open_at`, however long a cold server takes for its first studies."""
     page.goto(url)
@@ -83,8 +87,8 @@ def test_little_jumps_on_the_first_visit_of_all(app: Served, tab: Page) -> None:
 def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) -> None:
     recipe = Recipe(model="digits-mlp", epochs=5000, lr=0.01)
     open_patiently(tab, f"{app.url}/prune?r={state.encode(recipe)}")
-    tab.keyboard.press("?")
     dialog = tab.get_by_role("dialog")
+    steps.key(tab, "?", lambda: expect(dialog).to_be_visible(timeout=PRESSED))
     for keys in ("Ctrl+Enter", "Ctrl+Shift+Enter", "Ctrl+Z", "?"):
         expect(dialog.get_by_text(keys, exact=True)).to_be_visible()
     tab.keyboard.press("Escape")
@@ -96,18 +100,21 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
     tab.wait_for_function("before => location.href !== before", arg=before)
     steps.settled(tab)
     before = tab.url
-    tab.keyboard.press("Control+z")
-    tab.wait_for_function("before => location.href !== before", arg=before)
+    other = "before => location.href !== before"
+    steps.key(tab, "Control+z", lambda: tab.wait_for_function(other, arg=before, timeout=PRESSED))
     steps.settled(tab)
     box = tab.get_by_role("spinbutton", name="Fine-tuning epochs", exact=True)
     expect(box).to_have_value("5000")
 
-    tab.keyboard.press("Control+Enter")
-    tab.wait_for_url(re.compile("run="))
+    started = re.compile("run=")
+    steps.key(tab, "Control+Enter", lambda: tab.wait_for_url(started, timeout=PRESSED))
     run = steps.run_in(tab.url)
     expect(tab.locator(f".st-key-strip-stop-{run}")).to_be_visible()
-    tab.keyboard.press("Control+Shift+Enter")
-    expect(tab.locator(f".st-key-strip-stop-{run}")).to_have_count(0, timeout=60_000)
+    stop = tab.locator(f".st-key-strip-stop-{run}")
+    # Until it has stopped it says that it stops, or is no longer there.
+    asked = stop.get_by_role("button", name="Stop", exact=True)
+    steps.key(tab, "Control+Shift+Enter", lambda: expect(asked).to_have_count(0, timeout=PRESSED))
+    expect(stop).to_have_count(0, timeout=60_000)
     assert Store(app.home).job(str(run)).state == "stopped"
 
 
