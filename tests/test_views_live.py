@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -131,6 +131,17 @@ def test_another_state_is_told_at_once_and_progress_in_turn(monkeypatch) -> None
     assert next(looks) == {"a": "never asked"}
 
 
+def before_no_app(
+    states: Callable[[Iterable[str]], dict[str, str]],
+) -> middleware.ChangedMiddleware:
+    """What answers questions alone: nothing is passed on."""
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    return middleware.ChangedMiddleware(nothing, states)
+
+
 def wait_together(changed: middleware.ChangedMiddleware, known: dict[str, str], count: int) -> None:
     """So many tabs ask this question at once, until they are answered."""
 
@@ -149,10 +160,10 @@ def test_many_tabs_share_a_look_and_wait_for_their_turn(monkeypatch) -> None:
         asked.append(list(ids))
         return dict.fromkeys(asked[-1], "s.1")
 
-    changed = middleware.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+    changed = before_no_app(states)
     wait_together(changed, {"a": "s.1", "b": "s.1"}, 30)
     assert 1 <= len(asked) <= 3 and all(ids == ["a", "b"] for ids in asked)
-    changed = middleware.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+    changed = before_no_app(states)
     apart = []
     for changed.followers in (1, 12, 30, 300):
         apart.append(changed._apart())
@@ -172,7 +183,7 @@ def test_a_class_is_told_one_after_the_other(monkeypatch) -> None:
         looks.append(list(ids))
         return dict.fromkeys(looks[-1], "2")
 
-    changed = middleware.ChangedMiddleware(lambda *_: None, states)  # type: ignore[arg-type,return-value]
+    changed = before_no_app(states)
     turns = [changed._turn(["orders"], 100.0) for _ in range(middleware.CLASS)]
     apart = middleware.SPREAD / middleware.CLASS
     assert turns == pytest.approx([100.0 + i * apart for i in range(middleware.CLASS)])
