@@ -15,12 +15,13 @@ from pruning.cli import main, sweep
 from pruning.errors import RecipeError, RunError
 from pruning.events import Failed, Finished, Measurement, Size
 from pruning.metrics import Accuracy, Latency
+from pruning.outcomes import unpack
 from pruning.recipe import Recipe
 from pruning.runs import engines, process_id, waits
 from pruning.runs.results import save_result
 from pruning.runs.store import Job, Store
 from pruning.runs.worker import Shutdown
-from pruning.sweeps import sweeps
+from pruning.sweeps import make, sweeps
 from pruning.sweeps.here import run_here
 from pruning.sweeps.plan import Plan
 from pruning.sweeps.sweeps import Progress
@@ -380,6 +381,22 @@ def test_a_sweep_that_was_interrupted_goes_on_and_comes_out_whole(store: Store) 
         assert made["latency_ms"] > 0 and made["examples"] == 360
     best = {made["technique"]: made["accuracy"] for made in rows if made["sparsity"] == 0.5}
     assert best["magnitude"] > best["random"]
+
+
+def test_a_sweep_is_shipped_with_the_answers_its_runs_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make, "FOLDER", tmp_path)
+    plan = replace(REAL, sparsities=(0.5,), controls=())
+    monkeypatch.setattr(make, "which_technique", lambda models: plan)
+    file = make.make("digits-mlp", store, Shutdown())
+    assert file is not None
+    made = json.loads(file.read_text(encoding="utf-8"))
+    assert made["plan"] == plan.to_dict() and made["machine"]["device"] == "cpu"
+    (only,) = made["rows"]
+    assert only["run"] is None  # it means nothing in another workspace
+    right = unpack(made["outcomes"][only["recipe"]], only["examples"])
+    assert right.mean() == pytest.approx(only["accuracy"], abs=1e-6)
 
 
 def test_the_shell_runs_a_plan_once_and_prints_its_rows(

@@ -155,7 +155,7 @@ def panel(
 
 def provenance(plan: Plan, date: str, machine: dict[str, Any]) -> str:
     """When and where a shipped sweep was made, and how its runs trained, in one line."""
-    hardware = [machine.get(part) for part in ("processor", "system")]
+    hardware = [machine.get(part) for part in ("accelerator", "processor", "system")]
     where = ", ".join(str(part) for part in hardware if part)
     threads = machine.get("threads")
     if threads:

@@ -3,7 +3,9 @@
     python -m pruning.sweeps.make [MODEL ...] [--folder FOLDER]
 
 Its runs go into a workspace of its own, so that it can be interrupted and begun again, and runs of
-an older source are never taken for today's: give a fresh folder after a change of the engine.
+an older source are never taken for today's: give a fresh folder after a change of the engine. They
+are computed where PRUNING_DEVICE says, `cuda:0` or the like, else on the CPU, one after another;
+processes of `PRUNING_HOME=FOLDER python -m pruning.runs.worker --kinds run` do some beside it.
 """
 
 from __future__ import annotations
@@ -14,15 +16,12 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from pruning.errors import PruningError, RunError
 from pruning.events import Started
 from pruning.outcomes import pack
-from pruning.runs.resolve import resolve
+from pruning.runs.results import load_run
 from pruning.runs.store import Store
 from pruning.runs.worker import Shutdown
 from pruning.storage import default_workspace
@@ -30,9 +29,6 @@ from pruning.sweeps.here import run_here
 from pruning.sweeps.presets import which_technique
 from pruning.sweeps.shipped import FOLDER, Shipped, write
 from pruning.sweeps.sweeps import Progress, failures, rows, submit
-
-if TYPE_CHECKING:
-    from pruning.types import Workpiece
 
 MODELS = (
     "digits-mlp",
@@ -81,21 +77,11 @@ def _outcomes(store: Store, id: str) -> dict[str, str]:
     """Recipe's id -> which test examples its run answered correctly. Raises RunError."""
     outcomes = {}
     for row in rows(store, id):
-        correct = _correct(resolve(f"run:{row['run']}", store.workspace, fetch=False))
-        if round(float(correct.mean()), 6) != row["accuracy"]:
-            raise RunError(f"Run {row['run']} answers otherwise than it recorded: make it anew.")
-        outcomes[row["recipe"]] = pack(correct)
+        answers = load_run(store.folder(row["run"])).answers
+        if answers is None or round(float(answers.right.mean()), 6) != row["accuracy"]:
+            raise RunError(f"Run {row['run']} kept other answers than it counted: make it anew.")
+        outcomes[row["recipe"]] = pack(answers.right)
     return outcomes
-
-
-def _correct(work: Workpiece) -> NDArray[np.bool_]:
-    """(examples,) True where a classifier's answer to a test example is right."""
-    from pruning.measurement.quality import logits
-    from pruning.tasks import hits
-
-    assert work.test is not None
-    correct: NDArray[np.bool_] = hits(logits(work.model, work.test), work.test.y).cpu().numpy()
-    return correct
 
 
 def _machine(store: Store, id: str) -> dict[str, Any]:

@@ -7,15 +7,18 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 
+from pruning.devices import chosen
 from pruning.pipeline import machine
+from pruning.runs import server_device
 
 
 def conditions() -> str:
     """When and where a result was made. Read it at the start: the benchmark is itself a load."""
-    here = machine()
+    here = machine(chosen(server_device.name()))
+    accelerator = f"{here['accelerator']}, " if "accelerator" in here else ""
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known"
     return (
-        f"{datetime.date.today()}, torch {here['torch'].split('+')[0]}, {here['processor']}, "
+        f"{datetime.date.today()}, torch {here['torch'].split('+')[0]}, {accelerator}{here['processor']}, "
         f"{here['cores']} cores; load at the start {load}."
     )
 
