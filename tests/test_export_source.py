@@ -76,7 +76,6 @@ def recorded(model: nn.Module, example: Example, share: float) -> Any:
     return build(model, rewrite, {}).eval()
 
 
-@pytest.mark.slow
 def test_written_networks_give_the_same_answers_where_only_torch_is(tmp_path: Path) -> None:
     works: dict[str, tuple[nn.Module, Tensor]] = {}
     # The first of each architecture: of another width or depth it is written by the same lines.

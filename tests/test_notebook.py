@@ -276,7 +276,6 @@ def test_charts_come_without_streamlit_and_torch() -> None:
 # ---------------------------------------------------------------- the notebook of the README's tour
 
 
-@pytest.mark.slow
 def test_the_notebook_takes_a_network_to_a_compact_file(tmp_path: Path) -> None:
     """Its ten cells, in a fresh interpreter; what they give is what the file shows."""
     file = ROOT / "dashboard" / "examples" / "dense_to_compact.ipynb"

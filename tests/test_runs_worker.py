@@ -360,7 +360,6 @@ print("torch" in sys.modules)
 
 
 @pytest.mark.pool
-@pytest.mark.slow
 def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
     store = Store()
     assert pool.ensure() and not pool.ensure(), "one pool for a workspace"
@@ -401,7 +400,6 @@ def test_a_pool_runs_stops_loses_and_replaces(home: Path) -> None:
 
 
 @pytest.mark.pool
-@pytest.mark.slow
 def test_a_pool_without_its_workspace_leaves(home: Path) -> None:
     pool.ensure()
     until(lambda: bool(pool.pid()), 20)

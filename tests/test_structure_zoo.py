@@ -34,7 +34,6 @@ from tests.short_nets import SHORT, pictures, short
 from tests.toys import toy
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
     """The comparison alone, once, on a small picture: a certificate takes three times as long.

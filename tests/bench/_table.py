@@ -15,10 +15,10 @@ from pruning.runs import server_device
 def conditions() -> str:
     """When and where a result was made. Read it at the start: the benchmark is itself a load."""
     here = machine(chosen(server_device.name()))
-    accelerator = f"{here['accelerator']}, " if "accelerator" in here else ""
+    parts = [f"torch {here['torch'].split('+')[0]}", here.get("accelerator"), here["processor"]]
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "not known"
     return (
-        f"{datetime.date.today()}, torch {here['torch'].split('+')[0]}, {accelerator}{here['processor']}, "
+        f"{datetime.date.today()}, {', '.join(filter(None, parts))}, "
         f"{here['cores']} cores; load at the start {load}."
     )
 

@@ -19,6 +19,7 @@ from playwright.sync_api import (
     BrowserContext,
     ConsoleMessage,
     Page,
+    Playwright,
     ViewportSize,
     sync_playwright,
 )
@@ -26,6 +27,7 @@ from playwright.sync_api import (
 PICTURES = Path(__file__).parent / "pictures"
 LOOKING = "PRUNING_PICTURES"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+FLAGS = [*served.FLAGS, "--process-per-site"]
 WINDOW: ViewportSize = {"width": 1280, "height": 800}
 
 
@@ -53,13 +55,17 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[served.Served]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Tabs of a window share a process: what one of them has compiled is there for the next."""
-    flags = [*served.FLAGS, "--process-per-site"]
+def play() -> Iterator[Playwright]:
     with sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=str(served.CHROMIUM), args=flags)
-        yield chromium
-        chromium.close()
+        yield play
+
+
+@pytest.fixture(scope="session")
+def browser(play: Playwright) -> Iterator[Browser]:
+    """For windows of several people. Tabs of a window share a process."""
+    chromium = play.chromium.launch(executable_path=str(served.CHROMIUM), args=FLAGS)
+    yield chromium
+    chromium.close()
 
 
 @pytest.fixture(params=SCHEMES)
@@ -68,8 +74,11 @@ def scheme(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def windows(browser: Browser, app: served.Served) -> Iterator[dict[str, BrowserContext]]:
-    """A window for each scheme: its tabs share what was loaded and compiled once.
+def windows(
+    play: Playwright, app: served.Served, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, BrowserContext]]:
+    """A window for each scheme: its tabs share a process and what was loaded once, and it keeps on
+    the disk what was compiled, as a person's browser does.
 
     Nothing in them moves by itself: pictures are drawn without a graphics card here.
 
@@ -77,11 +86,18 @@ def windows(browser: Browser, app: served.Served) -> Iterator[dict[str, BrowserC
     without it, a page takes twice as long to open.
     """
     made = {
-        name: browser.new_context(viewport=WINDOW, color_scheme=name, reduced_motion="reduce")
+        name: play.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp(f"browser-{name}"),
+            executable_path=str(served.CHROMIUM),
+            args=FLAGS,
+            viewport=WINDOW,
+            color_scheme=name,
+            reduced_motion="reduce",
+        )
         for name in SCHEMES
     }
     for context in made.values():
-        context.new_page().goto(f"{app.url}/_stcore/health")
+        context.pages[0].goto(f"{app.url}/_stcore/health")
     yield made
     for context in made.values():
         context.close()

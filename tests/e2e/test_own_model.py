@@ -77,7 +77,6 @@ def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
 def test_from_two_files_to_a_bundle_that_opens_offline(
     app: Served,
