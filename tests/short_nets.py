@@ -61,7 +61,7 @@ def windows(num_classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 24, 2, 2),
         Permute([0, 2, 3, 1]),
-        SwinTransformerBlock(24, 2, window_size=[4, 4], shift_size=[2, 2]),
+        SwinTransformerBlock(24, 2, window_size=[2, 2], shift_size=[1, 1]),
         PatchMerging(24),
         nn.LayerNorm(48),
         Permute([0, 3, 1, 2]),
@@ -74,20 +74,23 @@ def windows(num_classes: int) -> nn.Module:
 SHORT: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "squeezenet": (partial(models.SqueezeNet, "1_1"), 32),
     "resnet": (partial(models.ResNet, models.resnet.BasicBlock, [2, 1, 1, 1]), 32),
-    "bottlenecks": (partial(models.ResNet, models.resnet.Bottleneck, [2, 1, 1, 1]), 32),
+    "bottlenecks": (
+        partial(models.ResNet, models.resnet.Bottleneck, [2, 1, 1, 1], width_per_group=16),
+        32,
+    ),
     "mobilenet_v2": (
         partial(models.MobileNetV2, inverted_residual_setting=[[1, 16, 1, 1], [6, 24, 2, 2]]),
         32,
     ),
     "mobilenet_v3": (partial(models.MobileNetV3, MOBILE, 128), 32),
-    "shufflenet": (partial(models.ShuffleNetV2, [2, 2, 1], [24, 48, 96, 192, 256]), 32),
+    "shufflenet": (partial(models.ShuffleNetV2, [2, 1, 1], [8, 16, 32, 64, 64]), 32),
     "efficientnet": (partial(models.EfficientNet, EFFICIENT, 0.2), 32),
     "regnet": (partial(models.RegNet, REGULAR), 32),
     "densenet": (partial(models.DenseNet, 8, (3, 2), 16), 32),
     "inception": (inception, 32),
     "convnext": (partial(models.ConvNeXt, [convnext(24, 48, 2), convnext(48, None, 1)]), 32),
-    "swin": (windows, 16),
-    "vit": (partial(models.VisionTransformer, 32, 8, 2, 4, 64, 128), 32),
+    "swin": (windows, 8),
+    "vit": (partial(models.VisionTransformer, 16, 8, 2, 4, 32, 64), 16),
 }
 """Family -> how it is made, and the side of its pictures."""
 

@@ -29,12 +29,17 @@ from pruning.structure.unit_masks import masks_without
 from pruning.structure.verify import distance, outputs
 from pruning.types import Workpiece, prunable
 from pruning.units.pooling import Pooling, pool_group
+from tests.long_forms import in_part
 from tests.nets import net
 from tests.short_nets import SHORT, pictures, short
 from tests.toys import toy
 
+EACH_TIME = ["squeezenet", "bottlenecks", "mobilenet_v3", "shufflenet", "densenet"]
+EACH_TIME += ["inception", "convnext", "swin", "vit"]
+"""Without those whose blocks are others' with fewer kinds of layers in them."""
 
-@pytest.mark.parametrize("name", SHORT)
+
+@pytest.mark.parametrize("name", in_part(SHORT, EACH_TIME))
 def test_half_of_a_torchvision_model_is_removed_exactly(name: str) -> None:
     """The comparison alone, once, on a small picture: a certificate takes three times as long.
 
