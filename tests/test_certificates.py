@@ -22,7 +22,7 @@ from pruning.structure.positions import smaller_inputs
 from pruning.structure.shrink import shrink_certified
 from pruning.structure.unit_masks import masks_without
 from pruning.structure.verify import checks, outputs
-from tests.nets import NETS, Net, conv, linear, net, residual
+from tests.nets import Net, conv, linear, residual
 from tests.test_structure import some_units
 
 LARGE = (1, 1, 96, 96)
@@ -100,12 +100,6 @@ def test_where_its_own_size_alone_will_do_nothing_smaller_is_compared(
     certificate = shrink_certified(model, masks, x)[1]
     assert list(certificate.checks[:3]) == AT_96
     assert certificate.error <= 1e-12 and certificate.removed > 0 and certificate.frozen == ()
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_small_inputs_are_compared_at_their_own_size(name: str) -> None:
-    model, example = net(name)
-    assert smaller_inputs(dependency_graph(model, example).captured, example) is None
 
 
 # ---------------------------------------------------------------- planted faults

@@ -21,6 +21,7 @@ from pruning.structure import shrink as shrinking
 from pruning.structure.dependency_graph import DependencyGraph, dependency_graph
 from pruning.structure.liveness import Liveness
 from pruning.structure.modules import cut
+from pruning.structure.positions import smaller_inputs
 from pruning.structure.rewrite import Rewrite
 from pruning.structure.shrink import shrink, shrink_certified
 from pruning.structure.unit_masks import masks_without, removed_units
@@ -65,6 +66,7 @@ def test_half_of_each_group_is_removed_and_nothing_else_changes(name: str) -> No
     model, example = net(name)
     before = copy.deepcopy(model.state_dict())
     graph, removed, masks = halved(model, example)
+    assert smaller_inputs(graph.captured, example) is None, "small inputs are compared as they are"
     assert np.array_equal(removed_units(graph, masks), removed)
     compact, certificate = shrink_certified(model, masks, example)
     assert certificate.error <= 1e-12
