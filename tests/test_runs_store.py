@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sqlite3
@@ -11,6 +10,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -388,24 +388,39 @@ def test_giving_a_job_back_puts_it_into_the_queue(store: Store) -> None:
 # ---------------------------------------------------------------- many processes, some killed
 
 BUSY = """
-import itertools, sys
+import itertools, os, sys
 from pruning.events import Notice
 from pruning.runs.store import Store
-store = Store()
-me = int(sys.argv[1])
-for i in itertools.count():
-    key = f"shared-{i % 40}" if i % 4 == 0 else None
-    print("submitted", store.submit("run", {"by": me, "i": i}, key=key), flush=True)
-    job = store.claim()
-    if job is None:
-        continue
-    for k in range(5):
-        store.append(job, Notice(f"{me} {k}"))
-    store.finish(job, "finished", event=Notice("done"))
-    (job.folder).mkdir(parents=True, exist_ok=True)
-    (job.folder / "result.json").write_text("{}")
-    print("finished", job.id, flush=True)
+
+def work(me):
+    store = Store()
+    for i in itertools.count():
+        key = f"shared-{i % 40}" if i % 4 == 0 else None
+        print("submitted", store.submit("run", {"by": me, "i": i}, key=key), flush=True)
+        job = store.claim()
+        if job is None:
+            continue
+        for k in range(5):
+            store.append(job, Notice(f"{me} {k}"))
+        store.finish(job, "finished", event=Notice("done"))
+        (job.folder).mkdir(parents=True, exist_ok=True)
+        (job.folder / "result.json").write_text("{}")
+        print("finished", job.id, flush=True)
+
+# "start NUMBER LOG" -> its process; "end PROCESS" -> the signal that ended it.
+for line in sys.stdin:
+    match line.split():
+        case "start", number, log:
+            process = os.fork()
+            if not process:
+                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 1)
+                work(int(number))
+            print(process, flush=True)
+        case "end", process:
+            os.kill(int(process), 9)
+            print(os.WTERMSIG(os.waitpid(int(process), 0)[1]), flush=True)
 """
+"""Forks the writers, whose imports took longer than what they were started for."""
 
 
 def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
@@ -413,30 +428,35 @@ def test_four_writers_killed_at_random_lose_nothing_and_double_nothing(
 ) -> None:
     generator, killed = random.Random(0), 0
     logs = [tmp_path / f"{i}.txt" for i in range(16)]
-    writers: list[subprocess.Popen[bytes]] = []
+    writers: list[int] = []
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    parent = subprocess.Popen([sys.executable, "-c", BUSY], cwd=ROOT, bufsize=1, **pipes)
+
+    def ask(*words: object) -> int:
+        assert parent.stdin and parent.stdout
+        print(*words, file=parent.stdin, flush=True)
+        return int(parent.stdout.readline())
 
     def start(i: int) -> None:
-        with open(logs[i], "wb") as log:
-            writers.append(
-                subprocess.Popen([sys.executable, "-c", BUSY, str(i)], cwd=ROOT, stdout=log)
-            )
-        # On a busy machine the imports alone could outlast it, and nothing would be interrupted.
+        writers.append(ask("start", i, logs[i]))
+        # On a busy machine its start could outlast it, and nothing would be interrupted.
         until = time.monotonic() + 60
-        while not logs[i].stat().st_size and time.monotonic() < until:
+        while not (logs[i].exists() and logs[i].stat().st_size) and time.monotonic() < until:
             time.sleep(0.01)
 
-    for i in range(4):
-        start(i)
-    for i in range(4, 16):
-        time.sleep(generator.uniform(0.06, 0.16))
-        victim = writers.pop(generator.randrange(len(writers)))
-        os.kill(victim.pid, signal.SIGKILL)
-        killed += victim.wait() == -signal.SIGKILL
-        start(i)
-        store.reap()
-    for process in writers:
-        process.kill()
-        process.wait()
+    try:
+        for i in range(4):
+            start(i)
+        for i in range(4, 16):
+            time.sleep(generator.uniform(0.06, 0.16))
+            victim = writers.pop(generator.randrange(len(writers)))
+            killed += ask("end", victim) == signal.SIGKILL
+            start(i)
+            store.reap()
+    finally:
+        for process in writers:
+            ask("end", process)
+        parent.communicate()
     store.reap()
 
     lines = [
