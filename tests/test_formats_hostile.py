@@ -26,6 +26,7 @@ from pruning import formats
 from pruning.errors import FileRefused
 from pruning.formats import architecture, guard, limits, numbers, sandbox
 from pruning.formats.types import Expected
+from tests.long_forms import in_part
 
 Made = Callable[[Path], bytes]
 
@@ -350,9 +351,27 @@ OTHER: dict[str, tuple[Made, str]] = {
 }
 
 
+SOME = ["a planted module", "a planted call", "TorchScript", "64 GiB asked", "a deflated zip"]
+SOME += ["10^200 leaves", "itself inside itself"]
+"""What would run, fill the memory or never end, each in one of its ways."""
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's own, about making such files
 @pytest.mark.parametrize("name", [*PROGRAMS, *BOMBS])
-def test_programs_and_bombs_are_refused_and_nothing_runs(name: str, tmp_path: Path) -> None:
+def test_programs_and_bombs_are_refused_and_nothing_runs(
+    name: str, tmp_path: Path, read_here: None
+) -> None:
+    """By what is read, before any limit of the reading process acts."""
+    judge_refusal(name, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", in_part([*PROGRAMS, *BOMBS], SOME))
+def test_the_reading_process_refuses_them_alike(name: str, tmp_path: Path) -> None:
+    judge_refusal(name, tmp_path)
+
+
+def judge_refusal(name: str, tmp_path: Path) -> None:
     make, words = {**PROGRAMS, **BOMBS}[name]
     path = tmp_path / "file.pt"
     path.write_bytes(make(tmp_path))

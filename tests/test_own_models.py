@@ -340,7 +340,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def files(mine: Path, home: Path, network: Path) -> Path:
+def files(mine: Path, home: Path, network: Path, read_here: None) -> Path:
     """Weights of a sample, of one's own code, the same for 3 classes, and a network as ONNX."""
     shutil.copy(network, mine)
     torch.save(sample_models.load("digits-cnn").model.state_dict(), mine / "digits.pt")
