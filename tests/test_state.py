@@ -9,6 +9,7 @@ import base64
 import json
 import tomllib
 import zlib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -246,7 +247,8 @@ DASHBOARD = Path(state.__file__).parent
 FILES = [file for file in DASHBOARD.rglob("*.py") if file.name != "state.py"]
 
 
-def session_keys() -> set[str]:
+@cache
+def session_keys() -> frozenset[str]:
     """The keys that state.py itself writes into the session."""
     keys = set()
     for node in ast.walk(ast.parse(Path(state.__file__).read_text(encoding="utf-8"))):
@@ -255,7 +257,7 @@ def session_keys() -> set[str]:
                 keys.add(node.slice.value)
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "session.update":
             keys |= {keyword.arg for keyword in node.keywords}
-    return keys
+    return frozenset(keys)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -270,7 +272,8 @@ def test_only_state_spells_session_keys(file):
         for keyword in node.keywords:
             if keyword.arg == "key" and isinstance(keyword.value, ast.Constant):
                 assert keyword.value.value not in own, f"line {node.lineno}: a key of state.py"
-        if ast.unparse(node.func) in ("state.widget_value", "state.set_widget"):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if called in ("widget_value", "set_widget") and ast.unparse(node.func.value) == "state":
             literal = isinstance(node.args[0], ast.Constant)
             assert not literal, f"line {node.lineno}: spell the key in state.py"
 

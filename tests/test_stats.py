@@ -226,7 +226,10 @@ def test_the_band_holds_95_of_100_random_orders(units: int) -> None:
     assert band and band.low == -band.high
     generator = np.random.default_rng(7)
     order = np.arange(units)
-    rho = [scipy_stats.spearmanr(order, generator.permutation(units))[0] for _ in range(2000)]
+    orders = np.array([generator.permutation(units) for _ in range(2000)])
+    # Spearman's own formula for orders without ties: a call of scipy's for each took seconds.
+    rho = 1 - 6 * ((orders - order) ** 2).sum(1) / (units * (units**2 - 1))
+    assert rho[0] == pytest.approx(scipy_stats.spearmanr(order, orders[0])[0])
     inside = np.mean(np.abs(rho).round(12) <= band.high)
     assert inside == pytest.approx(0.95, abs=0.02)
     # The usual approximation of the null's standard deviation, 1/√(n - 1).
