@@ -10,13 +10,19 @@ import pytest
 from bench import _cases
 from bench.engine import all_cases, all_growth, page
 
+from tests.long_forms import in_part
+
 # One of each kind: what differs between networks is measured, not asserted.
 CASES = {case.name.rsplit(", ", 1)[0]: case for case in reversed(all_cases())}
 # Each starts four processes: one shows that they work.
 GROWTHS = {growth.name: growth for growth in all_growth()[:1]}
 
 
-@pytest.mark.parametrize("name", CASES)
+EACH_TIME = ["choose weight 0.5", "choose channel, first in a process", "lottery", "fine-tune"]
+EACH_TIME += ["shrink with certificate", "slider to masks, resnet50"]
+
+
+@pytest.mark.parametrize("name", in_part(CASES, EACH_TIME))
 def test_both_give_equal_results(name: str) -> None:
     _cases.check(CASES[name])
 

@@ -6,6 +6,7 @@ Laws over kinds of task (targets, inputs, outputs, precisions) and what may wrap
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +37,7 @@ from pruning.tasks import (
 )
 from pruning.training.distill import distillation_loss
 from pruning.types import parts_of
+from tests.long_forms import in_part
 from tests.toys import same, snapshot
 
 EXAMPLES = 12
@@ -153,8 +155,17 @@ def finished(recipe: Recipe, work: Workpiece) -> tuple[Finished, list[Any]]:
 # ---------------------------------------------------------------- every path ends
 
 
-@pytest.mark.parametrize("name", TASKS)
-@pytest.mark.parametrize("criterion", registry.names("criterion"))
+NAMES = [*TASKS]
+CROSSED = [*itertools.product(registry.names("criterion"), NAMES)]
+IN_TURN = [
+    (criterion, NAMES[(turn + more) % len(NAMES)])
+    for turn, criterion in enumerate(registry.names("criterion"))
+    for more in (0, 3)
+]
+"""Each criterion with two kinds of tasks, and each kind with several criteria."""
+
+
+@pytest.mark.parametrize(("criterion", "name"), in_part(CROSSED, IN_TURN))
 def test_every_criterion_prunes_every_kind_of_task(criterion: str, name: str) -> None:
     """From start to Finished; or, before anything is trained, our own sentence that says why."""
     work = task(name)
