@@ -46,7 +46,7 @@ settings.register_profile("here", deadline=None, suppress_health_check=quiet)
 settings.register_profile(
     "ci", deadline=None, suppress_health_check=quiet, derandomize=True, print_blob=True
 )
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("short", parent=settings.get_profile("here"), max_examples=40)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -77,6 +77,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also tests that are marked `long`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where a law names no number of examples, it has Hypothesis's own hundred with `--long`."""
+    here = "here" if config.getoption("--long") else "short"
+    settings.load_profile("ci" if os.environ.get("CI") else here)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
