@@ -505,7 +505,7 @@ def test_a_real_worker_is_killed_and_the_run_goes_on_at_the_other(
         processes += workers
         store = Store()
         # Its epochs take longer than checkpoints may be apart.
-        recipe = Recipe(model="digits-cnn", sparsity=0.8, epochs=6, batch=4)
+        recipe = Recipe(model="digits-cnn", sparsity=0.8, epochs=5, batch=4)
         id = store.submit("run", recipe.to_dict())
         monkeypatch.setenv(engines.VARIABLE, "")
         engines.use(engines.parse(address.replace("tcp", "dask")))
@@ -550,7 +550,7 @@ def certified(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler and a worker that speak to nobody without a certificate of theirs."""
+    """A scheduler that speaks to nobody without a certificate of its own."""
     pytest.importorskip("distributed")
     if shutil.which("openssl") is None:
         pytest.skip("no certificates can be made: openssl is not installed")
@@ -559,33 +559,53 @@ def encrypted(tmp_path: Path) -> Iterator[Cluster]:
     flags = ("--tls-ca-file", files["ca"], "--tls-cert", files["certificate"])
     flags += ("--tls-key", files["key"], "--no-dashboard")
     listen = ("--host", "tls://127.0.0.1", "--port", "0", "--scheduler-file", str(file))
-    processes = [started("scheduler", *flags, *listen)]
+    scheduler = started("scheduler", *flags, *listen)
     try:
         until(lambda: file.exists() and file.read_text().endswith("}"))
         address = json.loads(file.read_text())["address"]
         assert address.startswith("tls://")
-        folder = ("--local-directory", str(tmp_path / "cluster"))
-        alone = ("--nthreads", "1", "--no-nanny", "--host", "tls://127.0.0.1")
-        processes.append(started("worker", *flags, *alone, *folder, address))
         yield engines.parse(address, files) or HERE
     finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
+        scheduler.kill()
+        scheduler.wait()
 
 
-def test_certificates_let_runs_through_and_nobody_without_them(
-    encrypted: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The whole way: what was named, engine, scheduler, worker, and what comes back."""
-    store = Store()
-    monkeypatch.setenv(engines.VARIABLE, "")
+@pytest.fixture
+def encrypted_worker(encrypted: Cluster, tmp_path: Path) -> Iterator[None]:
+    flags = ("--tls-ca-file", encrypted.ca, "--tls-cert", encrypted.certificate)
+    flags += ("--tls-key", encrypted.key, "--no-dashboard")
+    folder = ("--local-directory", str(tmp_path / "cluster"))
+    alone = ("--nthreads", "1", "--no-nanny", "--host", "tls://127.0.0.1")
+    worker = started("worker", *flags, *alone, *folder, encrypted.address)
+    yield
+    worker.kill()
+    worker.wait()
+
+
+def test_nobody_is_answered_without_certificates(encrypted: Cluster) -> None:
     stranger = Link(engines.parse(encrypted.address.replace("tls", "dask")) or HERE)
+    known = Link(encrypted)
     try:
         with pytest.raises((OSError, TimeoutError)):
             stranger.begin(stranger.workers()).result(60)
+        scheduler, workers = known.begin(known.workers()).result(60)
+        assert scheduler and workers == {}
     finally:
         stranger.close()
+        known.close()
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("encrypted_worker")
+def test_certificates_let_runs_through(
+    encrypted: Cluster, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way: what was named, engine, scheduler, worker, and what comes back.
+
+    Without a certificate the same way is gone above, by a run whose worker is killed.
+    """
+    store = Store()
+    monkeypatch.setenv(engines.VARIABLE, "")
     id = store.submit("run", Recipe(model="digits-mlp", sparsity=0.5).to_dict())
     engines.use(encrypted)
     engines.keep(home)
