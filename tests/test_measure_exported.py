@@ -13,12 +13,15 @@ from torch import Tensor, nn
 import sample_models
 from pruning.cli import main
 from pruning.measurement.onnx import export, onnx_timings, session
+from tests.long_forms import in_part
 from tests.toys import toy
 
+SAMPLES, SMALL = ["digits-resnet", "digits-vit"], ["residual", "attention"]
 
-@pytest.mark.parametrize("name", ["digits-resnet", "digits-vit"])
+
+@pytest.mark.parametrize("name", in_part([*SMALL, *SAMPLES], SMALL))
 def test_its_answers_are_torchs(name: str) -> None:
-    work = sample_models.load(name)
+    work = toy(name) if name in SMALL else sample_models.load(name)
     assert work.test is not None
     run = session(export(work.model, work.test.x[:2]), threads=1)
     for batch in (1, 8):  # one program for any batch
