@@ -30,7 +30,7 @@ def until(met: Callable[[], bool], seconds: float = 120.0) -> float:
     began = time.monotonic()
     while not met():
         assert time.monotonic() - began < seconds, "it never happened"
-        time.sleep(0.02)
+        time.sleep(0.1)  # a look is a transaction, and what is waited for needs the processor
     return time.monotonic() - began
 
 
