@@ -21,6 +21,7 @@ from e2e import served, steps, walking
 from e2e.conftest import BROKEN, complaints, picture
 from e2e.test_access import serious
 from e2e.walking import PATIENCE
+from long_forms import in_part
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from dashboard import lesson
@@ -38,6 +39,8 @@ NOBODY = "Nobody has asked to be on it yet."
 
 LOOKED_AT = "03-magnitude-against-random"
 """The lesson that axe looks at: a histogram of predictions stands in its panel."""
+EACH_TIME = (LOOKED_AT, "04-layers-differ", "05-zeros-are-not-speed")
+"""Lessons with every kind of step and of goal: a card, a number, a layer, a cell of the map."""
 
 
 @dataclass
@@ -216,7 +219,12 @@ def test_a_teacher_offers_locks_and_lists(people: People, classroom: Class) -> N
     people.check()
 
 
-@pytest.mark.parametrize("name", walking.NAMES)
+def test_what_is_walked_each_time_has_every_kind_of_step_and_goal() -> None:
+    kinds = {name: walking.kinds(lesson.find(name)) for name in walking.NAMES}
+    assert set().union(*(kinds[name] for name in EACH_TIME)) == set().union(*kinds.values())
+
+
+@pytest.mark.parametrize("name", in_part(walking.NAMES, EACH_TIME))
 def test_a_class_walks_a_lesson_to_its_end(people: People, name: str) -> None:
     """Anna predicts rightly and does what is asked for; Ben does something else first. Meanwhile
     the teacher's tab is in the background; then it has what came.

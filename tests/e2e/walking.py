@@ -28,6 +28,28 @@ LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Of the sensitivity map of digits-cnn."""
 
 
+def kinds(shown: Lesson) -> set[tuple[str, ...]]:
+    """What its steps have in them, and what their goals ask for: a card, a number ..."""
+    found: set[tuple[str, ...]] = set()
+    for step in shown.steps:
+        parts = {"predict": step.predict, "goal": step.goal, "reveal": step.reveal}
+        found.add(("step", *(name for name, part in parts.items() if part is not None)))
+        checks = () if step.goal is None else step.goal.checks
+        found.add(("checks", "several" if len(checks) > 1 else "one at most"))
+        for check in checks:
+            found.add(("goal", kind_of(check)))
+    return found
+
+
+def kind_of(check: Check) -> str:
+    what, _, rest = check.figure.partition(".")
+    if what == "layer":
+        return "layer"
+    if rest in CARDS:
+        return "card"
+    return "number" if what == "recipe" else "cell"
+
+
 def panel(page: Page) -> Locator:
     return page.locator(".st-key-lesson-panel")
 
@@ -162,12 +184,13 @@ def heard_of(page: Page, check: Check, hit: bool) -> bool:
 
 
 def act_on(page: Page, check: Check, hit: bool) -> None:
-    what, _, rest = check.figure.partition(".")
-    if what == "layer":
+    rest = check.figure.partition(".")[2]
+    kind = kind_of(check)
+    if kind == "layer":
         pick_layer(page, check, hit)
-    elif rest in CARDS:
+    elif kind == "card":
         pick_card(page, rest, str(check.value), hit)
-    elif what == "recipe":
+    elif kind == "number":
         set_number(page, rest, check, hit)
     else:  # a cell of the map, in the layer's row
         row, level = ROWS.index(rest.removesuffix(".weight")), 0.9 if hit else 0.1
