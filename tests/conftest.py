@@ -9,12 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.error import URLError
 
 import pytest
+from few_passes import few_passes
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -139,11 +139,7 @@ def few_timed_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     Two thirds of a toy's run went into its timings, and only tests of speed look at those.
     """
     if request.module.__name__.rpartition(".")[2] != "test_measure_speed":
-        from pruning import measurement
-        from pruning.measurement import onnx, speed
-
-        monkeypatch.setattr(measurement, "timings", partial(speed.timings, budget=0.0))
-        monkeypatch.setattr(measurement, "onnx_timings", partial(onnx.onnx_timings, budget=0.0))
+        few_passes(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

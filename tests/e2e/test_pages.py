@@ -11,17 +11,22 @@ import pytest
 from e2e import boxes, prepared, served, shots, steps
 from e2e.conftest import WINDOW
 from e2e.test_access import MOST_SHIFT, SHIFTS, open_patiently, serious
+from few_passes import few_passes
 from playwright.sync_api import Page, expect
 
 from dashboard import colours, pages
 
 WIDTHS = (1280, 1920, 1024, 800, 390)
 LAPTOP, TABLET, PHONE = 1280, 800, 390
-DENSE = ("model", "prune", "run", "compare-8", "sensitivity")
-"""Pages with the most on them: measured at every width, the others at two."""
+DENSE = {"model": PHONE, "prune": 1024, "run": TABLET, "compare-8": 1920, "sensitivity": PHONE}
+"""Pages with the most on them -> the width at which they are measured each time, beside LAPTOP.
+
+The rest of WIDTHS is for them alone, with --long.
+"""
 LIKE_ANOTHER = ("compare", "compare-3", "lottery")
 """Pages with less on them than another one of the same."""
-AT = dict.fromkeys(DENSE, WIDTHS) | {"glossary": (), "advisor": (LAPTOP,)}
+AT = {name: (LAPTOP, width) for name, width in DENSE.items()}
+AT |= {"glossary": (), "advisor": (LAPTOP,)}
 """Widths at which a page is measured, where they are not LAPTOP and TABLET.
 
 Not the glossary, whose formulas are set of parts that overlap by design, nor names of points in the
@@ -74,7 +79,9 @@ pytestmark = pytest.mark.parametrize("scheme", ["light"])  # what is looked at i
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[served.Served, list[str]]]:
     """A server on a workspace with a structured run, seven others and a lottery."""
     place = tmp_path_factory.mktemp("pages") / "workspace"
-    runs = prepared.finished_runs(place)
+    with pytest.MonkeyPatch.context() as patch:
+        few_passes(patch)
+        runs = prepared.finished_runs(place)
     running = served.serve(place)
     yield running, runs
     running.end()
@@ -102,6 +109,22 @@ def test_a_page_is_sound(home: tuple[served.Served, list[str]], tab: Page, name:
         if width == LAPTOP:
             check_reserved_heights(tab, name)
     assert {what: found for what, found in faults.items() if found} == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", DENSE)
+def test_a_page_is_sound_at_every_width(
+    home: tuple[served.Served, list[str]], tab: Page, name: str
+) -> None:
+    """The widths that are not measured each time."""
+    running, runs = home
+    open_patiently(tab, running.url + prepared.addresses(runs, large=False)[name])
+    steps.measured(tab)
+    faults = {}
+    for width in set(WIDTHS) - set(AT[name]):
+        shots.unfolded(tab, width)
+        faults[width] = misplaced(tab, width)
+    assert {width: found for width, found in faults.items() if found} == {}
 
 
 def jumps(page: Page, url: str) -> list[float]:
