@@ -94,12 +94,19 @@ def press(button: Locator, seen: Locator) -> None:
     expect(seen).to_be_visible()
 
 
-def key(page: Page, keys: str, seen: Callable[[], None]) -> None:
+PRESSED = 10_000
+"""Milliseconds for which a key's effect is waited for before it is pressed again."""
+
+
+def key(page: Page, keys: str, seen: Callable[[], object], at: Locator | None = None) -> None:
     """Press keys until what they bring is seen: a page that begins with something else loses them.
 
     seen: returns once it is there; raises AssertionError or TimeoutError after a while.
+    at: what has the focus then; else what has it now.
     """
     for _ in range(3):
+        if at is not None:
+            at.focus()
         page.keyboard.press(keys)
         with suppress(AssertionError, TimeoutError):
             seen()

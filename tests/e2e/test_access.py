@@ -21,7 +21,7 @@ axe = pytest.importorskip(
     reason="axe-playwright-python is absent: requirements-dev.txt names it",
 )
 
-COLD = {"": "digits-cnn", "prune": "digits-mlp", "sensitivity": "digits-resnet"}
+COLD = {"": "digits-cnn", "prune": "digits-resnet", "sensitivity": "digits-mlp"}
 """Pages that wait for studies -> models, one for each, so that no page finds another's."""
 SHIFTS = """
 window.shift = 0;
@@ -33,10 +33,6 @@ PATIENCE = 120_000  # milliseconds
 ALSO = ("heading-order", "page-has-heading-one", "empty-heading")  # moderate, and ours to keep
 MOST_SHIFT = 0.1  # "good", as web.dev/cls has it
 SCROLLED = "() => document.querySelector('[data-testid=stMain]').scrollTop"
-
-
-PRESSED = 10_000
-"""Milliseconds for which a key's effect is waited for before it is pressed again."""
 
 
 def open_patiently(page: Page, url: str) -> None:
@@ -88,7 +84,7 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
     recipe = Recipe(model="digits-mlp", epochs=5000, lr=0.01)
     open_patiently(tab, f"{app.url}/prune?r={state.encode(recipe)}")
     dialog = tab.get_by_role("dialog")
-    steps.key(tab, "?", lambda: expect(dialog).to_be_visible(timeout=PRESSED))
+    steps.key(tab, "?", lambda: expect(dialog).to_be_visible(timeout=steps.PRESSED))
     for keys in ("Ctrl+Enter", "Ctrl+Shift+Enter", "Ctrl+Z", "?"):
         expect(dialog.get_by_text(keys, exact=True)).to_be_visible()
     tab.keyboard.press("Escape")
@@ -101,19 +97,23 @@ def test_keys_run_stop_and_undo_and_a_dialog_lists_them(app: Served, tab: Page) 
     steps.settled(tab)
     before = tab.url
     other = "before => location.href !== before"
-    steps.key(tab, "Control+z", lambda: tab.wait_for_function(other, arg=before, timeout=PRESSED))
+    steps.key(
+        tab, "Control+z", lambda: tab.wait_for_function(other, arg=before, timeout=steps.PRESSED)
+    )
     steps.settled(tab)
     box = tab.get_by_role("spinbutton", name="Fine-tuning epochs", exact=True)
     expect(box).to_have_value("5000")
 
     started = re.compile("run=")
-    steps.key(tab, "Control+Enter", lambda: tab.wait_for_url(started, timeout=PRESSED))
+    steps.key(tab, "Control+Enter", lambda: tab.wait_for_url(started, timeout=steps.PRESSED))
     run = steps.run_in(tab.url)
     expect(tab.locator(f".st-key-strip-stop-{run}")).to_be_visible()
     stop = tab.locator(f".st-key-strip-stop-{run}")
     # Until it has stopped it says that it stops, or is no longer there.
     asked = stop.get_by_role("button", name="Stop", exact=True)
-    steps.key(tab, "Control+Shift+Enter", lambda: expect(asked).to_have_count(0, timeout=PRESSED))
+    steps.key(
+        tab, "Control+Shift+Enter", lambda: expect(asked).to_have_count(0, timeout=steps.PRESSED)
+    )
     expect(stop).to_have_count(0, timeout=60_000)
     assert Store(app.home).job(str(run)).state == "stopped"
 
@@ -135,7 +135,7 @@ def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> N
     open_patiently(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
     steps.press_for(tab, tab.get_by_role("button", name="Find tickets"), "set=")
     lottery_url = tab.url
-    open_patiently(tab, f"{app.url}/prune?r={recipe}")
+    steps.go(tab, "Prune")  # with the same recipe
     steps.press_for(tab, tab.locator(".st-key-run-now").get_by_role("button"), "run=")
     for name in ("Sensitivity", "Prune", "Model", "Inspect", "Compare", "Structure", "Criteria"):
         steps.go(tab, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from e2e import steps
+from e2e import steps, walking
 from e2e.conftest import picture
 from e2e.served import Served
 from playwright.sync_api import Page, expect
@@ -45,15 +45,20 @@ def read_and_click(tab: Page) -> None:
 
 def by_keyboard(tab: Page) -> None:
     """Down from the first cell, Enter: conv2 at 10 %; Backspace takes it back."""
-    before = tab.url
-    tab.locator(".grid svg").focus()
-    for key in ("ArrowDown", "ArrowRight", "Enter"):
-        tab.keyboard.press(key)
+    grid, before = tab.locator(".grid svg"), tab.url
+
+    def at_conv2(key: str) -> None:
+        grid.blur()  # without it the arrows go on from where they were
+        grid.focus()
+        for each in ("ArrowDown", "ArrowRight", key):
+            tab.keyboard.press(each)
+
+    ring = grid.locator('[data-at="conv2.weight"].ring')
+    walking.until(tab, lambda: at_conv2("Enter"), ring)
     tab.wait_for_function("before => location.href !== before", arg=before)
-    expect(tab.locator('.grid svg [data-at="conv2.weight"].ring')).to_have_count(1)
-    steps.settled(tab)
-    tab.keyboard.press("Backspace")
-    expect(tab.locator('.grid svg [data-at="conv2.weight"]')).to_have_count(0)
+    expect(ring).to_have_count(1)
+    without = tab.locator('.grid svg:not(:has([data-at="conv2.weight"]))')
+    walking.until(tab, lambda: at_conv2("Backspace"), without)
     steps.settled(tab)
 
 
