@@ -7,7 +7,7 @@ errors and warnings.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +26,8 @@ from playwright.sync_api import (
 
 PICTURES = Path(__file__).parent / "pictures"
 LOOKING = "PRUNING_PICTURES"
-SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+Scheme = Literal["light", "dark"]
+SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 FLAGS = [*served.FLAGS, "--process-per-site"]
 WINDOW: ViewportSize = {"width": 1280, "height": 800}
 
@@ -69,44 +70,47 @@ def browser(play: Playwright) -> Iterator[Browser]:
 
 
 @pytest.fixture(params=SCHEMES)
-def scheme(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def scheme(request: pytest.FixtureRequest) -> Scheme:
+    chosen: Scheme = request.param
+    return chosen
 
 
 @pytest.fixture(scope="session")
-def windows(
+def window(
     play: Playwright, app: served.Served, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, BrowserContext]]:
-    """A window for each scheme: its tabs share a process and what was loaded once, and it keeps on
-    the disk what was compiled, as a person's browser does.
+) -> Iterator[Callable[[Scheme], BrowserContext]]:
+    """A window for each scheme that is asked for: its tabs share a process and what was loaded
+    once, and it keeps on the disk what was compiled, as a person's browser does.
 
     Nothing in them moves by itself: pictures are drawn without a graphics card here.
 
     A tab that shows next to nothing stays open in each, since their process ends with the last one;
     without it, a page takes twice as long to open.
     """
-    made = {
-        name: play.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp(f"browser-{name}"),
-            executable_path=str(served.CHROMIUM),
-            args=FLAGS,
-            viewport=WINDOW,
-            color_scheme=name,
-            reduced_motion="reduce",
-        )
-        for name in SCHEMES
-    }
-    for context in made.values():
-        context.pages[0].goto(f"{app.url}/_stcore/health")
-    yield made
+    made: dict[Scheme, BrowserContext] = {}
+
+    def of(scheme: Scheme) -> BrowserContext:
+        if scheme not in made:
+            made[scheme] = play.chromium.launch_persistent_context(
+                tmp_path_factory.mktemp(f"browser-{scheme}"),
+                executable_path=str(served.CHROMIUM),
+                args=FLAGS,
+                viewport=WINDOW,
+                color_scheme=scheme,
+                reduced_motion="reduce",
+            )
+            made[scheme].pages[0].goto(f"{app.url}/_stcore/health")
+        return made[scheme]
+
+    yield of
     for context in made.values():
         context.close()
 
 
 @pytest.fixture
-def tab(windows: dict[str, BrowserContext], scheme: str) -> Iterator[Page]:
+def tab(window: Callable[[Scheme], BrowserContext], scheme: Scheme) -> Iterator[Page]:
     """A tab in the scheme. Its console must show no error or warning at its end."""
-    context = windows[scheme]
+    context = window(scheme)
     page = context.new_page()
     page.set_default_timeout(steps.PATIENCE)
     errors = complaints(page)

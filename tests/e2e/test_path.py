@@ -53,9 +53,9 @@ def test_from_a_cold_start_to_two_compared_runs(
     picture(tab, f"inspect-{scheme}")
     steps.go(tab, "Prune")
     turn_the_slider(tab)
-    first = run_and_watch(tab, scheme)
+    first = run_to_its_end(tab, scheme)
     reopen(tab, first)
-    second = stop_another(tab)
+    second = watch_and_stop_another(tab, scheme)
     third = run_at_random(tab)
     compare(tab, first, third, second, scheme)
 
@@ -94,8 +94,14 @@ def turn_the_slider(tab: Page) -> None:
     tab.wait_for_function("before => location.href !== before", arg=address)
     steps.settled(tab)
     before, address, share = steps.weights_kept(tab), tab.url, slider.input_value()
-    slider.press("PageDown")  # one press: of several, each pause on a slow machine is a release
-    expect(kept).not_to_have_text(before)  # before anything has answered
+    # One press: of several, each pause on a slow machine is a release.
+    steps.key(
+        tab,
+        "PageDown",
+        # before anything has answered
+        lambda: expect(kept).not_to_have_text(before, timeout=steps.PRESSED),
+        at=slider,
+    )
     tab.wait_for_function("before => location.href !== before", arg=address)
     steps.settled(tab)
     assert slider.input_value() != share
@@ -113,26 +119,15 @@ def turn_the_slider(tab: Page) -> None:
     assert steps.weights_kept(tab) == moved
 
 
-def run_and_watch(tab: Page, scheme: str) -> str:
-    """At least three times a new point must be seen to arrive while the run is live."""
-    steps.set_number(tab, "Fine-tuning epochs", "100")
+def run_to_its_end(tab: Page, scheme: str) -> str:
+    steps.set_number(tab, "Fine-tuning epochs", "2")
     run = steps.start_run(tab)
-    seen: list[int] = []
-    until = time.monotonic() + 60
-    while tab.locator(f".st-key-stop-{run}").count() and time.monotonic() < until:
-        now = steps.points(tab)
-        if now and (not seen or now > seen[-1]):
-            seen.append(now)
-        if len(seen) == 3:
-            picture(tab, f"live-{scheme}")
-        tab.wait_for_timeout(100)
-    assert len(seen) >= 3, f"points arrived at once, or not at all: {seen}"
-    steps.settled(tab)
     line = tab.locator(f".st-key-ended-{run}")
     expect(line).to_contain_text("%")
+    steps.settled(tab)
     picture(tab, f"prune-{scheme}")
-    line.get_by_role("link", name="Open result").click()
-    expect(tab.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+    result = tab.get_by_role("heading", name=f"Run {run[:6]}")
+    steps.press(line.get_by_role("link", name="Open result"), result)
     steps.settled(tab)
     expect(tab.get_by_test_id("stPlotlyChart")).to_be_visible()
     picture(tab, f"run-{scheme}")
@@ -152,20 +147,28 @@ def reopen(tab: Page, run: str) -> None:
         steps.open_at(other, link)
         expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
         expect(steps.sidebar(other).get_by_text(sentence)).to_be_visible()
-    other.reload()
-    steps.settled(other)
-    expect(other.get_by_role("heading", name=f"Run {run[:6]}")).to_be_visible()
+        assert steps.run_in(other.url) == run  # what is loaded again is this same link
     steps.go(other, "Prune")
     expect(steps.slider(other)).to_have_value(share)
     assert steps.weights_kept(other) == kept
     other.close()
 
 
-def stop_another(tab: Page) -> str:
+def watch_and_stop_another(tab: Page, scheme: str) -> str:
+    """At least three times a new point must be seen to arrive while the run is live."""
     steps.set_number(tab, "Fine-tuning epochs", "5000")
     run = steps.start_run(tab)
     status = tab.get_by_role("group", name="Curves of the run").get_by_role("status")
     expect(status).to_contain_text(re.compile(r"[1-9]\d* of 20000 epochs"))
+    seen: list[int] = []
+    until = time.monotonic() + 60
+    while len(seen) < 3 and time.monotonic() < until:
+        now = steps.points(tab)
+        if now and (not seen or now > seen[-1]):
+            seen.append(now)
+        tab.wait_for_timeout(100)
+    assert len(seen) == 3, f"points arrived at once, or not at all: {seen}"
+    picture(tab, f"live-{scheme}")
     ended = tab.locator(f".st-key-ended-{run}")
     steps.press(tab.locator(f".st-key-stop-{run}").get_by_role("button"), ended)
     stopped = re.compile(r"Stopped after epoch [\d,]+ of 20,000")

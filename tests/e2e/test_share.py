@@ -70,7 +70,7 @@ def test_a_link_opens_the_same_in_another_browser_with_its_locks(
     context.close()
 
 
-def test_a_handout_opens_without_a_network_and_asks_for_nothing(
+def test_a_handout_opens_offline_and_the_projector_is_read_from_the_last_row(
     app: Served, tab: Page, browser: Browser, tmp_path: Path, scheme: str
 ) -> None:
     open_patiently(tab, f"{app.url}/{SWEEP}")
@@ -80,12 +80,26 @@ def test_a_handout_opens_without_a_network_and_asks_for_nothing(
     steps.press(tab.get_by_role("button", name="Make a handout"), ready)
     file = tmp_path / "handout.html"
     steps.download(tab, ready).save_as(file)
+    asks_for_nothing(browser, file)
+    chart = tab.locator(".st-key-projector .js-plotly-plot")
+    steps.press(tab.get_by_role("button", name="Projector view"), chart)
+    tab.set_viewport_size(PROJECTOR)
+    steps.open_at(tab, tab.url)  # as somebody opens the link
+    fills_the_projector(tab)
+    assert serious(tab, scheme) == []
+    navigation = tab.get_by_role("navigation", name="App pages")
+    steps.key(tab, "Escape", lambda: expect(navigation).to_be_visible(timeout=steps.PRESSED))
+    assert "view=" not in tab.url
+
+
+def asks_for_nothing(browser: Browser, handout: Path) -> None:
+    """Without a network it is whole all the same."""
     context = browser.new_context(offline=True)
     page = context.new_page()
     errors = complaints(page)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(file.as_uri())
+    page.goto(handout.as_uri())
     expect(page.locator(".plot .main-svg").first).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
     assert page.locator(".plot .scatterlayer .trace").count() > 5
@@ -95,15 +109,9 @@ def test_a_handout_opens_without_a_network_and_asks_for_nothing(
     context.close()
 
 
-def test_the_projector_is_read_from_the_last_row_and_esc_leaves(
-    app: Served, tab: Page, scheme: str
-) -> None:
-    open_patiently(tab, f"{app.url}/{SWEEP}")
-    share(tab)
+def fills_the_projector(tab: Page) -> None:
+    """The chart alone, with letters that are large enough."""
     chart = tab.locator(".st-key-projector .js-plotly-plot")
-    steps.press(tab.get_by_role("button", name="Projector view"), chart)
-    tab.set_viewport_size(PROJECTOR)
-    steps.open_at(tab, tab.url)  # as somebody opens the link
     expect(chart).to_be_visible()
     expect(tab.get_by_role("navigation", name="App pages")).to_have_count(0)
     expect(tab.get_by_role("heading", level=1)).to_have_count(1)
@@ -113,10 +121,6 @@ def test_the_projector_is_read_from_the_last_row_and_esc_leaves(
     box = chart.bounding_box()
     assert box and box["y"] + box["height"] <= PROJECTOR["height"]
     assert box["x"] >= 0 and box["x"] + box["width"] <= PROJECTOR["width"]
-    assert serious(tab, scheme) == []
-    tab.keyboard.press("Escape")
-    expect(tab.get_by_role("navigation", name="App pages")).to_be_visible()
-    assert "view=" not in tab.url
 
 
 def test_the_browser_keeps_the_simple_layout(app: Served, tab: Page, scheme: str) -> None:

@@ -6,10 +6,11 @@ import json
 import shutil
 import sqlite3
 
+import pytest
 from e2e import steps
 from e2e.served import Served
 from faults.hostile import EVIL, HOSTILE, TEXTS
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Page, expect
 
 from dashboard import state
 from pruning.recipe import Recipe
@@ -39,12 +40,11 @@ def like_the_example(store: Store, id: str, recipe: Recipe) -> None:
     db.close()
 
 
-def test_text_from_others_is_text_in_the_browser(app: Served, browser: Browser) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 800})
-    page.set_default_timeout(steps.PATIENCE)
+@pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
+def test_text_from_others_is_text_in_the_browser(app: Served, tab: Page) -> None:
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    steps.open_at(page, app.url)  # an empty workspace is given the example
+    tab.on("request", lambda request: asked.append(request.url))
+    steps.open_at(tab, app.url)  # an empty workspace is given the example
     runs = ("e" * 12, "f" * 12)
     for id, recipe in zip(runs, (RECIPE, Recipe(model=HOSTILE[:990], epochs=2)), strict=True):
         like_the_example(Store(app.home), id, recipe)
@@ -54,9 +54,8 @@ def test_text_from_others_is_text_in_the_browser(app: Served, browser: Browser) 
         f"?run={runs[0]}",
         f"?room=prune&r={link}",
     ):
-        page.goto(f"{app.url}/{address}")
-        expect(page.get_by_text(EVIL).first).to_be_visible()
-        steps.settled(page)
-        assert page.evaluate(MADE) == [], address
+        tab.goto(f"{app.url}/{address}")
+        expect(tab.get_by_text(EVIL).first).to_be_visible()
+        steps.settled(tab)
+        assert tab.evaluate(MADE) == [], address
     assert [url for url in asked if not url.startswith((app.url, "data:", "blob:"))] == []
-    page.close()
