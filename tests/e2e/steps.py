@@ -114,6 +114,19 @@ def key(page: Page, keys: str, seen: Callable[[], object], at: Locator | None = 
     seen()
 
 
+def press_for_change(page: Page, button: Locator) -> None:
+    """Press a button until the address is another one, as `press` does."""
+    before = page.url
+    changed = "before => location.href !== before"
+    for patience in (15_000, 15_000, 30_000):
+        with suppress(TimeoutError):  # once pressed it may not be there again
+            button.click(timeout=patience)
+        with suppress(TimeoutError):
+            page.wait_for_function(changed, arg=before, timeout=patience)
+            return
+    page.wait_for_function(changed, arg=before)
+
+
 def press_for(page: Page, button: Locator, pattern: str) -> None:
     """Press a button until the address is one that matches `pattern`, as `press` does."""
     for patience in (15_000, 15_000, 30_000):

@@ -98,9 +98,10 @@ def test_from_two_files_to_a_bundle_that_opens_offline(
 
 def bring(tab: Page, weights: Path, examples: Path) -> None:
     """The weights into their architecture, then examples for them; its accuracy is shown."""
-    tab.get_by_role("radio", name="Your own weights").click()
+    architecture = tab.get_by_role("combobox", name="Architecture to fill")
+    steps.press(tab.get_by_role("radio", name="Your own weights"), architecture)
     steps.settled(tab)
-    steps.pick(tab, tab.get_by_role("combobox", name="Architecture to fill"), "squeezenet1_1")
+    steps.pick(tab, architecture, "squeezenet1_1")
     steps.upload(tab, weights)
     accepted = tab.get_by_text("fine-tuned.pt is the current model")
     expect(accepted).to_be_visible(timeout=WAIT)
@@ -115,9 +116,7 @@ def bring(tab: Page, weights: Path, examples: Path) -> None:
     # Of the size that the files have: 224 pixels, as the architecture's example, take longer.
     side = tab.get_by_role("spinbutton", name=re.compile("^Pixels a side"))
     side.fill(str(SIDE))
-    before = tab.url
-    tab.get_by_role("button", name="Apply").click()
-    tab.wait_for_function("before => location.href !== before", arg=before)
+    steps.press_for_change(tab, tab.get_by_role("button", name="Apply"))
     accuracy = steps.sidebar(tab).get_by_test_id("stMetric")
     expect(accuracy).to_contain_text("Accuracy, dense", timeout=WAIT)
     shown = re.search(r"([\d.]+) %", accuracy.inner_text())
@@ -138,8 +137,9 @@ def prune(tab: Page) -> str:
 
 def take_home(tab: Page, run: str) -> Path:
     """Have the files made; where the browser put the bundle."""
-    tab.locator(f".st-key-take-home-{run}").get_by_role("button").click()
+    make = tab.locator(f".st-key-take-home-{run}").get_by_role("button")
     bundle = tab.locator(f".st-key-home-bundle-zip-{run}").get_by_role("button")
+    steps.press(make, bundle.or_(tab.get_by_text("Writing model.py")).first)
     expect(bundle).to_be_visible(timeout=WAIT)
     file = steps.download(tab, bundle)
     picture(tab, "taken-home")
