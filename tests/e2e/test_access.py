@@ -127,9 +127,19 @@ def test_another_model_is_in_sight_when_it_is_picked(app: Served, tab: Page) -> 
     tab.wait_for_function(f"({SCROLLED})() < 100")
 
 
+LIVE = ("Sensitivity", "Prune", "Compare")
+"""Pages of a map that fills, of a run's curves, and one with neither."""
+OTHERS = ("Model", "Inspect", "Structure", "Criteria")
+
+
+@pytest.mark.parametrize(
+    "names", [LIVE, pytest.param(LIVE + OTHERS, marks=pytest.mark.long)], ids=["some", "every"]
+)
 @pytest.mark.parametrize("scheme", ["light"])  # colours change nothing of it
-def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> None:
-    """A lottery, a map and a run at once, seen from every page; `tab` looks at the console."""
+def test_the_console_stays_empty_while_work_is_live(
+    app: Served, tab: Page, names: tuple[str, ...]
+) -> None:
+    """A lottery, a map and a run at once, seen from pages; `tab` looks at the console."""
     lottery = replace(state.LOTTERY_RECIPE, steps=2, epochs=3, sparsity=0.7)
     recipe = state.encode(Recipe(model="digits-mlp", epochs=60, seed=77))
     open_patiently(tab, f"{app.url}/lottery?r={recipe}&t={state.encode(lottery)}")
@@ -137,7 +147,7 @@ def test_the_console_stays_empty_while_work_is_live(app: Served, tab: Page) -> N
     lottery_url = tab.url
     steps.go(tab, "Prune")  # with the same recipe
     steps.press_for(tab, tab.locator(".st-key-run-now").get_by_role("button"), "run=")
-    for name in ("Sensitivity", "Prune", "Model", "Inspect", "Compare", "Structure", "Criteria"):
+    for name in names:
         steps.go(tab, name)
         tab.wait_for_timeout(500)  # a tick of what refreshes itself
     open_patiently(tab, lottery_url)
