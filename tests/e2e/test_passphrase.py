@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Iterator
 
@@ -24,11 +25,18 @@ OWNER = "0123456789abcdef" * 2
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """Both tests share it: a server takes seconds to start."""
+    """Both tests share it: a server takes seconds to start.
+
+    It has no workers, which would take longer: for it, these tests are its pool.
+    """
     variables = {access.PASSPHRASE: WORD, visitors.OWNER: OWNER}
-    running = served.serve(tmp_path_factory.mktemp("guarded") / "workspace", **variables)
-    yield running
-    running.end()
+    home = tmp_path_factory.mktemp("guarded") / "workspace"
+    home.mkdir()
+    with (home / "pool.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        running = served.serve(home, **variables)
+        yield running
+        running.end()
 
 
 def test_the_passphrase_lets_a_visitor_in_to_the_link(browser: Browser, guarded: Served) -> None:
