@@ -79,7 +79,7 @@ def reopen(tab: Page) -> None:
 
 def run(tab: Page, scheme: str) -> None:
     steps.start_run(tab)
-    assert "/prune" in tab.url
+    tab.wait_for_url(re.compile("/prune"))
     tab.get_by_role("link", name="Open result").first.click(timeout=60_000)
     expect(tab.get_by_role("heading", name="Predicted against measured")).to_be_visible()
     expect(tab.get_by_test_id("stMetric").filter(has_text="Predicted, validation")).to_contain_text(
