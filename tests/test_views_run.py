@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import opened, settled, texts
+from pages import opened, settle, settled, texts, walked_to
 from streamlit.testing.v1 import AppTest
 
 import pruning
@@ -63,7 +63,7 @@ def test_an_unknown_run_is_said_at_the_top(shipped: Job) -> None:
 
 
 def test_prune_has_the_headline_of_a_finished_run_and_the_way_to_it(shipped: Job) -> None:
-    page = settled("prune", run=shipped.id)
+    page = settle(walked_to("prune", run=shipped.id))
     assert not page.exception and shipped.id[:6] in texts(page)
     assert "Accuracy is 98.6" in texts(page)
     assert "Open result" in [link.label for link in page.get("page_link")]

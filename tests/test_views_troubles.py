@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from pages import opened, texts
+from pages import opened, texts, walked_to
 
 from dashboard import jobs
 from pruning.recipe import Recipe
@@ -135,7 +135,7 @@ def test_one_bad_row_is_named_and_everything_else_goes_on(workspace: Path, colum
     id = Store(workspace).submit("run", Recipe(model="digits-mlp").to_dict())
     execute(workspace, "UPDATE jobs SET state = 'finished'")
     execute(workspace, f"UPDATE jobs SET {column} WHERE id = '{id}'")
-    page = opened("compare")
+    page = walked_to("compare")
     assert not page.exception and not page.error
     assert any(id in warning.value and "damaged" in warning.value for warning in page.warning)
     page.button(key=f"damaged-{id}").click().run()

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from pages import awaited, opened, texts
+from pages import awaited, opened, texts, walked_to
 
 import pruning
 from dashboard import jobs, middleware, waits
@@ -208,19 +208,19 @@ def test_a_queued_run_says_why_its_cluster_begins_nothing(no_pool, monkeypatch) 
     cluster = engines.Cluster("dask://node:8786")
     monkeypatch.setenv(engines.VARIABLE, "")
     engines.use(cluster)
-    opened("model")  # an empty workspace is given the example
+    walked_to("model")  # an empty workspace is given the example
     store = Store()
     engines.keep(store.workspace)
     engines.tell(store.workspace, engines.now(cluster, 3, away))
     run = store.submit("run", Recipe(model="digits-mlp", epochs=2).to_dict())
     assert jobs.slots() == 3
-    page = opened("prune", run=run)
+    page = walked_to("prune", run=run)
     assert not page.exception
     # Its address is no link, and nothing in it is Markdown.
     warnings = "".join(warning.value for warning in page.warning)
     assert away in warnings.replace("\u2060", "").replace("\\", "")
     store.claim(queues=("run",))
-    assert not opened("prune", run=run).warning, "it works"
+    assert not walked_to("prune", run=run).warning, "it works"
 
 
 def test_a_run_says_what_it_does_from_its_first_to_its_last_event() -> None:
