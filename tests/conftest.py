@@ -143,6 +143,14 @@ def few_timed_passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture(autouse=True)
+def no_news() -> None:
+    """What one test's workspace gave reason to say is no news in another's."""
+    jobs = sys.modules.get("dashboard.jobs")
+    if jobs is not None:
+        jobs._notices.clear()
+
+
+@pytest.fixture(autouse=True)
 def no_pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages start no worker pool, but where a test is marked `pool`: tests do the studies.
 

@@ -166,16 +166,28 @@ def slider(page: Page) -> Locator:
 
 
 def drag_slider(page: Page, share: float) -> None:
-    """Take the slider's thumb with the mouse to a share of its width; the button stays down."""
+    """Take the slider's thumb with the mouse to a share of its width; the button stays down.
+
+    Taken again where it was missed: what comes above it may have moved it meanwhile.
+    """
     handle = slider(page)
-    handle.scroll_into_view_if_needed()
-    box = handle.bounding_box()
-    assert box
-    at = float(handle.input_value()) / float(handle.get_attribute("max") or 1)
-    level, inner = box["y"] + box["height"] / 2, box["width"] - 22  # the thumb is 22 pixels wide
-    page.mouse.move(box["x"] + 11 + at * inner, level)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 11 + share * inner, level, steps=4)
+    for attempt in range(3):
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        assert box
+        before = handle.input_value()
+        at = float(before) / float(handle.get_attribute("max") or 1)
+        level, inner = box["y"] + box["height"] / 2, box["width"] - 22  # the thumb has 22 pixels
+        page.mouse.move(box["x"] + 11 + at * inner, level)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 11 + share * inner, level, steps=4)
+        try:
+            expect(handle).not_to_have_value(before, timeout=PRESSED)
+            return
+        except AssertionError:
+            page.mouse.up()
+            if attempt == 2:
+                raise
 
 
 def weights_kept(page: Page) -> str:

@@ -18,7 +18,7 @@ from dashboard import colours, pages
 
 WIDTHS = (1280, 1920, 1024, 800, 390)
 LAPTOP, TABLET, PHONE = 1280, 800, 390
-DENSE = {"model": PHONE, "prune": 1024, "run": TABLET, "compare-8": 1920, "sensitivity": PHONE}
+DENSE = {"model": 1920, "prune": 1024, "run": TABLET, "compare-8": PHONE, "sensitivity": PHONE}
 """Pages with the most on them -> the width at which they are measured each time, beside LAPTOP.
 
 The rest of WIDTHS is for them alone, with --long.
@@ -26,7 +26,7 @@ The rest of WIDTHS is for them alone, with --long.
 LIKE_ANOTHER = ("compare", "compare-3", "lottery")
 """Pages with less on them than another one of the same."""
 AT = {name: (LAPTOP, width) for name, width in DENSE.items()}
-AT |= {"glossary": (), "advisor": (LAPTOP,)}
+AT |= {"glossary": (), "advisor": (LAPTOP,), "inspect": (LAPTOP, PHONE)}
 """Widths at which a page is measured, where they are not LAPTOP and TABLET.
 
 Not the glossary, whose formulas are set of parts that overlap by design, nor names of points in the
@@ -173,13 +173,15 @@ def hard_to_use(page: Page, scheme: str) -> list[str]:
 
 
 def misplaced(page: Page, width: int) -> list[object]:
-    """Texts that lie on each other, and those that are cut."""
+    """Texts that lie on each other, those that are cut, and a page that moves sideways."""
     seen = boxes.measure(page)
+    sideways = page.get_by_test_id("stMain").evaluate("e => e.scrollWidth - e.clientWidth")
     # The list of runs is a table, whose text is drawn on a canvas.
     assert len(seen.boxes) > 12, f"nothing is shown at {width}"
     # A phone is for reading: it scrolls charts, and shortens names where they are picked.
     cut = seen.paragraphs if width == PHONE else seen.cut
-    return [*boxes.overlaps(seen.boxes), *cut]
+    wide = [f"{sideways} pixels wider than the window"] if sideways > 1 else []
+    return [*boxes.overlaps(seen.boxes), *cut, *wide]
 
 
 def check_reserved_heights(page: Page, name: str) -> None:
