@@ -101,6 +101,13 @@ def press(button: Locator, seen: Locator) -> None:
     expect(seen).to_be_visible()
 
 
+def choose_radio(page: Page, name: str) -> None:
+    """Click an option until it is the chosen one, as `press` does."""
+    option = page.get_by_role("radio", name=name)
+    press(option, page.get_by_role("radio", name=name, checked=True))
+    settled(page)
+
+
 PRESSED = 10_000
 """Milliseconds for which a key's effect is waited for before it is pressed again."""
 

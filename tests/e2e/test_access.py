@@ -25,10 +25,20 @@ COLD = {"": "digits-cnn", "prune": "digits-resnet", "sensitivity": "digits-mlp"}
 """Pages that wait for studies -> models, one for each, so that no page finds another's."""
 SHIFTS = """
 window.shift = 0;
+window.moved = [];
 new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+  const place = ({ x, y, width, height }) => [x, y, width, height].map(Math.round).join(" ");
+  for (const entry of list.getEntries()) {
+    if (entry.hadRecentInput) continue;
+    window.shift += entry.value;
+    for (const { node, previousRect, currentRect } of entry.sources) {
+      const name = node?.dataset?.testid ?? node?.className ?? node?.nodeName;
+      window.moved.push(`${name}: ${place(previousRect)} -> ${place(currentRect)}`);
+    }
+  }
 }).observe({ type: "layout-shift", buffered: true });
 """
+"""Of a page: how much has moved, and what, from where to where (x y width height)."""
 PATIENCE = 120_000  # milliseconds
 ALSO = ("heading-order", "page-has-heading-one", "empty-heading")  # moderate, and ours to keep
 MOST_SHIFT = 0.1  # "good", as web.dev/cls has it

@@ -106,10 +106,12 @@ def bring(tab: Page, weights: Path, examples: Path) -> None:
     accepted = tab.get_by_text("fine-tuned.pt is the current model")
     expect(accepted).to_be_visible(timeout=WAIT)
     # What the page measures meanwhile need not be waited for: it has other examples soon.
-    tab.get_by_role("radio", name="Your own data").click()
+    uploader = tab.get_by_test_id("stFileUploader")
+    steps.press(
+        tab.get_by_role("radio", name="Your own data"), uploader.filter(has_text="Data set")
+    )
     # The other uploader goes a moment later.
-    expect(tab.get_by_test_id("stFileUploader")).to_have_count(1)
-    expect(tab.get_by_test_id("stFileUploader")).to_contain_text("Data set")
+    expect(uploader).to_have_count(1)
     steps.upload(tab, examples)
     counts = tab.get_by_text(re.compile("10 to choose by, 10 to report on"))
     expect(counts).to_be_visible(timeout=WAIT)

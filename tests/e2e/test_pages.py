@@ -127,19 +127,20 @@ def test_a_page_is_sound_at_every_width(
     assert {width: found for width, found in faults.items() if found} == {}
 
 
-def jumps(page: Page, url: str) -> list[float]:
-    """How much moves while a page opens, where it is too much.
+def jumps(page: Page, url: str) -> list[object]:
+    """How much moves while a page opens, and what, where it is too much.
 
     Looked at again then: what a model needs is measured once, for every visitor.
     """
     page.add_init_script(SHIFTS)
-    shift = 0.0
+    moved: list[object] = []
     for _ in range(2):
         open_patiently(page, url)
         shift = page.evaluate("window.shift")
         if shift < MOST_SHIFT:
             return []
-    return [shift]
+        moved += [shift, *page.evaluate("window.moved")]
+    return moved
 
 
 def turn_dark(page: Page) -> None:

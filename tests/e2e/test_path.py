@@ -61,8 +61,7 @@ def test_from_a_cold_start_to_two_compared_runs(
 
 
 def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: str) -> None:
-    tab.get_by_role("radio", name="Your own weights").click()
-    steps.settled(tab)
+    steps.choose_radio(tab, "Your own weights")
     box = tab.get_by_role("combobox", name="Architecture to fill")
     box.fill("digits-mlp")
     box.press("Enter")
@@ -80,8 +79,7 @@ def upload_own_weights(tab: Page, checkpoint: Path, whole_module: Path, scheme: 
     expect(refusal).to_contain_text("state_dict")
     steps.settled(tab)
     picture(tab, f"upload-{scheme}")
-    tab.get_by_role("radio", name="Samples").click()
-    steps.settled(tab)
+    steps.choose_radio(tab, "Samples")
 
 
 def turn_the_slider(tab: Page) -> None:
