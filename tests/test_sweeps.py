@@ -395,6 +395,11 @@ def test_a_sweep_is_shipped_with_the_answers_its_runs_kept(
     assert made["plan"] == plan.to_dict() and made["machine"]["device"] == "cpu"
     (only,) = made["rows"]
     assert only["run"] is None  # it means nothing in another workspace
+    assert only["latency_ms"] > 0 and only["dense_latency_ms"] > 0
+    file = make.make("digits-mlp", store, Shutdown(), latency=False)
+    assert file is not None
+    (without,) = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert without == only | {"latency_ms": None, "dense_latency_ms": None}
     right = unpack(made["outcomes"][only["recipe"]], only["examples"])
     assert right.mean() == pytest.approx(only["accuracy"], abs=1e-6)
 

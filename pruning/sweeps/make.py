@@ -1,11 +1,12 @@
 """Make the sweeps that are shipped with the sample models.
 
-    python -m pruning.sweeps.make [MODEL ...] [--folder FOLDER]
+    python -m pruning.sweeps.make [MODEL ...] [--folder FOLDER] [--without-latency]
 
 Its runs go into a workspace of its own, so that it can be interrupted and begun again, and runs of
 an older source are never taken for today's: give a fresh folder after a change of the engine. They
 are computed where PRUNING_DEVICE says, `cuda:0` or the like, else on the CPU, one after another;
 processes of `PRUNING_HOME=FOLDER python -m pruning.runs.worker --kinds run` do some beside it.
+Where many work at once they time each other: ship such a sweep without latencies.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ MODELS = (
 )
 
 
-def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
-    """Run a model's sweep and write it; None where it was interrupted. Raises RunError."""
+def make(model: str, store: Store, shutdown: Shutdown, *, latency: bool = True) -> Path | None:
+    """Run a model's sweep and write it; None where it was interrupted. Raises RunError.
+
+    latency: whether the times that its runs measured are worth keeping.
+    """
     plan = which_technique([model])
     id = submit(store, plan)
     began = time.monotonic()
@@ -62,15 +66,16 @@ def make(model: str, store: Store, shutdown: Shutdown) -> Path | None:
         raise RunError(f"Runs of {model} failed: {next(iter(reasons))}")
     file = FOLDER / f"{model}.json"
     today = date.today().isoformat()
-    made = _shipped_rows(store, id)
+    made = _shipped_rows(store, id, latency)
     write(file, Shipped(plan, today, _machine(store, id), made, _outcomes(store, id)))
     print(f"{file.name}: {file.stat().st_size / 1000:.0f} kB, {time.monotonic() - began:.0f} s")
     return file
 
 
-def _shipped_rows(store: Store, id: str) -> list[dict[str, Any]]:
+def _shipped_rows(store: Store, id: str, latency: bool) -> list[dict[str, Any]]:
     """Runs of the maker's workspace mean nothing elsewhere."""
-    return [{**row, "run": None} for row in rows(store, id)]
+    empty = ("run",) if latency else ("run", "latency_ms", "dense_latency_ms")
+    return [{**row, **dict.fromkeys(empty)} for row in rows(store, id)]
 
 
 def _outcomes(store: Store, id: str) -> dict[str, str]:
@@ -97,6 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
     folder = "the workspace of its runs (default: shipped-sweeps in the workspace)"
     parser.add_argument("--folder", type=Path, help=folder)
+    parser.add_argument("--without-latency", action="store_true", help="ship none of the times")
     args = parser.parse_args(argv)
     for model in args.models:
         if model not in MODELS:
@@ -107,7 +113,8 @@ def main(argv: list[str] | None = None) -> int:
     store = Store((args.folder or default_workspace() / "shipped-sweeps").resolve())
     for model in args.models:
         try:
-            if make(model, store, shutdown) is None:
+            latency = not args.without_latency
+            if make(model, store, shutdown, latency=latency) is None:
                 print("Interrupted: the same command continues.")
                 return 130
         except PruningError as error:
